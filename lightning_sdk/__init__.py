@@ -1,0 +1,1 @@
+"""Lightning SDK: train an AI agent that already exists."""

@@ -1,0 +1,122 @@
+"""A call: one request to a model and what came back, as plain data. Also `Span`, for what is not a call."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+
+class Status(StrEnum):
+    """How a rollout ended. Only `ok` is trained on unless the user says otherwise."""
+
+    OK = "ok"
+    AGENT_ERROR = "agent_error"
+    """The agent raised."""
+    REWARD_ERROR = "reward_error"
+    """The reward raised, or gave something that is not a finite number."""
+    INFRASTRUCTURE_ERROR = "infrastructure_error"
+    """Something of ours failed: a runner died, the engine refused a connection. Retried."""
+    TIMEOUT = "timeout"
+    """The rollout took longer than its limit."""
+
+
+class CallMeta(NamedTuple):
+    """What the seam knows of a call without reading its reply. One list on the wire, in this order."""
+
+    id: str
+    """16 hex digits, as OpenTelemetry's span ids."""
+    parent: str
+    """Span id of the enclosing span, '' at the top."""
+    role: str
+    """Who spoke, '' when nobody says."""
+    trainable: bool
+    """The call was sent to the engine of the model that is being trained."""
+    started_ns: int
+    """Unix time in nanoseconds."""
+    ended_ns: int
+    status: str
+    """'ok', 'error', or 'cancelled' when the reader closed the stream early."""
+    error: str
+    """Class and message of what was raised, '' if nothing was."""
+    http_status: int
+    """0 when no reply came."""
+    streamed: bool
+    path: str
+    """Path of the request, such as /v1/chat/completions."""
+    framework: str
+    """The seam that caught it, such as 'openai'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One completion of a call."""
+
+    index: int
+    message: bytes
+    """The assistant message as JSON; for text completions {"content": text}."""
+    finish_reason: str
+    token_ids: bytes
+    """Sampled ids, packed int32; empty when the server sent none."""
+    logprobs: bytes
+    """Log-probability of each sampled id under the distribution it was drawn from, packed float32."""
+    versions: list[list[int]] = field(default_factory=list)
+    """Runs of [model version, number of tokens], in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call, decoded from the raw reply."""
+
+    meta: CallMeta
+    request: bytes
+    """The JSON body as it was sent."""
+    response_id: str
+    model: str
+    prompt_ids: bytes
+    """Packed int32; empty when the server sent none."""
+    choices: tuple[Choice, ...]
+    input_tokens: int
+    output_tokens: int
+    problem: str = ""
+    """Why ids or log-probs are missing or cannot be used, '' if all is there."""
+    reply: bytes = b""
+    """The raw reply, kept only when it could not be decoded."""
+
+    def pack(self) -> list[Any]:
+        """The call as a msgpack-ready list; `unpack` undoes it."""
+        choices = [list(astuple(choice)) for choice in self.choices]
+        return [
+            list(self.meta), self.request, self.response_id, self.model, self.prompt_ids, choices,
+            self.input_tokens, self.output_tokens, self.problem, self.reply,
+        ]  # fmt: skip
+
+    @classmethod
+    def unpack(cls, fields: list[Any]) -> Call:
+        meta, request, response_id, model, prompt_ids, choices, *rest = fields
+        return cls(
+            CallMeta(*meta), request, response_id, model, prompt_ids, tuple(Choice(*each) for each in choices), *rest
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of a rollout that is not a call: an agent's turn, a tool."""
+
+    id: str
+    parent: str
+    name: str
+    role: str
+    started_ns: int
+    ended_ns: int
+    status: str
+    error: str
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """OpenTelemetry attributes, GenAI names where there is one."""
+
+    def pack(self) -> list[Any]:
+        return [getattr(self, name) for name in self.__slots__]
+
+    @classmethod
+    def unpack(cls, fields: list[Any]) -> Span:
+        return cls(*fields)

@@ -1,0 +1,77 @@
+"""Errors that reach the user, as one tree.
+
+LightningError
+├── SettingError        a setting is unknown, malformed, or not honoured by the backend
+├── TaskError           a task file or a task in it cannot be read
+├── ModelError          a model folder or name is not usable
+├── RewardError         a reward is not a finite number
+├── HubError            the hub cannot be started, reached or trusted
+│   ├── HubGone         the hub stopped answering
+│   └── HubRefused      the hub answered no (wrong key, wrong protocol)
+├── PortInUse           the address asked for is taken
+├── NothingToTrain      no call of a trainable role was captured
+└── RolloutsFailed      too many rollouts failed to go on
+"""
+
+
+class LightningError(Exception):
+    """Base of every error that the SDK raises on purpose. The message says what to do."""
+
+
+class SettingError(LightningError):
+    """A setting is unknown, malformed, or not honoured by the chosen backend."""
+
+
+class TaskError(LightningError):
+    """A task file or a task in it cannot be read."""
+
+
+class ModelError(LightningError):
+    """A model folder or name is not usable."""
+
+
+class RewardError(LightningError):
+    """A reward is not a finite number."""
+
+
+class HubError(LightningError):
+    """The hub cannot be started, reached or trusted."""
+
+
+class HubGone(HubError):
+    """The hub stopped answering."""
+
+
+class HubRefused(HubError):
+    """The hub answered no: wrong key, wrong protocol, or not allowed."""
+
+
+class PortInUse(LightningError):
+    """The address asked for is taken."""
+
+
+class NothingToTrain(LightningError):
+    """No call of a trainable role was captured, so there is nothing to learn from."""
+
+
+class RolloutsFailed(LightningError):
+    """Too many rollouts failed to go on."""
+
+
+#: Name on the wire -> class, so that an error raised in the hub is raised again, as itself, in the user's process.
+BY_NAME: dict[str, type[LightningError]] = {
+    error.__name__: error
+    for error in (
+        LightningError,
+        SettingError,
+        TaskError,
+        ModelError,
+        RewardError,
+        HubError,
+        HubGone,
+        HubRefused,
+        PortInUse,
+        NothingToTrain,
+        RolloutsFailed,
+    )
+}

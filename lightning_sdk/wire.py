@@ -1,0 +1,130 @@
+"""The protocol between an agent's process and the hub: message kinds, events, batches and packed arrays.
+
+Everything is msgpack with size limits; nothing is ever unpickled. Integers in headers are little-endian.
+
+Messages (ZeroMQ frames, DEALER in the agent, ROUTER in the hub; the first frame is one byte, the kind):
+
+    HELLO    msgpack {protocol, client: bytes16, key: str, pid: int, host: str}
+    WELCOME  msgpack {hub: str, acked: int}           acked: last event number of this client that is durable
+    REFUSED  msgpack {reason: str}
+    BATCH    header (see `Batch`), body               events first .. first + count - 1 of one client
+    ACK      msgpack {acked: int}                     cumulative: every event up to and with this one is durable
+    REQUEST  msgpack [number, method: str, params: dict]
+    REPLY    msgpack [number, error: [name, message] | None, result]
+
+A client numbers its events from 1, keeps each batch until an ACK passes it, and sends it again after a reconnect.
+The hub drops what it already has and answers HELLO where a gap shows. So events arrive at least once and count once.
+
+An event is a msgpack array `[kind, rollout key: bytes16, ...]`; see `Event` for what follows.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import msgpack
+
+PROTOCOL = 1
+HELLO, WELCOME, REFUSED, BATCH, ACK, REQUEST, REPLY = (bytes([number]) for number in range(1, 8))
+
+#: No message larger than this is read, whoever sends it.
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+#: The rollout key of an event that belongs to no rollout.
+NO_ROLLOUT = bytes(16)
+
+
+class Event(IntEnum):
+    """What one event of the stream tells. Fields after `kind` and the rollout key are listed with each."""
+
+    REPLY = 1
+    """A call as the seam saw it: CallMeta fields as a list, request body: bytes, reply body: bytes (JSON, or SSE if
+    streamed). The hub decodes it into CALL before it writes it down."""
+    CALL = 2
+    """A call decoded: `Call.pack()`, a list."""
+    SPAN = 3
+    """Any other span: `Span.pack()`, a list."""
+    REWARD = 4
+    """Value: float, role: str ('' = the whole rollout), name: str, span id: str, time_ns: int."""
+    BEGIN = 5
+    """A rollout that no lease created: rollout id: str, task: dict, time_ns: int."""
+    END = 6
+    """Status: str (`Status`), error: str, time_ns: int, output: str (shown to people, cut at 2,000 characters)."""
+
+
+class Batch(NamedTuple):
+    """Consecutive events of one client, as sent and as logged."""
+
+    client: bytes
+    first: int
+    """Number of the first event."""
+    count: int
+    body: bytes
+    """The events' msgpack, one after another."""
+
+    HEADER = struct.Struct("<16sQIII")  # client, first, count, length of body, crc32 of body
+
+    def header(self) -> bytes:
+        return self.HEADER.pack(self.client, self.first, self.count, len(self.body), zlib.crc32(self.body))
+
+    @classmethod
+    def read(cls, header: bytes, body: bytes) -> Batch:
+        """The batch of two frames; ValueError if it is torn."""
+        if len(header) != cls.HEADER.size:
+            raise ValueError(f"batch header of {len(header)} bytes")
+        client, first, count, length, crc = cls.HEADER.unpack(header)
+        if length != len(body) or zlib.crc32(body) != crc:
+            raise ValueError(f"batch {first} of {count} events is torn")
+        return cls(client, first, count, body)
+
+    def events(self) -> Iterator[list[Any]]:
+        unpacker = msgpack.Unpacker(max_buffer_size=MAX_MESSAGE_BYTES)
+        unpacker.feed(self.body)
+        return iter(unpacker)
+
+
+def pack(value: object) -> bytes:
+    """`value` as msgpack. TypeError for what is not plain data."""
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def unpack(data: bytes) -> Any:
+    """The value of one msgpack message; ValueError if it is not one."""
+    return msgpack.unpackb(data, max_buffer_size=MAX_MESSAGE_BYTES)
+
+
+def pack_ints(values: Iterable[int]) -> bytes:
+    """Token ids as packed little-endian int32."""
+    return _little(array("i", values))
+
+
+def pack_floats(values: Iterable[float]) -> bytes:
+    """Log-probabilities as packed little-endian float32."""
+    return _little(array("f", values))
+
+
+def unpack_ints(data: bytes) -> array[int]:
+    return _native(array("i"), data)
+
+
+def unpack_floats(data: bytes) -> array[float]:
+    return _native(array("f"), data)
+
+
+def _little(values: array[Any]) -> bytes:
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values.tobytes()
+
+
+def _native(values: array[Any], data: bytes) -> array[Any]:
+    values.frombytes(data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
