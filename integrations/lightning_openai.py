@@ -1,0 +1,287 @@
+"""The seam for the OpenAI SDK, 2.x and 3.x: every call of every framework that uses it passes here.
+
+A request is rewritten in `_build_request` and its reply captured in `_process_response`, because every tool that also
+patches the SDK leaves those two alone. `request` only opens and closes the call around retries and errors. The
+calling thread keeps the raw bytes and nothing else.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning_sdk.patches import Patches
+from lightning_sdk.seam import OpenCall, open_call
+from lightning_sdk.sink import harmless, say_once
+
+#: Paths of calls to a model, by how they end.
+_PATHS = ("/chat/completions", "/completions", "/responses")
+#: Only these can be sent to an engine that returns token ids.
+_TRAINABLE_PATHS = ("/chat/completions", "/completions")
+#: What a user's client puts on a request for its own provider, and no engine of ours should see.
+_PRIVATE_HEADERS = ("api-key", "openai-organization", "openai-project", "cookie")
+_KEY = "lightning_call"
+
+_open: ContextVar[tuple[OpenCall, Any] | None] = ContextVar("lightning_openai_call", default=None)
+
+
+def instrument(patches: Patches) -> None:
+    """Patch the OpenAI SDK; run by `lightning_sdk.init()` once `openai` is imported."""
+    from openai import __version__, _base_client  # noqa: PLC0415 - loaded only where the user has openai
+
+    needed = [(_base_client.SyncAPIClient, "request"), (_base_client.AsyncAPIClient, "request"),
+              (_base_client.BaseClient, "_build_request"), (_base_client.SyncAPIClient, "_process_response"),
+              (_base_client.AsyncAPIClient, "_process_response")]  # fmt: skip
+    if not 2 <= int(__version__.split(".")[0]) <= 3 or not all(hasattr(owner, name) for owner, name in needed):
+        say_once("openai version", "lightning: openai %s is not supported (2.x and 3.x are); its calls are not "
+                 "captured. Install a supported version: pip install 'openai>=2.20,<4'", __version__)  # fmt: skip
+        return
+    patches.wrap(_base_client.BaseClient, "_build_request", _building)
+    for base, bracket, process in (
+        (_base_client.SyncAPIClient, _requesting, _processing),
+        (_base_client.AsyncAPIClient, _arequesting, _aprocessing),
+    ):
+        patches.wrap(base, "_process_response", process)
+        # Other tools may have put their own `request` on a subclass; ours must still be the outermost.
+        for owner in (base, *(each for each in _subclasses(base) if "request" in vars(each))):
+            patches.wrap(owner, "request", bracket)
+
+
+def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
+    for each in owner.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+def _opened(options: Any) -> OpenCall | None:
+    path = options.url.split("?")[0]
+    if options.method.lower() != "post" or not path.endswith(_PATHS):
+        return None
+    call = open_call("openai", path if path.startswith("/") else urlsplit(path).path)
+    if call is not None and call.endpoint is not None and not path.endswith(_TRAINABLE_PATHS):
+        say_once(
+            f"responses {call.role}",
+            "lightning: role %r speaks the Responses API, which gives no token ids: its calls are recorded but cannot "
+            "be trained on; use chat.completions in this agent",
+            call.role,
+        )
+        call.endpoint = None
+    return call
+
+
+# --- request: open, and close on errors
+
+
+def _requesting(original: Callable[..., Any]) -> Callable[..., Any]:
+    def request(self: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
+        call = None if _reentered(options) else harmless("opening an OpenAI call", lambda: _opened(options))
+        if call is None:
+            return original(self, cast_to, options, **kwargs)
+        token = _open.set((call, options))
+        try:
+            return original(self, cast_to, options, **kwargs)
+        except BaseException as error:
+            _failed(call, error)
+            raise
+        finally:
+            _open.reset(token)
+
+    return request
+
+
+def _arequesting(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def request(self: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
+        call = None if _reentered(options) else harmless("opening an OpenAI call", lambda: _opened(options))
+        if call is None:
+            return await original(self, cast_to, options, **kwargs)
+        token = _open.set((call, options))
+        try:
+            return await original(self, cast_to, options, **kwargs)
+        except BaseException as error:
+            _failed(call, error)
+            raise
+        finally:
+            _open.reset(token)
+
+    return request
+
+
+def _reentered(options: Any) -> bool:
+    """Both a subclass's `request` and its base's are ours: only the outer one opens the call."""
+    opened = _open.get()
+    return opened is not None and opened[1] is options
+
+
+def _failed(call: OpenCall, error: BaseException) -> None:
+    response = getattr(error, "response", None)
+    reply = getattr(response, "content", b"") if response is not None else b""
+    status = getattr(error, "status_code", 0) or 0
+    unreachable = status >= 500 or type(error).__name__ in {"APIConnectionError", "APITimeoutError"}
+    harmless("closing a failed OpenAI call", lambda: call.fail(error, status, reply, unreachable=unreachable))
+
+
+# --- _build_request: rewrite
+
+
+def _building(original: Callable[..., Any]) -> Callable[..., Any]:
+    def _build_request(self: Any, options: Any, **kwargs: Any) -> Any:
+        opened = _open.get()
+        # Without `request` (another tool hid it from us) the call opens here.
+        call = opened[0] if opened else harmless("opening an OpenAI call", lambda: _opened(options))
+        if call is None or not options.url.split("?")[0].endswith(_PATHS):
+            return original(self, options, **kwargs)
+        if call.endpoint is not None:
+            # Not harmless on purpose: a trainable call that went elsewhere would train on another model's tokens.
+            options = _redirected(options, call)
+        request = original(self, options, **kwargs)
+        if call.endpoint is not None:
+            _scrub(request, call.endpoint.key)
+        request.extensions[_KEY] = call
+        call.request = request.content
+        return request
+
+    return _build_request
+
+
+def _redirected(options: Any, call: OpenCall) -> Any:
+    """A copy of the request's options that goes to the engine and asks for what training needs."""
+    endpoint = call.endpoint
+    assert endpoint is not None
+    body = dict(options.json_data) if isinstance(options.json_data, Mapping) else {}
+    body.update(options.extra_json or {})
+    sampling = dict(call.sampling)
+    default_tokens = sampling.pop("max_tokens_default", None)
+    if default_tokens and not body.get("max_tokens") and not body.get("max_completion_tokens"):
+        body["max_tokens"] = default_tokens
+    changed = {name: body[name] for name in sampling if body.get(name) not in (None, sampling[name])}
+    if changed:
+        say_once(f"sampling {call.role} {sorted(changed)}", "lightning: role %r asks for %s; while it is trained or "
+                 "evaluated its calls use %s instead", call.role, changed, sampling)  # fmt: skip
+    chat = options.url.split("?")[0].endswith("/chat/completions")
+    body.update(sampling, model=endpoint.model, return_token_ids=True)
+    if chat:
+        body["logprobs"] = True
+    else:
+        body["logprobs"] = body.get("logprobs") or 0
+    copy = options.model_copy()
+    copy.json_data, copy.extra_json = body, None
+    copy.url = endpoint.url + ("/chat/completions" if chat else "/completions")
+    return copy
+
+
+def _scrub(request: Any, key: str) -> None:
+    """Replace the user's credentials by `key` and drop their query (Azure's api-version): this goes to our engine."""
+    request.headers["authorization"] = f"Bearer {key}"
+    for name in _PRIVATE_HEADERS:
+        if name in request.headers:
+            del request.headers[name]
+    if request.url.query:
+        request.url = request.url.copy_with(query=None)
+
+
+# --- _process_response: capture
+
+
+def _processing(original: Callable[..., Any]) -> Callable[..., Any]:
+    def _process_response(self: Any, *, response: Any, **kwargs: Any) -> Any:
+        harmless("capturing an OpenAI reply", lambda: _capture(response))
+        return original(self, response=response, **kwargs)
+
+    return _process_response
+
+
+def _aprocessing(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def _process_response(self: Any, *, response: Any, **kwargs: Any) -> Any:
+        harmless("capturing an OpenAI reply", lambda: _capture(response))
+        return await original(self, response=response, **kwargs)
+
+    return _process_response
+
+
+def _capture(response: Any) -> None:
+    call = response.request.extensions.pop(_KEY, None)
+    if call is None:
+        return
+    if response.is_closed:  # read as a whole already
+        reply = response.content
+        call.streamed = reply.startswith(b"data:")
+        call.finish(reply, response.status_code)
+    else:
+        _Tee(call, response)
+
+
+class _Tee:
+    """Keeps what passes through a response that is read piece by piece, until its end, its close, or its loss."""
+
+    def __init__(self, call: OpenCall, response: Any) -> None:
+        call.streamed = "text/event-stream" in response.headers.get("content-type", "")
+        self._call, self._status = call, response.status_code
+        self._parts: list[bytes] = []
+        self._complete = self._pulling = False
+        # Only a weak reference goes into the closures: with a cycle, an abandoned response would be found late.
+        itself, kind = weakref.ref(response), type(response)
+        response.iter_bytes = lambda *a, **k: self._iterate(kind.iter_bytes(itself(), *a, **k))
+        response.aiter_bytes = lambda *a, **k: self._aiterate(kind.aiter_bytes(itself(), *a, **k))
+        response.close, response.aclose = self._closing(kind, itself), self._aclosing(kind, itself)
+        weakref.finalize(response, self._finish).atexit = False
+
+    def _iterate(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            while True:
+                self._pulling = True
+                try:
+                    chunk = next(chunks)
+                except StopIteration:
+                    self._complete = True
+                    return
+                finally:
+                    self._pulling = False
+                self._parts.append(chunk)
+                yield chunk
+        finally:
+            self._finish()
+
+    async def _aiterate(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                self._pulling = True
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    self._complete = True
+                    return
+                finally:
+                    self._pulling = False
+                self._parts.append(chunk)
+                yield chunk
+        finally:
+            self._finish()
+
+    def _closing(self, kind: Any, itself: Any) -> Callable[[], None]:
+        def close() -> None:
+            kind.close(itself())
+            self._closed()
+
+        return close
+
+    def _aclosing(self, kind: Any, itself: Any) -> Callable[[], Any]:
+        async def aclose() -> None:
+            await kind.aclose(itself())
+            self._closed()
+
+        return aclose
+
+    def _closed(self) -> None:
+        if not self._pulling:  # a response closes itself while its last chunk is pulled; that is no early close
+            self._finish()
+
+    def _finish(self) -> None:
+        reply = b"".join(self._parts)
+        if self._complete or b"data: [DONE]" in reply[-64:]:  # the SDK stops reading at [DONE]
+            harmless("closing an OpenAI stream", lambda: self._call.finish(reply, self._status))
+        else:
+            harmless("closing an OpenAI stream", lambda: self._call.finish(
+                reply, self._status, status="cancelled", error="closed before its end"))  # fmt: skip

@@ -1,1 +1,92 @@
-"""Lightning SDK: train an AI agent that already exists."""
+"""Lightning SDK: train an AI agent that already exists.
+
+    import lightning_sdk as lightning
+
+    @lightning.agent(role="solver", trainable=True)
+    def solve(task): ...
+
+    @lightning.reward
+    def correct(task, answer): ...
+
+    lightning.init()
+    report = lightning.train(solve, tasks="tasks.jsonl", reward=correct, model="spark", steps=40)
+
+Importing this package loads nothing heavy; names that need more are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lightning_sdk.agent import agent
+from lightning_sdk.errors import (
+    HubError,
+    HubGone,
+    HubRefused,
+    LightningError,
+    ModelError,
+    NothingToTrain,
+    PortInUse,
+    RewardError,
+    RolloutsFailed,
+    SettingError,
+    TaskError,
+)
+from lightning_sdk.reward import emit_reward, reward
+from lightning_sdk.rollout import rollout
+from lightning_sdk.settings import Algorithm, Evaluation, Optimizer, Rollouts, Sampling, Settings
+
+if TYPE_CHECKING:  # loaded on first use below: they need zmq, wrapt and asyncio
+    from lightning_sdk.report import Report, Score
+    from lightning_sdk.session import init, shutdown, status
+    from lightning_sdk.training import evaluate, train
+
+_LATER = {
+    "Report": "report",
+    "Score": "report",
+    "evaluate": "training",
+    "init": "session",
+    "shutdown": "session",
+    "status": "session",
+    "train": "training",
+}
+
+__all__ = [
+    "Algorithm",
+    "Evaluation",
+    "HubError",
+    "HubGone",
+    "HubRefused",
+    "LightningError",
+    "ModelError",
+    "NothingToTrain",
+    "Optimizer",
+    "PortInUse",
+    "Report",
+    "RewardError",
+    "Rollouts",
+    "RolloutsFailed",
+    "Sampling",
+    "Score",
+    "SettingError",
+    "Settings",
+    "TaskError",
+    "agent",
+    "emit_reward",
+    "evaluate",
+    "init",
+    "reward",
+    "rollout",
+    "shutdown",
+    "status",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        value = getattr(importlib.import_module(f"lightning_sdk.{_LATER[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ name whose value differs from its default is refused at start.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args, get_type_hints
 
@@ -129,7 +129,8 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """Settings of nested or dotted plain data; SettingError for unknown names and wrong types."""
-        return _build(cls, _nest(values), "")
+        settings: Settings = _build(cls, _nest(values), "")
+        return settings
 
 
 _GROUPS: dict[str, type[Any]] = {
@@ -218,6 +219,7 @@ def _check(settings: Settings) -> None:
         ("evaluation.every", lambda v: v >= 0, "0 or more"),
         ("save_every", lambda v: v >= 1, "at least 1"),
     ]  # fmt: skip
+    test: Callable[[Any], bool]
     for name, test, wanted in rules:
         value = flat[name]
         if (isinstance(value, float) and not math.isfinite(value)) or not test(value):

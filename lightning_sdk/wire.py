@@ -25,8 +25,9 @@ import sys
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import msgpack
 
@@ -57,7 +58,8 @@ class Event(IntEnum):
     """Status: str (`Status`), error: str, time_ns: int, output: str (shown to people, cut at 2,000 characters)."""
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Batch:
     """Consecutive events of one client, as sent and as logged."""
 
     client: bytes
@@ -67,7 +69,7 @@ class Batch(NamedTuple):
     body: bytes
     """The events' msgpack, one after another."""
 
-    HEADER = struct.Struct("<16sQIII")  # client, first, count, length of body, crc32 of body
+    HEADER: ClassVar = struct.Struct("<16sQIII")  # client, first, count, length of body, crc32 of body
 
     def header(self) -> bytes:
         return self.HEADER.pack(self.client, self.first, self.count, len(self.body), zlib.crc32(self.body))

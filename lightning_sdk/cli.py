@@ -1,0 +1,240 @@
+"""The command `lightning-sdk`: train, evaluate, serve, runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Any
+
+from lightning_sdk import discovery, reference, training
+from lightning_sdk.errors import LightningError, SettingError
+from lightning_sdk.history import describe, listing
+from lightning_sdk.hub import HubProcess
+from lightning_sdk.report import Report
+from lightning_sdk.settings import Settings, parse
+
+_EXAMPLES = """examples:
+  lightning-sdk train agent.py:solve --tasks tasks.jsonl
+  lightning-sdk train agent.py:solve --tasks tasks.jsonl --model ./my-model --steps 100 \\
+      --set optimizer.learning_rate=1e-5 --set rollouts.group_size=16
+  lightning-sdk train agent.py:solve --tasks tasks.jsonl --resume runs/solve
+  lightning-sdk evaluate agent.py:solve --tasks held_out.jsonl --model runs/solve/checkpoints/step-00040
+  lightning-sdk serve --model runs/solve/checkpoints/step-00040
+  lightning-sdk runs
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code: 0 done, 1 an error that says what to do, 2 wrong usage, 130 interrupted."""
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], None] = options.run
+    try:
+        run(options)
+    except LightningError as error:
+        print(f"lightning-sdk: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("lightning-sdk: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightning-sdk",
+        description="Train an AI agent that already exists.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=version("lightning-agent-sdk"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _train(commands)
+    _evaluate(commands)
+    _serve(commands)
+    _runs(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, epilog=_EXAMPLES if name != "runs" else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _agent_options(parser: argparse.ArgumentParser) -> None:
+    defaults = Settings()
+    parser.add_argument(
+        "agent", metavar="FILE.py:FUNCTION", help="the agent: a function of one task; or MODULE:FUNCTION"
+    )
+    parser.add_argument("--tasks", required=True, metavar="FILE", help="tasks: .jsonl or .parquet, one object per line")
+    parser.add_argument("--reward", metavar="FILE.py:FUNCTION",
+                        help="a function of task and answer; default: the one marked @lightning.reward")  # fmt: skip
+    parser.add_argument(
+        "--model", default=defaults.model, help="spark, a folder in HF format, or a hub name (%(default)s)"
+    )
+    parser.add_argument("--backend", default=defaults.backend, help="an installed backend (%(default)s)")
+    parser.add_argument(
+        "--backend-python", metavar="PYTHON", help="python of another environment that holds the backend"
+    )
+    parser.add_argument("--roles", default="", metavar="A,B", help="only these roles; default: all declared trainable")
+    parser.add_argument("--name", help="name of the run; default: the agent's")
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are kept (%(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
+                        help="any other setting, repeatable; `--set help` lists them with their defaults")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON object, and nothing else")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _train(commands: Any) -> None:
+    defaults = Settings()
+    parser = _command(commands, "train", _run_train, "train an agent's trainable roles and measure what it gained")
+    _agent_options(parser)
+    parser.add_argument(
+        "--held-out", metavar="FILE", help="tasks for the score before and after; default: a fifth of --tasks"
+    )
+    parser.add_argument("--steps", type=int, default=defaults.steps, help="updates of the model (%(default)s)")
+    parser.add_argument("--resume", metavar="RUN", help="go on with this run's folder, from its last checkpoint")
+
+
+def _evaluate(commands: Any) -> None:
+    parser = _command(commands, "evaluate", _run_evaluate, "score an agent on tasks, greedily, without training")
+    _agent_options(parser)
+
+
+def _serve(commands: Any) -> None:
+    text = (
+        "keep a hub that records what agents of this machine do after lightning.init(); with --model also serve a model"
+    )
+    parser = _command(commands, "serve", _run_serve, text)
+    parser.add_argument("--run", default="runs/served", metavar="FOLDER", help="where spans are kept (%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=4717, help="port of the hub, 0 for a free one (%(default)s)")
+    parser.add_argument("--key", default="", help="key that clients must show; default: a new one, kept for this user")
+    parser.add_argument("--model", help="also serve this model on an OpenAI-compatible address")
+    parser.add_argument("--backend", default=Settings().backend, help="the backend that serves it (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print address and key as one JSON object")
+
+
+def _runs(commands: Any) -> None:
+    parser = _command(commands, "runs", _run_runs, "list runs, or show one")
+    parser.add_argument("run_name", nargs="?", metavar="RUN", help="name or folder of a run")
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are kept (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    if "help" in pairs:
+        print("\n".join(f"{name}={value!r}" for name, value in Settings().flat().items()))
+        raise SystemExit(0)
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise SettingError(f"--set {pair}: expected NAME=VALUE, such as optimizer.learning_rate=1e-5")
+        values[name] = parse(name, text)
+    return values
+
+
+def _common(options: argparse.Namespace) -> dict[str, Any]:
+    agent = reference.load(options.agent)
+    return {
+        "agent": agent,
+        "tasks": options.tasks,
+        "reward": reference.load(options.reward) if options.reward else None,
+        "model": options.model,
+        "backend": options.backend,
+        "backend_python": options.backend_python,
+        "roles": tuple(role for role in options.roles.split(",") if role),
+        "name": options.name,
+        "runs": options.runs,
+        "quiet": options.quiet or options.json,
+    }
+
+
+def _run_train(options: argparse.Namespace) -> None:
+    settings = _settings(options.settings)
+    report = training.train(
+        **_common(options), held_out=options.held_out, steps=options.steps, resume=options.resume, **settings
+    )
+    _print(report, options.json)
+
+
+def _run_evaluate(options: argparse.Namespace) -> None:
+    settings = _settings(options.settings)
+    _print(training.evaluate(**_common(options), **settings), options.json)
+
+
+def _print(report: Report, as_json: bool) -> None:
+    print(json.dumps(report.values) if as_json else report)
+
+
+def _run_serve(options: argparse.Namespace) -> None:
+    folder = Path(options.run)
+    folder.mkdir(parents=True, exist_ok=True)
+    hub = HubProcess(folder, bind=f"tcp://{options.host}:{options.port}", key=options.key)
+    backend = None
+    try:
+        facts = {"hub": hub.address, "key": hub.key, "run": str(folder)}
+        if options.model:
+            backend = _backend(options.backend).start(Settings(model=options.model, backend=options.backend), folder)
+            facts |= {
+                "base_url": backend.endpoint.url,
+                "model": backend.endpoint.model,
+                "api_key": backend.endpoint.key,
+            }
+        discovery.announce(hub.address, hub.key, hub.pid)
+        print(json.dumps(facts) if options.json else _served(facts), flush=True)
+        _until_stopped(hub)
+    finally:
+        discovery.withdraw(hub.pid)
+        if backend is not None:
+            backend.close()
+        hub.stop()
+
+
+def _backend(name: str) -> Any:
+    found = {entry.name: entry for entry in entry_points(group="lightning_sdk.backends")}
+    if name not in found:
+        raise SettingError(f"no backend {name!r}; installed: {', '.join(sorted(found))}")
+    return found[name].load()
+
+
+def _served(facts: dict[str, str]) -> str:
+    lines = [f"hub      {facts['hub']}   (spans in {facts['run']})",
+             "agents   lightning.init() of this user on this machine finds it; elsewhere set",
+             f"         LIGHTNING_HUB={facts['hub']} LIGHTNING_KEY={facts['key']}"]  # fmt: skip
+    if "base_url" in facts:
+        lines += [f"model    OpenAI(base_url={facts['base_url']!r}, api_key={facts['api_key']!r}), "
+                  f"model={facts['model']!r}"]  # fmt: skip
+    return "\n".join([*lines, "Ctrl-C stops it."])
+
+
+def _until_stopped(hub: HubProcess) -> None:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    while not stop.wait(0.5):
+        if not hub.alive():
+            raise LightningError(f"the hub ended by itself. The end of its log:\n{hub.log_tail()}")
+
+
+def _run_runs(options: argparse.Namespace) -> None:
+    if options.run_name:
+        print(describe(Path(options.runs), options.run_name, as_json=options.json))
+    else:
+        print(listing(Path(options.runs), as_json=options.json))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The hub as the agent's process knows it: a process to start and stop, and questions to ask it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import secrets
+import socket as host
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import zmq
+
+from lightning_sdk import wire
+from lightning_sdk.errors import BY_NAME, HubError, HubGone, HubRefused, LightningError
+
+_STARTUP = 60.0
+_ANSWER = 20.0
+"""Seconds in which a hub that lives answers, beyond the wait that was asked for."""
+
+
+class HubClient:
+    """Asks a hub. One thread at a time."""
+
+    def __init__(self, address: str, key: str) -> None:
+        self.address = address
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.set(zmq.LINGER, 0)
+        self._socket.set(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+        self._socket.connect(address)
+        hello = {
+            "protocol": wire.PROTOCOL, "client": os.urandom(16), "key": key,
+            "pid": os.getpid(), "host": host.gethostname(),
+        }  # fmt: skip
+        self._socket.send_multipart([wire.HELLO, wire.pack(hello)])
+
+    def ask(self, method: str, *, wait: float = 0.0, **params: Any) -> Any:
+        """The hub's answer to `method`; `wait` seconds are passed on and added to the time limit.
+
+        Raises:
+            HubGone: no answer in time.
+            HubRefused: the key or the protocol is wrong.
+            LightningError: what the hub raised, as the same class.
+        """
+        if wait:
+            params["wait"] = wait
+        with self._lock:
+            number = next(self._numbers)
+            self._socket.send_multipart([wire.REQUEST, wire.pack([number, method, params])])
+            return self._answer(number, method, time.monotonic() + wait + _ANSWER)
+
+    def _answer(self, number: int, method: str, deadline: float) -> Any:
+        while (left := deadline - time.monotonic()) > 0:
+            if not self._socket.poll(int(left * 1000) + 1):
+                break
+            kind, payload = self._socket.recv_multipart()[:2]
+            message = wire.unpack(payload)
+            if kind == wire.REFUSED:
+                raise HubRefused(f"the hub at {self.address} refused: {message['reason']}")
+            if kind == wire.REPLY and message[0] == number:
+                if message[1] is not None:
+                    name, text = message[1]
+                    raise BY_NAME.get(name, LightningError)(text)
+                return message[2]
+        raise HubGone(
+            f"the hub at {self.address} did not answer {method!r} in {_ANSWER:.0f} s: is its process running?"
+        )
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+
+    def __enter__(self) -> HubClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class HubProcess:
+    """A hub that we started, and therefore stop. It ends by itself when this process dies."""
+
+    def __init__(self, run: Path, *, python: str | None = None, bind: str = "tcp://127.0.0.1:0", key: str = "") -> None:
+        """Start a hub on the folder `run` and wait until it listens.
+
+        Args:
+            run: The run's folder; its log goes to hub.log there.
+            python: Interpreter of the environment that holds the backend; this one if not given.
+            bind: Address; port 0 picks a free one.
+            key: Made up if empty.
+
+        Raises:
+            HubError: it did not start; the message ends with what it printed.
+            PortInUse: the port of `bind` is taken.
+        """
+        self.key = key or secrets.token_urlsafe(24)
+        self.python = python or sys.executable
+        self._log = run / "hub.log"
+        with self._log.open("ab") as log:
+            try:
+                self._process = subprocess.Popen(
+                    [self.python, "-m", "lightning_hub"],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise HubError(f"cannot run {self.python}: {error}; name the backend environment's python") from None
+        ready = self._handshake({"run": str(run), "bind": bind, "key": self.key, "lifeline": True})
+        self.address: str = ready["address"]
+        self.id: str = ready["hub"]
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _handshake(self, config: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        watchdog = threading.Timer(_STARTUP, self._process.kill)
+        watchdog.start()
+        try:
+            self._process.stdin.write(json.dumps(config).encode() + b"\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        finally:
+            watchdog.cancel()
+        ready: dict[str, Any] = json.loads(line) if line.strip() else {}
+        if "address" in ready:
+            return ready
+        self.stop(0.0)
+        if "error" in ready:
+            name, text = ready["error"]
+            raise BY_NAME.get(name, HubError)(text)
+        tail = self.log_tail()
+        hint = (
+            "; install the backend there: pip install 'lightning-agent-sdk[train]'" if "No module named" in tail else ""
+        )
+        raise HubError(f"the hub did not start with {self.python}{hint}. The end of {self._log}:\n{tail}")
+
+    def log_tail(self, lines: int = 12) -> str:
+        """The last lines that the hub logged."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self, timeout: float = 15.0) -> None:
+        """End the hub: ask by closing its input, wait, then make it. Idempotent."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        for wait, act in ((timeout, self._process.terminate), (5.0, self._process.kill), (5.0, None)):
+            try:
+                self._process.wait(wait)
+                return
+            except subprocess.TimeoutExpired:
+                if act is not None:
+                    act()

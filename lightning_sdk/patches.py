@@ -1,0 +1,41 @@
+"""Patches: attributes of other people's code that we replaced, each of which can be put back exactly."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_MISSING = object()
+
+
+class Patches:
+    """Replaced attributes, undone together and in reverse."""
+
+    def __init__(self) -> None:
+        self._done: list[tuple[Any, str, Any, Any]] = []
+        self._lock = threading.Lock()
+
+    def wrap(self, owner: Any, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
+        """Replace `owner.name` by `make(original)`, keeping name, docstring and signature."""
+        original = getattr(owner, name)
+        replacement = functools.wraps(original)(make(original))
+        with self._lock:
+            self._done.append((owner, name, vars(owner).get(name, _MISSING), replacement))
+            setattr(owner, name, replacement)
+
+    def undo(self) -> list[str]:
+        """Put everything back; the names of attributes that somebody else has replaced since, which stay."""
+        kept: list[str] = []
+        with self._lock:
+            while self._done:
+                owner, name, before, replacement = self._done.pop()
+                if vars(owner).get(name, _MISSING) is not replacement:
+                    # Another tool wrapped ours: taking it away would take theirs. Ours is inert without a session.
+                    kept.append(f"{owner.__module__}.{owner.__qualname__}.{name}")
+                elif before is _MISSING:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, before)
+        return kept

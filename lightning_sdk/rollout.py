@@ -1,0 +1,102 @@
+"""A rollout in the agent's process: one execution of an agent on a task, opened, scored and ended."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+import uuid
+from collections.abc import Mapping
+from contextvars import Token
+from types import TracebackType
+from typing import Any
+
+from lightning_sdk import scope as scopes
+from lightning_sdk import sink
+from lightning_sdk.call import Status
+from lightning_sdk.errors import RewardError
+from lightning_sdk.reward import as_rewards
+from lightning_sdk.scope import Endpoint, RolloutScope, Scope
+from lightning_sdk.wire import Event
+
+_OUTPUT_LIMIT = 2000
+
+
+class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
+    """Record what runs inside as one rollout: `with lightning.rollout(task) as r: ...`.
+
+    For a hand-written loop. Calls, spans and `emit_reward` inside belong to it. An exception passes through and ends
+    it as `agent_error`. `lightning.train` opens one by itself around each call of the agent.
+    """
+
+    def __init__(self, task: Mapping[str, Any] | None = None) -> None:
+        self.task = dict(task or {})
+        """What the agent was asked, as stored with the rollout."""
+        self.answer: Any = None
+        """Set it to have the answer shown by `lightning-sdk runs`."""
+        self._scope = RolloutScope(uuid.uuid4().hex, os.urandom(16))
+        self._token: Token[Scope] | None = None
+
+    @property
+    def id(self) -> str:
+        """32 hex digits."""
+        return self._scope.id
+
+    def __enter__(self) -> rollout:
+        sink.put((Event.BEGIN, self._scope.key, self.id, self.task, time.time_ns()), 500)
+        self._token = scopes.enter(Scope(rollout=self._scope))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            scopes.leave(self._token)
+        end(self._scope, Status.OK if error is None else Status.AGENT_ERROR, described(error), self.answer)
+
+    async def __aenter__(self) -> rollout:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def assigned(message: Mapping[str, Any]) -> RolloutScope:
+    """The scope of a rollout that the hub handed to this process."""
+    return RolloutScope(
+        message["id"],
+        message["key"],
+        Endpoint(**message["endpoint"]),
+        message["sampling"],
+        frozenset(message["roles"]),
+    )
+
+
+def score(scope: RolloutScope, value: Any, source: str) -> Status:
+    """Send the final reward; the status that the rollout has now. RewardError if it is not a reward."""
+    for role, number in as_rewards(value, source).items():
+        sink.reward(scope, number, role, "final", "")
+    return Status.OK
+
+
+def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None) -> None:
+    """Say that the rollout is over. Nothing that comes later counts for it."""
+    text = answer if isinstance(answer, str) else "" if answer is None else repr(answer)
+    sink.put((Event.END, scope.key, status.value, error, time.time_ns(), text[:_OUTPUT_LIMIT]), 300)
+
+
+def failure(scope: RolloutScope, error: BaseException) -> Status:
+    """Whose fault an exception is."""
+    if isinstance(error, RewardError):
+        return Status.REWARD_ERROR
+    return Status.INFRASTRUCTURE_ERROR if scope.broken else Status.AGENT_ERROR
+
+
+def described(error: BaseException | None) -> str:
+    """Class, message and the last frames of the user's code, short enough to show."""
+    if error is None:
+        return ""
+    frames = [f"{f.filename}:{f.lineno} in {f.name}" for f in traceback.extract_tb(error.__traceback__)[-3:]]
+    return "\n  ".join([f"{type(error).__name__}: {error}"[:2000], *frames])

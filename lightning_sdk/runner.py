@@ -1,0 +1,228 @@
+"""The runner: takes rollouts from the hub and runs the user's agent on them, several at once.
+
+Threads for plain agents, asyncio for async ones; further processes run this module as a program. An agent that
+outlives its time is left alone in its thread and its place is given to the next: a thread cannot be stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lightning_sdk import reference, session
+from lightning_sdk.call import Status
+from lightning_sdk.errors import HubError, RewardError
+from lightning_sdk.hub import HubClient
+from lightning_sdk.rollout import assigned, described, end, failure, score
+from lightning_sdk.scope import Scope, entered
+
+log = logging.getLogger("lightning_sdk.runner")
+
+_PARK = 1.0
+"""Seconds that the hub holds a question for work before it answers that there is none."""
+_HEARTBEAT = 3.0
+
+
+class Runner:
+    """Runs one agent for one hub until it is stopped."""
+
+    def __init__(
+        self,
+        address: str,
+        key: str,
+        agent: Callable[..., Any],
+        reward: Callable[..., Any],
+        *,
+        concurrency: int,
+        kind: str = "auto",
+    ) -> None:
+        """`kind` is 'threads', 'asyncio', or 'auto', which takes asyncio for async agents."""
+        self.id = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._agent, self._reward, self._concurrency = agent, reward, concurrency
+        self._address, self._key = address, key
+        self._stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._deadlines: dict[str, float] = {}
+        self.error: Exception | None = None
+        """What ended the runner, None if it was stopped."""
+        is_async = inspect.iscoroutinefunction(agent) or inspect.isasyncgenfunction(agent)
+        self._loop = asyncio.new_event_loop() if kind == "asyncio" or (kind == "auto" and is_async) else None
+        self._threads = [
+            threading.Thread(target=self._work, name="lightning-runner", daemon=True),
+            threading.Thread(target=self._beat, name="lightning-heartbeat", daemon=True),
+        ]
+        if self._loop is not None:
+            self._threads.append(threading.Thread(target=self._serve, name="lightning-asyncio", daemon=True))
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self) -> None:
+        """Until the hub is gone or `stop` is called from elsewhere."""
+        self._threads[0].join()
+
+    def stop(self) -> None:
+        """Take no further work. What runs goes on and no longer counts."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+        for thread in self._threads[:2]:
+            thread.join(_PARK + 2.0)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _work(self) -> None:
+        try:
+            with HubClient(self._address, self._key) as hub:
+                while not self._stopping.is_set():
+                    if slots := self._free():
+                        for message in hub.ask("lease", runner=self.id, slots=slots, wait=_PARK):
+                            self._begin(message)
+        except HubError as error:
+            if not self._stopping.is_set():
+                self.error = error
+        except Exception as error:
+            log.exception("lightning: the runner failed")
+            self.error = error
+
+    def _beat(self) -> None:
+        try:
+            with HubClient(self._address, self._key) as hub:
+                while not self._stopping.wait(_HEARTBEAT):
+                    hub.ask("renew", runner=self.id)
+        except HubError as error:
+            self.error = self.error or (None if self._stopping.is_set() else error)
+
+    def _serve(self) -> None:
+        assert self._loop is not None
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _free(self) -> int:
+        """Places for further rollouts; waits a little when there are none."""
+        with self._changed:
+            now = time.monotonic()
+            busy = sum(deadline > now for deadline in self._deadlines.values())
+            if busy >= self._concurrency:
+                self._changed.wait(0.5)
+                return 0
+            return self._concurrency - busy
+
+    def _begin(self, message: dict[str, Any]) -> None:
+        identity = f"{message['id']}-{message['attempt']}"
+        with self._changed:
+            self._deadlines[identity] = time.monotonic() + message["timeout"]
+
+        def done() -> None:
+            with self._changed:
+                self._deadlines.pop(identity, None)
+                self._changed.notify_all()
+
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._aexecute(message), self._loop).add_done_callback(lambda _: done())
+            return
+
+        def run() -> None:
+            try:
+                execute(self._agent, self._reward, message)
+            finally:
+                done()
+
+        threading.Thread(target=run, name=f"rollout-{message['id'][:8]}", daemon=True).start()
+
+    async def _aexecute(self, message: dict[str, Any]) -> None:
+        rollout, answer = assigned(message), None
+        try:
+            with entered(Scope(rollout=rollout)):
+                answer = await asyncio.wait_for(_settled(self._agent(dict(message["task"]))), message["timeout"])
+                with _blaming(self._reward):
+                    value = await _settled(self._reward(dict(message["task"]), answer))
+                status, error = score(rollout, value, _name(self._reward)), ""
+        except TimeoutError:
+            status, error = Status.TIMEOUT, f"no answer after {message['timeout']} s"
+        except Exception as raised:
+            status, error = failure(rollout, raised), described(raised)
+        end(rollout, status, error, answer)
+
+
+def execute(agent: Callable[..., Any], reward: Callable[..., Any], message: dict[str, Any]) -> Status:
+    """Run one rollout in this thread and report it; how it ended."""
+    rollout, answer, error = assigned(message), None, ""
+    try:
+        with entered(Scope(rollout=rollout)):
+            answer = _settled_here(agent(dict(message["task"])))
+            with _blaming(reward):
+                value = _settled_here(reward(dict(message["task"]), answer))
+            status = score(rollout, value, _name(reward))
+    except Exception as raised:
+        status, error = failure(rollout, raised), described(raised)
+    end(rollout, status, error, answer)
+    return status
+
+
+@contextlib.contextmanager
+def _blaming(reward: Callable[..., Any]) -> Iterator[None]:
+    """What is raised inside is the reward function's fault: RewardError with its words."""
+    try:
+        yield
+    except Exception as error:
+        text = f"{_name(reward)} raised {type(error).__name__}: {error}"
+        raise RewardError(text).with_traceback(error.__traceback__) from error
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"the reward function {getattr(function, '__name__', repr(function))}()"
+
+
+async def _settled(value: Any) -> Any:
+    """What an agent finally gives: awaited, or collected if it is a generator."""
+    if inspect.isasyncgen(value):
+        return _whole([item async for item in value])
+    if inspect.isawaitable(value):
+        return await _settled(await value)
+    return _whole(list(value)) if inspect.isgenerator(value) else value
+
+
+def _settled_here(value: Any) -> Any:
+    if inspect.isawaitable(value) or inspect.isasyncgen(value):
+        return asyncio.run(_settled(value))
+    return _whole(list(value)) if inspect.isgenerator(value) else value
+
+
+def _whole(items: list[Any]) -> Any:
+    """The answer of a generator: its pieces joined if they are text, else the list."""
+    return "".join(items) if items and all(isinstance(item, str) for item in items) else items
+
+
+def main() -> None:
+    """Run as a program: one JSON line on stdin says what to run; the end of stdin stops it."""
+    config = json.loads(sys.stdin.readline())
+    running = session.start()
+    running.attach(config["address"], config["key"], keep=False)
+    agent, reward = reference.load(config["agent"]), reference.load(config["reward"])
+    runner = Runner(config["address"], config["key"], agent, reward,
+                    concurrency=config["concurrency"], kind=config["kind"])  # fmt: skip
+
+    def stop_at_end_of_input() -> None:
+        sys.stdin.read()
+        runner.stop()
+
+    threading.Thread(target=stop_at_end_of_input, daemon=True).start()
+    runner.start()
+    runner.wait()
+    session.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""What a seam needs: an open call that is told what came back, and is finished exactly once.
+
+A seam is where an integration catches calls. It opens a call before the request leaves, sends the request to
+`call.endpoint` if there is one, and finishes the call with the raw bytes of the reply. Decoding happens in the hub.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning_sdk import sink
+from lightning_sdk.call import CallMeta
+from lightning_sdk.scope import Endpoint, current, new_span_id
+from lightning_sdk.wire import Event
+
+
+def open_call(framework: str, path: str) -> OpenCall | None:
+    """A call about to be made in the current scope; None when nobody listens, so that nothing needs to be done."""
+    return OpenCall(framework, path) if sink.listening() else None
+
+
+class OpenCall:
+    """One call under way."""
+
+    __slots__ = (
+        "_finished", "_framework", "_path", "_scope", "_started", "endpoint", "id", "request", "sampling", "streamed",
+    )  # fmt: skip
+
+    def __init__(self, framework: str, path: str) -> None:
+        self._started = time.time_ns()
+        self._framework, self._path = framework, path
+        self._scope = current()
+        self._finished = False
+        self.id = new_span_id()
+        self.endpoint: Endpoint | None = self._scope.endpoint()
+        """Where the call is to be sent; None: where it was going."""
+        self.sampling: dict[str, Any] = {}
+        """Request fields to replace when there is an endpoint."""
+        self.request = b""
+        """The JSON body as it was sent, last attempt."""
+        self.streamed = False
+        if self.endpoint is not None and self._scope.rollout is not None:
+            self.sampling = self._scope.rollout.sampling
+
+    @property
+    def role(self) -> str:
+        return self._scope.role
+
+    def finish(self, reply: bytes, http_status: int = 200, *, status: str = "ok", error: str = "") -> None:
+        """Hand the call to the stream. Later calls of `finish` do nothing."""
+        if self._finished:
+            return
+        self._finished = True
+        scope, rollout = self._scope, self._scope.rollout
+        key = sink.key_of(rollout)
+        if rollout is not None:
+            rollout.calls += 1
+        meta = CallMeta(
+            self.id, scope.span, scope.role, self.endpoint is not None, self._started, time.time_ns(),
+            status, error, http_status, self.streamed, self._path, self._framework,
+        )  # fmt: skip
+        sink.put((Event.REPLY, key, meta, self.request, reply), len(reply) + len(self.request) + 200)
+
+    def fail(
+        self, error: BaseException, http_status: int = 0, reply: bytes = b"", *, unreachable: bool = False
+    ) -> None:
+        """Finish with what was raised. `unreachable`: the server, and not the request, was at fault; if that server
+        is our engine, the rollout failed through us and not through the agent."""
+        if unreachable and self.endpoint is not None and self._scope.rollout is not None:
+            self._scope.rollout.broken = f"{type(error).__name__}: {error}"
+        self.finish(reply, http_status, status="error", error=f"{type(error).__name__}: {error}")
+
+    def __del__(self) -> None:
+        if not self._finished:  # never read, never closed
+            self.finish(b"", 0, status="cancelled", error="abandoned before a reply was read")

@@ -1,0 +1,152 @@
+"""The session: what `init()` sets up in this process and `shutdown()` takes away again.
+
+This is the one place that loads zmq, wrapt and the integrations, so that importing the SDK costs little.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.metadata
+import logging
+import threading
+from collections.abc import Callable
+
+from lightning_sdk import discovery, sink, threads
+from lightning_sdk.errors import LightningError, SettingError
+from lightning_sdk.patches import Patches
+from lightning_sdk.stream import Stream, StreamStatus
+
+log = logging.getLogger("lightning_sdk")
+GROUP = "lightning_sdk.integrations"
+
+
+class Session:
+    """Patches and stream of this process."""
+
+    def __init__(self, integrations: frozenset[str] | None, carry_context: bool) -> None:
+        refuse_namesake()
+        self.patches = Patches()
+        self.stream: Stream | None = None
+        self.integrations: dict[str, str] = {}
+        """Name -> 'waiting' for its framework's import, 'active', or why it is off."""
+        self.closed = False
+        if carry_context:
+            threads.carry_context(self.patches)
+        for entry in importlib.metadata.entry_points(group=GROUP):
+            if integrations is None or entry.name in integrations:
+                self._watch(entry)
+        if unknown := (integrations or frozenset()) - set(self.integrations):
+            self.close()
+            known = sorted(entry.name for entry in importlib.metadata.entry_points(group=GROUP))
+            raise SettingError(f"init(integrations=...): no integration named {sorted(unknown)}; there are {known}")
+
+    def _watch(self, entry: importlib.metadata.EntryPoint) -> None:
+        """Load the integration once its framework is imported, now if it is already."""
+        from wrapt import register_post_import_hook  # noqa: PLC0415 - importing the SDK must not load wrapt
+
+        def hook(_: object) -> None:
+            if self.closed or self.integrations.get(entry.name) == "active":
+                return
+            try:
+                instrument: Callable[[Patches], None] = entry.load()
+                instrument(self.patches)
+                self.integrations[entry.name] = "active"
+            except Exception as error:
+                self.integrations[entry.name] = f"off: {type(error).__name__}: {error}"
+                sink.say_once(f"integration {entry.name}", "lightning: the integration for %s failed and is off; its "
+                              "calls are not captured: %r", entry.name, error)  # fmt: skip
+
+        self.integrations[entry.name] = "waiting"
+        register_post_import_hook(hook, entry.name)
+
+    def attach(self, address: str, key: str, *, keep: bool = True) -> None:
+        """Stream to the hub at `address` from now on."""
+        self.detach()
+        self.stream = Stream(address, key, spool=discovery.state_folder() / "spool" if keep else None)
+        sink.connect(self.stream)
+
+    def detach(self, timeout: float = 5.0) -> None:
+        sink.connect(None)
+        if self.stream is not None:
+            self.stream.close(timeout)
+            self.stream = None
+
+    def close(self, timeout: float = 5.0) -> None:
+        self.closed = True
+        self.detach(timeout)
+        for name in self.patches.undo():
+            log.info("lightning: %s was wrapped by another tool after us and stays; it no longer records", name)
+
+
+_session: Session | None = None
+_lock = threading.Lock()
+
+
+def init(
+    hub: str | None = None,
+    key: str | None = None,
+    *,
+    integrations: frozenset[str] | set[str] | None = None,
+    carry_context: bool = True,
+) -> None:
+    """Catch this process's model calls, and stream them to a hub if there is one.
+
+    Without a hub nothing is recorded and calls pass untouched. `lightning.train()` starts a hub of its own.
+
+    Args:
+        hub: Address of a hub, such as tcp://127.0.0.1:4717. By default the environment variable LIGHTNING_HUB, else
+            a hub that `lightning-sdk serve` started for this user on this machine.
+        key: The hub's key; by default LIGHTNING_KEY, or what the running hub left for this user.
+        integrations: Names of the integrations to use; all that are installed by default.
+        carry_context: Let plain threads and thread pools inherit the rollout and role of the code that starts them.
+
+    Raises:
+        LightningError: another company's `lightning-sdk` is installed in this environment.
+        SettingError: an integration does not exist, or the address is malformed.
+    """
+    session = start(frozenset(integrations) if integrations is not None else None, carry_context)
+    found = discovery.find(hub, key)
+    if found is None:
+        log.info("lightning: no hub is running; calls are not recorded (start one with: lightning-sdk serve)")
+    elif session.stream is None or session.stream.address != found.address:
+        session.attach(found.address, found.key)
+
+
+def start(integrations: frozenset[str] | None = None, carry_context: bool = True) -> Session:
+    """The session of this process, made if there is none."""
+    global _session  # noqa: PLW0603 - one session per process
+    with _lock:
+        if _session is None:
+            _session = Session(integrations, carry_context)
+            atexit.register(shutdown)
+        return _session
+
+
+def shutdown(timeout: float = 5.0) -> None:
+    """Flush what was recorded, within `timeout` seconds, and put back everything that `init()` replaced."""
+    global _session
+    with _lock:
+        session, _session = _session, None
+    atexit.unregister(shutdown)
+    if session is not None:
+        session.close(timeout)
+
+
+def status() -> dict[str, object]:
+    """What this process records: each integration's state, and the stream's counters (`StreamStatus`) or None."""
+    session = _session
+    stream: StreamStatus | None = session.stream.status() if session and session.stream else None
+    return {"integrations": dict(session.integrations) if session else {}, "stream": stream}
+
+
+def refuse_namesake() -> None:
+    """Another company publishes a `lightning-sdk` whose import name is ours too: whichever comes second breaks."""
+    try:
+        other = importlib.metadata.distribution("lightning-sdk")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    raise LightningError(
+        f"the distribution lightning-sdk {other.version}, another company's product, is installed in this environment "
+        "and uses the same import name as this SDK (lightning-agent-sdk). Remove one of them: "
+        "pip uninstall lightning-sdk && pip install --force-reinstall lightning-agent-sdk"
+    )

@@ -1,0 +1,394 @@
+"""The stream: carries events from this process to the hub, at least once, within stated bounds.
+
+The agent's threads only append to a queue. One background thread packs events into batches, sends them over ZeroMQ,
+keeps each batch until the hub has it on disk, and sends it again when the hub was away.
+
+Bounds. Memory: `window` bytes of batches not yet acknowledged plus as much of events not yet packed. Disk: `spill`
+bytes, used once the window is full. When both are full an agent's thread waits, `patience` seconds at most and only
+once until the hub moves again; after that events are dropped, counted and reported. Nothing here ever raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket as host
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import zmq
+
+from lightning_sdk import wire
+from lightning_sdk.sink import say_once
+from lightning_sdk.spool import Spool
+from lightning_sdk.wire import Batch
+
+log = logging.getLogger("lightning_sdk.stream")
+
+_BATCH_EVENTS = 64
+_BATCH_BYTES = 2 * 1024 * 1024
+_TICK_MS = 5
+"""How long an event waits for others of its batch, at most."""
+_SILENCE = 2.0
+"""Seconds without progress after which the socket is given up and a new one replays."""
+
+
+@dataclass(slots=True)
+class StreamStatus:
+    """Counters of a stream; events unless said otherwise."""
+
+    hub: str = ""
+    """Id of the hub, '' while it has not answered."""
+    put: int = 0
+    sent: int = 0
+    """Includes events sent again."""
+    acknowledged: int = 0
+    """On the hub's disk."""
+    resent: int = 0
+    dropped: int = 0
+    window_bytes: int = 0
+    spilled_bytes: int = 0
+    """Bytes of batches that now wait on disk."""
+    connections: int = 0
+    refused: str = ""
+    """Why the hub sent us away, '' if it did not."""
+
+    @property
+    def waiting(self) -> int:
+        """Events that the hub does not have on its disk yet."""
+        return self.put - self.dropped - self.acknowledged
+
+
+class Stream:
+    """One process's stream to one hub."""
+
+    def __init__(
+        self,
+        address: str,
+        key: str = "",
+        *,
+        window: int = 64 * 2**20,
+        spill: int = 2**30,
+        patience: float = 1.0,
+        spool: Path | None = None,
+    ) -> None:
+        """Start streaming to the hub at `address`; returns at once whether or not it answers.
+
+        Args:
+            address: ZeroMQ address, such as tcp://127.0.0.1:4717.
+            key: The hub's key.
+            window: Bytes of unacknowledged batches kept in memory.
+            spill: Bytes of batches kept on disk beyond that.
+            patience: Seconds that a caller waits, at most, when both are full.
+            spool: Folder in which `close` leaves what the hub did not take, and from which the next stream to the
+                same hub delivers it. None: what is left is dropped and counted.
+        """
+        self.address, self.key = address, key
+        self._window, self._patience = window, patience
+        self._folder = spool
+        self._spill_limit = spill
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        """State of a fresh stream; also after a fork, where the parent's thread and socket do not exist."""
+        self.client = os.urandom(16)
+        self._status = StreamStatus()
+        self._queue: deque[tuple[tuple[Any, ...], int]] = deque()
+        self._queued = self._packed = 0  # bytes put in and taken out
+        self._popped = self._unsendable = self._refused_puts = 0  # events
+        self._unacked: deque[Batch] = deque()
+        self._spill = Spool(limit=self._spill_limit)
+        self._next = 1
+        self._wake = threading.Event()
+        self._room = threading.Condition()
+        self._idle = False
+        self._full = False
+        self._closing = False
+        self._socket: zmq.Socket[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    # --- the agent's side
+
+    def put(self, event: tuple[Any, ...], size: int) -> None:
+        """Queue an event of about `size` bytes. Waits only when every bound is reached."""
+        if self._queued - self._packed > self._window and not self._wait_for_room():
+            with self._room:
+                self._refused_puts += 1
+            say_once(
+                f"full {self.address}",
+                "lightning: the hub at %s takes no events and both window and disk are full; events are dropped "
+                "and counted (lightning.status()). The agent goes on.",
+                self.address,
+            )
+            return
+        self._queued += size  # a race loses a few bytes of a bound until the queue is next empty, never an event
+        self._queue.append((event, size))
+        if self._idle or self._thread is None:
+            self._rouse()
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until the hub has everything put so far; False if it has not within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self._waiting() > 0 and not self._status.refused:
+            if time.monotonic() > deadline or (self._thread is not None and not self._thread.is_alive()):
+                return False
+            self._rouse()
+            time.sleep(0.002)
+        return self._waiting() <= 0
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Flush within `timeout` seconds, then stop. What the hub did not take goes to the spool folder."""
+        done = self.flush(timeout)
+        self._closing = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
+        if not done:
+            self._leave_behind()
+        self._spill.close()
+
+    def status(self) -> StreamStatus:
+        """The counters now."""
+        self._status.put = self._popped + len(self._queue) + self._refused_puts
+        self._status.dropped = self._unsendable + self._refused_puts
+        self._status.spilled_bytes = self._spill.bytes
+        return self._status
+
+    def _waiting(self) -> int:
+        """Events queued that are neither durable nor dropped. Exact, or one too many for an instant."""
+        return self._popped + len(self._queue) - self._unsendable - self._status.acknowledged
+
+    def _wait_for_room(self) -> bool:
+        if self._full:  # waited once already and the hub has not moved since
+            return False
+        with self._room:
+            self._rouse()
+            if not self._room.wait_for(lambda: self._queued - self._packed <= self._window, self._patience):
+                self._full = True
+        return not self._full
+
+    def _rouse(self) -> None:
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None and not self._closing:
+                    self._thread = threading.Thread(target=self._run, name="lightning-stream", daemon=True)
+                    self._thread.start()
+        self._idle = False
+        self._wake.set()
+
+    # --- the background thread
+
+    def _run(self) -> None:
+        # A context that is never terminated: terminating can hang on unsent messages and after forks.
+        context = zmq.Context()
+        self._progressed = time.monotonic()
+        self._packer = msgpack.Packer()
+        try:
+            self._connect(context)
+            while not self._closing:
+                self._pack()
+                self._receive(0 if self._queue else _TICK_MS)
+                self._watch(context)
+                self._rest()
+        except Exception:
+            log.exception("lightning: the stream stopped; events are no longer sent")
+        finally:
+            if self._socket is not None:
+                self._socket.close(linger=0)
+
+    def _rest(self) -> None:
+        """Sleep until an event comes, once there is nothing to send and nothing to wait for."""
+        if self._queue or self._unacked or self._spill.bytes or not self._status.hub:
+            return
+        self._wake.clear()
+        self._idle = True
+        if not self._queue:
+            self._wake.wait(1.0)
+        self._idle = False
+
+    def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        if self._socket is not None:
+            self._socket.close(linger=0)
+        socket = context.socket(zmq.DEALER)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.SNDHWM, 0)  # the window is the bound
+        socket.set(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+        socket.connect(self.address)
+        hello = {
+            "protocol": wire.PROTOCOL, "client": self.client, "key": self.key,
+            "pid": os.getpid(), "host": host.gethostname(),
+        }  # fmt: skip
+        socket.send_multipart([wire.HELLO, wire.pack(hello)])
+        self._socket, self._welcome = socket, None
+        self._status.connections += 1
+        self._progressed = time.monotonic()
+
+    def _watch(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Give the socket up when the hub has been silent for too long while we wait for it."""
+        waiting = self._unacked or self._welcome is None
+        if waiting and not self._status.refused and time.monotonic() - self._progressed > _SILENCE:
+            self._connect(context)
+
+    def _pack(self) -> None:
+        """Turn queued events into batches: into the window while there is room, else to disk, else leave them."""
+        while self._queue and not self._status.refused:
+            room = self._status.window_bytes < self._window and not self._spill.bytes
+            if not room and self._spill.full:
+                return
+            batch = self._next_batch()
+            if room:
+                self._keep(batch)
+            else:
+                self._spill.append(batch)
+        if self._status.refused:
+            self._forget()
+
+    def _next_batch(self) -> Batch:
+        parts: list[bytes] = []
+        size = taken = 0
+        while self._queue and len(parts) < _BATCH_EVENTS and size < _BATCH_BYTES:
+            self._popped += 1
+            event, estimate = self._queue.popleft()
+            taken += estimate
+            try:
+                part = self._packer.pack(event)
+            except (TypeError, ValueError, OverflowError) as error:
+                self._unsendable += 1
+                self._packer.reset()
+                say_once("unpackable", "lightning: an event holds what msgpack cannot carry and was dropped: %s", error)
+                continue
+            parts.append(part)
+            size += len(part)
+        with self._room:
+            self._packed = self._packed + taken if self._queue else self._queued
+            self._room.notify_all()
+        batch = Batch(self.client, self._next, len(parts), b"".join(parts))
+        self._next += len(parts)
+        return batch
+
+    def _keep(self, batch: Batch) -> None:
+        """Into the window, and out if the hub has greeted us."""
+        if not batch.count:
+            return
+        self._unacked.append(batch)
+        self._status.window_bytes += len(batch.body)
+        if len(self._unacked) == 1:
+            self._progressed = time.monotonic()
+        if self._welcome is not None:
+            self._send(batch)
+
+    def _send(self, batch: Batch) -> None:
+        assert self._socket is not None
+        with contextlib.suppress(zmq.Again):
+            self._socket.send_multipart([wire.BATCH, batch.header(), batch.body], zmq.NOBLOCK)
+        self._status.sent += batch.count
+
+    def _receive(self, timeout_ms: int) -> None:
+        assert self._socket is not None
+        while self._socket.poll(timeout_ms):
+            kind, payload = self._socket.recv_multipart()[:2]
+            timeout_ms = 0
+            message = wire.unpack(payload)
+            if kind == wire.ACK:
+                self._acknowledge(message["acked"])
+            elif kind == wire.WELCOME:
+                self._replay(message)
+            elif kind == wire.REFUSED:
+                self._status.refused = message["reason"]
+                say_once(f"refused {self.address}", "lightning: the hub at %s refused this process: %s",
+                         self.address, message["reason"])  # fmt: skip
+
+    def _acknowledge(self, acked: int) -> None:
+        """Forget what is durable and take as much back from disk as there is room for."""
+        while self._unacked and self._unacked[0].first + self._unacked[0].count - 1 <= acked:
+            batch = self._unacked.popleft()
+            self._status.window_bytes -= len(batch.body)
+            self._status.acknowledged += batch.count
+            self._progressed = time.monotonic()
+            self._full = False
+        while self._spill.bytes and self._status.window_bytes < self._window:
+            self._keep(self._spill.take())
+
+    def _replay(self, welcome: dict[str, Any]) -> None:
+        """The hub says where it stands: send everything after that again."""
+        now = time.monotonic()
+        if self._welcome is not None and self._welcome == welcome["acked"] and now - self._progressed < _SILENCE / 4:
+            return  # several batches fell into the same gap: one replay mends them all
+        again = self._status.connections > 1 or self._welcome is not None
+        self._welcome, self._status.hub, self._progressed = welcome["acked"], welcome["hub"], now
+        self._acknowledge(welcome["acked"])
+        for batch in self._unacked:
+            self._send(batch)
+            self._status.resent += batch.count if again else 0
+        if self._folder is not None:
+            self._deliver_left_behind()
+
+    def _forget(self) -> None:
+        """Refused: nothing will ever be taken, so hold nothing."""
+        waiting = self._waiting()
+        self._queue.clear()
+        self._unacked.clear()
+        self._spill.clear()
+        self._popped = self._next - 1 + self._unsendable
+        self._packed, self._status.window_bytes = self._queued, 0
+        self._unsendable += waiting
+
+    # --- what outlives the process
+
+    def _left(self) -> Path | None:
+        if self._folder is None:
+            return None
+        return self._folder / "".join(c if c.isalnum() else "-" for c in self.address)
+
+    def _leave_behind(self) -> None:
+        """Write what the hub did not take where the next stream to it finds it."""
+        folder, waiting = self._left(), self._waiting()
+        if self._status.refused or waiting <= 0:
+            return
+        if folder is None or (self._thread is not None and self._thread.is_alive()):
+            log.warning("lightning: %d events did not reach the hub at %s and are lost", waiting, self.address)
+            return
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with Spool(folder / f"{self.client.hex()}.spool") as spool:
+            for batch in self._unacked:
+                spool.append(batch)
+            while self._spill.bytes:
+                spool.append(self._spill.take())
+            while self._queue:
+                spool.append(self._next_batch())
+        log.warning("lightning: the hub at %s is away; %d events wait in %s and are delivered by the next init() "
+                    "that reaches it", self.address, waiting, folder)  # fmt: skip
+
+    def _deliver_left_behind(self) -> None:
+        folder, self._folder = self._left(), None
+        for path in sorted(folder.glob("*.spool")) if folder and folder.is_dir() else []:
+            claimed = path.with_suffix(f".claimed-{os.getpid()}")
+            with contextlib.suppress(OSError):  # another process may have claimed it first
+                path.rename(claimed)
+                heir = Stream(self.address, self.key, window=self._window)
+                try:
+                    if heir.inherit(claimed):
+                        claimed.unlink()
+                    else:
+                        claimed.rename(path)
+                finally:
+                    heir.close(0.0)
+
+    def inherit(self, path: Path, timeout: float = 30.0) -> bool:
+        """Deliver a dead stream's batches under its own name, so that none counts twice; True once all are durable."""
+        with Spool(path, read=True) as spool:
+            while spool.bytes:
+                batch = spool.take()
+                self.client = batch.client
+                self._spill.append(batch)
+                self._popped += batch.count
+                self._next = batch.first + batch.count
+        return self.flush(timeout)

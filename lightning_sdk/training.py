@@ -1,0 +1,276 @@
+"""`train` and `evaluate`: start a hub, run the user's agent for it, show how it goes, and bring back the report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning_sdk import reference, session
+from lightning_sdk import report as reports
+from lightning_sdk.agent import declared
+from lightning_sdk.errors import BY_NAME, HubError, HubGone, LightningError, SettingError
+from lightning_sdk.hub import HubClient, HubProcess
+from lightning_sdk.progress import Progress
+from lightning_sdk.report import Report
+from lightning_sdk.reward import marked
+from lightning_sdk.runner import Runner
+from lightning_sdk.settings import Settings
+from lightning_sdk.tasks import Source, Task, load, split
+
+log = logging.getLogger("lightning_sdk")
+
+
+def train(
+    agent: Callable[..., Any],
+    tasks: Source,
+    reward: Callable[..., Any] | None = None,
+    *,
+    held_out: Source | None = None,
+    model: str = "spark",
+    steps: int = 40,
+    backend: str = "embedded",
+    roles: str | list[str] | tuple[str, ...] = (),
+    name: str | None = None,
+    runs: str | Path = "runs",
+    resume: str | Path | None = None,
+    backend_python: str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Report:
+    """Train the trainable roles of `agent` by reinforcement learning, and measure it on held-out tasks.
+
+    Runs the agent in this process, several rollouts at once. Blocks until the run is finished. Everything is written
+    to the folder `runs/NAME`.
+
+    Args:
+        agent: Function of one task (a dict); plain, async, or a generator. Its answer goes to `reward`.
+        tasks: A .jsonl or .parquet file, or a list of dicts.
+        reward: Function of (task, answer) -> number, or dict of role to number; by default the one function marked
+            with `@reward`.
+        held_out: Tasks for the score before and after; by default a fifth of `tasks` is set aside.
+        model: 'spark', a folder in Hugging Face format, or a hub name.
+        steps: Updates of the model.
+        backend: Name of an installed backend.
+        roles: Train only these roles; by default every role declared trainable.
+        name: Name of the run; by default the agent's name and the time.
+        runs: Folder of runs.
+        resume: Folder of an earlier run to go on with, from its last checkpoint.
+        backend_python: Python of another virtual environment that holds the backend; this one's by default.
+        quiet: Show nothing.
+        **settings: Any other setting, as a group (`optimizer=Optimizer(learning_rate=1e-5)`) or by its dotted name
+            (`**{"optimizer.learning_rate": 1e-5}`). See `lightning_sdk.settings`.
+
+    Raises:
+        TaskError, SettingError, ModelError: what was given cannot be used.
+        NothingToTrain: no call of a trainable role was captured.
+        RolloutsFailed: too many rollouts failed; the message says with what.
+        HubGone: the hub died; the message says how to go on.
+    """
+    given = {"model": model, "steps": steps, "backend": backend, "roles": _names(roles), **settings}
+    chosen = Settings.from_dict(given)
+    train_tasks, test_tasks = _tasks(tasks, held_out, chosen)
+    _refuse_unknown_roles(chosen.roles)
+    folder = _folder(Path(runs), name or _name(agent), Path(resume) if resume else None)
+    job = _Job(agent, _reward(reward), chosen, folder, backend_python, quiet)
+    return job.run("train", tasks=train_tasks, held_out=test_tasks, resume=resume is not None)
+
+
+def evaluate(
+    agent: Callable[..., Any],
+    tasks: Source,
+    reward: Callable[..., Any] | None = None,
+    *,
+    model: str = "spark",
+    backend: str = "embedded",
+    roles: str | list[str] | tuple[str, ...] = (),
+    name: str | None = None,
+    runs: str | Path = "runs",
+    backend_python: str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Report:
+    """Score `agent` on `tasks` with its trainable roles served by `model`, sampled greedily; nothing is trained.
+
+    Arguments and errors are those of `train`; `report.after` holds the score. All tasks are used unless
+    `evaluation.tasks` says otherwise.
+    """
+    loaded = load(tasks)
+    given: dict[str, Any] = {"model": model, "backend": backend, "roles": _names(roles), **settings}
+    if "evaluation" not in given and "evaluation.tasks" not in given:
+        given["evaluation.tasks"] = len(loaded)
+    chosen = Settings.from_dict(given)
+    _refuse_unknown_roles(chosen.roles)
+    folder = _folder(Path(runs), name or f"{_name(agent)}-evaluation", None)
+    return _Job(agent, _reward(reward), chosen, folder, backend_python, quiet).run("evaluate", tasks=loaded)
+
+
+class _Job:
+    """One `train` or `evaluate`: hub, runners and display, from start to stop."""
+
+    def __init__(
+        self,
+        agent: Callable[..., Any],
+        reward: Callable[..., Any],
+        settings: Settings,
+        folder: Path,
+        python: str | None,
+        quiet: bool,
+    ) -> None:
+        self._agent, self._reward, self._settings = agent, reward, settings
+        self._folder, self._python, self._quiet = folder, python, quiet
+        self._workers: list[subprocess.Popen[bytes]] = []
+
+    def run(self, method: str, **request: Any) -> Report:
+        with contextlib.ExitStack() as stack:
+            display = Progress(quiet=self._quiet)
+            stack.callback(display.close)
+            hub = HubProcess(self._folder, python=self._python)
+            stack.callback(hub.stop)
+            stack.enter_context(_streaming(hub))
+            client = stack.enter_context(HubClient(hub.address, hub.key))
+            client.ask(method, settings=self._settings.as_dict(), declared_roles=dict(declared), **request)
+            runner = self._start_runners(hub, stack)
+            self._follow(hub, client, runner, display)
+        return reports.read(self._folder)
+
+    def _start_runners(self, hub: HubProcess, stack: contextlib.ExitStack) -> Runner | None:
+        rollouts = self._settings.rollouts
+        if rollouts.runner == "processes":
+            stack.callback(self._stop_processes)
+            self._start_processes(hub)
+            return None
+        runner = Runner(hub.address, hub.key, self._agent, self._reward,
+                        concurrency=rollouts.concurrency, kind=rollouts.runner)  # fmt: skip
+        runner.start()
+        stack.callback(runner.stop)
+        return runner
+
+    def _start_processes(self, hub: HubProcess) -> None:
+        """One runner process a core, each with its part of the concurrency."""
+        count = min(_cores(), self._settings.rollouts.concurrency)
+        config = {
+            "address": hub.address, "key": hub.key, "kind": "auto",
+            "agent": reference.of(self._agent), "reward": reference.of(self._reward),
+            "concurrency": -(-self._settings.rollouts.concurrency // count),
+        }  # fmt: skip
+        for _ in range(count):
+            process = subprocess.Popen([sys.executable, "-m", "lightning_sdk.runner"], stdin=subprocess.PIPE)
+            self._workers.append(process)
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(config).encode() + b"\n")
+            process.stdin.flush()
+
+    def _stop_processes(self) -> None:
+        for process in self._workers:
+            if process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+        for process in self._workers:
+            try:
+                process.wait(10.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _follow(self, hub: HubProcess, client: HubClient, runner: Runner | None, display: Progress) -> None:
+        """Show the hub's events until the last one."""
+        seen = 0
+        while True:
+            try:
+                events = client.ask("watch", after=seen, wait=2.0)
+            except HubGone:
+                events = []
+            for event in events:
+                seen = event["n"]
+                if event["type"] == "failed":
+                    name, text = event["error"]
+                    raise BY_NAME.get(name, LightningError)(text)
+                display.show(event)
+                if event["type"] == "finished":
+                    return
+            if not hub.alive():
+                raise HubGone(self._gone(hub))
+            if runner is not None and runner.error is not None:
+                raise HubError(f"the runner stopped: {runner.error}") from runner.error
+            if self._workers and all(process.poll() is not None for process in self._workers):
+                raise HubError("every runner process ended; what they printed is above")
+
+    def _gone(self, hub: HubProcess) -> str:
+        return (
+            f"the hub (process {hub.pid}) died. Nothing that it had confirmed is lost; go on from the last checkpoint "
+            f"with resume={str(self._folder)!r} (--resume {self._folder}). The end of its log:\n{hub.log_tail()}"
+        )
+
+
+@contextlib.contextmanager
+def _streaming(hub: HubProcess) -> Iterator[None]:
+    """Stream to this hub, and afterwards to whichever hub this process streamed to before."""
+    current = session.start()
+    before = current.stream
+    current.attach(hub.address, hub.key, keep=False)
+    try:
+        yield
+    finally:
+        current.detach(2.0 if hub.alive() else 0.0)
+        if before is not None:
+            current.attach(before.address, before.key)
+
+
+def _tasks(given: Source, held_out: Source | None, settings: Settings) -> tuple[list[Task], list[Task]]:
+    loaded = load(given)
+    if held_out is not None:
+        return loaded, load(held_out, "held_out")
+    return split(loaded, settings.evaluation.split, settings.evaluation.tasks, settings.seed)
+
+
+def _reward(given: Callable[..., Any] | None) -> Callable[..., Any]:
+    if given is not None:
+        return given
+    if len(marked) == 1:
+        return marked[0]
+    names = ", ".join(function.__name__ for function in marked)
+    raise SettingError(
+        f"reward: {len(marked)} functions are marked with @lightning.reward ({names}); name one: reward=..."
+        if marked
+        else "reward: no function is marked with @lightning.reward; give one: reward=function(task, answer) -> number"
+    )
+
+
+def _names(roles: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    return (roles,) if isinstance(roles, str) else tuple(roles)
+
+
+def _refuse_unknown_roles(roles: tuple[str, ...]) -> None:
+    """A misspelt role would train nothing for an hour."""
+    unknown = [role for role in roles if role not in declared]
+    if unknown:
+        known = ", ".join(sorted(declared)) or "none; put @lightning.agent(role=..., trainable=True) above the agent"
+        raise SettingError(f"roles: no agent has the role {', '.join(map(repr, unknown))}; declared roles: {known}")
+
+
+def _name(agent: Callable[..., Any]) -> str:
+    return getattr(agent, "__name__", type(agent).__name__).strip("<>")
+
+
+def _folder(runs: Path, name: str, resume: Path | None) -> Path:
+    """The run's folder: made, or found again."""
+    if resume is not None:
+        if not (resume / "config.json").is_file():
+            raise SettingError(f"resume: {resume} is no run (it has no config.json)")
+        return resume
+    base = runs.expanduser() / name
+    folder = base if not base.exists() else runs.expanduser() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
