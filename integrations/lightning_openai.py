@@ -7,6 +7,7 @@ calling thread keeps the raw bytes and nothing else.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -214,21 +215,20 @@ def _capture(response: Any) -> None:
 
 
 class _Tee:
-    """Keeps what passes through a response that is read piece by piece, until its end, its close, or its loss."""
+    """What has passed through a response that is read piece by piece, until its end, its close, or its loss."""
 
     def __init__(self, call: OpenCall, response: Any) -> None:
         call.streamed = "text/event-stream" in response.headers.get("content-type", "")
         self._call, self._status = call, response.status_code
         self._parts: list[bytes] = []
         self._complete = self._pulling = False
-        # Only a weak reference goes into the closures: with a cycle, an abandoned response would be found late.
-        itself, kind = weakref.ref(response), type(response)
-        response.iter_bytes = lambda *a, **k: self._iterate(kind.iter_bytes(itself(), *a, **k))
-        response.aiter_bytes = lambda *a, **k: self._aiterate(kind.aiter_bytes(itself(), *a, **k))
-        response.close, response.aclose = self._closing(kind, itself), self._aclosing(kind, itself)
-        weakref.finalize(response, self._finish).atexit = False
+        # A subclass and not closures on the instance: those would be a cycle, and an abandoned response, with its
+        # connection, would live until the next garbage collection.
+        response.lightning_tee = self
+        response.__class__ = _teed(type(response))  # type: ignore[arg-type]
+        weakref.finalize(response, self.finish).atexit = False
 
-    def _iterate(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def iterate(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         try:
             while True:
                 self._pulling = True
@@ -242,9 +242,9 @@ class _Tee:
                 self._parts.append(chunk)
                 yield chunk
         finally:
-            self._finish()
+            self.finish()
 
-    async def _aiterate(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def aiterate(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         try:
             while True:
                 self._pulling = True
@@ -258,30 +258,41 @@ class _Tee:
                 self._parts.append(chunk)
                 yield chunk
         finally:
-            self._finish()
+            self.finish()
 
-    def _closing(self, kind: Any, itself: Any) -> Callable[[], None]:
-        def close() -> None:
-            kind.close(itself())
-            self._closed()
-
-        return close
-
-    def _aclosing(self, kind: Any, itself: Any) -> Callable[[], Any]:
-        async def aclose() -> None:
-            await kind.aclose(itself())
-            self._closed()
-
-        return aclose
-
-    def _closed(self) -> None:
+    def closed(self) -> None:
         if not self._pulling:  # a response closes itself while its last chunk is pulled; that is no early close
-            self._finish()
+            self.finish()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         reply = b"".join(self._parts)
         if self._complete or b"data: [DONE]" in reply[-64:]:  # the SDK stops reading at [DONE]
             harmless("closing an OpenAI stream", lambda: self._call.finish(reply, self._status))
         else:
-            harmless("closing an OpenAI stream", lambda: self._call.finish(
-                reply, self._status, status="cancelled", error="closed before its end"))  # fmt: skip
+            early = {"status": "cancelled", "error": "closed before its end"}
+            harmless("closing an OpenAI stream", lambda: self._call.finish(reply, self._status, **early))
+
+
+@functools.cache
+def _teed(kind: Any) -> Any:
+    """The response class `kind` (httpx's or httpx2's), telling its tee what passes."""
+
+    class Response(kind):  # type: ignore[misc]
+        lightning_tee: _Tee
+
+        def iter_bytes(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+            return self.lightning_tee.iterate(super().iter_bytes(*args, **kwargs))
+
+        def aiter_bytes(self, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
+            return self.lightning_tee.aiterate(super().aiter_bytes(*args, **kwargs))
+
+        def close(self) -> None:
+            super().close()
+            self.lightning_tee.closed()
+
+        async def aclose(self) -> None:
+            await super().aclose()
+            self.lightning_tee.closed()
+
+    Response.__name__, Response.__qualname__, Response.__module__ = kind.__name__, kind.__qualname__, kind.__module__
+    return Response

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ class Call:
 
     def pack(self) -> list[Any]:
         """The call as a msgpack-ready list; `unpack` undoes it."""
-        choices = [list(astuple(choice)) for choice in self.choices]
+        choices = [[c.index, c.message, c.finish_reason, c.token_ids, c.logprobs, c.versions] for c in self.choices]
         return [
             list(self.meta), self.request, self.response_id, self.model, self.prompt_ids, choices,
             self.input_tokens, self.output_tokens, self.problem, self.reply,

@@ -16,8 +16,8 @@ from lightning_sdk.wire import Event
 
 
 def open_call(framework: str, path: str) -> OpenCall | None:
-    """A call about to be made in the current scope; None when nobody listens, so that nothing needs to be done."""
-    return OpenCall(framework, path) if sink.listening() else None
+    """A call about to be made in the current scope; None when nobody listens and nothing is to be redirected."""
+    return OpenCall(framework, path) if sink.listening() or current().rollout is not None else None
 
 
 class OpenCall:

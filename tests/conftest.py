@@ -1,0 +1,26 @@
+"""What all tests share: an isolated home for state, and a clean process after each test."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning_sdk
+import pytest
+from lightning_sdk import sink
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test finds another's hub, roles or session, or the user's own."""
+    monkeypatch.setenv("LIGHTNING_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("LIGHTNING_HUB", raising=False)
+    monkeypatch.delenv("LIGHTNING_KEY", raising=False)
+    yield
+    lightning_sdk.shutdown(0.5)
+    sink.connect(None)
+    sink._said.clear()
+    # `lightning_sdk.agent` and `.reward` are the decorators; their modules have the same names.
+    sys.modules["lightning_sdk.agent"].declared.clear()
+    sys.modules["lightning_sdk.reward"].marked.clear()
+
+

@@ -1,0 +1,28 @@
+"""Takes events where the stream would, and shows them as what they are."""
+
+from typing import Any
+
+from lightning_hub.decode import decode
+from lightning_sdk.call import Call, CallMeta, Span
+from lightning_sdk.wire import Event
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+
+    def put(self, event: tuple[Any, ...], size: int) -> None:
+        self.events.append(event)
+
+    @property
+    def calls(self) -> list[Call]:
+        """Calls as the hub would read them."""
+        return [decode(CallMeta(*meta), request, reply) for kind, _, meta, request, reply in
+                (event for event in self.events if event[0] == Event.REPLY)]  # fmt: skip
+
+    @property
+    def spans(self) -> list[Span]:
+        return [Span.unpack(event[2]) for event in self.events if event[0] == Event.SPAN]
+
+    def of(self, kind: Event) -> list[tuple[Any, ...]]:
+        return [event for event in self.events if event[0] == kind]

@@ -1,0 +1,265 @@
+"""`@agent` keeps a function what it is, and gives each call the innermost role, however the function runs."""
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import lightning_sdk as lightning
+import pytest
+from lightning_sdk.scope import current
+from recorder import Recorder
+
+
+def role() -> str:
+    return current().role
+
+
+@lightning.agent(role="plain", trainable=True)
+def plain(a: int, *, b: str = "x") -> str:
+    """Doc."""
+    return role()
+
+
+@lightning.agent(role="coroutine")
+async def coroutine() -> str:
+    await asyncio.sleep(0)
+    return role()
+
+
+@lightning.agent(role="generator")
+def generator() -> Iterator[str]:
+    yield role()
+    yield role()
+
+
+@lightning.agent(role="asyncgen")
+async def asyncgen() -> AsyncIterator[str]:
+    yield role()
+    await asyncio.sleep(0)
+    yield role()
+
+
+def test_signature_and_kind_are_kept() -> None:
+    """Frameworks that inspect a function see the same function."""
+    assert str(inspect.signature(plain)) == "(a: int, *, b: str = 'x') -> str"
+    assert plain.__doc__ == "Doc." and plain.__name__ == "plain"
+    assert inspect.iscoroutinefunction(coroutine)
+    assert inspect.isgeneratorfunction(generator)
+    assert inspect.isasyncgenfunction(asyncgen)
+
+
+def test_role_is_set_inside_and_gone_outside() -> None:
+    """The role holds for every kind of function and never leaks to the caller, not even between two steps."""
+    assert plain(1) == "plain" and role() == ""
+    for seen in generator():
+        assert (seen, role()) == ("generator", "")
+
+    async def main() -> None:
+        assert await coroutine() == "coroutine" and role() == ""
+        async for seen in asyncgen():
+            assert (seen, role()) == ("asyncgen", "")
+
+    asyncio.run(main())
+
+
+def test_result_decides_where_the_function_does_not_tell() -> None:
+    """A plain function that returns a coroutine or a generator is an agent while that runs."""
+
+    @lightning.agent(role="lazy")
+    def lazy(kind: str) -> Any:
+        return {"coroutine": coroutine_body, "generator": generator_body, "asyncgen": asyncgen_body}[kind]()
+
+    async def coroutine_body() -> str:
+        return role()
+
+    def generator_body() -> Iterator[str]:
+        yield role()
+
+    async def asyncgen_body() -> AsyncIterator[str]:
+        yield role()
+
+    async def main() -> None:
+        assert await lazy("coroutine") == "lazy"
+        assert list(lazy("generator")) == ["lazy"]
+        assert [each async for each in lazy("asyncgen")] == ["lazy"]
+
+    asyncio.run(main())
+    assert role() == ""
+
+
+def test_nested_agents_keep_their_own_role() -> None:
+    """The innermost agent speaks, and the outer one again once it is done."""
+
+    @lightning.agent(role="outer")
+    def outer() -> list[str]:
+        steps = generator()
+        return [role(), plain(1), role(), next(steps), role(), next(steps), role()]
+
+    assert outer() == ["outer", "plain", "outer", "generator", "outer", "generator", "outer"]
+
+
+def test_methods_of_all_sorts() -> None:
+    """Methods, class methods and static methods can be agents, whichever decorator is above."""
+
+    class Team:
+        name = "team"
+
+        @lightning.agent
+        def method(self) -> tuple[str, str]:
+            return self.name, role()
+
+        @lightning.agent(role="above")
+        @classmethod
+        def above(cls) -> tuple[str, str]:
+            return cls.name, role()
+
+        @staticmethod
+        @lightning.agent(role="below")
+        def below() -> str:
+            return role()
+
+    assert Team().method() == ("team", "method")
+    assert Team.above() == ("team", "above")
+    assert Team.below() == Team().below() == "below"
+
+
+def test_generators_pass_everything_through() -> None:
+    """send, throw, close and return values reach the agent, each within its role."""
+    closed: list[str] = []
+
+    @lightning.agent(role="talker")
+    def talker() -> Any:
+        try:
+            got = yield role()
+            try:
+                yield got
+            except KeyError:
+                yield "caught in " + role()
+            return "done"
+        finally:
+            closed.append(role())
+
+    steps = talker()
+    assert next(steps) == "talker"
+    assert steps.send(5) == 5
+    assert steps.throw(KeyError()) == "caught in talker"
+    with pytest.raises(StopIteration) as stop:
+        next(steps)
+    assert stop.value.value == "done" and closed == ["talker"]
+    steps = talker()
+    next(steps)
+    steps.close()
+    assert closed == ["talker", "talker"]
+
+
+def test_async_generators_pass_everything_through() -> None:
+    """asend, athrow and aclose reach the agent."""
+    closed: list[str] = []
+
+    @lightning.agent(role="talker")
+    async def talker() -> Any:
+        try:
+            got = yield 1
+            try:
+                yield got
+            except KeyError:
+                yield "caught in " + role()
+        finally:
+            closed.append(role())
+
+    async def main() -> None:
+        steps = talker()
+        assert await anext(steps) == 1
+        assert await steps.asend(5) == 5
+        assert await steps.athrow(KeyError()) == "caught in talker"
+        await steps.aclose()
+
+    asyncio.run(main())
+    assert closed == ["talker"]
+
+
+def test_scope_follows_tasks_threads_and_pools() -> None:
+    """Tasks, plain threads and pools started by an agent speak in its role; a pool's thread forgets it afterwards."""
+    lightning.init()
+    seen: dict[str, str] = {}
+
+    @lightning.agent(role="boss")
+    def boss(pool: ThreadPoolExecutor) -> None:
+        thread = threading.Thread(target=lambda: seen.update(thread=role()))
+        thread.start()
+        thread.join()
+        seen["pool"] = pool.submit(role).result()
+        seen["map"] = next(iter(pool.map(lambda _: role(), [1])))
+        seen["to_thread"] = asyncio.run(asyncio.to_thread(role))
+
+        async def gathered() -> list[str]:
+            return await asyncio.gather(coroutine(), asyncio.create_task(asyncio.sleep(0, role())))
+
+        seen["tasks"] = "+".join(asyncio.run(gathered()))
+
+    with ThreadPoolExecutor(1) as pool:
+        boss(pool)
+        assert seen == {"thread": "boss", "pool": "boss", "map": "boss", "to_thread": "boss", "tasks": "coroutine+boss"}
+        assert pool.submit(role).result() == ""
+
+
+def test_threads_are_restored_by_shutdown() -> None:
+    """After `shutdown()` the patched methods are the very objects that they were."""
+    before = (threading.Thread.start, ThreadPoolExecutor.submit)
+    lightning.init()
+    assert (threading.Thread.start, ThreadPoolExecutor.submit) != before
+    lightning.shutdown()
+    assert (threading.Thread.start, ThreadPoolExecutor.submit) == before
+
+
+def test_coroutine_finished_in_another_context() -> None:
+    """A coroutine that is closed elsewhere than it ran neither raises nor leaks its role."""
+
+    class Forever:
+        def __await__(self) -> Iterator[None]:
+            yield
+
+    @lightning.agent(role="moved")
+    async def moved() -> None:
+        await Forever()
+
+    running = moved()
+    contextvars.copy_context().run(running.send, None)
+    running.close()
+    assert role() == ""
+
+
+def test_spans_tell_the_tree(recorder: Recorder) -> None:
+    """Each run of an agent is a span with its parent, its end and its error, under OpenTelemetry's names."""
+
+    @lightning.agent(role="inner")
+    def inner() -> None:
+        raise ValueError("no")
+
+    @lightning.agent(role="outer")
+    def outer() -> None:
+        with pytest.raises(ValueError, match="no"):
+            inner()
+
+    outer()
+    first, second = recorder.spans
+    assert (first.role, first.status, first.error) == ("inner", "error", "ValueError: no")
+    assert (second.role, second.status, first.parent, second.parent) == ("outer", "ok", second.id, "")
+    assert second.attributes == {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "outer"}
+    assert second.started_ns <= first.started_ns <= first.ended_ns <= second.ended_ns
+
+
+def test_what_cannot_be_an_agent_is_refused() -> None:
+    """A class and a number are refused with what to do instead."""
+    with pytest.raises(lightning.SettingError, match="class Team: put it above the method"):
+
+        @lightning.agent
+        class Team:
+            pass
+
+    with pytest.raises(lightning.SettingError, match="cannot be called"):
+        lightning.agent(role="x")(5)  # type: ignore[type-var]
