@@ -1,0 +1,103 @@
+"""A third party's backend, as the tests install one: a bandit with four arms behind an OpenAI-compatible endpoint.
+
+The model is four numbers and numpy its only dependency, so what a hub does with a backend is tested without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+
+from lightning_hub.backend import Backend, BackendSpec, Batch, Endpoint, Update
+from lightning_sdk.errors import ModelError
+from lightning_sdk.settings import Settings
+
+FIRST_ARM = 10
+
+
+class Bandit:
+    """Samples one token, 10 to 13; learns by plain policy gradient."""
+
+    def __init__(self, settings: Settings, run: Path) -> None:
+        if settings.model == "broken":
+            raise ModelError("model 'broken': no config.json in it")
+        if settings.model == "buggy":
+            raise RuntimeError("a bug of the backend")
+        self._rate = settings.optimizer.learning_rate or 4.0
+        self._logits, self._version, self._dies = np.zeros(4), 0, settings.model == "mortal"
+        self._closed = run / "backend-closed"
+        self._random = np.random.default_rng(settings.seed)
+        bandit = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = json.dumps(bandit.answer(request["temperature"])).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.endpoint = Endpoint(f"http://127.0.0.1:{self._server.server_port}/v1", "bandit", "none")
+
+    def answer(self, temperature: float) -> dict[str, object]:
+        chances = np.exp(self._logits - np.logaddexp.reduce(self._logits))
+        arm = int(chances.argmax()) if temperature == 0 else int(self._random.choice(4, p=chances))
+        message = {"role": "assistant", "content": str(arm)}
+        return {
+            "id": "b", "model": "bandit", "prompt_token_ids": [1, 2, 3],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+            "choices": [{
+                "index": 0, "finish_reason": "stop", "message": message, "token_ids": [FIRST_ARM + arm],
+                "logprobs": {"content": [{"token": str(arm), "logprob": float(np.log(chances[arm]))}]},
+                "weight_versions": [[self._version, 1]],
+            }],
+        }  # fmt: skip
+
+    def facts(self) -> dict[str, object]:
+        return {"learning_rate": self._rate, "parameters": 4}
+
+    def update(self, batch: Batch) -> Update:
+        chances = np.exp(self._logits - np.logaddexp.reduce(self._logits))
+        gradient = np.zeros(4)
+        for row in batch.rows:
+            for place in np.flatnonzero(row.weights):
+                chosen = np.eye(4)[row.tokens[place] - FIRST_ARM]
+                gradient += row.weights[place] * row.advantages[place] * (chosen - chances)
+        self._logits = self._logits + self._rate * gradient
+        self._version += 1
+        return Update(
+            self._version, {"loss": float(-gradient @ gradient), "seconds": 0.0, "rows_seen": len(batch.rows)}
+        )
+
+    def save(self, folder: Path) -> None:
+        (folder / "bandit.json").write_text(json.dumps({"logits": self._logits.tolist(), "version": self._version}))
+
+    def load(self, folder: Path) -> int:
+        saved = json.loads((folder / "bandit.json").read_text())
+        self._logits, self._version = np.array(saved["logits"]), saved["version"]
+        return int(saved["version"])
+
+    def alive(self) -> bool:
+        return not self._dies
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._closed.touch()
+
+
+def start(settings: Settings, run: Path) -> Backend:
+    return Bandit(settings, run)
+
+
+backend = BackendSpec("bandit", frozenset({"model", "optimizer.learning_rate"}), start)

@@ -1,0 +1,48 @@
+"""Fixtures: hub processes that end with the test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hubs import Client, Hub
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
+    """Start a hub on a folder of this test; stopped at its end."""
+    hubs: list[Hub] = []
+
+    def starter(name: str = "run", **config: Any) -> Hub:
+        hubs.append(Hub(tmp_path / name, **config))
+        return hubs[-1]
+
+    yield starter
+    for hub in hubs:
+        hub.stop()
+
+
+@pytest.fixture
+def hub(start: Callable[..., Hub]) -> Hub:
+    return start()
+
+
+@pytest.fixture
+def client(hub: Hub) -> Iterator[Client]:
+    with Client(hub) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the bandit backend as a package manager would install it, for a hub's PYTHONPATH."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copy(Path(__file__).with_name("bandit_backend.py"), folder)
+    facts = folder / "bandit_backend-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: bandit-backend\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[lightning_sdk.backends]\nbandit = bandit_backend:backend\n")
+    return folder

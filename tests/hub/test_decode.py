@@ -1,0 +1,215 @@
+"""Raw replies become calls: JSON and streams, chat and text completions, whole and broken."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hubs import meta, reply
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lightning_hub.decode import decode
+from lightning_sdk.call import Call, CallMeta
+from lightning_sdk.wire import unpack_floats, unpack_ints
+
+
+def decoded(answer: Any, **changes: Any) -> Call:
+    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    return decode(CallMeta(*meta(**changes)), b'{"n": 1}', body)
+
+
+def sse(*chunks: Any, done: bool = True) -> bytes:
+    lines = [f"data: {chunk if isinstance(chunk, str) else json.dumps(chunk)}\n\n" for chunk in chunks]
+    return "".join([": ping\n\n", *lines, "data: [DONE]\n\n" if done else ""]).encode()
+
+
+def chunk(delta: dict[str, Any] | None = None, index: int = 0, **changes: Any) -> dict[str, Any]:
+    choice = {"index": index, "delta": delta or {}, **changes.pop("choice", {})}
+    return {"id": "chatcmpl-1", "model": "spark", "choices": [choice], **changes}
+
+
+def ids_of(call: Call, choice: int = 0) -> list[int]:
+    return list(unpack_ints(call.choices[choice].token_ids))
+
+
+def test_a_chat_completion() -> None:
+    """Ids, log-probs, versions, usage and the message come out as they were sent."""
+    call = decoded(reply("four", (7, 8, 9), choices=[{
+        "index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": "four"},
+        "token_ids": [7, 8, 9], "logprobs": {"content": [{"logprob": value} for value in (-0.5, -1, -0.25)]},
+        "weight_versions": [[3, 2], [4, 1]],
+    }]))  # fmt: skip
+    assert call.problem == ""
+    assert list(unpack_ints(call.prompt_ids)) == [1, 2, 3]
+    assert ids_of(call) == [7, 8, 9]
+    assert list(unpack_floats(call.choices[0].logprobs)) == [-0.5, -1.0, -0.25]
+    assert call.choices[0].versions == [[3, 2], [4, 1]]
+    assert json.loads(call.choices[0].message) == {"role": "assistant", "content": "four"}
+    assert (call.choices[0].finish_reason, call.input_tokens, call.output_tokens) == ("length", 3, 3)
+    assert (call.response_id, call.model, call.request) == ("chatcmpl-1", "spark", b'{"n": 1}')
+
+
+def test_a_call_survives_the_log() -> None:
+    """pack and unpack are inverse."""
+    call = decoded(reply())
+    assert Call.unpack(call.pack()) == call
+
+
+def test_a_text_completion() -> None:
+    """The completions API puts prompt ids on the choice and log-probs into one list."""
+    usage = {"prompt_tokens": 2, "completion_tokens": 2}
+    call = decoded({"id": "cmpl-1", "model": "spark", "usage": usage, "choices": [{
+        "index": 0, "text": "4!", "finish_reason": "stop", "token_ids": [7, 8], "prompt_token_ids": [1, 2],
+        "logprobs": {"token_logprobs": [-0.5, -0.25], "tokens": ["4", "!"]},
+    }]})  # fmt: skip
+    assert call.problem == ""
+    assert (list(unpack_ints(call.prompt_ids)), ids_of(call)) == ([1, 2], [7, 8])
+    assert json.loads(call.choices[0].message) == {"content": "4!"}
+
+
+def test_several_choices() -> None:
+    """n > 1 gives one choice each."""
+    one = reply()["choices"][0]
+    call = decoded(reply(choices=[one, {**one, "index": 1, "token_ids": [9, 9]}]))
+    assert [ids_of(call, 0), ids_of(call, 1)] == [[7, 8], [9, 9]]
+
+
+def test_a_stream_is_merged() -> None:
+    """Deltas, tool calls by index, ids, log-probs, versions and usage add up to one message."""
+    body = sse(
+        chunk({"role": "assistant", "content": ""}, prompt_token_ids=[1, 2, 3]),
+        chunk({"content": "I "}, choice={"token_ids": [7], "logprobs": {"content": [{"logprob": -0.5}]},
+                                         "weight_versions": [[1, 1]]}),
+        chunk({"content": "add", "reasoning_content": "hm"}, choice={
+            "token_ids": [8, 9], "weight_versions": [[1, 1], [2, 1]],
+            "logprobs": {"content": [{"logprob": -1}, {"logprob": -2}]}}),
+        chunk({"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "calc"}}]}),
+        chunk({"tool_calls": [{"index": 1, "id": "b", "type": "function",
+                               "function": {"name": "calc", "arguments": "{}"}}]}),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]}),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]}),
+        chunk({}, choice={"finish_reason": "tool_calls"}),
+        {"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 3}},
+    )  # fmt: skip
+    call = decoded(body, streamed=True)
+    assert call.problem == ""
+    assert json.loads(call.choices[0].message) == {
+        "role": "assistant", "content": "I add", "reasoning_content": "hm",
+        "tool_calls": [
+            {"id": "a", "type": "function", "function": {"name": "calc", "arguments": '{"x": 1}'}},
+            {"id": "b", "type": "function", "function": {"name": "calc", "arguments": "{}"}},
+        ],
+    }  # fmt: skip
+    assert ids_of(call) == [7, 8, 9]
+    assert list(unpack_floats(call.choices[0].logprobs)) == [-0.5, -1.0, -2.0]
+    assert call.choices[0].versions == [[1, 2], [2, 1]]
+    assert (call.choices[0].finish_reason, call.output_tokens) == ("tool_calls", 3)
+    assert list(unpack_ints(call.prompt_ids)) == [1, 2, 3]
+
+
+def test_a_stream_with_windows_line_ends_and_two_choices() -> None:
+    """\\r\\n separates lines as well, and chunks of two choices may interleave."""
+    body = sse(chunk({"content": "a"}), chunk({"content": "b"}, index=1), chunk({"content": "c"})).replace(
+        b"\n", b"\r\n"
+    )
+    call = decoded(body, streamed=True, trainable=False)
+    assert [json.loads(choice.message)["content"] for choice in call.choices] == ["ac", "b"]
+
+
+def test_a_stream_that_ends_early() -> None:
+    """A reader that closed early leaves a prefix, perhaps cut within a line: what came is kept."""
+    whole = sse(
+        chunk({"content": "a"}, prompt_token_ids=[1],
+              choice={"token_ids": [7], "logprobs": {"content": [{"logprob": -1}]}}),
+        chunk({"content": "b"}),
+    )  # fmt: skip
+    call = decoded(whole[: whole.index(b'"b"') + 1], streamed=True, status="cancelled")
+    assert json.loads(call.choices[0].message)["content"] == "a"
+    assert (ids_of(call), call.problem) == ([7], "")
+
+
+def test_an_error_inside_a_stream() -> None:
+    """Servers that fail in the middle send an error as data."""
+    call = decoded(sse(chunk({"content": "a"}), {"error": {"message": "out of memory"}}), streamed=True)
+    assert call.problem == "out of memory"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"error": {"message": "too long", "code": 400}}', "HTTP 400: too long"),
+        (b'{"error": "too long"}', "HTTP 400: too long"),
+        (b'{"detail": "too long"}', "HTTP 400: too long"),
+        (b"<html>Bad gateway</html>", "HTTP 400: <html>Bad gateway</html>"),
+    ],
+)
+def test_an_error_reply_has_the_providers_words(body: bytes, told: str) -> None:
+    """Whatever its shape, the message is what the provider said, and there are no choices."""
+    call = decoded(body, http_status=400, status="error", error="BadRequestError")
+    assert (call.problem, call.choices) == (told, ())
+
+
+def test_no_reply_at_all() -> None:
+    """A connection that failed leaves the error of the client."""
+    assert decoded(b"", http_status=0, error="APIConnectionError: refused").problem == "APIConnectionError: refused"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"prompt_token_ids": None}, "no prompt_token_ids"),
+        ({"choices": []}, "no choices"),
+        ({"choices": [{**reply()["choices"][0], "token_ids": None}]}, "choice 0 has no token_ids"),
+        ({"choices": [{**reply()["choices"][0], "logprobs": None}]}, "choice 0 has no log-probabilities"),
+        (
+            {"choices": [{**reply()["choices"][0], "logprobs": {"content": [{"logprob": -1}]}}]},
+            "2 token ids but 1 log-probabilities",
+        ),
+        (
+            {"choices": [{**reply()["choices"][0], "logprobs": {"content": [{"logprob": -1}, {"logprob": None}]}}]},
+            "2 token ids but 1 log-probabilities",
+        ),
+        ({"choices": [{**reply()["choices"][0], "weight_versions": [[0, 5]]}]}, "weight_versions [[0, 5]]"),
+        ({"choices": [{**reply()["choices"][0], "token_ids": [2**40, 1]}]}, "token ids cannot be packed"),
+    ],
+)
+def test_a_trainable_call_that_cannot_be_trained_on_says_why(change: dict[str, Any], told: str) -> None:
+    """Missing or unequal ids and log-probs are a problem of a trainable call."""
+    assert told in decoded(reply(**change)).problem
+
+
+def test_a_call_that_is_not_trainable_needs_no_ids() -> None:
+    """What other providers answer is fine as it is."""
+    answer = {"id": None, "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": None}]}
+    assert decoded(answer, trainable=False).problem == ""
+
+
+def test_what_cannot_be_read_is_kept() -> None:
+    """The raw reply stays with the call, with the reason."""
+    call = decoded(b'{"choices": 7}')
+    assert call.reply == b'{"choices": 7}'
+    assert call.problem.startswith("the reply cannot be read")
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_are_a_call(body: bytes, streamed: bool) -> None:
+    """Decoding never raises."""
+    assert isinstance(decoded(body, streamed=streamed), Call)
+
+
+_value = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
+)
+_choice = st.dictionaries(st.sampled_from([*reply()["choices"][0], "delta", "text"]), _value)
+_field = st.sampled_from(list(reply()))
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.dictionaries(_field, _value | st.lists(_choice, max_size=2)), st.booleans())
+def test_any_json_is_a_call(answer: dict[str, Any], streamed: bool) -> None:
+    """So do replies that look like completions but are not."""
+    body = sse(answer) if streamed else json.dumps(answer).encode()
+    assert isinstance(decoded(body, streamed=streamed), Call)

@@ -1,0 +1,427 @@
+"""Training through a real hub process with a third party's backend: the loop, its failures, and going on after them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hubs import Client, Hub, begin, end, reply, reward
+from runners import TASKS, Runner, ask_engine, call, failing, good
+
+from lightning_sdk.errors import HubError, SettingError, TaskError
+
+
+@pytest.fixture
+def train(start: Callable[..., Hub], installed: Path) -> Iterator[Callable[..., Runner]]:
+    """A runner on a new hub in whose environment the bandit backend is installed."""
+    runners: list[Runner] = []
+
+    def starter(**config: Any) -> Runner:
+        hub = start(path=installed, **config)
+        runners.append(Runner(hub))
+        return runners[-1]
+
+    yield starter
+    for runner in runners:
+        runner.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterator[Hub]:
+    """One hub for the trainings that fail before their first step: it takes the next one."""
+    hub = Hub(tmp_path_factory.mktemp("shared") / "run", path=installed)
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def runner(shared: Hub) -> Iterator[Runner]:
+    runner = Runner(shared)
+    yield runner
+    runner.close()
+
+
+def failed(event: dict[str, Any]) -> tuple[str, str]:
+    """Class and message of the error that ended a training."""
+    assert event["type"] == "failed", event
+    return tuple(event["error"])  # type: ignore[return-value]
+
+
+# --- what goes well
+
+
+def test_a_bandit_learns(train: Callable[..., Runner]) -> None:
+    """Reward rises, the held-out score goes from 0 to 1, and the run's folder tells it."""
+    runner = train()
+    last = runner.train(good, declared_roles={"solver": True})
+    assert last["type"] == "finished", last
+    report = last["report"]
+    assert (report["held_out"]["before"]["mean"], report["held_out"]["after"]["mean"]) == (0.0, 1.0)
+    assert (report["status"], report["steps"], report["rollouts"]) == ("finished", 6, 6 * 12)
+    assert report["checkpoint"] == "checkpoints/step-00006"
+    steps = runner.steps()
+    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[-1]["reward_mean"] > steps[0]["reward_mean"]
+    assert all(step["rows_seen"] == 12 == step["rollouts_ok"] for step in steps)
+    assert all(abs(step["seconds"] - step["seconds_generate"] - step["seconds_update"]) < 1e-6 for step in steps)
+    assert [event["type"] for event in runner.events][:3] == ["status", "started", "evaluation"]
+    folder = Path(runner.events[1]["run"])
+    assert json.loads((folder / "report.json").read_text())["verdict"] == report["verdict"]
+    assert json.loads((folder / "config.json").read_text())["facts"]["learning_rate"] == 4.0
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "step-00002",
+        "step-00004",
+        "step-00006",
+    ]
+    with sqlite3.connect(folder / "hub.sqlite") as database:
+        assert database.execute("SELECT COUNT(*) FROM steps").fetchone() == (6,)
+        found = database.execute("SELECT version, checkpoint FROM versions WHERE checkpoint != ''").fetchall()
+    database.close()
+    assert found == [(2, "checkpoints/step-00002"), (4, "checkpoints/step-00004"), (6, "checkpoints/step-00006")]
+
+
+def test_assignments_say_how_to_sample(train: Callable[..., Runner]) -> None:
+    """Training rollouts replace the temperature, evaluation is greedy; groups lie beside each other."""
+    runner = train()
+    runner.train(good, {"steps": 1, "sampling.temperature": 0.7, "roles": ("solver",)}, declared_roles={"solver": True})
+    trained = [each for each in runner.leased if each["mode"] == "train"]
+    evaluated = [each for each in runner.leased if each["mode"] == "evaluate"]
+    assert {json.dumps(each["sampling"]) for each in trained} == {
+        json.dumps({"temperature": 0.7, "top_p": 1.0, "max_tokens_default": 256})
+    }
+    assert {json.dumps(each["sampling"]) for each in evaluated} == {
+        json.dumps({"temperature": 0.0, "max_tokens_default": 256})
+    }
+    assert len(evaluated) == 4
+    groups = [each["group"] for each in trained]
+    assert groups == sorted(groups)
+    assert [groups.count(group) for group in sorted(set(groups))] == [4, 4, 4]
+    assert len({each["key"] for each in runner.leased}) == len(runner.leased)
+    assert all(each["task"] == TASKS[each["task_id"]] and each["roles"] == ["solver"] for each in trained)
+
+
+def test_failed_rollouts_are_left_out_not_zero(train: Callable[..., Runner]) -> None:
+    """An agent that raises now and then costs rows, and each status is counted."""
+    runner, seen = train(), {"train": 0}
+
+    def agent(assignment: dict[str, Any]) -> list[Any]:
+        if assignment["mode"] == "train":
+            seen["train"] += 1
+            if seen["train"] % 4 == 0:
+                return [
+                    call(assignment, ask_engine(assignment)),
+                    end(assignment["key"], "agent_error", "ValueError: x"),
+                ]
+            if seen["train"] == 2:
+                return [call(assignment, ask_engine(assignment)), end(assignment["key"])]  # forgot its reward
+        return good(assignment)
+
+    assert runner.train(agent, {"steps": 1})["type"] == "finished"
+    [step] = runner.steps()
+    assert (step["rollouts_ok"], step["rollouts_agent_error"], step["rollouts_reward_error"]) == (8, 3, 1)
+    assert (step["rows_seen"], step["rollouts_trained"], step["retries"]) == (8, 8, 0)
+
+
+def test_rewards_add_up_by_role(train: Callable[..., Runner]) -> None:
+    """Intermediate rewards and the final one of the same role are summed; roles stay apart."""
+    runner = train()
+
+    def agent(assignment: dict[str, Any]) -> list[Any]:
+        key = assignment["key"]
+        calls = [call(assignment, ask_engine(assignment), role=role) for role in ("writer", "checker")]
+        given = [reward(key, 0.25, "writer", "step"), reward(key, 1, "writer"), reward(key, 0.5, "checker")]
+        return [*calls, *given, end(key)]
+
+    runner.train(agent, {"steps": 1})
+    [step] = runner.steps()
+    assert (step["reward_mean/writer"], step["reward_mean/checker"]) == (1.25, 0.5)
+    assert step["groups_without_signal"] == step["groups"]
+    before = next(event for event in runner.events if event["type"] == "evaluation")
+    assert before["mean"] == pytest.approx((1.25 + 0.5) / 2)
+
+
+def test_an_evaluation_alone(train: Callable[..., Runner]) -> None:
+    """`evaluate` gives a report with the score and trains nothing; failed rollouts are left out and counted."""
+    runner = train()
+    runner.watcher.ask("evaluate", settings={"backend": "bandit"}, tasks=[{"best": 0}, {"best": 0}, {"best": 3}, {}])
+
+    def agent(assignment: dict[str, Any]) -> list[Any]:
+        return good(assignment) if assignment["task"] else [end(assignment["key"], "agent_error", "KeyError: 'best'")]
+
+    report = runner.play(agent)["report"]
+    score = report["held_out"]["evaluation"]
+    assert (score["mean"], score["n"], score["failed"]) == (pytest.approx(2 / 3), 3, 1)
+    assert report["steps"] == 0
+
+
+# --- leases
+
+
+def test_what_is_not_the_agents_fault_is_tried_again(train: Callable[..., Runner]) -> None:
+    """Under a new key; what then still comes under the old one is kept but does not count."""
+    runner = train()
+    old: list[dict[str, Any]] = []
+
+    def agent(assignment: dict[str, Any]) -> list[Any]:
+        if assignment["attempt"] == 1 and assignment["mode"] == "train":
+            old.append(assignment)
+            return [reward(assignment["key"], 100.0), end(assignment["key"], "infrastructure_error", "no route")]
+        late = [reward(each["key"], 100.0, name="late") for each in old if each["id"] == assignment["id"]]
+        late += [end(each["key"]) for each in old if each["id"] == assignment["id"]]
+        return [*late, *good(assignment)]
+
+    assert runner.train(agent, {"steps": 1})["type"] == "finished"
+    [step] = runner.steps()
+    assert (step["retries"], step["rollouts_ok"]) == (12, 12)
+    assert step["reward_mean"] <= 1.0
+    assert {each["id"] for each in old} == {each["id"] for each in runner.leased if each["attempt"] == 2}
+    told = runner.watcher.ask("status")
+    assert told["late"] == 24
+    assert told["rollouts"] == {"infrastructure_error": 12, "ok": 12 + 4}
+
+
+def test_a_dead_runner_loses_its_leases(train: Callable[..., Runner]) -> None:
+    """What a silent runner had is handed to another one; one that renews keeps what it has."""
+    runner = train(lease_seconds=1.0)
+    runner.begin({"steps": 1})
+    runner.play(good, lambda event: event["type"] == "evaluation")
+    dead = Client(runner.hub)
+    taken = dead.ask("lease", runner="dead", slots=5, wait=5.0)
+    slow = Client(runner.hub)
+    kept = slow.ask("lease", runner="slow", slots=1, wait=5.0)
+    dead.close()
+    began = time.monotonic()
+    while time.monotonic() - began < 2.0:
+        runner.send([event for each in runner.lease(16, 0.2) for event in good(each)])
+        assert slow.ask("renew", runner="slow") == [kept[0]["key"]]
+    runner.send(good(kept[0]))
+    assert runner.play(good)["type"] == "finished"
+    slow.close()
+    again = {each["id"]: each for each in runner.leased if each["attempt"] == 2}
+    assert set(again) == {each["id"] for each in taken}
+    assert not {each["key"] for each in again.values()} & {each["key"] for each in taken}
+    assert runner.steps()[0]["retries"] == 5
+
+
+def test_a_lease_is_answered_when_work_comes(train: Callable[..., Runner]) -> None:
+    """A parked request gets its work at once, not at the end of its wait."""
+    runner = train()
+    runner.client.post("lease", runner="r", slots=2, wait=30.0)
+    runner.begin({"steps": 1})
+    began = time.monotonic()
+    [_, error, given] = runner.client.expect(b"\x07")
+    assert (error, len(given)) == (None, 2)
+    assert time.monotonic() - began < 15.0
+
+
+def test_only_so_many_at_once(train: Callable[..., Runner]) -> None:
+    """rollouts.concurrency bounds what all runners have together."""
+    runner = train()
+    runner.begin({"steps": 1, "rollouts.concurrency": 3})
+    runner.play(good, lambda event: event["type"] == "evaluation")
+    first = runner.lease(2, 5.0)
+    second = runner.lease(16, 5.0)
+    assert (len(first), len(second), runner.lease(16, 0.05)) == (2, 1, [])
+    for each in (*first, *second):
+        runner.send(good(each))
+    assert runner.play(good)["type"] == "finished"
+
+
+# --- going on
+
+
+def test_resume_goes_on_after_the_last_checkpoint(train: Callable[..., Runner]) -> None:
+    """kill -9 after step 3 of 6: the run goes on after step 2, with the same tasks as if nothing had happened."""
+    runner = train()
+    hub = runner.hub
+    runner.begin()
+    runner.play(good, lambda event: event["type"] == "step" and event["step"] == 3)
+    first = tasks_of_steps(runner)
+    hub.kill()
+    runner.close()
+    hub.start()
+    again = Runner(hub)
+    with pytest.raises(SettingError, match=r"holds a run of 3 steps.*--resume"):
+        again.begin()
+    last = again.train(good, resume=True)
+    assert last["type"] == "finished"
+    assert next(event for event in again.events if event["type"] == "started")["step"] == 2
+    assert [step["step"] for step in again.steps()] == [3, 4, 5, 6]
+    assert [step["version"] for step in again.steps()] == [3, 4, 5, 6]
+    assert tasks_of_steps(again)[3] == first[3]
+    lines = (hub.folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert last["report"]["held_out"]["before"]["mean"] == 0.0
+    assert again.watcher.ask("status")["rollouts"].get("running") is None
+    again.close()
+
+
+def tasks_of_steps(runner: Runner) -> dict[int, list[int]]:
+    """Step -> the tasks of its groups."""
+    found: dict[int, list[int]] = {}
+    for each in runner.leased:
+        if each["mode"] == "train":
+            step, place = (int(part) for part in each["group"].split("-"))
+            tasks = found.setdefault(step, [])
+            if place == len(tasks):
+                tasks.append(each["task_id"])
+    return found
+
+
+def test_every_task_comes_once_an_epoch(train: Callable[..., Runner]) -> None:
+    """Five steps of three tasks see each of five tasks three times, in an order that the seed decides."""
+    runner = train()
+    runner.train(good, {"steps": 5, "save_every": 100}, held_out=[])
+    seen = [task for _, tasks in sorted(tasks_of_steps(runner).items()) for task in tasks]
+    assert [sorted(seen[at : at + 5]) for at in (0, 5, 10)] == [[0, 1, 2, 3, 4]] * 3
+    assert seen[:5] != seen[5:10] or seen[5:10] != seen[10:]
+
+
+def test_a_stopped_run_is_saved(train: Callable[..., Runner]) -> None:
+    """When the parent goes, the backend is closed and what was learned is kept for --resume."""
+    runner = train()
+    hub = runner.hub
+    runner.begin({"steps": 1000, "save_every": 1000})
+    runner.play(good, lambda event: event["type"] == "step" and event["step"] == 3)
+    assert hub.stop() == 0
+    report = json.loads((hub.folder / "report.json").read_text())
+    assert report["status"] == "stopped"
+    assert report["checkpoint"] == f"checkpoints/step-{report['steps']:05d}"
+    assert (hub.folder / report["checkpoint"] / "bandit.json").exists()
+    assert (hub.folder / "backend-closed").exists()
+
+
+# --- what goes wrong
+
+
+def test_an_agent_that_raises(runner: Runner) -> None:
+    """The most common error comes with its count and its last frames."""
+    error = "ValueError: no such tool: calc\n  agent.py:3 in solve\n  agent.py:9 in use"
+    name, message = failed(runner.train(failing("agent_error", error)))
+    assert name == "RolloutsFailed"
+    assert "2 of 2 rollouts of evaluation 'before' failed" in message
+    assert "2 ended as agent_error" in message
+    assert "ValueError: no such tool: calc" in message
+    assert "agent.py:9 in use" in message
+
+
+def test_more_failures_than_allowed(runner: Runner) -> None:
+    """One failure of two is allowed by rollouts.max_failed=0.5, but not by 0.4."""
+
+    def agent(assignment: dict[str, Any]) -> list[Any]:
+        return failing("agent_error", "ValueError: x")(assignment) if assignment["task_id"] else good(assignment)
+
+    name, message = failed(runner.train(agent, {"rollouts.max_failed": 0.4}))
+    assert name == "RolloutsFailed"
+    assert "1 of 2" in message
+    assert "40%" in message
+
+
+def test_a_reward_that_is_nan(runner: Runner) -> None:
+    """It is named with its value, and is no zero."""
+
+    def agent(assignment: dict[str, Any]) -> list[Any]:
+        key = assignment["key"]
+        return [call(assignment, ask_engine(assignment)), reward(key, float("nan")), end(key)]
+
+    name, message = failed(runner.train(agent))
+    assert name == "RolloutsFailed"
+    assert "reward 'final' is nan" in message
+    assert "2 ended as reward_error" in message
+
+
+def test_an_agent_that_calls_no_model(runner: Runner) -> None:
+    """Nothing was seen at all: the message says so and where to look."""
+    name, message = failed(runner.train(lambda each: [reward(each["key"], 1.0), end(each["key"])]))
+    assert name == "NothingToTrain"
+    assert "made no model call" in message
+    assert "lightning.status()" in message
+
+
+def test_calls_of_roles_that_are_not_trainable(runner: Runner) -> None:
+    """The roles that were seen are listed with their counts, and what to type."""
+
+    def agent(assignment: dict[str, Any]) -> list[Any]:
+        key = assignment["key"]
+        calls = [call(assignment, reply(), role=role, trainable=False) for role in ("planner", "planner", "")]
+        return [*calls, reward(key, 1.0), end(key)]
+
+    name, message = failed(runner.train(agent))
+    assert name == "NothingToTrain"
+    assert "4 of planner, 2 of no role" in message
+    assert "trainable=True" in message
+    name, message = failed(runner.train(agent, {"roles": ("solver",)}))
+    assert "roles to train (solver)" in message
+
+
+def test_calls_without_ids(runner: Runner) -> None:
+    """Silence about ids is an error with its reason, not a row of zeros."""
+
+    def agent(assignment: dict[str, Any]) -> list[Any]:
+        answer, key = ask_engine(assignment), assignment["key"]
+        if assignment["mode"] == "train" and assignment["group"].endswith("-1"):
+            answer["choices"][0]["logprobs"] = None
+        return [call(assignment, answer), reward(key, 1.0), end(key)]
+
+    name, message = failed(runner.train(agent))
+    assert name == "NothingToTrain"
+    assert "4 calls of trainable roles cannot be trained on" in message
+    assert "no log-probabilities" in message
+
+
+def test_a_model_that_is_none(runner: Runner) -> None:
+    """What the backend raises at its start arrives as itself; a bug is told apart."""
+    assert failed(runner.train(good, {"model": "broken"})) == ("ModelError", "model 'broken': no config.json in it")
+    name, message = failed(runner.train(good, {"model": "buggy"}))
+    assert name == "LightningError"
+    assert "RuntimeError: a bug of the backend" in message
+
+
+def test_a_backend_that_dies(runner: Runner) -> None:
+    """Rollouts are not waited for when nobody serves them."""
+    name, message = failed(runner.train(lambda _: [], {"model": "mortal"}))
+    assert name == "LightningError"
+    assert "bandit backend died" in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "params", "error", "told"),
+    [
+        ({"backend": "nope"}, {}, SettingError, "'nope'.*there are bandit, embedded"),
+        ({"algorithm.kl": 0.1}, {}, SettingError, "'bandit' does not honour algorithm.kl=0.1"),
+        ({"optimizer.learning_rat": 1.0}, {}, SettingError, "did you mean optimizer.learning_rate"),
+        ({"roles": ("sover",)}, {"declared_roles": {"solver": True}}, SettingError, "sover.*declared roles are solver"),
+        ({}, {"tasks": []}, TaskError, "tasks is empty"),
+        ({}, {"tasks": [{}, "what?"]}, TaskError, "task 1 of tasks is 'what\\?'"),
+        ({}, {"held_out": [3]}, TaskError, "task 0 of held_out is 3"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_at_once(
+    runner: Runner, settings: dict[str, Any], params: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    """Before anything is started, by name and value."""
+    with pytest.raises(error, match=told):
+        runner.begin(settings, **params)
+
+
+def test_one_training_at_a_time(train: Callable[..., Runner]) -> None:
+    """A hub that trains refuses another training."""
+    runner = train()
+    runner.begin()
+    with pytest.raises(HubError, match="training already"):
+        runner.begin()
+
+
+def test_observed_rollouts_go_on_beside_a_training(train: Callable[..., Runner]) -> None:
+    """Agents that only observe may stream to a hub that trains; they count for nothing there."""
+    runner = train()
+    with Client(runner.hub) as other:
+        other.deliver(1, [begin(b"o" * 16, "observed"), reward(b"o" * 16, 50.0), end(b"o" * 16)])
+        assert runner.train(good, {"steps": 1})["type"] == "finished"
+        assert runner.steps()[0]["reward_mean"] <= 1.0
+        assert runner.watcher.ask("status")["rollouts"] == {"ok": 1 + 4 + 12}

@@ -1,0 +1,37 @@
+"""A tiny real model with its tokenizer, and one running backend for all tests that only talk to it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_embedded import backend
+from lightning_embedded.process import Process
+from lightning_sdk.settings import Settings
+from tinymodel import save_tiny
+
+SETTINGS = {"optimizer.learning_rate": 1e-2, "optimizer.warmup_steps": 0, "optimizer.decay": 0.0}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tiny products are faster on one thread, and two busy cores stay usable."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a Llama with 2 layers of width 32 and a tokenizer of 260 ids, in Hugging Face format."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def running(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """The backend's process, serving the tiny model."""
+    settings = Settings.from_dict({**SETTINGS, "model": str(tiny)})
+    process = backend.start(settings, tmp_path_factory.mktemp("run"))
+    assert isinstance(process, Process)
+    yield process
+    process.close()

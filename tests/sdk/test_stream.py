@@ -1,0 +1,239 @@
+"""The stream to a real hub: everything arrives, once, through deaths on both sides, and a dead hub hurts nobody."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning_sdk as lightning
+import pytest
+from lightning_sdk import discovery
+from lightning_sdk.hub import HubClient, HubProcess
+from lightning_sdk.stream import Stream
+from lightning_sdk.wire import NO_ROLLOUT, Batch, Event
+
+
+def event(number: int, size: int = 1000) -> tuple[Any, ...]:
+    return (Event.SPAN, NO_ROLLOUT, [f"{number:016x}", "", "s", "", 0, 0, "ok", "x" * size, {}])
+
+
+def logged(folder: Path) -> Counter[int]:
+    """Number of each event in the hub's log -> how often it is there."""
+    seen: Counter[int] = Counter()
+    for segment in sorted((folder / "spans").glob("*.log")):
+        data, at = segment.read_bytes(), 0
+        while at < len(data):
+            header = data[at : at + Batch.HEADER.size]
+            length = Batch.HEADER.unpack(header)[3]
+            at += Batch.HEADER.size + length
+            seen.update(int(fields[2][0], 16) for fields in Batch.read(header, data[at - length : at]).events())
+    return seen
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubProcess]:
+    hub = start(tmp_path / "run")
+    yield hub
+    hub.stop()
+
+
+def start(run: Path, address: str = "tcp://127.0.0.1:0", key: str = "") -> HubProcess:
+    run.mkdir(exist_ok=True)
+    return HubProcess(run, bind=address, key=key)
+
+
+def test_everything_arrives_once(hub: HubProcess, tmp_path: Path) -> None:
+    """Events of several threads are all in the hub's log after `flush`, and the counters say so."""
+    stream = Stream(hub.address, hub.key)
+
+    def feed(part: int) -> None:
+        for number in range(part * 1000, part * 1000 + 1000):
+            stream.put(event(number), 1100)
+
+    threads = [threading.Thread(target=feed, args=(part,)) for part in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stream.flush(20)
+    status = stream.status()
+    assert (status.put, status.acknowledged, status.dropped, status.waiting) == (4000, 4000, 0, 0)
+    assert status.hub == hub.id
+    stream.close()
+    assert logged(tmp_path / "run") == Counter(range(4000))
+
+
+def test_nothing_is_lost_or_doubled_when_the_hub_is_killed(tmp_path: Path) -> None:
+    """kill -9 of the hub, three times under load: each event is in the log exactly once."""
+    hub = start(tmp_path / "run")
+    stream = Stream(hub.address, hub.key)
+    done = threading.Event()
+
+    def feed() -> None:
+        for number in range(30_000):
+            stream.put(event(number), 1100)
+            if not number % 500:
+                done.wait(0.01)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    for _ in range(3):
+        done.wait(0.15)
+        os.kill(hub.pid, signal.SIGKILL)
+        hub.stop(0)
+        hub = start(tmp_path / "run", hub.address, hub.key)
+    feeder.join()
+    assert stream.flush(40), stream.status()
+    assert stream.status().connections > 1
+    stream.close()
+    hub.stop()
+    assert logged(tmp_path / "run") == Counter(range(30_000))
+
+
+def test_what_the_window_cannot_hold_waits_on_disk(tmp_path: Path) -> None:
+    """With nobody listening, events beyond the window spill to disk, and all arrive once the hub is there."""
+    hub = start(tmp_path / "run")
+    hub.stop()
+    stream = Stream(hub.address, hub.key, window=100_000)
+    for number in range(2000):
+        stream.put(event(number), 1100)
+    while stream.status().spilled_bytes < 1_500_000:
+        pass
+    assert stream.status().window_bytes < 400_000 and stream.status().dropped == 0
+    again = start(tmp_path / "run", hub.address, hub.key)
+    assert stream.flush(20)
+    stream.close()
+    again.stop()
+    assert logged(tmp_path / "run") == Counter(range(2000))
+
+
+def test_dead_hub_never_blocks_the_agent(caplog: pytest.LogCaptureFixture) -> None:
+    """With every bound reached the caller waits its patience once; then events are dropped, counted and said once."""
+    stream = Stream("tcp://127.0.0.1:9", "k", window=50_000, spill=50_000, patience=0.2)
+    for number in range(20_000):  # 20,000 waits of 0.2 s would outlast the test's time limit many times over
+        stream.put(event(number), 1100)
+    status = stream.status()
+    assert status.put == 20_000 and status.dropped > 10_000
+    assert status.window_bytes < 400_000 and status.spilled_bytes < 400_000
+    assert caplog.text.count("events are dropped") == 1
+    stream.close(0)
+
+
+def test_what_is_left_at_exit_is_delivered_next_time(tmp_path: Path) -> None:
+    """Events that no hub took are left in the spool folder and delivered once by the next stream to that hub."""
+    hub = start(tmp_path / "run")
+    hub.stop()
+    spool = tmp_path / "spool"
+    stream = Stream(hub.address, hub.key, spool=spool, window=100_000)
+    for number in range(1000):
+        stream.put(event(number), 1100)
+    stream.close(0.1)
+    assert len(list(spool.rglob("*.spool"))) == 1
+    again = start(tmp_path / "run", hub.address, hub.key)
+    heir = Stream(hub.address, hub.key, spool=spool)
+    heir.put(event(1000), 1100)
+    assert heir.flush(20)
+    while list(spool.rglob("*.*")):
+        pass
+    heir.close()
+    again.stop()
+    assert logged(tmp_path / "run") == Counter(range(1001))
+
+
+def test_wrong_key_is_said_and_hurts_nobody(hub: HubProcess, caplog: pytest.LogCaptureFixture) -> None:
+    """A stream that the hub refuses holds nothing, and says why once."""
+    stream = Stream(hub.address, "wrong")
+    stream.put(event(1), 1100)
+    while not stream.status().refused:
+        pass
+    stream.put(event(2), 1100)
+    assert not stream.flush(0.3) or stream.status().acknowledged == 0
+    stream.close(0)
+    assert "refused this process" in caplog.text
+    with HubClient(hub.address, "wrong") as client, pytest.raises(lightning.HubRefused):
+        client.ask("status")
+
+
+def test_forked_child_streams_under_its_own_name(hub: HubProcess, tmp_path: Path) -> None:
+    """A forked process has its own stream; parent and child lose nothing."""
+    script = f"""
+        import os, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_stream import event
+        from lightning_sdk.stream import Stream
+        stream = Stream({hub.address!r}, {hub.key!r})
+        stream.put(event(1), 1100)
+        assert stream.flush(10)
+        child = os.fork()
+        stream.put(event(2 if child else 3), 1100)
+        assert stream.flush(10)
+        stream.close()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+        else:
+            os._exit(0)
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], check=True, timeout=60)
+    assert logged(tmp_path / "run") == Counter([1, 2, 3])
+
+
+def test_process_that_just_ends_has_flushed(hub: HubProcess, tmp_path: Path) -> None:
+    """A script that records and returns without `shutdown()` loses nothing; init() found the hub by itself."""
+    discovery.announce(hub.address, hub.key, hub.pid)
+    script = """
+        import lightning_sdk as lightning
+        lightning.init()
+        for number in range(100):
+            with lightning.rollout({"number": number}):
+                pass
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
+    with HubClient(hub.address, hub.key) as client:
+        assert client.ask("status")["rollouts"] == {"ok": 100}
+
+
+def test_init_without_a_hub_costs_nothing() -> None:
+    """No hub: no stream, no thread, no record, and calls of the API work as ever."""
+    before = threading.active_count()
+    lightning.init()
+    with lightning.rollout({}):
+        pass
+    assert threading.active_count() == before and lightning.status()["stream"] is None
+
+
+def test_announced_hub_that_died_is_not_found(hub: HubProcess) -> None:
+    """A hub that was killed leaves its announcement behind; nobody waits for it."""
+    discovery.announce(hub.address, hub.key, hub.pid)
+    assert discovery.find(None, None) == (hub.address, hub.key)
+    os.kill(hub.pid, signal.SIGKILL)
+    hub.stop(0)
+    assert discovery.find(None, None) is None
+
+
+def test_port_in_use_is_named(hub: HubProcess, tmp_path: Path) -> None:
+    """A second hub on the same port is refused with the port and what to type."""
+    port = hub.address.rsplit(":", 1)[1]
+    with pytest.raises(lightning.PortInUse, match=port):
+        start(tmp_path / "other", hub.address)
+
+
+def test_malformed_address_is_refused() -> None:
+    """An address that no hub can have is an error at once, not silence."""
+    with pytest.raises(lightning.SettingError, match="tcp://HOST:PORT"):
+        lightning.init(hub="localhost")
+
+
+def test_other_companys_distribution_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The namesake found installed is an error that says which to remove."""
+    metadata = tmp_path / "lightning_sdk-2025.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: lightning-sdk\nVersion: 2025.1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(lightning.LightningError, match=r"lightning-sdk 2025.1.0.*pip uninstall lightning-sdk"):
+        lightning.init()

@@ -1,0 +1,65 @@
+"""Calls as an engine would have answered them, for the tests beside this file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from lightning_hub.rollout import Rollout
+from lightning_sdk.call import Call, CallMeta, Choice, Status
+from lightning_sdk.wire import pack_floats, pack_ints
+
+Sampled = tuple[Sequence[int], Sequence[float]]
+"""Ids and log-probs of one completion."""
+
+
+def call(
+    number: int,
+    prompt: Sequence[int],
+    *choices: Sampled,
+    role: str = "solver",
+    trainable: bool = True,
+    status: str = "ok",
+    temperature: float | None = 1.0,
+    version: int = 3,
+    problem: str = "",
+) -> Call:
+    """A decoded call with these ids; further choices make it an n > 1 call."""
+    sampled = sum(len(ids) for ids, _ in choices)
+    request = {"model": "spark", "messages": [], "temperature": temperature}
+    return Call(
+        meta=CallMeta(
+            f"{number:016x}", "", role, trainable, number, number + 1, status, "", 200, False,
+            "/v1/chat/completions", "openai",
+        ),
+        request=json.dumps(request).encode(),
+        response_id=f"chatcmpl-{number}",
+        model="spark",
+        prompt_ids=pack_ints(prompt),
+        choices=tuple(
+            Choice(index, b"{}", "stop", pack_ints(ids), pack_floats(logprobs), [[version, len(ids)]])
+            for index, (ids, logprobs) in enumerate(choices)
+        ),
+        input_tokens=len(prompt),
+        output_tokens=sampled,
+        problem=problem,
+    )  # fmt: skip
+
+
+def sampled(*ids: int) -> Sampled:
+    """These ids, with a log-prob that tells them apart."""
+    return ids, [-each / 100 for each in ids]
+
+
+def rollout(
+    number: int,
+    *calls: Call,
+    rewards: dict[str, float] | None = None,
+    group: str = "task-0",
+    status: Status = Status.OK,
+) -> Rollout:
+    """A finished rollout of these calls, with reward 0 unless told."""
+    return Rollout(
+        id=f"{number:032x}", task_id=0, group=group, mode="train", attempt=1, status=status, error="", seconds=1.0,
+        rewards={"": 0.0} if rewards is None else rewards, calls=calls,
+    )  # fmt: skip

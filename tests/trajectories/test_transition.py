@@ -1,0 +1,86 @@
+"""What of a call can be learned from, and what is said about the rest."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lightning_hub.transition import UNKNOWN_VERSION, UnusableCall, transitions
+from lightning_sdk.call import Call
+from lightning_sdk.wire import pack_floats, pack_ints
+from tests.trajectories.conversations import call, sampled
+
+
+def with_choice(made: Call, **changes: object) -> Call:
+    """The call with its first choice changed."""
+    choice = dataclasses.replace(made.choices[0], **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(made, choices=(choice,))
+
+
+def test_each_choice_is_a_transition_with_its_own_ids_and_log_probs() -> None:
+    """A call with n=2 gives two transitions that share the prompt."""
+    first, second = transitions(call(7, [1, 2], sampled(3, 4), sampled(5)))
+    assert first.prompt_ids.tolist() == second.prompt_ids.tolist() == [1, 2]
+    assert (first.completion_ids.tolist(), second.completion_ids.tolist()) == ([3, 4], [5])
+    assert first.logprobs.tolist() == pytest.approx([-0.03, -0.04])
+    assert (first.choice, second.choice, first.call) == (0, 1, f"{7:016x}")
+    assert (first.prompt_ids.dtype, first.logprobs.dtype) == (np.int32, np.float32)
+
+
+def test_versions_are_given_to_each_token_and_unknown_where_none_was_sent() -> None:
+    """Runs of [version, count] are spread over the tokens; a server that sends none leaves them unknown."""
+    made = with_choice(call(1, [1], sampled(2, 3, 4)), versions=[[5, 2], [6, 1]])
+    assert transitions(made)[0].versions.tolist() == [5, 5, 6]
+    assert transitions(with_choice(made, versions=[]))[0].versions.tolist() == [UNKNOWN_VERSION] * 3
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(0.7, 0.7), (None, 1.0)])
+def test_temperature_is_the_one_that_was_sent(asked: float | None, taken: float) -> None:
+    """The temperature comes from the request; OpenAI's default is 1."""
+    assert transitions(call(1, [1], sampled(2), temperature=asked))[0].temperature == taken
+
+
+def test_a_request_without_a_temperature_was_sampled_at_one() -> None:
+    """The field may be absent, and other fields do not matter."""
+    made = dataclasses.replace(call(1, [1], sampled(2)), request=b'{"tools": [{"type": "function"}]}')
+    assert transitions(made)[0].temperature == 1.0
+
+
+def test_calls_that_are_not_trained_on_give_nothing() -> None:
+    """Other roles' calls, failed calls and calls closed before their ids came are no error."""
+    assert transitions(call(1, [1], sampled(2), trainable=False)) == []
+    assert transitions(call(1, [], status="error", problem="HTTP 500")) == []
+    assert transitions(call(1, [], status="cancelled", problem="no ids came")) == []
+
+
+def test_a_call_that_was_closed_early_keeps_what_came() -> None:
+    """The ids that arrived before the reader closed the stream were sampled all the same."""
+    assert transitions(call(1, [1], sampled(2, 3), status="cancelled"))[0].completion_ids.tolist() == [2, 3]
+
+
+def test_a_choice_in_which_nothing_was_sampled_is_left_out() -> None:
+    """No sampled token, no transition."""
+    assert transitions(call(1, [1], sampled())) == []
+
+
+GOOD = call(9, [1, 2], sampled(3, 4))
+UNUSABLE = [
+    (dataclasses.replace(GOOD, problem="the server sent no token ids"), "the server sent no token ids"),
+    (with_choice(GOOD, token_ids=b""), "choice 0 has no token ids"),
+    (dataclasses.replace(GOOD, prompt_ids=b""), "the prompt has no token ids"),
+    (with_choice(GOOD, logprobs=b""), "2 ids and 0 log-probs"),
+    (with_choice(GOOD, logprobs=pack_floats([-1.0, float("nan")])), "log-prob nan at sampled token 1"),
+    (with_choice(GOOD, token_ids=pack_ints([3, -4])), "a token id is negative"),
+    (with_choice(GOOD, versions=[[1, 3]]), "versions for 3 of 2 sampled tokens"),
+    (call(9, [1, 2], sampled(3), temperature=0.0), "sampled at temperature 0"),
+    (dataclasses.replace(GOOD, request=b"{"), "request cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("made", "why"), UNUSABLE, ids=[why for _, why in UNUSABLE])
+def test_a_call_that_cannot_be_trained_on_says_why(made: Call, why: str) -> None:
+    """Never a row of zeros: an error with the call, the reason and what to check."""
+    with pytest.raises(UnusableCall, match=why) as raised:
+        transitions(made)
+    assert f"call {9:016x} of solver" in str(raised.value)
+    assert "return_token_ids" in str(raised.value)
