@@ -6,6 +6,8 @@ which also reads well in a log file.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import sys
 import threading
@@ -13,16 +15,17 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
+_log = logging.getLogger(__name__)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Progress:
     """Shows events; each is a dict with a 'type', and those of unknown type are left out.
 
-    status {text}; started {steps, model}; step {step, steps, metrics}; evaluation {name, mean, low, high, n};
+    status {text}; started {step, steps, model}; step {step, steps, metrics}; evaluation {name, score {mean, low, high, n}};
     warning {text}; finished {report, curve}, where report is the content of report.json.
 
-    Never raises for an output that went away: training goes on unseen.
+    Never raises: where the output went away, or an event cannot be shown, training goes on unseen.
     """
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False, plain: bool | None = None) -> None:
@@ -44,16 +47,15 @@ class Progress:
             if show is not None and not self._broken:
                 try:
                     show(event)
-                except (OSError, ValueError):  # a closed pipe, a closed file
+                except Exception:
+                    # A closed pipe, a closed file, an event of another version's hub.
                     self._broken = True
+                    _log.warning("progress is no longer shown", exc_info=True)
 
     def close(self) -> None:
         """Leave the terminal as it was. Idempotent."""
-        with self._lock:
-            try:
-                self._display.close()
-            except (OSError, ValueError):
-                self._broken = True
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            self._display.close()
 
 
 _KINDS = frozenset({"status", "started", "step", "evaluation", "warning", "finished"})
@@ -77,7 +79,7 @@ class _Lines:
         self._clock = _Clock()
 
     def status(self, event: Mapping[str, Any]) -> None:
-        self._print(str(event["text"]))
+        self._print(_text(event))
 
     def started(self, event: Mapping[str, Any]) -> None:
         self._clock.start()
@@ -93,7 +95,7 @@ class _Lines:
         self._print(_evaluated(event))
 
     def warning(self, event: Mapping[str, Any]) -> None:
-        self._print(f"warning: {event['text']}")
+        self._print(f"warning: {_text(event)}")
 
     def finished(self, event: Mapping[str, Any]) -> None:
         report = event.get("report", {})
@@ -150,7 +152,7 @@ class _Bar:
         self._live.start()
 
     def status(self, event: Mapping[str, Any]) -> None:
-        self._live.update(self._task, description=self._escape(str(event["text"])), numbers="")
+        self._live.update(self._task, description=self._escape(_text(event)), numbers="", refresh=True)
 
     def started(self, event: Mapping[str, Any]) -> None:
         self._clock.start()
@@ -161,7 +163,9 @@ class _Bar:
         step, steps = int(event["step"]), int(event["steps"])
         left = self._clock.left(step, steps)
         numbers = f"{step}/{steps}  {_numbers(event.get('metrics', {}))}  [cyan]{_duration(left)} left[/cyan]"
-        self._live.update(self._task, description="training", completed=step, total=steps, numbers=numbers)
+        self._live.update(
+            self._task, description="training", completed=step, total=steps, numbers=numbers, refresh=True
+        )
 
     def evaluation(self, event: Mapping[str, Any]) -> None:
         self._console.print(self._escape(_evaluated(event)))
@@ -205,8 +209,13 @@ class _Clock:
         return (time.monotonic() - began) / done * (steps - step)
 
 
+def _text(event: Mapping[str, Any]) -> str:
+    return str(event.get("text") or event.get("message") or "")
+
+
 def _starting(event: Mapping[str, Any]) -> str:
-    return f"training {event.get('model', 'the model')} for {event['steps']} steps"
+    model, done = event.get("model") or "the model", event.get("step") or 0
+    return f"training {model} for {event['steps']} steps" + (f", going on after step {done}" if done else "")
 
 
 def _numbers(metrics: Mapping[str, Any]) -> str:
@@ -223,7 +232,7 @@ def _number(value: Any, shape: str) -> str:
 
 
 def _evaluated(event: Mapping[str, Any]) -> str:
-    return f"held-out score {event['name']}: {_bounds(event)}"
+    return f"held-out score {event['name']}: {_bounds(event.get('score') or event)}"
 
 
 def _bounds(score: Mapping[str, Any]) -> str:
@@ -233,7 +242,7 @@ def _bounds(score: Mapping[str, Any]) -> str:
 
 def _scores(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     held_out: Mapping[str, Mapping[str, Any]] = report.get("held_out") or {}
-    return [(name, held_out[name]) for name in ("before", "after") if name in held_out]
+    return [(name, held_out[name]) for name in ("before", "after", "evaluation") if name in held_out]
 
 
 def _ending(report: Mapping[str, Any]) -> str:
@@ -241,8 +250,8 @@ def _ending(report: Mapping[str, Any]) -> str:
     if report.get("status") == "failed":
         return f"failed after {report.get('steps', 0)} steps: {report.get('error') or 'unknown error'}"
     spent = f"{report.get('steps', 0)} steps in {_duration(float(report.get('train_seconds') or 0))}"
-    verdict = str(report.get("verdict") or "not measured")
-    return f"{verdict}: {spent}" if verdict != "not measured" else f"done, score not measured: {spent}"
+    verdict = report.get("verdict") or "not measured"
+    return f"{verdict}: {spent}" if report.get("steps") else "done"
 
 
 def _duration(seconds: float) -> str:

@@ -25,6 +25,7 @@ import msgpack
 import zmq
 
 from lightning_sdk import wire
+from lightning_sdk.scope import Scope, entered
 from lightning_sdk.sink import say_once
 from lightning_sdk.spool import Spool
 from lightning_sdk.wire import Batch
@@ -180,7 +181,8 @@ class Stream:
             with self._starting:
                 if self._thread is None and not self._closing:
                     self._thread = threading.Thread(target=self._run, name="lightning-stream", daemon=True)
-                    self._thread.start()
+                    with entered(Scope()):  # the first event's rollout is none of this thread's business
+                        self._thread.start()
         self._idle = False
         self._wake.set()
 

@@ -189,7 +189,7 @@ class _Job:
             except HubGone:
                 events = []
             for event in events:
-                seen = event["n"]
+                seen = event["number"]
                 if event["type"] == "failed":
                     name, text = event["error"]
                     raise BY_NAME.get(name, LightningError)(text)
