@@ -35,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 0 done, 1 an error that says what to do, 2 wrong usage, 130 interrupted."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     options = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], None] = options.run
+    action: Callable[[argparse.Namespace], None] = options.action
     try:
-        run(options)
+        action(options)
     except LightningError as error:
         print(f"lightning-sdk: {error}", file=sys.stderr)
         return 1
@@ -68,7 +68,7 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None]
         name, help=text, description=text, epilog=_EXAMPLES if name != "runs" else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.set_defaults(run=run)
+    parser.set_defaults(action=run)
     return parser
 
 

@@ -22,7 +22,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 class Progress:
     """Shows events; each is a dict with a 'type', and those of unknown type are left out.
 
-    status {text}; started {step, steps, model}; step {step, steps, metrics}; evaluation {name, score {mean, low, high, n}};
+    status {text}; started {step, steps, model}; step {step, steps, metrics}; evaluation {name, mean, low, high, n};
     warning {text}; finished {report, curve}, where report is the content of report.json.
 
     Never raises: where the output went away, or an event cannot be shown, training goes on unseen.
@@ -210,7 +210,7 @@ class _Clock:
 
 
 def _text(event: Mapping[str, Any]) -> str:
-    return str(event.get("text") or event.get("message") or "")
+    return str(event.get("text") or "")
 
 
 def _starting(event: Mapping[str, Any]) -> str:
@@ -232,7 +232,7 @@ def _number(value: Any, shape: str) -> str:
 
 
 def _evaluated(event: Mapping[str, Any]) -> str:
-    return f"held-out score {event['name']}: {_bounds(event.get('score') or event)}"
+    return f"held-out score {event['name']}: {_bounds(event)}"
 
 
 def _bounds(score: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ class Sampling:
     temperature: float = 1.0
     """Replaces whatever temperature the agent asks for: training needs the distribution it corrects for."""
     top_p: float = 1.0
+    """Nucleus sampling, likewise; 1 samples from the whole distribution."""
     max_tokens: int = 256
     """Upper bound for calls that name none."""
 
@@ -32,8 +33,9 @@ class Algorithm:
     advantage: str = "rloo"
     """'rloo' (leave-one-out baseline, arXiv:2402.14740) or 'grpo' (group mean and deviation, arXiv:2402.03300)."""
     clip_low: float = 0.2
-    clip_high: float = 0.28
     """The ratio to the old policy is clipped to [1 - clip_low, 1 + clip_high] (DAPO, arXiv:2503.14476, eq. 10)."""
+    clip_high: float = 0.28
+    """The upper bound, apart from the lower."""
     importance_cap: float = 2.0
     """Truncated importance sampling: trainer-to-sampler ratios are cut at this value; 0 turns the correction off."""
     kl: float = 0.0
@@ -49,11 +51,15 @@ class Optimizer:
     learning_rate: float | None = None
     """None: chosen from the model's size; `config.json` and the log say which value was taken."""
     warmup_steps: int = 3
+    """Steps in which the rate rises linearly to its full value."""
     decay: float = 0.3
     """The last part of training, as a fraction, in which the rate falls linearly to a tenth."""
     weight_decay: float = 0.0
+    """AdamW's, decoupled from the gradient (arXiv:1711.05101)."""
     beta1: float = 0.9
+    """Decay of the mean of gradients."""
     beta2: float = 0.99
+    """Decay of the mean of their squares."""
     max_norm: float = 1.0
     """Gradients are clipped to this norm."""
     micro_batch_tokens: int = 4096
@@ -65,6 +71,7 @@ class Rollouts:
     """What is run in each step, where, and what happens when it fails."""
 
     tasks_per_step: int = 16
+    """Different tasks in each step."""
     group_size: int = 8
     """Rollouts of the same task that are compared with each other."""
     concurrency: int = 64
@@ -98,8 +105,11 @@ class Settings:
     model: str = "spark"
     """'spark', a folder in Hugging Face format, or a hub name."""
     backend: str = "embedded"
+    """Name of an installed backend."""
     steps: int = 40
+    """Updates of the model."""
     seed: int = 0
+    """Of the order of tasks and the draw of held-out ones. Sampling is not seeded."""
     save_every: int = 20
     """Steps between checkpoints; the last step is always saved."""
     roles: tuple[str, ...] = ()

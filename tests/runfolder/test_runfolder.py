@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
 
 from lightning_hub.interval import interval
 from lightning_hub.report import Totals
@@ -41,6 +43,11 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def checksum(data: bytes) -> bytes:
+    """As another implementation of the format computes it."""
+    return struct.pack("<I", masked_crc32c(data))
+
+
 def scalars(folder: Path) -> list[tuple[str, int, float]]:
     """Tag, step and value of every TensorBoard scalar, in the order in which they were written.
 
@@ -51,6 +58,8 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
         data, at = file.read_bytes(), 0
         while at < len(data):
             length = int.from_bytes(data[at : at + 8], "little")
+            assert data[at + 8 : at + 12] == checksum(data[at : at + 8])
+            assert data[at + 12 + length : at + 16 + length] == checksum(data[at + 12 : at + 12 + length])
             event = Event.FromString(data[at + 12 : at + 12 + length])
             if event.session_log.status == SessionLog.START:
                 found.append(("start", event.step, 0.0))
@@ -62,10 +71,10 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
 def test_a_step_is_one_line_and_on_disk_at_once(tmp_path: Path) -> None:
     """Whoever follows the file sees the step; numbers that JSON has no word for are null."""
     folder = RunFolder(tmp_path / "run")
-    folder.step({"step": 1.0, "reward_mean": 0.25, "grad_norm": float("nan"), "rows": 8})
+    folder.step({"step": 300.0, "reward_mean": 0.25, "grad_norm": float("nan"), "rows": 8})
     (line,) = lines(tmp_path / "run" / "metrics.jsonl")
-    assert line == {"step": 1, "reward_mean": 0.25, "grad_norm": None, "rows": 8}
-    assert ("train/reward_mean", 1, 0.25) in scalars(tmp_path / "run" / "tensorboard")
+    assert line == {"step": 300, "reward_mean": 0.25, "grad_norm": None, "rows": 8}
+    assert ("train/reward_mean", 300, 0.25) in scalars(tmp_path / "run" / "tensorboard")
     folder.close()
 
 
@@ -86,7 +95,7 @@ def test_config_holds_settings_facts_and_versions(tmp_path: Path) -> None:
     assert config["facts"] == {"learning_rate": 0.0002, "device": "cpu"}
     assert config["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert config["versions"]["numpy"]
-    assert config["argv"] == ["x.py"]
+    assert (config["name"], config["argv"]) == ("run", ["x.py"])
     folder.finish(TOTALS)
     for written in ("config.json", "report.json", "report.md"):
         assert str(tmp_path) not in (tmp_path / "run" / written).read_text()
@@ -130,6 +139,18 @@ def test_a_run_that_is_not_better_says_so(tmp_path: Path, after: int, verdict: s
     report = trained(tmp_path / "run", after=after).finish(TOTALS)
     assert report["verdict"] == verdict
     assert told in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_tasks_are_compared_with_themselves(tmp_path: Path) -> None:
+    """Fifteen more of 200 solved and none lost is better, though the intervals overlap; tasks without both scores are
+    left out."""
+    folder = trained(tmp_path / "run", before=60, after=75)
+    assert folder.finish(TOTALS)["verdict"] == "better"
+    scores = {str(task): float(task < 75) for task in range(190)}
+    folder.evaluation("after", 3, interval(list(scores.values())), 10, scores)
+    report = folder.finish(TOTALS)
+    assert report["held_out"]["before"]["high"] > report["held_out"]["after"]["low"]
+    assert (report["change"]["n"], report["verdict"]) == (190, "better")
 
 
 def test_without_scores_by_task_overlapping_intervals_show_nothing(tmp_path: Path) -> None:
@@ -204,6 +225,27 @@ def test_the_curve_of_a_run_is_there_at_any_time(tmp_path: Path) -> None:
     folder.close()
 
 
+_WHOLE_RUN = """
+import sys
+from lightning_hub.interval import interval
+from lightning_hub.report import Totals
+from lightning_hub.runfolder import RunFolder
+folder = RunFolder(sys.argv[1])
+folder.evaluation("before", 0, interval([0.0, 1.0]))
+folder.step({"step": 1, "reward_mean": 0.5})
+folder.finish(Totals())
+folder.curve()
+print("torch" in sys.modules)
+"""
+
+
+def test_a_run_folder_needs_no_torch(tmp_path: Path) -> None:
+    """The hub may run beside a backend of another environment; plotting libraries load torch where they find it."""
+    program = [sys.executable, "-W", "error", "-c", _WHOLE_RUN, str(tmp_path / "run")]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+
+
 _WRITER = """
 import sys
 from lightning_hub.runfolder import RunFolder
@@ -227,6 +269,8 @@ def test_a_killed_run_can_be_read_and_continued(tmp_path: Path) -> None:
     process.stdout.close()
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99999, "rewa')
+    events = [step for tag, step, _ in scalars(path / "tensorboard") if tag == "train/reward_mean"]
+    assert events[: reported[-1]] == list(range(1, reported[-1] + 1))
     folder = RunFolder(path)
     assert folder.last_step >= reported[-1]
     folder.step({"step": folder.last_step + 1, "reward_mean": 0.5})

@@ -26,7 +26,7 @@ def call(
 ) -> Call:
     """A decoded call with these ids; further choices make it an n > 1 call."""
     sampled = sum(len(ids) for ids, _ in choices)
-    request = {"model": "spark", "messages": [], "temperature": temperature}
+    request: dict[str, object] = {"model": "spark", "messages": [], "temperature": temperature}
     return Call(
         meta=CallMeta(
             f"{number:016x}", "", role, trainable, number, number + 1, status, "", 200, False,

@@ -1,11 +1,11 @@
 """Calls become rows by lineage: which join, which open a row, and why."""
 
 import pytest
+from conversations import call, sampled
 
 from lightning_hub.trajectory import Trajectory, merge
 from lightning_hub.transition import transitions
 from lightning_sdk.call import Call
-from tests.trajectories.conversations import call, sampled
 
 
 def rows(*calls: Call) -> list[Trajectory]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from conversations import call, rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,6 @@ from lightning_hub.trajectory import Trajectory, merge
 from lightning_hub.transition import Transition, transitions
 from lightning_sdk.call import Call, Status
 from lightning_sdk.settings import Algorithm
-from tests.trajectories.conversations import call, rollout
 
 RLOO, GRPO = Algorithm(advantage="rloo"), Algorithm(advantage="grpo")
 # Few different ids, so that prefixes collide often.
@@ -125,7 +125,7 @@ def batches(draw: st.DrawFn) -> list[Rollout]:
     return made
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(batches(), st.sampled_from([RLOO, GRPO]))
 def test_every_sampled_token_of_an_ok_rollout_has_the_same_weight(made: list[Rollout], algorithm: Algorithm) -> None:
     """Weights sum to 1 over all ok rollouts, also those without signal; context has neither weight nor advantage."""
@@ -162,7 +162,7 @@ def test_group_relative_advantages_ignore_shift_and_scale(rewards: list[float], 
         assert advantages([r * scale + 1 for r in rewards], "grpo") == pytest.approx(got, abs=1e-2)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(batches())
 def test_the_gradient_is_the_same_for_one_row_or_many_in_any_order(made: list[Rollout]) -> None:
     """Each token keeps its weight x advantage when each call is a row of its own, and rollouts are shuffled."""

@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conversations import call, rollout, sampled
 
 from lightning_hub.advantage import Weighed, advantages, weigh
 from lightning_hub.rollout import Rollout
 from lightning_sdk.call import Status
 from lightning_sdk.errors import NothingToTrain, RewardError
 from lightning_sdk.settings import Algorithm
-from tests.trajectories.conversations import call, rollout, sampled
 
 RLOO = Algorithm(advantage="rloo")
 
@@ -74,15 +74,15 @@ def test_a_failed_rollout_is_no_reward_of_zero() -> None:
 
 
 def test_each_role_has_its_own_reward_and_baseline() -> None:
-    """A reward named for a role wins over the rollout's own."""
+    """A reward named for a role is added to that of the whole rollout, for that role only."""
 
     def two_roles(number: int, rewards: dict[str, float]) -> Rollout:
         writer, checker = call(1, [1], sampled(2), role="writer"), call(2, [5], sampled(6), role="checker")
         return rollout(number, writer, checker, rewards=rewards)
 
     weighed = weigh([two_roles(1, {"": 1.0, "checker": 0.0}), two_roles(2, {"": 0.0, "checker": 4.0})], RLOO)
-    assert (advantage_of(weighed, 1, "writer"), advantage_of(weighed, 1, "checker")) == (1.0, -4.0)
-    assert weighed.signal["reward_mean/checker"] == 2.0
+    assert (advantage_of(weighed, 1, "writer"), advantage_of(weighed, 1, "checker")) == (1.0, -3.0)
+    assert weighed.signal["reward_mean/checker"] == 2.5
     assert weighed.signal["reward_std/writer"] == 0.5
     assert weighed.signal["reward_mean"] == 0.5
 

@@ -1,0 +1,152 @@
+"""The reward curve of a run, as a PNG and as text for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_hub.interval import Interval
+
+Point = tuple[int, float]
+"""A step and the mean reward of its rollouts."""
+HeldOutPoint = tuple[int, Interval]
+"""A step and the score on held-out tasks after it."""
+
+_TRAIN, _HELD_OUT, _INK = "#2563eb", "#d9480f", "#343a40"
+
+
+def smooth(values: Sequence[float]) -> NDArray[np.float64]:
+    """[N] `values` averaged with a Gaussian window of N / 25 steps, at least one; the window is cut at both ends."""
+    data = np.asarray(values, np.float64)
+    distance = np.arange(len(data))[:, None] - np.arange(len(data))[None, :]
+    weights = np.exp(-0.5 * (distance / max(1.0, len(data) / 25)) ** 2)
+    return np.asarray(weights @ data / weights.sum(axis=1)) if len(data) else data
+
+
+def draw_png(path: Path, rewards: Sequence[Point], held_out: Sequence[HeldOutPoint], title: str = "") -> None:
+    """Write the curve to `path`: reward per step, smoothed, and held-out scores with their intervals."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - takes a second
+    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _draw_rewards(axes, rewards)
+    _draw_held_out(axes, held_out)
+    axes.set_xlabel("step")
+    axes.set_ylabel("reward")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    last = max([1, *(step for step, _ in [*rewards, *held_out])])
+    axes.set_xlim(-0.02 * last, 1.02 * last)
+    axes.set_ylim(*_limits(rewards, held_out))
+    axes.grid(axis="y", color="#e9ecef", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#adb5bd")
+    axes.tick_params(colors=_INK)
+    if title:
+        axes.set_title(title, loc="left", fontsize=11, color=_INK)
+    if rewards or held_out:
+        figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
+    figure.savefig(path)
+
+
+def _draw_rewards(axes: Any, rewards: Sequence[Point]) -> None:
+    if not rewards:
+        return
+    steps, values = zip(*rewards, strict=True)
+    many = len(steps) >= 5
+    # Few points say more than a smoothed line through them.
+    axes.plot(
+        steps, values, color=_TRAIN, alpha=0.35 if many else 1.0, linewidth=1, marker="o",
+        markersize=3 if len(steps) <= 100 else 0, markeredgewidth=0, label="training, each step",
+    )  # fmt: skip
+    if many:
+        axes.plot(steps, smooth(values), color=_TRAIN, linewidth=2.2, label="training, smoothed")
+
+
+def _draw_held_out(axes: Any, held_out: Sequence[HeldOutPoint]) -> None:
+    shown = [(step, score) for step, score in held_out if score.n]
+    if not shown:
+        return
+    below = [_width(score.mean, score.low) for _, score in shown]
+    above = [_width(score.high, score.mean) for _, score in shown]
+    axes.errorbar(
+        [step for step, _ in shown], [score.mean for _, score in shown], yerr=[below, above], color=_HELD_OUT,
+        fmt="D" if len(shown) < 3 else "D--", linewidth=1, elinewidth=1.6, capsize=4, markersize=5.5, zorder=5,
+        clip_on=False, label="held-out tasks, 95% interval",
+    )  # fmt: skip
+    for step, score in {shown[0][0]: shown[0], shown[-1][0]: shown[-1]}.values():
+        # Below its interval, and inwards: there the curves are seldom.
+        lowest = score.low if math.isfinite(score.low) else score.mean
+        axes.annotate(
+            f"{score.mean:.3f}", (step, lowest), xytext=(0, -6), textcoords="offset points", va="top",
+            ha="left" if step <= shown[-1][0] / 2 else "right", fontsize=9, color=_HELD_OUT, fontweight="bold",
+        )  # fmt: skip
+
+
+def draw_text(
+    rewards: Sequence[Point],
+    held_out: Sequence[HeldOutPoint],
+    width: int = 80,
+    height: int = 16,
+    plain: bool = False,
+) -> str:
+    """The curve as `height` lines of at most `width` characters; `plain` leaves out colour codes."""
+    if not rewards and not any(score.n for _, score in held_out):
+        return "no rewards yet"
+    import plotext  # noqa: PLC0415 - a third of a second
+
+    figure = plotext.figure
+    # plotext has one figure for the whole process.
+    figure.clear()
+    figure.theme("colorless")
+    figure.plot_size(max(width, 30), max(height, 8))
+    told = []
+    if rewards:
+        steps, values = zip(*rewards, strict=True)
+        marker = plotext.marker("braille", pixel="blue+")
+        figure.draw(figure.signal(list(steps), smooth(values).tolist(), marker=marker).lines())
+        told.append("⠤⠒ training reward, smoothed")
+    shown = [(step, score) for step, score in held_out if score.n]
+    if shown:
+        marker = plotext.marker("●", pixel="orange+")
+        figure.draw(figure.signal([step for step, _ in shown], [score.mean for _, score in shown], marker=marker))
+        told.append("● held-out score")
+    # A legend inside would hide the curve.
+    figure.title("    ".join(told))
+    figure.ruler("y", 0).lim(*_limits(rewards, held_out))
+    last = max(step for step, _ in [*rewards, *held_out])
+    figure.ruler("x", 0).ticks(_ticks(last))
+    figure.label("step")
+    text: str = figure.build().string(colorless=plain)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _ticks(last: int) -> list[int]:
+    """About five round steps from 0 to `last`."""
+    every = max(1, round(last / 5))
+    return sorted({*range(0, last + 1 - every // 2, every), last})
+
+
+def _limits(rewards: Sequence[Point], held_out: Sequence[HeldOutPoint]) -> tuple[float, float]:
+    """Range of the y axis: 0 to 1 for rewards in that range, else what the values need."""
+    values = [value for _, value in rewards]
+    values += [v for _, score in held_out for v in (score.low, score.mean, score.high) if math.isfinite(v)]
+    if not values:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    if low >= 0 and high <= 1:
+        return 0.0, 1.0 if high > 0.5 else max(0.05, 1.25 * high)
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _width(upper: float, lower: float) -> float:
+    return max(0.0, upper - lower)  # 0 for NaN: no interval, no bar

@@ -1,0 +1,101 @@
+"""A mean with its confidence interval, and the difference of two measurements of the same tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 10_000
+_SEED = 20_240_514
+# Resamples are drawn in blocks of at most so many values, to bound memory.
+_BLOCK = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean and the interval that covers the true mean with the level's probability."""
+
+    mean: float
+    """NaN if there are no values."""
+    low: float
+    """NaN where no interval can be given: no values, or a single one that is not 0 or 1."""
+    high: float
+    n: int
+    """How many values."""
+    method: str
+    """'wilson', 'bootstrap', or 'none' where no interval can be given."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, which has no NaN: None instead."""
+        return {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Interval:
+        """Undoes `as_dict`; other keys are ignored."""
+        numbers = (values[name] for name in ("mean", "low", "high"))
+        mean, low, high = (math.nan if number is None else float(number) for number in numbers)
+        return cls(mean, low, high, int(values["n"]), str(values["method"]))
+
+    def __str__(self) -> str:
+        if not self.n:
+            return "no values"
+        bounds = f"[{self.low:.3f}, {self.high:.3f}]" if self.method != "none" else "no interval"
+        return f"{self.mean:.3f} {bounds} n={self.n}"
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean of `values` with an interval of confidence `level`.
+
+    The Wilson score interval (Wilson 1927) when every value is 0 or 1, so that 200 of 200 is not 'exactly 1'; else the
+    percentile bootstrap (Efron 1979) with 10,000 resamples and a fixed seed. ValueError for a value that is not finite.
+    """
+    data = np.asarray(values, np.float64)
+    if not np.isfinite(data).all():
+        raise ValueError(f"an interval of values that are not finite: {data[~np.isfinite(data)][0]}")
+    if not len(data):
+        return Interval(math.nan, math.nan, math.nan, 0, "none")
+    if np.isin(data, (0.0, 1.0)).all():
+        return _wilson(float(data.mean()), len(data), level)
+    if len(data) == 1:
+        return Interval(float(data[0]), math.nan, math.nan, 1, "none")
+    return _bootstrap(data, level)
+
+
+def difference(before: Sequence[float], after: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean of after[i] - before[i] over the same n tasks, with a bootstrap interval over tasks.
+
+    Pairing takes out how much tasks differ from each other. NaN bounds where so few tasks changed that not even all of
+    them changing the same way would tell it from chance (sign test: 2 / 2^changed > 1 - level; six at 95%). ValueError
+    for unequal lengths.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"a paired difference of {len(before)} and {len(after)} values")
+    deltas = np.asarray(after, np.float64) - np.asarray(before, np.float64)
+    if 2.0 ** (1 - np.count_nonzero(deltas)) > 1 - level:
+        return Interval(float(deltas.mean()) if len(deltas) else math.nan, math.nan, math.nan, len(deltas), "none")
+    return _bootstrap(deltas, level)
+
+
+def _wilson(mean: float, n: int, level: float) -> Interval:
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+    return Interval(mean, max(0.0, centre - half), min(1.0, centre + half), n, "wilson")
+
+
+def _bootstrap(data: NDArray[np.float64], level: float) -> Interval:
+    generator = np.random.default_rng(_SEED)
+    rows = max(1, _BLOCK // len(data))
+    blocks = [min(rows, RESAMPLES - done) for done in range(0, RESAMPLES, rows)]
+    means = np.concatenate([data[generator.integers(len(data), size=(b, len(data)))].mean(axis=1) for b in blocks])
+    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    return Interval(float(data.mean()), float(low), float(high), len(data), "bootstrap")

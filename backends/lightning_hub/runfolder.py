@@ -1,0 +1,212 @@
+"""A run's folder: settings, metrics, curves and reports, written so that a kill at any moment leaves a readable run.
+
+config.json        settings, what was chosen where they leave it open, versions, arguments
+metrics.jsonl      one line per step
+evaluations.jsonl  one line per evaluation on held-out tasks
+tensorboard/       the same as TensorBoard events
+curve.png, report.md, report.json   written by `finish` and `fail`
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lightning_hub.curve import HeldOutPoint, Point, draw_png, draw_text
+from lightning_hub.events import Events
+from lightning_hub.interval import Interval
+from lightning_hub.report import HeldOut, Totals, compose, markdown
+
+#: Distributions whose versions explain a result.
+_PACKAGES = (
+    "lightning-agent-sdk", "torch", "transformers", "tokenizers", "safetensors", "numpy", "openai", "pyzmq", "msgpack",
+    "wrapt", "aiohttp", "vllm", "verl", "reasoning-gym",
+)  # fmt: skip
+
+
+class RunFolder:
+    """One run on disk. Opening a folder that holds a run continues it; see `cut`."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        config = self.path / "config.json"
+        self._config: dict[str, Any] = json.loads(config.read_text("utf-8")) if config.exists() else {}
+        self._steps = _read_lines(self.path / "metrics.jsonl")
+        self._evaluations = _read_lines(self.path / "evaluations.jsonl")
+        self._purge: int | None = None
+        self._events: Events | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def last_step(self) -> int:
+        """The last step with metrics, 0 if there is none."""
+        return int(self._steps[-1]["step"]) if self._steps else 0
+
+    @property
+    def held_out(self) -> list[HeldOut]:
+        """Evaluations so far, the last one of each name, in order."""
+        latest = {line["name"]: line for line in self._evaluations}
+        return [
+            HeldOut(name, line["step"], Interval.from_dict(line), line["failed"], line["scores"])
+            for name, line in latest.items()
+        ]
+
+    def config(self, values: Mapping[str, Any]) -> None:
+        """Write `values` ('settings', 'facts', 'argv' ...) to config.json, beside versions; keeps what was there.
+
+        'argv' is what the user typed: this process may have been started by the user's.
+        """
+        self._config |= {"name": self.name, **values, "versions": _versions()}
+        _replace(self.path / "config.json", json.dumps(_plain(self._config), indent=2, allow_nan=False) + "\n")
+
+    def step(self, metrics: Mapping[str, float]) -> None:
+        """Append the metrics of one step: 'step' (from 1) and any other numbers. ValueError for a step out of order."""
+        step = int(metrics["step"])
+        if step <= self.last_step:
+            raise ValueError(f"metrics of step {step} after step {self.last_step}: cut the run at {step - 1} first")
+        line = {"step": step, **{name: _number(value) for name, value in metrics.items() if name != "step"}}
+        _append(self.path / "metrics.jsonl", line)
+        self._steps.append(line)
+        self._scalars(step, {f"train/{name}": value for name, value in line.items() if name != "step"})
+
+    def evaluation(
+        self,
+        name: str,
+        step: int,
+        interval: Interval,
+        failed: int = 0,
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
+        """Record the score on held-out tasks after `step`.
+
+        `name` is 'before', 'after' or 'step-N'; `failed` counts rollouts without a score; `scores`, by task, let the
+        report compare 'before' and 'after' task by task.
+        """
+        line = {"name": name, "step": step, **interval.as_dict(), "failed": failed, "scores": dict(scores or {})}
+        _append(self.path / "evaluations.jsonl", line)
+        self._evaluations.append(line)
+        self._scalars(step, {f"held_out/{key}": line[key] for key in ("mean", "low", "high")})
+
+    def cut(self, step: int) -> None:
+        """Drop everything after `step`: a resumed run goes on from there."""
+        self._steps = [line for line in self._steps if line["step"] <= step]
+        self._evaluations = [line for line in self._evaluations if line["step"] <= step and line["name"] != "after"]
+        _replace(self.path / "metrics.jsonl", _lines(self._steps))
+        _replace(self.path / "evaluations.jsonl", _lines(self._evaluations))
+        # TensorBoard keeps old event files and hides their steps from here on.
+        self._purge = step + 1
+        self.close()
+
+    def finish(self, totals: Totals, checkpoint: str = "", status: str = "finished") -> dict[str, Any]:
+        """Write the curve and the reports; the content of report.json. `status`: 'finished' or 'stopped'."""
+        return self._report(totals, status, "", checkpoint)
+
+    def fail(self, error: BaseException | str, totals: Totals | None = None, checkpoint: str = "") -> dict[str, Any]:
+        """Write the reports of a run that failed, which say so; the content of report.json."""
+        told = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        return self._report(totals or Totals(), "failed", told, checkpoint)
+
+    def curve(self, width: int = 80, height: int = 16, plain: bool = False) -> str:
+        """The reward curve so far, as text."""
+        return draw_text(*self._points(), width, height, plain)
+
+    def close(self) -> None:
+        """Close the TensorBoard events. Idempotent; a later step opens them again."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _report(self, totals: Totals, status: str, error: str, checkpoint: str) -> dict[str, Any]:
+        self.close()
+        config = {"name": self.name, **self._config}
+        report = _plain(
+            compose(config, self._steps, self.held_out, totals, status=status, error=error, checkpoint=checkpoint)
+        )
+        if self._steps:
+            draw_png(self.path / "curve.png", *self._points(), self.name)
+        _replace(self.path / "report.md", markdown(report, self._typed()))
+        # Last: a run with a report.json is complete.
+        _replace(self.path / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
+        return dict(report)
+
+    def _typed(self) -> str:
+        """The folder as a user at the usual place would type it: reports hold no path of this machine."""
+        return str(self.path if not self.path.is_absolute() else Path(self.path.parent.name, self.name))
+
+    def _points(self) -> tuple[list[Point], list[HeldOutPoint]]:
+        rewards = [(line["step"], line["reward_mean"]) for line in self._steps if line.get("reward_mean") is not None]
+        return rewards, [(each.step, each.score) for each in self.held_out]
+
+    def _scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+        if self._events is None:
+            self._events = Events(self.path / "tensorboard", self._purge)
+            self._purge = None
+        self._events.scalars(step, {name: value for name, value in values.items() if value is not None})
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file. A last line torn by a kill is dropped, on disk too: what follows must not join it."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole, _, torn = data.rpartition(b"\n")
+    lines = [json.loads(line) for line in whole.splitlines() if line.strip()]
+    if torn:
+        _replace(path, _lines(lines))
+    return lines
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_lines([line]))
+
+
+def _lines(lines: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the whole file or nothing."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text, encoding="utf-8")
+    os.replace(fresh, path)  # noqa: PTH105 - the atomic one, by name
+
+
+def _number(value: float) -> float | None:
+    """A number for JSON: None for NaN and infinity."""
+    if isinstance(value, int):
+        return int(value)
+    return float(value) if math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """`value` with what JSON has no word for made plain: NaN None, paths and other objects text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return _plain(value.item()) if hasattr(value, "item") else str(value)

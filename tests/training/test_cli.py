@@ -1,0 +1,94 @@
+"""The command line: train, evaluate, serve and runs, as a user types them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from agents import TASKS
+
+HERE = Path(__file__).parent
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lightning_sdk.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=110)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tasks.jsonl").write_text("\n".join(json.dumps(task) for task in TASKS))
+    (tmp_path / "agent.py").write_text((HERE / "agents.py").read_text())
+    return tmp_path
+
+
+SMALL = ["--set", "rollouts.tasks_per_step=2", "--set", "rollouts.group_size=2", "--set", "evaluation.tasks=2",
+         "--set", "sampling.max_tokens=8"]  # fmt: skip
+
+
+def test_train_then_runs_then_evaluate(folder: Path) -> None:
+    """A run is trained, listed, shown, and its checkpoint evaluated."""
+    arguments = ["agent.py:solve", "--tasks", "tasks.jsonl", "--reward", "agent.py:length"]
+    trained = run("train", *arguments, "--steps", "1", "--name", "first", "--json", *SMALL, cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    report: dict[str, Any] = json.loads(trained.stdout)
+    assert report["steps"] == 1 and report["held_out"]["after"]["n"] == 2
+    assert "first" in run("runs", cwd=folder).stdout
+    assert json.loads(run("runs", "--json", cwd=folder).stdout)[0]["name"] == "first"
+    assert "# first" in run("runs", "first", cwd=folder).stdout
+    model = "runs/first/checkpoints/step-00001"
+    scored = run("evaluate", *arguments, "--model", model, "--json", *SMALL, cwd=folder)
+    assert scored.returncode == 0, scored.stderr
+    assert json.loads(scored.stdout)["held_out"]["after"]["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "agent.py:solev", "--tasks", "tasks.jsonl"], "no 'solev'"),
+        (["train", "agnet.py:solve", "--tasks", "tasks.jsonl"], "no file agnet.py"),
+        (["train", "agent.py", "--tasks", "tasks.jsonl"], "FILE.py:FUNCTION"),
+        (["train", "agent.py:solve", "--tasks", "missing.jsonl"], "no file missing.jsonl"),
+        (["train", "agent.py:solve", "--tasks", "tasks.jsonl"], "no function is marked with @lightning.reward"),
+        (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--set", "lr=1"], "unknown setting 'lr'"),
+        (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--set", "steps"], "NAME=VALUE"),
+        (["runs", "nothing"], "no run 'nothing'"),
+    ],
+)
+def test_wrong_command_lines_say_what_to_type(folder: Path, arguments: list[str], said: str) -> None:
+    """Exit code 1, one line that names what was wrong, and no traceback."""
+    done = run(*arguments, cwd=folder)
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_settings_are_listed(folder: Path) -> None:
+    """`--set help` lists every setting with its default."""
+    done = run("train", "agent.py:solve", "--tasks", "tasks.jsonl", "--set", "help", cwd=folder)
+    assert done.returncode == 0 and "rollouts.group_size=8" in done.stdout
+
+
+def test_serve_records_agents_and_serves_a_model(folder: Path) -> None:
+    """`serve --model` gives an address that the OpenAI client understands, and a hub that init() finds by itself."""
+    command = [sys.executable, "-m", "lightning_sdk.cli", "serve", "--port", "0", "--model", "spark", "--json"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
+    try:
+        assert server.stdout is not None
+        facts = json.loads(server.stdout.readline())
+        client = openai.OpenAI(base_url=facts["base_url"], api_key=facts["api_key"])
+        messages: Any = [{"role": "user", "content": "What is 2 + 3?"}]
+        assert client.chat.completions.create(model=facts["model"], messages=messages, max_tokens=4).usage is not None
+        script = "import lightning_sdk as l\nl.init()\nwith l.rollout({}): pass\nl.shutdown()\nprint(l.status())"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 and done.stderr == ""
+        again = run("serve", "--port", facts["hub"].rsplit(":", 1)[1], "--run", "other", cwd=folder)
+        assert again.returncode == 1 and facts["hub"].rsplit(":", 1)[1] in again.stderr
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    assert not (Path(os.environ["LIGHTNING_HOME"]) / "hub.json").exists()
+    assert list((folder / "runs/served/spans").glob("*.log"))
