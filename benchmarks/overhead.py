@@ -53,7 +53,8 @@ def reply(streamed: bool) -> bytes:
     head = {"id": "chatcmpl-1", "created": 1, "model": "m"}
     ids = list(range(1000, 1000 + PROMPT))
     if not streamed:
-        choice = {"index": 0, "message": {"role": "assistant", "content": "word " * COMPLETION}, "finish_reason": "stop",
+        message = {"role": "assistant", "content": "word " * COMPLETION}
+        choice = {"index": 0, "message": message, "finish_reason": "stop",
                   "logprobs": {"content": logprobs}, "token_ids": ids[:COMPLETION]}  # fmt: skip
         usage = {"prompt_tokens": PROMPT, "completion_tokens": COMPLETION, "total_tokens": PROMPT + COMPLETION}
         body = json.dumps({**head, "object": "chat.completion", "choices": [choice], "prompt_token_ids": ids,

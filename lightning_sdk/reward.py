@@ -35,7 +35,7 @@ def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
 
     Args:
         value: A finite number.
-        role: The role that earns it; by default the whole rollout. A role earns its own rewards plus those of the whole.
+        role: The role that earns it; by default the whole rollout. A role earns its own and those of the whole.
         name: What the number measures.
 
     Raises:

@@ -81,6 +81,7 @@ class Runner:
             thread.join(_PARK + 2.0)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
+            self._threads[2].join(_PARK + 2.0)
 
     def _work(self) -> None:
         try:
@@ -108,6 +109,12 @@ class Runner:
         assert self._loop is not None
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
 
     def _free(self) -> int:
         """Places for further rollouts; waits a little when there are none."""

@@ -4,8 +4,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import lightning_sdk
 import pytest
+
+import lightning_sdk
 from lightning_sdk import sink
 
 
@@ -22,5 +23,3 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # `lightning_sdk.agent` and `.reward` are the decorators; their modules have the same names.
     sys.modules["lightning_sdk.agent"].declared.clear()
     sys.modules["lightning_sdk.reward"].marked.clear()
-
-

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tinymodel import SETTINGS, save_tiny
+
 from lightning_embedded import backend
 from lightning_embedded.process import Process
 from lightning_sdk.settings import Settings
-from tinymodel import save_tiny
-
-SETTINGS = {"optimizer.learning_rate": 1e-2, "optimizer.warmup_steps": 0, "optimizer.decay": 0.0}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -27,7 +26,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """The backend's process, serving the tiny model."""
     settings = Settings.from_dict({**SETTINGS, "model": str(tiny)})

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from lightning_embedded.loss import k3, policy_loss
 from torch import Tensor
+
+from lightning_embedded.loss import k3, policy_loss
 
 DAPO = {"clip_low": 0.2, "clip_high": 0.28, "cap": 2.0}
 

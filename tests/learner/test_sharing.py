@@ -9,14 +9,26 @@ import torch
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
+from tinymodel import VOCABULARY, make_group_rows, make_row, tiny_model
+from torch import Tensor
+from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
 from lightning_embedded.loss import policy_loss
 from lightning_embedded.packing import trainable
 from lightning_embedded.scoring import Scorer
 from lightning_hub.backend import Row
-from tinymodel import VOCABULARY, make_group_rows, make_row, tiny_model
-from torch import Tensor
-from transformers import FalconConfig, FalconForCausalLM, Gemma2Config, Gemma2ForCausalLM, MistralConfig
-from transformers import GPT2Config, GPT2LMHeadModel, MistralForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 
 def by_hand(model: PreTrainedModel, rows: Sequence[Row]) -> float:
@@ -50,11 +62,12 @@ def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def assert_same(model: PreTrainedModel, other: PreTrainedModel) -> None:
-    """Every parameter's gradient, relative to its own norm."""
+    """Every parameter's gradient to 1e-5 of its norm; where it vanishes, to rounding in the whole gradient."""
     left, right = gradients(model), gradients(other)
     assert left.keys() == right.keys() and left
+    rounding = 1e-6 * torch.stack([grad.norm() for grad in left.values()]).norm()
     for name, grad in left.items():
-        assert (grad - right[name]).norm() <= 1e-5 * grad.norm() + 1e-9, name
+        assert (grad - right[name]).norm() <= 1e-5 * grad.norm() + rounding, name
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -92,7 +105,7 @@ def test_common_prefixes_are_computed_once() -> None:
     assert len(micro.predictors) == 1 + 2 * 4
 
 
-@budget(max_examples=25, deadline=None)
+@budget(max_examples=20, deadline=None)
 @given(
     st.lists(st.tuples(st.lists(st.integers(0, 3), min_size=2, max_size=9), st.integers(0, 2**9 - 1)), min_size=1),
     st.integers(1, 40),

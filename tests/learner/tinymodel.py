@@ -6,15 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_hub.backend import Row
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from lightning_hub.backend import Row
 
 TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message.role }}\n{{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
 VOCABULARY = 260
+#: A rate that moves a tiny model within a few steps.
+SETTINGS = {"optimizer.learning_rate": 1e-2, "optimizer.warmup_steps": 0, "optimizer.decay": 0.0}
 
 
 def tiny_model(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
@@ -49,6 +53,11 @@ def save_tiny(folder: Path) -> None:
     fast.save_pretrained(folder)
 
 
+def weights(model: PreTrainedModel) -> Tensor:
+    """Every parameter, in one vector of its own."""
+    return torch.cat([each.detach().flatten() for each in model.parameters()])
+
+
 def make_row(tokens: Sequence[int], sampled: Sequence[int], advantage: float, weight: float, **changes: Any) -> Row:
     """A row whose tokens at the places `sampled` count."""
     size = len(tokens)
@@ -61,7 +70,7 @@ def make_row(tokens: Sequence[int], sampled: Sequence[int], advantage: float, we
 
 
 def make_group_rows(groups: int = 3, size: int = 4, seed: int = 0, temperatures: Sequence[float] = (1.0,)) -> list[Row]:
-    """Groups with common prompts, a tool reply in the middle of each row, and every fourth row a copy of the one before."""
+    """Groups with common prompts, a tool reply inside each row, and every fourth row a copy of the one before."""
     draw, rows = np.random.default_rng(seed), []
     for group in range(groups):
         prompt = draw.integers(0, VOCABULARY, 6 + 3 * group).tolist()

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from lightning_sdk import sink
 from provider import Provider
 from recorder import Recorder
+
+from lightning_sdk import sink
 
 
 @pytest.fixture

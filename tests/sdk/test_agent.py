@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import lightning_sdk as lightning
 import pytest
-from lightning_sdk.scope import current
 from recorder import Recorder
+
+import lightning_sdk as lightning
+from lightning_sdk.scope import current
 
 
 def role() -> str:

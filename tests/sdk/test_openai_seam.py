@@ -9,15 +9,17 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import lightning_sdk as lightning
 import openai
 import pytest
-from lightning_sdk.call import Call
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
-from lightning_sdk.wire import pack_floats, pack_ints
 from openai import _base_client
 from provider import Provider
 from recorder import Recorder
+
+import lightning_openai
+import lightning_sdk as lightning
+from lightning_sdk.call import Call
+from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.wire import pack_floats, pack_ints
 
 PATCHED = [
     (_base_client.BaseClient, "_build_request"),
@@ -264,7 +266,7 @@ def test_changed_sampling_is_said_once(
 def test_other_requests_pass_untouched(client: openai.OpenAI, provider: Provider, recorder: Recorder) -> None:
     """What is no call to a model is neither recorded nor redirected, even for a trainable role."""
     with Provider() as engine, pytest.raises(openai.APIStatusError):
-        trained(engine, lambda: client.models.list())
+        trained(engine, client.models.list)
     assert recorder.calls == []
 
 
@@ -303,7 +305,6 @@ def test_broken_integration_does_not_break_the_import(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An integration that raises is off, with one warning, and the rest goes on."""
-    import lightning_openai
 
     def fail(_: object) -> None:
         raise RuntimeError("no luck")

@@ -2,11 +2,13 @@
 
 import math
 
-import lightning_sdk as lightning
+import numpy
 import pytest
+from recorder import Recorder
+
+import lightning_sdk as lightning
 from lightning_sdk.reward import as_rewards
 from lightning_sdk.wire import Event
-from recorder import Recorder
 
 
 @pytest.mark.parametrize("value", [None, "1.0", math.nan, math.inf, -math.inf, 1e39, [1.0], b"1", {"a": None}, {}])
@@ -21,8 +23,6 @@ def test_what_is_no_reward_is_named(value: object) -> None:
 
 def test_numbers_of_all_sorts_are_rewards() -> None:
     """int, bool, NumPy scalars and dicts by role become floats."""
-    import numpy
-
     assert as_rewards(True, "r") == {"": 1.0}
     assert as_rewards(numpy.float32(0.5), "r") == {"": 0.5}
     assert as_rewards({"writer": 1, "checker": 0.25}, "r") == {"writer": 1.0, "checker": 0.25}

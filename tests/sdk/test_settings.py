@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-import lightning_sdk as lightning
 import pytest
+
+import lightning_sdk as lightning
 from lightning_sdk.settings import Settings, parse
 from lightning_sdk.tasks import load, split
 

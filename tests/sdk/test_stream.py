@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning_sdk as lightning
 import pytest
+
+import lightning_sdk as lightning
 from lightning_sdk import discovery
 from lightning_sdk.hub import HubClient, HubProcess
 from lightning_sdk.stream import Stream

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning_sdk as lightning
 from openai import AsyncOpenAI, OpenAI
+
+import lightning_sdk as lightning
 
 client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)
 TASKS = [{"question": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1)} for i in range(12)]

@@ -1,0 +1,76 @@
+# Everything happens in .venv here; nothing outside this folder is changed.
+
+# A Python 3.11 or newer with venv. Found by itself; choose with: make demo PYTHON=/path/to/python3.12
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+# What pip is asked for as PyTorch, with options. Looked at once, when .venv is made; `make clean` to choose again.
+TORCH ?= torch==2.13.0
+# Passed on to pytest: make test ARGS="-k stream"
+ARGS ?=
+
+BIN := .venv/bin
+# Python compiles what it imports; compiling all of torch and transformers ahead takes half a minute.
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --no-compile
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  PYTHON=...    the Python to use (3.11 or newer)'
+	@echo '  TORCH=...     the PyTorch to install, as pip is told it (default: $(TORCH))'
+
+install: .venv/.installed-dev  ## make .venv with everything for work on this repository
+
+demo: .venv/.installed  ## install what is needed, then train the calculator agent on this machine's CPU
+	$(BIN)/python examples/calculator/agent.py
+
+test: .venv/.installed-dev  ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.installed-dev  ## lint, formatting, strict types, architecture and documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/architecture tests/docs
+
+format: .venv/.installed-dev  ## rewrite the code in the repository's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.installed-dev  ## run every benchmark; results go to benchmarks/results
+	@mkdir -p benchmarks/results
+	@set -e; for file in benchmarks/*.py; do \
+		grep -q '"--json"' $$file || continue; \
+		result=benchmarks/results/$$(basename $$file .py).json; \
+		echo "$$file -> $$result"; \
+		$(BIN)/python $$file --json > $$result.new; \
+		tail -n 1 $$result.new > $$result; rm $$result.new; \
+		cat $$result; \
+	done
+
+clean:  ## remove .venv and caches; runs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# PyTorch comes first and alone, so that nothing else decides which build of it is taken.
+.venv/.torch:
+	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or newer with venv was found. Install one (Debian and Ubuntu:' \
+		'apt install python3.11 python3.11-venv), or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(PYTHON) is Python " + sys.version.split()[0] + \
+		"; 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	@echo 'Installing $(TORCH). This is the largest download.'
+	$(PIP_INSTALL) $(TORCH)
+	@touch $@
+
+.venv/.installed: .venv/.torch pyproject.toml
+	@echo 'Installing Lightning SDK and what the example needs.'
+	$(PIP_INSTALL) --quiet --editable '.[train,examples]'
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@echo 'Installing the tools for tests and checks.'
+	$(PIP_INSTALL) --quiet --upgrade 'pip>=25.1'  # --group is that young
+	$(PIP_INSTALL) --quiet --group dev
+	@touch $@

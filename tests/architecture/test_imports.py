@@ -1,0 +1,166 @@
+"""The walls: who may import whom, and what an import may cost."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from importlib.metadata import packages_distributions
+
+import pytest
+from sources import Module, integrations, module_of, modules, packages, pyproject, run_python
+
+HEAVY = {"torch", "transformers", "zmq", "wrapt", "pydantic", "asyncio", "numpy", "aiohttp", "openai", "msgspec"}
+#: The data of a model: a backend may look up where it lies, and it knows no one.
+MODEL = "lightning_spark"
+#: Imported inside a function, with a clear way out where they are missing.
+OPTIONAL = {"lightning_sdk": {"rich", "pyarrow"}}
+#: Declared and imported by nothing of ours -> why.
+INDIRECT = {
+    "opentelemetry-api": "the names on our spans are OpenTelemetry's, for a host that exports them",
+    "safetensors": "what transformers reads and writes models with",
+}
+#: Scripts that are run from a clone and not imported by the product may use what the examples need.
+SCRIPTS = {"lightning_spark"}
+
+
+def allowed(package: str) -> set[str]:
+    """The packages of ours that `package` may import."""
+    if package in {"lightning_sdk", MODEL}:
+        return set()
+    if package in integrations() | {"lightning_hub"}:
+        return {"lightning_sdk"}
+    return {"lightning_sdk", "lightning_hub", MODEL}
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
+def test_imports_go_one_way(module: Module) -> None:
+    """integrations -> lightning_sdk <- hub <- backends; deferred imports count too."""
+    ours = {name.split(".")[0] for name in module.imports()} & packages() - {module.package}
+    assert ours <= allowed(module.package), f"{module.where} imports {sorted(ours - allowed(module.package))}"
+
+
+def test_modules_import_each_other_without_cycles() -> None:
+    """Within a package too, there is an up and a down."""
+    graph = {module.name: {found for name in module.imports() if (found := module_of(name))} for module in modules()}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"imports go round: {' -> '.join([*path[path.index(name) :], name])}"
+        if name not in done:
+            for below in sorted(graph[name] - {name}):
+                visit(below, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_nothing_imports_a_program() -> None:
+    """What is run as a program lies above everything else."""
+    programs = {module.name for module in modules() if module.name.endswith("__main__")} | {"lightning_sdk.cli"}
+    for module in modules():
+        called = {found for name in module.imports() if (found := module_of(name)) in programs}
+        assert not called, f"{module.where} imports {called}"
+
+
+@pytest.mark.parametrize("package", sorted(packages()))
+def test_third_parties_are_declared(package: str) -> None:
+    """What a package imports is in the dependencies, or in the extra, that a user of it installs."""
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"]]
+    if package not in {"lightning_sdk", *integrations()}:
+        wanted += extras["hub"] + (extras["train"] if package != "lightning_hub" else [])
+    if package in SCRIPTS:
+        wanted += extras["examples"]
+    declared = {distribution(each) for each in wanted}
+    providers = packages_distributions()
+    for module in (each for each in modules() if each.package == package):
+        for name in {each.split(".")[0] for each in module.imports()} - packages() - sys.stdlib_module_names:
+            if name in OPTIONAL.get(package, ()):
+                assert not any(each.split(".")[0] == name for each in module.imports(deferred=False)), module.where
+            elif package in integrations():
+                assert package == f"lightning_{name}", f"{module.where} imports {name}, which is not its framework"
+            else:
+                found = {distribution(each) for each in providers.get(name, [name])}
+                assert found & declared, f"{module.where} imports {name}, which {package} does not declare"
+
+
+def test_what_is_declared_is_used() -> None:
+    """Every distribution that a user is made to install is imported somewhere."""
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"]
+    declared = {distribution(each) for each in [*project["dependencies"], *extras["hub"], *extras["train"]]}
+    providers = packages_distributions()
+    imported = {name.split(".")[0] for module in modules() for name in module.imports()}
+    used = {distribution(each) for name in imported for each in providers.get(name, [])}
+    assert declared - used - {"lightning-agent-sdk"} == set(INDIRECT)
+
+
+def test_the_sdk_needs_four_distributions() -> None:
+    """An agent's environment gets these and nothing heavier."""
+    names = {distribution(each) for each in pyproject()["project"]["dependencies"]}
+    assert names == {"wrapt", "msgpack", "pyzmq", "opentelemetry-api"}
+
+
+def test_the_hub_extra_has_no_torch() -> None:
+    """The hub lives where there is no torch."""
+    names = {distribution(each) for each in pyproject()["project"]["optional-dependencies"]["hub"]}
+    assert not names & {"torch", "transformers", "lightning-agent-sdk"}
+
+
+def distribution(requirement: str) -> str:
+    """The normalised name in a requirement such as 'pyzmq>=26,<28'."""
+    return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has after `code` and would not have without it."""
+    show = "\nimport json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    with_it, without = (set(json.loads(run_python(each + show).splitlines()[-1])) for each in (code, ""))
+    return with_it - without
+
+
+def test_importing_the_sdk_is_light() -> None:
+    """The import, and decorating, load nothing that an agent's start would feel."""
+    code = """
+import lightning_sdk as lightning
+
+@lightning.agent(role="solver", trainable=True)
+def solve(task): return task["question"]
+
+@lightning.reward
+def correct(task, answer): return 1.0
+
+assert solve({"question": "?"}) == "?"
+with lightning.rollout({"question": "?"}): lightning.emit_reward(1.0)
+lightning.Settings()
+"""
+    loaded = loaded_by(code)
+    assert "lightning_sdk" in loaded
+    assert not loaded & HEAVY
+
+
+def test_init_loads_no_framework() -> None:
+    """`init()` waits for a framework's import instead of importing it."""
+    loaded = loaded_by("import lightning_sdk as lightning; lightning.init(); lightning.shutdown()")
+    assert {"zmq", "wrapt"} <= loaded
+    assert not loaded & {"torch", "transformers", "openai", "pydantic", "numpy", "aiohttp"}
+
+
+def test_the_hub_works_without_torch() -> None:
+    """Every module of the hub imports where torch does not exist, and loads no backend."""
+    names = [module.name for module in modules() if module.package == "lightning_hub"]
+    code = f"""
+import importlib, sys
+sys.modules["torch"] = sys.modules["transformers"] = None  # importing them fails
+for name in {names!r}: importlib.import_module(name)
+"""
+    others = packages() - {"lightning_hub", "lightning_sdk"}
+    assert not loaded_by(code) & others
+
+
+def test_naming_the_embedded_backend_loads_no_torch() -> None:
+    """The hub holds the backend by its handle; torch lives in the backend's own process."""
+    assert not loaded_by("import lightning_embedded; lightning_embedded.backend") & {"torch", "transformers"}

@@ -1,0 +1,42 @@
+"""Markdown pages of the repository: their blocks of code, links, headings and commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a language, in order."""
+    text = (ROOT / page).read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def block(page: str, language: str, holding: str) -> str:
+    """The one block of a language that holds this text."""
+    found = [each for each in blocks(page, language) if holding in each]
+    assert len(found) == 1, f"{page} has {len(found)} blocks of {language} with {holding!r}"
+    return found[0]
+
+
+def commands(page: str) -> list[list[str]]:
+    """Every command line of the console blocks, and every inline one, split as a shell does."""
+    text = (ROOT / page).read_text("utf-8")
+    typed = [line[2:] for each in blocks(page, "console") for line in each.splitlines() if line.startswith("$ ")]
+    inline = re.findall(r"`((?:make|lightning-sdk) [^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+    return [shlex.split(" ".join(line.split()), comments=True) for line in typed + inline]
+
+
+def links(page: Path) -> list[str]:
+    """Targets of the links of a page."""
+    return re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """What `#...` may name in a page, as GitHub makes it of headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,0 +1,199 @@
+"""The backend as the hub uses it: a real child process, the real OpenAI client, real kills."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+
+import numpy as np
+import pytest
+from openai import OpenAI
+from tinymodel import SETTINGS, make_group_rows
+
+from lightning_embedded import backend
+from lightning_embedded.process import Process
+from lightning_hub.backend import Batch, Row
+from lightning_sdk.errors import LightningError, ModelError
+from lightning_sdk.settings import Settings
+
+
+def sample(process: Process, count: int, max_tokens: int = 4, seed: int = 0) -> tuple[list[Row], set[int]]:
+    """Rows of weight 0 and advantage 0 but for what was sampled, and the versions that sampled."""
+    rows, versions = [], set[int]()
+    with OpenAI(base_url=process.endpoint.url, api_key=process.endpoint.key, max_retries=0) as client:
+        reply = client.chat.completions.create(
+            model=process.endpoint.model,
+            messages=[{"role": "user", "content": "go"}],
+            n=count,
+            max_tokens=max_tokens,
+            temperature=1.0,
+            seed=seed,
+            logprobs=True,
+            extra_body={"return_token_ids": True},
+        )
+    prompt: list[int] = reply.prompt_token_ids  # type: ignore[attr-defined]
+    for choice in reply.choices:
+        ids: list[int] = choice.token_ids  # type: ignore[attr-defined]
+        assert choice.logprobs is not None and choice.logprobs.content is not None
+        tokens = np.array(prompt + ids, np.int32)
+        weights, logprobs = np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.float32)
+        weights[len(prompt) :] = 1.0
+        logprobs[len(prompt) :] = [each.logprob for each in choice.logprobs.content]
+        rows.append(Row(tokens, weights, np.zeros_like(weights), logprobs, 1.0, 0, "solver", choice.finish_reason))
+        versions |= {version for version, _ in choice.weight_versions}  # type: ignore[attr-defined]
+    return rows, versions
+
+
+def weigh(rows: list[Row], rewards: list[float]) -> list[Row]:
+    """Leave-one-out advantages, and weights that sum to 1."""
+    total = sum(float(row.weights.sum()) for row in rows)
+    mean = sum(rewards) / len(rewards)
+    for row, reward in zip(rows, rewards, strict=True):
+        row.advantages[row.weights != 0] = (reward - mean) * len(rewards) / (len(rewards) - 1)
+        row.weights[:] /= total
+    return rows
+
+
+def low_ids(row: Row) -> float:
+    """Share of the sampled tokens with an id below 60."""
+    return float((row.tokens[row.weights != 0] < 60).mean())
+
+
+def test_learns_to_emit_what_is_rewarded_and_log_probs_agree(running: Process) -> None:
+    """Real reinforcement learning through HTTP: tokens from the endpoint, updates through the learner's route.
+
+    In each step the learner's log-probabilities of the tokens are those that the engine sampled with, which holds only
+    if the engine serves exactly the weights of the last update.
+    """
+    before = running.update(Batch(0, [])).version
+    rewards: list[float] = []
+    for step in range(1, 13):
+        rows, versions = sample(running, 32, seed=step)
+        scores = [low_ids(row) for row in rows]
+        rewards.append(sum(scores) / len(scores))
+        update = running.update(Batch(step, weigh(rows, scores)))
+        assert versions == {before + step - 1}
+        assert update.version == before + step
+        assert update.metrics["kl_sampler_max"] < 1e-4
+        assert abs(update.metrics["kl_sampler"]) < 1e-5
+    assert rewards[0] < 0.5
+    assert rewards[-1] > 0.85
+
+
+def test_requests_under_way_survive_an_update(running: Process) -> None:
+    """A request that was sent before an update comes back whole, its tokens stamped with their versions."""
+    answers: list[tuple[list[Row], set[int]]] = []
+    threads = concurrent(lambda: answers.append(sample(running, 8, 100)), 2)
+    versions = [running.update(Batch(step, make_group_rows(seed=step))).version for step in range(6)]
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 2
+    rows, after = sample(running, 1)
+    assert after == {versions[-1]}
+    assert rows[0].weights.any()
+
+
+def concurrent(work: Callable[[], None], count: int) -> list[threading.Thread]:
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_save_and_load_go_through_the_process(running: Process, tmp_path: Path) -> None:
+    """The version and the behaviour come back."""
+    version = running.update(Batch(1, make_group_rows())).version
+    running.save(tmp_path)
+    probe = sample(running, 4)[0]
+    running.update(Batch(2, make_group_rows(seed=3)))
+    assert running.load(tmp_path) == version
+    assert sample(running, 1)[1] == {version}
+    update = running.update(Batch(3, weigh(probe, [0.0, 0.0, 1.0, 1.0])))
+    assert update.metrics["kl_sampler_max"] < 1e-4
+
+
+def test_refusals_are_raised_as_themselves(running: Process, tmp_path: Path) -> None:
+    """An error of the child is the same error in the hub, and the child goes on."""
+    with pytest.raises(ModelError, match="holds no complete checkpoint"):
+        running.load(tmp_path)
+    rows = make_group_rows()
+    rows[0].tokens[0] = 9999
+    with pytest.raises(LightningError, match="a token id is not below 260"):
+        running.update(Batch(1, rows))
+    assert running.alive()
+
+
+def test_learner_asks_for_the_key(running: Process) -> None:
+    """Nobody else on the machine can train the model."""
+    port = int(running.endpoint.url.split(":")[2].split("/")[0])
+    for headers in ({}, {"Authorization": "Bearer guess"}):
+        for method, path in (("POST", "update"), ("POST", "save"), ("POST", "load"), ("GET", "facts")):
+            connection = HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request(method, f"/learner/{path}", b"", headers)
+            assert connection.getresponse().status == 401
+            connection.close()
+
+
+def test_facts_say_what_was_decided(running: Process) -> None:
+    """For config.json."""
+    facts = running.facts()
+    assert facts["learning_rate"] == 1e-2 and facts["parameters"] == 26_912 and facts["shares_prefixes"] is True
+
+
+def test_wrong_model_is_told_in_the_hub(tiny: Path, tmp_path: Path) -> None:
+    """Whether it shows before the child starts or only in it, it is a ModelError here and no process is left."""
+    with pytest.raises(ModelError, match="there is no such folder"):
+        backend.start(Settings(model="./nowhere"), tmp_path)
+    for file in tiny.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match="no chat template"):
+        backend.start(Settings(model=str(tmp_path)), tmp_path)
+
+
+def test_killed_child_is_a_clear_error_and_close_is_idempotent(tiny: Path, tmp_path: Path) -> None:
+    """kill -9 of the child: alive() says so, update() says so with the log, close() does not mind."""
+    process = backend.start(Settings.from_dict({**SETTINGS, "model": str(tiny)}), tmp_path)
+    assert isinstance(process, Process) and process.alive()
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(LightningError, match=rf"process {process.pid} ended with exit code -9 during update"):
+        process.update(Batch(1, make_group_rows()))
+    assert not process.alive()
+    process.close()
+    process.close()
+
+
+HUB = """
+import sys, time
+from pathlib import Path
+from lightning_embedded import backend
+from lightning_sdk.settings import Settings
+print(backend.start(Settings(model=sys.argv[1]), Path(sys.argv[2])).endpoint.url, flush=True)
+time.sleep(600)
+"""
+
+
+def test_killed_hub_takes_its_child_along(tiny: Path, tmp_path: Path) -> None:
+    """kill -9 of the hub: the child's port is free soon after."""
+    hub = subprocess.Popen([sys.executable, "-c", HUB, str(tiny), str(tmp_path)], stdout=subprocess.PIPE)
+    assert hub.stdout is not None
+    port = int(hub.stdout.readline().decode().split(":")[2].split("/")[0])
+    assert listens(port)
+    hub.kill()
+    hub.wait()
+    hub.stdout.close()
+    deadline = time.monotonic() + 10
+    while listens(port) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not listens(port)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
