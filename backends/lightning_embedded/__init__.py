@@ -1,1 +1,28 @@
-"""TODO."""
+"""The embedded backend: an engine with an OpenAI-compatible endpoint and a learner, in one child process with torch."""
+
+from __future__ import annotations
+
+from lightning_embedded.process import start
+from lightning_hub.backend import BackendSpec
+
+__all__ = ["backend"]
+
+backend = BackendSpec(
+    name="embedded",
+    honours=frozenset(
+        {
+            "model",
+            "backend",
+            "steps",
+            "seed",
+            "save_every",
+            "roles",
+            "sampling.*",
+            "algorithm.*",
+            "optimizer.*",
+            "rollouts.*",
+            "evaluation.*",
+        }
+    ),
+    start=start,
+)

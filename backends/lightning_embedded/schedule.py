@@ -1,0 +1,28 @@
+"""The learning rate: where settings leave it open, from the model's size; then over the steps of a run."""
+
+from __future__ import annotations
+
+import math
+
+from lightning_sdk.settings import Optimizer
+
+#: Rate times parameters: what small models were found to learn well with, from 2 million to 1 billion parameters.
+_RATE_TIMES_PARAMETERS = 1000.0
+_SMALLEST, _LARGEST = 1e-6, 1e-3
+
+
+def default_rate(parameters: int) -> float:
+    """1000 / parameters within [1e-6, 1e-3], to two digits: 4.5e-4 at 2.2M, 7.4e-6 at 135M, 1e-6 from 1B on.
+
+    A straight line in log-log, of slope -1, through what works for RL of a 2M model and the 1e-6 usual at 1B and more.
+    """
+    rate = min(max(_RATE_TIMES_PARAMETERS / parameters, _SMALLEST), _LARGEST)
+    digits = 1 - math.floor(math.log10(rate))
+    return round(rate, digits)
+
+
+def rate_at(step: int, steps: int, peak: float, optimizer: Optimizer) -> float:
+    """Rate of the step with this number, from 0: linear warm-up, constant, linear decay to a tenth."""
+    warm = min(1.0, (step + 1) / (optimizer.warmup_steps + 1))
+    left = (steps - step) / (optimizer.decay * steps) if optimizer.decay else 1.0
+    return peak * warm * min(1.0, max(0.1, left))

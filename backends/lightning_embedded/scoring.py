@@ -1,0 +1,116 @@
+"""Log-probabilities of sampled tokens under a model, for either layout of a micro-batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lightning_embedded.packing import MicroBatch, plain, shared
+from lightning_embedded.trie import ATTENTION, attending
+from lightning_hub.backend import Row
+
+log = logging.getLogger(__name__)
+
+
+class Scores(NamedTuple):
+    """What a model says of the M sampled tokens."""
+
+    logprobs: Tensor
+    """[M] at the rows' temperature."""
+    entropy: Tensor
+    """[M] of the distribution each was drawn from, in nats; carries no gradient."""
+
+
+class Scorer:
+    """Computes scores with one model, in the layout that the model supports."""
+
+    def __init__(self, model: PreTrainedModel, *, share: bool = True) -> None:
+        model.train(False)  # no dropout: the sampler had none
+        self.model = model
+        self.shares = share and _can_share(model)
+        if self.shares:
+            model.set_attn_implementation(ATTENTION)
+
+    def micro_batches(self, rows: Sequence[Row], budget: int) -> Iterator[MicroBatch]:
+        layout: Callable[..., Iterator[MicroBatch]] = shared if self.shares else plain
+        return layout(rows, budget, self.model.device)
+
+    def score(self, micro: MicroBatch) -> Scores:
+        return _score(self.model, micro)
+
+
+def _score(model: PreTrainedModel, micro: MicroBatch) -> Scores:
+    following = attending(micro.trie) if micro.trie else nullcontext()
+    with _head_only(model, micro.predictors), following, _precision(model):
+        output = model(input_ids=micro.tokens, position_ids=micro.positions, attention_mask=micro.mask, use_cache=False)
+    logits = output.logits[0].float() / micro.temperatures[:, None]
+    everything = logits.log_softmax(-1)
+    logprobs = everything.index_select(0, micro.targets.place).gather(1, micro.targets.tokens[:, None])[:, 0]
+    with torch.no_grad():
+        entropy = -(everything.exp() * everything).sum(-1)
+    return Scores(logprobs, entropy[micro.targets.place])
+
+
+@contextmanager
+def _head_only(model: PreTrainedModel, predictors: Tensor) -> Iterator[None]:
+    """The head sees [1, U, width] instead of [B, L, width]: most logits are not needed and are the largest tensor."""
+
+    def pick(_: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = args[0]
+        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, predictors)[None], *args[1:])
+
+    head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    hook = head.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _precision(model: PreTrainedModel) -> torch.autocast:
+    """Float32 on the CPU; on a GPU matrices in bfloat16 over float32 weights."""
+    kind = model.device.type
+    return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
+
+
+def _can_share(model: PreTrainedModel) -> bool:
+    """Whether the trie gives this model's own log-probabilities: tried on two short rows, not guessed from its name."""
+    before = model.config._attn_implementation
+    try:
+        rows, device = _probe_rows(model.config.get_text_config().vocab_size), model.device
+        with torch.no_grad():
+            expected = _sorted_logprobs(model, plain(rows, 1 << 20, device))
+            model.set_attn_implementation(ATTENTION)
+            actual = _sorted_logprobs(model, shared(rows, 1 << 20, device))
+        close = bool((expected - actual).abs().max() < (0.1 if device.type == "cuda" else 1e-3))
+        reason = "its log-probabilities differ there"
+    except Exception as error:  # whatever a model's code raises here, padded rows still work
+        close, reason = False, repr(error)
+    model.set_attn_implementation(before)
+    if not close:
+        log.warning("%s: common prefixes are not shared: %s", type(model).__name__, reason)
+    return close
+
+
+def _probe_rows(vocabulary: int) -> list[Row]:
+    draw = np.random.default_rng(0)
+    prompt = draw.integers(0, vocabulary, 5)
+    rows = []
+    for name, size in (("0", 4), ("1", 7)):
+        tokens = np.concatenate([prompt, draw.integers(0, vocabulary, size)]).astype(np.int32)
+        weights = (np.arange(len(tokens)) >= 5).astype(np.float32)
+        rows.append(Row(tokens, weights, weights, weights, 1.0, 0, "", name))
+    return rows
+
+
+def _sorted_logprobs(model: PreTrainedModel, micros: Iterator[MicroBatch]) -> Tensor:
+    """The probe's log-probabilities in a fixed order: the two layouts order rows differently."""
+    (micro,) = micros
+    return _score(model, micro).logprobs.sort().values

@@ -1,0 +1,79 @@
+"""Where a model's files are: the shipped one, a folder, a GGUF file, or a hub name. Needs no torch."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_sdk.errors import ModelError
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What `from_pretrained` is given."""
+
+    name: str
+    """As the user wrote it."""
+    path: str
+    """Folder, or hub name."""
+    gguf: str | None = None
+    """File in the folder that holds config, weights and tokenizer."""
+    local: bool = True
+    """No network is needed."""
+
+
+def locate(name: str) -> Source:
+    """The source of `name`; ModelError that says what is missing. A hub name is not looked up here."""
+    if name == "spark":
+        return Source(name, str(_checked(name, _spark())))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Source(name, str(_checked(name, path)))
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return Source(name, str(path.parent), gguf=path.name)
+        raise ModelError(f"model {name!r} is a file: give the folder that holds config.json, or a .gguf file")
+    if not _HUB_NAME.fullmatch(name):
+        raise ModelError(
+            f"model {name!r}: there is no such folder; give 'spark', a folder in Hugging Face format, or a hub name"
+        )
+    return Source(name, name, local=False)
+
+
+def _checked(name: str, folder: Path) -> Path:
+    """The folder, if it holds a model; otherwise ModelError names all that is missing."""
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    if not any((folder / each).is_file() for each in _WEIGHTS):
+        missing.append("weights (model.safetensors)")
+    if not any((folder / each).is_file() for each in _TOKENIZERS):
+        missing.append("a tokenizer (tokenizer.json)")
+    if missing:
+        what = f"folder {folder} is not a model in Hugging Face format: no {', no '.join(missing)}"
+        raise ModelError(f"model {name!r}: {what}")
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except ValueError as error:
+        raise ModelError(f"model {name!r}: {folder / 'config.json'} is not JSON: {error}") from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ModelError(f"model {name!r}: {folder / 'config.json'} names no model_type, so its kind is not known")
+    return folder
+
+
+def _spark() -> Path:
+    """Folder of the shipped model, which is looked for only when it is asked for."""
+    try:
+        return Path(importlib.import_module("lightning_spark").folder())
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"model 'spark' is not installed here ({error}); install lightning-agent-sdk anew") from None
