@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from lightning_sdk.settings import Settings
 from numpy.typing import NDArray
+
+from lightning_sdk.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class Bandit:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self.endpoint = Endpoint(f"http://127.0.0.1:{self._server.server_port}/v1", "bandit", "none")
 
     def answer(self, temperature: float) -> dict[str, object]:

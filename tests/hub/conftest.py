@@ -22,12 +22,26 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
 
     yield starter
     for hub in hubs:
-        hub.stop()
+        hub.kill()  # faster than a graceful end, which has tests of its own
 
 
 @pytest.fixture
 def hub(start: Callable[..., Hub]) -> Hub:
     return start()
+
+
+@pytest.fixture(scope="session")
+def busy_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A hub that many tests use, each with clients of its own."""
+    hub = Hub(tmp_path_factory.mktemp("busy") / "run")
+    yield hub
+    hub.kill()
+
+
+@pytest.fixture
+def guest(busy_hub: Hub) -> Iterator[Client]:
+    with Client(busy_hub) as client:
+        yield client
 
 
 @pytest.fixture
@@ -45,4 +59,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: bandit-backend\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text("[lightning_sdk.backends]\nbandit = bandit_backend:backend\n")
+    # A hub's environment need not have torch; without it TensorBoard's writer starts in no time.
+    (folder / "torch.py").write_text("raise ImportError('torch is not installed here')\n")
     return folder

@@ -50,7 +50,7 @@ class Hub:
         return str(self.ready["address"])
 
     def kill(self) -> None:
-        """kill -9."""
+        """kill -9. Harmless if it has ended."""
         self.process.kill()
         self._reap()
 
@@ -104,6 +104,13 @@ class Client:
 
     def quiet(self, seconds: float) -> bool:
         return not self._socket.poll(int(seconds * 1000))
+
+    def until_quiet(self, seconds: float = 0.3) -> list[tuple[bytes, Any]]:
+        """Every message until none comes for so long."""
+        found = []
+        while not self.quiet(seconds):
+            found.append(self.receive())
+        return found
 
     def batch(self, first: int, events: list[Any]) -> None:
         """Send events under the numbers first, first + 1 ..."""

@@ -66,7 +66,7 @@ class Runner:
             self._next += len(events)
 
     def look(self) -> None:
-        after = self.events[-1]["n"] if self.events else 0
+        after = self.events[-1]["number"] if self.events else 0
         self.events += self.watcher.ask("watch", after=after)
 
     def steps(self) -> list[dict[str, Any]]:

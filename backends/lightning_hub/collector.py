@@ -1,0 +1,57 @@
+"""The collector: reads a finished rollout back from the log, as calls, spans and rewards."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from lightning_hub.index import Index, refuse
+from lightning_hub.leases import Outcome
+from lightning_hub.rollout import Rollout
+from lightning_sdk.call import Call, Span, Status
+from lightning_sdk.wire import Event
+
+
+def collect(index: Index, outcome: Outcome) -> Rollout:
+    """The rollout of an outcome: what its last attempt sent, nothing of earlier ones."""
+    calls: list[Call] = []
+    spans: list[Span] = []
+    rewards: defaultdict[str, float] = defaultdict(float)
+    status, error = outcome.status, outcome.error
+    try:
+        for event in index.events(outcome.assignment.key):
+            _sort(event, calls, spans, rewards)
+    except (OSError, ValueError, TypeError) as failure:
+        status, error = Status.INFRASTRUCTURE_ERROR, f"its spans cannot be read back: {failure!r}"
+    calls.sort(key=lambda call: call.meta.started_ns)
+    assignment = outcome.assignment
+    return Rollout(
+        id=assignment.id,
+        task_id=assignment.task_id,
+        group=assignment.group,
+        mode=assignment.mode,
+        attempt=assignment.attempt,
+        status=status,
+        error=error,
+        seconds=outcome.seconds,
+        rewards=dict(rewards),
+        calls=tuple(calls),
+        spans=tuple(spans),
+    )
+
+
+def _sort(event: list[Any], calls: list[Call], spans: list[Span], rewards: defaultdict[str, float]) -> None:
+    match event:
+        case [Event.CALL, _, fields]:
+            calls.append(Call.unpack(fields))
+        case [Event.SPAN, _, fields]:
+            spans.append(Span.unpack(fields))
+        case [Event.REWARD, _, value, role, name, _, _] if not refuse(value, role, name):
+            rewards[role] += float(value)
+
+
+def score(rollout: Rollout) -> float:
+    """One number for people: the reward of the whole rollout, else the mean over its roles. NaN without rewards."""
+    if "" in rollout.rewards:
+        return rollout.rewards[""]
+    return sum(rollout.rewards.values()) / len(rollout.rewards) if rollout.rewards else float("nan")

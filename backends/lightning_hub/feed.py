@@ -1,0 +1,34 @@
+"""The feed: what happens in a run, numbered, for whoever watches it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+_KEPT = 10_000
+
+
+class Feed:
+    """Events {"number", "time", "type", ...} from 1. Any thread publishes."""
+
+    def __init__(self) -> None:
+        self._events: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        self._lock = threading.Lock()
+        self._n = 0
+        self.on_publish: Callable[[], None] = lambda: None
+        """Called after each event, on the publisher's thread."""
+
+    def publish(self, kind: str, **fields: Any) -> None:
+        """Append an event; fields are plain data."""
+        with self._lock:
+            self._n += 1
+            self._events.append({"number": self._n, "time": time.time(), "type": kind, **fields})
+        self.on_publish()
+
+    def after(self, n: int) -> list[dict[str, Any]]:
+        """Events with a number above `n`, oldest first; the last 10,000 are kept."""
+        with self._lock:
+            return [event for event in self._events if event["number"] > n]

@@ -1,0 +1,201 @@
+"""The hub: one run's folder, its receiver, its leases and its trainer, wired together behind the request methods."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_hub.feed import Feed
+from lightning_hub.index import Index
+from lightning_hub.leases import LEASE_SECONDS, Leases
+from lightning_hub.log import Log
+from lightning_hub.plan import Plan
+from lightning_hub.receiver import Receiver
+from lightning_hub.requests import Method, Parked
+from lightning_hub.store import Store
+from lightning_hub.trainer import Trainer
+from lightning_sdk.errors import HubError
+
+_STOP_SECONDS = 30.0
+_LONGEST_WAIT = 60.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a hub is started with, one JSON object on its standard input."""
+
+    run: str
+    """The run's folder."""
+    key: str
+    """Whoever greets with another key is refused."""
+    bind: str = "tcp://127.0.0.1:0"
+    lifeline: bool = False
+    """Exit when standard input closes, that is, when whoever started the hub is gone."""
+    retain_bytes: int | None = None
+    """Upper bound of the log on disk: beyond it the oldest segments without events of a rollout are deleted."""
+    lease_seconds: float = LEASE_SECONDS
+
+
+class Hub:
+    """Serves until `stop`."""
+
+    def __init__(self, config: Config) -> None:
+        """Open the folder, recover the log and bind. HubError if another hub has the folder, PortInUse."""
+        self.folder = Path(config.run).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.folder)
+        self.feed = Feed()
+        self.store = Store(self.folder / "hub.sqlite")
+        self.id = self._identity()
+        self.leases = Leases(self.store, config.lease_seconds)
+        self._log = Log(self.folder / "spans")
+        self.index = Index(self._log, self.store, self.leases.end)
+        self._recover()
+        self._trainer: Trainer | None = None
+        self._stopped = threading.Event()
+        self._receiver = Receiver(
+            config.bind,
+            hub=self.id,
+            key=config.key,
+            log=self._log,
+            index=self.index,
+            methods=self._methods(),
+            tick=self.leases.expire,
+            retain_bytes=config.retain_bytes,
+            warn=self._warn,
+        )
+        self.address = self._receiver.address
+        self.feed.on_publish = self.leases.on_work = self._receiver.wake
+        self._thread = threading.Thread(target=self._receive, name="receiver")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until `stop` was called, by whomever."""
+        self._stopped.wait()
+
+    def stop(self) -> None:
+        """Ask for the end; returns at once. Any thread, signal handlers too."""
+        self._stopped.set()
+
+    def close(self) -> bool:
+        """Stop the trainer and its backend, make everything durable. False if the backend did not stop in time."""
+        self._stopped.set()
+        ended = self._trainer is None or self._trainer.stop(_STOP_SECONDS)
+        self._receiver.stop()
+        self._thread.join()
+        self.store.close()
+        self._log.close()
+        os.close(self._lock)
+        return ended
+
+    def _receive(self) -> None:
+        try:
+            self._receiver.run()
+        except Exception:
+            _log.exception("the receiver failed; the hub stops")
+        finally:
+            self._stopped.set()
+
+    def _identity(self) -> str:
+        found = self.store.get("hub")
+        if found is None:
+            found = uuid.uuid4().hex
+            self.store.put({"hub": found})
+        return str(found)
+
+    def _recover(self) -> None:
+        began = time.monotonic()
+        events = self.index.recover()
+        self.store.end_orphans("the hub stopped while the rollout was under way", time.time())
+        if events:
+            _log.info("recovered %d events of the log in %.2f s", events, time.monotonic() - began)
+
+    def _warn(self, message: str) -> None:
+        _log.warning(message)
+        self.feed.publish("warning", text=message)
+
+    # --- requests
+
+    def _methods(self) -> dict[str, Method]:
+        return {
+            "lease": self._lease,
+            "renew": lambda params: self.leases.renew(str(params["runner"])),
+            "release": lambda params: self.leases.release(str(params["runner"])),
+            "train": lambda params: self._run(lambda: Plan.of_training(params)),
+            "evaluate": lambda params: self._run(lambda: Plan.of_evaluation(params)),
+            "watch": self._watch,
+            "status": lambda _: self.status(),
+            "stop": lambda _: self.stop(),
+        }
+
+    def _lease(self, params: dict[str, Any]) -> Parked:
+        runner, slots = str(params["runner"]), int(params["slots"])
+        given: list[Any] = []
+
+        def poll() -> list[dict[str, Any]]:
+            given[:] = self.leases.lease(runner, slots)
+            return [each.as_message() for each in given]
+
+        return Parked(poll, _seconds(params), lambda _: self.leases.undo(given))
+
+    def _watch(self, params: dict[str, Any]) -> Parked:
+        after = int(params.get("after", 0))
+        return Parked(lambda: self.feed.after(after), _seconds(params))
+
+    def _run(self, plan: Callable[[], Plan]) -> dict[str, Any]:
+        if self._trainer is not None and self._trainer.busy:
+            raise HubError(f"this hub is training already, in {self.folder}: stop it, or start another hub")
+        self._trainer = Trainer(
+            plan(), folder=self.folder, leases=self.leases, index=self.index, store=self.store, feed=self.feed
+        )
+        self._trainer.start()
+        return {}
+
+    def status(self) -> dict[str, Any]:
+        """Counters and facts, plain data. Receiver's thread."""
+        self.index.save()
+        done, active, queued = self.leases.progress()
+        return {
+            "hub": self.id,
+            "run": str(self.folder),
+            "address": self.address,
+            "pid": os.getpid(),
+            "bytes": self._log.bytes(),
+            "clients": self._receiver.clients,
+            "clients_ever": len(self.index.clients),
+            "runners": self.leases.runners(),
+            "rollouts": self.store.statuses(),
+            "round": {"done": done, "active": active, "queued": queued},
+            "training": self._trainer is not None and self._trainer.busy,
+            "step": self._trainer.step if self._trainer is not None else 0,
+            **dict.fromkeys(("duplicates", "gaps", "garbage", "strangers", "refused", "write_errors"), 0),
+            **self.index.counters,
+            **self._receiver.counters,
+        }
+
+
+def _seconds(params: dict[str, Any]) -> float:
+    return min(max(float(params.get("wait", 0.0)), 0.0), _LONGEST_WAIT)
+
+
+def _lock(folder: Path) -> int:
+    """A lock on the folder that goes with this process, however it ends."""
+    file = os.open(folder / "hub.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(file, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(file)
+        raise HubError(f"another hub (process {pid}) has the folder {folder}: stop it, or choose another run") from None
+    os.ftruncate(file, 0)
+    os.pwrite(file, str(os.getpid()).encode(), 0)
+    return file

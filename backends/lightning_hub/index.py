@@ -1,0 +1,249 @@
+"""The index: which events of the log belong to which rollout, and what they say of its rewards and its end.
+
+It is derived from the log alone. `save` writes what is new since the last time together with the log position that it
+covers; `recover` reads the log again from there.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgpack
+
+from lightning_hub.log import Log
+from lightning_hub.store import Store
+from lightning_sdk.call import Status
+from lightning_sdk.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Batch, Event, unpack
+
+_LARGEST = 3.4028234663852886e38  # float32
+_OUTPUT = 2000
+#: An attempt that is not known here and silent for so long is dropped from memory (not from the store).
+_IDLE_SECONDS = 300.0
+
+
+class Located(NamedTuple):
+    """One event inside a batch's body."""
+
+    kind: int
+    key: bytes
+    start: int
+    end: int
+
+
+class End(NamedTuple):
+    """What an END event says, after its rewards were looked at."""
+
+    key: bytes
+    status: Status
+    error: str
+    seconds: float
+    """Unix time."""
+    rewarded: bool
+    output: str
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What is not yet in the store of one attempt."""
+
+    extents: array[int] = field(default_factory=lambda: array("Q"))
+    rewarded: bool = False
+    refused: str = ""
+    ended: bool = False
+    touched: float = 0.0
+
+
+@dataclass(slots=True)
+class _Unsaved:
+    rewards: list[tuple[bytes, str, str, float | None, str, str, int]] = field(default_factory=list)
+    begins: list[tuple[bytes, str, int, str, int, dict[str, Any], str, str, float]] = field(default_factory=list)
+    ends: list[tuple[str, str, str, float, bytes]] = field(default_factory=list)
+    clients: dict[bytes, int] = field(default_factory=dict)
+    keys: set[bytes] = field(default_factory=set)
+    segments: set[int] = field(default_factory=set)
+
+
+def locate(body: bytes, count: int) -> list[Located]:
+    """Where the events of a body are. ValueError if it does not hold exactly `count` events."""
+    unpacker = msgpack.Unpacker(max_buffer_size=MAX_MESSAGE_BYTES)
+    unpacker.feed(body)
+    located, start, skip, tell = [], 0, unpacker.skip, unpacker.tell
+    try:
+        for _ in range(count):
+            skip()
+            end = tell()
+            # [kind, key, ...]: a small array, a small integer and 16 bytes, each in its shortest form.
+            if body[start] & 0xF0 != 0x90 or body[start + 2 : start + 4] != b"\xc4\x10":
+                raise ValueError(f"byte {start} begins no event")
+            located.append(Located(body[start + 1], body[start + 4 : start + 20], start, end))
+            start = end
+    except (msgpack.OutOfData, msgpack.UnpackException, IndexError) as error:
+        raise ValueError(f"the body does not hold {count} events: {error!r}") from None
+    if start != len(body):
+        raise ValueError(f"{len(body) - start} bytes after the last of {count} events")
+    return located
+
+
+class Index:
+    """Attempts by key. `add` and `save` belong to the receiver's thread; `extents` may be called from any."""
+
+    def __init__(self, log: Log, store: Store, on_end: Callable[[End], bool]) -> None:
+        """`on_end` takes the end of an attempt; False if that attempt is over already."""
+        self._log, self._store, self._on_end = log, store, on_end
+        self._lock = threading.Lock()
+        self._entries: dict[bytes, _Entry] = {}
+        self._unsaved = _Unsaved()
+        self.clients = store.clients()
+        """Client -> its last event number in the log."""
+        self.counters: Counter[str] = Counter()
+        for name in ("events", "undecodable", "malformed", "late", "dropped_events", "dropped_bytes"):
+            self.counters[name] = int(store.get(name, 0))
+        self._segments = store.segments()
+        self._saved = self._covered = int(store.get("position", 0))
+
+    def recover(self) -> int:
+        """Read the log from the last saved position on; the number of events read."""
+        before = self.counters["events"]
+        for position, batch in self._log.recover(self._saved):
+            self.add(position, batch, locate(batch.body, batch.count))
+            if self.unsaved_bytes > 64 * 2**20:
+                self.save()
+        self.save()
+        return self.counters["events"] - before
+
+    @property
+    def unsaved_bytes(self) -> int:
+        """Log bytes that would be read again after a crash now; meaningful within one segment only."""
+        return self._covered - self._saved
+
+    def add(self, position: int, batch: Batch, located: Sequence[Located]) -> None:
+        """Take in one batch whose body lies at `position`."""
+        self.clients[batch.client] = self._unsaved.clients[batch.client] = batch.first + batch.count - 1
+        self.counters["events"] += batch.count
+        owned = False
+        for event in located:
+            if event.key != NO_ROLLOUT:
+                owned = True
+                self._take(position, batch.body, event)
+        self._covered = position + len(batch.body)
+        number = position >> 32
+        events, was_owned = self._segments.get(number, (0, False))
+        self._segments[number] = (events + batch.count, was_owned or owned)
+        self._unsaved.segments.add(number)
+
+    def _take(self, position: int, body: bytes, event: Located) -> None:
+        entry = self._entries.get(event.key)
+        if entry is None:
+            entry = self._entries[event.key] = _Entry()
+        entry.touched = time.monotonic()
+        if entry.ended:
+            self.counters["late"] += 1
+        with self._lock:
+            entry.extents.extend((position + event.start, event.end - event.start))
+            self._unsaved.keys.add(event.key)
+        if event.kind >= Event.REWARD:
+            try:
+                self._control(entry, event.key, unpack(body[event.start : event.end]))
+            except (ValueError, TypeError, KeyError, OverflowError):
+                self.counters["malformed"] += 1
+
+    def _control(self, entry: _Entry, key: bytes, fields: list[Any]) -> None:
+        if fields[0] == Event.REWARD:
+            _, _, value, role, name, span, time_ns = fields
+            refused = refuse(value, role, name)
+            entry.rewarded, entry.refused = True, entry.refused or refused
+            number = None if refused else float(value)
+            self._unsaved.rewards.append((key, str(role), str(name), number, refused, str(span), int(time_ns)))
+        elif fields[0] == Event.BEGIN:
+            _, _, rollout, task, time_ns = fields
+            row = (key, str(rollout), 1, "observe", -1, dict(task), str(rollout), "", time_ns / 1e9)
+            self._unsaved.begins.append(row)
+        elif fields[0] == Event.END and not entry.ended:
+            _, _, status, error, time_ns, output = fields
+            entry.ended = True
+            self._end(entry, End(key, Status(status), str(error), time_ns / 1e9, entry.rewarded, str(output)[:_OUTPUT]))
+
+    def _end(self, entry: _Entry, end: End) -> None:
+        stored, refused = self._store.rewarded(end.key)
+        end = end._replace(rewarded=stored or entry.rewarded)
+        refused = entry.refused or refused
+        if refused and end.status == Status.OK:
+            end = end._replace(status=Status.REWARD_ERROR, error=refused)
+        if self._on_end(end):
+            self._unsaved.ends.append((str(end.status), end.error, end.output, end.seconds, end.key))
+        else:
+            self.counters["late"] += 1
+
+    def extents(self, key: bytes) -> array[int]:
+        """Positions and lengths, flat, of every event of an attempt so far."""
+        with self._lock:
+            pairs = self._store.extents(key)
+            entry = self._entries.get(key)
+            return pairs + entry.extents if entry is not None else pairs
+
+    def save(self) -> None:
+        """Write what is new, with the position it covers, in one transaction."""
+        if self._covered == self._saved:
+            return
+        # One lock around both: a reader sees an extent in the store or in memory, never in both.
+        with self._lock:
+            with self._store.transaction():
+                self._write(self._unsaved)
+            self._forget(self._unsaved.keys)
+        self._unsaved, self._saved = _Unsaved(), self._covered
+
+    def _write(self, unsaved: _Unsaved) -> None:
+        self._store.begin(unsaved.begins)
+        self._store.put_rewards(unsaved.rewards)
+        self._store.end(unsaved.ends)
+        self._store.put_extents((key, self._entries[key].extents.tobytes()) for key in unsaved.keys)
+        self._store.put_clients(unsaved.clients)
+        self._store.put_segments({n: self._segments[n] for n in unsaved.segments if n in self._segments})
+        self._store.put({"position": self._covered, **self.counters})
+
+    def _forget(self, saved: set[bytes]) -> None:
+        """Drop from memory what the store holds now."""
+        for key in saved:
+            self._entries[key].extents = array("Q")
+        oldest = time.monotonic() - _IDLE_SECONDS
+        for key in [key for key, entry in self._entries.items() if entry.touched < oldest]:
+            del self._entries[key]
+
+    def retain(self, limit: int) -> int:
+        """Delete the oldest closed segments without events of a rollout until the log has `limit` bytes; how many."""
+        deleted, size = 0, self._log.bytes()
+        for number in self._log.segments():
+            events, owned = self._segments.get(number, (0, True))
+            if size <= limit or number == self._log.segment:
+                break
+            if not owned:
+                freed = self._log.delete(number)
+                size, deleted = size - freed, deleted + 1
+                self.counters["dropped_events"] += events
+                self.counters["dropped_bytes"] += freed
+                del self._segments[number]
+                self._store.delete_segment(number)
+        return deleted
+
+    def events(self, key: bytes) -> Iterator[list[Any]]:
+        """Every event of an attempt, unpacked, in the order of the log."""
+        pairs = iter(self.extents(key))
+        for position, length in zip(pairs, pairs, strict=True):
+            yield unpack(self._log.read(position, length))
+
+
+def refuse(value: Any, role: Any, name: Any) -> str:
+    """Why a reward is not one, '' if it is."""
+    number = isinstance(value, int | float)
+    if number and math.isfinite(value) and abs(value) <= _LARGEST:
+        return ""
+    whose = f" of role {role!r}" if role else ""
+    kind = "" if number else f" ({type(value).__name__})"
+    return f"reward {name!r}{whose} is {value!r}{kind}: a reward is a finite number"

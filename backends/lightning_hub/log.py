@@ -1,0 +1,168 @@
+"""The append-only log: batches of events in segment files, the truth for every span.
+
+A record is a batch exactly as it crosses the wire: header, body. A position is `segment << 32 | offset`, so positions
+only grow. What `append` returned for is on disk; a torn tail is what was never acknowledged, and recovery cuts it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from lightning_sdk.wire import Batch
+
+SEGMENT_BYTES = 256 * 1024 * 1024
+_IOV_MAX = 1000
+_sync = getattr(os, "fdatasync", os.fsync)
+_log = logging.getLogger(__name__)
+
+
+class Log:
+    """Segments `000001.log ...` in one folder. One writer; `read` may be called from any thread."""
+
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.folder = folder
+        self._segment_bytes = segment_bytes
+        self._readers: dict[int, int] = {}
+        self._lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._number, self._file, self._offset = 0, -1, 0
+        self._open(max(self.segments(), default=1))
+
+    def segments(self) -> list[int]:
+        """Numbers of the segments on disk, oldest first."""
+        return sorted(int(path.stem) for path in self.folder.glob("*.log") if path.stem.isdigit())
+
+    @property
+    def segment(self) -> int:
+        """The segment that is written now."""
+        return self._number
+
+    @property
+    def end(self) -> int:
+        """The position after the last record."""
+        return self._number << 32 | self._offset
+
+    def append(self, records: Sequence[tuple[bytes, bytes]]) -> list[int]:
+        """Write (header, body) of batches and sync; the position of each body. OSError leaves the log as it was."""
+        if self._offset >= self._segment_bytes:
+            self._roll()
+        start, positions, buffers = self._offset, list[int](), list[bytes]()
+        offset = start
+        for header, body in records:
+            positions.append(self._number << 32 | (offset + len(header)))
+            offset += len(header) + len(body)
+            buffers += (header, body)
+        try:
+            for first in range(0, len(buffers), _IOV_MAX):
+                _write_all(self._file, buffers[first : first + _IOV_MAX])
+            _sync(self._file)
+        except OSError:
+            os.ftruncate(self._file, start)
+            raise
+        self._offset = offset
+        return positions
+
+    def read(self, position: int, length: int) -> bytes:
+        """`length` bytes of a body. OSError if its segment is gone."""
+        number, offset = position >> 32, position & 0xFFFFFFFF
+        with self._lock:
+            if number not in self._readers:
+                self._readers[number] = os.open(self._path(number), os.O_RDONLY)
+            data = os.pread(self._readers[number], length, offset)
+        if len(data) != length:
+            raise OSError(f"{self._path(number)} ends before byte {offset + length}")
+        return data
+
+    def recover(self, position: int) -> Iterator[tuple[int, Batch]]:
+        """Every batch from `position` on, with the position of its body. Cuts a torn tail off the last segment."""
+        for number in self.segments():
+            if number >= position >> 32:
+                start = position & 0xFFFFFFFF if number == position >> 32 else 0
+                yield from self._records(number, start)
+
+    def delete(self, number: int) -> int:
+        """Remove one closed segment; its size in bytes."""
+        with self._lock:
+            if number in self._readers:
+                os.close(self._readers.pop(number))
+            size = self._path(number).stat().st_size
+            self._path(number).unlink()
+        return size
+
+    def bytes(self) -> int:
+        """Size of all segments."""
+        return sum(self._path(number).stat().st_size for number in self.segments())
+
+    def close(self) -> None:
+        with self._lock:
+            for reader in self._readers.values():
+                os.close(reader)
+            self._readers.clear()
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+    def _records(self, number: int, start: int) -> Iterator[tuple[int, Batch]]:
+        path = self._path(number)
+        size = path.stat().st_size
+        with path.open("rb", buffering=1 << 20) as file:
+            file.seek(start)
+            offset = start
+            while offset < size:
+                batch = _record(file.read(Batch.HEADER.size), file.read, size - offset)
+                if batch is None:
+                    self._cut(number, offset, size)
+                    return
+                yield number << 32 | (offset + Batch.HEADER.size), batch
+                offset += Batch.HEADER.size + len(batch.body)
+
+    def _cut(self, number: int, offset: int, size: int) -> None:
+        if number != self._number:
+            # A closed segment was synced whole: this is damage, not a crash, and nothing behind it is thrown away.
+            _log.error("%s is damaged at byte %d; %d bytes are skipped", self._path(number), offset, size - offset)
+            return
+        _log.warning("%s: cut a torn tail of %d bytes", self._path(number), size - offset)
+        os.ftruncate(self._file, offset)
+        _sync(self._file)
+        self._offset = offset
+
+    def _roll(self) -> None:
+        os.close(self._file)
+        self._open(self._number + 1)
+
+    def _open(self, number: int) -> None:
+        self._number = number
+        self._file = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._offset = os.fstat(self._file).st_size
+        folder = os.open(self.folder, os.O_RDONLY)
+        os.fsync(folder)  # the file's name has to survive as well
+        os.close(folder)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.log"
+
+
+def _record(header: bytes, read: Callable[[int], bytes], left: int) -> Batch | None:
+    if len(header) < Batch.HEADER.size:
+        return None
+    length = Batch.HEADER.unpack(header)[3]
+    # A header of zeros is what a file system may leave after a power cut; no batch is empty.
+    if not 0 < length <= left - Batch.HEADER.size:
+        return None
+    try:
+        return Batch.read(header, read(length))
+    except ValueError:
+        return None
+
+
+def _write_all(file: int, buffers: list[bytes]) -> None:
+    written = os.writev(file, buffers)
+    total = sum(map(len, buffers))
+    if written < total:
+        rest = memoryview(b"".join(buffers))[written:]
+        while rest:
+            rest = rest[os.write(file, rest) :]

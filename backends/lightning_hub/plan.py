@@ -1,0 +1,152 @@
+"""A plan: what one run is to do, checked before anything is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+
+from lightning_hub.backend import BackendSpec, Endpoint
+from lightning_hub.rollout import Assignment
+from lightning_sdk.errors import SettingError, TaskError
+from lightning_sdk.settings import Settings
+
+GROUP = "lightning_sdk.backends"
+#: What the hub itself does, whatever the backend.
+_OURS = frozenset({
+    "backend", "steps", "seed", "save_every", "roles", "sampling.*", "rollouts.*", "evaluation.*",
+    "algorithm.advantage",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One training run, or one evaluation."""
+
+    settings: Settings
+    backend: BackendSpec
+    tasks: list[dict[str, Any]]
+    held_out: list[dict[str, Any]]
+    resume: bool = False
+    declared_roles: dict[str, bool] = field(default_factory=dict)
+    """Role -> trainable, as the agent's process declares them; may be incomplete."""
+    evaluate_only: bool = False
+
+    @classmethod
+    def of_training(cls, params: Mapping[str, Any]) -> Plan:
+        """The plan of a `train` request. SettingError or TaskError for what cannot be done."""
+        settings = Settings.from_dict(params["settings"])
+        plan = cls(
+            settings,
+            find_backend(settings),
+            _tasks(params["tasks"], "tasks"),
+            _tasks(params.get("held_out") or [], "held_out", empty=True)[: settings.evaluation.tasks],
+            bool(params.get("resume")),
+            dict(params.get("declared_roles") or {}),
+        )
+        unknown = set(settings.roles) - set(plan.declared_roles)
+        if plan.declared_roles and unknown:
+            known = ", ".join(sorted(plan.declared_roles))
+            raise SettingError(f"setting roles={sorted(unknown)}: no agent declares it; declared roles are {known}")
+        return plan
+
+    @classmethod
+    def of_evaluation(cls, params: Mapping[str, Any]) -> Plan:
+        """The plan of an `evaluate` request."""
+        settings = Settings.from_dict(params["settings"])
+        tasks = _tasks(params["tasks"], "tasks")[: settings.evaluation.tasks]
+        return cls(settings, find_backend(settings), [], tasks, evaluate_only=True)
+
+    def of_step(self, step: int, endpoint: Endpoint) -> list[Assignment]:
+        """The rollouts of a training step (from 1), each group's beside each other so that an engine computes its
+        prompt once. They depend on the seed and the step alone, so a resumed run goes on where it was."""
+        first = (step - 1) * self.settings.rollouts.tasks_per_step
+        sampling: dict[str, float] = {
+            "temperature": self.settings.sampling.temperature,
+            "top_p": self.settings.sampling.top_p,
+        }
+        return [
+            self._assignment(self._shuffled(first + place), f"{step}-{place}", "train", endpoint, sampling)
+            for place in range(self.settings.rollouts.tasks_per_step)
+            for _ in range(self.settings.rollouts.group_size)
+        ]
+
+    def of_held_out(self, name: str, endpoint: Endpoint) -> list[Assignment]:
+        """One greedy rollout for each held-out task."""
+        return [
+            self._assignment(number, f"{name}-{number}", "evaluate", endpoint, {"temperature": 0.0})
+            for number in range(len(self.held_out))
+        ]
+
+    def _shuffled(self, position: int) -> int:
+        """Which task comes at `position` when each epoch has its own order."""
+        epoch, place = divmod(position, len(self.tasks))
+        return int(np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.tasks))[place])
+
+    def _assignment(
+        self, number: int, group: str, mode: str, endpoint: Endpoint, sampling: dict[str, float]
+    ) -> Assignment:
+        return Assignment(
+            id=os.urandom(16).hex(),
+            key=os.urandom(16),
+            task_id=number,
+            task=(self.tasks if mode == "train" else self.held_out)[number],
+            group=group,
+            mode=mode,
+            attempt=1,
+            timeout=self.settings.rollouts.timeout,
+            endpoint=endpoint,
+            sampling={**sampling, "max_tokens_default": self.settings.sampling.max_tokens},
+            roles=self.settings.roles,
+        )
+
+
+def find_backend(settings: Settings) -> BackendSpec:
+    """The installed backend that the settings name. SettingError if there is none or it does not honour a setting."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if settings.backend not in found:
+        raise SettingError(
+            f"setting backend={settings.backend!r}: no such backend is installed; there are {', '.join(sorted(found))}"
+        )
+    try:
+        spec = found[settings.backend].load()
+    except ImportError as error:
+        raise SettingError(
+            f"backend {settings.backend!r} cannot be imported ({error}): install what it needs, "
+            "for the embedded one with pip install 'lightning-agent-sdk[train]'"
+        ) from error
+    if not isinstance(spec, BackendSpec):
+        raise SettingError(f"backend {settings.backend!r}: its entry point is {spec!r}, not a BackendSpec")
+    refuse_ignored(settings, spec)
+    return spec
+
+
+def refuse_ignored(settings: Settings, spec: BackendSpec) -> None:
+    """SettingError for a changed setting that neither the hub nor the backend honours."""
+    honoured = _OURS | spec.honours
+    ignored = sorted(name for name in settings.changed() if not set(_covering(name)) & honoured)
+    if ignored:
+        values = settings.flat()
+        told = ", ".join(f"{name}={values[name]!r}" for name in ignored)
+        raise SettingError(
+            f"backend {spec.name!r} does not honour {told}: leave it at its default, or choose another backend"
+        )
+
+
+def _covering(name: str) -> Iterator[str]:
+    yield name
+    if "." in name:
+        yield name.rpartition(".")[0] + ".*"
+
+
+def _tasks(values: Any, name: str, *, empty: bool = False) -> list[dict[str, Any]]:
+    if not isinstance(values, list) or not (values or empty):
+        raise TaskError(f"{name} is {'empty' if values == [] else repr(type(values).__name__)}: give a list of tasks")
+    for number, task in enumerate(values):
+        if not isinstance(task, dict):
+            raise TaskError(f"task {number} of {name} is {task!r}: a task is a dict, such as {{'question': ...}}")
+    return values

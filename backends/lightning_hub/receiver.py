@@ -1,0 +1,362 @@
+"""The receiver: one thread with the hub's socket, which takes events in, makes them durable and answers requests.
+
+Per client, events arrive in order or not at all: what is known is dropped, what leaves a gap is asked for again. An
+ACK goes out only after the log has been synced. Whatever a stranger sends is counted and thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hmac
+import logging
+import math
+import socket
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+import zmq
+
+from lightning_hub.decode import decode
+from lightning_hub.index import Index, Located, locate
+from lightning_hub.log import Log
+from lightning_hub.requests import Method, Requests
+from lightning_sdk import wire
+from lightning_sdk.call import CallMeta
+from lightning_sdk.errors import HubError, PortInUse
+from lightning_sdk.wire import Batch, Event
+
+_COMMIT_SECONDS = 0.005
+_COMMIT_BYTES = 4 * 1024 * 1024
+_SAVE_SECONDS = 0.5
+_SAVE_BYTES = 64 * 1024 * 1024
+_TICK_MS = 250
+_SESSIONS = 100_000
+#: A peer is asked again for what is missing after so many seconds, not for each batch that shows the same gap.
+_ASK_SECONDS = 0.5
+#: After a failed write, so long nothing is taken in.
+_REST_SECONDS = 1.0
+# Plain integers: an enum's members are slow to look up, and this is done for every event.
+_REPLY, _CALL = int(Event.REPLY), int(Event.CALL)
+_log = logging.getLogger(__name__)
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class _Pending(NamedTuple):
+    batch: Batch
+    header: bytes
+    located: list[Located]
+
+
+@dataclass(slots=True)
+class _Session:
+    client: bytes
+    asked: float = 0.0
+
+
+class Receiver:
+    """Owns the socket. `run` is the thread's body; everything else but `wake` and `stop` is called from it."""
+
+    def __init__(
+        self,
+        bind: str,
+        *,
+        hub: str,
+        key: str,
+        log: Log,
+        index: Index,
+        methods: Mapping[str, Method],
+        tick: Callable[[], None],
+        retain_bytes: int | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Bind the socket. PortInUse if the address is taken, HubError if it is none."""
+        self._hub, self._key, self._log, self._index = hub, key.encode(), log, index
+        self._tick, self._warn = tick, warn
+        self._retain, self._retained = retain_bytes, log.segment
+        self._sessions: dict[bytes, _Session] = {}
+        self._strangers: dict[bytes, float] = {}
+        self._received = dict(index.clients)
+        self._pending: list[_Pending] = []
+        self._pending_bytes = 0
+        self._commit_at = self._rest_until = 0.0
+        self._to_ack: dict[bytes, bytes] = {}
+        self._saved_at = time.monotonic()
+        self.counters: Counter[str] = Counter()
+        self._requests = Requests(methods, self._send)
+        self._stopping = threading.Event()
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._context = zmq.Context()
+        self._socket = _bind(self._context, bind)
+        self.address: str = self._socket.get_string(zmq.LAST_ENDPOINT)
+
+    @property
+    def clients(self) -> int:
+        """Clients that have greeted this process."""
+        return len({session.client for session in self._sessions.values()})
+
+    def wake(self) -> None:
+        """Look at the parked requests now. Any thread."""
+        with contextlib.suppress(OSError):  # full: it is awake already; closed: nobody waits
+            self._waker.send(b"\0")
+
+    def stop(self) -> None:
+        """Let `run` return once everything received is durable. Any thread."""
+        self._stopping.set()
+        self.wake()
+
+    def run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._woken.fileno(), zmq.POLLIN)
+        try:
+            while not self._stopping.is_set():
+                ready = dict(poller.poll(self._timeout_ms()))
+                if self._woken.fileno() in ready:
+                    with contextlib.suppress(BlockingIOError):
+                        self._woken.recv(4096)
+                    self._requests.look()
+                if self._socket in ready:
+                    self._drain()
+                if self._pending_bytes >= _COMMIT_BYTES or (self._to_ack and time.monotonic() >= self._commit_at):
+                    self._commit()
+                self._keep_time()
+        finally:
+            self._commit()
+            with contextlib.suppress(sqlite3.Error):  # the log has it all
+                self._index.save()
+            self._socket.close(linger=500)
+            self._context.term()
+            self._waker.close()
+            self._woken.close()
+
+    def _timeout_ms(self) -> int:
+        """Until something is due: a commit, the end of a request's patience, or the next tick."""
+        due = min(self._commit_at if self._to_ack else math.inf, self._requests.next_end)
+        return int(min(_TICK_MS, max(0.0, (due - time.monotonic()) * 1000 + 1)))
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if now >= self._requests.next_end:
+            self._requests.look()
+        if now - self._saved_at < _SAVE_SECONDS and self._index.unsaved_bytes < _SAVE_BYTES:
+            return
+        self._saved_at = now
+        try:
+            self._index.save()
+            self._tick()
+        except sqlite3.Error as error:
+            self._cannot_save(error)
+        if self._retain is not None and self._log.segment != self._retained:
+            self._retained = self._log.segment
+            self._delete_old(self._retain)
+
+    def _delete_old(self, limit: int) -> None:
+        deleted = self._index.retain(limit)
+        if deleted:
+            dropped = self._index.counters["dropped_events"]
+            self._warn(
+                f"deleted {deleted} old segments to stay within {limit} bytes; "
+                f"{dropped} events that belong to no rollout have been deleted so far"
+            )
+
+    # --- messages
+
+    def _drain(self) -> None:
+        """Take what has arrived, until there is enough for a commit."""
+        for _ in range(256):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._message(frames)
+            if self._pending_bytes >= _COMMIT_BYTES:
+                return
+
+    def _message(self, frames: list[bytes]) -> None:
+        match frames:
+            case [peer, wire.BATCH, header, body]:
+                self._batch(peer, header, body)
+            case [peer, wire.REQUEST, payload]:
+                if peer not in self._sessions:
+                    self._stranger(peer)
+                elif not self._requests.take(peer, payload):
+                    self.counters["garbage"] += 1
+            case [peer, wire.HELLO, payload]:
+                self._hello(peer, payload)
+            case _:
+                self.counters["garbage"] += 1
+
+    def _send(self, peer: bytes, kind: bytes, payload: bytes) -> bool:
+        try:
+            self._socket.send_multipart([peer, kind, payload], zmq.NOBLOCK)
+        except zmq.ZMQError:  # gone, or it does not read: it comes back with HELLO
+            self._sessions.pop(peer, None)
+            return False
+        return True
+
+    def _hello(self, peer: bytes, payload: bytes) -> None:
+        try:
+            hello = wire.unpack(payload)
+            client, key, protocol = hello["client"], hello["key"], hello["protocol"]
+            if not (isinstance(client, bytes) and len(client) == 16 and isinstance(key, str)):
+                raise ValueError("malformed")
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self.counters["garbage"] += 1
+            return
+        if protocol != wire.PROTOCOL:
+            reason = f"protocol {protocol!r} is not {wire.PROTOCOL}: install the same lightning-agent-sdk on both sides"
+        elif not hmac.compare_digest(key.encode(errors="replace"), self._key):
+            reason = "wrong key"
+        else:
+            if len(self._sessions) >= _SESSIONS:
+                del self._sessions[next(iter(self._sessions))]
+            self._sessions[peer] = _Session(client)
+            self._welcome(peer, client)
+            return
+        self.counters["refused"] += 1
+        self._send(peer, wire.REFUSED, _pack({"reason": reason}))
+
+    def _welcome(self, peer: bytes, client: bytes) -> None:
+        self._send(peer, wire.WELCOME, _pack({"hub": self._hub, "acked": self._index.clients.get(client, 0)}))
+
+    def _stranger(self, peer: bytes) -> None:
+        """A peer that has not greeted this process, as after a restart of the hub: ask it to."""
+        self.counters["strangers"] += 1
+        now = time.monotonic()
+        if now - self._strangers.get(peer, 0.0) > _ASK_SECONDS:
+            if len(self._strangers) >= 1000:
+                self._strangers.clear()
+            self._strangers[peer] = now
+            self._send(peer, wire.HELLO, _pack({"hub": self._hub}))
+
+    # --- events
+
+    def _batch(self, peer: bytes, header: bytes, body: bytes) -> None:
+        session = self._sessions.get(peer)
+        if session is None:
+            self._stranger(peer)
+            return
+        try:
+            batch = Batch.read(header, body)
+            if batch.client != session.client or not batch.count:
+                raise ValueError("batch of another client, or of nothing")
+            if time.monotonic() >= self._rest_until:
+                self._in_order(peer, session, batch, header)
+        except ValueError as error:
+            self.counters["garbage"] += 1
+            if self.counters["garbage"] <= 10:
+                _log.warning("a batch was thrown away: %s", error)
+
+    def _in_order(self, peer: bytes, session: _Session, batch: Batch, header: bytes) -> None:
+        expected = self._received.get(batch.client, 0) + 1
+        if batch.first > expected:
+            self.counters["gaps"] += 1
+            now = time.monotonic()
+            if now - session.asked > _ASK_SECONDS:
+                session.asked = now
+                self._welcome(peer, batch.client)
+            return
+        session.asked = 0.0
+        if not self._to_ack:
+            self._commit_at = time.monotonic() + _COMMIT_SECONDS
+        self._to_ack[peer] = batch.client
+        known = min(expected - batch.first, batch.count)
+        self.counters["duplicates"] += known
+        if known < batch.count:
+            self._accept(batch, header, known)
+
+    def _accept(self, batch: Batch, header: bytes, known: int) -> None:
+        """Queue what is new of a batch for the next commit, its raw replies decoded."""
+        located = locate(batch.body, batch.count)
+        if known or any(event.kind == _REPLY for event in located):
+            batch, located = self._rewritten(batch, located[known:])
+            header = batch.header()
+        self._received[batch.client] = batch.first + batch.count - 1
+        self._pending.append(_Pending(batch, header, located))
+        self._pending_bytes += len(batch.body)
+
+    def _rewritten(self, batch: Batch, located: list[Located]) -> tuple[Batch, list[Located]]:
+        """The batch with only these events, which are its last, and with REPLY events decoded into CALL."""
+        parts: list[bytes] = []
+        moved: list[Located] = []
+        end = 0
+        for event in located:
+            part = batch.body[event.start : event.end]
+            if event.kind == _REPLY:
+                part = self._decoded(part)
+            start, end = end, end + len(part)
+            parts.append(part)
+            moved.append(Located(part[1], event.key, start, end))
+        first = batch.first + batch.count - len(parts)
+        return Batch(batch.client, first, len(parts), b"".join(parts)), moved
+
+    def _decoded(self, event: bytes) -> bytes:
+        try:
+            _, key, meta, request, reply = msgspec.msgpack.decode(event)
+            call = decode(CallMeta(*meta), bytes(request), bytes(reply))
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+            # Not what a seam sends: kept as it is, so that nothing is lost.
+            self._index.counters["malformed"] += 1
+            return event
+        if call.reply:
+            self._index.counters["undecodable"] += 1
+        return _pack([_CALL, key, call.pack()])
+
+    def _commit(self) -> None:
+        """Make everything pending durable, acknowledge it, then index it."""
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        try:
+            positions = self._log.append([(each.header, each.batch.body) for each in pending]) if pending else []
+        except OSError as error:
+            self._cannot_write(error)
+            return
+        for peer, client in self._to_ack.items():
+            self._send(peer, wire.ACK, _pack({"acked": self._received.get(client, 0)}))
+        self._to_ack = {}
+        for position, each in zip(positions, pending, strict=True):
+            self._index.add(position, each.batch, each.located)
+
+    def _cannot_write(self, error: OSError) -> None:
+        """A full disk: take nothing, acknowledge nothing; clients keep their events and send them again."""
+        self._received = dict(self._index.clients)
+        self._to_ack = {}
+        self._rest_until = time.monotonic() + _REST_SECONDS
+        self._say(f"the log cannot be written ({error}); events wait in the agents' processes until it can")
+
+    def _cannot_save(self, error: sqlite3.Error) -> None:
+        """The log is the truth: what is not in the database is read from it again, now or at the next start."""
+        self._say(f"hub.sqlite cannot be written ({error}); the log is complete, and the index is saved when it can be")
+
+    def _say(self, why: str) -> None:
+        self.counters["write_errors"] += 1
+        _log.error(why)
+        if self.counters["write_errors"] == 1:
+            self._warn(why)
+
+
+def _bind(context: zmq.Context[zmq.Socket[bytes]], bind: str) -> zmq.Socket[bytes]:
+    router = context.socket(zmq.ROUTER)
+    router.set(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+    router.set(zmq.ROUTER_MANDATORY, 1)  # sending to a peer that has gone is an error, not a silent drop
+    router.set(zmq.RCVHWM, 256)  # what is not read yet waits in the agents, whose window is bounded in bytes
+    router.set(zmq.LINGER, 500)
+    try:
+        router.bind(bind)
+    except zmq.ZMQError as error:
+        router.close()
+        context.term()
+        if error.errno == errno.EADDRINUSE:
+            free = bind.rpartition(":")[0] + ":0" if bind.startswith("tcp:") else "another address"
+            told = f"{bind} is in use by another process: choose another port, or bind {free} for a free one"
+            raise PortInUse(told) from None
+        raise HubError(f"cannot bind {bind!r}: {error}; an address looks like tcp://127.0.0.1:4717") from None
+    return router

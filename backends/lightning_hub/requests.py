@@ -1,0 +1,108 @@
+"""Requests: calls the hub's methods for its clients, and keeps those whose answer comes later."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from lightning_sdk import wire
+from lightning_sdk.errors import HubError, LightningError
+
+_log = logging.getLogger(__name__)
+_pack = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A request whose answer may come later."""
+
+    poll: Callable[[], Any]
+    """The answer, or something false while there is none."""
+    seconds: float
+    """How long to wait for it; then the last false value is the answer."""
+    lost: Callable[[Any], None] = lambda _: None
+    """Gets the answer when the peer has gone."""
+
+
+#: Params in, plain data or `Parked` out; raises LightningError.
+Method = Callable[[dict[str, Any]], Any]
+
+
+class _Waiting(NamedTuple):
+    peer: bytes
+    number: int
+    parked: Parked
+    until: float
+
+
+class Requests:
+    """Belongs to the receiver's thread."""
+
+    def __init__(self, methods: Mapping[str, Method], send: Callable[[bytes, bytes, bytes], bool]) -> None:
+        """`send` takes peer, kind and payload; False if the peer has gone."""
+        self._methods, self._send = methods, send
+        self._waiting: list[_Waiting] = []
+
+    @property
+    def next_end(self) -> float:
+        """When the patience of a parked request ends first (monotonic time), infinity if none waits."""
+        return min((each.until for each in self._waiting), default=math.inf)
+
+    def take(self, peer: bytes, payload: bytes) -> bool:
+        """Answer one REQUEST now or park it. False if it is none."""
+        try:
+            number, method, params = wire.unpack(payload)
+            number = int(number)
+        except (ValueError, TypeError, RecursionError):
+            return False
+        try:
+            answer = self._call(method, params)
+        except LightningError as error:
+            self._answer(peer, number, None, [type(error).__name__, str(error)])
+            return True
+        if isinstance(answer, Parked):
+            self._waiting.append(_Waiting(peer, number, answer, time.monotonic() + answer.seconds))
+            self.look()
+        else:
+            self._answer(peer, number, answer)
+        return True
+
+    def look(self) -> None:
+        """Answer what can be answered by now, and what has waited long enough."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            try:
+                answer = each.parked.poll()
+            except Exception as error:
+                _log.exception("a parked request failed")
+                self._answer(each.peer, each.number, None, ["HubError", f"the hub failed: {error!r}"])
+                continue
+            if not answer and time.monotonic() < each.until:
+                self._waiting.append(each)
+            elif not self._answer(each.peer, each.number, answer):
+                each.parked.lost(answer)
+
+    def _call(self, method: Any, params: Any) -> Any:
+        handler = self._methods.get(method) if isinstance(method, str) else None
+        if handler is None:
+            raise HubError(f"the hub has no method {method!r}; it has {', '.join(sorted(self._methods))}")
+        try:
+            return handler(dict(params))
+        except LightningError:
+            raise
+        except Exception as error:
+            _log.exception("%s failed", method)
+            raise HubError(f"{method} failed in the hub: {error!r}; hub.log in the run's folder has more") from error
+
+    def _answer(self, peer: bytes, number: int, result: Any, error: list[str] | None = None) -> bool:
+        try:
+            payload = _pack([number, error, result])
+        except (TypeError, OverflowError) as failure:
+            payload = _pack([number, ["HubError", f"the answer cannot be sent: {failure}"], None])
+        return self._send(peer, wire.REPLY, payload)

@@ -1,0 +1,64 @@
+"""A rollout: one execution of an agent on a task, as the hub hands it out and as it comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_hub.backend import Endpoint
+from lightning_sdk.call import Call, Span, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One attempt at one rollout, leased to a runner."""
+
+    id: str
+    """Rollout id, 32 hex digits. The same for every attempt."""
+    key: bytes
+    """Secret of this attempt, 16 random bytes: events with another key do not count for it."""
+    task_id: int
+    """Index of the task in its list."""
+    task: dict[str, Any]
+    group: str
+    """Rollouts of one group are compared with each other."""
+    mode: str
+    """'train' or 'evaluate'."""
+    attempt: int
+    """From 1."""
+    timeout: float
+    """Seconds."""
+    endpoint: Endpoint
+    sampling: dict[str, float]
+    """What replaces the agent's own request fields in trainable calls, such as {"temperature": 1.0}."""
+    roles: tuple[str, ...]
+    """Roles to train; empty: every role declared trainable."""
+
+    def as_message(self) -> dict[str, Any]:
+        """What a runner gets, as plain data."""
+        return {
+            "id": self.id, "key": self.key, "task_id": self.task_id, "task": self.task, "group": self.group,
+            "mode": self.mode, "attempt": self.attempt, "timeout": self.timeout, "sampling": self.sampling,
+            "roles": list(self.roles),
+            "endpoint": {"url": self.endpoint.url, "model": self.endpoint.model, "key": self.endpoint.key},
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A finished rollout: the last attempt's status, rewards and spans."""
+
+    id: str
+    task_id: int
+    group: str
+    mode: str
+    attempt: int
+    status: Status
+    error: str
+    """Why the status is not ok, with the class of what was raised; '' if it is ok."""
+    seconds: float
+    rewards: dict[str, float] = field(default_factory=dict)
+    """Role -> sum of its rewards; '' is the reward of the whole rollout."""
+    calls: tuple[Call, ...] = ()
+    """In the order in which they started."""
+    spans: tuple[Span, ...] = ()

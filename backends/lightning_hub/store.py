@@ -1,0 +1,195 @@
+"""The store: SQLite with rollouts, rewards, versions, clients, and the index into the log.
+
+Everything derived from the log is written in one transaction together with the log position that it covers, so that
+after a crash the log is read again from there and nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning_hub.report import Totals
+from lightning_sdk.call import Status
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS clients (id BLOB PRIMARY KEY, acked INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS segments (number INTEGER PRIMARY KEY, events INTEGER NOT NULL, owned INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS rollouts (
+    key BLOB PRIMARY KEY, id TEXT NOT NULL, attempt INTEGER NOT NULL, mode TEXT NOT NULL, task_id INTEGER NOT NULL,
+    task TEXT NOT NULL, grp TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL DEFAULT '',
+    output TEXT NOT NULL DEFAULT '', runner TEXT NOT NULL DEFAULT '', lease_until REAL,
+    started REAL, ended REAL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS rollouts_id ON rollouts (id);
+CREATE INDEX IF NOT EXISTS rollouts_status ON rollouts (status);
+CREATE TABLE IF NOT EXISTS rewards (
+    key BLOB NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, value REAL, refused TEXT NOT NULL DEFAULT '',
+    span TEXT NOT NULL, time_ns INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS rewards_key ON rewards (key);
+CREATE TABLE IF NOT EXISTS extents (key BLOB NOT NULL, positions BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS extents_key ON extents (key);
+CREATE TABLE IF NOT EXISTS versions (version INTEGER, step INTEGER, time REAL, checkpoint TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS steps (step INTEGER PRIMARY KEY, metrics TEXT NOT NULL);
+"""
+_LIVE = "status IN ('queued', 'running')"
+
+
+class Store:
+    """One connection, guarded by a lock: any thread may call."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._lock = threading.RLock()
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(_SCHEMA)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # --- meta, clients, segments
+
+    def get(self, name: str, default: Any = None) -> Any:
+        found = self.rows("SELECT value FROM meta WHERE name = ?", name)
+        return found[0][0] if found else default
+
+    def put(self, values: Mapping[str, Any]) -> None:
+        self._many("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+    def clients(self) -> dict[bytes, int]:
+        """Client -> last event number that the index covers."""
+        return dict(self.rows("SELECT id, acked FROM clients"))
+
+    def put_clients(self, acked: Mapping[bytes, int]) -> None:
+        self._many("INSERT OR REPLACE INTO clients VALUES (?, ?)", acked.items())
+
+    def segments(self) -> dict[int, tuple[int, bool]]:
+        """Segment -> events in it, and whether any belongs to a rollout."""
+        return {
+            n: (events, bool(owned)) for n, events, owned in self.rows("SELECT number, events, owned FROM segments")
+        }
+
+    def put_segments(self, segments: Mapping[int, tuple[int, bool]]) -> None:
+        self._many("INSERT OR REPLACE INTO segments VALUES (?, ?, ?)", ((n, *rest) for n, rest in segments.items()))
+
+    def delete_segment(self, number: int) -> None:
+        self._many("DELETE FROM segments WHERE number = ?", [(number,)])
+
+    # --- rollouts
+
+    def begin(self, rows: Iterable[tuple[bytes, str, int, str, int, dict[str, Any], str, str, float]]) -> None:
+        """Running attempts: key, id, attempt, mode, task id, task, group, runner, start in Unix seconds."""
+        self._many(
+            "INSERT OR IGNORE INTO rollouts (key, id, attempt, mode, task_id, task, grp, runner, started, status) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'running')",
+            [(*row[:5], json.dumps(row[5], default=str), *row[6:]) for row in rows],
+        )
+
+    def end(self, rows: Iterable[tuple[str, str, str, float, bytes]]) -> None:
+        """Status, error, output, end in Unix seconds, key. The first end of an attempt counts."""
+        self._many(f"UPDATE rollouts SET status=?, error=?, output=?, ended=? WHERE key=? AND {_LIVE}", rows)
+
+    def lease(self, rows: Iterable[tuple[float, bytes]]) -> None:
+        """Lease end in Unix seconds, key."""
+        self._many(f"UPDATE rollouts SET lease_until=? WHERE key=? AND {_LIVE}", rows)
+
+    def end_orphans(self, error: str, ended: float) -> None:
+        """End every attempt that an earlier hub process had handed out."""
+        self._many(
+            f"UPDATE rollouts SET status='infrastructure_error', error=?, ended=? WHERE mode != 'observe' AND {_LIVE}",
+            [(error, ended)],
+        )
+
+    def statuses(self) -> dict[str, int]:
+        """Number of attempts by status."""
+        return dict(self.rows("SELECT status, COUNT(*) FROM rollouts GROUP BY status"))
+
+    # --- rewards and extents
+
+    def put_rewards(self, rows: Iterable[tuple[bytes, str, str, float | None, str, str, int]]) -> None:
+        """Key, role, name, value (None if refused), why refused, span id, time in ns."""
+        self._many("INSERT INTO rewards VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def rewarded(self, key: bytes) -> tuple[bool, str]:
+        """Whether this attempt has rewards, and why one was refused ('' if none was)."""
+        found = self.rows("SELECT COUNT(*), COALESCE(MAX(refused), '') FROM rewards WHERE key = ?", key)
+        return bool(found[0][0]), str(found[0][1])
+
+    def put_extents(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Key, packed pairs of position and length (uint64)."""
+        self._many("INSERT INTO extents VALUES (?, ?)", rows)
+
+    def extents(self, key: bytes) -> array[int]:
+        """Pairs of position and length, flat, in the order of the log."""
+        pairs = array("Q")
+        for (packed,) in self.rows("SELECT positions FROM extents WHERE key = ? ORDER BY rowid", key):
+            pairs.frombytes(packed)
+        return pairs
+
+    # --- training
+
+    def put_version(self, version: int, step: int, time: float, checkpoint: str = "") -> None:
+        self._many("INSERT INTO versions VALUES (?, ?, ?, ?)", [(version, step, time, checkpoint)])
+
+    def put_step(self, step: int, metrics: Mapping[str, Any]) -> None:
+        self._many("INSERT OR REPLACE INTO steps VALUES (?, ?)", [(step, json.dumps(metrics))])
+
+    def totals(self) -> Totals:
+        """What all steps so far took, over every session of the run."""
+        steps = [json.loads(metrics) for (metrics,) in self.rows("SELECT metrics FROM steps")]
+
+        def total(name: str) -> float:
+            return float(sum(step.get(name, 0.0) for step in steps))
+
+        return Totals(
+            train_seconds=total("seconds"),
+            rollouts={status.value: int(total(f"rollouts_{status}")) for status in Status},
+            calls=int(total("calls")),
+            tokens=int(total("tokens_trained")),
+        )
+
+    def cut_steps(self, step: int) -> None:
+        """Forget the steps after `step`."""
+        self._many("DELETE FROM steps WHERE step > ?", [(step,)])
+        self._many("DELETE FROM versions WHERE step > ?", [(step,)])
+
+    def _many(self, statement: str, rows: Iterable[Any]) -> None:
+        with self._lock:
+            inside = self._db.in_transaction
+            if not inside:
+                self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany(statement, rows)
+            except BaseException:
+                if not inside:
+                    self._db.execute("ROLLBACK")
+                raise
+            if not inside:
+                self._db.execute("COMMIT")
