@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import secrets
-import socket as host
 import subprocess
 import sys
 import threading
@@ -36,11 +35,8 @@ class HubClient:
         self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
         self._socket.connect(address)
-        hello = {
-            "protocol": wire.PROTOCOL, "client": os.urandom(16), "key": key,
-            "pid": os.getpid(), "host": host.gethostname(),
-        }  # fmt: skip
-        self._socket.send_multipart([wire.HELLO, wire.pack(hello)])
+        self._hello = wire.hello(os.urandom(16), key)
+        self._socket.send_multipart([wire.HELLO, self._hello])
 
     def ask(self, method: str, *, wait: float = 0.0, **params: Any) -> Any:
         """The hub's answer to `method`; `wait` seconds are passed on and added to the time limit.
@@ -54,15 +50,19 @@ class HubClient:
             params["wait"] = wait
         with self._lock:
             number = next(self._numbers)
-            self._socket.send_multipart([wire.REQUEST, wire.pack([number, method, params])])
-            return self._answer(number, method, time.monotonic() + wait + _ANSWER)
+            request = wire.pack([number, method, params])
+            self._socket.send_multipart([wire.REQUEST, request])
+            return self._answer(number, method, request, time.monotonic() + wait + _ANSWER)
 
-    def _answer(self, number: int, method: str, deadline: float) -> Any:
+    def _answer(self, number: int, method: str, request: bytes, deadline: float) -> Any:
         while (left := deadline - time.monotonic()) > 0:
             if not self._socket.poll(int(left * 1000) + 1):
                 break
             kind, payload = self._socket.recv_multipart()[:2]
             message = wire.unpack(payload)
+            if kind == wire.HELLO:  # the hub was restarted and does not know us
+                self._socket.send_multipart([wire.HELLO, self._hello])
+                self._socket.send_multipart([wire.REQUEST, request])
             if kind == wire.REFUSED:
                 raise HubRefused(f"the hub at {self.address} refused: {message['reason']}")
             if kind == wire.REPLY and message[0] == number:

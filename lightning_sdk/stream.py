@@ -13,11 +13,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket as host
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -224,13 +223,14 @@ class Stream:
         socket.set(zmq.SNDHWM, 0)  # the window is the bound
         socket.set(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
         socket.connect(self.address)
-        hello = {
-            "protocol": wire.PROTOCOL, "client": self.client, "key": self.key,
-            "pid": os.getpid(), "host": host.gethostname(),
-        }  # fmt: skip
-        socket.send_multipart([wire.HELLO, wire.pack(hello)])
-        self._socket, self._welcome = socket, None
+        self._socket = socket
         self._status.connections += 1
+        self._greet()
+
+    def _greet(self) -> None:
+        assert self._socket is not None
+        self._socket.send_multipart([wire.HELLO, wire.hello(self.client, self.key)])
+        self._welcome = None
         self._progressed = time.monotonic()
 
     def _watch(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
@@ -272,14 +272,20 @@ class Stream:
         with self._room:
             self._packed = self._packed + taken if self._queue else self._queued
             self._room.notify_all()
-        batch = Batch(self.client, self._next, len(parts), b"".join(parts))
-        self._next += len(parts)
+        return Batch(self.client, 0, len(parts), b"".join(parts))
+
+    def _numbered(self, batch: Batch) -> Batch:
+        """The batch with the next numbers of this client. It gets them when it leaves the queue and the disk, so that
+        what still waits there can follow a change of hub."""
+        batch = replace(batch, client=self.client, first=self._next)
+        self._next += batch.count
         return batch
 
     def _keep(self, batch: Batch) -> None:
         """Into the window, and out if the hub has greeted us."""
         if not batch.count:
             return
+        batch = self._numbered(batch)
         self._unacked.append(batch)
         self._status.window_bytes += len(batch.body)
         if len(self._unacked) == 1:
@@ -299,7 +305,9 @@ class Stream:
             kind, payload = self._socket.recv_multipart()[:2]
             timeout_ms = 0
             message = wire.unpack(payload)
-            if kind == wire.ACK:
+            if kind == wire.HELLO:  # the hub was restarted and does not know us
+                self._greet()
+            elif kind == wire.ACK:
                 self._acknowledge(message["acked"])
             elif kind == wire.WELCOME:
                 self._replay(message)
@@ -324,6 +332,10 @@ class Stream:
         now = time.monotonic()
         if self._welcome is not None and self._welcome == welcome["acked"] and now - self._progressed < _SILENCE / 4:
             return  # several batches fell into the same gap: one replay mends them all
+        oldest = self._unacked[0].first if self._unacked else self._next
+        if welcome["acked"] < oldest - 1:
+            self._start_over()
+            return
         again = self._status.connections > 1 or self._welcome is not None
         self._welcome, self._status.hub, self._progressed = welcome["acked"], welcome["hub"], now
         self._acknowledge(welcome["acked"])
@@ -333,15 +345,21 @@ class Stream:
         if self._folder is not None:
             self._deliver_left_behind()
 
+    def _start_over(self) -> None:
+        """This hub lacks events that an earlier one confirmed, a gap that nobody can fill: be a new client to it."""
+        self.client, self._next = os.urandom(16), 1
+        self._unacked = deque(map(self._numbered, self._unacked))
+        self._greet()
+
     def _forget(self) -> None:
         """Refused: nothing will ever be taken, so hold nothing."""
-        waiting = self._waiting()
-        self._queue.clear()
+        while self._queue:
+            self._popped += 1
+            self._queue.popleft()
         self._unacked.clear()
         self._spill.clear()
-        self._popped = self._next - 1 + self._unsendable
         self._packed, self._status.window_bytes = self._queued, 0
-        self._unsendable += waiting
+        self._unsendable = self._popped - self._status.acknowledged
 
     # --- what outlives the process
 
@@ -363,9 +381,9 @@ class Stream:
             for batch in self._unacked:
                 spool.append(batch)
             while self._spill.bytes:
-                spool.append(self._spill.take())
+                spool.append(self._numbered(self._spill.take()))
             while self._queue:
-                spool.append(self._next_batch())
+                spool.append(self._numbered(self._next_batch()))
         log.warning("lightning: the hub at %s is away; %d events wait in %s and are delivered by the next init() "
                     "that reaches it", self.address, waiting, folder)  # fmt: skip
 
@@ -389,8 +407,8 @@ class Stream:
         with Spool(path, read=True) as spool:
             while spool.bytes:
                 batch = spool.take()
-                self.client = batch.client
+                if not self._popped:
+                    self.client, self._next = batch.client, batch.first
                 self._spill.append(batch)
                 self._popped += batch.count
-                self._next = batch.first + batch.count
         return self.flush(timeout)

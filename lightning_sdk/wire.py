@@ -4,7 +4,8 @@ Everything is msgpack with size limits; nothing is ever unpickled. Integers in h
 
 Messages (ZeroMQ frames, DEALER in the agent, ROUTER in the hub; the first frame is one byte, the kind):
 
-    HELLO    msgpack {protocol, client: bytes16, key: str, pid: int, host: str}
+    HELLO    msgpack {protocol, client: bytes16, key: str, pid: int, host: str}; from a hub that was restarted, to a
+             peer that it does not know: greet me again
     WELCOME  msgpack {hub: str, acked: int}           acked: last event number of this client that is durable
     REFUSED  msgpack {reason: str}
     BATCH    header (see `Batch`), body               events first .. first + count - 1 of one client
@@ -20,6 +21,8 @@ An event is a msgpack array `[kind, rollout key: bytes16, ...]`; see `Event` for
 
 from __future__ import annotations
 
+import os
+import socket
 import struct
 import sys
 import zlib
@@ -88,6 +91,11 @@ class Batch:
         unpacker = msgpack.Unpacker(max_buffer_size=MAX_MESSAGE_BYTES)
         unpacker.feed(self.body)
         return iter(unpacker)
+
+
+def hello(client: bytes, key: str) -> bytes:
+    """The payload of HELLO from this process."""
+    return pack({"protocol": PROTOCOL, "client": client, "key": key, "pid": os.getpid(), "host": socket.gethostname()})
 
 
 def pack(value: object) -> bytes:

@@ -147,6 +147,25 @@ def test_what_is_left_at_exit_is_delivered_next_time(tmp_path: Path) -> None:
     assert logged(tmp_path / "run") == Counter(range(1001))
 
 
+def test_another_hub_at_the_same_address_gets_the_rest(tmp_path: Path) -> None:
+    """A hub with another folder never saw what the first one confirmed; what is new arrives there all the same."""
+    hub = start(tmp_path / "one")
+    stream = Stream(hub.address, hub.key, window=100_000)
+    for number in range(100):
+        stream.put(event(number), 1100)
+    assert stream.flush(10)
+    hub.stop()
+    for number in range(100, 1000):
+        stream.put(event(number), 1100)
+    with HubClient(hub.address, hub.key) as client:
+        again = start(tmp_path / "two", hub.address, hub.key)
+        assert stream.flush(20), stream.status()
+        assert client.ask("status")["clients_ever"] == 1
+    stream.close()
+    again.stop()
+    assert logged(tmp_path / "two") == Counter(range(100, 1000))
+
+
 def test_wrong_key_is_said_and_hurts_nobody(hub: HubProcess, caplog: pytest.LogCaptureFixture) -> None:
     """A stream that the hub refuses holds nothing, and says why once."""
     stream = Stream(hub.address, "wrong")
