@@ -1,0 +1,75 @@
+"""The sampler: one vectorised draw for all rows, each with its own temperature, top-p and random number.
+
+The log-probability of a token is that of the distribution it was drawn from, temperature and top-p applied. For greedy
+rows (temperature 0) it is the log-softmax of the raw logits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Draw(NamedTuple):
+    """One token for each of n rows."""
+
+    ids: Tensor
+    """[n] int64."""
+    logprobs: Tensor
+    """[n] float32."""
+    distribution: Tensor
+    """[n, vocabulary] log-probabilities that were drawn from."""
+
+
+class Knobs:
+    """Temperatures and top-p of n rows, prepared once for as long as the rows stay the same."""
+
+    def __init__(self, temperatures: list[float], top_ps: list[float]) -> None:
+        greedy = [value == 0 for value in temperatures]
+        self.greedy = torch.tensor(greedy) if any(greedy) else None
+        self.all_greedy = all(greedy)
+        plain = all(value in (0.0, 1.0) for value in temperatures)
+        self.scale = None if plain else torch.tensor([1.0 / (value or 1.0) for value in temperatures])[:, None]
+        nucleus = [row for row, p in enumerate(top_ps) if p < 1.0 and temperatures[row] > 0]
+        self.rows = torch.tensor(nucleus) if nucleus else None
+        self.top_p = torch.tensor([top_ps[row] for row in nucleus], dtype=torch.float64)[:, None]
+
+
+def sample(logits: Tensor, knobs: Knobs, uniforms: list[float]) -> Draw:
+    """One id for each row of `logits` [n, vocabulary]: where the cumulative distribution passes `uniforms` [n]."""
+    logits = logits.float()
+    if knobs.scale is not None:
+        logits = logits * knobs.scale.to(logits.device)
+    distribution = torch.log_softmax(logits, -1)
+    if knobs.rows is not None:
+        rows = knobs.rows.to(logits.device)
+        distribution[rows] = _nucleus(distribution[rows], knobs.top_p.to(logits.device))
+    if knobs.all_greedy:
+        ids = distribution.argmax(-1)
+    else:
+        ids = _invert(distribution, uniforms)
+        if knobs.greedy is not None:
+            ids = torch.where(knobs.greedy.to(ids.device), distribution.argmax(-1), ids)
+    return Draw(ids, distribution.gather(1, ids[:, None])[:, 0], distribution)
+
+
+def _invert(distribution: Tensor, uniforms: list[float]) -> Tensor:
+    # In double precision: the rounding of a long float32 sum would hide rare tokens. multinomial is ten times slower.
+    sums = distribution.exp().cumsum(-1, dtype=torch.float64)
+    at = torch.tensor(uniforms, dtype=torch.float64, device=sums.device)[:, None] * sums[:, -1:]
+    ids = torch.searchsorted(sums, at, right=True)[:, 0]
+    # at can round up to the whole sum, whose place is the first one that reaches it.
+    last = torch.searchsorted(sums, sums[:, -1:].contiguous())[:, 0]
+    return torch.minimum(ids, last)
+
+
+def _nucleus(distribution: Tensor, top_p: Tensor) -> Tensor:
+    """The smallest set of likeliest tokens whose mass reaches top_p, renormalised (arXiv:1904.09751, section 3.1)."""
+    ordered, order = distribution.sort(-1, descending=True)
+    mass = ordered.exp().cumsum(-1, dtype=torch.float64)
+    outside = mass - ordered.exp() >= top_p
+    outside[:, 0] = False
+    ordered = torch.log_softmax(ordered.masked_fill(outside, -torch.inf), -1)
+    return torch.empty_like(distribution).scatter_(-1, order, ordered)

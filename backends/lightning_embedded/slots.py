@@ -1,0 +1,147 @@
+"""Slots: the key-value cache, one row per sequence, and the memory of which tokens each row holds.
+
+A row's first `lengths[row]` positions are valid; what lies behind is never attended to. Rows in use sit at the front,
+so a decoding step reads views, not copies. A free row keeps its content until it is needed: prompts that continue it,
+or begin like it, start from there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import Cache
+
+Shape = tuple[int, int]
+"""Of one layer: key-value heads, head size."""
+
+
+class Slots(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
+    """Keys and values of `count` rows of up to `length` tokens, [count + 1, heads, length, size] per layer.
+
+    The last row is waste: padding is written there. Memory is reserved at once but taken from the system only as rows
+    fill.
+    """
+
+    def __init__(self, shapes: list[Shape], count: int, length: int, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(layers=[])
+        self.count = count
+        self.length = length
+        self.keys = [_reserve((count + 1, *_middle(shape, length)), dtype, device) for shape in shapes]
+        self.values = [_reserve((count + 1, *_middle(shape, length)), dtype, device) for shape in shapes]
+        self.tokens = np.zeros((count, length), np.int32)
+        self.lengths = np.zeros(count, np.int64)
+        self.used = np.zeros(count, np.int64)
+        """When each row was last let go, as a count of releases; 0 for never."""
+        self._rows: Tensor = torch.zeros(0)
+        self._front = 0
+        self._reach = 0
+        self._fresh = False
+        self._places: Tensor = torch.zeros(0)
+        self._targets: dict[int, Tensor] = {}
+
+    # For the model's layers.
+
+    def aim(self, rows: NDArray[np.int64], starts: NDArray[np.int64], widths: NDArray[np.int64], front: bool) -> None:
+        """Say where the next forward pass writes: `widths[i]` tokens of row `rows[i]` from position `starts[i]`.
+
+        With `front` the rows are 0, 1, ... and are read as views. Rows of width 0 write to waste.
+        """
+        width = max(1, int(widths.max()))
+        offsets = np.arange(width)
+        real = offsets < widths[:, None]
+        places = np.where(real, starts[:, None] + offsets, 0)
+        targets = np.where(real, rows[:, None], self.count)
+        device = self.keys[0].device
+        self._front = len(rows) if front else 0
+        self._reach = int((starts + np.maximum(widths, 1)).max())
+        self._fresh = not front and not starts.any()
+        self._rows = torch.from_numpy(rows).to(device)
+        self._targets = {}
+        for heads in {keys.shape[1] for keys in self.keys}:
+            head = np.arange(heads)[:, None]
+            index = (targets[:, None] * heads + head) * self.length + places[:, None]
+            self._targets[heads] = torch.from_numpy(index.reshape(-1)).to(device)
+
+    @property
+    def reach(self) -> int:
+        """Positions that the next forward pass attends over."""
+        return self._reach
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write [n, heads, width, size] where `aim` said; all keys and values of those rows."""
+        keys, values = self.keys[layer_idx], self.values[layer_idx]
+        target, size = self._targets[keys.shape[1]], keys.shape[3]
+        keys.view(-1, size).index_copy_(0, target, key_states.reshape(-1, size))
+        values.view(-1, size).index_copy_(0, target, value_states.reshape(-1, size))
+        if self._fresh:
+            return key_states, value_states
+        if self._front:
+            return keys[: self._front, :, : self._reach], values[: self._front, :, : self._reach]
+        return (
+            keys[:, :, : self._reach].index_select(0, self._rows),
+            values[:, :, : self._reach].index_select(0, self._rows),
+        )
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    # For the scheduler.
+
+    def note(self, row: int, start: int, tokens: list[int]) -> None:
+        """Remember that `row` holds `tokens` from `start` on."""
+        self.tokens[row, start : start + len(tokens)] = tokens
+        self.lengths[row] = start + len(tokens)
+
+    def match(self, prompt: NDArray[np.int32]) -> NDArray[np.int64]:
+        """[count] how many first tokens of `prompt` each row already holds."""
+        span = min(len(prompt), int(self.lengths.max(initial=0)))
+        if span == 0:
+            return np.zeros(self.count, np.int64)
+        differs = self.tokens[:, :span] != prompt[:span]
+        first = np.where(differs.any(1), differs.argmax(1), span)
+        return np.minimum(first, self.lengths)
+
+    def copy(self, sources: list[int], targets: list[int], length: int) -> None:
+        """Copy the first `length` positions of each source row to its target; all are read before any is written."""
+        if not sources:
+            return
+        device = self.keys[0].device
+        read, write = torch.tensor(sources, device=device), torch.tensor(targets, device=device)
+        for store in (*self.keys, *self.values):
+            part = store[:, :, :length]
+            part.index_copy_(0, write, part.index_select(0, read))
+
+    def swap(self, left: list[int], right: list[int]) -> None:
+        """Exchange rows pairwise, with all that is known of them."""
+        here, there = left + right, right + left
+        self.copy(there, here, int(self.lengths[here].max(initial=0)))
+        for known in (self.tokens, self.lengths, self.used):
+            known[here] = known[there]
+
+    def forget(self) -> None:
+        """Nothing that the rows hold is valid any more."""
+        self.lengths[:] = 0
+
+
+def bytes_per_token(shapes: list[Shape], dtype: torch.dtype) -> int:
+    """Memory of one token's keys and values over all layers."""
+    return sum(2 * heads * size for heads, size in shapes) * torch.empty(0, dtype=dtype).element_size()
+
+
+def _middle(shape: Shape, length: int) -> tuple[int, int, int]:
+    heads, size = shape
+    return heads, length, size
+
+
+def _reserve(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on the CPU as pages that the system hands out when they are first written."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    width = torch.empty(0, dtype=dtype).element_size()
+    return torch.from_numpy(np.zeros((*shape[:-1], shape[-1] * width), np.uint8)).view(dtype)
