@@ -8,6 +8,7 @@ whoever consumes it.
 from __future__ import annotations
 
 import os
+import random
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from types import TracebackType
@@ -70,9 +71,14 @@ _current: ContextVar[Scope] = ContextVar("lightning_scope", default=Scope())  # 
 current = _current.get
 
 
+# Its own generator: the user may seed the global one, and the operating system's costs a call that gives up the GIL.
+_random = random.Random()
+os.register_at_fork(after_in_child=_random.seed)
+
+
 def new_span_id() -> str:
     """16 hex digits, as OpenTelemetry's."""
-    return os.urandom(8).hex()
+    return f"{_random.getrandbits(64):016x}"
 
 
 class entered:  # noqa: N801 - reads as a verb: `with entered(scope):`

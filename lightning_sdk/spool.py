@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -50,6 +51,11 @@ class Spool:
         if not self.bytes and self._path is None:
             self.clear()
         return Batch.read(header, body)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Take one after another."""
+        while self.bytes:
+            yield self.take()
 
     def clear(self) -> None:
         self._read_at = self._write_at = 0

@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import msgpack
 import zmq
 
 from lightning_sdk import wire
+from lightning_sdk.leftovers import Leftovers
 from lightning_sdk.scope import Scope, entered
 from lightning_sdk.sink import say_once
 from lightning_sdk.spool import Spool
@@ -91,7 +93,8 @@ class Stream:
         """
         self.address, self.key = address, key
         self._window, self._patience = window, patience
-        self._folder = spool
+        self._leftovers = Leftovers(spool, address) if spool is not None else None
+        self._delivering = False
         self._spill_limit = spill
         self._begin()
         os.register_at_fork(after_in_child=self._begin)
@@ -106,6 +109,7 @@ class Stream:
         self._unacked: deque[Batch] = deque()
         self._spill = Spool(limit=self._spill_limit)
         self._next = 1
+        self._greetings = 0
         self._wake = threading.Event()
         self._room = threading.Condition()
         self._idle = False
@@ -115,7 +119,7 @@ class Stream:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    # --- the agent's side
+    # the agent's side
 
     def put(self, event: tuple[Any, ...], size: int) -> None:
         """Queue an event of about `size` bytes. Waits only when every bound is reached."""
@@ -190,7 +194,6 @@ class Stream:
     def _run(self) -> None:
         # A context that is never terminated: terminating can hang on unsent messages and after forks.
         context = zmq.Context()
-        self._progressed = time.monotonic()
         self._packer = msgpack.Packer()
         try:
             self._connect(context)
@@ -231,12 +234,13 @@ class Stream:
         assert self._socket is not None
         self._socket.send_multipart([wire.HELLO, wire.hello(self.client, self.key)])
         self._welcome = None
+        self._greetings += 1
         self._progressed = time.monotonic()
 
     def _watch(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         """Give the socket up when the hub has been silent for too long while we wait for it."""
-        waiting = self._unacked or self._welcome is None
-        if waiting and not self._status.refused and time.monotonic() - self._progressed > _SILENCE:
+        waiting = (self._unacked or self._welcome is None) and not self._status.refused
+        if waiting and time.monotonic() - self._progressed > _SILENCE:
             self._connect(context)
 
     def _pack(self) -> None:
@@ -336,14 +340,14 @@ class Stream:
         if welcome["acked"] < oldest - 1:
             self._start_over()
             return
-        again = self._status.connections > 1 or self._welcome is not None
         self._welcome, self._status.hub, self._progressed = welcome["acked"], welcome["hub"], now
         self._acknowledge(welcome["acked"])
         for batch in self._unacked:
             self._send(batch)
-            self._status.resent += batch.count if again else 0
-        if self._folder is not None:
-            self._deliver_left_behind()
+            self._status.resent += batch.count if self._greetings > 1 else 0
+        if self._leftovers is not None and not self._delivering:
+            self._delivering = True
+            threading.Thread(target=self._leftovers.deliver, args=(self._inherit,), daemon=True).start()
 
     def _start_over(self) -> None:
         """This hub lacks events that an earlier one confirmed, a gap that nobody can fill: be a new client to it."""
@@ -363,52 +367,34 @@ class Stream:
 
     # --- what outlives the process
 
-    def _left(self) -> Path | None:
-        if self._folder is None:
-            return None
-        return self._folder / "".join(c if c.isalnum() else "-" for c in self.address)
-
     def _leave_behind(self) -> None:
-        """Write what the hub did not take where the next stream to it finds it."""
-        folder, waiting = self._left(), self._waiting()
+        """Keep what the hub did not take for the next process that reaches it."""
+        waiting = self._waiting()
         if self._status.refused or waiting <= 0:
             return
-        if folder is None or (self._thread is not None and self._thread.is_alive()):
+        if self._leftovers is None or (self._thread is not None and self._thread.is_alive()):
             log.warning("lightning: %d events did not reach the hub at %s and are lost", waiting, self.address)
             return
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with Spool(folder / f"{self.client.hex()}.spool") as spool:
-            for batch in self._unacked:
-                spool.append(batch)
-            while self._spill.bytes:
-                spool.append(self._numbered(self._spill.take()))
-            while self._queue:
-                spool.append(self._numbered(self._next_batch()))
-        log.warning("lightning: the hub at %s is away; %d events wait in %s and are delivered by the next init() "
-                    "that reaches it", self.address, waiting, folder)  # fmt: skip
+        self._leftovers.leave(self.client, self._remaining())
+        where = self._leftovers.folder
+        log.warning(
+            "lightning: the hub is away; %d events wait in %s for the next init() that reaches it", waiting, where
+        )
 
-    def _deliver_left_behind(self) -> None:
-        folder, self._folder = self._left(), None
-        for path in sorted(folder.glob("*.spool")) if folder and folder.is_dir() else []:
-            claimed = path.with_suffix(f".claimed-{os.getpid()}")
-            with contextlib.suppress(OSError):  # another process may have claimed it first
-                path.rename(claimed)
-                heir = Stream(self.address, self.key, window=self._window)
-                try:
-                    if heir.inherit(claimed):
-                        claimed.unlink()
-                    else:
-                        claimed.rename(path)
-                finally:
-                    heir.close(0.0)
+    def _remaining(self) -> Iterator[Batch]:
+        yield from self._unacked
+        while self._spill.bytes:
+            yield self._numbered(self._spill.take())
+        while self._queue:
+            yield self._numbered(self._next_batch())
 
-    def inherit(self, path: Path, timeout: float = 30.0) -> bool:
+    def _inherit(self, batches: list[Batch]) -> bool:
         """Deliver a dead stream's batches under its own name, so that none counts twice; True once all are durable."""
-        with Spool(path, read=True) as spool:
-            while spool.bytes:
-                batch = spool.take()
-                if not self._popped:
-                    self.client, self._next = batch.client, batch.first
-                self._spill.append(batch)
-                self._popped += batch.count
-        return self.flush(timeout)
+        heir = Stream(self.address, self.key, window=self._window)
+        heir.client, heir._next = batches[0].client, batches[0].first
+        for batch in batches:
+            heir._popped += batch.count
+            heir._spill.append(batch)
+        delivered = heir.flush(30.0)
+        heir.close(0.0)
+        return delivered

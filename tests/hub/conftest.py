@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hubs import Client, Hub
+from runners import Runner
 
 
 @pytest.fixture
@@ -59,6 +60,36 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: bandit-backend\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text("[lightning_sdk.backends]\nbandit = bandit_backend:backend\n")
-    # A hub's environment need not have torch; without it TensorBoard's writer starts in no time.
+    # The hub needs no torch: whatever imports it there fails.
     (folder / "torch.py").write_text("raise ImportError('torch is not installed here')\n")
     return folder
+
+
+@pytest.fixture
+def train(start: Callable[..., Hub], installed: Path) -> Iterator[Callable[..., Runner]]:
+    """A runner on a new hub in whose environment the bandit backend is installed."""
+    runners: list[Runner] = []
+
+    def starter(**config: Any) -> Runner:
+        hub = start(path=installed, **config)
+        runners.append(Runner(hub))
+        return runners[-1]
+
+    yield starter
+    for runner in runners:
+        runner.close()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterator[Hub]:
+    """One hub for the trainings that fail before their first step: it takes the next one."""
+    hub = Hub(tmp_path_factory.mktemp("shared") / "run", path=installed)
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def runner(shared: Hub) -> Iterator[Runner]:
+    runner = Runner(shared)
+    yield runner
+    runner.close()

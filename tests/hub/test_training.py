@@ -5,55 +5,19 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hubs import Client, Hub, begin, end, reply, reward
-from runners import TASKS, Runner, ask_engine, call, failing, good
+from hubs import Client, begin, end, reward
+from runners import TASKS, Runner, ask_engine, call, good
 
-from lightning_sdk.errors import HubError, SettingError, TaskError
-
-
-@pytest.fixture
-def train(start: Callable[..., Hub], installed: Path) -> Iterator[Callable[..., Runner]]:
-    """A runner on a new hub in whose environment the bandit backend is installed."""
-    runners: list[Runner] = []
-
-    def starter(**config: Any) -> Runner:
-        hub = start(path=installed, **config)
-        runners.append(Runner(hub))
-        return runners[-1]
-
-    yield starter
-    for runner in runners:
-        runner.close()
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterator[Hub]:
-    """One hub for the trainings that fail before their first step: it takes the next one."""
-    hub = Hub(tmp_path_factory.mktemp("shared") / "run", path=installed)
-    yield hub
-    hub.stop()
-
-
-@pytest.fixture
-def runner(shared: Hub) -> Iterator[Runner]:
-    runner = Runner(shared)
-    yield runner
-    runner.close()
+from lightning_sdk.errors import HubError, SettingError
 
 
 def a_step(event: dict[str, Any]) -> bool:
     return bool(event["type"] == "step")
-
-
-def failed(event: dict[str, Any]) -> tuple[str, str]:
-    """Class and message of the error that ended a training."""
-    assert event["type"] == "failed", event
-    return tuple(event["error"])  # type: ignore[return-value]
 
 
 # --- what goes well
@@ -294,119 +258,6 @@ def test_a_stopped_run_is_saved(train: Callable[..., Runner]) -> None:
     assert report["checkpoint"] == f"checkpoints/step-{report['steps']:05d}"
     assert (hub.folder / report["checkpoint"] / "bandit.json").exists()
     assert (hub.folder / "backend-closed").exists()
-
-
-# --- what goes wrong
-
-
-def test_an_agent_that_raises(runner: Runner) -> None:
-    """The most common error comes with its count and its last frames."""
-    error = "ValueError: no such tool: calc\n  agent.py:3 in solve\n  agent.py:9 in use"
-    name, message = failed(runner.train(failing("agent_error", error)))
-    assert name == "RolloutsFailed"
-    assert "2 of 2 rollouts of evaluation 'before' failed" in message
-    assert "2 ended as agent_error" in message
-    assert "ValueError: no such tool: calc" in message
-    assert "agent.py:9 in use" in message
-
-
-def test_more_failures_than_allowed(runner: Runner) -> None:
-    """One failure of two is allowed by rollouts.max_failed=0.5, but not by 0.4."""
-
-    def agent(assignment: dict[str, Any]) -> list[Any]:
-        return failing("agent_error", "ValueError: x")(assignment) if assignment["task_id"] else good(assignment)
-
-    name, message = failed(runner.train(agent, {"rollouts.max_failed": 0.4}))
-    assert name == "RolloutsFailed"
-    assert "1 of 2" in message
-    assert "40%" in message
-
-
-def test_a_reward_that_is_nan(runner: Runner) -> None:
-    """It is named with its value, and is no zero."""
-
-    def agent(assignment: dict[str, Any]) -> list[Any]:
-        key = assignment["key"]
-        return [call(assignment, ask_engine(assignment)), reward(key, float("nan")), end(key)]
-
-    name, message = failed(runner.train(agent))
-    assert name == "RolloutsFailed"
-    assert "reward 'final' is nan" in message
-    assert "2 ended as reward_error" in message
-
-
-def test_an_agent_that_calls_no_model(runner: Runner) -> None:
-    """Nothing was seen at all: the message says so and where to look."""
-    name, message = failed(runner.train(lambda each: [reward(each["key"], 1.0), end(each["key"])]))
-    assert name == "NothingToTrain"
-    assert "made no model call" in message
-    assert "lightning.status()" in message
-
-
-def test_calls_of_roles_that_are_not_trainable(runner: Runner) -> None:
-    """The roles that were seen are listed with their counts, and what to type."""
-
-    def agent(assignment: dict[str, Any]) -> list[Any]:
-        key = assignment["key"]
-        calls = [call(assignment, reply(), role=role, trainable=False) for role in ("planner", "planner", "")]
-        return [*calls, reward(key, 1.0), end(key)]
-
-    name, message = failed(runner.train(agent))
-    assert name == "NothingToTrain"
-    assert "4 of planner, 2 of no role" in message
-    assert "trainable=True" in message
-    name, message = failed(runner.train(agent, {"roles": ("solver",)}))
-    assert "roles to train (solver)" in message
-
-
-def test_calls_without_ids(runner: Runner) -> None:
-    """Silence about ids is an error with its reason, not a row of zeros."""
-
-    def agent(assignment: dict[str, Any]) -> list[Any]:
-        answer, key = ask_engine(assignment), assignment["key"]
-        if assignment["mode"] == "train" and assignment["group"].endswith("-1"):
-            answer["choices"][0]["logprobs"] = None
-        return [call(assignment, answer), reward(key, 1.0), end(key)]
-
-    name, message = failed(runner.train(agent))
-    assert name == "NothingToTrain"
-    assert "4 calls of trainable roles cannot be trained on" in message
-    assert "no log-probabilities" in message
-
-
-def test_a_model_that_is_none(runner: Runner) -> None:
-    """What the backend raises at its start arrives as itself; a bug is told apart."""
-    assert failed(runner.train(good, {"model": "broken"})) == ("ModelError", "model 'broken': no config.json in it")
-    name, message = failed(runner.train(good, {"model": "buggy"}))
-    assert name == "LightningError"
-    assert "RuntimeError: a bug of the backend" in message
-
-
-def test_a_backend_that_dies(runner: Runner) -> None:
-    """Rollouts are not waited for when nobody serves them."""
-    name, message = failed(runner.train(lambda _: [], {"model": "mortal"}))
-    assert name == "LightningError"
-    assert "bandit backend died" in message
-
-
-@pytest.mark.parametrize(
-    ("settings", "params", "error", "told"),
-    [
-        ({"backend": "nope"}, {}, SettingError, "'nope'.*there are bandit, embedded"),
-        ({"algorithm.kl": 0.1}, {}, SettingError, "'bandit' does not honour algorithm.kl=0.1"),
-        ({"optimizer.learning_rat": 1.0}, {}, SettingError, "did you mean optimizer.learning_rate"),
-        ({"roles": ("sover",)}, {"declared_roles": {"solver": True}}, SettingError, "sover.*declared roles are solver"),
-        ({}, {"tasks": []}, TaskError, "tasks is empty"),
-        ({}, {"tasks": [{}, "what?"]}, TaskError, "task 1 of tasks is 'what\\?'"),
-        ({}, {"held_out": [3]}, TaskError, "task 0 of held_out is 3"),
-    ],
-)
-def test_what_cannot_be_done_is_refused_at_once(
-    runner: Runner, settings: dict[str, Any], params: dict[str, Any], error: type[Exception], told: str
-) -> None:
-    """Before anything is started, by name and value."""
-    with pytest.raises(error, match=told):
-        runner.begin(settings, **params)
 
 
 def test_one_training_at_a_time(train: Callable[..., Runner]) -> None:

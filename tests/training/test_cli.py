@@ -76,8 +76,8 @@ def test_serve_records_agents_and_serves_a_model(folder: Path) -> None:
     """`serve --model` gives an address that the OpenAI client understands, and a hub that init() finds by itself."""
     command = [sys.executable, "-m", "lightning_sdk.cli", "serve", "--port", "0", "--model", "spark", "--json"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
+    assert server.stdout is not None
     try:
-        assert server.stdout is not None
         facts = json.loads(server.stdout.readline())
         client = openai.OpenAI(base_url=facts["base_url"], api_key=facts["api_key"])
         messages: Any = [{"role": "user", "content": "What is 2 + 3?"}]
@@ -90,5 +90,6 @@ def test_serve_records_agents_and_serves_a_model(folder: Path) -> None:
     finally:
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
+        server.stdout.close()
     assert not (Path(os.environ["LIGHTNING_HOME"]) / "hub.json").exists()
     assert list((folder / "runs/served/spans").glob("*.log"))
