@@ -11,7 +11,7 @@ from sources import ROOT, kept_files, pyproject
 _PLACES = re.compile(r"(?<![\w.:/-])/(?:" + "|".join(["roo" + "t", "wor" + "k", "hom" + "e", "opt"]) + r")/\w+")
 #: Hosts that the project may name.
 HOSTS = {
-    "127.0.0.1", "localhost", "[::1]", "0.0.0.0", "download.pytorch.org", "arxiv.org", "github.com", "huggingface.co",
+    "127.0.0.1", "localhost", "[::1]", "0.0.0.0", "arxiv.org", "github.com", "huggingface.co",
     "www.apache.org", "apache.org", "keepachangelog.com", "semver.org", "opentelemetry.io", "json-schema.org",
 }  # fmt: skip
 _HOST = re.compile(r"(?:https?|tcp|ftp)://(?:[^\s/@\"'`]+@)?(\[[0-9a-f:]+\]|[a-z0-9.-]*\.[a-z0-9-]+)", re.IGNORECASE)
