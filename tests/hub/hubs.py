@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import zmq
 
+from lightning_hub.log import Log
 from lightning_sdk import wire
 from lightning_sdk.errors import BY_NAME
 from lightning_sdk.wire import NO_ROLLOUT, Batch, Event
@@ -191,3 +193,24 @@ def raw_call(key: bytes, answer: dict[str, Any] | bytes, **changes: Any) -> list
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     request = json.dumps({"model": "spark", "messages": [], "temperature": 1.0}).encode()
     return [int(Event.REPLY), key, meta(**changes), request, body]
+
+
+def logged(folder: Path) -> list[list[Any]]:
+    """Every event in the log of a hub that does not run."""
+    log = Log(folder / "spans")
+    events = [event for _, batch in log.recover(0) for event in batch.events()]
+    log.close()
+    return events
+
+
+def names(folder: Path) -> list[str]:
+    """Names of all logged spans."""
+    return [event[2][2] for event in logged(folder)]
+
+
+def rollouts(folder: Path) -> list[tuple[Any, ...]]:
+    """id, status, error, output of all rollouts."""
+    with sqlite3.connect(folder / "hub.sqlite") as database:
+        found = database.execute("SELECT id, status, error, output FROM rollouts ORDER BY started").fetchall()
+    database.close()
+    return found
