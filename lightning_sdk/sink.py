@@ -40,7 +40,10 @@ def listening() -> bool:
 def put(event: tuple[Any, ...], size: int) -> None:
     """Hand an event of about `size` bytes to the stream."""
     if _stream is not None:
-        _stream.put(event, size)
+        try:
+            _stream.put(event, size)
+        except Exception as error:  # no thread can be started while the interpreter ends, for one
+            say_once("put", "lightning: events are lost: %r", error)
 
 
 def span(rollout: RolloutScope | None, span: Span) -> None:
