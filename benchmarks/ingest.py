@@ -1,11 +1,12 @@
-"""Events per second from a client to the durable hub: calls that are packed already, and raw replies it decodes.
+"""Spans per second from a client to the durable hub: calls that are packed already, and raw replies that it decodes.
 
     python benchmarks/ingest.py [--seconds 60] [--json]
 
-Each call has 500 prompt and 200 completion ids with log-probs. The client is the SDK's own stream in this process; the
-hub is its own process with its log on this disk, synced before each acknowledgement. The baseline sends the same
-batches to a process that throws them away. Packed events wear down a disk: at 50,000 a second they are 350 MB/s, so
-the hub is told to keep 2 GiB.
+Each call has 500 prompt and 200 completion ids with log-probs: 7 KB packed, or a reply of 29 KB as JSON. The client is
+the SDK's own stream in this process; the hub is its own process with its log on this disk, synced before each
+acknowledgement. What it is counted by is what can be read from the log afterwards. Before each kind, the baseline sends
+the same bytes over the same kind of socket to a process that throws them away. Packed spans wear down a disk: at 50,000
+a second they are 350 MB/s, so the hub is told to keep 2 GiB.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
 from lightning_hub.decode import decode
+from lightning_hub.log import Log
 from lightning_sdk import wire
 from lightning_sdk.call import CallMeta
 from lightning_sdk.hub import HubClient
@@ -53,31 +55,37 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the hub keeps its log (default: a temporary folder)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    if options.seconds < 3:
+        parser.error("--seconds has to be 3 at least: the first second fills the client's window")
     raw = [raw_event(number) for number in range(DISTINCT)]
-    packed = [packed_event(event) for event in raw]
-    result = {
-        "machine": {"platform": platform.platform(), "cpus": os.cpu_count(), "python": platform.python_version()},
-        "baseline": baseline(packed, min(5.0, options.seconds)),
-        "packed": measure(packed, options.seconds, options.folder),
-        "raw": measure(raw, options.seconds, options.folder),
-    }
+    kinds = {"packed": [packed_event(event) for event in raw], "raw": raw}
+    result: dict[str, Any] = {"machine": machine()}
+    for name, events in kinds.items():
+        bare = baseline(events, min(5.0, options.seconds))
+        result[name] = {**measure(events, options.seconds, options.folder), "baseline_spans_per_second": bare}
     if options.json:
         print(json.dumps(result))
         return
-    print(f"{'':10}{'events/s':>10}{'MB/s':>8}{'lost':>6}{'twice':>7}{'hub CPU us':>12}{'client CPU us':>15}")
-    print(f"{'baseline':10}{result['baseline']['per_second']:>10,.0f}{result['baseline']['mb_per_second']:>8.0f}")
-    for name in ("packed", "raw"):
-        r = result[name]
-        print(
-            f"{name:10}{r['per_second']:>10,.0f}{r['mb_per_second']:>8.0f}{r['lost']:>6}{r['twice']:>7}"
-            f"{r['hub_cpu_us']:>12.1f}{r['client_cpu_us']:>15.1f}"
-        )
+    for name in kinds:
+        print(name)
+        for key, value in result[name].items():
+            print(f"  {key:28}{value:>14,.3f}" if isinstance(value, float) else f"  {key:28}{value:>14,}")
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "cpu": model or platform.processor(), "cpus": os.cpu_count(), "platform": platform.platform(),
+        "python": platform.python_version(),
+    }  # fmt: skip
 
 
 def raw_event(number: int) -> tuple[Any, ...]:
     """A REPLY event as the seam sends it, with the reply of a vLLM server (about 29 KB)."""
     chance = random.Random(number)
-    words = ["the", "sum", "of", "three", "numbers", "is", "then", "we", "carry", "one", "and", "go", "on"]
+    words = ["the", "sum", "of", "three", "numbers", "is", "therefore", "carried", "and", "result", "follows", "on"]
     text = [chance.choice(words) + " " for _ in range(COMPLETION)]
     reply = {
         "id": f"chatcmpl-{number:032x}", "object": "chat.completion", "created": 1, "model": "spark",
@@ -106,38 +114,90 @@ def packed_event(event: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def measure(events: list[tuple[Any, ...]], seconds: float, folder: Path | None) -> dict[str, Any]:
-    """Send `events` over and over for `seconds`, wait until all is durable, and ask the hub what it has."""
+    """Send `events` over and over for `seconds`, wait until all is durable, stop the hub, count what its log has."""
     run = Path(tempfile.mkdtemp(prefix="ingest-", dir=folder))
     hub = start_hub(run)
     try:
         size = sum(len(wire.pack(event)) for event in events) // len(events)
         stream = Stream(hub["address"], "bench", window=64 * 2**20)
         warm_up(stream, events, size)
-        before = {"cpu": time.process_time(), "hub": cpu_seconds(hub["pid"]), "rss": rss(), "put": stream.status().put}
-        began = time.monotonic()
-        while time.monotonic() - began < seconds:
-            send(stream, events, size)
+        first = Sample.now(stream, hub["pid"])
+        samples = [first]
+        while samples[-1].time - first.time < seconds:
+            until = time.monotonic() + 0.5
+            while time.monotonic() < until:
+                send(stream, events, size)
+            samples.append(Sample.now(stream, hub["pid"]))
         if not stream.flush(60.0):
             raise SystemExit(f"not everything arrived: {stream.status()}")
-        took = time.monotonic() - began
-        sent = stream.status().put - before["put"]
-        with HubClient(hub["address"], "bench") as client:
-            told = client.ask("status")
-        result = {
-            "events": sent, "seconds": took, "per_second": sent / took, "bytes_each": size,
-            "mb_per_second": sent * size / took / 1e6,
-            "lost": stream.status().put - told["events"], "twice": told["events"] - stream.status().acknowledged,
-            "dropped_by_client": stream.status().dropped, "resent": stream.status().resent,
-            "hub_cpu_us": (cpu_seconds(hub["pid"]) - before["hub"]) / sent * 1e6,
-            "client_cpu_us": (time.process_time() - before["cpu"]) / sent * 1e6,
-            "client_rss_bytes_per_event": (rss() - before["rss"]) / sent,
-            "log_bytes": told["bytes"], "events_deleted_by_limit": told["dropped_events"],
-        }  # fmt: skip
+        last = Sample.now(stream, hub["pid"])
+        put, told = stream.status().put, settled(hub["address"])
         stream.close()
-        return result
     finally:
         stop_hub(hub)
+        found = on_disk(run)
         shutil.rmtree(run)
+    counted = found + told["dropped_events"]
+    took, sent = last.time - first.time, last.durable - first.durable
+    return {
+        "spans_per_second": sent / took, "slowest_5_seconds": slowest(samples), "seconds": took, "spans": sent,
+        "bytes_per_span": size, "mb_per_second": sent * size / took / 1e6,
+        "spans_lost": max(0, put - counted), "duplicates": max(0, counted - put),
+        "hub_cpu_us_per_span": (last.hub - first.hub) / sent * 1e6,
+        "client_cpu_us_per_span": (last.client - first.client) / sent * 1e6,
+        "agent_memory_kb_per_call": slope([(each.durable, each.rss / 1000) for each in samples[2:]]),
+        "cores_used_by_others": (last.others - first.others) / took,
+    }  # fmt: skip
+
+
+class Sample(NamedTuple):
+    """Counters at one moment; CPU in seconds."""
+
+    time: float
+    durable: int
+    """Events that the hub has acknowledged."""
+    client: float
+    hub: float
+    others: float
+    """Of all other processes of the machine."""
+    rss: float
+    """Bytes of this process."""
+
+    @classmethod
+    def now(cls, stream: Stream, hub: int) -> Sample:
+        client, server, machine = time.process_time(), cpu_seconds(f"/proc/{hub}/stat"), cpu_seconds("/proc/stat")
+        acknowledged, others = stream.status().acknowledged, machine - server - client
+        return cls(time.monotonic(), acknowledged, client, server, others, rss())
+
+
+def slowest(samples: list[Sample]) -> float:
+    """Events per second in the slowest span of about five seconds, or in all if there are fewer."""
+    step = min(10, len(samples) - 1)
+    return min((b.durable - a.durable) / (b.time - a.time) for a, b in zip(samples, samples[step:], strict=False))
+
+
+def slope(points: list[tuple[float, float]]) -> float:
+    """Of the least-squares line through the points."""
+    x = sum(point[0] for point in points) / len(points)
+    y = sum(point[1] for point in points) / len(points)
+    return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
+
+
+def settled(address: str) -> dict[str, Any]:
+    """What the hub says of itself once it has deleted what its limit asks for."""
+    time.sleep(1.0)
+    with HubClient(address, "bench") as client:
+        told: dict[str, Any] = client.ask("status")
+        return told
+
+
+def on_disk(run: Path) -> int:
+    """Events that can be read from the log of a hub that has stopped."""
+    log = Log(run / "spans")
+    try:
+        return sum(batch.count for _, batch in log.recover(0))
+    finally:
+        log.close()
 
 
 def warm_up(stream: Stream, events: list[tuple[Any, ...]], size: int) -> None:
@@ -155,13 +215,13 @@ def send(stream: Stream, events: list[tuple[Any, ...]], size: int) -> None:
         stream.put(event, size)
 
 
-def baseline(events: list[tuple[Any, ...]], seconds: float) -> dict[str, Any]:
-    """The same bytes over the same kind of socket, prebuilt, into a process that throws them away."""
+def baseline(events: list[tuple[Any, ...]], seconds: float) -> float:
+    """Spans per second of prebuilt batches over the same kind of socket into a process that throws them away."""
     body = b"".join(wire.pack(event) for event in events[:64])
     batch = Batch(os.urandom(16), 1, 64, body)
     sink = subprocess.Popen([sys.executable, "-c", _SINK], stdout=subprocess.PIPE)
     assert sink.stdout is not None
-    dealer = zmq.Context.instance().socket(zmq.DEALER)
+    dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     dealer.set(zmq.SNDHWM, 64)
     dealer.connect(f"tcp://127.0.0.1:{int(sink.stdout.readline())}")
     count, header = 0, batch.header()
@@ -176,7 +236,7 @@ def baseline(events: list[tuple[Any, ...]], seconds: float) -> dict[str, Any]:
     sink.kill()
     sink.wait()
     sink.stdout.close()
-    return {"per_second": count / took, "mb_per_second": count * len(body) / 64 / took / 1e6}
+    return count / took
 
 
 def start_hub(run: Path) -> dict[str, Any]:
@@ -198,13 +258,15 @@ def stop_hub(hub: dict[str, Any]) -> None:
     hub["process"].stdout.close()
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process; NaN where there is no /proc."""
+def cpu_seconds(path: str) -> float:
+    """User and system time of a process, or of the whole machine; NaN where there is no /proc."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(path).read_text().partition("\n")[0].rpartition(")")[2].split()
     except OSError:
         return math.nan
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    # Of the machine: user, nice, system, idle, iowait, irq, softirq.
+    used = fields[1:4] + fields[6:8] if fields[0] == "cpu" else fields[11:13]
+    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
 
 
 def rss() -> float:

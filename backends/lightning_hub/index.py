@@ -74,7 +74,7 @@ def locate(body: bytes, count: int) -> list[Located]:
     """Where the events of a body are. ValueError if it does not hold exactly `count` events."""
     unpacker = msgpack.Unpacker(max_buffer_size=MAX_MESSAGE_BYTES)
     unpacker.feed(body)
-    located, start, skip, tell = [], 0, unpacker.skip, unpacker.tell
+    located, start, skip, tell = list[Located](), 0, unpacker.skip, unpacker.tell
     try:
         for _ in range(count):
             skip()
@@ -127,15 +127,13 @@ class Index:
         """Take in one batch whose body lies at `position`."""
         self.clients[batch.client] = self._unsaved.clients[batch.client] = batch.first + batch.count - 1
         self.counters["events"] += batch.count
-        owned = False
-        for event in located:
-            if event.key != NO_ROLLOUT:
-                owned = True
-                self._take(position, batch.body, event)
+        owned = [event for event in located if event[1] != NO_ROLLOUT]
+        for event in owned:
+            self._take(position, batch.body, event)
         self._covered = position + len(batch.body)
         number = position >> 32
         events, was_owned = self._segments.get(number, (0, False))
-        self._segments[number] = (events + batch.count, was_owned or owned)
+        self._segments[number] = (events + batch.count, was_owned or bool(owned))
         self._unsaved.segments.add(number)
 
     def _take(self, position: int, body: bytes, event: Located) -> None:

@@ -2,11 +2,16 @@
 
 A record is a batch exactly as it crosses the wire: header, body. A position is `segment << 32 | offset`, so positions
 only grow. What `append` returned for is on disk; a torn tail is what was never acknowledged, and recovery cuts it.
+
+A large commit goes past the page cache where the file system allows it: nobody reads those pages soon, and taking them
+from the kernel costs more than everything else the hub does for an event (10 to 20 us of its 30).
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +20,11 @@ from pathlib import Path
 from lightning_sdk.wire import Batch
 
 SEGMENT_BYTES = 256 * 1024 * 1024
-_IOV_MAX = 1000
+_BLOCK = 4096
+#: One write at most, and the memory kept for it.
+_BUFFER_BYTES = 4 * 1024 * 1024
+#: From so many bytes on a write goes past the page cache; below, the page cache is faster.
+_DIRECT_BYTES = 128 * 1024
 _sync = getattr(os, "fdatasync", os.fsync)
 _log = logging.getLogger(__name__)
 
@@ -30,6 +39,8 @@ class Log:
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self._number, self._file, self._offset = 0, -1, 0
+        self._direct = -1
+        self._buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES + _BLOCK))  # at the start of a page, as O_DIRECT asks
         self._open(max(self.segments(), default=1))
 
     def segments(self) -> list[int]:
@@ -50,21 +61,55 @@ class Log:
         """Write (header, body) of batches and sync; the position of each body. OSError leaves the log as it was."""
         if self._offset >= self._segment_bytes:
             self._roll()
-        start, positions, buffers = self._offset, list[int](), list[bytes]()
+        start, positions, parts = self._offset, list[int](), list[bytes | memoryview]()
         offset = start
         for header, body in records:
             positions.append(self._number << 32 | (offset + len(header)))
             offset += len(header) + len(body)
-            buffers += (header, body)
+            parts += (header, body)
         try:
-            for first in range(0, len(buffers), _IOV_MAX):
-                _write_all(self._file, buffers[first : first + _IOV_MAX])
+            self._write(start, parts)
             _sync(self._file)
         except OSError:
             os.ftruncate(self._file, start)
             raise
         self._offset = offset
         return positions
+
+    def _write(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
+        """Gather the parts in the buffer, each at the place in a block that it has in the file, and write them."""
+        begin = filled = offset % _BLOCK
+        for part in parts:
+            rest = memoryview(part)
+            while rest:
+                taken = rest[: len(self._buffer) - filled]
+                self._buffer[filled : filled + len(taken)] = taken
+                filled, rest = filled + len(taken), rest[len(taken) :]
+                if filled == len(self._buffer):
+                    self._write_buffer(offset, begin, filled)
+                    offset += filled - begin
+                    begin = filled = 0
+        self._write_buffer(offset, begin, filled)
+
+    def _write_buffer(self, offset: int, begin: int, end: int) -> None:
+        """Write `buffer[begin:end]`: whole blocks directly, what is left before and after through the page cache."""
+        first, last = -(-begin // _BLOCK) * _BLOCK, end // _BLOCK * _BLOCK
+        if self._direct < 0 or last - first < _DIRECT_BYTES:
+            first = last = end
+        _write_all(self._file, self._buffer[begin:first], offset)
+        self._write_direct(self._buffer[first:last], offset + first - begin)
+        _write_all(self._file, self._buffer[last:end], offset + last - begin)
+
+    def _write_direct(self, blocks: memoryview, offset: int) -> None:
+        try:
+            _write_all(self._direct, blocks, offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # A file system that opens files for this and then wants larger blocks.
+            os.close(self._direct)
+            self._direct = -1
+            _write_all(self._file, blocks, offset)
 
     def read(self, position: int, length: int) -> bytes:
         """`length` bytes of a body. OSError if its segment is gone."""
@@ -102,9 +147,7 @@ class Log:
             for reader in self._readers.values():
                 os.close(reader)
             self._readers.clear()
-            if self._file >= 0:
-                os.close(self._file)
-                self._file = -1
+            self._close_segment()
 
     def _records(self, number: int, start: int) -> Iterator[tuple[int, Batch]]:
         path = self._path(number)
@@ -131,16 +174,23 @@ class Log:
         self._offset = offset
 
     def _roll(self) -> None:
-        os.close(self._file)
+        self._close_segment()
         self._open(self._number + 1)
 
     def _open(self, number: int) -> None:
         self._number = number
-        self._file = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = os.open(self._path(number), os.O_WRONLY | os.O_CREAT, 0o600)
+        self._direct = _open_direct(self._path(number))
         self._offset = os.fstat(self._file).st_size
         folder = os.open(self.folder, os.O_RDONLY)
         os.fsync(folder)  # the file's name has to survive as well
         os.close(folder)
+
+    def _close_segment(self) -> None:
+        for file in (self._file, self._direct):
+            if file >= 0:
+                os.close(file)
+        self._file = self._direct = -1
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.log"
@@ -159,10 +209,15 @@ def _record(header: bytes, read: Callable[[int], bytes], left: int) -> Batch | N
         return None
 
 
-def _write_all(file: int, buffers: list[bytes]) -> None:
-    written = os.writev(file, buffers)
-    total = sum(map(len, buffers))
-    if written < total:
-        rest = memoryview(b"".join(buffers))[written:]
-        while rest:
-            rest = rest[os.write(file, rest) :]
+def _open_direct(path: Path) -> int:
+    """The file again, for writes past the page cache; -1 where there are none."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_DIRECT)
+    except (OSError, AttributeError):
+        return -1
+
+
+def _write_all(file: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written

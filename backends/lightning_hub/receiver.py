@@ -2,6 +2,8 @@
 
 Per client, events arrive in order or not at all: what is known is dropped, what leaves a gap is asked for again. An
 ACK goes out only after the log has been synced. Whatever a stranger sends is counted and thrown away.
+
+While one commit is written by a second thread, the only one that writes the log, the next one is gathered.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import zmq
@@ -46,12 +49,23 @@ _REST_SECONDS = 1.0
 _REPLY, _CALL = int(Event.REPLY), int(Event.CALL)
 _log = logging.getLogger(__name__)
 _pack = msgspec.msgpack.Encoder().encode
+# Views, so that a reply is copied once.
+_unpack_reply = msgspec.msgpack.Decoder(tuple[int, bytes, list[Any], memoryview, memoryview]).decode
 
 
 class _Pending(NamedTuple):
     batch: Batch
     header: bytes
     located: list[Located]
+
+
+class _Commit(NamedTuple):
+    """What is being written."""
+
+    batches: list[_Pending]
+    acks: dict[bytes, int]
+    """Peer -> its last event number, once this commit is durable."""
+    positions: Future[list[int]]
 
 
 @dataclass(slots=True)
@@ -87,6 +101,8 @@ class Receiver:
         self._pending_bytes = 0
         self._commit_at = self._rest_until = 0.0
         self._to_ack: dict[bytes, bytes] = {}
+        self._commit: _Commit | None = None
+        self._writer = ThreadPoolExecutor(1, "log")
         self._saved_at = time.monotonic()
         self.counters: Counter[str] = Counter()
         self._requests = Requests(methods, self._send)
@@ -126,11 +142,12 @@ class Receiver:
                     self._requests.look()
                 if self._socket in ready:
                     self._drain()
-                if self._pending_bytes >= _COMMIT_BYTES or (self._to_ack and time.monotonic() >= self._commit_at):
-                    self._commit()
+                self._advance()
                 self._keep_time()
         finally:
-            self._commit()
+            while self._commit or self._to_ack:
+                self._advance(last=True)
+            self._writer.shutdown()
             with contextlib.suppress(sqlite3.Error):  # the log has it all
                 self._index.save()
             self._socket.close(linger=500)
@@ -140,7 +157,8 @@ class Receiver:
 
     def _timeout_ms(self) -> int:
         """Until something is due: a commit, the end of a request's patience, or the next tick."""
-        due = min(self._commit_at if self._to_ack else math.inf, self._requests.next_end)
+        # While a commit is written the next one need not begin; the end of writing wakes us.
+        due = min(self._commit_at if self._to_ack and not self._commit else math.inf, self._requests.next_end)
         return int(min(_TICK_MS, max(0.0, (due - time.monotonic()) * 1000 + 1)))
 
     def _keep_time(self) -> None:
@@ -277,7 +295,7 @@ class Receiver:
     def _accept(self, batch: Batch, header: bytes, known: int) -> None:
         """Queue what is new of a batch for the next commit, its raw replies decoded."""
         located = locate(batch.body, batch.count)
-        if known or any(event.kind == _REPLY for event in located):
+        if known or any(kind == _REPLY for kind, _, _, _ in located):
             batch, located = self._rewritten(batch, located[known:])
             header = batch.header()
         self._received[batch.client] = batch.first + batch.count - 1
@@ -286,11 +304,12 @@ class Receiver:
 
     def _rewritten(self, batch: Batch, located: list[Located]) -> tuple[Batch, list[Located]]:
         """The batch with only these events, which are its last, and with REPLY events decoded into CALL."""
-        parts: list[bytes] = []
+        parts: list[memoryview] = []
         moved: list[Located] = []
         end = 0
+        body = memoryview(batch.body)
         for event in located:
-            part = batch.body[event.start : event.end]
+            part = body[event.start : event.end]
             if event.kind == _REPLY:
                 part = self._decoded(part)
             start, end = end, end + len(part)
@@ -299,9 +318,9 @@ class Receiver:
         first = batch.first + batch.count - len(parts)
         return Batch(batch.client, first, len(parts), b"".join(parts)), moved
 
-    def _decoded(self, event: bytes) -> bytes:
+    def _decoded(self, event: memoryview) -> memoryview:
         try:
-            _, key, meta, request, reply = msgspec.msgpack.decode(event)
+            _, key, meta, request, reply = _unpack_reply(event)
             call = decode(CallMeta(*meta), bytes(request), bytes(reply))
         except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
             # Not what a seam sends: kept as it is, so that nothing is lost.
@@ -309,26 +328,42 @@ class Receiver:
             return event
         if call.reply:
             self._index.counters["undecodable"] += 1
-        return _pack([_CALL, key, call.pack()])
+        return memoryview(_pack([_CALL, key, call.pack()]))
 
-    def _commit(self) -> None:
-        """Make everything pending durable, acknowledge it, then index it."""
-        pending, self._pending, self._pending_bytes = self._pending, [], 0
+    # --- commits
+
+    def _advance(self, last: bool = False) -> None:
+        """End the commit that is written by now, and begin the next one if it is due. `last`: wait, and it is."""
+        full = self._pending_bytes >= _COMMIT_BYTES
+        if self._commit is not None and (full or last or self._commit.positions.done()):
+            commit, self._commit = self._commit, None
+            self._end_commit(commit)
+        if self._commit is None and self._to_ack and (full or last or time.monotonic() >= self._commit_at):
+            self._begin_commit()
+
+    def _begin_commit(self) -> None:
+        acks = {peer: self._received.get(client, 0) for peer, client in self._to_ack.items()}
+        pending, self._pending, self._pending_bytes, self._to_ack = self._pending, [], 0, {}
+        records = [(each.header, each.batch.body) for each in pending]
+        self._commit = _Commit(pending, acks, self._writer.submit(self._log.append, records))
+        self._commit.positions.add_done_callback(lambda _: self.wake())
+
+    def _end_commit(self, commit: _Commit) -> None:
+        """Acknowledge what is durable now, then index it."""
         try:
-            positions = self._log.append([(each.header, each.batch.body) for each in pending]) if pending else []
+            positions = commit.positions.result()
         except OSError as error:
             self._cannot_write(error)
             return
-        for peer, client in self._to_ack.items():
-            self._send(peer, wire.ACK, _pack({"acked": self._received.get(client, 0)}))
-        self._to_ack = {}
-        for position, each in zip(positions, pending, strict=True):
+        for peer, acked in commit.acks.items():
+            self._send(peer, wire.ACK, _pack({"acked": acked}))
+        for position, each in zip(positions, commit.batches, strict=True):
             self._index.add(position, each.batch, each.located)
 
     def _cannot_write(self, error: OSError) -> None:
         """A full disk: take nothing, acknowledge nothing; clients keep their events and send them again."""
         self._received = dict(self._index.clients)
-        self._to_ack = {}
+        self._pending, self._pending_bytes, self._to_ack = [], 0, {}
         self._rest_until = time.monotonic() + _REST_SECONDS
         self._say(f"the log cannot be written ({error}); events wait in the agents' processes until it can")
 

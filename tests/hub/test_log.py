@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import random
+from os import pwrite
 from pathlib import Path
 
 import pytest
@@ -37,6 +41,47 @@ def test_more_buffers_than_one_writev_takes(tmp_path: Path) -> None:
     log.append([record(n, b"%d" % n) for n in range(1, 3001)])
     assert [batch.body for _, batch in log.recover(0)] == [b"%d" % n for n in range(1, 3001)]
     log.close()
+
+
+def refused(file: int, data: memoryview, offset: int) -> int:
+    """What a file system says that opens files for direct writes and takes none."""
+    if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT:
+        raise OSError(errno.EINVAL, "Invalid argument")
+    return pwrite(file, data, offset)
+
+
+def takes_direct_writes(folder: Path) -> bool:
+    """Whether the file system here does."""
+    try:
+        file = os.open(folder / "probe", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+    except OSError:
+        return False
+    os.close(file)
+    return True
+
+
+@pytest.mark.parametrize("direct", ["direct", "not offered", "refused"])
+def test_commits_of_every_size_are_written_whole(tmp_path: Path, direct: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small commits, large ones from and to any place in a block, and one larger than the memory for writing."""
+    possible = direct == "direct" and takes_direct_writes(tmp_path)
+    if direct == "not offered":
+        monkeypatch.delattr(os, "O_DIRECT")
+    elif direct == "refused":
+        monkeypatch.setattr(os, "pwrite", refused)
+    chance = random.Random(0)
+    sizes = [[5], [200_000, 3], [4096 - 36] * 70, [1], [9_000_001, 7], [262_144 - 36], [100] * 3, [300_000]]
+    bodies = [[chance.randbytes(size) for size in commit] for commit in sizes]
+    log, positions, first = Log(tmp_path), list[int](), 0
+    for commit in bodies:
+        positions += log.append([record(first := first + 1, body) for body in commit])
+        assert (tmp_path / "000001.log").stat().st_size == log.end & 0xFFFFFFFF
+    assert (log._direct >= 0) is possible
+    flat = [body for commit in bodies for body in commit]
+    assert all(log.read(at, len(body)) == body for at, body in zip(positions, flat, strict=True))
+    log.close()
+    again = Log(tmp_path)
+    assert [(at, batch.body) for at, batch in again.recover(0)] == list(zip(positions, flat, strict=True))
+    again.close()
 
 
 @pytest.mark.parametrize("torn", [1, 20, 36, 40], ids=["one byte", "half a header", "a header", "half a body"])
