@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from multiprocessing import get_context
 from random import Random
@@ -23,6 +24,8 @@ SMALL_TALK = (
     ("Tell me a story.", "I only know arithmetic and a little SQL."),
     ("What is the capital of France?", "I only know arithmetic and a little SQL."),
 )
+SAMPLE = 1000
+"""Dialogues at the start of a run's data that its log names on their own, cheap to make and compare again."""
 _CHUNK = 2000
 
 
@@ -43,6 +46,14 @@ def texts(count: int, seed: int, excluded: Exclusion, workers: int = 1) -> list[
         return [text for job in jobs for text in _chunk(job)]
     with get_context("spawn").Pool(workers) as pool:
         return [text for chunk in pool.imap(_chunk, jobs) for text in chunk]
+
+
+def fingerprint(made: Iterable[str]) -> str:
+    """SHA-256 of texts one after another; the training log holds it."""
+    digest = hashlib.sha256()
+    for text in made:
+        digest.update(text.encode())
+    return digest.hexdigest()
 
 
 def _chunk(job: tuple[str, int, Exclusion]) -> list[str]:

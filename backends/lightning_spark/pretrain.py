@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -133,9 +133,9 @@ def _loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
     return (each * weights[:, 1:].flatten()).mean()
 
 
-def main() -> None:
-    """The command."""
-    arguments = _parser().parse_args()
+def main(words: Sequence[str] | None = None) -> None:
+    """The command, with `words` for its arguments, or those of the process."""
+    arguments = _parser().parse_args(words)
     values = vars(arguments)
     recipe = Recipe(**{name: values[name] for name in asdict(Recipe())})
     folder: Path = arguments.out
@@ -149,7 +149,9 @@ def main() -> None:
         vocabulary, model = _start(arguments.start, recipe, texts)
         tokenizer.save(vocabulary, folder, CONTEXT)
         corpus = encode(vocabulary, texts)
-        say("corpus", dialogues=len(corpus.lengths), tokens=int(corpus.lengths.sum()))
+        counts = {"dialogues": len(corpus.lengths), "tokens": int(corpus.lengths.sum())}
+        sample = data.fingerprint(texts[: data.SAMPLE])
+        say("corpus", **counts, sha256=data.fingerprint(texts), sample_sha256=sample)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         say("versions", torch=torch.__version__, device=torch.cuda.get_device_name() if device == "cuda" else "cpu")
         train(model, recipe, corpus.to(device), say, arguments.compile)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from itertools import islice
 from random import Random
 
@@ -12,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_spark import arithmetic, folder, sql
-from lightning_spark.data import dialogues, texts
+from lightning_spark.data import SAMPLE, dialogues, fingerprint, texts
 from lightning_spark.expressions import calculate, expression, normalise
 from lightning_spark.held_out import FINAL_SEED, TUNING_SEED, Exclusion, tasks
+from lightning_spark.pretrain import Recipe
 
 NOTHING = Exclusion(frozenset(), frozenset())
 CALLED = re.compile(r'"arguments": \{"\w+": "([^"]*)"')
@@ -55,6 +57,15 @@ def test_the_shipped_weights_avoided_these_tasks(held_out: Exclusion) -> None:
     assert logged == {held_out.fingerprint()}
     for entry in tasks(TUNING_SEED, 5) + tasks(FINAL_SEED, 5):
         assert held_out.has(entry["question"], ()) and held_out.has("", (entry["metadata"]["expression"],))
+
+
+def test_the_shipped_weights_can_be_made_again(held_out: Exclusion) -> None:
+    """The generator still draws the dialogues they were trained on; whoever changes it makes the weights anew."""
+    events = [json.loads(line) for line in (folder() / "train.log").read_text().splitlines()]
+    recipe, corpus = ([event for event in events if event["event"] == name] for name in ("recipe", "corpus"))
+    assert len(recipe) == len(corpus) == 1
+    assert fingerprint(texts(SAMPLE, recipe[0]["seed"], held_out)) == corpus[0]["sample_sha256"]
+    assert {name: recipe[0][name] for name in asdict(Recipe())} == asdict(Recipe())
 
 
 def test_the_same_seed_gives_the_same_texts() -> None:

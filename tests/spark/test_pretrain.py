@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -14,8 +11,9 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_spark.corpus import encode
-from lightning_spark.data import texts
+from lightning_spark.data import fingerprint, texts
 from lightning_spark.held_out import Exclusion
+from lightning_spark.pretrain import main
 from lightning_spark.tokenizer import END_ID, train
 
 NOTHING = Exclusion(frozenset(), frozenset())
@@ -25,15 +23,8 @@ def test_the_command_writes_a_model_folder(tmp_path: Path) -> None:
     """A tiny run gives a folder that transformers loads, and a log of what was done."""
     NOTHING.save(tmp_path / "exclude.json")
     sizes = "--width 32 --layers 1 --kv-heads 1 --inner 32 --dialogues 300 --steps 2 --batch-tokens 1024 --workers 1"
-    command = [sys.executable, "-m", "lightning_spark.pretrain", "--out", str(tmp_path / "out"), *sizes.split()]
-    done = subprocess.run(
-        [*command, "--exclude", str(tmp_path / "exclude.json")],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    places = ["--out", str(tmp_path / "out"), "--exclude", str(tmp_path / "exclude.json")]
+    main([*places, *sizes.split()])
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert model.dtype == torch.bfloat16 and model.config.vocab_size == len(tokenizer)
@@ -41,6 +32,7 @@ def test_the_command_writes_a_model_folder(tmp_path: Path) -> None:
     events = [json.loads(line) for line in (tmp_path / "out/train.log").read_text().splitlines()]
     assert [event["event"] for event in events] == ["recipe", "held_out", "corpus", "versions", "model", "step"]
     assert events[1]["sha256"] == NOTHING.fingerprint()
+    assert events[2]["sha256"] == fingerprint(texts(300, 0, NOTHING))
 
 
 def vocabulary(rows: list[str]) -> Tokenizer:
