@@ -187,7 +187,7 @@ def test_malformed_rows_are_refused_by_rollout(row: Row, message: str) -> None:
 def test_default_rate_follows_the_models_size() -> None:
     """From small to large, between the bounds; facts say which value was taken."""
     assert [default_rate(size) for size in (100_000, 2_200_000, 135_000_000, 7_000_000_000)] == [
-        1e-3,
+        5e-4,
         4.5e-4,
         7.4e-6,
         1e-6,
