@@ -1,6 +1,6 @@
 """What the SDK costs per call: CPU on the calling thread and in the process, against the bare OpenAI client.
 
-    python benchmarks/overhead.py [--json] [--pairs 150] [--calls 20]
+    python benchmarks/overhead.py [--json] [--pairs 60] [--calls 60]
 
 Blocks of bare and of recorded calls alternate in one process, against one server process that answers from memory with
 500 prompt ids, 200 completion ids and log-probs (about 29 KB of JSON). A recorded block is over when the hub, a real
@@ -14,22 +14,28 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx2
 import openai
 
+import lightning_openai
 import lightning_sdk as lightning
-from lightning_sdk import session
+from lightning_sdk import session, sink
 from lightning_sdk.hub import HubClient, HubProcess
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.stream import Stream
 
 PROMPT, COMPLETION = 500, 200
 ASK: dict[str, Any] = {
@@ -96,11 +102,19 @@ def serve() -> None:
 
 
 class Bench:
-    def __init__(self, url: str, hub: HubProcess, pairs: int, calls: int) -> None:
-        self.url, self.hub, self.pairs, self.calls = url, hub, pairs, calls
+    """Blocks of calls with and without a stream, in one process whose patches stay in place.
+
+    Patching anew for each block would measure how the interpreter warms up to changed classes. What the patches alone
+    cost, with nobody listening, is measured on its own (`passthrough_us`).
+
+    The hub stands still while calls are made and takes everything in after them: where two cores are two threads of
+    one, its work would slow the caller, and be counted as the caller's.
+    """
+
+    def __init__(self, url: str, hub: int, stream: Stream, pairs: int, calls: int) -> None:
+        self.url, self.hub, self.stream, self.pairs, self.calls = url, hub, stream, pairs, calls
         self.client = openai.OpenAI(api_key="k", base_url=url)
         self.recorded = 0
-        self.lost = 0
 
     def scope(self, trained: bool) -> Scope:
         endpoint = Endpoint(self.url, "m", "k") if trained else None
@@ -109,31 +123,25 @@ class Bench:
 
     def block(self, act: Callable[[], None], recorded: bool, trained: bool) -> Cost:
         """Cost of one block of `self.calls` calls; a recorded one ends when the hub has it."""
-        stream = None
-        if recorded:
-            running = session.start()
-            running.attach(self.hub.address, self.hub.key, keep=False)
-            stream = running.stream
-            assert stream is not None
-            stream.flush(10)
+        os.kill(self.hub, signal.SIGSTOP)
+        sink.connect(self.stream if recorded else None)
+        self.recorded += self.calls if recorded else 0
         total, caller = time.process_time(), time.thread_time()
-        with entered(self.scope(trained)):
+        with entered(self.scope(trained) if recorded else Scope()):
             act()
         caller = time.thread_time() - caller
-        if stream is not None:
-            while stream._waiting():  # not flush(): its polling is the benchmark's cost, not the SDK's
-                time.sleep(0.02)
+        os.kill(self.hub, signal.SIGCONT)
+        while recorded and self.stream._waiting():  # not flush(): its polling would be counted as the SDK's
+            time.sleep(0.01)
         total = time.process_time() - total
-        if stream is not None:
-            status = stream.status()
-            self.recorded += status.acknowledged
-            self.lost += self.calls - status.acknowledged
-            lightning.shutdown()
+        sink.connect(None)
         return Cost(1e6 * caller / self.calls, 1e6 * total / self.calls)
 
     def compare(self, act: Callable[[], None], trained: bool) -> dict[str, float]:
         """Medians over pairs of blocks, in alternating order."""
         bare, ours, noise = [], [], []
+        for recorded in (True, False):
+            self.block(act, recorded, trained)
         for pair in range(self.pairs):
             order = [True, False] if pair % 2 else [False, True]
             costs = {recorded: self.block(act, recorded, trained) for recorded in order}
@@ -172,29 +180,54 @@ class Bench:
         return lambda: loop.run_until_complete(all_of_them())
 
 
+def passthrough() -> float:
+    """Microseconds that the three wrapped methods of a call add when nobody listens."""
+    options = openai._base_client.FinalRequestOptions.construct(method="post", url="/chat/completions")
+    request = httpx2.Request("POST", "http://127.0.0.1/")
+    response = httpx2.Response(200, request=request)
+    ways = [
+        (lightning_openai._requesting(lambda *_a, **_k: None), (None, None, options), {}),
+        (lightning_openai._building(lambda *_a, **_k: request), (None, options), {}),
+        (lightning_openai._processing(lambda *_a, **_k: None), (None,), {"response": response}),
+    ]
+    cost = 0.0
+    for function, arguments, keywords in ways:
+        wrapped = min(timeit.repeat(lambda f=function, a=arguments, k=keywords: f(*a, **k), number=20_000, repeat=5))
+        plain = min(timeit.repeat(lambda a=arguments, k=keywords: _nothing(*a, **k), number=20_000, repeat=5))
+        cost += (wrapped - plain) / 20_000 * 1e6
+    return round(cost, 2)
+
+
+def _nothing(*_arguments: Any, **_keywords: Any) -> None:
+    return None
+
+
 def run(pairs: int, calls: int) -> dict[str, Any]:
     server = subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
     loop = asyncio.new_event_loop()
+    modes: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         hub = HubProcess(Path(folder))
         try:
-            bench = Bench(url, hub, pairs, calls)
+            session.start()
+            stream = Stream(hub.address, hub.key)
             client = openai.AsyncOpenAI(api_key="k", base_url=url)
-            many = Bench(url, hub, max(10, pairs // 4), 128)
-            modes: dict[str, dict[str, float]] = {}
-            for trained in (False, True):
-                kind = "trained" if trained else "observed"
-                modes[f"sync_{kind}"] = bench.compare(bench.sync, trained)
+            sync = Bench(url, hub.pid, stream, pairs, calls)
+            many = Bench(url, hub.pid, stream, max(8, pairs // 3), 192)
+            few = Bench(url, hub.pid, stream, max(8, pairs // 6), max(4, calls // 8))
+            for kind, trained in (("observed", False), ("trained", True)):
+                modes[f"sync_{kind}"] = sync.compare(sync.sync, trained)
                 modes[f"async64_{kind}"] = many.compare(many.in_flight(loop, client, 64), trained)
-                few = Bench(url, hub, max(5, pairs // 10), calls)
                 modes[f"stream_{kind}"] = few.compare(few.streaming, trained)
-                bench.lost += few.lost
             loop.run_until_complete(client.close())
+            stream.flush(30)
             with HubClient(hub.address, hub.key) as ask:
                 events = ask.ask("status")["events"]
+            stream.close()
         finally:
+            lightning.shutdown()
             hub.stop()
             server.terminate()
             server.wait()
@@ -204,21 +237,30 @@ def run(pairs: int, calls: int) -> dict[str, Any]:
         "total_cpu_us": modes["sync_trained"]["total_cpu_us"],
         "async_total_cpu_us": modes["async64_trained"]["total_cpu_us"],
         "stream_total_cpu_us": modes["stream_trained"]["total_cpu_us"],
-        "spans_lost": bench.lost + many.lost,
+        "passthrough_us": passthrough(),
+        "spans_lost": sync.recorded + many.recorded + few.recorded - events,
         "spans_recorded": events,
         "modes": modes,
         "pairs": pairs,
         "calls_per_block": calls,
-        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}, "
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, "
         f"openai {openai.__version__}",
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON line and nothing else")
-    parser.add_argument("--pairs", type=int, default=150, help="pairs of blocks (%(default)s)")
-    parser.add_argument("--calls", type=int, default=20, help="calls a block (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=60, help="pairs of blocks (%(default)s)")
+    parser.add_argument("--calls", type=int, default=60, help="calls a block (%(default)s)")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:

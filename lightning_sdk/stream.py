@@ -29,14 +29,19 @@ from lightning_sdk.leftovers import Leftovers
 from lightning_sdk.scope import Scope, entered
 from lightning_sdk.sink import say_once
 from lightning_sdk.spool import Spool
-from lightning_sdk.wire import Batch
+from lightning_sdk.wire import Batch, Event
 
 log = logging.getLogger("lightning_sdk.stream")
 
 _BATCH_EVENTS = 64
 _BATCH_BYTES = 2 * 1024 * 1024
-_TICK_MS = 5
-"""How long an event waits for others of its batch, at most."""
+_BATCHES_AT_ONCE = 16
+"""Batches sent before the hub's answers are looked at."""
+_LINGER = 0.05
+"""Seconds that an event waits for others of its batch, at most. The end of a rollout does not wait, nor a full batch:
+waking the sender for each call would cost the process more than everything else about the call."""
+_IDLE = 0.25
+"""The same when nothing has been sent lately."""
 _SILENCE = 2.0
 """Seconds without progress after which the socket is given up and a new one replays."""
 
@@ -112,7 +117,6 @@ class Stream:
         self._greetings = 0
         self._wake = threading.Event()
         self._room = threading.Condition()
-        self._idle = False
         self._full = False
         self._closing = False
         self._socket: zmq.Socket[bytes] | None = None
@@ -135,7 +139,7 @@ class Stream:
             return
         self._queued += size  # a race loses a few bytes of a bound until the queue is next empty, never an event
         self._queue.append((event, size))
-        if self._idle or self._thread is None:
+        if event[0] is Event.END or self._thread is None or len(self._queue) >= _BATCH_EVENTS:
             self._rouse()
 
     def flush(self, timeout: float = 5.0) -> bool:
@@ -186,8 +190,8 @@ class Stream:
                     self._thread = threading.Thread(target=self._run, name="lightning-stream", daemon=True)
                     with entered(Scope()):  # the first event's rollout is none of this thread's business
                         self._thread.start()
-        self._idle = False
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     # --- the background thread
 
@@ -199,24 +203,15 @@ class Stream:
             self._connect(context)
             while not self._closing:
                 self._pack()
-                self._receive(0 if self._queue else _TICK_MS)
+                self._receive()
                 self._watch(context)
-                self._rest()
+                self._wake.wait(_LINGER if self._unacked or self._welcome is None else _IDLE)
+                self._wake.clear()
         except Exception:
             log.exception("lightning: the stream stopped; events are no longer sent")
         finally:
             if self._socket is not None:
                 self._socket.close(linger=0)
-
-    def _rest(self) -> None:
-        """Sleep until an event comes, once there is nothing to send and nothing to wait for."""
-        if self._queue or self._unacked or self._spill.bytes or not self._status.hub:
-            return
-        self._wake.clear()
-        self._idle = True
-        if not self._queue:
-            self._wake.wait(1.0)
-        self._idle = False
 
     def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         if self._socket is not None:
@@ -245,7 +240,9 @@ class Stream:
 
     def _pack(self) -> None:
         """Turn queued events into batches: into the window while there is room, else to disk, else leave them."""
-        while self._queue and not self._status.refused:
+        for _ in range(_BATCHES_AT_ONCE):
+            if not self._queue or self._status.refused:
+                break
             room = self._status.window_bytes < self._window and not self._spill.bytes
             if not room and self._spill.full:
                 return
@@ -254,6 +251,8 @@ class Stream:
                 self._keep(batch)
             else:
                 self._spill.append(batch)
+        if self._queue:
+            self._wake.set()
         if self._status.refused:
             self._forget()
 
@@ -303,11 +302,10 @@ class Stream:
             self._socket.send_multipart([wire.BATCH, batch.header(), batch.body], zmq.NOBLOCK)
         self._status.sent += batch.count
 
-    def _receive(self, timeout_ms: int) -> None:
+    def _receive(self) -> None:
         assert self._socket is not None
-        while self._socket.poll(timeout_ms):
+        while self._socket.poll(0):
             kind, payload = self._socket.recv_multipart()[:2]
-            timeout_ms = 0
             message = wire.unpack(payload)
             if kind == wire.HELLO:  # the hub was restarted and does not know us
                 self._greet()
