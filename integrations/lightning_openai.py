@@ -23,7 +23,7 @@ _PATHS = ("/chat/completions", "/completions", "/responses")
 #: Only these can be sent to an engine that returns token ids.
 _TRAINABLE_PATHS = ("/chat/completions", "/completions")
 #: What a user's client puts on a request for its own provider, and no engine of ours should see.
-_PRIVATE_HEADERS = ("api-key", "openai-organization", "openai-project", "cookie")
+_PRIVATE_HEADERS = frozenset({b"api-key", b"openai-organization", b"openai-project", b"cookie"})
 _KEY = "lightning_call"
 
 _open: ContextVar[tuple[OpenCall, Any] | None] = ContextVar("lightning_openai_call", default=None)
@@ -176,9 +176,9 @@ def _redirected(options: Any, call: OpenCall) -> Any:
 def _scrub(request: Any, key: str) -> None:
     """Replace the user's credentials by `key` and drop their query (Azure's api-version): this goes to our engine."""
     request.headers["authorization"] = f"Bearer {key}"
-    for name in _PRIVATE_HEADERS:
-        if name in request.headers:
-            del request.headers[name]
+    for name, _ in list(request.headers.raw):  # one pass: each look-up of a name is one as well
+        if name.lower() in _PRIVATE_HEADERS:
+            del request.headers[name.decode()]
     if request.url.query:
         request.url = request.url.copy_with(query=None)
 
