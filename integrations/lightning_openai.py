@@ -221,7 +221,7 @@ class _Tee:
         call.streamed = "text/event-stream" in response.headers.get("content-type", "")
         self._call, self._status = call, response.status_code
         self._parts: list[bytes] = []
-        self._complete = self._pulling = False
+        self._complete = self._pulling = self._finished = False
         # A subclass and not closures on the instance: those would be a cycle, and an abandoned response, with its
         # connection, would live until the next garbage collection.
         response.lightning_tee = self
@@ -265,7 +265,10 @@ class _Tee:
             self.finish()
 
     def finish(self) -> None:
-        reply = b"".join(self._parts)
+        if self._finished:  # the end, the close and the loss of one response all come here
+            return
+        self._finished = True
+        reply, self._parts = b"".join(self._parts), []
         if self._complete or b"data: [DONE]" in reply[-64:]:  # the SDK stops reading at [DONE]
             harmless("closing an OpenAI stream", lambda: self._call.finish(reply, self._status))
         else:
