@@ -14,9 +14,11 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
+from lightning_sdk.errors import UnsupportedVersion
 from lightning_sdk.patches import Patches
 from lightning_sdk.seam import OpenCall, open_call
 from lightning_sdk.sink import harmless, say_once
+from lightning_sdk.speaking import require
 
 #: Paths of calls to a model, by how they end.
 _PATHS = ("/chat/completions", "/completions", "/responses")
@@ -36,10 +38,9 @@ def instrument(patches: Patches) -> None:
     needed = [(_base_client.SyncAPIClient, "request"), (_base_client.AsyncAPIClient, "request"),
               (_base_client.BaseClient, "_build_request"), (_base_client.SyncAPIClient, "_process_response"),
               (_base_client.AsyncAPIClient, "_process_response")]  # fmt: skip
-    if not 2 <= int(__version__.split(".")[0]) <= 3 or not all(hasattr(owner, name) for owner, name in needed):
-        say_once("openai version", "lightning: openai %s is not supported (2.x and 3.x are); its calls are not "
-                 "captured. Install a supported version: pip install 'openai>=2.20,<4'", __version__)  # fmt: skip
-        return
+    require("openai", "2.20", "4")
+    if missing := [name for owner, name in needed if not hasattr(owner, name)]:
+        raise UnsupportedVersion(f"openai {__version__} has no {', '.join(missing)}; pip install 'openai>=2.20,<4'")
     patches.wrap(_base_client.BaseClient, "_build_request", _building)
     for base, bracket, process in (
         (_base_client.SyncAPIClient, _requesting, _processing),
@@ -149,27 +150,13 @@ def _building(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _redirected(options: Any, call: OpenCall) -> Any:
     """A copy of the request's options that goes to the engine and asks for what training needs."""
-    endpoint = call.endpoint
-    assert endpoint is not None
+    assert call.endpoint is not None
     body = dict(options.json_data) if isinstance(options.json_data, Mapping) else {}
     body.update(options.extra_json or {})
-    sampling = dict(call.sampling)
-    default_tokens = sampling.pop("max_tokens_default", None)
-    if default_tokens and not body.get("max_tokens") and not body.get("max_completion_tokens"):
-        body["max_tokens"] = default_tokens
-    changed = {name: body[name] for name in sampling if body.get(name) not in (None, sampling[name])}
-    if changed:
-        say_once(f"sampling {call.role} {sorted(changed)}", "lightning: role %r asks for %s; while it is trained or "
-                 "evaluated its calls use %s instead", call.role, changed, sampling)  # fmt: skip
     chat = options.url.split("?")[0].endswith("/chat/completions")
-    body.update(sampling, model=endpoint.model, return_token_ids=True)
-    if chat:
-        body["logprobs"] = True
-    else:
-        body["logprobs"] = body.get("logprobs") or 0
     copy = options.model_copy()
-    copy.json_data, copy.extra_json = body, None
-    copy.url = endpoint.url + ("/chat/completions" if chat else "/completions")
+    copy.json_data, copy.extra_json = call.rewritten(body, chat=chat), None
+    copy.url = call.endpoint.url + ("/chat/completions" if chat else "/completions")
     return copy
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 from lightning_sdk import sink
 from lightning_sdk.call import Span
 from lightning_sdk.errors import SettingError
-from lightning_sdk.scope import Scope, current, entered, new_span_id
+from lightning_sdk.scope import Scope, ambient, current, entered, new_span_id
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,7 +30,8 @@ def agent(function: Any = None, /, *, role: str | None = None, trainable: bool =
     """Mark a function as an agent: calls made while it runs belong to `role`.
 
     Works on functions, coroutines, generators, async generators and methods, and keeps their signature and kind.
-    The innermost agent wins, so nested agents keep their own role.
+    The innermost agent wins, so nested agents keep their own role. Agents of a framework that run inside keep the
+    names that the framework gives them, unless `role` is given: then all of them are that role.
 
     Args:
         role: Name of the role; the function's name if not given.
@@ -52,23 +53,27 @@ def _decorate(function: Any, *, role: str | None, trainable: bool) -> Any:
         raise SettingError(f"@agent on the class {function.__name__}: put it above the method that runs the agent")
     if not callable(function):
         raise SettingError(f"@agent on {function!r}, which cannot be called: put it above a function or a method")
+    named = role is not None
     role = role or getattr(function, "__name__", "") or type(function).__name__
     declared[role] = declared.get(role, False) or trainable
-    return in_role(function, role, trainable)
+    return in_turn(function, lambda *_args, **_kwargs: Turn(role, trainable, named))
 
 
-def in_role(function: Callable[..., Any], role: str, trainable: bool) -> Callable[..., Any]:
-    """`function` speaking as `role`, of the same kind, so that code which looks at the kind sees no difference."""
+def in_turn(function: Callable[..., Any], begin: Callable[..., Turn]) -> Callable[..., Any]:
+    """`function` with each run inside the turn that `begin` makes of its arguments.
+
+    Of the same kind as `function`, so that code which looks at the kind sees no difference.
+    """
     if inspect.isasyncgenfunction(function):
-        return _astepping(function, lambda: Turn(role, trainable))
+        return _astepping(function, begin)
     if inspect.isgeneratorfunction(function):
-        return _stepping(function, lambda: Turn(role, trainable))
+        return _stepping(function, begin)
     if inspect.iscoroutinefunction(function):
-        return _awaiting(function, lambda: Turn(role, trainable))
+        return _awaiting(function, begin)
 
     @functools.wraps(function)
     def plain(*args: Any, **kwargs: Any) -> Any:
-        turn = Turn(role, trainable)
+        turn = begin(*args, **kwargs)
         try:
             with entered(turn.scope):
                 result = function(*args, **kwargs)
@@ -91,12 +96,22 @@ def in_role(function: Callable[..., Any], role: str, trainable: bool) -> Callabl
 class Turn:
     """One run of an agent: its scope, and the span that tells of it."""
 
-    __slots__ = ("_outer", "_started", "scope")
+    __slots__ = ("_name", "_outer", "_started", "scope")
 
-    def __init__(self, role: str, trainable: bool) -> None:
+    def __init__(self, role: str, trainable: bool, named: bool, name: str = "") -> None:
         self._outer = current()
         self._started = time.time_ns()
-        self.scope: Scope = replace(self._outer, role=role, trainable=trainable, span=new_span_id())
+        self._name = name or role
+        self.scope: Scope = replace(
+            self._outer, role=role, trainable=trainable, span=new_span_id(), named=named, ambient=ambient()
+        )
+
+    @classmethod
+    def of_framework(cls, name: str) -> Turn:
+        """The turn of an agent that a framework calls `name`: it keeps a decorator's explicit role, and is trained
+        where what surrounds it is."""
+        outer = current()
+        return cls(outer.role if outer.named else name or outer.role, outer.trainable, outer.named, name)
 
     def close(self, error: BaseException | None) -> None:
         if not sink.listening():
@@ -107,23 +122,23 @@ class Turn:
             Span(
                 id=self.scope.span,
                 parent=self._outer.span,
-                name=f"invoke_agent {self.scope.role}",
+                name=f"invoke_agent {self._name}",
                 role=self.scope.role,
                 started_ns=self._started,
                 ended_ns=time.time_ns(),
                 status="ok" if error is None else "cancelled" if cancelled else "error",
                 error="" if error is None or cancelled else f"{type(error).__name__}: {error}",
-                attributes={"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": self.scope.role},
+                attributes={"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": self._name},
             ),
         )
 
 
 def _awaiting(
-    make: Callable[..., Coroutine[Any, Any, Any]], begin: Callable[[], Turn]
+    make: Callable[..., Coroutine[Any, Any, Any]], begin: Callable[..., Turn]
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     @functools.wraps(make)
     async def coroutine(*args: Any, **kwargs: Any) -> Any:
-        turn = begin()
+        turn = begin(*args, **kwargs)
         try:
             with entered(turn.scope):
                 result = await make(*args, **kwargs)
@@ -137,11 +152,11 @@ def _awaiting(
 
 
 def _stepping(
-    make: Callable[..., Generator[Any, Any, Any]], begin: Callable[[], Turn]
+    make: Callable[..., Generator[Any, Any, Any]], begin: Callable[..., Turn]
 ) -> Callable[..., Generator[Any, Any, Any]]:
     @functools.wraps(make)
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        turn, steps, error = begin(), make(*args, **kwargs), None
+        turn, steps, error = begin(*args, **kwargs), make(*args, **kwargs), None
         step: Callable[[Any], Any] = steps.send
         argument: Any = None
         try:
@@ -170,11 +185,11 @@ def _stepping(
 
 
 def _astepping(
-    make: Callable[..., AsyncGenerator[Any, Any]], begin: Callable[[], Turn]
+    make: Callable[..., AsyncGenerator[Any, Any]], begin: Callable[..., Turn]
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     @functools.wraps(make)
     async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        turn, steps, error = begin(), make(*args, **kwargs), None
+        turn, steps, error = begin(*args, **kwargs), make(*args, **kwargs), None
         step: Callable[[Any], Any] = steps.asend
         argument: Any = None
         try:

@@ -10,7 +10,9 @@ LightningError
 │   └── HubRefused      the hub answered no (wrong key, wrong protocol)
 ├── PortInUse           the address asked for is taken
 ├── NothingToTrain      no call of a trainable role was captured
-└── RolloutsFailed      too many rollouts failed to go on
+├── RolloutsFailed      too many rollouts failed to go on
+├── UnsupportedVersion  an integration does not know the installed version of its framework
+└── Untranslatable      a request asks for what the engine's protocol has no word for
 """
 
 
@@ -58,6 +60,14 @@ class RolloutsFailed(LightningError):
     """Too many rollouts failed to go on."""
 
 
+class UnsupportedVersion(LightningError):
+    """An integration does not know the installed version of its framework, and stays off."""
+
+
+class Untranslatable(LightningError):
+    """A request in another protocol asks for what chat completions have no word for."""
+
+
 #: Name on the wire -> class, so that an error raised in the hub is raised again, as itself, in the user's process.
 BY_NAME: dict[str, type[LightningError]] = {
     error.__name__: error
@@ -73,5 +83,7 @@ BY_NAME: dict[str, type[LightningError]] = {
         PortInUse,
         NothingToTrain,
         RolloutsFailed,
+        UnsupportedVersion,
+        Untranslatable,
     )
 }

@@ -15,6 +15,7 @@ class Patches:
 
     def __init__(self) -> None:
         self._done: list[tuple[Any, str, Any, Any]] = []
+        self._also: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
     def wrap(self, owner: Any, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
@@ -25,10 +26,17 @@ class Patches:
             self._done.append((owner, name, vars(owner).get(name, _MISSING), replacement))
             setattr(owner, name, replacement)
 
+    def also(self, undo: Callable[[], None]) -> None:
+        """Run `undo` too when everything is put back: for what is not an attribute."""
+        with self._lock:
+            self._also.append(undo)
+
     def undo(self) -> list[str]:
         """Put everything back; the names of attributes that somebody else has replaced since, which stay."""
         kept: list[str] = []
         with self._lock:
+            while self._also:
+                self._also.pop()()
             while self._done:
                 owner, name, before, replacement = self._done.pop()
                 if vars(owner).get(name, _MISSING) is not replacement:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -57,6 +58,10 @@ class Scope:
     trainable: bool = False
     span: str = ""
     """Id of the enclosing span, '' at the top."""
+    named: bool = False
+    """The role was given to a decorator by name, so that no framework inside may change it."""
+    ambient: str = ""
+    """What a framework's own context said when this scope was made: only what it says anew is nearer."""
 
     def endpoint(self) -> Endpoint | None:
         """Where a call made here is sent instead, None if it stays where it goes."""
@@ -69,6 +74,29 @@ class Scope:
 
 _current: ContextVar[Scope] = ContextVar("lightning_scope", default=Scope())  # noqa: B039 - frozen
 current = _current.get
+
+#: Ask a framework's own context variable who speaks; '' if it does not know. Kept by `lightning_sdk.speaking`.
+speakers: list[Callable[[], str]] = []
+
+
+def ambient() -> str:
+    """Who speaks according to the contexts of the frameworks themselves, '' if none says."""
+    for speaker in speakers:
+        if said := speaker():
+            return said
+    return ""
+
+
+def speaking() -> Scope:
+    """The current scope, with the role of a call made here.
+
+    A decorator's explicit name comes first, then whatever is nearest: a decorator, a framework's agent, or what the
+    framework's own context says.
+    """
+    scope = _current.get()
+    if not scope.named and speakers and (said := ambient()) and said != scope.ambient:
+        return replace(scope, role=said)
+    return scope
 
 
 # Its own generator: the user may seed the global one, and the operating system's costs a call that gives up the GIL.

@@ -7,11 +7,12 @@ A seam is where an integration catches calls. It opens a call before the request
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_sdk import sink
 from lightning_sdk.call import CallMeta
-from lightning_sdk.scope import Endpoint, current, new_span_id
+from lightning_sdk.scope import Endpoint, current, new_span_id, speaking
 from lightning_sdk.wire import Event
 
 
@@ -30,7 +31,7 @@ class OpenCall:
     def __init__(self, framework: str, path: str) -> None:
         self._started = time.time_ns()
         self._framework, self._path = framework, path
-        self._scope = current()
+        self._scope = speaking()
         self._finished = False
         self.id = new_span_id()
         self.endpoint: Endpoint | None = self._scope.endpoint()
@@ -46,6 +47,25 @@ class OpenCall:
     @property
     def role(self) -> str:
         return self._scope.role
+
+    def rewritten(self, body: Mapping[str, Any], *, chat: bool = True) -> dict[str, Any]:
+        """The request `body` as the engine is to see it: its model, the rollout's sampling, and what training needs.
+
+        Args:
+            chat: It goes to chat completions; False: to (text) completions.
+        """
+        assert self.endpoint is not None
+        new, sampling = dict(body), dict(self.sampling)
+        default_tokens = sampling.pop("max_tokens_default", None)
+        if default_tokens and not new.get("max_tokens") and not new.get("max_completion_tokens"):
+            new["max_tokens"] = default_tokens
+        changed = {name: new[name] for name in sampling if new.get(name) not in (None, sampling[name])}
+        if changed:
+            sink.say_once(f"sampling {self.role} {sorted(changed)}", "lightning: role %r asks for %s; while it is "
+                          "trained or evaluated its calls use %s instead", self.role, changed, sampling)  # fmt: skip
+        new.update(sampling, model=self.endpoint.model, return_token_ids=True)
+        new["logprobs"] = True if chat else new.get("logprobs") or 0
+        return new
 
     def finish(self, reply: bytes, http_status: int = 200, *, status: str = "ok", error: str = "") -> None:
         """Hand the call to the stream. Later calls of `finish` do nothing."""

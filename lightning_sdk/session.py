@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 
 from lightning_sdk import discovery, sink, threads
-from lightning_sdk.errors import LightningError, SettingError
+from lightning_sdk.errors import LightningError, SettingError, UnsupportedVersion
 from lightning_sdk.patches import Patches
 from lightning_sdk.stream import Stream, StreamStatus
 
@@ -51,6 +51,10 @@ class Session:
                 instrument: Callable[[Patches], None] = entry.load()
                 instrument(self.patches)
                 self.integrations[entry.name] = "active"
+            except UnsupportedVersion as error:
+                self.integrations[entry.name] = f"off: {error}"
+                sink.say_once(f"integration {entry.name}", "lightning: the integration for %s is off; calls of its "
+                              "agents may be missed or unnamed: %s", entry.name, error)  # fmt: skip
             except Exception as error:
                 self.integrations[entry.name] = f"off: {type(error).__name__}: {error}"
                 sink.say_once(f"integration {entry.name}", "lightning: the integration for %s failed and is off; its "
