@@ -210,10 +210,10 @@ def isolated(listening: bool, trained: bool) -> float:
         return client
 
     plain = chain(lambda _self, _options: request, lambda _self, response: response)
-    ours = lightning_openai._requesting(
+    ours = lightning_openai.seam.requesting(
         chain(
-            lightning_openai._building(lambda _self, _options: request),
-            lightning_openai._processing(lambda _self, response: response),
+            lightning_openai.seam.building(lambda _self, _options: request),
+            lightning_openai.seam.processing(lambda _self, response: response),
         )
     )
     rollout = RolloutScope("0" * 32, bytes(16), Endpoint("http://127.0.0.1/v1", "m", "k") if trained else None)
