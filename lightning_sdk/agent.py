@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 from lightning_sdk import sink
 from lightning_sdk.call import Span
 from lightning_sdk.errors import SettingError
-from lightning_sdk.scope import Scope, ambient, current, entered, new_span_id
+from lightning_sdk.scope import Scope, above, ambient, current, entered, new_span_id, new_trace_id
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,7 +56,7 @@ def _decorate(function: Any, *, role: str | None, trainable: bool) -> Any:
     named = role is not None
     role = role or getattr(function, "__name__", "") or type(function).__name__
     declared[role] = declared.get(role, False) or trainable
-    return in_turn(function, lambda *_args, **_kwargs: Turn(role, trainable, named))
+    return in_turn(function, lambda *_args, **_kwargs: Turn(role=role, trainable=trainable, named=named, agent=""))
 
 
 def in_turn(function: Callable[..., Any], begin: Callable[..., Turn]) -> Callable[..., Any]:
@@ -96,39 +96,47 @@ def in_turn(function: Callable[..., Any], begin: Callable[..., Turn]) -> Callabl
 class Turn:
     """One run of an agent: its scope, and the span that tells of it."""
 
-    __slots__ = ("_name", "_outer", "_started", "scope")
+    __slots__ = ("_outer", "_parent", "_started", "scope")
 
-    def __init__(self, role: str, trainable: bool, named: bool, name: str = "") -> None:
+    def __init__(self, **changes: Any) -> None:
+        """A turn in the current scope with `changes`; without any, in that very scope, and no span tells of it."""
         self._outer = current()
         self._started = time.time_ns()
-        self._name = name or role
-        self.scope: Scope = replace(
-            self._outer, role=role, trainable=trainable, span=new_span_id(), named=named, ambient=ambient()
-        )
+        self.scope: Scope = self._outer
+        if changes:
+            trace, self._parent = above(self._outer)
+            if not trace and self._outer.rollout is None:
+                trace = new_trace_id()
+            self.scope = replace(self._outer, span=new_span_id(), trace=trace, ambient=ambient(), **changes)
 
     @classmethod
     def of_framework(cls, name: str) -> Turn:
         """The turn of an agent that a framework calls `name`: it keeps a decorator's explicit role, and is trained
         where what surrounds it is."""
         outer = current()
-        return cls(outer.role if outer.named else name or outer.role, outer.trainable, outer.named, name)
+        # One agent's methods call each other: that is one turn still.
+        if not name or (name == outer.agent and ambient() == outer.ambient):
+            return cls()
+        return cls(role=outer.role if outer.named else name, agent=name)
 
     def close(self, error: BaseException | None) -> None:
-        if not sink.listening():
+        if self.scope is self._outer or not sink.listening():
             return
         cancelled = isinstance(error, GeneratorExit)
+        name = self.scope.agent or self.scope.role
         sink.span(
             self.scope.rollout,
             Span(
                 id=self.scope.span,
-                parent=self._outer.span,
-                name=f"invoke_agent {self._name}",
+                parent=self._parent,
+                name=f"invoke_agent {name}",
                 role=self.scope.role,
                 started_ns=self._started,
                 ended_ns=time.time_ns(),
                 status="ok" if error is None else "cancelled" if cancelled else "error",
                 error="" if error is None or cancelled else f"{type(error).__name__}: {error}",
-                attributes={"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": self._name},
+                attributes={"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": name},
+                trace=self.scope.trace,
             ),
         )
 
@@ -156,7 +164,7 @@ def _stepping(
 ) -> Callable[..., Generator[Any, Any, Any]]:
     @functools.wraps(make)
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        turn, steps, error = begin(*args, **kwargs), make(*args, **kwargs), None
+        turn, steps = begin(*args, **kwargs), make(*args, **kwargs)
         step: Callable[[Any], Any] = steps.send
         argument: Any = None
         try:
@@ -165,7 +173,9 @@ def _stepping(
                     with entered(turn.scope):
                         value = step(argument)
                 except StopIteration as stop:
+                    turn.close(None)
                     return stop.value
+                argument = None  # not kept alive, with all frames it holds, for as long as the consumer takes
                 try:
                     argument = yield value
                     step = steps.send
@@ -176,10 +186,9 @@ def _stepping(
                 except BaseException as thrown:
                     step, argument = steps.throw, thrown
         except BaseException as raised:
-            error = raised
+            argument = None
+            turn.close(raised)
             raise
-        finally:
-            turn.close(error)
 
     return generator
 
@@ -189,7 +198,7 @@ def _astepping(
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     @functools.wraps(make)
     async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        turn, steps, error = begin(*args, **kwargs), make(*args, **kwargs), None
+        turn, steps = begin(*args, **kwargs), make(*args, **kwargs)
         step: Callable[[Any], Any] = steps.asend
         argument: Any = None
         try:
@@ -198,7 +207,9 @@ def _astepping(
                     with entered(turn.scope):
                         value = await step(argument)
                 except StopAsyncIteration:
+                    turn.close(None)
                     return
+                argument = None
                 try:
                     argument = yield value
                     step = steps.asend
@@ -209,9 +220,8 @@ def _astepping(
                 except BaseException as thrown:
                     step, argument = steps.athrow, thrown
         except BaseException as raised:
-            error = raised
+            argument = None
+            turn.close(raised)
             raise
-        finally:
-            turn.close(error)
 
     return generator

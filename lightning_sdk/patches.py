@@ -17,6 +17,8 @@ class Patches:
         self._done: list[tuple[Any, str, Any, Any]] = []
         self._also: list[Callable[[], None]] = []
         self._lock = threading.Lock()
+        self.naming = False
+        """An integration names agents at run time: roles may come up that no decorator declares."""
 
     def wrap(self, owner: Any, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
         """Replace `owner.name` by `make(original)`, keeping name, docstring and signature."""
@@ -41,9 +43,14 @@ class Patches:
                 owner, name, before, replacement = self._done.pop()
                 if vars(owner).get(name, _MISSING) is not replacement:
                     # Another tool wrapped ours: taking it away would take theirs. Ours is inert without a session.
-                    kept.append(f"{owner.__module__}.{owner.__qualname__}.{name}")
+                    kept.append(f"{_path(owner)}.{name}")
                 elif before is _MISSING:
                     delattr(owner, name)
                 else:
                     setattr(owner, name, before)
         return kept
+
+
+def _path(owner: Any) -> str:
+    """A class, or a module."""
+    return f"{owner.__module__}.{owner.__qualname__}" if hasattr(owner, "__qualname__") else str(owner.__name__)

@@ -7,16 +7,14 @@ import time
 import traceback
 import uuid
 from collections.abc import Mapping
-from contextvars import Token
 from types import TracebackType
 from typing import Any
 
-from lightning_sdk import scope as scopes
 from lightning_sdk import sink
 from lightning_sdk.call import Status
 from lightning_sdk.errors import RewardError
 from lightning_sdk.reward import as_rewards
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope
+from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
 from lightning_sdk.wire import Event
 
 _OUTPUT_LIMIT = 2000
@@ -35,7 +33,7 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
         self.answer: Any = None
         """Set it to have the answer shown by `lightning-sdk runs`."""
         self._scope = RolloutScope(uuid.uuid4().hex, os.urandom(16))
-        self._token: Token[Scope] | None = None
+        self._entered = entered(Scope(rollout=self._scope))
 
     @property
     def id(self) -> str:
@@ -44,14 +42,13 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
 
     def __enter__(self) -> rollout:
         sink.put((Event.BEGIN, self._scope.key, self.id, self.task, time.time_ns()), 500)
-        self._token = scopes.enter(Scope(rollout=self._scope))
+        self._entered.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._token is not None:
-            scopes.leave(self._token)
+        self._entered.__exit__(kind, error, trace)
         end(self._scope, Status.OK if error is None else Status.AGENT_ERROR, described(error), self.answer)
 
     async def __aenter__(self) -> rollout:

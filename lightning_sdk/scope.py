@@ -12,8 +12,9 @@ import random
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,14 @@ class Scope:
     trainable: bool = False
     span: str = ""
     """Id of the enclosing span, '' at the top."""
+    trace: str = ""
+    """Trace of that span, 32 hex digits; '' at the top, and in a rollout, whose id is its trace."""
     named: bool = False
     """The role was given to a decorator by name, so that no framework inside may change it."""
-    ambient: str = ""
-    """What a framework's own context said when this scope was made: only what it says anew is nearer."""
+    agent: str = ""
+    """What a framework calls the agent whose turn this is, '' outside of such a turn."""
+    ambient: tuple[str, ...] = ()
+    """What the frameworks' own contexts said when this scope was made: only what they say anew is nearer."""
 
     def endpoint(self) -> Endpoint | None:
         """Where a call made here is sent instead, None if it stays where it goes."""
@@ -79,24 +84,22 @@ current = _current.get
 speakers: list[Callable[[], str]] = []
 
 
-def ambient() -> str:
-    """Who speaks according to the contexts of the frameworks themselves, '' if none says."""
-    for speaker in speakers:
-        if said := speaker():
-            return said
-    return ""
+def ambient() -> tuple[str, ...]:
+    """Who speaks according to each framework's own context, '' where it does not say."""
+    return tuple(speaker() for speaker in speakers) if speakers else ()
 
 
 def speaking() -> Scope:
     """The current scope, with the role of a call made here.
 
-    A decorator's explicit name comes first, then whatever is nearest: a decorator, a framework's agent, or what the
+    A decorator's explicit name comes first, then whatever is nearest: a decorator, a framework's agent, or what a
     framework's own context says.
     """
     scope = _current.get()
-    if not scope.named and speakers and (said := ambient()) and said != scope.ambient:
-        return replace(scope, role=said)
-    return scope
+    if scope.named or not speakers or (said := ambient()) == scope.ambient:
+        return scope
+    anew = [now for now, before in zip_longest(said, scope.ambient, fillvalue="") if now and now != before]
+    return replace(scope, role=anew[0], agent="", ambient=said) if anew else scope
 
 
 # Its own generator: the user may seed the global one, and the operating system's costs a call that gives up the GIL.
@@ -109,32 +112,60 @@ def new_span_id() -> str:
     return f"{_random.getrandbits(64):016x}"
 
 
+def new_trace_id() -> str:
+    """32 hex digits, as OpenTelemetry's."""
+    return f"{_random.getrandbits(128):032x}"
+
+
+class Tracer(Protocol):
+    """Another tracer of this process, to which our scopes are spans that its own spans begin under, and vice versa."""
+
+    def enter(self, scope: Scope) -> Callable[[bool], None] | None:
+        """Let its spans begin under `scope`; what undoes that, None if nothing was changed. Never raises.
+
+        What undoes it is told whether it runs in another context (`contextvars`) than `enter` did.
+        """
+        ...
+
+    def above(self, scope: Scope) -> tuple[str, str]:
+        """As `above`. Never raises."""
+        ...
+
+
+#: OpenTelemetry, where the user has set it up: kept by `lightning_sdk.telemetry`. None: nothing is looked at.
+tracer: Tracer | None = None
+
+
+def above(scope: Scope) -> tuple[str, str]:
+    """Trace ('' in a rollout) and id ('' at the top) of the span that a span begun here in `scope` lies in."""
+    return (scope.trace, scope.span) if tracer is None else tracer.above(scope)
+
+
 class entered:  # noqa: N801 - reads as a verb: `with entered(scope):`
     """Enter a scope for the length of a `with` block that does not yield."""
 
-    __slots__ = ("_scope", "_token")
+    __slots__ = ("_scope", "_token", "_undo")
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     def __enter__(self) -> Scope:
+        self._undo = None if tracer is None else tracer.enter(self._scope)
         self._token: Token[Scope] = _current.set(self._scope)
         return self._scope
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        leave(self._token)
-
-
-def enter(scope: Scope) -> Token[Scope]:
-    """Set the scope until `leave`, for context managers that cannot use `entered`."""
-    return _current.set(scope)
-
-
-def leave(token: Token[Scope]) -> None:
-    """Undo a `set`; harmless when a coroutine is finished in another context than it began in."""
-    try:
-        _current.reset(token)
-    except ValueError:
-        _current.set(token.old_value if isinstance(token.old_value, Scope) else Scope())
+        elsewhere = False
+        try:
+            _current.reset(self._token)
+        except ValueError:
+            elsewhere = True
+            # Finished in another context than it began in. That one has another scope of its own, which stays, or it
+            # inherited this one.
+            if _current.get() is self._scope:
+                before = self._token.old_value
+                _current.set(before if isinstance(before, Scope) else Scope())
+        if self._undo is not None:
+            self._undo(elsewhere)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lightning_sdk import scope
@@ -27,31 +29,51 @@ def speaks(patches: Patches, owner: Any, method: str, name: Callable[..., str | 
     """
 
     def begin(*args: Any, **kwargs: Any) -> Turn:
-        return Turn.of_framework(harmless(f"naming {method}", lambda: name(*args, **kwargs)) or "")
+        return Turn.of_framework(_told(f"naming the agent of {method}", lambda: name(*args, **kwargs)))
 
     patches.wrap(owner, method, lambda original: in_turn(original, begin))
+    patches.naming = True
 
 
 def speaker(patches: Patches, ask: Callable[[], str | None]) -> None:
     """`ask`, at each call, which agent the framework itself says is running; None or '' if none is."""
 
     def said() -> str:
-        return harmless("asking a framework who speaks", ask) or ""
+        return _told("asking a framework who speaks", ask)
 
     scope.speakers.append(said)
     patches.also(lambda: scope.speakers.remove(said))
+    patches.naming = True
 
 
-def require(distribution: str, at_least: str, below: str) -> None:
-    """UnsupportedVersion, which turns the integration off with one warning, unless at_least <= version < below."""
-    version = importlib.metadata.version(distribution)
+def _told(what: str, ask: Callable[[], object]) -> str:
+    return harmless(what, lambda: str(ask() or "").strip()) or ""
+
+
+def require(distribution: str, at_least: str, below: str, *, module: str = "") -> None:
+    """UnsupportedVersion, which turns the integration off with one warning, unless at_least <= version < below, and
+    unless the imported `module` is the distribution's: the user may have a package of the same name."""
+    wanted = f"pip install '{distribution}>={at_least},<{below}'"
+    try:
+        version = importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        raise UnsupportedVersion(f"{distribution} is not installed as a distribution: {wanted}") from None
     if not _numbers(at_least) <= _numbers(version) < _numbers(below):
-        raise UnsupportedVersion(
-            f"{distribution} {version} is not supported; install one that is: pip install "
-            f"'{distribution}>={at_least},<{below}'"
-        )
+        raise UnsupportedVersion(f"{distribution} {version} is not supported; install one that is: {wanted}")
+    if module and not _ships(distribution, module):
+        raise UnsupportedVersion(f"the imported {module} is not that of {distribution}, which is installed as well")
+
+
+def _ships(distribution: str, module: str) -> bool:
+    """Whether the imported `module` was installed with the distribution."""
+    installed = importlib.metadata.distribution(distribution)
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or '"editable"' in (installed.read_text("direct_url.json") or ""):
+        return True
+    return Path(str(installed.locate_file(""))).resolve() in Path(file).resolve().parents
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: (1, 107, 0) of 1.107.0rc2."""
-    return tuple(int(part) for part in re.match(r"\d+(?:\.\d+)*", version)[0].split("."))  # type: ignore[index]
+    """The leading numbers of a version, without zeros at the end: (1, 107) of 1.107.0rc2."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in re.sub(r"(\.0+)+$", "", found[0]).split(".")) if found else ()

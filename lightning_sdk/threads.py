@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_sdk.patches import Patches
-from lightning_sdk.scope import Scope, current, entered
+from lightning_sdk.scope import Scope, entered, speaking
 
 _NOWHERE = Scope()
 
@@ -25,7 +25,7 @@ def carry_context(patches: Patches) -> None:
 
 def _starting(original: Callable[..., Any]) -> Callable[..., Any]:
     def start(self: Any) -> Any:
-        scope = current()
+        scope = speaking()  # and not the current one: a framework's own context does not follow into the thread
         if scope != _NOWHERE:
             run = self.run
 
@@ -44,7 +44,7 @@ def _starting(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _submitting(original: Callable[..., Any]) -> Callable[..., Any]:
     def submit(self: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        scope = current()
+        scope = speaking()
 
         # A pool's thread may have been started in another scope: each task sets its own, also the empty one.
         def run_in_scope(*args: Any, **kwargs: Any) -> Any:

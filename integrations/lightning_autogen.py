@@ -1,0 +1,78 @@
+"""Who speaks in AutoGen AgentChat, and which rollout a message belongs to.
+
+An agent is its own turn; what a team does between turns, such as choosing the next speaker, belongs to no agent. A
+runtime handles each message in a task of its own, in the context that `runtime.start()` was called in: one that was
+started long before a rollout knows nothing of it. So a message carries the scope that it was sent in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+from lightning_sdk.patches import Patches
+from lightning_sdk.scope import Scope, current, entered
+from lightning_sdk.speaking import require, speaks
+
+_SCOPE = "_lightning_scope"
+
+#: The scope that the message now being handled came in.
+_handled: ContextVar[Scope] = ContextVar("lightning_autogen_handled", default=Scope())  # noqa: B039 - frozen
+
+
+def instrument(patches: Patches) -> None:
+    """Wrap agents and runtime; run by `lightning_sdk.init()` once `autogen_agentchat` is imported."""
+    require("autogen-agentchat", "0.7", "0.8")
+    from autogen_agentchat.agents import AssistantAgent, BaseChatAgent  # noqa: PLC0415 - only where the user has it
+    from autogen_agentchat.teams._group_chat._chat_agent_container import ChatAgentContainer  # noqa: PLC0415
+    from autogen_core import SingleThreadedAgentRuntime  # noqa: PLC0415
+    from autogen_core import _single_threaded_agent_runtime as runtime  # noqa: PLC0415
+
+    # On its own, in a team (whatever class of agent it is), and called directly.
+    for owner, method in (
+        (BaseChatAgent, "run"),
+        (BaseChatAgent, "run_stream"),
+        (ChatAgentContainer, "handle_request"),
+        (AssistantAgent, "on_messages_stream"),
+    ):
+        speaks(patches, owner, method, _name)
+    for envelope, process in (
+        (runtime.SendMessageEnvelope, "_process_send"),
+        (runtime.PublishMessageEnvelope, "_process_publish"),
+    ):
+        patches.wrap(envelope, "__init__", _sending)
+        patches.wrap(SingleThreadedAgentRuntime, process, _handling)
+
+
+def _name(agent: Any, *_args: object, **_kwargs: object) -> str | None:
+    if not hasattr(agent, "_message_buffer"):
+        return str(agent.name)
+    inner = agent._agent  # a container, of an agent or of a whole team, which has agents of its own
+    return str(inner.name) if hasattr(inner, "on_messages_stream") else None
+
+
+def _sending(original: Callable[..., None]) -> Callable[..., None]:
+    def __init__(self: Any, *args: Any, **fields: Any) -> None:  # noqa: N807 - what it replaces
+        original(self, *args, **fields)
+        scope = current()
+        # What an agent of a team says in its turn is heard outside of that turn.
+        said = scope.agent and getattr(self, "sender", None) is not None
+        setattr(self, _SCOPE, _handled.get() if said else scope)
+
+    return __init__
+
+
+def _handling(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    async def process(self: Any, message_envelope: Any) -> None:
+        scope = getattr(message_envelope, _SCOPE, None)
+        if scope is None:  # sent before `init()`
+            return await original(self, message_envelope)
+        token = _handled.set(scope)
+        try:
+            with entered(scope):
+                return await original(self, message_envelope)
+        finally:
+            _handled.reset(token)
+
+    return process

@@ -1,0 +1,50 @@
+"""Who speaks in the OpenAI Agents SDK: the agent whose turn it is, its tools included, also after a handoff.
+
+Its hooks know the agent as well, but run in tasks of their own, where nothing that they set reaches the call.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning_sdk.errors import UnsupportedVersion
+from lightning_sdk.patches import Patches
+from lightning_sdk.speaking import require, speaks
+
+_DISTRIBUTION = "openai-agents"
+
+
+def instrument(patches: Patches) -> None:
+    """Wrap the SDK's turns; run by `lightning_sdk.init()` once a module called `agents` is imported."""
+    if not _is_the_sdk():
+        return
+    require(_DISTRIBUTION, "0.20", "1")
+    from agents import run  # noqa: PLC0415 - loaded only where the user has the Agents SDK
+    from agents.run_internal import run_loop  # noqa: PLC0415
+
+    turns = ((run, "run_single_turn"), (run_loop, "run_single_turn_streamed"))
+    if missing := [name for owner, name in turns if not hasattr(owner, name)]:
+        version = importlib.metadata.version(_DISTRIBUTION)
+        raise UnsupportedVersion(
+            f"{_DISTRIBUTION} {version} has no {', '.join(missing)}; pip install '{_DISTRIBUTION}>=0.20,<0.25'"
+        )
+    for owner, name in turns:
+        speaks(patches, owner, name, _name)
+
+
+def _is_the_sdk() -> bool:
+    """Many programs have a package `agents` of their own, which is none of our business."""
+    try:
+        installed = importlib.metadata.distribution(_DISTRIBUTION).locate_file("agents/__init__.py")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    file = getattr(sys.modules.get("agents"), "__file__", None)
+    return file is not None and Path(file).resolve() == Path(str(installed)).resolve()
+
+
+def _name(*args: Any, **kwargs: Any) -> str:
+    bindings = kwargs["bindings"] if "bindings" in kwargs else args[1]
+    return str(bindings.public_agent.name)
