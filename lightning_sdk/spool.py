@@ -38,7 +38,7 @@ class Spool:
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="lightning-")  # noqa: SIM115 - lives as long as the spool
         self._file.seek(self._write_at)
-        self._file.write(batch.header() + batch.body)
+        self._file.writelines((batch.header(), batch.body))
         self._write_at = self._file.tell()
 
     def take(self) -> Batch:

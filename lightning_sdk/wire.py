@@ -69,13 +69,15 @@ class Batch:
     first: int
     """Number of the first event."""
     count: int
-    body: bytes
+    body: bytes | memoryview
     """The events' msgpack, one after another."""
 
-    HEADER: ClassVar = struct.Struct("<16sQIII")  # client, first, count, length of body, crc32 of body
+    HEADER: ClassVar = struct.Struct("<16sQIII")  # client, first, count, length of body, crc32 of body or 0
 
-    def header(self) -> bytes:
-        return self.HEADER.pack(self.client, self.first, self.count, len(self.body), zlib.crc32(self.body))
+    def header(self, *, checked: bool = True) -> bytes:
+        """What goes before the body. Not `checked`, crc32 is 0: for a connection, which has checksums of its own."""
+        crc = zlib.crc32(self.body) if checked else 0
+        return self.HEADER.pack(self.client, self.first, self.count, len(self.body), crc)
 
     @classmethod
     def read(cls, header: bytes, body: bytes) -> Batch:
@@ -83,7 +85,7 @@ class Batch:
         if len(header) != cls.HEADER.size:
             raise ValueError(f"batch header of {len(header)} bytes")
         client, first, count, length, crc = cls.HEADER.unpack(header)
-        if length != len(body) or zlib.crc32(body) != crc:
+        if length != len(body) or (crc and zlib.crc32(body) != crc):
             raise ValueError(f"batch {first} of {count} events is torn")
         return cls(client, first, count, body)
 

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ from lightning_sdk.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Batch, Event, unpa
 
 _LARGEST = 3.4028234663852886e38  # float32
 _OUTPUT = 2000
+#: Calls and spans of no rollout that can be read back, the last ones.
+_STRAYS = 2000
 #: An attempt that is not known here and silent for so long is dropped from memory (not from the store).
 _IDLE_SECONDS = 300.0
 
@@ -70,7 +72,7 @@ class _Unsaved:
     segments: set[int] = field(default_factory=set)
 
 
-def locate(body: bytes, count: int) -> list[Located]:
+def locate(body: bytes | memoryview, count: int) -> list[Located]:
     """Where the events of a body are. ValueError if it does not hold exactly `count` events."""
     unpacker = msgpack.Unpacker(max_buffer_size=MAX_MESSAGE_BYTES)
     unpacker.feed(body)
@@ -82,7 +84,7 @@ def locate(body: bytes, count: int) -> list[Located]:
             # [kind, key, ...]: a small array, a small integer and 16 bytes, each in its shortest form.
             if body[start] & 0xF0 != 0x90 or body[start + 2 : start + 4] != b"\xc4\x10":
                 raise ValueError(f"byte {start} begins no event")
-            located.append(Located(body[start + 1], body[start + 4 : start + 20], start, end))
+            located.append(Located(body[start + 1], bytes(body[start + 4 : start + 20]), start, end))
             start = end
     except (msgpack.OutOfData, msgpack.UnpackException, IndexError) as error:
         raise ValueError(f"the body does not hold {count} events: {error!r}") from None
@@ -105,6 +107,9 @@ class Index:
         self.counters: Counter[str] = Counter()
         for name in ("events", "undecodable", "malformed", "late", "dropped_events", "dropped_bytes"):
             self.counters[name] = int(store.get(name, 0))
+        self.late_calls = 0
+        """Calls, of this process's time, under the key of an attempt that was over."""
+        self._strays: deque[tuple[int, int]] = deque(maxlen=_STRAYS)
         self._segments = store.segments()
         self._saved = self._covered = int(store.get("position", 0))
 
@@ -130,25 +135,30 @@ class Index:
         owned = [event for event in located if event[1] != NO_ROLLOUT]
         for event in owned:
             self._take(position, batch.body, event)
+        if len(owned) < len(located):
+            strays = (event for event in located if event.key == NO_ROLLOUT and event.kind in {Event.CALL, Event.SPAN})
+            with self._lock:
+                self._strays.extend((position + event.start, event.end - event.start) for event in strays)
         self._covered = position + len(batch.body)
         number = position >> 32
         events, was_owned = self._segments.get(number, (0, False))
         self._segments[number] = (events + batch.count, was_owned or bool(owned))
         self._unsaved.segments.add(number)
 
-    def _take(self, position: int, body: bytes, event: Located) -> None:
+    def _take(self, position: int, body: bytes | memoryview, event: Located) -> None:
         entry = self._entries.get(event.key)
         if entry is None:
             entry = self._entries[event.key] = _Entry()
         entry.touched = time.monotonic()
         if entry.ended:
             self.counters["late"] += 1
+            self.late_calls += event.kind == Event.CALL
         with self._lock:
             entry.extents.extend((position + event.start, event.end - event.start))
             self._unsaved.keys.add(event.key)
         if event.kind >= Event.REWARD:
             try:
-                self._control(entry, event.key, unpack(body[event.start : event.end]))
+                self._control(entry, event.key, unpack(bytes(body[event.start : event.end])))
             except (ValueError, TypeError, KeyError, OverflowError):
                 self.counters["malformed"] += 1
 
@@ -185,6 +195,16 @@ class Index:
             pairs = self._store.extents(key)
             entry = self._entries.get(key)
             return pairs + entry.extents if entry is not None else pairs
+
+    def strays(self) -> Iterator[list[Any]]:
+        """Calls and spans of no rollout, unpacked, in the order of the log: the last ones of this process's time."""
+        with self._lock:
+            places = list(self._strays)
+        for position, length in places:
+            try:
+                yield unpack(self._log.read(position, length))
+            except OSError:
+                continue  # its segment was deleted since
 
     def save(self) -> None:
         """Write what is new, with the position it covers, in one transaction."""

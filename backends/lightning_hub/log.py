@@ -57,7 +57,7 @@ class Log:
         """The position after the last record."""
         return self._number << 32 | self._offset
 
-    def append(self, records: Sequence[tuple[bytes, bytes]]) -> list[int]:
+    def append(self, records: Sequence[tuple[bytes, bytes | memoryview]]) -> list[int]:
         """Write (header, body) of batches and sync; the position of each body. OSError leaves the log as it was."""
         if self._offset >= self._segment_bytes:
             self._roll()

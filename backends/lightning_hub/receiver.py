@@ -268,13 +268,13 @@ class Receiver:
             if batch.client != session.client or not batch.count:
                 raise ValueError("batch of another client, or of nothing")
             if time.monotonic() >= self._rest_until:
-                self._in_order(peer, session, batch, header)
+                self._in_order(peer, session, batch)
         except ValueError as error:
             self.counters["garbage"] += 1
             if self.counters["garbage"] <= 10:
                 _log.warning("a batch was thrown away: %s", error)
 
-    def _in_order(self, peer: bytes, session: _Session, batch: Batch, header: bytes) -> None:
+    def _in_order(self, peer: bytes, session: _Session, batch: Batch) -> None:
         expected = self._received.get(batch.client, 0) + 1
         if batch.first > expected:
             self.counters["gaps"] += 1
@@ -290,16 +290,15 @@ class Receiver:
         known = min(expected - batch.first, batch.count)
         self.counters["duplicates"] += known
         if known < batch.count:
-            self._accept(batch, header, known)
+            self._accept(batch, known)
 
-    def _accept(self, batch: Batch, header: bytes, known: int) -> None:
+    def _accept(self, batch: Batch, known: int) -> None:
         """Queue what is new of a batch for the next commit, its raw replies decoded."""
         located = locate(batch.body, batch.count)
         if known or any(kind == _REPLY for kind, _, _, _ in located):
             batch, located = self._rewritten(batch, located[known:])
-            header = batch.header()
         self._received[batch.client] = batch.first + batch.count - 1
-        self._pending.append(_Pending(batch, header, located))
+        self._pending.append(_Pending(batch, batch.header(), located))
         self._pending_bytes += len(batch.body)
 
     def _rewritten(self, batch: Batch, located: list[Located]) -> tuple[Batch, list[Located]]:

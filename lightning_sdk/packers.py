@@ -1,0 +1,51 @@
+"""Packers: turn events into the bodies of batches, in memory that is used again.
+
+A batch is packed into its packer's own buffer and sent from there. Fresh memory for each batch, which the system has to
+find page by page, would cost more than packing and sending it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import msgpack
+
+from lightning_sdk.sink import say_once
+
+_KEPT = 4
+_LARGE = 4 * 2**20
+"""Bytes of a body whose packer is not kept."""
+
+
+class Packers:
+    """Packs bodies. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._free: list[msgpack.Packer] = []
+
+    def pack(self, events: list[tuple[Any, ...]]) -> tuple[int, memoryview]:
+        """How many of the events could be packed, and their msgpack one after another; `give_back` it once done."""
+        packer = self._free.pop() if self._free else msgpack.Packer(autoreset=False)
+        packed: list[tuple[Any, ...]] = []
+        for event in events:
+            try:
+                packer.pack(event)
+                packed.append(event)
+            except (TypeError, ValueError, OverflowError) as error:
+                say_once("unpackable", "lightning: an event holds what msgpack cannot carry and was dropped: %s", error)
+                packer.reset()
+                for each in packed:  # what failed took what was packed before it along
+                    packer.pack(each)
+        return len(packed), packer.getbuffer()
+
+    def give_back(self, body: bytes | memoryview) -> None:
+        """Pack another batch where this one was."""
+        if isinstance(body, bytes):
+            return
+        packer, large = body.obj, len(body) > _LARGE
+        body.release()
+        if not large and len(self._free) < _KEPT and isinstance(packer, msgpack.Packer):
+            with contextlib.suppress(BufferError):  # ZeroMQ has not let go of it yet: it is not used again
+                packer.reset()
+                self._free.append(packer)
