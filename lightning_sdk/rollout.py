@@ -80,6 +80,8 @@ def score(scope: RolloutScope, value: Any, source: str) -> Status:
 
 def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None) -> None:
     """Say that the rollout is over. Nothing that comes later counts for it."""
+    while scope.at_end:
+        sink.harmless("ending a rollout's calls", scope.at_end.pop())
     text = answer if isinstance(answer, str) else "" if answer is None else repr(answer)
     sink.put((Event.END, scope.key, status.value, error, time.time_ns(), text[:_OUTPUT_LIMIT]), 300)
 

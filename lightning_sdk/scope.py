@@ -29,7 +29,7 @@ class Endpoint:
 class RolloutScope:
     """The rollout under way, as its spans see it."""
 
-    __slots__ = ("broken", "calls", "endpoint", "id", "key", "roles", "sampling")
+    __slots__ = ("at_end", "broken", "calls", "endpoint", "id", "key", "roles", "sampling")
 
     def __init__(
         self,
@@ -50,6 +50,8 @@ class RolloutScope:
         self.calls = 0
         self.broken = ""
         """What failed of ours during a call, '' if nothing did."""
+        self.at_end: list[Callable[[], None]] = []
+        """Run once when the rollout ends, ahead of the event that says so."""
 
 
 @dataclass(frozen=True, slots=True)
