@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -46,6 +47,8 @@ class CallMeta(NamedTuple):
     """Path of the request, such as /v1/chat/completions."""
     framework: str
     """The seam that caught it, such as 'openai'."""
+    trace: str = ""
+    """Trace of a call outside of rollouts, 32 hex digits, '' if nothing encloses it. A rollout's id is its trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ class Span:
     error: str
     attributes: dict[str, Any] = field(default_factory=dict)
     """OpenTelemetry attributes, GenAI names where there is one."""
+    trace: str = ""
+    """As a call's."""
 
     def pack(self) -> list[Any]:
         return [getattr(self, name) for name in self.__slots__]
@@ -120,3 +125,11 @@ class Span:
     @classmethod
     def unpack(cls, fields: list[Any]) -> Span:
         return cls(*fields)
+
+
+def root_span_id(key: bytes) -> str:
+    """Id of the span that stands for an attempt at a rollout as a whole, 16 hex digits, from the attempt's key.
+
+    Nobody sends it: the agent's process and the hub both know it, and each attempt has its own.
+    """
+    return hashlib.blake2b(key, digest_size=8).hexdigest()

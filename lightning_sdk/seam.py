@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_sdk import sink
 from lightning_sdk.call import CallMeta
-from lightning_sdk.scope import Endpoint, current, new_span_id, speaking
+from lightning_sdk.scope import Endpoint, above, current, new_span_id, speaking
 from lightning_sdk.wire import Event
 
 
@@ -25,13 +25,15 @@ class OpenCall:
     """One call under way."""
 
     __slots__ = (
-        "_finished", "_framework", "_path", "_scope", "_started", "endpoint", "id", "request", "sampling", "streamed",
+        "_finished", "_framework", "_parent", "_path", "_scope", "_started", "_trace", "endpoint", "id", "request",
+        "sampling", "streamed",
     )  # fmt: skip
 
     def __init__(self, framework: str, path: str) -> None:
         self._started = time.time_ns()
         self._framework, self._path = framework, path
         self._scope = speaking()
+        self._trace, self._parent = above(self._scope)
         self._finished = False
         self.id = new_span_id()
         self.endpoint: Endpoint | None = self._scope.endpoint()
@@ -77,8 +79,8 @@ class OpenCall:
         if rollout is not None:
             rollout.calls += 1
         meta = CallMeta(
-            self.id, scope.span, scope.role, self.endpoint is not None, self._started, time.time_ns(),
-            status, error, http_status, self.streamed, self._path, self._framework,
+            self.id, self._parent, scope.role, self.endpoint is not None, self._started, time.time_ns(),
+            status, error, http_status, self.streamed, self._path, self._framework, self._trace,
         )  # fmt: skip
         sink.put((Event.REPLY, key, meta, self.request, reply), len(reply) + len(self.request) + 200)
 

@@ -17,7 +17,6 @@ MODEL = "lightning_spark"
 OPTIONAL = {"lightning_sdk": {"rich", "pyarrow"}}
 #: Declared and imported by nothing of ours -> why.
 INDIRECT = {
-    "opentelemetry-api": "the names on our spans are OpenTelemetry's, for a host that exports them",
     "safetensors": "what transformers reads and writes models with",
 }
 #: Scripts that are run from a clone and not imported by the product may use what the examples need.
