@@ -18,6 +18,7 @@ from lightning_sdk.stream import Stream, StreamStatus
 
 log = logging.getLogger("lightning_sdk")
 GROUP = "lightning_sdk.integrations"
+_SDK = "opentelemetry.sdk.trace"
 
 
 class Session:
@@ -32,6 +33,7 @@ class Session:
         self.closed = False
         if carry_context:
             threads.carry_context(self.patches)
+        self._watch_telemetry()
         for entry in importlib.metadata.entry_points(group=GROUP):
             if integrations is None or entry.name in integrations:
                 self._watch(entry)
@@ -62,6 +64,18 @@ class Session:
 
         self.integrations[entry.name] = "waiting"
         register_post_import_hook(hook, entry.name)
+
+    def _watch_telemetry(self) -> None:
+        """Join OpenTelemetry's traces once its SDK is imported; without it nothing of it is loaded."""
+        from wrapt import register_post_import_hook  # noqa: PLC0415 - as above
+
+        def hook(_: object) -> None:
+            from lightning_sdk import telemetry  # noqa: PLC0415 - it imports the SDK, which only some users have
+
+            if not self.closed:
+                telemetry.join(self.patches)
+
+        register_post_import_hook(lambda module: sink.harmless("joining OpenTelemetry", lambda: hook(module)), _SDK)
 
     def attach(self, address: str, key: str, *, keep: bool = True) -> None:
         """Stream to the hub at `address` from now on."""
