@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from lightning_sdk import discovery, sink, threads
+from lightning_sdk import discovery, notices, sink, threads
 from lightning_sdk.errors import LightningError, SettingError, UnsupportedVersion
 from lightning_sdk.patches import Patches
 from lightning_sdk.stream import Stream, StreamStatus
@@ -54,16 +54,20 @@ class Session:
                 instrument(self.patches)
                 self.integrations[entry.name] = "active"
             except UnsupportedVersion as error:
-                self.integrations[entry.name] = f"off: {error}"
+                self._off(entry.name, str(error))
                 sink.say_once(f"integration {entry.name}", "lightning: the integration for %s is off; calls of its "
                               "agents may be missed or unnamed: %s", entry.name, error)  # fmt: skip
             except Exception as error:
-                self.integrations[entry.name] = f"off: {type(error).__name__}: {error}"
+                self._off(entry.name, f"{type(error).__name__}: {error}")
                 sink.say_once(f"integration {entry.name}", "lightning: the integration for %s failed and is off; its "
                               "calls are not captured: %r", entry.name, error)  # fmt: skip
 
         self.integrations[entry.name] = "waiting"
         register_post_import_hook(hook, entry.name)
+
+    def _off(self, name: str, why: str) -> None:
+        self.integrations[name] = f"off: {why}"
+        notices.integration_off(name, why)
 
     def _watch_telemetry(self) -> None:
         """Join OpenTelemetry's traces once its SDK is imported; without it nothing of it is loaded."""

@@ -1,0 +1,38 @@
+"""Notices: spans that tell the hub what went past the seams, and which integration is off.
+
+They travel with the other spans of a rollout, so that whoever diagnoses it finds them in their place.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning_sdk import sink
+from lightning_sdk.call import Span
+from lightning_sdk.scope import current, new_span_id, speaking
+
+#: Name of the span of a request to a model that no seam caught.
+UNCAUGHT = "uncaught llm request"
+#: Name of the span that says why an integration is off.
+OFF = "integration off"
+
+ADDRESS, PATH, MODEL = "server.address", "url.path", "gen_ai.request.model"
+CLIENT, INTEGRATION, REASON = "lightning.client", "lightning.integration", "lightning.reason"
+
+
+def uncaught(client: str, asked: dict[str, Any], started_ns: int, error: BaseException | None) -> None:
+    """Tell of one request that `client` sent; `asked` holds its address, its path and, if it is known, its model."""
+    scope = speaking()
+    told = "" if error is None else f"{type(error).__name__}: {error}"
+    sink.span(scope.rollout, Span(
+        new_span_id(), scope.span, UNCAUGHT, scope.role, started_ns, time.time_ns(), "error" if told else "ok", told,
+        {**asked, CLIENT: client},
+    ))  # fmt: skip
+
+
+def integration_off(name: str, why: str) -> None:
+    """Tell that the integration `name` is off from here on."""
+    scope, now = current(), time.time_ns()
+    attributes = {INTEGRATION: name, REASON: why}
+    sink.span(scope.rollout, Span(new_span_id(), scope.span, OFF, scope.role, now, now, "error", why, attributes))
