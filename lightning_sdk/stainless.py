@@ -143,6 +143,7 @@ class Seam:
                 # Not harmless on purpose: a trainable call that went elsewhere would train on another model's tokens.
                 end = next(end for end in self._ends if path.endswith(end))
                 if translate := self._paths[end]:
+                    self.check_client(client)
                     # What the SDK would have sent, since its options may hold objects of its own.
                     translation = translate(json.loads(original(client, options, **kwargs).content))
                 options = _redirected(options, call, end, translation)
@@ -154,6 +155,9 @@ class Seam:
             return request
 
         return _build_request
+
+    def check_client(self, client: Any) -> None:
+        """Untranslatable if this client of the SDK cannot read an engine's reply or would sign the request anew."""
 
     def _scrub(self, request: Any, key: str) -> None:
         """Replace the user's credentials by `key` and drop their query (Azure's api-version)."""

@@ -1,0 +1,44 @@
+"""The seam for the Anthropic SDK: calls are recorded always, and those of a trained role go to the engine as chat.
+
+Counting tokens and batches are no calls to a model here and pass untouched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_sdk.errors import Untranslatable
+from lightning_sdk.patches import Patches
+from lightning_sdk.speaking import require
+from lightning_sdk.stainless import Seam
+from lightning_sdk.translation.messages import translate
+
+#: Clients that sign each request for AWS after everything else, and read AWS's own framing of streams.
+_SIGNING = ("anthropic.lib.bedrock", "anthropic.lib.aws")
+
+
+class _Anthropic(Seam):
+    def check_client(self, client: Any) -> None:
+        if any(kind.__module__.startswith(_SIGNING) for kind in type(client).__mro__):
+            raise Untranslatable(
+                f"a role that is trained speaks through {type(client).__name__}, whose calls are signed for AWS and "
+                "cannot be sent elsewhere; use anthropic.Anthropic() in this agent while it is trained"
+            )
+
+
+seam = _Anthropic(
+    "anthropic",
+    # Of the SDK's own server; then as its clients for Google's and Amazon's clouds write it.
+    paths=dict.fromkeys(
+        ("/v1/messages", ":rawPredict", ":streamRawPredict", "/invoke", "/invoke-with-response-stream"), translate
+    ),
+    private=(b"x-api-key", b"api-key", b"anthropic-", b"cookie"),
+)
+
+
+def instrument(patches: Patches) -> None:
+    """Patch the Anthropic SDK; run by `lightning_sdk.init()` once `anthropic` is imported."""
+    require("anthropic", "0.40", "3")
+    from anthropic import _base_client  # noqa: PLC0415 - loaded only where the user has anthropic
+
+    seam.instrument(patches, _base_client)

@@ -1,0 +1,45 @@
+"""Anthropic's Messages API in terms of chat completions, and back.
+
+Counting tokens has no translation: engines of ours have no endpoint for it, so such a request is left where it goes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_sdk.translation.messages.events import Events
+from lightning_sdk.translation.messages.reply import error_body, message
+from lightning_sdk.translation.messages.request import chat
+
+__all__ = ["Messages", "error_body", "translate"]
+
+
+def translate(body: Mapping[str, Any]) -> Messages:
+    """The translation of one request to `/v1/messages`.
+
+    Raises:
+        Untranslatable: it asks for what chat completions have no word for, such as a server tool or a document.
+    """
+    return Messages(body)
+
+
+class Messages:
+    """One request of the Messages API; see `lightning_sdk.translation.Translation`."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        self.chat: dict[str, Any] = chat(body)
+        self._events = Events(self.chat.get("stop") or ())
+
+    def reply(self, body: bytes, http_status: int) -> bytes:
+        """The engine's whole reply as a Message, its error as Anthropic's error."""
+        if http_status >= 400:
+            return error_body(body, http_status)
+        return json.dumps(message(body, self.chat.get("stop") or ()), ensure_ascii=False).encode()
+
+    def feed(self, chunk: bytes) -> bytes:
+        return self._events.feed(chunk)
+
+    def end(self) -> bytes:
+        return self._events.end()
