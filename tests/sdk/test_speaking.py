@@ -321,6 +321,11 @@ def test_early_close_reaches_the_agent_in_its_role(patches: Patches, recorder: R
     assert {span.status for span in recorder.spans} == {"cancelled"} and len(recorder.spans) == 4
 
 
+def _taking() -> Any:
+    while True:
+        yield
+
+
 def test_errors_pass_through_and_are_not_kept_alive(patches: Patches) -> None:
     """What an agent raises arrives as it is, and nothing of ours keeps it and its frames from being freed."""
 
@@ -346,7 +351,12 @@ def test_errors_pass_through_and_are_not_kept_alive(patches: Patches) -> None:
                 next(Agent("a", fail).steps())
             except Marked as error:
                 kept.append(weakref.ref(error))
-        assert [reference() for reference in kept] == [None] * 3
+        steps = lightning.agent(_taking)()
+        next(steps)
+        kept.append(weakref.ref(sent := Marked()))
+        steps.send(sent)
+        del sent
+        assert [reference() for reference in kept] == [None] * 4
     finally:
         gc.enable()
     assert role() == ""
@@ -480,17 +490,22 @@ def test_an_integration_that_fails_never_breaks_the_import(
     ]
 
 
-def test_a_package_called_agents_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user's own `agents` is not the OpenAI Agents SDK, and nothing in it is imported or replaced."""
+@pytest.mark.parametrize("sdk_is_installed_too", [False, True])
+def test_a_package_called_agents_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, sdk_is_installed_too: bool
+) -> None:
+    """A user's own `agents` is not the OpenAI Agents SDK: nothing in it is imported or replaced, and nothing said."""
+    if sdk_is_installed_too:
+        (tmp_path / "site").mkdir()
+        installed(tmp_path / "site", monkeypatch, "openai-agents", "0.20.0")
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "__init__.py").write_text("")
     (tmp_path / "agents" / "run.py").write_text("raise RuntimeError('imported behind the user')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    mine = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "agents"}
-    for name in mine:
+    for name in [name for name in sys.modules if name.split(".")[0] == "agents"]:
         monkeypatch.delitem(sys.modules, name)
     lightning.init()
     module = __import__("agents")
     assert Path(str(module.__file__)).parent == tmp_path / "agents" and "agents.run" not in sys.modules
-    assert not [name for name in vars(module) if not name.startswith("__")]
+    assert not [name for name in vars(module) if not name.startswith("__")] and not caplog.records
     monkeypatch.delitem(sys.modules, "agents")
