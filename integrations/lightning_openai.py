@@ -1,34 +1,61 @@
-"""The seam for the OpenAI SDK, 2.x and 3.x: every call of every framework that uses it passes here."""
+"""The seam for the OpenAI SDK, 2.x and 3.x: every call of every framework that uses it passes here.
+
+Calls of a trained role to the Responses API go to the engine as chat completions, which alone give token ids there.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from lightning_sdk.errors import Untranslatable
 from lightning_sdk.patches import Patches
-from lightning_sdk.seam import OpenCall
-from lightning_sdk.sink import say_once
+from lightning_sdk.scope import speaking
 from lightning_sdk.speaking import require
 from lightning_sdk.stainless import Seam
+from lightning_sdk.translation.responses import PREFIX, translate
+
+#: Headers that any engine may see. An allow-list, since gateways put keys under names of their own.
+_PLAIN = (b"accept", b"connection", b"content-", b"host", b"idempotency-key", b"trace", b"user-agent", b"x-request-id",
+          b"x-stainless-")  # fmt: skip
+_OURS = re.compile(rf"/responses/({PREFIX}\w+)")
 
 
 class _OpenAI(Seam):
-    def _open_call(self, options: Any) -> OpenCall | None:
-        call = super()._open_call(options)
-        if call is not None and call.endpoint is not None and options.url.split("?")[0].endswith("/responses"):
-            say_once(
-                f"responses {call.role}",
-                "lightning: role %r speaks the Responses API, which gives no token ids: its calls are recorded but "
-                "cannot be trained on; use chat.completions in this agent",
-                call.role,
+    def building(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        build = super().building(original)
+
+        def _build_request(client: Any, options: Any, **kwargs: Any) -> Any:
+            if "/responses" in options.url:
+                self._check_ids(options)
+            return build(client, options, **kwargs)
+
+        return _build_request
+
+    def is_private(self, header: bytes) -> bool:
+        return header != b"authorization" and not header.startswith(_PLAIN)
+
+    def _check_ids(self, options: Any) -> None:
+        """No provider knows a response that was translated: its 404 would be a riddle."""
+        if ours := _OURS.search(options.url):
+            raise Untranslatable(
+                f"{options.method.upper()} {options.url}: the response {ours[1]} was made by the engine of a role that "
+                "is trained, and no provider keeps it; use the object that responses.create() returned"
             )
-            call.endpoint = None
-        return call
+        body = options.json_data if isinstance(options.json_data, Mapping) else {}
+        previous = body.get("previous_response_id")
+        if isinstance(previous, str) and previous.startswith(PREFIX) and speaking().endpoint() is None:
+            raise Untranslatable(
+                f"previous_response_id={previous!r} was made by the engine of a role that is trained, and the provider "
+                "of this call does not know it; send the whole conversation in input instead"
+            )
 
 
 seam = _OpenAI(
     "openai",
-    paths={"/chat/completions": None, "/completions": None, "/responses": None},
-    private=(b"api-key", b"openai-organization", b"openai-project", b"cookie"),
+    paths={"/chat/completions": None, "/completions": None, "/responses": translate},
+    private=(),  # see `is_private`
 )
 
 

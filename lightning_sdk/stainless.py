@@ -22,6 +22,8 @@ from lightning_sdk.translation import Translation
 
 #: Where a request carries its call and its translation, on its way to its response.
 _KEY = "lightning_call"
+#: Stays on every request that passed here, so that the net below the SDKs tells it from one that no seam saw.
+_SEEN = "lightning_seen"
 #: The one path that needs no logprobs flag but a number; every other goes to chat completions.
 _TEXT = "/completions"
 _CHAT = "/chat/completions"
@@ -63,6 +65,8 @@ class Seam:
             (base.AsyncAPIClient, self.arequesting, self.aprocessing),
         ):
             patches.wrap(client, "_process_response", process)
+            if hasattr(client, "_send_request"):
+                patches.wrap(client, "_send_request", self.sending)
             # Other tools may have put their own `request` on a subclass; ours must still be the outermost.
             for owner in (client, *(each for each in _subclasses(client) if "request" in vars(each))):
                 patches.wrap(owner, "request", bracket)
@@ -130,31 +134,37 @@ class Seam:
 
     def building(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _build_request(client: Any, options: Any, **kwargs: Any) -> Any:
-            path = options.url.split("?")[0]
-            if not path.endswith(self._ends):
-                return original(client, options, **kwargs)
-            opened = self._open.get()
-            # Without `request` (another tool hid it from us) the call opens here.
-            call = opened[0] if opened else self._opened(options)
-            if call is None:
-                return original(client, options, **kwargs)
-            translation = None
-            if call.endpoint is not None:
-                # Not harmless on purpose: a trainable call that went elsewhere would train on another model's tokens.
-                end = next(end for end in self._ends if path.endswith(end))
-                if translate := self._paths[end]:
-                    self.check_client(client)
-                    # What the SDK would have sent, since its options may hold objects of its own.
-                    translation = translate(json.loads(original(client, options, **kwargs).content))
-                options = _redirected(options, call, end, translation)
-            request = original(client, options, **kwargs)
-            if call.endpoint is not None:
-                self._scrub(request, call.endpoint.key)
-            request.extensions[_KEY] = (call, translation)
-            call.request = request.content
+            request = self._built(lambda options: original(client, options, **kwargs), client, options)
+            request.extensions[_SEEN] = True
             return request
 
         return _build_request
+
+    def _built(self, build: Callable[[Any], Any], client: Any, options: Any) -> Any:
+        path = options.url.split("?")[0]
+        if not path.endswith(self._ends):
+            return build(options)
+        opened = self._open.get()
+        # Without `request` (another tool hid it from us) the call opens here.
+        call = opened[0] if opened else self._opened(options)
+        if call is None:
+            return build(options)
+        translation = None
+        if call.endpoint is not None:
+            # Not harmless on purpose: a trainable call that went elsewhere would train on another model's tokens.
+            end = next(end for end in self._ends if path.endswith(end))
+            if translate := self._paths[end]:
+                self.check_client(client)
+                # What the SDK would have sent, since its options may hold objects of its own.
+                call.request = build(options).content
+                translation = translate(json.loads(call.request))
+            options = _redirected(options, call, end, translation)
+        request = build(options)
+        if call.endpoint is not None:
+            self._scrub(request, call.endpoint.key)
+        request.extensions[_KEY] = (call, translation)
+        call.request = request.content
+        return request
 
     def check_client(self, client: Any) -> None:
         """Untranslatable if this client of the SDK cannot read an engine's reply or would sign the request anew."""
@@ -163,10 +173,29 @@ class Seam:
         """Replace the user's credentials by `key` and drop their query (Azure's api-version)."""
         request.headers["authorization"] = f"Bearer {key}"
         for name, _ in list(request.headers.raw):  # one pass: each look-up of a name is one as well
-            if name.lower().startswith(self._private):
+            if self.is_private(name.lower()):
                 del request.headers[name.decode()]
         if request.url.query:
             request.url = request.url.copy_with(query=None)
+
+    def is_private(self, header: bytes) -> bool:
+        """Whether a header, in lower case, is for the user's own provider alone."""
+        return header.startswith(self._private)
+
+    # --- _send_request: what would be added after the request was built
+
+    def sending(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Serves both clients: what the original returns is handed on."""
+
+        def _send_request(client: Any, request: Any, **kwargs: Any) -> Any:
+            call, _ = request.extensions.get(_KEY) or (None, None)
+            if call is not None and call.endpoint is not None:
+                # Signatures, and credentials that the HTTP client has of its own.
+                self._scrub(request, call.endpoint.key)
+                kwargs["auth"] = None
+            return original(client, request, **kwargs)
+
+        return _send_request
 
     # --- _process_response: capture
 
@@ -185,13 +214,16 @@ class Seam:
         return _process_response
 
     def refusing(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """The engine's errors in the words of the SDK's own server."""
+        """Errors: recorded, and an engine's put in the words of the SDK's own server."""
 
         def _make_status_error_from_response(client: Any, response: Any) -> Any:
-            _, translation = _sent(response)
+            call, translation = _sent(response)
             if translation is not None and hasattr(response, "_content"):
                 replace_content(response, translation.reply(response.content, response.status_code))
-            return original(client, response)
+            error = original(client, response)
+            if call is not None:  # for when another tool hid `request` from us
+                self._failed(call, error)
+            return error
 
         return _make_status_error_from_response
 

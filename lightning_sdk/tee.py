@@ -6,6 +6,7 @@ The response stays the one that the SDK got, because the SDK and its user read i
 from __future__ import annotations
 
 import functools
+import re
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -16,6 +17,8 @@ from lightning_sdk.translation import Translation
 
 #: How the last bytes of an event stream look; an SDK may stop reading there, before the body ends.
 _ENDS = (b"data: [DONE]", b'"message_stop"')
+#: A last event that may be long, and so is known by its beginning.
+_LAST_EVENT = re.compile(rb"\nevent: ?response\.(completed|incomplete|failed)\b")
 
 
 def tap(call: OpenCall, response: Any, translation: Translation | None = None) -> None:
@@ -38,6 +41,8 @@ def replace_content(response: Any, content: bytes) -> None:
     """Give a response that was read whole another body."""
     response._content = content
     response.headers["content-length"] = str(len(content))
+    for name in ("content-encoding", "transfer-encoding"):  # it is plain now, and whole
+        response.headers.pop(name, None)
 
 
 class Tee:
@@ -48,6 +53,8 @@ class Tee:
         self._call, self._status, self._translation = call, response.status_code, translation
         self._parts: list[bytes] = []
         self._complete = self._pulling = self._finished = False
+        if translation is not None:
+            response.headers.pop("content-length", None)  # of bytes that the caller does not see
         # A subclass and not closures on the instance: those would be a cycle, and an abandoned response, with its
         # connection, would live until the next garbage collection.
         response.lightning_tee = self
@@ -101,6 +108,11 @@ class Tee:
         finally:
             self.finish()
 
+    def wire(self, response: Any) -> bool:
+        """Whether who reads `response` raw now is to get the bytes of the wire: the response itself, while it is
+        pulled, or a reader of compressed bytes that need no translation, who is not recorded."""
+        return self._pulling or self._finished or (self._translation is None and "content-encoding" in response.headers)
+
     def _passed(self, chunk: bytes) -> bytes:
         """What the caller sees of a chunk."""
         self._parts.append(chunk)
@@ -129,11 +141,16 @@ class Tee:
         call, status = self._call, self._status
         if error is not None:
             harmless("closing a broken stream", lambda: call.fail(error, status, reply, unreachable=True))
-        elif self._complete or any(end in reply[-64:] for end in _ENDS):
+        elif self._complete or _ended(reply):
             harmless("closing a stream", lambda: call.finish(reply, status))
         else:
             early = {"status": "cancelled", "error": "closed before its end"}
             harmless("closing a stream", lambda: call.finish(reply, status, **early))
+
+
+def _ended(reply: bytes) -> bool:
+    """Whether an event stream was read up to its last event."""
+    return any(end in reply[-64:] for end in _ENDS) or bool(_LAST_EVENT.match(reply, reply.rfind(b"\nevent:")))
 
 
 @functools.cache
@@ -148,6 +165,14 @@ def _teed(kind: Any) -> Any:
 
         def aiter_bytes(self, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
             return self.lightning_tee.aiterate(super().aiter_bytes(*args, **kwargs))
+
+        def iter_raw(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+            wire = self.lightning_tee.wire(self)
+            return super().iter_raw(*args, **kwargs) if wire else self.iter_bytes(*args, **kwargs)
+
+        def aiter_raw(self, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
+            wire = self.lightning_tee.wire(self)
+            return super().aiter_raw(*args, **kwargs) if wire else self.aiter_bytes(*args, **kwargs)
 
         def close(self) -> None:
             super().close()
