@@ -1,12 +1,15 @@
 """What the SDK costs per call: CPU on the calling thread and in the process, against the bare OpenAI client.
 
-    python benchmarks/overhead.py [--json] [--pairs 60] [--calls 60]
+    python benchmarks/overhead.py [--json] [--pairs 400] [--calls 8]
 
-Blocks of bare and of recorded calls alternate in one process, against one server process that answers from memory with
-500 prompt ids, 200 completion ids and log-probs (about 29 KB of JSON). A recorded block is over when the hub, a real
-one in its own process, has everything on disk. Figures are medians of paired differences; `noise` is what the same
-procedure says of two bare blocks. Modes: sync, async with 64 in flight, and streaming with 200 chunks; each once as an
-observed call, and once as a call of a trainable role that is rewritten and redirected.
+Short blocks of bare and of recorded calls alternate in one process, against one server process that answers from memory
+with 500 prompt ids, 200 completion ids and log-probs (24 KB of JSON). The hub is a real one, in its own process.
+
+The calling thread's figure is the median of the paired differences of its CPU time, with the 95% interval of that
+median; `noise` is what the same procedure says of two bare blocks. What all other threads of the process use (the
+stream's, ZeroMQ's) is no difference of large numbers: bare blocks have no such threads, so it is read directly, until
+the hub has everything on disk. `process` is the sum. Modes: sync, async with 64 in flight, and streaming with 200
+chunks; each once as an observed call, and once as a call of a trainable role that is rewritten and redirected.
 """
 
 from __future__ import annotations
@@ -49,9 +52,17 @@ ASK: dict[str, Any] = {
 
 class Cost(NamedTuple):
     caller: float
-    """Microseconds of CPU a call on the thread that made it."""
-    total: float
-    """Microseconds of CPU a call in the whole process."""
+    """Seconds of CPU of the thread that made the calls."""
+    others: float
+    """Seconds of CPU of all other threads."""
+
+    @classmethod
+    def now(cls) -> Cost:
+        caller = time.thread_time()
+        return cls(caller, time.process_time() - caller)
+
+    def since(self, before: Cost) -> Cost:
+        return Cost(self.caller - before.caller, self.others - before.others)
 
 
 def reply(streamed: bool) -> bytes:
@@ -122,40 +133,51 @@ class Bench:
         rollout = RolloutScope("0" * 32, bytes(15) + b"\1", endpoint, {"temperature": 1.0})
         return Scope(rollout=rollout, role="solver", trainable=True)
 
-    def block(self, act: Callable[[], None], recorded: bool, trained: bool) -> Cost:
-        """Cost of one block of `self.calls` calls; a recorded one ends when the hub has it."""
-        os.kill(self.hub, signal.SIGSTOP)
-        sink.connect(self.stream if recorded else None)
-        self.recorded += self.calls if recorded else 0
-        total, caller = time.process_time(), time.thread_time()
-        with entered(self.scope(trained) if recorded else Scope()):
+    def block(self, act: Callable[[], None], scope: Scope | None) -> float:
+        """Microseconds of the calling thread per call, over one block."""
+        sink.connect(self.stream if scope else None)
+        self.recorded += self.calls if scope else 0
+        with entered(scope or Scope()):
+            before = time.thread_time()
             act()
-        caller = time.thread_time() - caller
-        os.kill(self.hub, signal.SIGCONT)
-        while recorded and self.stream._waiting():  # not flush(): its polling would be counted as the SDK's
-            time.sleep(0.01)
-        total = time.process_time() - total
+            after = time.thread_time()
         sink.connect(None)
-        return Cost(1e6 * caller / self.calls, 1e6 * total / self.calls)
+        return 1e6 * (after - before) / self.calls
 
-    def compare(self, act: Callable[[], None], trained: bool) -> dict[str, float]:
-        """Medians over pairs of blocks, in alternating order."""
-        bare, ours, noise = [], [], []
-        for recorded in (True, False):
-            self.block(act, recorded, trained)
+    def drain(self) -> None:
+        """Let the hub take what waits, and stand still again."""
+        os.kill(self.hub, signal.SIGCONT)
+        while self.stream._waiting():  # not flush(): its polling would be counted as the SDK's
+            time.sleep(0.01)
+        os.kill(self.hub, signal.SIGSTOP)
+
+    def compare(self, act: Callable[[], None], trained: bool) -> dict[str, Any]:
+        """What recording adds to a call, over pairs of blocks in alternating order."""
+        scope = self.scope(trained)
+        for each in (scope, None, scope, None):
+            self.block(act, each)
+        self.drain()
+        differences, bare, noise = [], [], []
+        before, recorded = Cost.now(), self.recorded
         for pair in range(self.pairs):
-            order = [True, False] if pair % 2 else [False, True]
-            costs = {recorded: self.block(act, recorded, trained) for recorded in order}
-            again = self.block(act, False, trained)
-            bare.append(costs[False])
-            ours.append(Cost(costs[True].caller - costs[False].caller, costs[True].total - costs[False].total))
-            noise.append(again.total - costs[False].total)
-        middle = statistics.median
+            first, second = (scope, None) if pair % 2 else (None, scope)
+            costs = {first: self.block(act, first), second: self.block(act, second)}
+            differences.append(costs[scope] - costs[None])
+            bare.append(costs[None])
+            noise.append(self.block(act, None) - costs[None])
+            if self.recorded % 512 < self.calls:
+                self.drain()
+        self.drain()
+        others = 1e6 * Cost.now().since(before).others / (self.recorded - recorded)
+        os.kill(self.hub, signal.SIGCONT)
+        caller = statistics.median(differences)
         return {
-            "caller_cpu_us": round(middle(cost.caller for cost in ours), 1),
-            "total_cpu_us": round(middle(cost.total for cost in ours), 1),
-            "bare_us": round(middle(cost.total for cost in bare), 1),
-            "noise_us": round(middle(noise), 1),
+            "caller_cpu_us": round(caller, 1),
+            "caller_95": [round(each, 1) for each in _interval(differences)],
+            "others_cpu_us": round(others, 1),
+            "total_cpu_us": round(caller + others, 1),
+            "noise_us": round(statistics.median(noise), 1),
+            "bare_us": round(statistics.median(bare), 1),
         }
 
     def sync(self) -> None:
@@ -179,6 +201,13 @@ class Bench:
             await asyncio.gather(*(one(gate) for _ in range(self.calls)))
 
         return lambda: loop.run_until_complete(all_of_them())
+
+
+def _interval(values: list[float]) -> tuple[float, float]:
+    """95% interval of the median of independent values, from their ranks (binomial, normal approximation)."""
+    ordered, count = sorted(values), len(values)
+    reach = 0.98 * count**0.5
+    return ordered[max(0, int(count / 2 - reach))], ordered[min(count - 1, int(count / 2 + reach))]
 
 
 class _Discard:
@@ -231,7 +260,7 @@ def run(pairs: int, calls: int) -> dict[str, Any]:
     assert server.stdout is not None
     url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
     loop = asyncio.new_event_loop()
-    modes: dict[str, dict[str, float]] = {}
+    modes: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         hub = HubProcess(Path(folder))
         try:
@@ -239,8 +268,8 @@ def run(pairs: int, calls: int) -> dict[str, Any]:
             stream = Stream(hub.address, hub.key)
             client = openai.AsyncOpenAI(api_key="k", base_url=url)
             sync = Bench(url, hub.pid, stream, pairs, calls)
-            many = Bench(url, hub.pid, stream, max(8, pairs // 3), 192)
-            few = Bench(url, hub.pid, stream, max(8, pairs // 6), max(4, calls // 8))
+            many = Bench(url, hub.pid, stream, max(8, pairs // 8), 192)
+            few = Bench(url, hub.pid, stream, max(8, pairs // 4), 2)
             for kind, trained in (("observed", False), ("trained", True)):
                 modes[f"sync_{kind}"] = sync.compare(sync.sync, trained)
                 modes[f"async64_{kind}"] = many.compare(many.in_flight(loop, client, 64), trained)
@@ -287,8 +316,8 @@ def _processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON line and nothing else")
-    parser.add_argument("--pairs", type=int, default=60, help="pairs of blocks (%(default)s)")
-    parser.add_argument("--calls", type=int, default=60, help="calls a block (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=400, help="pairs of blocks (%(default)s)")
+    parser.add_argument("--calls", type=int, default=8, help="calls a block (%(default)s)")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -296,9 +325,11 @@ def main() -> None:
         return
     result = run(options.pairs, options.calls)
     if not options.json:
-        print(f"{'CPU us a call, medians':24}{'caller':>9}{'process':>9}{'bare':>9}{'noise':>9}")
+        columns = ("caller", "95% from", "to", "others", "process", "noise", "bare")
+        print(f"{'CPU us a call':18}" + "".join(f"{column:>9}" for column in columns))
         for name, mode in result["modes"].items():
-            print(f"{name:24}" + "".join(f"{value:9.1f}" for value in mode.values()))
+            caller, (low, high), *rest = mode.values()
+            print(f"{name:18}" + "".join(f"{value:9.1f}" for value in (caller, low, high, *rest)))
     print(json.dumps(result))
 
 
