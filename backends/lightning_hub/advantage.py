@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_hub import findings
 from lightning_hub.backend import Row
+from lightning_hub.findings import Finding
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectory import Break, Trajectory, merge
 from lightning_hub.transition import Transition, UnusableCall, transitions
@@ -65,7 +67,7 @@ def weigh(rollouts: Sequence[Rollout], algorithm: Algorithm) -> Weighed:
             part.advantage = float(value)
     trained = [part for part in parts if part.reward is not None and part.trajectories]
     if ok and not trained:
-        raise NothingToTrain(_nothing(ok, parts, problems))
+        raise NothingToTrain(str(_nothing(ok, parts, problems)))
     rows = _rows(trained)
     signal = _signal(ok, parts, groups, trained, rows) | {"calls_unusable": float(len(problems))}
     breaks = tuple(each.broke for part in trained for each in part.trajectories if each.broke)
@@ -101,10 +103,10 @@ def _parts(rollout: Rollout, problems: list[str]) -> Iterator[_Part]:
         except UnusableCall as error:
             problems.append(str(error))
     for role, of_role in made.items():
-        yield _Part(rollout, role, _reward(rollout, role), merge(of_role, rollout.id))
+        yield _Part(rollout, role, reward_of(rollout, role), merge(of_role, rollout.id))
 
 
-def _reward(rollout: Rollout, role: str) -> float | None:
+def reward_of(rollout: Rollout, role: str) -> float | None:
     """The role's own reward plus that of the whole rollout; None if there is neither."""
     given = [rollout.rewards[name] for name in sorted({"", role}) if name in rollout.rewards]
     reward = sum(given) if given else None
@@ -175,14 +177,13 @@ def _spread(suffix: str, values: list[float]) -> dict[str, float]:
     return {f"reward_mean{suffix}": float(np.mean(values)), f"reward_std{suffix}": float(np.std(values))}
 
 
-def _nothing(ok: list[Rollout], parts: list[_Part], problems: list[str]) -> str:
+def _nothing(ok: list[Rollout], parts: list[_Part], problems: list[str]) -> Finding:
     """Why rollouts that went well hold nothing to learn from, and what to do."""
-    ended = f"{len(ok)} rollouts ended well, but"
+    calls = [call for rollout in ok for call in rollout.calls]
+    if not calls:
+        return findings.no_calls(len(ok))
     if not parts:
-        seen = sorted({call.meta.role for rollout in ok for call in rollout.calls})
-        who = f"only calls of {', '.join(role or 'no role' for role in seen)}" if seen else "no model call at all"
-        return f"{ended} {who} was seen: mark the function that calls the model with @agent(trainable=True)"
+        return findings.none_trainable(calls, len(ok), ())
     if problems and not any(part.trajectories for part in parts):
-        return f"{ended} none of their {len(problems)} trainable calls can be used; the first: {problems[0]}"
-    roles = ", ".join(sorted({part.role or "no role" for part in parts}))
-    return f"{ended} none has a reward for {roles}: give train() a reward function, or call emit_reward() in the agent"
+        return findings.unusable(problems, sum(call.meta.trainable for call in calls))
+    return findings.no_reward(sorted({part.role for part in parts}), len(ok), True)

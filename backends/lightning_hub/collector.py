@@ -8,6 +8,7 @@ from typing import Any
 from lightning_hub.index import Index, refuse
 from lightning_hub.leases import Outcome
 from lightning_hub.rollout import Rollout
+from lightning_sdk import notices
 from lightning_sdk.call import Call, Span, Status
 from lightning_sdk.wire import Event
 
@@ -38,6 +39,21 @@ def collect(index: Index, outcome: Outcome) -> Rollout:
         calls=tuple(calls),
         spans=tuple(spans),
     )
+
+
+def strays(index: Index, since_ns: int) -> list[Call | Span]:
+    """Calls and spans of no rollout that started at `since_ns` (Unix time) or later."""
+    calls: list[Call] = []
+    spans: list[Span] = []
+    for event in index.strays():
+        try:
+            _sort(event, calls, spans, defaultdict(float))
+        except (ValueError, TypeError):
+            continue  # another version's
+    return [
+        *(call for call in calls if call.meta.started_ns >= since_ns),
+        *(span for span in spans if span.started_ns >= since_ns or span.name == notices.OFF),
+    ]
 
 
 def _sort(event: list[Any], calls: list[Call], spans: list[Span], rewards: defaultdict[str, float]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_hub.export import Exporter, started
 from lightning_hub.feed import Feed
 from lightning_hub.index import Index
 from lightning_hub.leases import LEASE_SECONDS, Leases
@@ -23,6 +24,7 @@ from lightning_hub.requests import Method, Parked
 from lightning_hub.store import Store
 from lightning_hub.trainer import Trainer
 from lightning_sdk.errors import HubError
+from lightning_sdk.settings import Export
 
 _STOP_SECONDS = 30.0
 _LONGEST_WAIT = 60.0
@@ -59,7 +61,10 @@ class Hub:
         self.leases = Leases(self.store, config.lease_seconds)
         self._log = Log(self.folder / "spans")
         self.index = Index(self._log, self.store, self.leases.end)
+        self._exporter = self._started(Export())
+        self.store.on_end = self._ended
         self._recover()
+        self.index.on_strays = self._strays if self._exporter else None
         self._trainer: Trainer | None = None
         self._stopped = threading.Event()
         self._receiver = Receiver(
@@ -92,6 +97,8 @@ class Hub:
         ended = self._trainer is None or self._trainer.stop(_STOP_SECONDS)
         self._receiver.stop()
         self._thread.join()
+        if self._exporter is not None:
+            self._exporter.close()
         self.store.close()
         self._log.close()
         os.close(self._lock)
@@ -119,6 +126,28 @@ class Hub:
         if events:
             _log.info("recovered %d events of the log in %.2f s", events, time.monotonic() - began)
 
+    # --- export
+
+    def _started(self, wanted: Export) -> Exporter | None:
+        return started(wanted.otlp_endpoint, wanted.tokens, index=self.index, store=self.store,
+                       workflow=self.folder.name, warn=self._warn)  # fmt: skip
+
+    def _export(self, wanted: Export) -> None:
+        """Export as a run's settings ask. SettingError if that cannot be done."""
+        if wanted != Export():
+            before, self._exporter = self._exporter, self._started(wanted)
+            self.index.on_strays = self._strays if self._exporter else None
+            if before is not None:
+                before.close()
+
+    def _ended(self, keys: list[bytes]) -> None:
+        if self._exporter is not None:
+            self._exporter.ended(keys)
+
+    def _strays(self, places: list[tuple[int, int]]) -> None:
+        if self._exporter is not None:
+            self._exporter.strays(places)
+
     def _warn(self, message: str) -> None:
         _log.warning(message)
         self.feed.publish("warning", text=message)
@@ -131,6 +160,7 @@ class Hub:
             "renew": lambda params: self.leases.renew(str(params["runner"])),
             "release": lambda params: self.leases.release(str(params["runner"])),
             "train": lambda params: self._run(lambda: Plan.of_training(params)),
+            "check": lambda params: self._run(lambda: Plan.of_training({**params, "check_only": True})),
             "evaluate": lambda params: self._run(lambda: Plan.of_evaluation(params)),
             "watch": self._watch,
             "status": lambda _: self.status(),
@@ -154,8 +184,10 @@ class Hub:
     def _run(self, plan: Callable[[], Plan]) -> dict[str, Any]:
         if self._trainer is not None and self._trainer.busy:
             raise HubError(f"this hub is training already, in {self.folder}: stop it, or start another hub")
+        chosen = plan()
+        self._export(chosen.settings.export)
         self._trainer = Trainer(
-            plan(), folder=self.folder, leases=self.leases, index=self.index, store=self.store, feed=self.feed
+            chosen, folder=self.folder, leases=self.leases, index=self.index, store=self.store, feed=self.feed
         )
         self._trainer.start()
         return {}
@@ -177,6 +209,7 @@ class Hub:
             "round": {"done": done, "active": active, "queued": queued},
             "training": self._trainer is not None and self._trainer.busy,
             "step": self._trainer.step if self._trainer is not None else 0,
+            "export": self._exporter.status() if self._exporter is not None else None,
             **dict.fromkeys(("duplicates", "gaps", "garbage", "strangers", "refused", "write_errors"), 0),
             **self.index.counters,
             **self._receiver.counters,

@@ -11,7 +11,7 @@ import threading
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ _LARGEST = 3.4028234663852886e38  # float32
 _OUTPUT = 2000
 #: Calls and spans of no rollout that can be read back, the last ones.
 _STRAYS = 2000
+_TOLD = (int(Event.CALL), int(Event.SPAN))
 #: An attempt that is not known here and silent for so long is dropped from memory (not from the store).
 _IDLE_SECONDS = 300.0
 
@@ -72,6 +73,11 @@ class _Unsaved:
     segments: set[int] = field(default_factory=set)
 
 
+def _places(position: int, located: Sequence[Located]) -> list[tuple[int, int]]:
+    """Where the calls and spans of no rollout are in the log."""
+    return [(position + start, end - start) for kind, key, start, end in located if key == NO_ROLLOUT and kind in _TOLD]
+
+
 def locate(body: bytes | memoryview, count: int) -> list[Located]:
     """Where the events of a body are. ValueError if it does not hold exactly `count` events."""
     unpacker = msgpack.Unpacker(max_buffer_size=MAX_MESSAGE_BYTES)
@@ -104,6 +110,8 @@ class Index:
         self._unsaved = _Unsaved()
         self.clients = store.clients()
         """Client -> its last event number in the log."""
+        self.on_strays: Callable[[list[tuple[int, int]]], None] | None = None
+        """Gets the places in the log of calls and spans of no rollout."""
         self.counters: Counter[str] = Counter()
         for name in ("events", "undecodable", "malformed", "late", "dropped_events", "dropped_bytes"):
             self.counters[name] = int(store.get(name, 0))
@@ -136,9 +144,12 @@ class Index:
         for event in owned:
             self._take(position, batch.body, event)
         if len(owned) < len(located):
-            strays = (event for event in located if event.key == NO_ROLLOUT and event.kind in {Event.CALL, Event.SPAN})
+            last = located[-_STRAYS:]
+            strays = [event for event in last if event[1] == NO_ROLLOUT and event[0] in _TOLD]
             with self._lock:
-                self._strays.extend((position + event.start, event.end - event.start) for event in strays)
+                self._strays.extend((position + start, end - start) for _, _, start, end in strays)
+            if self.on_strays is not None and (loose := _places(position, located)):
+                self.on_strays(loose)
         self._covered = position + len(batch.body)
         number = position >> 32
         events, was_owned = self._segments.get(number, (0, False))
@@ -233,6 +244,11 @@ class Index:
         oldest = time.monotonic() - _IDLE_SECONDS
         for key in [key for key, entry in self._entries.items() if entry.touched < oldest]:
             del self._entries[key]
+
+    def at(self, places: Iterable[tuple[int, int]]) -> Iterator[list[Any]]:
+        """The events at these places of the log, unpacked."""
+        for position, length in places:
+            yield unpack(self._log.read(position, length))
 
     def retain(self, limit: int) -> int:
         """Delete the oldest closed segments without events of a rollout until the log has `limit` bytes; how many."""

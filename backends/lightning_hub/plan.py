@@ -19,13 +19,13 @@ GROUP = "lightning_sdk.backends"
 #: What the hub itself does, whatever the backend.
 _OURS = frozenset({
     "backend", "steps", "seed", "save_every", "roles", "sampling.*", "rollouts.*", "evaluation.*",
-    "algorithm.advantage",
+    "algorithm.advantage", "export.*",
 })  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One training run, or one evaluation."""
+    """One training run, one evaluation, or one check."""
 
     settings: Settings
     backend: BackendSpec
@@ -35,10 +35,14 @@ class Plan:
     declared_roles: dict[str, bool] = field(default_factory=dict)
     """Role -> trainable, as the agent's process declares them; may be incomplete."""
     evaluate_only: bool = False
+    check_only: bool = False
+    """One round of rollouts, and what it shows; nothing is trained."""
+    integrations: dict[str, str] = field(default_factory=dict)
+    """Integration -> its state in the agent's process."""
 
     @classmethod
     def of_training(cls, params: Mapping[str, Any]) -> Plan:
-        """The plan of a `train` request. SettingError or TaskError for what cannot be done."""
+        """The plan of a `train` or `check` request. SettingError or TaskError for what cannot be done."""
         settings = Settings.from_dict(params["settings"])
         plan = cls(
             settings,
@@ -47,9 +51,12 @@ class Plan:
             _tasks(params.get("held_out") or [], "held_out", empty=True)[: settings.evaluation.tasks],
             bool(params.get("resume")),
             dict(params.get("declared_roles") or {}),
+            check_only=bool(params.get("check_only")),
+            integrations=dict(params.get("integrations") or {}),
         )
         unknown = set(settings.roles) - set(plan.declared_roles)
-        if plan.declared_roles and unknown:
+        # Where a framework names agents, the first rollouts tell.
+        if plan.declared_roles and unknown and not params.get("naming"):
             known = ", ".join(sorted(plan.declared_roles))
             raise SettingError(f"setting roles={sorted(unknown)}: no agent declares it; declared roles are {known}")
         return plan

@@ -3,6 +3,7 @@
 config.json        settings, what was chosen where they leave it open, versions, arguments
 metrics.jsonl      one line per step
 evaluations.jsonl  one line per evaluation on held-out tasks
+diagnosis.json     what step 1 showed: calls, rewards and sequences by role, and what is wrong
 tensorboard/       the same as TensorBoard events
 curve.png, report.md, report.json   written by `finish` and `fail`
 """
@@ -96,6 +97,10 @@ class RunFolder:
         _append(self.path / "evaluations.jsonl", line)
         self._evaluations.append(line)
         self._scalars(step, {f"held_out/{key}": line[key] for key in ("mean", "low", "high")})
+
+    def diagnosis(self, values: Mapping[str, Any]) -> None:
+        """Write what the first rollouts showed of the agent, and what is wrong with it."""
+        _replace(self.path / "diagnosis.json", json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
 
     def cut(self, step: int) -> None:
         """Drop everything after `step`: a resumed run goes on from there."""

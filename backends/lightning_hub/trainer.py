@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from lightning_hub import refusals
 from lightning_hub.advantage import Weighed, weigh
 from lightning_hub.backend import Backend, Batch, Update
 from lightning_hub.checkpoints import Checkpoints
-from lightning_hub.collector import collect, score
+from lightning_hub.collector import collect, score, strays
+from lightning_hub.diagnosis import Diagnosis, Round, diagnose
 from lightning_hub.feed import Feed
 from lightning_hub.index import Index
 from lightning_hub.interval import interval
@@ -51,7 +53,9 @@ class Trainer:
         self.step = 0
         """The last step that was finished."""
         self._version = 0
-        self._checked = plan.evaluate_only
+        self._undiagnosed = set() if plan.evaluate_only else {"train", "evaluate"}
+        """Modes of which no round has been diagnosed."""
+        self._told: set[str] = set()
         self._backend: Backend | None = None
         self._stopping, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
@@ -89,6 +93,8 @@ class Trainer:
     def _carry_out(self) -> dict[str, Any]:
         self._feed.publish("status", text=f"starting the {self._plan.backend.name} backend")
         self._backend = self._plan.backend.start(self._settings, self._folder.path)
+        if self._plan.check_only:
+            return self._check(self._backend)
         self._begin(self._backend)
         if self._plan.evaluate_only:
             self._evaluate("after", self._backend)
@@ -115,15 +121,27 @@ class Trainer:
         rollouts = self._rollouts(self._plan.of_step(step, backend.endpoint), f"step {step}", backend)
         generated = time.monotonic()
         weighed = weigh(rollouts, self._settings.algorithm)
-        refusals.refuse_problems(weighed.problems)
+        refusals.refuse_problems(weighed.problems, _trainable(rollouts))
         update = backend.update(Batch(step, weighed.rows)) if weighed.rows else Update(self._version)
         ended = time.monotonic()
         seconds = {"seconds": ended - began, "seconds_generate": generated - began, "seconds_update": ended - generated}
         self._record(step, rollouts, weighed, update, seconds)
 
     def _rollouts(self, assignments: list[Assignment], name: str, backend: Backend) -> list[Rollout]:
-        """Run assignments to their end, whatever that is. RolloutsFailed, NothingToTrain, or the backend's death."""
+        """Rollouts that can be used. RolloutsFailed, NothingToTrain, or the backend's death."""
+        rollouts, diagnosis = self._round(assignments, name, backend)
+        refusals.refuse_failures(rollouts, name, self._settings.rollouts.max_failed)
+        if rollouts[0].mode in self._undiagnosed:
+            self._undiagnosed.discard(rollouts[0].mode)
+            self._tell(diagnosis())
+        return rollouts
+
+    def _round(
+        self, assignments: list[Assignment], name: str, backend: Backend
+    ) -> tuple[list[Rollout], Callable[[], Diagnosis]]:
+        """Run assignments to their end, whatever that is; what came of them, and a way to diagnose it."""
         rules = self._settings.rollouts
+        began, late = time.time_ns(), self._index.late_calls
         waves = math.ceil(len(assignments) / rules.concurrency)
         deadline = time.monotonic() + (rules.timeout + 2 * GRACE_SECONDS) * (rules.retries + 1) * waves
         self._leases.offer(assignments, rules.concurrency, rules.retries)
@@ -139,11 +157,37 @@ class Trainer:
             raise LightningError(f"the {self._plan.backend.name} backend died during {name}: see hub.log in the run")
         by_id = {outcome.assignment.id: collect(self._index, outcome) for outcome in outcomes}
         rollouts = [by_id[assignment.id] for assignment in assignments]
-        refusals.refuse_failures(rollouts, name, rules.max_failed)
-        if not self._checked:
-            refusals.refuse_nothing_to_train(rollouts, self._settings.roles)
-            self._checked = True
-        return rollouts
+        return rollouts, lambda: diagnose(
+            Round(
+                rollouts,
+                name,
+                self._settings.roles,
+                self._plan.declared_roles,
+                strays(self._index, began),
+                self._index.late_calls - late,
+                self._plan.integrations,
+                rules.max_failed,
+            )
+        )
+
+    def _tell(self, diagnosis: Diagnosis) -> None:
+        """Stop for what can never be learned from, and warn once of the rest."""
+        self._folder.diagnosis(diagnosis.as_dict())
+        refusals.refuse_unlearnable(diagnosis)
+        for finding in diagnosis.findings:
+            if finding.kind not in self._told:
+                self._told.add(finding.kind)
+                _log.warning("%s", finding)
+                self._feed.publish("warning", text=str(finding))
+
+    def _check(self, backend: Backend) -> dict[str, Any]:
+        """One round, as training would run it; the last event."""
+        assignments = self._plan.of_step(1, backend.endpoint)
+        self._feed.publish("status", text=f"running {len(assignments)} rollouts")
+        _, diagnosis = self._round(assignments, "the check", backend)
+        found = diagnosis().as_dict()
+        self._folder.diagnosis(found)
+        return {"kind": "finished", "diagnosis": found}
 
     def _evaluate(self, name: str, backend: Backend) -> None:
         """Score on the held-out tasks. Failed rollouts have no score: they are left out and counted."""
@@ -228,3 +272,7 @@ class Trainer:
         name = type(error).__name__ if known else "LightningError"
         self._folder.fail(error if known else text, self._store.totals(), self._checkpoints.last_name())
         return {"kind": "failed", "error": [name, text]}
+
+
+def _trainable(rollouts: list[Rollout]) -> int:
+    return sum(call.meta.trainable for each in rollouts for call in each.calls)

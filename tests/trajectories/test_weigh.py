@@ -119,10 +119,10 @@ def test_nothing_but_failed_rollouts_is_an_empty_batch() -> None:
 
 
 NOTHING = [
-    (rollout(1), "no model call at all was seen: mark the function"),
-    (rollout(1, call(1, [1], sampled(2), role="judge", trainable=False)), "only calls of judge was seen"),
-    (rollout(1, call(1, [1], sampled(2), problem="no ids")), "none of their 1 trainable calls can be used.*no ids"),
-    (rollout(1, call(1, [1], sampled(2)), rewards={}), "none has a reward for solver"),
+    (rollout(1), "the agent made no model call in 1 rollouts"),
+    (rollout(1, call(1, [1], sampled(2), role="judge", trainable=False)), "there were 1 of judge.*trainable=True"),
+    (rollout(1, call(1, [1], sampled(2), problem="no ids")), "none of the 1 calls of trainable roles can.*no ids"),
+    (rollout(1, call(1, [1], sampled(2)), rewards={}), "none of 1 rollouts has a reward for solver"),
 ]
 
 

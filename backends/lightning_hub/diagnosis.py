@@ -1,0 +1,309 @@
+"""The diagnosis: what a round of rollouts shows of an agent, as facts for a table, and what is wrong with it.
+
+Pure: rollouts in, facts and findings out. `lightning-sdk check` prints both; the first round and step 1 of every
+training go through it as well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lightning_hub import findings
+from lightning_hub.advantage import reward_of
+from lightning_hub.breaks import Opening, Reason, openings
+from lightning_hub.findings import Elsewhere, Finding, Severity
+from lightning_hub.rollout import Rollout
+from lightning_hub.trajectory import Trajectory, merge
+from lightning_hub.transition import Transition, UnusableCall, transitions
+from lightning_sdk import notices
+from lightning_sdk.call import Call, Span, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What there is to diagnose."""
+
+    rollouts: Sequence[Rollout]
+    name: str = "the check"
+    """As messages call it, such as 'step 1'."""
+    roles: Sequence[str] = ()
+    """The setting `roles`."""
+    declared: Mapping[str, bool] = field(default_factory=dict)
+    """Role -> trainable, as the agent's decorators say."""
+    strays: Sequence[Call | Span] = ()
+    """What belongs to no rollout and was made while these ran."""
+    late: int = 0
+    """Calls that came after their rollout's end."""
+    integrations: Mapping[str, str] = field(default_factory=dict)
+    """Integration -> state, as the agent's process had them at the start: those that are off begin with 'off'."""
+    max_failed: float = 0.5
+    """The setting `rollouts.max_failed`."""
+
+
+@dataclass(slots=True)
+class RoleCalls:
+    """Calls of one role through one seam."""
+
+    role: str
+    framework: str
+    calls: int = 0
+    trainable: int = 0
+    complete: int = 0
+    """Trainable calls with ids and log-probs."""
+    failed: int = 0
+    """Calls that raised, were refused or were closed early."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRewards:
+    """Rewards of one role over the rollouts that went well: its own plus that of the whole rollout."""
+
+    role: str
+    rollouts: int
+    """In which it has one."""
+    mean: float
+    low: float
+    high: float
+    groups: int
+    """Groups of at least two rollouts."""
+    groups_with_signal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """How the turns of one role were merged."""
+
+    role: str
+    rollouts: int
+    turns: int
+    rows: int
+    openings: dict[str, int]
+    """Reason -> rows that were opened for it, beyond the first of each rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Facts and findings of one round."""
+
+    rollouts: int
+    statuses: dict[str, int]
+    calls: list[RoleCalls]
+    rewards: list[RoleRewards]
+    sequences: list[Sequences]
+    elsewhere: list[Elsewhere]
+    outside: int
+    """Calls outside of every rollout."""
+    late: int
+    findings: list[Finding]
+
+    @property
+    def fatal(self) -> list[Finding]:
+        return [each for each in self.findings if each.severity == Severity.FATAL]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as in diagnosis.json and the output of `check --json`."""
+        return asdict(self) | {"findings": [each.as_dict() for each in self.findings], "learnable": not self.fatal}
+
+
+@dataclass(slots=True)
+class _Role:
+    """What one role to train did in all rollouts that went well."""
+
+    parts: list[tuple[Rollout, list[Trajectory]]] = field(default_factory=list)
+    openings: list[Opening] = field(default_factory=list)
+
+
+def diagnose(seen: Round) -> Diagnosis:
+    """The diagnosis of a round."""
+    ok = [each for each in seen.rollouts if each.status == Status.OK]
+    roles, problems = _roles(ok)
+    calls = _by_role(call for each in seen.rollouts for call in each.calls)
+    rewards = [_rewards(role, of_role) for role, of_role in roles.items()]
+    sequences = [_sequences(role, of_role) for role, of_role in roles.items()]
+    spans = [span for each in seen.rollouts for span in each.spans]
+    spans += [stray for stray in seen.strays if isinstance(stray, Span)]
+    elsewhere = _elsewhere(spans)
+    outside = sum(isinstance(stray, Call) for stray in seen.strays)
+    found = [
+        findings.failures(seen.rollouts, seen.name, seen.max_failed),
+        *_about_calls(seen, elsewhere, outside, _off(seen, spans)),
+        *_about_ids(seen, problems),
+        *_about_rewards(ok, rewards),
+        *_about_sequences(roles.values()),
+        findings.late(seen.late) if seen.late else None,
+    ]
+    return Diagnosis(
+        rollouts=len(seen.rollouts),
+        statuses={str(status): count for status, count in Counter(each.status for each in seen.rollouts).items()},
+        calls=calls,
+        rewards=rewards,
+        sequences=sequences,
+        elsewhere=elsewhere,
+        outside=outside,
+        late=seen.late,
+        findings=sorted((each for each in found if each), key=lambda each: each.severity != Severity.FATAL),
+    )
+
+
+# --- facts
+
+
+def _by_role(calls: Iterable[Call]) -> list[RoleCalls]:
+    lines: dict[tuple[str, str], RoleCalls] = {}
+    for call in calls:
+        key = call.meta.role, call.meta.framework
+        line = lines.setdefault(key, RoleCalls(*key))
+        line.calls += 1
+        line.trainable += call.meta.trainable
+        line.complete += call.meta.trainable and _went_well(call) and not call.problem
+        line.failed += not _went_well(call)
+    return list(lines.values())
+
+
+def _went_well(call: Call) -> bool:
+    """One that the engine refused is the agent's to handle, and one closed early has no end."""
+    return call.meta.status == "ok" and call.meta.http_status < 400
+
+
+def _roles(ok: Sequence[Rollout]) -> tuple[dict[str, _Role], list[str]]:
+    """Role -> its rows, and why calls that went well cannot be used."""
+    roles: dict[str, _Role] = {}
+    problems: list[str] = []
+    for rollout in ok:
+        made: dict[str, list[Transition]] = {}
+        for call in rollout.calls:
+            if call.meta.trainable:
+                of_role = made.setdefault(call.meta.role, [])
+                try:
+                    # A greedy round is a measurement: nothing is learned from it, and its temperature is no fault.
+                    of_role += transitions(call) if rollout.mode == "train" else []
+                except UnusableCall as error:
+                    if _went_well(call):
+                        problems.append(str(error))
+        for role, of_role in made.items():
+            rows = merge(of_role, rollout.id)
+            entry = roles.setdefault(role, _Role())
+            entry.parts.append((rollout, rows))
+            entry.openings += openings(rows, rollout.calls)
+    return roles, problems
+
+
+def _rewards(role: str, of_role: _Role) -> RoleRewards:
+    groups: dict[str, list[float]] = {}
+    for rollout, _ in of_role.parts:
+        value = reward_of(rollout, role)
+        if value is not None:
+            # Rewards are float32 from here on: what only differs by rounding is equal.
+            groups.setdefault(rollout.group, []).append(float(np.float32(value)))
+    values = [value for group in groups.values() for value in group]
+    compared = [group for group in groups.values() if len(group) > 1]
+    return RoleRewards(
+        role=role,
+        rollouts=len(values),
+        mean=float(np.mean(values)) if values else 0.0,
+        low=min(values, default=0.0),
+        high=max(values, default=0.0),
+        groups=len(compared),
+        groups_with_signal=sum(len(set(group)) > 1 for group in compared),
+    )
+
+
+def _sequences(role: str, of_role: _Role) -> Sequences:
+    rows = [row for _, rows in of_role.parts for row in rows]
+    return Sequences(
+        role=role,
+        rollouts=len(of_role.parts),
+        turns=sum(len(row.calls) for row in rows),
+        rows=len(rows),
+        openings=dict(Counter(str(each.reason) for each in of_role.openings)),
+    )
+
+
+def _elsewhere(spans: Iterable[Span]) -> list[Elsewhere]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for span in spans:
+        if span.name == notices.UNCAUGHT:
+            told = span.attributes
+            place = f"{told.get(notices.ADDRESS, '')}{told.get(notices.PATH, '')}"
+            found.setdefault((str(told.get(notices.CLIENT, "")), place), []).append(span.role or "no role")
+    return [Elsewhere(client, place, tuple(sorted(set(roles))), len(roles)) for (client, place), roles in found.items()]
+
+
+def _off(seen: Round, spans: Iterable[Span]) -> dict[str, str]:
+    """Integrations that are off, and why."""
+    off = {name: state.removeprefix("off: ") for name, state in seen.integrations.items() if state.startswith("off")}
+    return off | {
+        str(span.attributes.get(notices.INTEGRATION)): str(span.attributes.get(notices.REASON))
+        for span in spans
+        if span.name == notices.OFF
+    }
+
+
+# --- findings
+
+
+def _about_calls(
+    seen: Round, elsewhere: Sequence[Elsewhere], outside: int, off: Mapping[str, str]
+) -> Iterable[Finding | None]:
+    """Whether there is a call to train, and what became of the others."""
+    calls = [call for each in seen.rollouts for call in each.calls]
+    trainable = [call for call in calls if call.meta.trainable]
+    # Without a rollout that went well, what its calls would have been is not known.
+    ran = any(each.status == Status.OK for each in seen.rollouts)
+    if not calls and ran:
+        yield findings.no_calls(len(seen.rollouts), sum(each.count for each in elsewhere), outside)
+    elif calls and not trainable:
+        yield findings.none_trainable(calls, len(seen.rollouts), seen.roles)
+    elif calls and (missing := [role for role in seen.roles if role not in {call.meta.role for call in trainable}]):
+        yield findings.roles_missing(missing, calls)
+    wanted = set(seen.roles) or {role for role, trained in seen.declared.items() if trained}
+    stayed = [call for call in calls if call.meta.role in wanted and not call.meta.trainable]
+    if stayed:
+        yield findings.not_redirected(stayed)
+    if elsewhere:
+        yield findings.elsewhere(elsewhere, not trainable, list(off))
+    if outside:
+        yield findings.outside(outside, not calls)
+    yield from (findings.integration_off(name, why) for name, why in off.items())
+
+
+def _about_ids(seen: Round, problems: Sequence[str]) -> Iterable[Finding]:
+    trainable = [call for each in seen.rollouts for call in each.calls if call.meta.trainable]
+    # As the reply told it, so also for rollouts that failed and for greedy ones.
+    told = [call.problem for call in trainable if call.problem and _went_well(call)]
+    if told or problems:
+        yield findings.unusable(told or problems, len(trainable))
+    elif trainable and not any(_went_well(call) for call in trainable):
+        # Not one worked, so whatever is wrong is wrong with all of them.
+        first = next((call.problem for call in trainable if call.problem), trainable[0].meta.error or "no reply came")
+        yield findings.unusable([first] * len(trainable), len(trainable))
+
+
+def _about_rewards(ok: Sequence[Rollout], rewards: Sequence[RoleRewards]) -> Iterable[Finding]:
+    """Whether every role to train earns something, and whether that tells its rollouts apart."""
+    without = [each.role for each in rewards if not each.rollouts]
+    if without:
+        yield findings.no_reward(without, len(ok), len(without) == len(rewards))
+    spoke = sorted({call.meta.role for each in ok for call in each.calls})
+    nobody = sorted({role for each in ok for role in each.rewards if role and role not in spoke})
+    if nobody and spoke:
+        yield findings.reward_of_nobody(nobody, spoke)
+    groups = sum(each.groups for each in rewards)
+    if groups and not sum(each.groups_with_signal for each in rewards):
+        values = [value for each in rewards if each.rollouts for value in (each.low, each.high)]
+        yield findings.no_signal(groups, values)
+
+
+def _about_sequences(roles: Iterable[_Role]) -> Iterable[Finding]:
+    reasons: Counter[Reason] = Counter()
+    joined = 0
+    for of_role in roles:
+        reasons.update(each.reason for each in of_role.openings if each.reason.fault)
+        joined += sum(len(row.calls) - 1 for _, rows in of_role.parts for row in rows)
+    if reasons:
+        yield findings.broken_sequences(reasons, joined)

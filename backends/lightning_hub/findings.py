@@ -1,0 +1,324 @@
+"""Findings: what can be wrong with a round of rollouts, each with its words: what happened, why, and what to type.
+
+The one place of these words: `lightning-sdk check` prints them, and a training stops or warns with them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from lightning_hub.breaks import Reason
+from lightning_hub.rollout import Rollout
+from lightning_sdk.call import Call, Status
+
+_SEAMS = "the OpenAI SDK, the Anthropic SDK or LiteLLM"
+
+
+class Severity(StrEnum):
+    """What a finding means."""
+
+    FATAL = "fatal"
+    """Nothing can be learned."""
+    WARNING = "warning"
+    """Less is learned than could be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong."""
+
+    kind: str
+    """A short name that stays the same from version to version."""
+    severity: Severity
+    what: str
+    """What was seen, with its values."""
+    cause: str
+    """Why that is, as far as it can be known."""
+    remedy: str
+    """What to type."""
+    passing: bool = False
+    """Another draw of tasks may turn out otherwise: a check fails on it, a training goes on."""
+
+    def __str__(self) -> str:
+        text = self.what
+        for part in (self.cause, self.remedy):
+            text += part and (part if text.endswith("\n") else f" {part}")
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as in the JSON of a check."""
+        return asdict(self) | {"severity": str(self.severity)}
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Requests to one place that no seam caught."""
+
+    client: str
+    """The HTTP library, such as 'httpx'."""
+    place: str
+    """Host and path."""
+    roles: tuple[str, ...]
+    count: int
+
+
+def failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> Finding | None:
+    """Rollouts that failed; fatal if they are more than `max_failed` of all, or all."""
+    failed = [each for each in rollouts if each.status != Status.OK]
+    if not failed:
+        return None
+    # Two failures are the same if their statuses and first lines are; what follows are the frames.
+    kinds = Counter((each.status, each.error.partition("\n")[0]) for each in failed)
+    (status, first), count = kinds.most_common(1)[0]
+    example = next(each.error for each in failed if each.status == status and each.error.startswith(first))
+    others = f" There were {len(kinds) - 1} other kinds of failure." if len(kinds) > 1 else ""
+    allowed = len(failed) <= max_failed * len(rollouts) and len(failed) < len(rollouts)
+    return Finding(
+        "rollouts failed",
+        Severity.WARNING if allowed else Severity.FATAL,
+        f"{len(failed)} of {len(rollouts)} rollouts of {name} failed; rollouts.max_failed allows {max_failed:.0%}.",
+        f"{count} ended as {status}:\n{_tail(example)}\n",
+        _advice(status) + others,
+    )
+
+
+def _tail(error: str, lines: int = 8) -> str:
+    kept = error.strip().splitlines() or ["no error was reported"]
+    kept = kept if len(kept) <= lines else [kept[0], "...", *kept[-(lines - 2) :]]
+    return "\n".join("  " + line for line in kept)
+
+
+def _advice(status: Status) -> str:
+    return {
+        Status.AGENT_ERROR: "The agent raised this: run it on one task by itself and mend it.",
+        Status.REWARD_ERROR: "The reward function is at fault: it must return a finite number, or a dict of role to "
+        "number, for every answer the agent can give.",
+        Status.INFRASTRUCTURE_ERROR: "This is not the agent's fault: see hub.log in the run's folder.",
+        Status.TIMEOUT: "Raise rollouts.timeout, or lower rollouts.concurrency.",
+    }.get(status, "")
+
+
+def no_calls(rollouts: int, elsewhere: int = 0, outside: int = 0) -> Finding:
+    """Not one call belongs to a rollout."""
+    if elsewhere:
+        cause, remedy = "Its requests went out through a client that no integration reads; see there.", ""
+    elif outside:
+        cause = f"{outside} calls were made outside of every rollout meanwhile; see there."
+        remedy = ""
+    else:
+        cause = "Either it calls none, or it uses a client that no integration catches."
+        remedy = (
+            f"Make the calls with {_SEAMS}, or send them through `lightning-sdk gateway`; lightning.status() in the "
+            "agent's process lists the integrations."
+        )
+    what = f"the agent made no model call in {rollouts} rollouts, as far as could be seen."
+    return Finding("no model call", Severity.FATAL, what, cause, remedy)
+
+
+def none_trainable(calls: Iterable[Call], rollouts: int, roles: Sequence[str]) -> Finding:
+    """Calls were captured, and none of them of a role to train."""
+    told = told_roles(calls)
+    if roles:
+        return Finding(
+            "role filter matched nothing",
+            Severity.FATAL,
+            f"no call of the roles to train ({', '.join(roles)}) was captured in {rollouts} rollouts; there were "
+            f"{told}.",
+            "",
+            "Name one of these in the setting roles (--roles), or leave it empty.",
+        )
+    return Finding(
+        "nothing trainable",
+        Severity.FATAL,
+        f"no call of a trainable role was captured in {rollouts} rollouts; there were {told}.",
+        "A role is trained only where the agent says so.",
+        "Put @lightning.agent(role=..., trainable=True) above the function that makes the calls, or name the roles to "
+        "train: --roles A,B.",
+    )
+
+
+def roles_missing(missing: Sequence[str], calls: Iterable[Call]) -> Finding:
+    """Some of the roles to train made no call."""
+    names = ", ".join(map(repr, missing))
+    return Finding(
+        "role without calls",
+        Severity.WARNING,
+        f"no call of the role {names} of the setting roles was captured; there were {told_roles(calls)}.",
+        "Either the name is misspelt, or that agent had nothing to do in these tasks.",
+        "Name roles as they are listed here: --roles A,B.",
+    )
+
+
+def not_redirected(calls: Sequence[Call]) -> Finding:
+    """Calls of a role to train that were recorded and stayed with their provider."""
+    kinds = Counter((call.meta.role, call.meta.framework, call.meta.path) for call in calls)
+    told = "; ".join(f"{n} of {role} by {seam} to {path}" for (role, seam, path), n in kinds.most_common(3))
+    return Finding(
+        "calls not redirected",
+        Severity.WARNING,
+        f"{len(calls)} calls of roles to train were recorded and went to their own provider: {told}.",
+        "They were made where the role was not marked trainable, or in a form that cannot be sent to the engine.",
+        "Make them inside the function under @lightning.agent(..., trainable=True), as chat completions.",
+    )
+
+
+def unusable(problems: Sequence[str], trainable: int) -> Finding:
+    """Calls that went well and whose ids or log-probs are missing; `trainable`: how many trainable calls there were."""
+    everything = len(problems) >= trainable
+    many = f"none of the {trainable} calls of trainable roles can" if everything else (
+        f"{len(problems)} calls of trainable roles cannot")  # fmt: skip
+    return Finding(
+        "ids or log-probs missing",
+        Severity.FATAL,
+        f"{many} be trained on; the first: {problems[0].rstrip('.')}.",
+        "What was sampled is known by its ids and log-probs only; text is never tokenised again.",
+        "The server behind the role must honour return_token_ids and logprobs, as Lightning's own backends do.",
+    )
+
+
+def elsewhere(found: Sequence[Elsewhere], fatal: bool, off: Sequence[str] = ()) -> Finding:
+    """Requests to models that no seam caught."""
+    told = "; ".join(
+        f"{each.count} to {each.place} through {each.client} by {', '.join(each.roles)}" for each in found[:4]
+    )
+    cause = f"The integration for {', '.join(off)} is off." if off else "No integration reads this client."
+    return Finding(
+        "calls went elsewhere",
+        Severity.FATAL if fatal else Severity.WARNING,
+        f"{sum(each.count for each in found)} calls to a model were not captured: {told}.",
+        cause + " They are not recorded, and were answered by whoever is at that address.",
+        f"Make them with {_SEAMS}, or send them through `lightning-sdk gateway`.",
+    )
+
+
+def outside(count: int, fatal: bool) -> Finding:
+    """Calls that belong to no rollout although rollouts ran."""
+    return Finding(
+        "context lost",
+        Severity.FATAL if fatal else Severity.WARNING,
+        f"{count} calls were made outside of every rollout while rollouts ran.",
+        "They come from a thread, a pool or a runtime that was started before the rollout, or by code that "
+        "init(carry_context=False) keeps its context from.",
+        "Start the thread or runtime inside the agent function, or run its part with "
+        "contextvars.copy_context().run(...).",
+    )
+
+
+def late(count: int) -> Finding:
+    """Calls that arrived under a rollout that was over."""
+    return Finding(
+        "calls after the end",
+        Severity.WARNING,
+        f"{count} calls came in after their rollout had ended.",
+        "Something that outlives a rollout goes on in the context of the one that started it: a runtime, a worker, a "
+        "task nobody waits for.",
+        "Start it inside the agent function and stop it before the function returns.",
+    )
+
+
+def no_reward(roles: Sequence[str], rollouts: int, fatal: bool) -> Finding:
+    """Roles that made trainable calls and that no reward reaches."""
+    return Finding(
+        "no reward",
+        Severity.FATAL if fatal else Severity.WARNING,
+        f"none of {rollouts} rollouts has a reward for {', '.join(role or 'no role' for role in roles)}.",
+        "A reward counts for the role it names, or for all roles if it is one number.",
+        "Return one number from the reward function, or a dict with every role in it: {role: number}; or call "
+        "lightning.emit_reward(value, role=...) in the agent.",
+    )
+
+
+def reward_of_nobody(names: Sequence[str], roles: Sequence[str]) -> Finding:
+    """Rewards for roles that made no call."""
+    return Finding(
+        "reward of nobody",
+        Severity.WARNING,
+        f"the reward names {', '.join(map(repr, names))}, which made no call; roles that did: "
+        f"{', '.join(role or 'no role' for role in roles)}.",
+        "",
+        "Spell the roles in the reward's dict as they are listed here.",
+    )
+
+
+def no_signal(groups: int, values: Sequence[float]) -> Finding:
+    """In no group do the rewards differ."""
+    value = f"every reward is {values[0]:g}" if len(set(values)) == 1 else "rewards differ between tasks only"
+    return Finding(
+        "no signal",
+        Severity.FATAL,
+        f"no group has a signal: in each of {groups} groups of rollouts of one task the rewards are equal ({value}).",
+        "A role learns from the difference between rollouts of the same task. Either the reward cannot tell answers "
+        "apart, or the task is always solved or never.",
+        "Print the reward of a right and of a wrong answer; if they differ, take easier or harder tasks, or more "
+        "rollouts of each: --set rollouts.group_size=16.",
+        passing=True,
+    )
+
+
+def broken_sequences(reasons: Mapping[Reason, int], joined: int) -> Finding:
+    """Turns that could have continued a row and opened another."""
+    broken = sum(reasons.values())
+    many = (
+        "every turn broke its sequence" if not joined else f"{broken} of {broken + joined} turns broke their sequence"
+    )
+    told = ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
+    worst = max(reasons, key=lambda reason: reasons[reason])
+    cause, remedy = _BREAKS[worst]
+    return Finding(
+        "broken sequences",
+        Severity.WARNING,
+        f"{many}: {told}. Each is trained as a row of its own, which costs its whole context again.",
+        cause,
+        remedy,
+    )
+
+
+_BREAKS = {
+    Reason.TEMPLATE: (
+        "The agent sent the conversation back as it was, and the model's chat template renders an earlier turn "
+        "otherwise than it was sampled.",
+        "Use a template that keeps earlier turns as they were (their reasoning too), or an engine that continues a "
+        "conversation by its ids, as the embedded one does.",
+    ),
+    Reason.REFORMATTED: (
+        "The framework parses a tool call and writes it anew, with other spacing, order or ids.",
+        "Send the assistant message back as it came, tool_calls[].function.arguments as the same string.",
+    ),
+    Reason.NOT_KEPT: (
+        "The agent sends an earlier answer back changed: stripped, parsed, shortened, or without its reasoning.",
+        "Append response.choices[0].message itself to the messages.",
+    ),
+    Reason.REWRITTEN: (
+        "The agent changes or drops earlier messages: a window, a summary, a system prompt with the time in it.",
+        "Keep earlier messages as they are and append; put what changes into the last message.",
+    ),
+    Reason.TOOLS: (
+        "The agent offers other tools from one turn to the next, and the template writes them at the beginning.",
+        "Offer the same tools in every turn of a conversation.",
+    ),
+    Reason.TEMPERATURE: (
+        "The turns of one conversation were sampled at different temperatures.",
+        "Leave the temperature to the training: sampling.temperature.",
+    ),
+}
+
+
+def integration_off(name: str, why: str) -> Finding:
+    """An integration that does not work in the agent's process."""
+    return Finding(
+        "integration off",
+        Severity.WARNING,
+        f"the integration for {name} is off: {why.rstrip('.')}.",
+        "Calls of its agents may be missed or unnamed.",
+        "",
+    )
+
+
+def told_roles(calls: Iterable[Call]) -> str:
+    """'4 of planner, 2 of no role'."""
+    seen = Counter(call.meta.role or "no role" for call in calls)
+    return ", ".join(f"{count} of {role}" for role, count in seen.most_common()) or "no calls"
