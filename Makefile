@@ -1,4 +1,4 @@
-# Everything happens in .venv here; nothing outside this folder is changed.
+# Everything happens in .venv and .venvs here; nothing outside this folder is changed.
 
 # A Python 3.11 or newer with venv. Found by itself; choose with: make demo PYTHON=/path/to/python3.12
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
@@ -9,24 +9,33 @@ TORCH ?= torch==2.13.0
 ARGS ?=
 
 BIN := .venv/bin
+FRAMEWORKS := $(patsubst tests/frameworks/locks/%.txt,%,$(sort $(wildcard tests/frameworks/locks/*.txt)))
 # Python compiles what it imports; compiling all of torch and transformers ahead takes half a minute.
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --no-compile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo frameworks test test-frameworks check format bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo '  PYTHON=...    the Python to use (3.11 or newer)'
-	@echo '  TORCH=...     the PyTorch to install, as pip is told it (default: $(TORCH))'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  PYTHON=...           the Python to use (3.11 or newer)'
+	@echo '  TORCH=...            the PyTorch to install, as pip is told it (default: $(TORCH))'
 
 install: .venv/.installed-dev  ## make .venv with everything for work on this repository
 
 demo: .venv/.installed  ## install what is needed, then train the calculator agent on this machine's CPU
 	$(BIN)/python examples/calculator/agent.py
 
-test: .venv/.installed-dev  ## run the tests
+test: .venv/.installed-dev  ## run the tests, without those of the frameworks
 	$(BIN)/python -m pytest $(ARGS)
+
+frameworks: $(FRAMEWORKS:%=.venvs/%/.installed)  ## make an environment of agent frameworks for each list in tests/frameworks/locks
+
+test-frameworks: .venv/.installed $(FRAMEWORKS:%=test-%)  ## run the tests of the frameworks in each of their environments
+
+# Hub and engine of these tests run in .venv.
+$(FRAMEWORKS:%=test-%): test-%: .venv/.installed .venvs/%/.installed
+	.venvs/$*/bin/python -m pytest $(or $(ARGS),tests/frameworks)
 
 check: .venv/.installed-dev  ## lint, formatting, strict types, architecture and documentation
 	$(BIN)/ruff check .
@@ -49,8 +58,8 @@ bench: .venv/.installed-dev  ## run every benchmark; results go to benchmarks/re
 		cat $$result; \
 	done
 
-clean:  ## remove .venv and caches; runs stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+clean:  ## remove all environments and caches; runs stay
+	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PyTorch comes first and alone, so that nothing else decides which build of it is taken.
@@ -74,3 +83,20 @@ clean:  ## remove .venv and caches; runs stay
 	$(PIP_INSTALL) --quiet --upgrade 'pip>=25.1'  # --group is that young
 	$(PIP_INSTALL) --quiet --group dev
 	@touch $@
+
+# openai 2 and openai 3 cannot share an environment, nor can some frameworks. Locks hold every distribution by version,
+# so nothing has to be resolved; what they leave out on purpose, and how they are made, is in the .in file beside each.
+.venvs/%/.locked: tests/frameworks/locks/%.txt
+	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or newer with venv was found: make frameworks PYTHON=...' >&2; exit 1; }
+	rm -rf .venvs/$*
+	$(PYTHON) -m venv .venvs/$*
+	@echo 'Installing the agent frameworks of $<.'
+	.venvs/$*/bin/python -m pip --disable-pip-version-check install --no-compile --quiet --no-deps --requirement $<
+	@touch $@
+
+# Integrations are found by their entry points, which an editable installation reads once.
+.venvs/%/.installed: .venvs/%/.locked pyproject.toml
+	.venvs/$*/bin/python -m pip --disable-pip-version-check install --no-compile --quiet --no-deps --editable .
+	@touch $@
+
+.PRECIOUS: .venvs/%/.locked
