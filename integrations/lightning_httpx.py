@@ -1,0 +1,169 @@
+"""The safety net: notices requests to language models that no seam caught, and tells of them without touching them.
+
+It sits where HTTP leaves a process: `send` of httpx and httpx2, aiohttp's session, and http.client, through which
+requests, urllib3, botocore and urllib go. A seam marks what it saw with `request.extensions["lightning_seen"]`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from lightning_sdk import notices, sink
+from lightning_sdk.patches import Patches
+
+#: Nobody serves anything but a language model here.
+_SURE = re.compile(
+    r"/chat/completions$|/v\d+/(completions|responses|messages)$|/api/(chat|generate)$|:(stream)?generatecontent$"
+    r"|/(converse|invoke)(-with-response)?(-stream)?$",
+    re.IGNORECASE,
+)
+#: Models that give no text, asked with bodies that look the same.
+_OTHER = re.compile(r"/(embeddings?|rerank|moderations|classif\w+|score|tokenize|images/\w+|audio/\w+)$", re.IGNORECASE)
+#: A body is looked into up to here.
+_BODY_BYTES = 4 * 2**20
+_SEEN = "lightning_seen"
+
+_under_way: ContextVar[bool] = ContextVar("lightning_http_under_way", default=False)
+
+
+class _Sent(NamedTuple):
+    """What a net sees of a request."""
+
+    method: str
+    url: str
+    body: Any = b""
+    """Bytes or text as they are sent, or the value that becomes JSON."""
+
+
+def httpx(patches: Patches) -> None:
+    """Watch httpx; run once it is imported."""
+    _watch_httpx(patches, sys.modules["httpx"])
+
+
+def httpx2(patches: Patches) -> None:
+    """Watch httpx2; run once it is imported."""
+    _watch_httpx(patches, sys.modules["httpx2"])
+
+
+def _watch_httpx(patches: Patches, module: Any) -> None:
+    name = module.__name__
+
+    def sent(self: Any, request: Any, *_: Any, **__: Any) -> _Sent | None:
+        body = getattr(request, "_content", b"")  # a body that is streamed is not there, and is left alone
+        return None if _SEEN in request.extensions else _Sent(request.method, str(request.url), body)
+
+    patches.wrap(module.Client, "send", lambda original: _watched(original, name, sent))
+    patches.wrap(module.AsyncClient, "send", lambda original: _awatched(original, name, sent))
+
+
+def aiohttp(patches: Patches) -> None:
+    """Watch aiohttp's client; run once aiohttp is imported."""
+    module = sys.modules["aiohttp"]
+
+    def sent(self: Any, method: str, url: Any, *_: Any, **options: Any) -> _Sent:
+        base = getattr(self, "_base_url", None)
+        whole = str(base.join(type(base)(url)) if base is not None else url)
+        return _Sent(method, whole, options.get("json") or options.get("data"))
+
+    patches.wrap(module.ClientSession, "_request", lambda original: _awatched(original, "aiohttp", sent))
+
+
+def http_client(patches: Patches) -> None:
+    """Watch http.client, and so requests, urllib3, botocore and urllib; run once it is imported."""
+    module = sys.modules["http.client"]
+
+    def sent(self: Any, method: str, url: str, *_: Any, **__: Any) -> _Sent:
+        # The body follows later and is not waited for: here the path alone decides.
+        host = getattr(self, "_tunnel_host", None) or self.host
+        return _Sent(method, url if "://" in url else f"//{host}{url}")
+
+    patches.wrap(module.HTTPConnection, "putrequest", lambda original: _watched(original, "http.client", sent))
+
+
+# --- around a request
+
+
+def _watched(original: Callable[..., Any], client: str, sent: Callable[..., _Sent | None]) -> Callable[..., Any]:
+    def send(*args: Any, **kwargs: Any) -> Any:
+        if not sink.listening() or _under_way.get():
+            return original(*args, **kwargs)
+        with _noticed(client, lambda: sent(*args, **kwargs)):
+            return original(*args, **kwargs)
+
+    return send
+
+
+def _awatched(original: Callable[..., Any], client: str, sent: Callable[..., _Sent | None]) -> Callable[..., Any]:
+    async def send(*args: Any, **kwargs: Any) -> Any:
+        if not sink.listening() or _under_way.get():
+            return await original(*args, **kwargs)
+        with _noticed(client, lambda: sent(*args, **kwargs)):
+            return await original(*args, **kwargs)
+
+    return send
+
+
+@contextlib.contextmanager
+def _noticed(client: str, sent: Callable[[], _Sent | None]) -> Iterator[None]:
+    """Tell of the request if it is one to a model; a client inside (aiohttp under httpx) does not tell again."""
+    started = time.time_ns()
+    asked = sink.harmless(f"looking at a request of {client}", lambda: _asked(sent()))
+    token = _under_way.set(True)
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        _under_way.reset(token)
+        if asked is not None:
+            sink.harmless("telling of an uncaught call", lambda: _tell(client, asked, started, error))
+
+
+def _asked(sent: _Sent | None) -> dict[str, Any] | None:
+    """Attributes of a request to a language model; None for any other, and for one that a seam caught."""
+    if sent is None or sent.method.upper() != "POST":
+        return None
+    place = urlsplit(sent.url)
+    path = place.path.rstrip("/")
+    if _OTHER.search(path):
+        return None
+    model = _model(sent.body)
+    if model is None and not _SURE.search(path):
+        return None
+    asked = {notices.ADDRESS: place.hostname or "", notices.PATH: place.path}
+    return asked | ({notices.MODEL: model} if model else {})
+
+
+def _model(body: Any) -> str | None:
+    """The model that a body asks to answer, None if it asks none."""
+    if isinstance(body, str):
+        body = body.encode()
+    if isinstance(body, bytes):
+        asks = any(name in body for name in (b'"messages"', b'"input"', b'"prompt"', b'"contents"'))
+        if not (asks and b'"model"' in body and len(body) <= _BODY_BYTES):
+            return None
+        try:
+            body = json.loads(body)
+        except ValueError:
+            return None
+    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+        return None
+    return body["model"] if body.keys() & {"messages", "input", "prompt", "contents"} else None
+
+
+def _tell(client: str, asked: dict[str, Any], started: int, error: BaseException | None) -> None:
+    where = f"{asked[notices.ADDRESS]}{asked[notices.PATH]}"
+    sink.say_once(f"uncaught {where}", "lightning: a call to a model at %s went out through %s, where nothing reads "
+                  "it: it is not recorded, and cannot be trained on. Make it with the OpenAI SDK, the Anthropic SDK or "
+                  "LiteLLM, or send it through `lightning-sdk gateway`", where, client)  # fmt: skip
+    notices.uncaught(client, asked, started, error)
