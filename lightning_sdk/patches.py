@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,11 @@ class Patches:
         """An integration names agents at run time: roles may come up that no decorator declares."""
 
     def wrap(self, owner: Any, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
-        """Replace `owner.name` by `make(original)`, keeping name, docstring and signature."""
+        """Replace `owner.name` by `make(original)`, keeping name, docstring, signature, and whether it is static."""
         original = getattr(owner, name)
-        replacement = functools.wraps(original)(make(original))
+        replacement: Any = functools.wraps(original)(make(original))
+        if isinstance(inspect.getattr_static(owner, name, None), staticmethod):
+            replacement = staticmethod(replacement)
         with self._lock:
             self._done.append((owner, name, vars(owner).get(name, _MISSING), replacement))
             setattr(owner, name, replacement)

@@ -1,0 +1,46 @@
+"""Microsoft Agent Framework, 1.x: an agent speaks while its `run` runs, and in each step of the stream it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning_sdk.agent import Turn, in_turn
+from lightning_sdk.patches import Patches
+from lightning_sdk.scope import entered
+from lightning_sdk.sink import harmless
+from lightning_sdk.speaking import require
+
+
+def instrument(patches: Patches) -> None:
+    """Run by `lightning_sdk.init()` once `agent_framework` is imported. Tested with 1.23."""
+    require("agent-framework-core", "1.17", "2", module="agent_framework")
+    from agent_framework import RawAgent  # noqa: PLC0415 - only where the user has it
+
+    patches.wrap(RawAgent, "run", _running)
+
+
+def _turn(agent: Any, *_args: Any, **_kwargs: Any) -> Turn:
+    return Turn.of_framework(harmless("naming an agent", lambda: agent.name) or "")
+
+
+def _running(original: Callable[..., Any]) -> Callable[..., Any]:
+    awaited = in_turn(original, _turn)
+
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.get("stream"):
+            return awaited(self, *args, **kwargs)
+        turn = _turn(self)
+        try:
+            with entered(turn.scope):
+                stream = original(self, *args, **kwargs)
+        except BaseException as error:
+            turn.close(error)
+            raise
+        # A stream of the framework's own class, which nothing has run of yet: it offers to enter a context around
+        # each step and to tell when it has ended.
+        stream.with_pull_context_manager(lambda: entered(turn.scope))
+        stream.with_cleanup_hook(lambda: turn.close(stream._stream_error))
+        return stream
+
+    return run

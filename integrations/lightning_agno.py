@@ -1,0 +1,23 @@
+"""Agno, 3.x: agents and teams speak while they run; the leader of a team under the team's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_sdk.patches import Patches
+from lightning_sdk.speaking import require, speaks
+
+
+def instrument(patches: Patches) -> None:
+    """Run by `lightning_sdk.init()` once `agno.agent` is imported. Tested with 3.1.10."""
+    require("agno", "3", "4", module="agno")
+    from agno.agent import Agent  # noqa: PLC0415 - only where the user has it
+    from agno.team import Team  # noqa: PLC0415
+
+    def name(speaking: Any, *_args: Any, **_kwargs: Any) -> str | None:
+        said: str | None = speaking.name
+        return said
+
+    for owner in (Agent, Team):
+        for method in ("run", "arun", "continue_run", "acontinue_run"):
+            speaks(patches, owner, method, name)

@@ -1,0 +1,61 @@
+"""DSPy, 3.x: a predictor speaks under its path in the program, such as `generate.predict`, as `named_predictors` does.
+
+One outside of a program speaks under the name of its signature's class. Trainable calls pass DSPy's cache by: it would
+give every rollout of a task the answer of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning_lm15
+from lightning_sdk.patches import Patches
+from lightning_sdk.scope import current, entered, speaking
+from lightning_sdk.speaking import require, speaks
+
+
+def instrument(patches: Patches) -> None:
+    """Run by `lightning_sdk.init()` once `dspy` is imported. Tested with 3.4.1."""
+    require("dspy", "3.4", "4", module="dspy")
+    import dspy  # noqa: PLC0415 - only where the user has it
+    from dspy._vendor.lm15 import transports  # noqa: PLC0415
+    from dspy.clients.cache import Cache  # noqa: PLC0415
+    from dspy.utils.parallelizer import ParallelExecutor  # noqa: PLC0415
+
+    def name(predict: Any, **_inputs: Any) -> str:
+        for module in dspy.settings.caller_modules or ():
+            for path, predictor in module.named_predictors():
+                if predictor is predict and predictor is not module:
+                    return str(path)
+        signature: str = predict.signature.__name__
+        return signature if signature != "StringSignature" else ""  # "question -> answer" has no name
+
+    lightning_lm15.instrument(patches, transports)
+    for method in ("forward", "aforward"):
+        speaks(patches, dspy.Predict, method, name)
+    for method in ("get", "put"):
+        patches.wrap(Cache, method, _passed_by)
+    patches.wrap(ParallelExecutor, "execute", _carrying)
+
+
+def _passed_by(original: Callable[..., Any]) -> Callable[..., Any]:
+    def cached(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return None if speaking().endpoint() is not None else original(self, *args, **kwargs)
+
+    return cached
+
+
+def _carrying(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Its threads start in no context at all, also where the user wants ours carried into none."""
+
+    def execute(self: Any, function: Callable[..., Any], data: Any) -> Any:
+        scope = current()
+
+        def carried(item: Any) -> Any:
+            with entered(scope):
+                return function(item)
+
+        return original(self, carried, data)
+
+    return execute

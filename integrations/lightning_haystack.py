@@ -1,0 +1,45 @@
+"""Haystack, 3.x: what runs as a component of a pipeline speaks under the component's name in that pipeline.
+
+Agents have no name of their own here; one that runs outside a pipeline keeps the role of its caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from lightning_sdk.agent import Turn
+from lightning_sdk.patches import Patches
+from lightning_sdk.scope import Scope, current, entered
+from lightning_sdk.speaking import require
+
+
+def instrument(patches: Patches) -> None:
+    """Run by `lightning_sdk.init()` once `haystack` is imported. Tested with 3.4."""
+    require("haystack-ai", "3", "4", module="haystack")
+    from haystack import Pipeline  # noqa: PLC0415 - only where the user has it
+
+    patches.wrap(Pipeline, "_run_component", _running)
+    patches.wrap(Pipeline, "_run_component_async", _arunning)
+
+
+def _named(component: str) -> Scope:
+    """The scope of a component. No span is made: most components are no agents."""
+    return replace(Turn.of_framework(component).scope, span=current().span)
+
+
+def _running(original: Callable[..., Any]) -> Callable[..., Any]:
+    def run(component_name: str, *args: Any, **kwargs: Any) -> Any:
+        with entered(_named(component_name)):
+            return original(component_name, *args, **kwargs)
+
+    return run
+
+
+def _arunning(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def run(component_name: str, *args: Any, **kwargs: Any) -> Any:
+        with entered(_named(component_name)):
+            return await original(component_name, *args, **kwargs)
+
+    return run

@@ -1,0 +1,44 @@
+"""LlamaIndex, 0.14: an agent of a workflow speaks in the steps that ask its model.
+
+The steps and not `take_step`, because they also hold the answer after the last allowed turn and the structured output,
+and because an agent class of the user's own has a `take_step` of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from lightning_sdk.agent import Turn
+from lightning_sdk.patches import Patches
+from lightning_sdk.scope import current, entered
+from lightning_sdk.speaking import require, speaks
+
+#: The name that LlamaIndex gives to every agent that was given none.
+_UNNAMED = "Agent"
+
+
+def instrument(patches: Patches) -> None:
+    """Run by `lightning_sdk.init()` once `llama_index.core` is imported. Tested with 0.14.25."""
+    require("llama-index-core", "0.14", "0.15", module="llama_index.core")
+    from llama_index.core.agent.workflow import AgentWorkflow, BaseWorkflowAgent  # noqa: PLC0415 - only where it is
+
+    for owner in (BaseWorkflowAgent, AgentWorkflow):
+        speaks(patches, owner, "run_agent_step", lambda _agent, ctx, ev: _name(ev))
+        patches.wrap(owner, "parse_agent_output", _naming)
+
+
+def _name(event: Any) -> str:
+    name: str = event.current_agent_name
+    return name if name != _UNNAMED else ""
+
+
+def _naming(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Names calls but makes no span, since a call is rare in this step."""
+
+    async def step(self: Any, ctx: Any, ev: Any) -> Any:
+        with entered(replace(Turn.of_framework(_name(ev)).scope, span=current().span)):
+            return await original(self, ctx, ev)
+
+    return step

@@ -1,0 +1,152 @@
+"""The seam for lm15, the HTTP client that DSPy carries in itself: most calls of its models pass here and not the
+OpenAI SDK."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning_sdk.patches import Patches
+from lightning_sdk.scope import Endpoint
+from lightning_sdk.seam import OpenCall, open_call
+from lightning_sdk.sink import harmless
+from lightning_sdk.translation import Translation, responses
+
+#: How the path of a call to a model ends -> how its request is put in terms of chat completions, None if it is.
+_PATHS: dict[str, Callable[[Mapping[str, Any]], Translation] | None] = {
+    "/chat/completions": None,
+    "/responses": responses.translate,
+}
+#: Headers that every server may see; others are for the user's own provider.
+_PUBLIC = ("accept", "content-type", "user-agent")
+
+
+def instrument(patches: Patches, transports: Any) -> None:
+    """Patch lm15's module `transports`."""
+    patches.wrap(transports.StdlibTransport, "stream", _streaming)
+    patches.wrap(transports.StdlibAsyncTransport, "_do_stream", _astreaming)
+
+
+def _streaming(original: Callable[..., Any]) -> Callable[..., Any]:
+    def stream(self: Any, request: Any) -> Any:
+        call = harmless("opening an lm15 call", lambda: _opened(request))
+        if call is None:
+            return original(self, request)
+        request, translation = _sent(request, call)
+        try:
+            response = original(self, request)
+        except BaseException as error:
+            _failed(call, error)
+            raise
+        tee = _Tee(call, response, translation)
+        release, response._chunks = response._release, tee.iterate(response._chunks)
+
+        def released(consumed: bool) -> None:
+            tee.finish()
+            release(consumed)
+
+        response._release = released
+        return response
+
+    return stream
+
+
+def _astreaming(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def _do_stream(self: Any, request: Any) -> Any:
+        call = harmless("opening an lm15 call", lambda: _opened(request))
+        if call is None:
+            return await original(self, request)
+        request, translation = _sent(request, call)
+        try:
+            response = await original(self, request)
+        except BaseException as error:
+            _failed(call, error)
+            raise
+        tee = _Tee(call, response, translation)
+        release, response._chunks = response._release, tee.aiterate(response._chunks)
+
+        async def released(consumed: bool) -> None:
+            tee.finish()
+            await release(consumed)
+
+        response._release = released
+        return response
+
+    return _do_stream
+
+
+def _opened(request: Any) -> OpenCall | None:
+    path = urlsplit(request.url).path
+    return open_call("lm15", path) if request.method.upper() == "POST" and path.endswith(tuple(_PATHS)) else None
+
+
+def _failed(call: OpenCall, error: BaseException) -> None:
+    harmless("closing a failed lm15 call", lambda: call.fail(error, unreachable=isinstance(error, Exception)))
+
+
+def _sent(request: Any, call: OpenCall) -> tuple[Any, Translation | None]:
+    """The request as it goes out, and what makes of the reply what the caller expects."""
+    call.request = request.body
+    if call.endpoint is None:
+        return request, None
+    # Not harmless on purpose: a trainable call that went elsewhere would train on another model's tokens.
+    body = json.loads(request.body)
+    translate = next(made for end, made in _PATHS.items() if urlsplit(request.url).path.endswith(end))
+    translation = translate(body) if translate else None
+    call.request = json.dumps(call.rewritten(translation.chat if translation else body)).encode()
+    url = f"{call.endpoint.url}/chat/completions"
+    return replace(request, url=url, headers=_headers(request, call.endpoint), body=call.request), translation
+
+
+def _headers(request: Any, endpoint: Endpoint) -> list[tuple[str, str]]:
+    kept = [(name, value) for name, value in request.headers if name.lower() in _PUBLIC]
+    return [*kept, ("Authorization", f"Bearer {endpoint.key}")]
+
+
+class _Tee:
+    """What has passed through a response, until its end or its release."""
+
+    def __init__(self, call: OpenCall, response: Any, translation: Translation | None) -> None:
+        call.streamed = "text/event-stream" in (response.header("content-type") or "")
+        self._call, self._status, self._translation = call, response.status, translation
+        self._parts: list[bytes] = []
+        self._complete = False
+
+    def iterate(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            yield self._passed(chunk)
+        yield self._last()
+
+    async def aiterate(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            yield self._passed(chunk)
+        yield self._last()
+
+    def _passed(self, chunk: bytes) -> bytes:
+        """What the caller sees of a chunk; lm15 leaves out what is empty."""
+        self._parts.append(chunk)
+        if self._translation is None:
+            return chunk
+        return self._translation.feed(chunk) if self._call.streamed else b""
+
+    def _last(self) -> bytes:
+        self._complete = True
+        if self._translation is None:
+            return b""
+        if self._call.streamed:
+            return self._translation.end()
+        return self._translation.reply(b"".join(self._parts), self._status)
+
+    def finish(self) -> None:
+        reply, status = b"".join(self._parts), self._status
+        if status >= 400:
+            error = ConnectionError(f"HTTP {status}")
+            harmless("closing an lm15 call", lambda: self._call.fail(error, status, reply, unreachable=status >= 500))
+        elif self._complete or b"data: [DONE]" in reply[-64:]:  # where lm15 stops reading
+            harmless("closing an lm15 call", lambda: self._call.finish(reply, status))
+        else:
+            early = {"status": "cancelled", "error": "closed before its end"}
+            harmless("closing an lm15 call", lambda: self._call.finish(reply, status, **early))

@@ -1,0 +1,22 @@
+"""Semantic Kernel, 1.x: chat completion and Responses agents speak under the name that they were given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_sdk.patches import Patches
+from lightning_sdk.speaking import require, speaks
+
+
+def instrument(patches: Patches) -> None:
+    """Run by `lightning_sdk.init()` once `semantic_kernel.agents` is imported. Tested with 1.45."""
+    require("semantic-kernel", "1.30", "2", module="semantic_kernel")
+    from semantic_kernel.agents import ChatCompletionAgent, OpenAIResponsesAgent  # noqa: PLC0415 - only where it is
+
+    def name(agent: Any, *_args: Any, **_kwargs: Any) -> str | None:
+        # An agent without a name gets a random one, which would make a new role of every agent ever built.
+        return agent.name if "name" in agent.model_fields_set else None
+
+    for owner in (ChatCompletionAgent, OpenAIResponsesAgent):
+        for method in ("get_response", "invoke", "invoke_stream"):
+            speaks(patches, owner, method, name)

@@ -1,0 +1,14 @@
+"""smolagents, 1.x: an agent speaks while its `run` runs, streamed or not; a managed agent under its own name."""
+
+from __future__ import annotations
+
+from lightning_sdk.patches import Patches
+from lightning_sdk.speaking import require, speaks
+
+
+def instrument(patches: Patches) -> None:
+    """Run by `lightning_sdk.init()` once `smolagents` is imported. Tested with 1.26."""
+    require("smolagents", "1.20", "2", module="smolagents")
+    from smolagents import MultiStepAgent  # noqa: PLC0415 - only where the user has it
+
+    speaks(patches, MultiStepAgent, "run", lambda agent, *_args, **_kwargs: agent.name)
