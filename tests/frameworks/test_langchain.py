@@ -1,0 +1,167 @@
+"""LangChain: agents of `create_agent` by their names: with tools, streamed, async, in batches, as another's tool."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from same import assert_all_trained, assert_same_bytes, assert_same_ids
+from scripted import Said
+
+pytest.importorskip("langchain")
+from langchain.agents import create_agent
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+from langchain_openai.chat_models import _client_utils
+
+import lightning_sdk as lightning
+
+QUESTION = {"messages": [{"role": "user", "content": "What is 12 + 30?"}]}
+
+
+@tool
+def calculator(expression: str) -> str:
+    """Evaluate an arithmetic expression."""
+    return "42"
+
+
+@pytest.fixture(autouse=True)
+def fresh_client() -> None:
+    """LangChain keeps one async client for good, which does not survive the loop of the test before."""
+    _client_utils._cached_async_httpx_client.cache_clear()
+
+
+def model(wire: Any, **options: Any) -> ChatOpenAI:
+    return ChatOpenAI(model="gpt-4o-mini", base_url=wire.url, api_key="mine", max_retries=0, **options)
+
+
+def solver(wire: Any, name: str | None = "solver", **options: Any) -> Any:
+    return create_agent(model(wire, **options), tools=[calculator], name=name)
+
+
+def answer(state: dict[str, Any]) -> str:
+    return str(state["messages"][-1].content)
+
+
+def test_an_agent_with_a_tool(wire, captured, proved, touched) -> None:
+    """Both calls around a tool's are under the agent's name with the engine's ids, and nothing stays patched."""
+    agent = solver(wire)  # before init()
+    run = captured(lambda: answer(agent.invoke(QUESTION)))
+    assert "42" in run.answer
+    assert_all_trained(run, wire, ["solver", "solver"])
+    assert run.calls[0].message["tool_calls"] and run.calls[1].request["messages"][-1]["role"] == "tool"
+    proved("LangChain", "langchain", run)
+    touched.assert_restored("BaseClient._build_request")
+
+
+def test_streamed(wire, captured, proved) -> None:
+    """Token by token, the calls are the same, and complete."""
+    run = captured(lambda: [token.text for token, _ in solver(wire).stream(QUESTION, stream_mode="messages")])
+    assert len(run.answer) > 2 and all(call.streamed for call in run.calls)
+    assert_all_trained(run, wire, ["solver", "solver"])
+    proved("LangChain", "langchain", run)
+
+
+def test_async(wire, captured, proved) -> None:
+    """Two agents on one loop at once keep their names."""
+
+    async def both() -> list[str]:
+        states = await asyncio.gather(*(solver(wire, name).ainvoke(QUESTION) for name in ("left", "right")))
+        return [answer(state) for state in states]
+
+    run = captured(both)
+    assert_all_trained(run, wire)
+    assert sorted(run.roles) == ["left", "left", "right", "right"]
+    proved("LangChain", "langchain", run, async_=True)
+
+
+def test_async_stream(wire, captured) -> None:
+    """An agent's async stream, and one that its reader leaves early, whose call counts for what was read."""
+
+    async def read(first: bool) -> int:
+        seen = 0
+        async for _ in solver(wire).astream(QUESTION, stream_mode="messages"):
+            seen += 1
+            if first:
+                break
+        return seen
+
+    async def main() -> int:
+        await read(False)
+        return await read(True)
+
+    run = captured(main)
+    assert run.answer == 1 and run.roles[:2] == ["solver", "solver"] and set(run.roles) == {"solver"}
+    for call in run.calls[:2]:
+        assert_same_ids(call, wire)
+
+
+def test_a_batch_runs_in_threads(wire, captured, proved) -> None:
+    """LangChain's thread pool takes the name along."""
+    run = captured(lambda: [answer(state) for state in solver(wire).batch([QUESTION] * 3)])
+    assert_all_trained(run, wire, ["solver"] * 6)
+    proved("LangChain", "langchain", run, threads=True)
+
+
+def test_an_agent_as_a_tool(wire, captured, proved) -> None:
+    """The inner agent speaks under its name, and the outer one again after it."""
+    expert = solver(wire, "expert")
+
+    @tool
+    def ask_expert(question: str) -> str:
+        """Ask somebody who knows."""
+        return answer(expert.invoke({"messages": [{"role": "user", "content": question}]}))
+
+    boss = create_agent(model(wire), tools=[ask_expert], name="boss")
+    wire.script(Said(tools=(("ask_expert", {"question": "What is 12 + 30?"}),)), Said("It is 42."), Said("42"))
+    run = captured(lambda: answer(boss.invoke(QUESTION)))
+    assert run.answer == "42"
+    assert_all_trained(run, wire, ["boss", "expert", "boss"])
+    proved("LangChain", "langchain", run)
+
+
+def test_a_tool_that_asks_the_model_itself(wire, captured) -> None:
+    """A call made by a tool without any agent is the agent's whose tool it is."""
+
+    @tool
+    def rephrase(text: str) -> str:
+        """Say it otherwise."""
+        return str(model(wire).invoke(text).content)
+
+    agent = create_agent(model(wire), tools=[rephrase], name="writer")
+    wire.script(Said(tools=(("rephrase", {"text": "Hello!"}),)), Said("Hi"), Said("Done"))
+    run = captured(lambda: answer(agent.invoke(QUESTION)))
+    assert_all_trained(run, wire, ["writer"] * 3)
+
+
+def test_without_a_name_the_caller_speaks(wire, captured) -> None:
+    """A chain, or an agent that nobody named, is the decorated function that runs it; a decorator overrides a name."""
+    unnamed, named = solver(wire, None), solver(wire)
+
+    @lightning.agent(role="chosen", trainable=True)
+    def chosen() -> str:
+        return answer(named.invoke(QUESTION))
+
+    run = captured(lambda: [model(wire).invoke("Hello!"), unnamed.invoke(QUESTION), chosen()])
+    assert_all_trained(run, wire, ["outer"] * 3 + ["chosen"] * 2)
+
+
+def test_the_responses_api_is_named_too(wire, captured) -> None:
+    """With `use_responses_api`, the calls are under the agent's name."""
+    run = captured(lambda: answer(solver(wire, use_responses_api=True).invoke(QUESTION)))
+    assert_all_trained(run, wire, ["solver", "solver"])
+
+
+@pytest.mark.parametrize("how", ["invoke", "stream", "ainvoke"])
+def test_training_off_sends_the_same_bytes(wire, captured, how) -> None:
+    """Recorded only, the requests are byte for byte what LangChain sends without us, to the user's own provider."""
+
+    def run() -> Any:
+        result = getattr(solver(wire), how)(QUESTION)
+        return asyncio.run(result) if how == "ainvoke" else list(result)
+
+    run()
+    before = wire.clear()
+    _client_utils._cached_async_httpx_client.cache_clear()
+    seen = captured(run, train=False)
+    assert_same_bytes(before, wire.clear())
+    assert set(seen.roles) == {"solver"} and not any(call.trainable for call in seen.calls)

@@ -1,0 +1,195 @@
+"""LangGraph: nodes by their names, whatever client they call: in parallel, async, nested, in plain threads."""
+
+import operator
+import threading
+from itertools import pairwise
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from same import assert_all_trained, assert_same_bytes
+from scripted import Said
+
+pytest.importorskip("langgraph")
+from langchain.agents import create_agent
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+from langgraph.graph import END, START, StateGraph
+from openai import AsyncOpenAI, OpenAI
+
+import lightning_sdk as lightning
+
+ASKED = [{"role": "user", "content": "What is 12 + 30?"}]
+
+
+class State(TypedDict):
+    said: Annotated[list[str], operator.add]
+
+
+def ask(wire: Any) -> str:
+    """The plain SDK, as many nodes use it."""
+    client = OpenAI(base_url=wire.url, api_key="mine", max_retries=0)
+    return client.chat.completions.create(model="gpt-4o-mini", messages=ASKED).choices[0].message.content or ""
+
+
+async def aask(wire: Any) -> str:
+    async with AsyncOpenAI(base_url=wire.url, api_key="mine", max_retries=0) as client:
+        reply = await client.chat.completions.create(model="gpt-4o-mini", messages=ASKED)
+        return reply.choices[0].message.content or ""
+
+
+def model(wire: Any) -> ChatOpenAI:
+    return ChatOpenAI(model="gpt-4o-mini", base_url=wire.url, api_key="mine", max_retries=0)
+
+
+def graph(**nodes: Any) -> Any:
+    """All nodes at once, between start and end."""
+    built = StateGraph(State)
+    for name, node in nodes.items():
+        built.add_node(name, node)
+        built.add_edge(START, name)
+        built.add_edge(name, END)
+    return built.compile()
+
+
+def chain(**nodes: Any) -> Any:
+    """One node after the other."""
+    built = StateGraph(State)
+    names = [START, *nodes, END]
+    for name, node in nodes.items():
+        built.add_node(name, node)
+    for one, other in pairwise(names):
+        built.add_edge(one, other)
+    return built.compile()
+
+
+def test_nodes_one_after_the_other(wire, captured, proved, touched) -> None:
+    """Each node is a role, with LangChain's model or the plain SDK in it."""
+    team = chain(
+        writer=lambda _: {"said": [ask(wire)]}, checker=lambda _: {"said": [model(wire).invoke("Right?").content]}
+    )
+    run = captured(lambda: team.invoke({"said": []}))
+    assert len(run.answer["said"]) == 2
+    assert_all_trained(run, wire, ["writer", "checker"])
+    proved("LangGraph", "langgraph", run)
+    touched.assert_restored("BaseClient._build_request")
+
+
+def test_parallel_nodes_in_threads(wire, captured, proved) -> None:
+    """Nodes of one step run in threads at once, and none takes another's name."""
+    together = threading.Barrier(3)
+
+    def node(_: State) -> State:
+        together.wait(20)
+        return {"said": [ask(wire), ask(wire)]}
+
+    run = captured(lambda: graph(one=node, two=node, three=node).invoke({"said": []}))
+    assert_all_trained(run, wire)
+    assert sorted(run.roles) == ["one", "one", "three", "three", "two", "two"]
+    proved("LangGraph", "langgraph", run, threads=True)
+
+
+def test_parallel_nodes_on_a_loop(wire, captured, proved) -> None:
+    """Async nodes as tasks, and a plain node of an async graph in its thread."""
+
+    async def node(_: State) -> State:
+        return {"said": [await aask(wire), await aask(wire)]}
+
+    run = captured(lambda: graph(one=node, two=node, plain=lambda _: {"said": [ask(wire)]}).ainvoke({"said": []}))
+    assert_all_trained(run, wire)
+    assert sorted(run.roles) == ["one", "one", "plain", "two", "two"]
+    proved("LangGraph", "langgraph", run, async_=True)
+
+
+def test_streamed_to_a_reader_that_speaks_itself(wire, captured, proved) -> None:
+    """Between two steps of a stream, the reader's own calls are the reader's."""
+    team = chain(writer=lambda _: {"said": [model(wire).invoke("Go").content]}, checker=lambda _: {"said": [ask(wire)]})
+
+    def read() -> int:
+        return sum(1 for _ in (ask(wire) for _ in team.stream({"said": []}, stream_mode="updates")))
+
+    run = captured(read)
+    assert run.answer == 2
+    assert_all_trained(run, wire)
+    # LangGraph may already run the next node while the reader reads.
+    assert sorted(run.roles) == ["checker", "outer", "outer", "writer"]
+    run = captured(lambda: [each for each, _ in team.stream({"said": []}, stream_mode="messages")])
+    assert_all_trained(run, wire, ["writer", "checker"])
+    assert run.calls[0].streamed
+    proved("LangGraph", "langgraph", run)
+
+
+def test_a_plain_thread_in_a_node(wire, captured) -> None:
+    """LangGraph's own context does not reach a thread that a node starts; the role does."""
+
+    def node(_: State) -> State:
+        thread = threading.Thread(target=ask, args=(wire,))
+        thread.start()
+        thread.join()
+        return {"said": []}
+
+    run = captured(lambda: graph(worker=node).invoke({"said": []}))
+    assert_all_trained(run, wire, ["worker"])
+
+
+def test_nested_graphs_and_agents(wire, captured, proved) -> None:
+    """The innermost node speaks; an agent of `create_agent` by its name, or, without one, as the node that holds it."""
+    unnamed, named = create_agent(model(wire), []), create_agent(model(wire), [], name="expert")
+    inner = chain(draft=lambda _: {"said": [ask(wire)]}, polish=lambda _: {"said": [ask(wire)]})
+
+    def calls(agent: Any) -> Any:
+        return lambda _: {"said": [agent.invoke({"messages": ASKED})["messages"][-1].content]}
+
+    team = chain(
+        group=inner,
+        helper=calls(unnamed),
+        manager=calls(named),
+        boss=lambda _: {"said": inner.invoke({"said": []})["said"]},
+    )
+    run = captured(lambda: team.invoke({"said": []}))
+    assert_all_trained(run, wire, ["draft", "polish", "helper", "expert", "draft", "polish"])
+    proved("LangGraph", "langgraph", run)
+
+
+def test_a_graph_as_a_tool_of_an_agent(wire, captured) -> None:
+    """A graph's node inside an agent's tool is nearer than the agent, although its run inherits the agent's name."""
+    inner = chain(searcher=lambda _: {"said": [ask(wire)]})
+
+    @tool
+    def search(query: str) -> str:
+        """Search."""
+        return str(inner.invoke({"said": []})["said"][0])
+
+    agent = create_agent(model(wire), [search], name="boss")
+    wire.script(Said(tools=(("search", {"query": "x"}),)), Said("found"), Said("done"))
+    run = captured(lambda: agent.invoke({"messages": ASKED}))
+    assert_all_trained(run, wire, ["boss", "searcher", "boss"])
+
+
+def test_decorators_and_roles_to_train(wire, captured) -> None:
+    """A decorator in a node is nearer, a role by name overrides nodes, and `roles=` trains only the node named."""
+
+    @lightning.agent(trainable=True)
+    def helper() -> str:
+        return ask(wire)
+
+    @lightning.agent(role="team", trainable=True)
+    def whole() -> Any:
+        return chain(one=lambda _: {"said": [ask(wire)]}).invoke({"said": []})
+
+    team = chain(writer=lambda _: {"said": [ask(wire), helper()]}, checker=lambda _: {"said": [ask(wire)]})
+    run = captured(lambda: [team.invoke({"said": []}), whole()])
+    assert_all_trained(run, wire, ["writer", "helper", "checker", "team"])
+    run = captured(lambda: team.invoke({"said": []}), roles=["checker"], trainable=False)
+    assert [(call.role, call.trainable) for call in run.calls] == [
+        ("writer", False), ("helper", False), ("checker", True),
+    ]  # fmt: skip
+
+
+def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+    """Recorded only, a graph's requests are byte for byte what they are without us."""
+    team = chain(writer=lambda _: {"said": [model(wire).invoke("Go").content]}, checker=lambda _: {"said": [ask(wire)]})
+    team.invoke({"said": []})
+    before = wire.clear()
+    seen = captured(lambda: team.invoke({"said": []}), train=False)
+    assert_same_bytes(before, wire.clear())
+    assert seen.roles == ["writer", "checker"]
