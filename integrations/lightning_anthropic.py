@@ -32,7 +32,6 @@ seam = _Anthropic(
     paths=dict.fromkeys(
         ("/v1/messages", ":rawPredict", ":streamRawPredict", "/invoke", "/invoke-with-response-stream"), translate
     ),
-    private=(b"x-api-key", b"api-key", b"anthropic-", b"cookie"),
 )
 
 

@@ -16,9 +16,6 @@ from lightning_sdk.speaking import require
 from lightning_sdk.stainless import Seam
 from lightning_sdk.translation.responses import PREFIX, translate
 
-#: Headers that any engine may see. An allow-list, since gateways put keys under names of their own.
-_PLAIN = (b"accept", b"connection", b"content-", b"host", b"idempotency-key", b"trace", b"user-agent", b"x-request-id",
-          b"x-stainless-")  # fmt: skip
 _OURS = re.compile(rf"/responses/({PREFIX}\w+)")
 
 
@@ -32,9 +29,6 @@ class _OpenAI(Seam):
             return build(client, options, **kwargs)
 
         return _build_request
-
-    def is_private(self, header: bytes) -> bool:
-        return header != b"authorization" and not header.startswith(_PLAIN)
 
     def _check_ids(self, options: Any) -> None:
         """No provider knows a response that was translated: its 404 would be a riddle."""
@@ -55,7 +49,6 @@ class _OpenAI(Seam):
 seam = _OpenAI(
     "openai",
     paths={"/chat/completions": None, "/completions": None, "/responses": translate},
-    private=(),  # see `is_private`
 )
 
 

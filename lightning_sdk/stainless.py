@@ -24,6 +24,9 @@ from lightning_sdk.translation import Translation
 _KEY = "lightning_call"
 #: Stays on every request that passed here, so that the net below the SDKs tells it from one that no seam saw.
 _SEEN = "lightning_seen"
+#: Headers that any engine may see. An allow-list, since gateways put keys under names of their own.
+_PLAIN = (b"accept", b"connection", b"content-", b"host", b"idempotency-key", b"trace", b"user-agent", b"x-request-id",
+          b"x-stainless-")  # fmt: skip
 #: The one path that needs no logprobs flag but a number; every other goes to chat completions.
 _TEXT = "/completions"
 _CHAT = "/chat/completions"
@@ -36,18 +39,15 @@ class Seam:
         framework: The SDK's distribution, on spans and in messages.
         paths: How the path of a call to a model ends -> how its request is put in terms of chat completions; None: it
             is in those terms. The first that fits counts.
-        private: Beginnings, in lower case, of the headers that a user's client puts on a request for its own
-            provider and that no engine of ours should see. The authorization is always replaced.
     """
 
     def __init__(
         self,
         framework: str,
         paths: Mapping[str, Callable[[Mapping[str, Any]], Translation] | None],
-        private: tuple[bytes, ...],
     ) -> None:
         self.framework = framework
-        self._paths, self._ends, self._private = paths, tuple(paths), private
+        self._paths, self._ends = paths, tuple(paths)
         self._open: ContextVar[tuple[OpenCall, Any] | None] = ContextVar(f"lightning_{framework}_call", default=None)
 
     def instrument(self, patches: Patches, base: Any) -> None:
@@ -170,17 +170,13 @@ class Seam:
         """Untranslatable if this client of the SDK cannot read an engine's reply or would sign the request anew."""
 
     def _scrub(self, request: Any, key: str) -> None:
-        """Replace the user's credentials by `key` and drop their query (Azure's api-version)."""
+        """Replace the user's credentials by `key`, and drop what is for their own provider alone, such as the query."""
         request.headers["authorization"] = f"Bearer {key}"
         for name, _ in list(request.headers.raw):  # one pass: each look-up of a name is one as well
-            if self.is_private(name.lower()):
+            if name.lower() != b"authorization" and not name.lower().startswith(_PLAIN):
                 del request.headers[name.decode()]
         if request.url.query:
             request.url = request.url.copy_with(query=None)
-
-    def is_private(self, header: bytes) -> bool:
-        """Whether a header, in lower case, is for the user's own provider alone."""
-        return header.startswith(self._private)
 
     # --- _send_request: what would be added after the request was built
 
