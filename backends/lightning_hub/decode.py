@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from lightning_hub.decode_messages import message_call, starts_message, streamed_call
 from lightning_sdk.call import Call, CallMeta, Choice
 from lightning_sdk.wire import pack_floats, pack_ints
 
@@ -39,6 +40,8 @@ class _Choice(msgspec.Struct):
 class _Usage(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    input_tokens: int | None = None  # Responses
+    output_tokens: int | None = None
 
 
 class _Reply(msgspec.Struct):
@@ -48,6 +51,14 @@ class _Reply(msgspec.Struct):
     usage: _Usage | None = None
     prompt_token_ids: list[int] | None = None
     error: Any = None
+    # Responses, whole and as events
+    output: list[dict[str, Any]] | None = None
+    status: str | None = None
+    incomplete_details: dict[str, Any] | None = None
+    response: _Reply | None = None
+    type: str | None = None
+    delta: Any = None
+    message: Any = None
 
 
 class _Merged(msgspec.Struct):
@@ -64,6 +75,8 @@ class _Merged(msgspec.Struct):
 
 _reply = msgspec.json.Decoder(_Reply)
 _encode = msgspec.json.Encoder().encode
+#: Why a response is incomplete, as a chat completion's finish reason.
+_INCOMPLETE = {"max_output_tokens": "length"}
 #: Deltas of these fields are pieces of one text.
 _TEXTS = ("content", "refusal", "reasoning", "reasoning_content", "arguments")
 
@@ -72,7 +85,7 @@ def decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
     """The call of one raw reply. `problem` says what is missing or unreadable."""
     try:
         return _decode(meta, request, reply)
-    except (msgspec.MsgspecError, ValueError, OverflowError, TypeError, AttributeError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, LookupError, OverflowError, TypeError, AttributeError, RecursionError) as error:
         return Call(meta, request, "", "", b"", (), 0, 0, f"the reply cannot be read: {error}", reply)
 
 
@@ -82,8 +95,14 @@ def _decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
         prefix = f"HTTP {meta.http_status}: " if meta.http_status >= 400 else ""
         return Call(meta, request, "", "", b"", (), 0, 0, prefix + why)
     if meta.streamed and reply.lstrip()[:1] != b"{":
+        if starts_message(reply):
+            return streamed_call(meta, request, _events(reply))
         return _from_stream(meta, request, reply)
     parsed = _reply.decode(reply)
+    if parsed.type == "message":
+        return message_call(meta, request, reply)
+    if parsed.output is not None:
+        return _from_response(meta, request, parsed)
     choices = tuple(_choice(each) for each in parsed.choices or ())
     return _call(meta, request, parsed, choices, _prompt_ids(parsed), _error_text(parsed.error))
 
@@ -114,8 +133,8 @@ def _call(
         parsed.model or "",
         prompt_ids,
         choices,
-        usage.prompt_tokens or len(prompt_ids) // 4,
-        usage.completion_tokens or sum(len(choice.token_ids) for choice in choices) // 4,
+        usage.prompt_tokens or usage.input_tokens or len(prompt_ids) // 4,
+        usage.completion_tokens or usage.output_tokens or sum(len(choice.token_ids) for choice in choices) // 4,
         problem,
     )
 
@@ -165,21 +184,57 @@ def _prompt_ids(parsed: _Reply) -> list[int] | None:
     return next((choice.prompt_token_ids for choice in parsed.choices or () if choice.prompt_token_ids), None)
 
 
+# --- the Responses API, whose replies are shown and not trained on
+
+
+def _from_response(meta: CallMeta, request: bytes, parsed: _Reply, said: str = "", problem: str = "") -> Call:
+    """`said`: text of a stream that may have ended before its last event."""
+    output = parsed.output or []
+    parts = [part for item in output if item.get("type") == "message" for part in item.get("content") or ()]
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "".join(part.get("text") or part.get("refusal") or "" for part in parts) or said or None,
+    }
+    calls = [item for item in output if item.get("type") == "function_call"]
+    if calls:
+        message["tool_calls"] = [
+            {"id": call.get("call_id"), "type": "function",
+             "function": {"name": call.get("name"), "arguments": call.get("arguments")}}
+            for call in calls
+        ]  # fmt: skip
+    finish = ""
+    if parsed.status == "completed":
+        finish = "tool_calls" if calls else "stop"
+    elif parsed.status == "incomplete":
+        reason = (parsed.incomplete_details or {}).get("reason") or "incomplete"
+        finish = _INCOMPLETE.get(reason, reason)
+    choices = (Choice(0, _encode(message), finish, b"", b""),)
+    return _call(meta, request, parsed, choices, None, problem or _error_text(parsed.error))
+
+
 # --- streams
 
 
 def _from_stream(meta: CallMeta, request: bytes, reply: bytes) -> Call:
     head, merged, prompt, problem = _Reply(), dict[int, _Merged](), None, ""
+    said: list[str] = []
     for data in _events(reply):
         if data == b"[DONE]":
             break
         chunk = _reply.decode(data)
+        if chunk.response is not None:
+            head = chunk.response
+            continue
+        if chunk.type == "response.output_text.delta":
+            said.append(chunk.delta)
         head.id, head.model = head.id or chunk.id, head.model or chunk.model
         head.usage = chunk.usage or head.usage
         prompt = prompt or _prompt_ids(chunk)
-        problem = problem or _error_text(chunk.error)
+        problem = problem or _error_text(chunk.error or (chunk.type == "error" and chunk.message))
         for choice in chunk.choices or ():
             _merge(merged.setdefault(choice.index, _Merged()), choice)
+    if head.output is not None:
+        return _from_response(meta, request, head, "".join(said), problem)
     choices = tuple(_merged_choice(index, merged[index]) for index in sorted(merged))
     return _call(meta, request, head, choices, prompt, problem)
 
