@@ -30,6 +30,8 @@ _OTHER = re.compile(r"/(embeddings?|rerank|moderations|classif\w+|score|tokenize
 #: A body is looked into up to here.
 _BODY_BYTES = 4 * 2**20
 _SEEN = "lightning_seen"
+#: Begins the path of a call to the gateway, which records it.
+_GATEWAY = "/rollout/lr-"
 
 _under_way: ContextVar[bool] = ContextVar("lightning_http_under_way", default=False)
 
@@ -68,7 +70,9 @@ def aiohttp(patches: Patches) -> None:
     """Watch aiohttp's client; run once aiohttp is imported."""
     module = sys.modules["aiohttp"]
 
-    def sent(self: Any, method: str, url: Any, *_: Any, **options: Any) -> _Sent:
+    def sent(self: Any, method: str, url: Any, *_: Any, **options: Any) -> _Sent | None:
+        if _SEEN in (options.get("trace_request_ctx") or ()):  # aiohttp's word for what a request carries along
+            return None
         base = getattr(self, "_base_url", None)
         whole = str(base.join(type(base)(url)) if base is not None else url)
         return _Sent(method, whole, options.get("json") or options.get("data"))
@@ -135,6 +139,8 @@ def _asked(sent: _Sent | None) -> dict[str, Any] | None:
         return None
     place = urlsplit(sent.url)
     path = place.path.rstrip("/")
+    if path.startswith(_GATEWAY):
+        return None
     if _OTHER.search(path):
         return None
     model = _model(sent.body)

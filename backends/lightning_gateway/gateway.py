@@ -1,0 +1,185 @@
+"""The gateway: an HTTP server in a thread of its own, from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import secrets
+import threading
+import urllib.request
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from lightning_gateway.caller import caller
+from lightning_gateway.grant import Grant, Grants
+from lightning_gateway.refusal import Refused, response
+from lightning_gateway.relay import CutOff, Relay
+from lightning_gateway.rollouts import Rollouts
+from lightning_gateway.upstream import Upstream
+from lightning_sdk.errors import LightningError, PortInUse
+from lightning_sdk.scope import Scope
+
+log = logging.getLogger("lightning_gateway")
+
+MAX_BODY_BYTES = 128 * 2**20
+"""A longer request to a model is refused with 413; any other passes piece by piece, whatever its length."""
+_MAX_HEADER_BYTES = 64 * 1024
+_GRACE = 2.0
+"""Seconds that calls under way have to end by themselves when the gateway is closed."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Gateway:
+    """Serves from when it is made until `close`."""
+
+    def __init__(
+        self,
+        upstream: str | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        role: str = "",
+        token: str = "",
+        timeout: float = 600.0,
+    ) -> None:
+        """Start serving.
+
+        Args:
+            upstream: Where calls go that are not trained; by default where OPENAI_BASE_URL and ANTHROPIC_BASE_URL
+                say, else OpenAI and Anthropic.
+            host: Address to listen on.
+            port: 0: a free one.
+            role: Role of calls that name none.
+            token: Asked of whoever begins a rollout over HTTP; made up if empty.
+            timeout: Seconds without any byte after which an upstream has failed.
+
+        Raises:
+            PortInUse: the port is taken.
+            SettingError: `upstream` is no URL.
+        """
+        self.upstream = Upstream(upstream)
+        self.token = token or secrets.token_urlsafe(24)
+        self._role, self._timeout = role, timeout
+        self._grants = Grants()
+        self._rollouts = Rollouts(self._grants, self.token, self._environment)
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._ready: threading.Event = threading.Event()
+        self._failure: OSError | None = None
+        self._port = port
+        self._thread = threading.Thread(target=self._run, args=(host,), name="lightning-gateway", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise _cannot_listen(host, port, self._failure) from self._failure
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+
+    def environment(self, scope: Scope) -> dict[str, str]:
+        """Environment variables with which a program's calls are calls made in `scope`."""
+        if scope.rollout is None:  # nothing would ever end it: one for each role, and not for each turn of an agent
+            scope = Scope(role=scope.role, trainable=scope.trainable, named=scope.named, ambient=scope.ambient)
+        return self._environment(self._grants.of(scope))
+
+    def close(self) -> None:
+        """Stop serving. Calls under way have two seconds; those left are cancelled, and rollouts begun by request
+        end. Idempotent."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join()
+
+    def _environment(self, grant: Grant) -> dict[str, str]:
+        base = f"{self.url}/rollout/{grant.key}"
+        variables = {
+            "OPENAI_BASE_URL": f"{base}/v1",
+            "OPENAI_API_BASE": f"{base}/v1",
+            "OPENAI_API_KEY": grant.key,
+            "ANTHROPIC_BASE_URL": base,
+            "ANTHROPIC_API_KEY": grant.key,
+            "LIGHTNING_ROLLOUT_URL": f"{self.url}/rollouts/{grant.key}",
+        }
+        if urllib.request.getproxies():  # or a client would ask the proxy for this machine
+            before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+            away = ",".join(filter(None, [before, self.url.split("//")[1].rpartition(":")[0]]))
+            variables |= {"NO_PROXY": away, "no_proxy": away}
+        return variables
+
+    # --- the thread
+
+    def _run(self, host: str) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve(host))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        finally:
+            self._loop.close()
+            self._ready.set()
+
+    async def _serve(self, host: str) -> None:
+        relay = Relay(self.upstream, self._timeout)
+        runner = web.AppRunner(
+            self._app(relay), access_log=None, handle_signals=False, handler_cancellation=True, auto_decompress=False,
+            shutdown_timeout=_GRACE, max_line_size=_MAX_HEADER_BYTES, max_field_size=_MAX_HEADER_BYTES,
+        )  # fmt: skip
+        try:
+            await runner.setup()
+            await web.TCPSite(runner, host, self._port).start()
+            self._port = runner.addresses[0][1]
+            self._ready.set()
+            await self._stopping.wait()
+        except OSError as error:
+            self._failure = error
+        finally:
+            await runner.cleanup()
+            self._rollouts.abandon()
+            await relay.close()
+
+    def _app(self, relay: Relay) -> web.Application:
+        async def model(request: web.Request) -> web.StreamResponse:
+            who = caller(self._grants, request.rel_url.raw_path, request.headers, self._role)
+            if request.headers.get("upgrade", "").lower() == "websocket":
+                raise Refused(501, "the gateway passes no websockets on: use the HTTP API", "websocket")
+            return await relay(request, who, anthropic=_anthropic(request))
+
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_guard])
+        self._rollouts.add_to(app)
+        app.router.add_route("*", "/{path:.*}", model)
+        return app
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error in the shape of the caller's protocol."""
+    try:
+        return await handler(request)
+    except Refused as refused:
+        return response(refused, anthropic=_anthropic(request))
+    except web.HTTPRequestEntityTooLarge:
+        told = f"the request is longer than {MAX_BODY_BYTES // 2**20} MiB"
+        return response(Refused(413, told), anthropic=_anthropic(request))
+    except CutOff as error:
+        log.warning("lightning: %s: %s", request.path, error)
+        if request.transport is not None:
+            request.transport.abort()  # the caller sees what we saw: a reply without its end
+        return web.Response()
+    except ConnectionError:
+        return web.Response()  # the caller went away: nobody reads this
+    except web.HTTPException:
+        raise
+    except Exception as error:
+        log.exception("lightning: the gateway failed at %s", request.path)
+        return response(Refused(500, f"the gateway failed: {error!r}"), anthropic=_anthropic(request))
+
+
+def _anthropic(request: web.Request) -> bool:
+    return "anthropic-version" in request.headers or request.path.endswith(("/v1/messages", "/messages/count_tokens"))
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> LightningError:
+    if error.errno == errno.EADDRINUSE:
+        return PortInUse(f"{host}:{port} is in use by another process: choose another port, or --port 0 for a free one")
+    return LightningError(f"the gateway cannot listen on {host}:{port}: {error}")

@@ -1,0 +1,96 @@
+"""A grant: the right of whoever shows its key to call models, and to give rewards, in one scope.
+
+A key is 192 random bits, says nothing about any other, and stops working when its rollout ends.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+
+from lightning_gateway.recording import Recording
+from lightning_sdk.scope import Scope
+
+PREFIX = "lr-"
+"""Begins every key, so that one is never sent on to a provider."""
+
+
+class Grant:
+    """One key and what it stands for."""
+
+    def __init__(self, scope: Scope, *, closable: bool = False) -> None:
+        self.key = PREFIX + secrets.token_urlsafe(24)
+        self.scope = scope
+        self.closable = closable
+        """Whoever holds the key may end the rollout: it was begun by request and not by code of this process."""
+        self.calls = 0
+        self._lock = threading.Lock()
+        self._open: set[Recording] = set()
+        self._ended = False
+
+    def open(self, recording: Recording) -> bool:
+        """Count a call as under way; False if the rollout has ended."""
+        with self._lock:
+            if not self._ended:
+                self.calls += 1
+                self._open.add(recording)
+            return not self._ended
+
+    def closed(self, recording: Recording) -> None:
+        with self._lock:
+            self._open.discard(recording)
+
+    def end(self) -> bool:
+        """Hand every call under way to the stream, as far as it has come; False if that was done before."""
+        with self._lock:
+            if self._ended:
+                return False
+            self._ended, left = True, list(self._open)
+        for recording in left:
+            recording.close(why="its rollout ended")
+        return True
+
+
+class Grants:
+    """All grants of a gateway. Any thread."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, Grant] = {}
+        self._by_scope: dict[Scope, Grant] = {}
+        self._lock = threading.Lock()
+
+    def of(self, scope: Scope) -> Grant:
+        """The grant for a scope of this process, the same one each time, until its rollout ends."""
+        with self._lock:
+            grant = self._by_scope.get(scope)
+            if grant is None:
+                grant = self._by_scope[scope] = Grant(scope)
+                self._by_key[grant.key] = grant
+                if scope.rollout is not None:
+                    scope.rollout.at_end.append(self._ender(grant))
+            return grant
+
+    def begin(self, scope: Scope) -> Grant:
+        """A grant whose holder ends the rollout."""
+        grant = Grant(scope, closable=True)
+        self._by_key[grant.key] = grant
+        if scope.rollout is not None:
+            scope.rollout.at_end.append(self._ender(grant))
+        return grant
+
+    def find(self, key: str) -> Grant | None:
+        return self._by_key.get(key)
+
+    def left(self) -> list[Grant]:
+        """Grants whose rollouts have not ended."""
+        return list(self._by_key.values())
+
+    def _ender(self, grant: Grant) -> Callable[[], None]:
+        def end() -> None:
+            with self._lock:
+                self._by_key.pop(grant.key, None)
+                self._by_scope.pop(grant.scope, None)
+            grant.end()
+
+        return end

@@ -1,0 +1,72 @@
+"""A recording: what passes of one call, handed to the stream exactly once, whoever ends it and from which thread."""
+
+from __future__ import annotations
+
+import re
+import threading
+import zlib
+
+from lightning_sdk.seam import OpenCall
+
+#: How the last event of a stream looks, in OpenAI's protocols and in Anthropic's. Readers stop there.
+_LAST = re.compile(rb"data: ?\[DONE\]\s*$|event: ?message_stop\s.*$|event: ?response\.(completed|failed|incomplete)\s",
+                   re.DOTALL)  # fmt: skip
+_TAIL = 65536
+"""Bytes at the end in which the last event is looked for. It is small but in the Responses API, where EOF tells."""
+
+
+class Recording:
+    """One call through the gateway."""
+
+    def __init__(self, call: OpenCall) -> None:
+        self.call = call
+        self.status = 0
+        """HTTP status of the reply, 0 while there is none."""
+        self.encoding = ""
+        """Content-Encoding of the reply's bytes."""
+        self._parts: list[bytes] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Some more bytes of the reply, before they are passed on."""
+        self._parts.append(chunk)
+
+    def close(self, *, complete: bool = False, why: str = "closed before its end") -> None:
+        """The call is over: `complete` when its reply has been read to the end; otherwise it was cancelled, by `why`,
+        unless its last event had passed already. Any thread; later calls do nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        reply = _plain(b"".join(self._parts), self.encoding)
+        if self.status >= 500 and complete:
+            self.call.fail(UpstreamError(f"HTTP {self.status}"), self.status, reply, unreachable=True)
+        elif self.status >= 400 and complete:
+            self.call.fail(UpstreamError(f"HTTP {self.status}"), self.status, reply)
+        elif complete or _LAST.search(reply[-_TAIL:]):
+            self.call.finish(reply, self.status)
+        else:
+            self.call.finish(reply, self.status, status="cancelled", error=why)
+
+    def fail(self, error: BaseException, *, unreachable: bool) -> None:
+        """No reply came, or its end did not. `unreachable`: the server was at fault."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self.call.fail(error, self.status, _plain(b"".join(self._parts), self.encoding), unreachable=unreachable)
+
+
+class UpstreamError(Exception):
+    """The server answered with an error."""
+
+
+def _plain(reply: bytes, encoding: str) -> bytes:
+    """The reply without its Content-Encoding; as it is if that cannot be undone."""
+    for bits in (47, -15) if encoding in {"gzip", "deflate"} else ():  # gzip or zlib, by its header; bare deflate
+        try:
+            return zlib.decompressobj(bits).decompress(reply)  # what is cut off gives what it has
+        except zlib.error:
+            continue
+    return reply

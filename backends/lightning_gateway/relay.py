@@ -1,0 +1,224 @@
+"""The relay: one request on its way to the engine or the provider, and the reply on its way back, as it arrives.
+
+Bytes are recorded before they are passed on, so that whoever has read a reply finds it recorded. What is not trained
+passes unchanged in both directions; a trained call's reply keeps the engine's token ids and log-probabilities, which
+clients ignore, because taking them out would mean to hold back and write anew every event of a stream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from lightning_gateway.caller import Caller
+from lightning_gateway.recording import Recording
+from lightning_gateway.refusal import Refused
+from lightning_gateway.upstream import Headers, Upstream, passed_back, passed_on, proxy_for, to_engine
+from lightning_sdk.errors import Untranslatable
+from lightning_sdk.scope import entered
+from lightning_sdk.seam import OpenCall, open_call
+from lightning_sdk.translation import Translation, messages, responses
+
+#: How the path of a call to a model ends -> how its request becomes one of chat completions, None if it is one already
+#: (or has an engine's endpoint of its own).
+CALLS = {
+    "/chat/completions": None,
+    "/completions": None,
+    "/v1/responses": responses.translate,
+    "/v1/messages": messages.translate,
+}
+_SEEN = {"lightning_seen": True}
+"""Tells the safety net of this process that nothing goes past it here."""
+_CONNECT = 20.0
+_KEEP_ALIVE = 4.0
+"""Seconds that a connection waits for reuse: less than servers keep theirs (uvicorn: 5), so that none closes as a
+request leaves."""
+
+
+class CutOff(Exception):
+    """The upstream's reply ended before its end, when part of it had been passed back."""
+
+
+class Relay:
+    """Sends requests on; belongs to one event loop."""
+
+    def __init__(self, upstream: Upstream, timeout: float) -> None:
+        """`timeout`: seconds without any byte after which an upstream has failed."""
+        self._upstream, self._timeout = upstream, timeout
+        limits = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=_CONNECT, sock_read=timeout)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+            timeout=limits,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def __call__(self, request: web.Request, caller: Caller, *, anthropic: bool) -> web.StreamResponse:
+        """Answer `request` with what the engine or the provider answers. Refused when that cannot be had."""
+        url = self._upstream.url(caller.path, request.rel_url.raw_query_string, anthropic=anthropic)
+        credential = self._upstream.credential(anthropic=anthropic) if caller.grant is not None else None
+        kind = call_of(request.method, caller.path)
+        headers = passed_on(request.raw_headers, credential, own=caller.has_key, recorded=kind is not None)
+        if kind is None:
+            return await self._unrecorded(request, caller, url, headers)
+        body = await request.read()
+        with entered(caller.scope):
+            call = open_call("gateway", caller.path)
+        if call is None:
+            return await self._exchange(request, url, headers, body, None, None)
+        return await self._recorded(request, caller, kind, call, url, headers, body)
+
+    async def _unrecorded(self, request: web.Request, caller: Caller, url: str, headers: Headers) -> web.StreamResponse:
+        endpoint = caller.scope.endpoint()
+        if endpoint is not None and request.method == "GET" and caller.path.startswith("/v1/models"):
+            url, headers = endpoint.url + caller.path[3:], to_engine(request.headers, endpoint.key)
+        body = request.content if request.can_read_body else None
+        return await self._exchange(request, url, headers, body, None, None)
+
+    async def _recorded(
+        self, request: web.Request, caller: Caller, kind: str, call: OpenCall, url: str, headers: Headers, body: bytes
+    ) -> web.StreamResponse:
+        recording, grant = Recording(call), caller.grant
+        if grant is not None and not grant.open(recording):
+            raise Refused(404, "this rollout has ended", "rollout_not_found")
+        try:
+            translation = None
+            call.request = body
+            if call.endpoint is not None:
+                body, translation = _rewritten(call, kind, body)
+                call.request = body
+                place = "/completions" if kind == "/completions" else "/chat/completions"
+                url, headers = call.endpoint.url + place, to_engine(request.headers, call.endpoint.key)
+            return await self._exchange(request, url, headers, body, recording, translation)
+        except Refused as refused:
+            recording.fail(refused, unreachable=refused.status in {502, 504})
+            raise
+        except ConnectionError:
+            raise  # the caller went away: cancelled
+        except Exception as error:
+            recording.fail(error, unreachable=False)
+            raise
+        finally:
+            recording.close()
+            if grant is not None:
+                grant.closed(recording)
+
+    async def _exchange(
+        self, request: web.Request, url: str, headers: Headers, body: Any,
+        recording: Recording | None, translation: Translation | None,
+    ) -> web.StreamResponse:  # fmt: skip
+        """Send, and pass the reply back. Refused as long as nothing has been passed back."""
+        try:
+            reply = await self._session.request(
+                request.method,
+                url,
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                proxy=proxy_for(url),
+                trace_request_ctx=_SEEN,
+            )
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            raise _unreachable(url, error) from error
+        except TimeoutError as error:
+            raise Refused(504, f"{_place(url)} sent nothing for {self._timeout:g} s; a longer time is given with "
+                          "--timeout", "upstream_timeout") from error  # fmt: skip
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable(url, error) from error
+        try:
+            if recording is not None:
+                recording.status = reply.status
+                recording.encoding = reply.headers.get("content-encoding", "").lower()
+                recording.call.streamed = "text/event-stream" in reply.headers.get("content-type", "")
+            if translation is None:
+                return await self._passed(request, reply, recording)
+            assert recording is not None
+            return await self._translated(request, reply, recording, translation)
+        finally:
+            reply.close()
+
+    async def _passed(
+        self, request: web.Request, reply: aiohttp.ClientResponse, recording: Recording | None
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=passed_back(reply.raw_headers))
+        await response.prepare(request)
+        async for chunk in _chunks(reply, recording):
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+
+    async def _translated(
+        self, request: web.Request, reply: aiohttp.ClientResponse, recording: Recording, translation: Translation
+    ) -> web.StreamResponse:
+        """The engine's reply in the caller's own protocol; the engine's own bytes are recorded."""
+        if not recording.call.streamed:
+            try:
+                whole = b"".join([chunk async for chunk in _chunks(reply, recording)])
+            except CutOff as error:
+                raise _unreachable(str(reply.url), error) from error
+            body = translation.reply(whole, reply.status)
+            return web.Response(body=body, status=reply.status, content_type="application/json")
+        response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
+        await response.prepare(request)
+        async for chunk in _chunks(reply, recording):
+            if passed := translation.feed(chunk):
+                await response.write(passed)
+        if passed := translation.end():
+            await response.write(passed)
+        await response.write_eof()
+        return response
+
+
+def call_of(method: str, path: str) -> str | None:
+    """Which kind of call to a model a request is, a key of `CALLS`; None if it is none."""
+    return next((kind for kind in CALLS if method == "POST" and path.endswith(kind)), None)
+
+
+def _rewritten(call: OpenCall, kind: str, body: bytes) -> tuple[bytes, Translation | None]:
+    """The request as the engine is to see it, and what turns the reply back."""
+    try:
+        parsed = json.loads(body)
+    except ValueError as error:
+        raise Refused(400, f"the request's body is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise Refused(400, f"the request's body is a JSON {type(parsed).__name__}: expected an object")
+    translate = CALLS[kind]
+    try:
+        translation = translate(parsed) if translate is not None else None
+    except Untranslatable as error:
+        raise Refused(400, str(error), "untranslatable") from error
+    chat = translation.chat if translation is not None else parsed
+    return json.dumps(call.rewritten(chat, chat=kind != "/completions")).encode(), translation
+
+
+async def _chunks(reply: aiohttp.ClientResponse, recording: Recording | None) -> AsyncIterator[bytes]:
+    """The reply as it arrives, each piece recorded before it is given out, and the end before it is told."""
+    try:
+        async for chunk in reply.content.iter_any():
+            if recording is not None:
+                recording.feed(chunk)
+            yield chunk
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        if recording is not None:
+            recording.fail(error, unreachable=True)
+        raise CutOff(f"its reply broke off: {error or type(error).__name__}") from error
+    if recording is not None:
+        recording.close(complete=True)
+
+
+def _unreachable(url: str, error: Exception) -> Refused:
+    why = str(error) or type(error).__name__
+    return Refused(502, f"{_place(url)} cannot be reached: {why}; start that server, or name another with --upstream",
+                   "upstream_unreachable")  # fmt: skip
+
+
+def _place(url: str) -> str:
+    return url.split("?", maxsplit=1)[0]

@@ -1,0 +1,125 @@
+"""The upstream: which server a request that is not trained goes to, with which headers, through which proxy."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from lightning_gateway.caller import ROLE_HEADER
+from lightning_sdk.errors import SettingError
+
+_OPENAI, _ANTHROPIC = "https://api.openai.com", "https://api.anthropic.com"
+KEY = "LIGHTNING_UPSTREAM_KEY"
+"""Environment variable with the API key for the server given as upstream."""
+
+#: Headers that concern one connection only (RFC 9110, 7.6.1), and those that are made anew.
+_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te",
+                  "trailer", "transfer-encoding", "upgrade", "host", "expect"})  # fmt: skip
+_CREDENTIALS = ("authorization", "x-api-key", "api-key")
+#: Encodings of a reply that can be read here.
+_READABLE = frozenset({"gzip", "deflate", "identity"})
+#: All that an engine of ours sees of a caller's headers; the rest is meant for the caller's own provider.
+_TO_ENGINE = ("user-agent", "accept", "x-request-id", "traceparent", "tracestate")
+
+
+Headers = list[tuple[str, str]]
+
+
+class Upstream:
+    """Where calls go that stay where they go."""
+
+    def __init__(self, given: str | None = None) -> None:
+        """`given` takes every call; without it each protocol's calls go where OPENAI_BASE_URL and ANTHROPIC_BASE_URL
+        say, else to OpenAI and Anthropic. SettingError if it is no URL."""
+        if given is not None and (urlsplit(given).scheme not in {"http", "https"} or not urlsplit(given).netloc):
+            raise SettingError(f"upstream {given!r}: expected an URL such as https://api.openai.com")
+        self._given = given
+        self.openai = (given or os.environ.get("OPENAI_BASE_URL") or _OPENAI).rstrip("/")
+        self.anthropic = (given or os.environ.get("ANTHROPIC_BASE_URL") or _ANTHROPIC).rstrip("/")
+
+    def url(self, path: str, query: str, *, anthropic: bool) -> str:
+        """The address of `path`, which begins with /v1 as both protocols' paths do, on the server."""
+        base = self.anthropic if anthropic else self.openai
+        if base.endswith("/v1"):
+            base = base.removesuffix("/v1")
+        elif urlsplit(base).path and not anthropic:  # a base URL whose version is spelt otherwise
+            path = path.removeprefix("/v1")
+        return base + path + (f"?{query}" if query else "")
+
+    def credential(self, *, anthropic: bool) -> tuple[str, str] | None:
+        """Header and value of this process's own key for the server. A key goes only to the host that it is for."""
+        host = urlsplit(self.anthropic if anthropic else self.openai).netloc
+        mine = [(os.environ.get("OPENAI_BASE_URL") or _OPENAI, os.environ.get("OPENAI_API_KEY")),
+                (os.environ.get("ANTHROPIC_BASE_URL") or _ANTHROPIC, os.environ.get("ANTHROPIC_API_KEY"))]  # fmt: skip
+        keys = [os.environ.get(KEY) if self._given else None]
+        keys += [each for url, each in (reversed(mine) if anthropic else mine) if urlsplit(url).netloc == host]
+        key = next(filter(None, keys), None)
+        if key is None:
+            return None
+        return ("x-api-key", key) if anthropic else ("authorization", f"Bearer {key}")
+
+    def __str__(self) -> str:
+        return self.openai if self.openai == self.anthropic else f"{self.openai} and {self.anthropic}"
+
+
+def passed_on(
+    headers: Iterable[tuple[bytes, bytes]], credential: tuple[str, str] | None, *, own: bool, recorded: bool
+) -> Headers:
+    """The caller's headers as the provider is to see them.
+
+    Args:
+        credential: Our own key, for a caller without one.
+        own: The caller's key is passed on.
+        recorded: The reply must be readable here.
+    """
+    listed = _text(headers)
+    drop = _HOP | _named_by_connection(listed) | {ROLE_HEADER} | (frozenset() if own else frozenset(_CREDENTIALS))
+    kept = [(name, value) for name, value in listed if name.lower() not in drop]
+    if recorded:
+        kept = [(name, _readable(value) if name.lower() == "accept-encoding" else value) for name, value in kept]
+    return kept if own or credential is None else [*kept, credential]
+
+
+def passed_back(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The provider's headers as the caller is to see them."""
+    listed = _text(headers)
+    drop = _HOP | _named_by_connection(listed)
+    return [(name, value) for name, value in listed if name.lower() not in drop]
+
+
+def to_engine(headers: Mapping[str, str], key: str) -> Headers:
+    """Headers of a trained call: nothing that the caller meant for its own provider."""
+    kept = [(name, headers[name]) for name in _TO_ENGINE if name in headers]
+    return [*kept, ("authorization", f"Bearer {key}"), ("content-type", "application/json"),
+            ("accept-encoding", "identity")]  # fmt: skip
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for this address."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in {"localhost", "127.0.0.1", "::1"} or urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def _text(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """As they were spelt."""
+    return [(_decoded(name), _decoded(value)) for name, value in headers]
+
+
+def _decoded(part: bytes) -> str:
+    return part.decode("utf-8", "surrogateescape")  # which aiohttp undoes
+
+
+def _named_by_connection(headers: Headers) -> frozenset[str]:
+    values = ",".join(value for name, value in headers if name.lower() == "connection")
+    return frozenset(name.strip().lower() for name in values.split(",") if name.strip())
+
+
+def _readable(value: str) -> str:
+    names = [each.strip() for each in value.split(",")]
+    return ", ".join(each for each in names if each.split(";")[0].lower() in _READABLE) or "identity"
