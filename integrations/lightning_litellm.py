@@ -1,0 +1,166 @@
+"""The seam for LiteLLM: a trained role's calls are made with the OpenAI SDK, whose seam records them.
+
+All of it sits below LiteLLM's public functions, so that a `completion` imported by name long before `init()`, a Router
+and a proxy pass here as well. The provider of a call is decided in one place, which is told "openai" for a role that
+is trained. Calls of other roles are left alone; those that do not go through the OpenAI SDK leave through LiteLLM's
+own HTTP handlers, where their raw replies are read.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning_sdk.errors import UnsupportedVersion
+from lightning_sdk.patches import Patches
+from lightning_sdk.scope import Endpoint, speaking
+from lightning_sdk.seam import OpenCall, open_call
+from lightning_sdk.sink import harmless, say_once
+from lightning_sdk.speaking import require
+from lightning_sdk.tee import tap
+
+#: Functions of LiteLLM that ask for the provider of a call to a language model; embeddings and others ask too.
+_CALLS = frozenset({"completion", "acompletion", "text_completion", "atext_completion"})
+_TEXT = "text-completion-openai"
+_MODEL_PATH = re.compile(
+    r"/(chat/completions|completions|responses|messages|chat|generate|converse|converse-stream|invoke"
+    r"|invoke-with-response-stream)$|:(stream)?(generateContent|rawPredict)$",
+    re.IGNORECASE,
+)
+
+_posting: ContextVar[OpenCall | None] = ContextVar("lightning_litellm_call", default=None)
+
+
+def instrument(patches: Patches) -> None:
+    """Patch LiteLLM; run by `lightning_sdk.init()` once `litellm` is imported."""
+    require("litellm", "1.83", "2")
+    import litellm.main  # noqa: PLC0415 - loaded only where the user has litellm
+    from litellm.llms.custom_httpx import http_handler  # noqa: PLC0415
+    from litellm.utils import ProviderConfigManager  # noqa: PLC0415
+
+    needed = [(litellm.main, "get_llm_provider"), (ProviderConfigManager, "get_provider_responses_api_config"),
+              (http_handler.HTTPHandler, "post"), (http_handler.AsyncHTTPHandler, "post")]  # fmt: skip
+    if missing := [name for owner, name in needed if not hasattr(owner, name)]:
+        raise UnsupportedVersion(f"this litellm has no {', '.join(missing)}; pip install 'litellm>=1.83,<1.106'")
+    patches.wrap(litellm.main, "get_llm_provider", _provider)
+    patches.wrap(ProviderConfigManager, "get_provider_responses_api_config", _no_responses)
+    patches.wrap(http_handler.HTTPHandler, "post", _post)
+    patches.wrap(http_handler.AsyncHTTPHandler, "post", _apost)
+    for client in (http_handler.httpx.Client, http_handler.httpx.AsyncClient):
+        patches.wrap(client, "build_request", _build)
+
+
+# --- a role that is trained
+
+
+def _endpoint() -> Endpoint | None:
+    endpoint: Endpoint | None = harmless("asking who speaks", lambda: speaking().endpoint())
+    return endpoint
+
+
+def _provider(original: Callable[..., Any]) -> Callable[..., Any]:
+    """(model, provider, key, address) of a call: those of the engine, where a trained role speaks."""
+
+    def get_llm_provider(*args: Any, **kwargs: Any) -> Any:
+        found = original(*args, **kwargs)
+        if sys._getframe(1).f_code.co_name not in _CALLS or (endpoint := _endpoint()) is None:
+            return found
+        # The key is the OpenAI seam's to give; with one of a rollout here, LiteLLM would make a client for each.
+        return endpoint.model, _TEXT if found[1] == _TEXT else "openai", "lightning", endpoint.url
+
+    return get_llm_provider
+
+
+def _no_responses(original: Callable[..., Any]) -> Callable[..., Any]:
+    """LiteLLM makes a call to the Responses API a chat completion itself, where a provider has no such API."""
+
+    def get_provider_responses_api_config(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs) if _endpoint() is None else None
+
+    return get_provider_responses_api_config
+
+
+# --- what goes through LiteLLM's own HTTP handlers
+
+
+def _post(original: Callable[..., Any]) -> Callable[..., Any]:
+    def post(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = _opened(*args, **kwargs)
+        if call is None:
+            return original(self, *args, **kwargs)
+        token = _posting.set(call)
+        try:
+            response = original(self, *args, **kwargs)
+        except BaseException as error:
+            _failed(call, error)
+            raise
+        finally:
+            _posting.reset(token)
+        harmless("capturing a LiteLLM reply", lambda: tap(call, response))
+        return response
+
+    return post
+
+
+def _apost(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def post(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = _opened(*args, **kwargs)
+        if call is None:
+            return await original(self, *args, **kwargs)
+        token = _posting.set(call)
+        try:
+            response = await original(self, *args, **kwargs)
+        except BaseException as error:
+            _failed(call, error)
+            raise
+        finally:
+            _posting.reset(token)
+        harmless("capturing a LiteLLM reply", lambda: tap(call, response))
+        return response
+
+    return post
+
+
+def _opened(*args: Any, **kwargs: Any) -> OpenCall | None:
+    call: OpenCall | None = harmless("opening a LiteLLM call", lambda: _open(str(kwargs.get("url") or args[0])))
+    return call
+
+
+def _open(url: str) -> OpenCall | None:
+    path = urlsplit(url).path
+    call = open_call("litellm", path) if _MODEL_PATH.search(path) else None
+    if call is not None and call.endpoint is not None:
+        say_once(
+            f"litellm {call.role} {path}",
+            "lightning: role %r calls %s through LiteLLM in a way that cannot be sent to the engine: it is recorded "
+            "and not trained on; use litellm.completion or litellm.responses in this agent",
+            call.role, url.split("?", maxsplit=1)[0],
+        )  # fmt: skip
+        call.endpoint = None
+    return call
+
+
+def _failed(call: OpenCall, error: BaseException) -> None:
+    def close() -> None:
+        response = getattr(error, "response", None)
+        read = response is not None and getattr(response, "is_stream_consumed", False)
+        call.fail(error, getattr(response, "status_code", 0) or 0, response.content if read else b"")  # type: ignore[union-attr]
+
+    harmless("closing a failed LiteLLM call", close)
+
+
+def _build(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Requests of an open call: their body is the call's, and the net below the SDKs need not tell of them."""
+
+    def build_request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request, call = original(self, *args, **kwargs), _posting.get()
+        if call is not None:
+            request.extensions["lightning_seen"] = True
+            call.request = getattr(request, "_content", b"")  # a body that is streamed is not there
+        return request
+
+    return build_request
