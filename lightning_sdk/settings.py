@@ -99,6 +99,16 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class Export:
+    """What is sent to an OpenTelemetry collector."""
+
+    otlp_endpoint: str | None = None
+    """URL of an OTLP/HTTP collector, such as http://127.0.0.1:4318; by default OTEL_EXPORTER_OTLP_ENDPOINT's."""
+    tokens: bool = False
+    """Put token ids and log-probs on exported spans, as arrays."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one run."""
 
@@ -119,6 +129,7 @@ class Settings:
     optimizer: Optimizer = field(default_factory=Optimizer)
     rollouts: Rollouts = field(default_factory=Rollouts)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    export: Export = field(default_factory=Export)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -149,6 +160,7 @@ _GROUPS: dict[str, type[Any]] = {
     "optimizer": Optimizer,
     "rollouts": Rollouts,
     "evaluation": Evaluation,
+    "export": Export,
 }
 
 
@@ -162,6 +174,10 @@ def parse(name: str, text: str) -> Any:
     if leaf == "roles":
         return tuple(part for part in text.split(",") if part)
     kinds = [kind for kind in (get_args(hints[leaf]) or (hints[leaf],)) if kind is not type(None)]
+    if kinds == [bool]:
+        if text.lower() not in {"true", "false"}:
+            raise SettingError(f"setting {name}={text!r}: expected true or false")
+        return text.lower() == "true"
     try:
         return kinds[0](text)
     except ValueError:

@@ -137,8 +137,8 @@ class Hub:
         if wanted != Export():
             before, self._exporter = self._exporter, self._started(wanted)
             self.index.on_strays = self._strays if self._exporter else None
-            if before is not None:
-                before.close()
+            if before is not None:  # not on this thread, which takes events in
+                threading.Thread(target=before.close, name="export-close", daemon=True).start()
 
     def _ended(self, keys: list[bytes]) -> None:
         if self._exporter is not None:

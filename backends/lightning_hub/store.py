@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
+        self.on_end: Callable[[list[bytes]], None] = lambda _: None
+        """Gets the keys of attempts that are over, inside the transaction that says so."""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -114,7 +116,10 @@ class Store:
 
     def end(self, rows: Iterable[tuple[str, str, str, float, bytes]]) -> None:
         """Status, error, output, end in Unix seconds, key. The first end of an attempt counts."""
+        rows = list(rows)
         self._many(f"UPDATE rollouts SET status=?, error=?, output=?, ended=? WHERE key=? AND {_LIVE}", rows)
+        if rows:
+            self.on_end([row[-1] for row in rows])
 
     def lease(self, rows: Iterable[tuple[float, bytes]]) -> None:
         """Lease end in Unix seconds, key."""
