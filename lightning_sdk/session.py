@@ -95,8 +95,9 @@ class Session:
 
     def close(self, timeout: float = 5.0) -> None:
         self.closed = True
+        kept = self.patches.undo()  # first: what stops here, the gateway for one, still has something to tell
         self.detach(timeout)
-        for name in self.patches.undo():
+        for name in kept:
             log.info("lightning: %s was wrapped by another tool after us and stays; it no longer records", name)
 
 

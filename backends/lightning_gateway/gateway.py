@@ -27,7 +27,7 @@ log = logging.getLogger("lightning_gateway")
 MAX_BODY_BYTES = 128 * 2**20
 """A longer request to a model is refused with 413; any other passes piece by piece, whatever its length."""
 _MAX_HEADER_BYTES = 64 * 1024
-_GRACE = 2.0
+_GRACE = 1.0
 """Seconds that calls under way have to end by themselves when the gateway is closed."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -86,7 +86,7 @@ class Gateway:
         return self._environment(self._grants.of(scope))
 
     def close(self) -> None:
-        """Stop serving. Calls under way have two seconds; those left are cancelled, and rollouts begun by request
+        """Stop serving. Calls under way have a second; those left are cancelled, and rollouts begun by request
         end. Idempotent."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)

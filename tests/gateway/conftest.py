@@ -29,10 +29,18 @@ def recorder() -> Iterator[Recorder]:
     sink.connect(None)
 
 
-@pytest.fixture
-def provider() -> Iterator[Provider]:
+@pytest.fixture(scope="module")
+def served() -> Iterator[Provider]:
+    """One server for many tests: it takes half a second to stop."""
     with Provider() as provider:
         yield provider
+
+
+@pytest.fixture
+def provider(served: Provider) -> Provider:
+    served.requests.clear()
+    served.fail.clear()
+    return served
 
 
 @pytest.fixture
