@@ -96,7 +96,7 @@ clean:  ## remove all environments and caches; runs stay
 
 # Integrations are found by their entry points, which an editable installation reads once.
 .venvs/%/.installed: .venvs/%/.locked pyproject.toml
-	.venvs/$*/bin/python -m pip --disable-pip-version-check install --no-compile --quiet --no-deps --editable .
+	.venvs/$*/bin/python -m pip --disable-pip-version-check install --no-compile --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .PRECIOUS: .venvs/%/.locked
