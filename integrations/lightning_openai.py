@@ -6,6 +6,8 @@ Calls of a trained role to the Responses API go to the engine as chat completion
 from __future__ import annotations
 
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,9 +16,23 @@ from lightning_sdk.patches import Patches
 from lightning_sdk.scope import speaking
 from lightning_sdk.speaking import require
 from lightning_sdk.stainless import Seam
-from lightning_sdk.translation.responses import PREFIX, translate
+from lightning_sdk.translation import Translation
+from lightning_sdk.translation.responses import translate
 
-_OURS = re.compile(rf"/responses/({PREFIX}\w+)")
+_NAMED = re.compile(r"/responses/(\w+)")
+#: Ids of the translated responses that are remembered as such, the latest ones.
+_MOST_IDS = 10_000
+_made: OrderedDict[str, None] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _translate(body: Mapping[str, Any]) -> Translation:
+    translation = translate(body)
+    with _lock:
+        _made[translation.id] = None
+        if len(_made) > _MOST_IDS:
+            _made.popitem(last=False)
+    return translation
 
 
 class _OpenAI(Seam):
@@ -31,15 +47,16 @@ class _OpenAI(Seam):
         return _build_request
 
     def _check_ids(self, options: Any) -> None:
-        """No provider knows a response that was translated: its 404 would be a riddle."""
-        if ours := _OURS.search(options.url):
+        """No provider knows a response that was translated here: its 404 would be a riddle."""
+        named = _NAMED.search(options.url)
+        if named and named[1] in _made:
             raise Untranslatable(
-                f"{options.method.upper()} {options.url}: the response {ours[1]} was made by the engine of a role that "
-                "is trained, and no provider keeps it; use the object that responses.create() returned"
+                f"{options.method.upper()} {options.url}: the response {named[1]} was made by the engine of a role "
+                "that is trained, and no provider keeps it; use the object that responses.create() returned"
             )
         body = options.json_data if isinstance(options.json_data, Mapping) else {}
         previous = body.get("previous_response_id")
-        if isinstance(previous, str) and previous.startswith(PREFIX) and speaking().endpoint() is None:
+        if isinstance(previous, str) and previous in _made and speaking().endpoint() is None:
             raise Untranslatable(
                 f"previous_response_id={previous!r} was made by the engine of a role that is trained, and the provider "
                 "of this call does not know it; send the whole conversation in input instead"
@@ -48,7 +65,7 @@ class _OpenAI(Seam):
 
 seam = _OpenAI(
     "openai",
-    paths={"/chat/completions": None, "/completions": None, "/responses": translate},
+    paths={"/chat/completions": None, "/completions": None, "/responses": _translate},
 )
 
 

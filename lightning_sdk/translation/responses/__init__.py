@@ -16,10 +16,10 @@ from lightning_sdk.translation.responses.items import messages_of
 from lightning_sdk.translation.responses.memory import memory
 from lightning_sdk.translation.responses.output import Output
 from lightning_sdk.translation.responses.request import chat_of, read
-from lightning_sdk.translation.responses.response import PREFIX, Envelope, new_id
+from lightning_sdk.translation.responses.response import Envelope, new_id
 from lightning_sdk.translation.sse import DONE, EventReader
 
-__all__ = ["PREFIX", "ResponsesTranslation", "translate"]
+__all__ = ["ResponsesTranslation", "translate"]
 
 
 def translate(body: Mapping[str, Any]) -> ResponsesTranslation:

@@ -7,8 +7,6 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-#: Ids begin so, and no provider's do: a translated response is known by its id wherever it turns up.
-PREFIX = "resp_lightning_"
 #: Echoed as they came, or with the value that the API takes where none is given.
 _ECHOED: dict[str, Any] = {
     "instructions": None, "max_output_tokens": None, "max_tool_calls": None, "metadata": {}, "top_logprobs": 0,
@@ -19,7 +17,8 @@ _TOOL = {"description": None, "parameters": None, "strict": None}
 
 
 def new_id() -> str:
-    return PREFIX + uuid.uuid4().hex
+    """Of a response; no provider's begin so, which tells where one came from wherever its id turns up."""
+    return f"resp_lightning_{uuid.uuid4().hex}"
 
 
 class Envelope:
