@@ -45,6 +45,8 @@ class Config:
     retain_bytes: int | None = None
     """Upper bound of the log on disk: beyond it the oldest segments without events of a rollout are deleted."""
     lease_seconds: float = LEASE_SECONDS
+    workers: int | None = None
+    """Processes that decode raw replies; None: as many as leave half of the cores alone, 4 at most."""
 
 
 class Hub:
@@ -77,6 +79,7 @@ class Hub:
             tick=self.leases.expire,
             retain_bytes=config.retain_bytes,
             warn=self._warn,
+            workers=config.workers,
         )
         self.address = self._receiver.address
         self.feed.on_publish = self.leases.on_work = self._receiver.wake

@@ -21,19 +21,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import zmq
 
-from lightning_hub.decode import decode
-from lightning_hub.index import Index, Located, locate
+from lightning_hub.index import Index
+from lightning_hub.intake import Intake, Ready
 from lightning_hub.log import Log
 from lightning_hub.requests import Method, Requests
 from lightning_sdk import wire
-from lightning_sdk.call import CallMeta
 from lightning_sdk.errors import HubError, PortInUse
-from lightning_sdk.wire import Batch, Event
+from lightning_sdk.wire import Batch
 
 _COMMIT_SECONDS = 0.005
 _COMMIT_BYTES = 4 * 1024 * 1024
@@ -45,24 +44,14 @@ _SESSIONS = 100_000
 _ASK_SECONDS = 0.5
 #: After a failed write, so long nothing is taken in.
 _REST_SECONDS = 1.0
-# Plain integers: an enum's members are slow to look up, and this is done for every event.
-_REPLY, _CALL = int(Event.REPLY), int(Event.CALL)
 _log = logging.getLogger(__name__)
 _pack = msgspec.msgpack.Encoder().encode
-# Views, so that a reply is copied once.
-_unpack_reply = msgspec.msgpack.Decoder(tuple[int, bytes, list[Any], memoryview, memoryview]).decode
-
-
-class _Pending(NamedTuple):
-    batch: Batch
-    header: bytes
-    located: list[Located]
 
 
 class _Commit(NamedTuple):
     """What is being written."""
 
-    batches: list[_Pending]
+    batches: list[Ready]
     acks: dict[bytes, int]
     """Peer -> its last event number, once this commit is durable."""
     positions: Future[list[int]]
@@ -89,16 +78,16 @@ class Receiver:
         tick: Callable[[], None],
         retain_bytes: int | None = None,
         warn: Callable[[str], None] = lambda _: None,
+        workers: int | None = None,
     ) -> None:
-        """Bind the socket. PortInUse if the address is taken, HubError if it is none."""
+        """Bind the socket; `workers`: see `Intake`. PortInUse if the address is taken, HubError if it is none."""
         self._hub, self._key, self._log, self._index = hub, key.encode(), log, index
         self._tick, self._warn = tick, warn
         self._retain, self._retained = retain_bytes, log.segment
         self._sessions: dict[bytes, _Session] = {}
         self._strangers: dict[bytes, float] = {}
         self._received = dict(index.clients)
-        self._pending: list[_Pending] = []
-        self._pending_bytes = 0
+        self._intake = Intake(workers, self.wake)
         self._commit_at = self._rest_until = 0.0
         self._to_ack: dict[bytes, bytes] = {}
         self._commit: _Commit | None = None
@@ -131,10 +120,11 @@ class Receiver:
 
     def run(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
         poller.register(self._woken.fileno(), zmq.POLLIN)
         try:
             while not self._stopping.is_set():
+                # While there is no room nothing is read; the end of some work wakes us.
+                poller.register(self._socket, 0 if self._crowded else zmq.POLLIN)
                 ready = dict(poller.poll(self._timeout_ms()))
                 if self._woken.fileno() in ready:
                     with contextlib.suppress(BlockingIOError):
@@ -148,6 +138,7 @@ class Receiver:
             while self._commit or self._to_ack:
                 self._advance(last=True)
             self._writer.shutdown()
+            self._intake.close()
             with contextlib.suppress(sqlite3.Error):  # the log has it all
                 self._index.save()
             self._socket.close(linger=500)
@@ -157,8 +148,9 @@ class Receiver:
 
     def _timeout_ms(self) -> int:
         """Until something is due: a commit, the end of a request's patience, or the next tick."""
-        # While a commit is written the next one need not begin; the end of writing wakes us.
-        due = min(self._commit_at if self._to_ack and not self._commit else math.inf, self._requests.next_end)
+        # While a commit is written, or its replies are decoded, none need begin; the end of that work wakes us.
+        due = self._commit_at if self._due and not self._commit else math.inf
+        due = min(due, self._requests.next_end)
         return int(min(_TICK_MS, max(0.0, (due - time.monotonic()) * 1000 + 1)))
 
     def _keep_time(self) -> None:
@@ -196,8 +188,12 @@ class Receiver:
             except zmq.Again:
                 return
             self._message(frames)
-            if self._pending_bytes >= _COMMIT_BYTES:
+            if self._crowded:
                 return
+
+    @property
+    def _crowded(self) -> bool:
+        return self._intake.bytes >= _COMMIT_BYTES + self._intake.room
 
     def _message(self, frames: list[bytes]) -> None:
         match frames:
@@ -290,61 +286,39 @@ class Receiver:
         known = min(expected - batch.first, batch.count)
         self.counters["duplicates"] += known
         if known < batch.count:
-            self._accept(batch, known)
-
-    def _accept(self, batch: Batch, known: int) -> None:
-        """Queue what is new of a batch for the next commit, its raw replies decoded."""
-        located = locate(batch.body, batch.count)
-        if known or any(kind == _REPLY for kind, _, _, _ in located):
-            batch, located = self._rewritten(batch, located[known:])
-        self._received[batch.client] = batch.first + batch.count - 1
-        self._pending.append(_Pending(batch, batch.header(), located))
-        self._pending_bytes += len(batch.body)
-
-    def _rewritten(self, batch: Batch, located: list[Located]) -> tuple[Batch, list[Located]]:
-        """The batch with only these events, which are its last, and with REPLY events decoded into CALL."""
-        parts: list[memoryview] = []
-        moved: list[Located] = []
-        end = 0
-        body = memoryview(batch.body)
-        for event in located:
-            part = body[event.start : event.end]
-            if event.kind == _REPLY:
-                part = self._decoded(part)
-            start, end = end, end + len(part)
-            parts.append(part)
-            moved.append(Located(part[1], event.key, start, end))
-        first = batch.first + batch.count - len(parts)
-        return Batch(batch.client, first, len(parts), b"".join(parts)), moved
-
-    def _decoded(self, event: memoryview) -> memoryview:
-        try:
-            _, key, meta, request, reply = _unpack_reply(event)
-            call = decode(CallMeta(*meta), bytes(request), bytes(reply))
-        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
-            # Not what a seam sends: kept as it is, so that nothing is lost.
-            self._index.counters["malformed"] += 1
-            return event
-        if call.reply:
-            self._index.counters["undecodable"] += 1
-        return memoryview(_pack([_CALL, key, call.pack()]))
+            self._intake.put(batch, known)
+            self._received[batch.client] = batch.first + batch.count - 1
 
     # --- commits
 
     def _advance(self, last: bool = False) -> None:
         """End the commit that is written by now, and begin the next one if it is due. `last`: wait, and it is."""
-        full = self._pending_bytes >= _COMMIT_BYTES
+        full = self._intake.bytes >= _COMMIT_BYTES and self._intake.ready
         if self._commit is not None and (full or last or self._commit.positions.done()):
             commit, self._commit = self._commit, None
             self._end_commit(commit)
-        if self._commit is None and self._to_ack and (full or last or time.monotonic() >= self._commit_at):
-            self._begin_commit()
+        if self._commit is None and (
+            (last and self._to_ack) or (self._due and (full or time.monotonic() >= self._commit_at))
+        ):
+            self._begin_commit(last)
 
-    def _begin_commit(self) -> None:
-        acks = {peer: self._received.get(client, 0) for peer, client in self._to_ack.items()}
-        pending, self._pending, self._pending_bytes, self._to_ack = self._pending, [], 0, {}
-        records = [(each.header, each.batch.body) for each in pending]
-        self._commit = _Commit(pending, acks, self._writer.submit(self._log.append, records))
+    @property
+    def _due(self) -> bool:
+        """Whether there is something that could be written, or acknowledged, now."""
+        return self._intake.ready or any(not self._intake.waits(client) for client in self._to_ack.values())
+
+    def _begin_commit(self, last: bool) -> None:
+        batches = self._intake.take(_COMMIT_BYTES, wait=last)
+        durable = {each.batch.client: each.batch.first + each.batch.count - 1 for each in batches}
+        acks = {}
+        for peer, client in list(self._to_ack.items()):
+            if not self._intake.waits(client):
+                del self._to_ack[peer]
+            elif client not in durable:
+                continue
+            acks[peer] = durable.get(client, self._index.clients.get(client, 0))
+        records = [(each.header, each.batch.body) for each in batches]
+        self._commit = _Commit(batches, acks, self._writer.submit(self._log.append, records))
         self._commit.positions.add_done_callback(lambda _: self.wake())
 
     def _end_commit(self, commit: _Commit) -> None:
@@ -358,11 +332,13 @@ class Receiver:
             self._send(peer, wire.ACK, _pack({"acked": acked}))
         for position, each in zip(positions, commit.batches, strict=True):
             self._index.add(position, each.batch, each.located)
+            self._index.counters.update(each.counters)
 
     def _cannot_write(self, error: OSError) -> None:
         """A full disk: take nothing, acknowledge nothing; clients keep their events and send them again."""
         self._received = dict(self._index.clients)
-        self._pending, self._pending_bytes, self._to_ack = [], 0, {}
+        self._intake.clear()
+        self._to_ack = {}
         self._rest_until = time.monotonic() + _REST_SECONDS
         self._say(f"the log cannot be written ({error}); events wait in the agents' processes until it can")
 
