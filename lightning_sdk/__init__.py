@@ -38,14 +38,19 @@ from lightning_sdk.rollout import rollout
 from lightning_sdk.settings import Algorithm, Evaluation, Optimizer, Rollouts, Sampling, Settings
 
 if TYPE_CHECKING:  # loaded on first use below: they need zmq, wrapt and asyncio
+    from lightning_sdk.checking import Check, check
+    from lightning_sdk.gateway import gateway_environment
     from lightning_sdk.report import Report, Score
     from lightning_sdk.session import init, shutdown, status
     from lightning_sdk.training import evaluate, train
 
 _LATER = {
+    "Check": "checking",
     "Report": "report",
     "Score": "report",
+    "check": "checking",
     "evaluate": "training",
+    "gateway_environment": "gateway",
     "init": "session",
     "shutdown": "session",
     "status": "session",
@@ -54,6 +59,7 @@ _LATER = {
 
 __all__ = [
     "Algorithm",
+    "Check",
     "Evaluation",
     "HubError",
     "HubGone",
@@ -73,8 +79,10 @@ __all__ = [
     "Settings",
     "TaskError",
     "agent",
+    "check",
     "emit_reward",
     "evaluate",
+    "gateway_environment",
     "init",
     "reward",
     "rollout",

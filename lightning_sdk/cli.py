@@ -1,4 +1,4 @@
-"""The command `lightning-sdk`: train, evaluate, serve, runs."""
+"""The command `lightning-sdk`: check, train, evaluate, serve, gateway, runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk import discovery, reference, training
+from lightning_sdk import checking, discovery, gateway, reference, session, training
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.history import describe, listing
 from lightning_sdk.hub import HubProcess
@@ -21,30 +21,34 @@ from lightning_sdk.report import Report
 from lightning_sdk.settings import Settings, parse
 
 _EXAMPLES = """examples:
+  lightning-sdk check agent.py:solve --tasks tasks.jsonl
   lightning-sdk train agent.py:solve --tasks tasks.jsonl
   lightning-sdk train agent.py:solve --tasks tasks.jsonl --model ./my-model --steps 100 \\
       --set optimizer.learning_rate=1e-5 --set rollouts.group_size=16
   lightning-sdk train agent.py:solve --tasks tasks.jsonl --resume runs/solve
   lightning-sdk evaluate agent.py:solve --tasks held_out.jsonl --model runs/solve/checkpoints/step-00040
   lightning-sdk serve --model runs/solve/checkpoints/step-00040
+  lightning-sdk gateway --upstream http://127.0.0.1:8000
   lightning-sdk runs
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code: 0 done, 1 an error that says what to do, 2 wrong usage, 130 interrupted."""
+    """Run the command line; the exit code: 0 done, 1 an error that says what to do, 2 wrong usage, 130 interrupted.
+
+    Of `check`: 1 when nothing could be learned, 2 when it could not be run.
+    """
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     options = _parser().parse_args(arguments)
-    action: Callable[[argparse.Namespace], None] = options.action
+    action: Callable[[argparse.Namespace], int | None] = options.action
     try:
-        action(options)
+        return action(options) or 0
     except LightningError as error:
         print(f"lightning-sdk: {error}", file=sys.stderr)
-        return 1
+        return 2 if action is _run_check else 1
     except KeyboardInterrupt:
         print("lightning-sdk: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,14 +60,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version("lightning-agent-sdk"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _check(commands)
     _train(commands)
     _evaluate(commands)
     _serve(commands)
+    _gateway(commands)
     _runs(commands)
     return parser
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text, epilog=_EXAMPLES if name != "runs" else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -88,18 +96,29 @@ def _agent_options(parser: argparse.ArgumentParser) -> None:
         "--backend-python", metavar="PYTHON", help="python of another environment that holds the backend"
     )
     parser.add_argument("--roles", default="", metavar="A,B", help="only these roles; default: all declared trainable")
-    parser.add_argument("--name", help="name of the run; default: the agent's")
-    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are kept (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
                         help="any other setting, repeatable; `--set help` lists them with their defaults")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object, and nothing else")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", help="name of the run; default: the agent's")
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are kept (%(default)s)")
+
+
+def _check(commands: Any) -> None:
+    text = "run a few rollouts and say what would be learned from them, or what is wrong and what to type"
+    parser = _command(commands, "check", _run_check, text)
+    _agent_options(parser)
+    parser.add_argument("--keep", metavar="FOLDER", help="keep what was recorded there; default: keep nothing")
+
+
 def _train(commands: Any) -> None:
     defaults = Settings()
     parser = _command(commands, "train", _run_train, "train an agent's trainable roles and measure what it gained")
     _agent_options(parser)
+    _run_options(parser)
     parser.add_argument(
         "--held-out", metavar="FILE", help="tasks for the score before and after; default: a fifth of --tasks"
     )
@@ -110,6 +129,7 @@ def _train(commands: Any) -> None:
 def _evaluate(commands: Any) -> None:
     parser = _command(commands, "evaluate", _run_evaluate, "score an agent on tasks, greedily, without training")
     _agent_options(parser)
+    _run_options(parser)
 
 
 def _serve(commands: Any) -> None:
@@ -124,6 +144,24 @@ def _serve(commands: Any) -> None:
     parser.add_argument("--model", help="also serve this model on an OpenAI-compatible address")
     parser.add_argument("--backend", default=Settings().backend, help="the backend that serves it (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print address and key as one JSON object")
+
+
+def _gateway(commands: Any) -> None:
+    text = "an OpenAI- and Anthropic-compatible address that records the calls of agents in any language"
+    parser = _command(commands, "gateway", _run_gateway, text)
+    parser.add_argument("--upstream", metavar="URL", help="where calls go, such as https://api.openai.com; default: "
+                        "OPENAI_BASE_URL and ANTHROPIC_BASE_URL, else OpenAI and Anthropic")  # fmt: skip
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="port, 0 for a free one (%(default)s)")
+    parser.add_argument(
+        "--hub", help="address of the hub; default: LIGHTNING_HUB, else the one of `lightning-sdk serve`"
+    )
+    parser.add_argument("--key", help="the hub's key; default: LIGHTNING_KEY, or what the running hub left")
+    parser.add_argument("--role", default="", metavar="NAME", help="role of calls that name none")
+    parser.add_argument("--token", default="", help="asked of whoever begins a rollout; default: a new one, printed")
+    parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS",
+                        help="an upstream that sends nothing for so long has failed (%(default)g)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object")
 
 
 def _runs(commands: Any) -> None:
@@ -156,23 +194,33 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
         "backend": options.backend,
         "backend_python": options.backend_python,
         "roles": tuple(role for role in options.roles.split(",") if role),
-        "name": options.name,
-        "runs": options.runs,
         "quiet": options.quiet or options.json,
     }
+
+
+def _run_check(options: argparse.Namespace) -> int:
+    settings = _settings(options.settings)
+    found = checking.check(**_common(options), keep=options.keep, **settings)
+    if options.json:
+        print(json.dumps(found.values))
+    else:
+        checking.show(found, sys.stdout)
+    return 0 if found.learnable else 1
 
 
 def _run_train(options: argparse.Namespace) -> None:
     settings = _settings(options.settings)
     report = training.train(
-        **_common(options), held_out=options.held_out, steps=options.steps, resume=options.resume, **settings
-    )
+        **_common(options), name=options.name, runs=options.runs, held_out=options.held_out, steps=options.steps,
+        resume=options.resume, **settings,
+    )  # fmt: skip
     _print(report, options.json)
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
     settings = _settings(options.settings)
-    _print(training.evaluate(**_common(options), **settings), options.json)
+    report = training.evaluate(**_common(options), name=options.name, runs=options.runs, **settings)
+    _print(report, options.json)
 
 
 def _print(report: Report, as_json: bool) -> None:
@@ -203,6 +251,41 @@ def _run_serve(options: argparse.Namespace) -> None:
         hub.stop()
 
 
+def _run_gateway(options: argparse.Namespace) -> None:
+    make = gateway.load()
+    session.init(options.hub, options.key, integrations=frozenset(), carry_context=False)  # nothing of ours is patched
+    found = discovery.find(options.hub, options.key)
+    running = make(options.upstream, host=options.host, port=options.port, role=options.role, token=options.token,
+                   timeout=options.timeout)  # fmt: skip
+    try:
+        stop = _signalled()
+        facts = {"url": running.url, "token": running.token, "upstream": str(running.upstream),
+                 "hub": found.address if found else ""}  # fmt: skip
+        print(json.dumps(facts) if options.json else _relayed(facts), flush=True)
+        stop.wait()
+    finally:
+        running.close()
+        session.shutdown()
+
+
+def _relayed(facts: dict[str, str]) -> str:
+    url, hub = facts["url"], facts["hub"]
+    recorded = f"recorded by {hub}" if hub else "NOT recorded: no hub is running; start one with: lightning-sdk serve"
+    begin = f"curl -X POST {url}/rollouts -H 'Authorization: Bearer {facts['token']}' -d '{{\"task\": {{}}}}'"
+    return "\n".join([f"gateway  {url}   (to {facts['upstream']}; {recorded})",
+                      f"agents   OPENAI_BASE_URL={url}/v1 ANTHROPIC_BASE_URL={url}",
+                      f"rollouts {begin}",
+                      "Ctrl-C stops it."])  # fmt: skip
+
+
+def _signalled() -> threading.Event:
+    """Set once this process is asked to end."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
 def _backend(name: str) -> Any:
     found = {entry.name: entry for entry in entry_points(group="lightning_sdk.backends")}
     if name not in found:
@@ -221,9 +304,7 @@ def _served(facts: dict[str, str]) -> str:
 
 
 def _until_stopped(hub: HubProcess) -> None:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _signalled()
     while not stop.wait(0.5):
         if not hub.alive():
             raise LightningError(f"the hub ended by itself. The end of its log:\n{hub.log_tail()}")

@@ -1,4 +1,7 @@
-"""`train` and `evaluate`: start a hub, run the user's agent for it, show how it goes, and bring back the report."""
+"""`train` and `evaluate`: start a hub, run the user's agent for it, show how it goes, and bring back the report.
+
+`Job` is what they and `lightning_sdk.checking` share.
+"""
 
 from __future__ import annotations
 
@@ -74,13 +77,14 @@ def train(
         RolloutsFailed: too many rollouts failed; the message says with what.
         HubGone: the hub died; the message says how to go on.
     """
-    given = {"model": model, "steps": steps, "backend": backend, "roles": _names(roles), **settings}
+    given = {"model": model, "steps": steps, "backend": backend, "roles": role_names(roles), **settings}
     chosen = Settings.from_dict(given)
     train_tasks, test_tasks = _tasks(tasks, held_out, chosen)
-    _refuse_unknown_roles(chosen.roles)
+    refuse_unknown_roles(chosen.roles)
     folder = _folder(Path(runs), name or _name(agent), Path(resume) if resume else None)
-    job = _Job(agent, _reward(reward), chosen, folder, backend_python, quiet)
-    return job.run("train", tasks=train_tasks, held_out=test_tasks, resume=resume is not None)
+    job = Job(agent, reward_function(reward), chosen, folder, backend_python, quiet)
+    job.run("train", tasks=train_tasks, held_out=test_tasks, resume=resume is not None)
+    return reports.read(folder)
 
 
 def evaluate(
@@ -103,17 +107,18 @@ def evaluate(
     `evaluation.tasks` says otherwise.
     """
     loaded = load(tasks)
-    given: dict[str, Any] = {"model": model, "backend": backend, "roles": _names(roles), **settings}
+    given: dict[str, Any] = {"model": model, "backend": backend, "roles": role_names(roles), **settings}
     if "evaluation" not in given and "evaluation.tasks" not in given:
         given["evaluation.tasks"] = len(loaded)
     chosen = Settings.from_dict(given)
-    _refuse_unknown_roles(chosen.roles)
+    refuse_unknown_roles(chosen.roles)
     folder = _folder(Path(runs), name or f"{_name(agent)}-evaluation", None)
-    return _Job(agent, _reward(reward), chosen, folder, backend_python, quiet).run("evaluate", tasks=loaded)
+    Job(agent, reward_function(reward), chosen, folder, backend_python, quiet).run("evaluate", tasks=loaded)
+    return reports.read(folder)
 
 
-class _Job:
-    """One `train` or `evaluate`: hub, runners and display, from start to stop."""
+class Job:
+    """One `train`, `evaluate` or `check`: hub, runners and display, from start to stop."""
 
     def __init__(
         self,
@@ -128,7 +133,8 @@ class _Job:
         self._folder, self._python, self._quiet = folder, python, quiet
         self._workers: list[subprocess.Popen[bytes]] = []
 
-    def run(self, method: str, **request: Any) -> Report:
+    def run(self, method: str, **request: Any) -> dict[str, Any]:
+        """The hub's last event, 'finished'."""
         with contextlib.ExitStack() as stack:
             display = Progress(quiet=self._quiet)
             stack.callback(display.close)
@@ -136,10 +142,13 @@ class _Job:
             stack.callback(hub.stop)
             stack.enter_context(_streaming(hub))
             client = stack.enter_context(HubClient(hub.address, hub.key))
-            client.ask(method, settings=self._settings.as_dict(), declared_roles=dict(declared), **request)
+            here = session.start()
+            client.ask(
+                method, settings=self._settings.as_dict(), declared_roles=dict(declared), naming=here.patches.naming,
+                integrations=dict(here.integrations), **request,
+            )  # fmt: skip
             runner = self._start_runners(hub, stack)
-            self._follow(hub, client, runner, display)
-        return reports.read(self._folder)
+            return self._follow(hub, client, runner, display)
 
     def _start_runners(self, hub: HubProcess, stack: contextlib.ExitStack) -> Runner | None:
         rollouts = self._settings.rollouts
@@ -180,7 +189,7 @@ class _Job:
                 process.kill()
                 process.wait()
 
-    def _follow(self, hub: HubProcess, client: HubClient, runner: Runner | None, display: Progress) -> None:
+    def _follow(self, hub: HubProcess, client: HubClient, runner: Runner | None, display: Progress) -> dict[str, Any]:
         """Show the hub's events until the last one."""
         seen = 0
         while True:
@@ -193,9 +202,10 @@ class _Job:
                 if event["type"] == "failed":
                     name, text = event["error"]
                     raise BY_NAME.get(name, LightningError)(text)
-                display.show(event)
+                if "diagnosis" not in event:
+                    display.show(event)
                 if event["type"] == "finished":
-                    return
+                    return dict(event)
             if not hub.alive():
                 raise HubGone(self._gone(hub))
             if runner is not None and runner.error is not None:
@@ -231,7 +241,7 @@ def _tasks(given: Source, held_out: Source | None, settings: Settings) -> tuple[
     return split(loaded, settings.evaluation.split, settings.evaluation.tasks, settings.seed)
 
 
-def _reward(given: Callable[..., Any] | None) -> Callable[..., Any]:
+def reward_function(given: Callable[..., Any] | None) -> Callable[..., Any]:
     if given is not None:
         return given
     if len(marked) == 1:
@@ -244,14 +254,14 @@ def _reward(given: Callable[..., Any] | None) -> Callable[..., Any]:
     )
 
 
-def _names(roles: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
+def role_names(roles: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
     return (roles,) if isinstance(roles, str) else tuple(roles)
 
 
-def _refuse_unknown_roles(roles: tuple[str, ...]) -> None:
-    """A misspelt role would train nothing for an hour."""
+def refuse_unknown_roles(roles: tuple[str, ...]) -> None:
+    """A misspelt role would train nothing for an hour. Where a framework names agents, the first rollouts tell."""
     unknown = [role for role in roles if role not in declared]
-    if unknown:
+    if unknown and not session.start().patches.naming:
         known = ", ".join(sorted(declared)) or "none; put @lightning.agent(role=..., trainable=True) above the agent"
         raise SettingError(f"roles: no agent has the role {', '.join(map(repr, unknown))}; declared roles: {known}")
 

@@ -141,8 +141,7 @@ class Index:
         self.clients[batch.client] = self._unsaved.clients[batch.client] = batch.first + batch.count - 1
         self.counters["events"] += batch.count
         owned = [event for event in located if event[1] != NO_ROLLOUT]
-        for event in owned:
-            self._take(position, batch.body, event)
+        # First what belongs to nobody: the end of the last rollout below may have it read.
         if len(owned) < len(located):
             last = located[-_STRAYS:]
             strays = [event for event in last if event[1] == NO_ROLLOUT and event[0] in _TOLD]
@@ -150,6 +149,8 @@ class Index:
                 self._strays.extend((position + start, end - start) for _, _, start, end in strays)
             if self.on_strays is not None and (loose := _places(position, located)):
                 self.on_strays(loose)
+        for event in owned:
+            self._take(position, batch.body, event)
         self._covered = position + len(batch.body)
         number = position >> 32
         events, was_owned = self._segments.get(number, (0, False))

@@ -1,0 +1,184 @@
+"""`check`: run a few rollouts of an agent, and say what would be learned from them, or why nothing would be."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from lightning_sdk import session
+from lightning_sdk.settings import Settings
+from lightning_sdk.tasks import Source, load
+from lightning_sdk.training import Job, refuse_unknown_roles, reward_function, role_names
+
+#: A check is this small unless `rollouts.tasks_per_step` and `rollouts.group_size` say otherwise.
+TASKS, ROLLOUTS_OF_EACH = 4, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a check saw."""
+
+    values: dict[str, Any]
+    """Plain data: rollouts, statuses, calls, rewards and sequences by role, elsewhere (calls that no integration
+    caught), outside, late, integrations, findings, learnable."""
+
+    @property
+    def learnable(self) -> bool:
+        """Whether something could be learned: no finding is fatal."""
+        return bool(self.values["learnable"])
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        """Each with kind, severity ('fatal' or 'warning'), what, cause and remedy; fatal ones first."""
+        return list(self.values["findings"])
+
+    def __str__(self) -> str:
+        parts = [_head(self.values)]
+        parts += [_columns(table) for table in _tables(self.values)]
+        parts += [_integrations(self.values["integrations"])]
+        parts += [_finding(number, each) for number, each in enumerate(self.findings, 1)]
+        return "\n\n".join([*parts, _verdict(self.values)])
+
+
+def check(
+    agent: Callable[..., Any],
+    tasks: Source,
+    reward: Callable[..., Any] | None = None,
+    *,
+    model: str = "spark",
+    backend: str = "embedded",
+    roles: str | list[str] | tuple[str, ...] = (),
+    keep: str | Path | None = None,
+    backend_python: str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Check:
+    """Run a few rollouts of `agent` as training would, 4 tasks four times each, and diagnose them. Nothing is trained.
+
+    Arguments are those of `train`; `rollouts.tasks_per_step` and `rollouts.group_size` say how many rollouts.
+
+    Args:
+        keep: Folder, made if it is not there, that keeps what was recorded, the hub's log and diagnosis.json; by
+            default nothing is kept.
+
+    Raises:
+        TaskError, SettingError, ModelError: what was given cannot be used. What is wrong with the rollouts does not
+            raise: it is in the findings.
+    """
+    loaded = load(tasks)
+    given: dict[str, Any] = {"model": model, "backend": backend, "roles": role_names(roles), **settings}
+    if "rollouts" not in given:
+        given.setdefault("rollouts.tasks_per_step", min(TASKS, len(loaded)))
+        given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)
+    chosen = Settings.from_dict(given)
+    refuse_unknown_roles(chosen.roles)
+    with _folder(keep) as folder:
+        job = Job(agent, reward_function(reward), chosen, folder, backend_python, quiet)
+        last = job.run("check", tasks=loaded)
+    return Check({**last["diagnosis"], "integrations": dict(session.start().integrations)})
+
+
+@contextlib.contextmanager
+def _folder(keep: str | Path | None) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="lightning-check-") as made:
+            yield Path(made)
+    else:
+        folder = Path(keep).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+
+
+def show(found: Check, stream: TextIO) -> None:
+    """Write a check to a stream: with colours where `rich` is installed and the stream is a terminal."""
+    if stream.isatty():
+        with contextlib.suppress(ImportError):
+            _show_in_colour(found.values, stream)
+            return
+    encoding = stream.encoding or "utf-8"
+    print(str(found).encode(encoding, "replace").decode(encoding), file=stream)
+
+
+def _show_in_colour(values: Mapping[str, Any], stream: TextIO) -> None:
+    # Deferred: rich is optional, and slow to import.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(file=stream, highlight=False)
+    console.print(Text(_head(values)))
+    for header, *rows in _tables(values):
+        table = Table(*header)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+    console.print(Text(_integrations(values["integrations"])), "")
+    for number, each in enumerate(values["findings"], 1):
+        console.print(Text(_finding(number, each), "red" if each["severity"] == "fatal" else "yellow"), "")
+    console.print(Text(_verdict(values), "bold green" if values["learnable"] else "bold red"))
+
+
+# --- in words
+
+
+def _head(values: Mapping[str, Any]) -> str:
+    ended = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in values["statuses"].items())
+    return f"{values['rollouts']} rollouts: {ended}"
+
+
+def _tables(values: Mapping[str, Any]) -> Iterator[list[list[str]]]:
+    """Header and rows of each table that has rows."""
+    calls = [["calls of", "caught by", "calls", "to the engine", "ids and log-probs", "failed"]]
+    for each in values["calls"]:
+        complete = f"{each['complete']} of {each['trainable']}" if each["trainable"] else "-"
+        calls.append([_who(each["role"]), each["framework"], *(str(each[n]) for n in ("calls", "trainable")), complete,
+                      str(each["failed"])])  # fmt: skip
+    for each in values["elsewhere"]:
+        calls.append([", ".join(each["roles"]), f"nothing ({each['client']} to {each['place']})", str(each["count"]),
+                      "0", "-", "-"])  # fmt: skip
+    if values["outside"]:
+        calls.append(["outside of rollouts", "-", str(values["outside"]), "0", "-", "-"])
+    rewards = [["rewards of", "rollouts", "mean", "lowest", "highest", "groups with a signal"]]
+    for each in values["rewards"]:
+        numbers = [f"{each[n]:.3g}" if each["rollouts"] else "-" for n in ("mean", "low", "high")]
+        signal = f"{each['groups_with_signal']} of {each['groups']}"
+        rewards.append([_who(each["role"]), str(each["rollouts"]), *numbers, signal])
+    sequences = [["sequences of", "turns", "rows", "rows a rollout", "why rows were opened"]]
+    for each in values["sequences"]:
+        why = ", ".join(f"{count} {reason}" for reason, count in each["openings"].items()) or "-"
+        a_rollout = f"{each['rows'] / each['rollouts']:.2g}" if each["rollouts"] else "-"
+        sequences.append([_who(each["role"]), str(each["turns"]), str(each["rows"]), a_rollout, why])
+    yield from (table for table in (calls, rewards, sequences) if len(table) > 1)
+
+
+def _who(role: str) -> str:
+    return role or "no role"
+
+
+def _columns(table: list[list[str]]) -> str:
+    widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+    return "\n".join(lines)
+
+
+def _integrations(states: Mapping[str, str]) -> str:
+    active = [name for name, state in states.items() if state == "active"]
+    off = [f"{name} {state}" for name, state in states.items() if state.startswith("off")]
+    return "\n".join([f"integrations active: {', '.join(active) or 'none'}", *off])
+
+
+def _finding(number: int, finding: Mapping[str, Any]) -> str:
+    said = [finding["what"].rstrip(), finding["cause"].rstrip(), finding["remedy"] and f"-> {finding['remedy']}"]
+    body = "\n".join(part for part in said if part).replace("\n", "\n   ")
+    return f"{number}. {finding['severity']}: {body}"
+
+
+def _verdict(values: Mapping[str, Any]) -> str:
+    if not values["learnable"]:
+        return "Nothing could be learned from these rollouts."
+    complete = sum(each["complete"] for each in values["calls"])
+    return f"Ready to train: {complete} calls of {len(values['sequences'])} roles can be learned from."

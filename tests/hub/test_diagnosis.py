@@ -1,0 +1,365 @@
+"""The diagnosis: rollouts as they come back, and the findings and facts that they lead to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lightning_hub.breaks import Reason, openings
+from lightning_hub.diagnosis import Diagnosis, Round, diagnose
+from lightning_hub.findings import Severity, broken_sequences
+from lightning_hub.rollout import Rollout
+from lightning_hub.trajectory import merge
+from lightning_hub.transition import transitions
+from lightning_sdk import notices
+from lightning_sdk.call import Call, CallMeta, Choice, Span, Status
+from lightning_sdk.wire import pack_floats, pack_ints
+
+Message = dict[str, Any]
+SYSTEM: Message = {"role": "system", "content": "Be brief."}
+
+
+def user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str, **more: Any) -> Message:
+    return {"role": "assistant", "content": text, **more}
+
+
+def tool_call(arguments: str, identity: str = "call_1") -> Message:
+    function = {"name": "search", "arguments": arguments}
+    return {"role": "assistant", "content": None,
+            "tool_calls": [{"id": identity, "type": "function", "function": function}]}  # fmt: skip
+
+
+def call(
+    number: int,
+    messages: list[Message] | None = None,
+    answer: Message | None = None,
+    *,
+    ids: list[int] | None = None,
+    sampled: list[int] | None = None,
+    role: str = "solver",
+    trainable: bool = True,
+    status: str = "ok",
+    http_status: int = 200,
+    problem: str = "",
+    temperature: float = 1.0,
+    tools: list[Any] | None = None,
+) -> Call:
+    """A decoded call. Its ids are those of its messages' text unless they are given."""
+    messages = messages or [user("2 + 3?")]
+    answer = answer or assistant("5")
+    prompt = ids if ids is not None else [letter for message in messages for letter in tokens(message)]
+    drawn = sampled if sampled is not None else tokens(answer)
+    request: dict[str, Any] = {"model": "spark", "messages": messages, "temperature": temperature}
+    return Call(
+        CallMeta(f"{number:016x}", "", role, trainable, number, number + 1, status, "", http_status, False,
+                 "/v1/chat/completions", "openai"),
+        json.dumps(request | ({"tools": tools} if tools else {})).encode(), f"chatcmpl-{number}", "spark",
+        pack_ints(prompt), (Choice(0, json.dumps(answer).encode(), "stop", pack_ints(drawn),
+                                   pack_floats([-0.5] * len(drawn)), []),),
+        len(prompt), len(drawn), problem,
+    )  # fmt: skip
+
+
+def tokens(message: Message) -> list[int]:
+    """What a template that keeps every turn as it was would make of a message, one id a letter."""
+    spoken = (message.get("content") or "") + "".join(
+        each["id"] + each["function"]["arguments"] for each in message.get("tool_calls", [])
+    )
+    return [1000 + len(message["role"]), *map(ord, spoken), 2000]
+
+
+def rollout(
+    number: int, *calls: Call, rewards: dict[str, float] | None = None, group: str = "1-0", **more: Any
+) -> Rollout:
+    values: dict[str, Any] = {"mode": "train", "status": Status.OK, "error": "", "spans": (), **more}
+    return Rollout(
+        id=f"{number:032x}", task_id=0, group=group, attempt=1, seconds=1.0,
+        rewards={"": float(number % 2)} if rewards is None else rewards, calls=calls, **values,
+    )  # fmt: skip
+
+
+def kinds(diagnosis: Diagnosis) -> list[str]:
+    return [f"{each.severity} {each.kind}" for each in diagnosis.findings]
+
+
+def said(diagnosis: Diagnosis, kind: str) -> str:
+    return str(next(each for each in diagnosis.findings if each.kind == kind))
+
+
+def uncaught(role: str = "solver", place: str = "api.example/v1/messages", client: str = "httpx") -> Span:
+    host, _, path = place.partition("/")
+    told = {notices.ADDRESS: host, notices.PATH: f"/{path}", notices.CLIENT: client}
+    return Span("a", "", notices.UNCAUGHT, role, 1, 2, "ok", "", told)
+
+
+# --- facts and findings
+
+
+def test_a_good_round_has_facts_and_no_findings() -> None:
+    """Calls, rewards and rows by role; rewards that differ within a group are a signal."""
+    one = [SYSTEM, user("2 + 3?")]
+    two = [*one, assistant("5"), user("Sure?")]
+    made = [rollout(n, call(1, one), call(2, two, assistant("yes"))) for n in (1, 2)]
+    diagnosis = diagnose(Round(made))
+    assert diagnosis.findings == []
+    (calls,) = diagnosis.calls
+    assert (calls.role, calls.framework, calls.calls, calls.trainable, calls.complete) == ("solver", "openai", 4, 4, 4)
+    (rewards,) = diagnosis.rewards
+    assert (rewards.rollouts, rewards.low, rewards.high, rewards.groups, rewards.groups_with_signal) == (2, 0, 1, 1, 1)
+    (sequences,) = diagnosis.sequences
+    assert (sequences.turns, sequences.rows, sequences.openings) == (4, 2, {})
+    assert json.loads(json.dumps(diagnosis.as_dict()))["learnable"] is True
+
+
+def test_no_call_at_all() -> None:
+    """Whoever calls no model learns nothing; the finding says where to look."""
+    diagnosis = diagnose(Round([rollout(1), rollout(2)]))
+    assert kinds(diagnosis) == ["fatal no model call"]
+    assert "made no model call in 2 rollouts" in said(diagnosis, "no model call")
+    assert "lightning.status()" in said(diagnosis, "no model call")
+
+
+def test_all_calls_went_elsewhere() -> None:
+    """Host, path, client and role are told, and which integration is off."""
+    made = [rollout(n, spans=(uncaught(), uncaught())) for n in (1, 2)]
+    diagnosis = diagnose(Round(made, integrations={"openai": "off: openai 1.0 is not supported"}))
+    assert kinds(diagnosis) == ["fatal no model call", "fatal calls went elsewhere", "warning integration off"]
+    text = said(diagnosis, "calls went elsewhere")
+    assert "4 calls to a model were not captured: 4 to api.example/v1/messages through httpx by solver" in text
+    assert "The integration for openai is off" in text and "lightning-sdk gateway" in text
+    assert "openai 1.0 is not supported" in said(diagnosis, "integration off")
+
+
+def test_some_calls_went_elsewhere() -> None:
+    """What was captured can be learned from all the same."""
+    diagnosis = diagnose(Round([rollout(n, call(1), spans=(uncaught("judge"),)) for n in (1, 2)]))
+    assert kinds(diagnosis) == ["warning calls went elsewhere"]
+    assert diagnosis.elsewhere[0].roles == ("judge",) and diagnosis.elsewhere[0].count == 2
+
+
+def test_calls_of_no_trainable_role() -> None:
+    """The roles that were seen are listed, and what to type."""
+    made = [rollout(n, call(1, role="planner", trainable=False)) for n in (1, 2)]
+    diagnosis = diagnose(Round(made))
+    assert kinds(diagnosis) == ["fatal nothing trainable"]
+    text = said(diagnosis, "nothing trainable")
+    assert "there were 2 of planner" in text and "trainable=True" in text and "--roles" in text
+
+
+def test_a_role_filter_that_matches_nothing() -> None:
+    """A name that only a framework could have given is found in the first rollouts."""
+    made = [rollout(n, call(1, role="Researcher", trainable=False)) for n in (1, 2)]
+    diagnosis = diagnose(Round(made, roles=("Reseacher",)))
+    assert kinds(diagnosis) == ["fatal role filter matched nothing"]
+    assert "(Reseacher)" in said(diagnosis, "role filter matched nothing")
+    assert "2 of Researcher" in said(diagnosis, "role filter matched nothing")
+
+
+def test_a_role_filter_that_matches_in_part() -> None:
+    """The misspelt one of two roles is named."""
+    diagnosis = diagnose(Round([rollout(n, call(1)) for n in (1, 2)], roles=("solver", "writter")))
+    assert kinds(diagnosis) == ["warning role without calls"]
+    assert "'writter'" in said(diagnosis, "role without calls")
+
+
+def test_calls_of_a_trainable_role_that_stayed() -> None:
+    """Recorded and yet not sent to the engine: role, seam and path."""
+    made = [rollout(n, call(1), call(2, trainable=False)) for n in (1, 2)]
+    diagnosis = diagnose(Round(made, declared={"solver": True}))
+    assert kinds(diagnosis) == ["warning calls not redirected"]
+    assert "2 of solver by openai to /v1/chat/completions" in said(diagnosis, "calls not redirected")
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_calls_without_ids(good: int) -> None:
+    """The decoder's reason comes with the count; one such call is too many."""
+    lame = [rollout(n, call(1, problem="the reply has no prompt_token_ids")) for n in (1, 2)]
+    diagnosis = diagnose(Round([*lame, *(rollout(9, call(1)) for _ in range(good))]))
+    text = said(diagnosis, "ids or log-probs missing")
+    assert "fatal ids or log-probs missing" in kinds(diagnosis) and "no prompt_token_ids" in text
+    assert ("2 calls of trainable roles cannot" if good else "none of the 2 calls") in text
+    assert diagnosis.calls[0].complete == good
+
+
+def test_calls_that_the_engine_refused_are_not_without_ids() -> None:
+    """A 400 is the agent's to handle; when every call is refused, nothing can be learned."""
+    refused = call(1, status="error", http_status=400, problem="HTTP 400: the context is too long")
+    assert "ids or log-probs missing" not in str(
+        kinds(diagnose(Round([rollout(1, refused, call(2)), rollout(2, call(1))])))
+    )
+    diagnosis = diagnose(Round([rollout(1, refused), rollout(2, refused)]))
+    assert "HTTP 400: the context is too long" in said(diagnosis, "ids or log-probs missing")
+    assert diagnosis.calls[0].failed == 2
+
+
+def test_rewards_that_never_differ() -> None:
+    """No group has a signal; the value is told. Other tasks may have one, so a training goes on."""
+    made = [rollout(n, call(1), rewards={"": 0.5}, group=f"1-{n // 2}") for n in range(4)]
+    (finding,) = diagnose(Round(made)).findings
+    assert (finding.kind, finding.severity, finding.passing) == ("no signal", Severity.FATAL, True)
+    assert "in each of 2 groups" in finding.what and "every reward is 0.5" in finding.what
+    between = [rollout(n, call(1), rewards={"": float(n // 2)}, group=f"1-{n // 2}") for n in range(4)]
+    assert "differ between tasks only" in said(diagnose(Round(between)), "no signal")
+
+
+def test_rewards_that_differ_by_rounding_are_equal() -> None:
+    """As for the learner: 0.1 + 0.2 and 0.3 are one float32."""
+    made = [rollout(n, call(1), rewards={"": value}) for n, value in enumerate((0.1 + 0.2, 0.3))]
+    assert kinds(diagnose(Round(made))) == ["fatal no signal"]
+
+
+def test_a_role_that_no_reward_reaches() -> None:
+    """A dict of rewards that leaves a trained role out, or misspells it."""
+    made = [rollout(n, call(1), call(2, role="critic"), rewards={"solver": n, "crtic": 1.0}) for n in (1, 2)]
+    diagnosis = diagnose(Round(made))
+    assert kinds(diagnosis) == ["warning no reward", "warning reward of nobody"]
+    assert "for critic" in said(diagnosis, "no reward")
+    assert "'crtic'" in said(diagnosis, "reward of nobody") and "critic, solver" in said(diagnosis, "reward of nobody")
+
+
+def test_no_role_has_a_reward() -> None:
+    """Nothing can be learned from calls that earn nothing."""
+    assert "fatal no reward" in kinds(diagnose(Round([rollout(n, call(1), rewards={"judge": 1.0}) for n in (1, 2)])))
+
+
+def test_rollouts_that_failed() -> None:
+    """Fatal beyond rollouts.max_failed, with the most common error."""
+    bad = rollout(3, status=Status.AGENT_ERROR, error="KeyError: 'x'\n  agent.py:3 in solve")
+    good = [rollout(n, call(1)) for n in (1, 2)]
+    assert kinds(diagnose(Round([*good, bad]))) == ["warning rollouts failed"]
+    diagnosis = diagnose(Round([*good, bad], max_failed=0.2, name="step 1"))
+    assert kinds(diagnosis) == ["fatal rollouts failed"]
+    text = said(diagnosis, "rollouts failed")
+    assert "1 of 3 rollouts of step 1 failed; rollouts.max_failed allows 20%" in text and "agent.py:3 in solve" in text
+    assert diagnosis.statuses == {"ok": 2, "agent_error": 1}
+
+
+def test_only_failed_rollouts_are_not_called_silent() -> None:
+    """What a rollout that failed would have called is not known."""
+    bad = rollout(1, status=Status.REWARD_ERROR, error="RewardError: it gave nan")
+    assert kinds(diagnose(Round([bad]))) == ["fatal rollouts failed"]
+
+
+def test_calls_outside_of_rollouts() -> None:
+    """A thread that lost its context: fatal when it made all the calls."""
+    stray = call(7, trainable=False, role="")
+    diagnosis = diagnose(Round([rollout(1), rollout(2)], strays=(stray, stray)))
+    assert kinds(diagnosis) == ["fatal no model call", "fatal context lost"]
+    assert "2 calls were made outside of every rollout" in said(diagnosis, "context lost")
+    assert kinds(diagnose(Round([rollout(n, call(1)) for n in (1, 2)], strays=(stray,)))) == ["warning context lost"]
+
+
+def test_calls_after_the_end() -> None:
+    """A runtime that outlives its rollout."""
+    assert kinds(diagnose(Round([rollout(n, call(1)) for n in (1, 2)], late=3))) == ["warning calls after the end"]
+
+
+def test_an_integration_that_went_off_during_a_rollout() -> None:
+    """Its framework was imported by the agent's first call."""
+    told = {notices.INTEGRATION: "crewai", notices.REASON: "crewai 0.1 is not supported"}
+    span = Span("a", "", notices.OFF, "", 1, 1, "error", "", told)
+    diagnosis = diagnose(Round([rollout(1, call(1), spans=(span,)), rollout(2, call(1))]))
+    assert kinds(diagnosis) == ["warning integration off"]
+    assert "crewai 0.1 is not supported" in said(diagnosis, "integration off")
+
+
+def test_a_greedy_round_is_a_measurement() -> None:
+    """Held-out rollouts are greedy and alone in their groups: neither is a fault."""
+    made = [rollout(n, call(1, temperature=0.0), mode="evaluate", group=f"before-{n}") for n in (1, 2)]
+    assert diagnose(Round(made)).findings == []
+
+
+# --- why sequences break
+
+
+def reasons(*calls: Call) -> list[str]:
+    """Why each row beyond the first was opened."""
+    rows = merge([each for made in calls for each in transitions(made)], "r")
+    return [str(each.reason) for each in openings(rows, calls)]
+
+
+ONE = [SYSTEM, user("2 + 3?")]
+FIRST = call(1, ONE, assistant("5"))
+NEXT = [*ONE, assistant("5"), user("Sure?")]
+ASKED = call(1, ONE, tool_call('{"q": 1, "n": 2}'))
+THOUGHT = call(1, ONE, assistant("5", reasoning_content="2 and 3"), sampled=[1009, 9, 9, ord("5"), 2000])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        (FIRST, call(2, NEXT), None),
+        (FIRST, call(2, NEXT, ids=[*tokens(SYSTEM), *tokens(ONE[1]), 1009, 77, 2000, 5]), "template"),
+        (ASKED, call(2, [*ONE, tool_call('{"n":2,"q":1}'), user("x")]), "reformatted tool call"),
+        (ASKED, call(2, [*ONE, tool_call('{"q": 1, "n": 2}', "call_9"), user("x")]), "reformatted tool call"),
+        (ASKED, call(2, [*ONE, tool_call('{"q": 7}'), user("x")]), "sampled text not kept"),
+        (FIRST, call(2, [*ONE, assistant("five"), user("Sure?")]), "sampled text not kept"),
+        (FIRST, call(2, [*ONE, user("Sure?")]), "sampled text not kept"),
+        (THOUGHT, call(2, NEXT), "sampled text not kept"),
+        (FIRST, call(2, [SYSTEM, user("2 + 4?"), assistant("5"), user("Sure?")]), "rewritten history"),
+        (FIRST, call(2, [{**SYSTEM, "content": "It is noon."}, *NEXT[1:]]), "rewritten history"),
+        (FIRST, call(2, [*ONE, assistant("5"), user("x")], temperature=0.5), "another temperature"),
+        (FIRST, call(2, NEXT, ids=[*tokens(SYSTEM), *tokens(ONE[1]), 3], tools=[{"name": "x"}]), "tools changed"),
+        (FIRST, call(2, ONE, assistant("6")), "branch"),
+        (FIRST, call(2, [SYSTEM, user("7 + 8?")]), "new conversation"),
+    ],
+)  # fmt: skip
+def test_why_a_row_was_opened(first: Call, second: Call, reason: str | None) -> None:
+    """From the messages of both calls and the ids at which they part."""
+    assert reasons(first, second) == ([reason] if reason else [])
+
+
+def test_a_dropped_turn_is_rewritten_history() -> None:
+    """A window over the conversation drops what came first, and is no new conversation."""
+    second = call(2, NEXT, assistant("Yes."))
+    third = call(3, [SYSTEM, user("Sure?"), assistant("Yes."), user("Why?")])
+    assert reasons(FIRST, second, third) == ["rewritten history"]
+
+
+def test_few_shot_examples_are_no_history() -> None:
+    """Two questions after the same examples are two conversations, also when an answer equals an example's."""
+    examples = [SYSTEM, user("1 + 1?"), assistant("2")]
+    one, two = [*examples, user("0 + 2?")], [*examples, user("7 + 8?")]
+    assert reasons(call(1, one, assistant("2")), call(2, two, assistant("15"))) == ["new conversation"]
+
+
+def test_choices_of_one_call_are_no_break() -> None:
+    """n > 1 opens a row for each choice, and none of them for a reason."""
+    base = call(1, ONE)
+    choices = (base.choices[0], Choice(1, b'{"content": "6"}', "stop", pack_ints([8]), pack_floats([-1.0]), []))
+    both = Call(base.meta, base.request, "x", "spark", base.prompt_ids, choices, 2, 2)
+    assert reasons(both) == []
+    assert reasons(both, call(2, [*ONE, assistant("6"), user("x")], ids=[*tokens(SYSTEM), *tokens(ONE[1]), 5])) == [
+        "template"
+    ]
+
+
+def test_text_completions_are_told_by_their_ids() -> None:
+    """There are no messages to compare."""
+    one, two = call(1, ids=[1, 2], sampled=[3, 4]), call(2, ids=[1, 2, 9, 5], sampled=[6])
+    plain = [Call(each.meta, b'{"prompt": "x"}', "", "", each.prompt_ids, each.choices, 1, 1) for each in (one, two)]
+    assert reasons(*plain) == ["sampled text not kept"]
+
+
+def test_broken_sequences_are_counted() -> None:
+    """How many turns, why, and what to do about the most common reason."""
+    turns = [FIRST, call(2, [*ONE, assistant("five"), user("Sure?")], assistant("yes"))]
+    diagnosis = diagnose(Round([rollout(n, *turns) for n in (1, 2)]))
+    assert kinds(diagnosis) == ["warning broken sequences"]
+    text = said(diagnosis, "broken sequences")
+    assert "every turn broke its sequence: 2 sampled text not kept" in text and "choices[0].message" in text
+    assert diagnosis.sequences[0].openings == {"sampled text not kept": 2} and diagnosis.sequences[0].rows == 4
+    mixed = diagnose(Round([rollout(1, *turns), rollout(2, FIRST, call(2, NEXT))]))
+    assert "1 of 2 turns broke" in said(mixed, "broken sequences")
+
+
+def test_every_fault_has_words() -> None:
+    """Each has a cause and a remedy of its own; the others are no finding."""
+    found = [broken_sequences({reason: 1}, 0) for reason in Reason if reason.fault]
+    assert len({each.cause for each in found}) == len({each.remedy for each in found}) == len(Reason) - 2

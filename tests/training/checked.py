@@ -1,0 +1,128 @@
+"""Agents that a check should find something in, or nothing, in a file that the command line can load."""
+
+import itertools
+import os
+import queue
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import httpx2
+from openai import OpenAI
+
+import lightning_sdk as lightning
+from lightning_sdk import session
+from lightning_sdk.speaking import speaks
+
+client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)
+_turns = itertools.count()
+
+
+def ask(messages: list[Any]) -> str:
+    return client.chat.completions.create(model="gpt", messages=messages, max_tokens=6).choices[0].message.content or ""
+
+
+def question(task: dict[str, Any]) -> list[Any]:
+    return [{"role": "user", "content": task["question"]}]
+
+
+@lightning.agent(role="solver", trainable=True)
+def single(task: dict[str, Any]) -> str:
+    return ask(question(task))
+
+
+@lightning.agent(role="solver", trainable=True)
+def good(task: dict[str, Any]) -> str:
+    """Two turns of one conversation."""
+    messages = question(task)
+    messages += [{"role": "assistant", "content": ask(messages)}, {"role": "user", "content": "Sure?"}]
+    return ask(messages)
+
+
+@lightning.agent(role="solver", trainable=True)
+def shouting(task: dict[str, Any]) -> str:
+    """Sends its first answer back in capitals and with a mark."""
+    messages = question(task)
+    messages += [{"role": "assistant", "content": ask(messages).upper() + "!"}, {"role": "user", "content": "Sure?"}]
+    return ask(messages)
+
+
+@lightning.agent(role="planner")
+def untrained(task: dict[str, Any]) -> str:
+    try:
+        return ask(question(task))
+    except Exception:  # there is no provider on this machine
+        return ""
+
+
+@lightning.agent(role="solver", trainable=True)
+def silent(task: dict[str, Any]) -> str:
+    return "no model was asked"
+
+
+@lightning.agent(role="solver", trainable=True)
+def elsewhere(task: dict[str, Any]) -> str:
+    """Speaks HTTP itself."""
+    try:
+        body = {"model": "gpt", "messages": question(task)}
+        return httpx2.post("http://127.0.0.1:9/v1/chat/completions", json=body).text
+    except httpx2.ConnectError:
+        return ""
+
+
+_asked: queue.Queue[tuple[list[Any], Future[str]]] = queue.Queue()
+
+
+def _worker() -> None:
+    while True:
+        messages, answer = _asked.get()
+        try:
+            answer.set_result(ask(messages))
+        except Exception:  # there is no provider on this machine
+            answer.set_result("")
+
+
+if "CHECKED_WORKER" in os.environ:
+    threading.Thread(target=_worker, daemon=True).start()
+
+
+@lightning.agent(role="solver", trainable=True)
+def long_lived(task: dict[str, Any]) -> str:
+    """Asks a thread that was there before the rollout."""
+    answer: Future[str] = Future()
+    _asked.put((question(task), answer))
+    return answer.result(30)
+
+
+class Researcher:
+    """An agent of a framework, which gives it its name."""
+
+    name = "Researcher"
+
+    def run(self, task: dict[str, Any]) -> str:
+        return ask(question(task))
+
+
+def crew(task: dict[str, Any]) -> str:
+    """Nobody decorates it: an integration tells who speaks."""
+    try:
+        return Researcher().run(task)
+    except Exception:  # a role that is not trained asks its provider, and there is none
+        return ""
+
+
+if "CHECKED_FRAMEWORK" in os.environ:
+    speaks(session.start().patches, Researcher, "run", lambda self, task: self.name)
+
+
+def by_turns(task: dict[str, Any], answer: str) -> float:
+    """Tells any two rollouts that follow each other apart."""
+    return float(next(_turns) % 2)
+
+
+def constant(task: dict[str, Any], answer: str) -> float:
+    return 0.25
+
+
+def of_another(task: dict[str, Any], answer: str) -> dict[str, float]:
+    return {"sovler": by_turns(task, answer)}
