@@ -99,7 +99,8 @@ def test_the_openai_client_sees_no_difference(gateway: Gateway, provider: Provid
         assert whole.choices[0].message.content == text == "cba"
     plain, streamed = provider.requests[:2], provider.requests[2:]
     assert [each.raw for each in plain] == [each.raw for each in streamed]
-    assert [call.choices[0].message for call in calls(recorder, 2)] == [
+    assert [call.meta.status for call in calls(recorder, 2)] == ["ok", "ok"]
+    assert [call.choices[0].message for call in recorder.calls] == [
         b'{"role": "assistant", "content": "cba"}', b'{"content":"cba"}'
     ]  # fmt: skip
 
@@ -234,6 +235,14 @@ def test_a_compressed_reply_passes_and_is_readable(start: Start, recorder: Recor
         assert upstream.requests[0].header("accept-encoding") == "gzip;q=0.8"
     assert answer == packed and headers["content-encoding"] == "gzip"
     assert calls(recorder, 1)[0].choices[0].message == b'{"content": "4"}'
+
+
+def test_a_compressed_request_passes_unchanged(start: Start) -> None:
+    """What the caller packed is not unpacked on the way."""
+    packed = gzip.compress(body())
+    with Scripted(lambda c: c.answer(b"{}")) as upstream:
+        ask(f"{start(upstream.url).url}/v1/chat/completions", packed, content_encoding="gzip")
+        assert upstream.requests[0].body == packed and upstream.requests[0].header("content-encoding") == "gzip"
 
 
 def test_other_paths_pass_and_are_not_recorded(start: Start, recorder: Recorder) -> None:
