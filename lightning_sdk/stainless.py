@@ -7,6 +7,7 @@ calling thread keeps the raw bytes and nothing else.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -160,7 +161,7 @@ class Seam:
                 translation = translate(json.loads(call.request))
             options = _redirected(options, call, end, translation)
         request = build(options)
-        if call.endpoint is not None:
+        if call.endpoint is not None and not hasattr(client, "_send_request"):  # else that is where
             self._scrub(request, call.endpoint.key)
         request.extensions[_KEY] = (call, translation)
         call.request = request.content
@@ -172,8 +173,8 @@ class Seam:
     def _scrub(self, request: Any, key: str) -> None:
         """Replace the user's credentials by `key`, and drop what is for their own provider alone, such as the query."""
         request.headers["authorization"] = f"Bearer {key}"
-        for name, _ in list(request.headers.raw):  # one pass: each look-up of a name is one as well
-            if name.lower() != b"authorization" and not name.lower().startswith(_PLAIN):
+        for name, _ in request.headers.raw:  # a list of its own
+            if not _is_plain(name):
                 del request.headers[name.decode()]
         if request.url.query:
             request.url = request.url.copy_with(query=None)
@@ -230,18 +231,23 @@ def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
         yield from _subclasses(each)
 
 
+@functools.lru_cache(1024)  # a client sends the same few names each time
+def _is_plain(header: bytes) -> bool:
+    return header.lower().startswith((*_PLAIN, b"authorization"))
+
+
 def _redirected(options: Any, call: OpenCall, end: str, translation: Translation | None) -> Any:
     """A copy of the request's options that goes to the engine and asks for what training needs."""
     assert call.endpoint is not None
-    copy = options.model_copy()
     if translation is not None:
         body = translation.chat
     else:
         body = dict(options.json_data) if isinstance(options.json_data, Mapping) else {}
         body.update(options.extra_json or {})
-    copy.json_data, copy.extra_json = call.rewritten(body, chat=end != _TEXT), None
-    copy.url = call.endpoint.url + (_TEXT if end == _TEXT else _CHAT)
-    return copy
+    url = call.endpoint.url + (_TEXT if end == _TEXT else _CHAT)
+    return options.model_copy(
+        update={"json_data": call.rewritten(body, chat=end != _TEXT), "extra_json": None, "url": url}
+    )
 
 
 def _sent(response: Any, *, take: bool = False) -> tuple[OpenCall | None, Translation | None]:
