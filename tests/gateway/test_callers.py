@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from asking import ask, body, error, post
 from provider import Provider
+from raw_server import Scripted
 from recorder import Recorder
-from scripted import Scripted
 
 import lightning_sdk as lightning
 from lightning_gateway.gateway import Gateway

@@ -15,7 +15,7 @@ import pytest
 from asking import ask, body, connect, post, until
 from hubs import KEY, Hub, logged, rollouts
 from provider import Provider
-from scripted import Connection, Scripted
+from raw_server import Connection, Scripted
 
 import lightning_sdk as lightning
 from lightning_sdk import cli

@@ -14,8 +14,8 @@ import openai
 import pytest
 from asking import ask, body, connect, error, until
 from provider import Provider
+from raw_server import Connection, Scripted
 from recorder import Recorder
-from scripted import Connection, Scripted
 
 from lightning_gateway.gateway import Gateway
 from lightning_sdk.call import Call

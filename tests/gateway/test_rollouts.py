@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from asking import ask, body, connect, error, post, until
 from provider import Provider
+from raw_server import Connection, Scripted
 from recorder import Recorder
-from scripted import Connection, Scripted
 
 from lightning_gateway.gateway import Gateway
 from lightning_sdk.wire import Event

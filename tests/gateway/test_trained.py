@@ -14,8 +14,8 @@ import openai
 import pytest
 import torch
 from asking import ask, error
+from raw_server import Scripted
 from recorder import Recorder
-from scripted import Scripted
 from served_engine import KEY, Service, serve
 
 import lightning_sdk as lightning
