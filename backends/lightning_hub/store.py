@@ -127,10 +127,12 @@ class Store:
 
     def end_orphans(self, error: str, ended: float) -> None:
         """End every attempt that an earlier hub process had handed out."""
+        keys = [key for (key,) in self.rows(f"SELECT key FROM rollouts WHERE mode != 'observe' AND {_LIVE}")]
         self._many(
             f"UPDATE rollouts SET status='infrastructure_error', error=?, ended=? WHERE mode != 'observe' AND {_LIVE}",
             [(error, ended)],
         )
+        self.on_end(keys)
 
     def statuses(self) -> dict[str, int]:
         """Number of attempts by status."""

@@ -206,6 +206,21 @@ def test_attempts_share_the_rollouts_trace(train: Callable[..., Runner], collect
     assert told == {(1, "infrastructure_error"), (2, "ok")}
 
 
+def test_attempts_that_the_hub_did_not_survive(train: Callable[..., Runner], collector: Collector) -> None:
+    """What was under way when the hub was killed is exported by the next one, as what it became."""
+    runner = train()
+    runner.begin({"steps": 1}, held_out=[])
+    leased: list[dict[str, Any]] = []
+    while not leased:
+        leased = runner.lease(1, 1.0)
+    runner.hub.kill()
+    assert not collector.of(leased[0]["id"])
+    runner.hub.start()
+    collector.wait(lambda found: bool(found.of(leased[0]["id"])))
+    (root,) = collector.of(leased[0]["id"])
+    assert root.status.message == "the hub stopped while the rollout was under way"
+
+
 # --- a collector that does not answer
 
 
