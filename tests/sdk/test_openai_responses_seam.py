@@ -4,12 +4,9 @@ The real OpenAI client talks to providers on loopback, since no test may call th
 """
 
 import asyncio
-import contextlib
 import gc
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import openai
@@ -17,78 +14,16 @@ import pytest
 from provider import Provider
 from pydantic import BaseModel
 from recorder import Recorder
+from responses_provider import ResponsesProvider
 from served_engine import KEY, make_model, make_tokenizer, serve
+from trained import ASK, CHAT, assert_trained, only, trained
 
 import lightning_sdk as lightning
 from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine
-from lightning_sdk.call import Call
 from lightning_sdk.errors import Untranslatable
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
-from lightning_sdk.translation.sse import event
-from lightning_sdk.wire import pack_floats, pack_ints
-
-ASK: dict[str, Any] = {"model": "gpt-x", "input": "abc"}
-CHAT = {"model": "policy", "messages": [{"role": "user", "content": "abc"}]}
-
-
-class ResponsesProvider:
-    """A provider that speaks the Responses API itself, and keeps the raw bodies that it is sent."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, bytes]] = []
-        provider = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["content-length"]))
-                provider.seen.append((self.path, raw))
-                streamed = b'"stream":true' in raw
-                body = provider.stream() if streamed else json.dumps(provider.response("completed")).encode()
-                self.send_response(200)
-                self.send_header("content-type", "text/event-stream" if streamed else "application/json")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def response(self, status: str) -> dict[str, Any]:
-        text = {"type": "output_text", "text": "cba", "annotations": []}
-        message = {"type": "message", "id": "msg_1", "role": "assistant", "status": status, "content": [text]}
-        call = {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}"}
-        return {
-            "id": "resp_1", "object": "response", "created_at": 1, "status": status, "model": "gpt-x",
-            "output": [] if status == "in_progress" else [message, call], "parallel_tool_calls": True, "tools": [],
-            "tool_choice": "auto", "usage": {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8},
-        }  # fmt: skip
-
-    def stream(self) -> bytes:
-        delta = {"type": "response.output_text.delta", "item_id": "msg_1", "output_index": 0, "content_index": 0,
-                 "delta": "cb", "logprobs": []}  # fmt: skip
-        events = [
-            {"type": "response.created", "response": self.response("in_progress")}, delta, {**delta, "delta": "a"},
-            {"type": "response.completed", "response": self.response("completed")},
-        ]  # fmt: skip
-        return b"".join(event({**each, "sequence_number": at}, each["type"]) for at, each in enumerate(events))
-
-    def __enter__(self) -> "ResponsesProvider":
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+from lightning_sdk.wire import pack_ints
 
 
 @pytest.fixture
@@ -103,28 +38,6 @@ def client(provider: Provider) -> Iterator[openai.OpenAI]:
 def engine() -> Iterator[Provider]:
     with Provider() as engine:
         yield engine
-
-
-def trained(engine: Provider | str, act: Callable[[], Any], **sampling: Any) -> Any:
-    """`act` inside a rollout whose trainable roles go to `engine`, spoken by a trainable role."""
-    url = engine if isinstance(engine, str) else engine.url
-    rollout = RolloutScope("0" * 32, bytes(16), Endpoint(url, "policy", "engine-key"), sampling)
-    with entered(Scope(rollout=rollout)):
-        return lightning.agent(role="solver", trainable=True)(act)()
-
-
-def only(recorder: Recorder) -> Call:
-    assert len(recorder.calls) == 1, recorder.calls
-    return recorder.calls[0]
-
-
-def assert_trained(call: Call, engine: Provider, *, streamed: bool) -> None:
-    """The call has the chat request as the engine got it, and all the tokens of 'cba'."""
-    assert (call.meta.role, call.meta.trainable, call.meta.status, call.problem) == ("solver", True, "ok", "")
-    assert call.meta.streamed == streamed and call.request == engine.requests[-1].raw
-    assert engine.requests[-1].path == "/v1/chat/completions"
-    assert call.prompt_ids == pack_ints([1, 2, 3]) and call.choices[0].token_ids == pack_ints(map(ord, "cba"))
-    assert call.choices[0].logprobs == pack_floats([-0.5] * 3) and call.choices[0].finish_reason == "stop"
 
 
 # --- every way to call, and to read
@@ -423,93 +336,3 @@ def test_other_endpoints_are_left_alone(client: openai.OpenAI, provider: Provide
     paths = [request.path.removeprefix("/v1/") for request in provider.requests]
     assert paths == ["embeddings", "images/generations", "moderations", "responses/input_tokens"]
     assert engine.requests == []
-
-
-# --- clients of every kind
-
-AZURE: dict[str, Any] = {"api_version": "2025-04-01-preview", "max_retries": 0}
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"api_key": "secret", "azure_endpoint": "http://127.0.0.1:9", **AZURE},
-        {"api_key": "secret", "azure_endpoint": "http://127.0.0.1:9", "azure_deployment": "mine", **AZURE},
-        {"azure_ad_token": "secret", "azure_endpoint": "http://127.0.0.1:9", **AZURE},
-        {"azure_ad_token_provider": lambda: "secret", "azure_endpoint": "http://127.0.0.1:9", **AZURE},
-        {"api_key": "secret", "base_url": "http://127.0.0.1:9/openai/deployments/mine", **AZURE},
-        {"api_key": "secret", "base_url": "http://127.0.0.1:9/openai/v1/", **AZURE},
-    ],
-    ids=["endpoint", "deployment", "token", "token provider", "deployment's URL", "v1"],
-)
-def test_azure_clients(engine: Provider, recorder: Recorder, options: dict[str, Any]) -> None:
-    """Chat and Responses both reach the engine, without Azure's key, token or query."""
-    lightning.init()
-    with openai.AzureOpenAI(**options) as client:
-        chat = trained(engine, lambda: client.chat.completions.create(model="g", messages=CHAT["messages"]))
-        response = trained(engine, lambda: client.responses.create(**ASK))
-    assert (chat.choices[0].message.content, response.output_text) == ("cba", "cba")
-    assert [request.path for request in engine.requests] == ["/v1/chat/completions"] * 2
-    assert all("secret" not in str(request.headers) for request in engine.requests)
-    assert all(request.headers["authorization"] == "Bearer engine-key" for request in engine.requests)
-    assert [call.problem for call in recorder.calls] == ["", ""]
-
-
-def test_what_a_client_adds_itself_does_not_reach_the_engine(engine: Provider, recorder: Recorder) -> None:
-    """Credentials of the HTTP client, keys under names of a gateway's own, and a query."""
-    http = openai.DefaultHttpxClient(auth=("user", "secret"), headers={"x-portkey-api-key": "secret"})
-    lightning.init()
-    with openai.OpenAI(
-        api_key="secret", base_url="http://127.0.0.1:9/v1", http_client=http, organization="secret",
-        default_headers={"Helicone-Auth": "secret", "Cookie": "secret"}, default_query={"key": "secret"},
-    ) as client:  # fmt: skip
-        ask = {"extra_headers": {"CF-Access-Client-Secret": "secret", "traceparent": "00-1-2-01"}}
-        trained(engine, lambda: client.responses.create(**ASK, **ask))
-    sent = engine.requests[0]
-    assert "secret" not in f"{sent.headers} {sent.path}" and sent.headers["traceparent"] == "00-1-2-01"
-    assert sent.headers["authorization"] == "Bearer engine-key" and only(recorder).problem == ""
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("where", ["instance", "class"])
-def test_another_tool_that_replaces_request(
-    provider: Provider, engine: Provider, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, when: str, where: str
-) -> None:
-    """On one client, as logfire does, or on the class, as OpenInference does; before or after us. Errors too."""
-    seen = []
-    with openai.OpenAI(api_key="secret", base_url=provider.url, max_retries=0) as client:
-        if when == "after":
-            lightning.init()
-        original = client.request if where == "instance" else openai.OpenAI.request
-
-        def request(*args: Any, **kwargs: Any) -> Any:
-            seen.append(args)
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(client if where == "instance" else openai.OpenAI, "request", request)
-        if when == "before":
-            lightning.init()
-        assert trained(engine, lambda: create(client)) == "cba"
-        assert_trained(only(recorder), engine, streamed=False)
-        engine.fail = [400]
-        with pytest.raises(openai.BadRequestError):
-            trained(engine, lambda: create(client))
-        gc.collect()
-    assert len(seen) == 2 and provider.requests == []
-    assert [(call.meta.status, call.meta.http_status) for call in recorder.calls] == [("ok", 200), ("error", 400)]
-
-
-def test_requests_that_were_seen_are_marked(provider: Provider, engine: Provider) -> None:
-    """Whatever passes the seam, so that a net below it knows which requests went past."""
-    marks = []
-    http = openai.DefaultHttpxClient(
-        event_hooks={"response": [lambda response: marks.append(response.request.extensions.get("lightning_seen"))]}
-    )
-    with openai.OpenAI(api_key="x", base_url=provider.url, http_client=http, max_retries=0) as client:
-        client.chat.completions.create(model="x", messages=CHAT["messages"])
-        lightning.init()
-        client.chat.completions.create(model="x", messages=CHAT["messages"])
-        trained(engine, lambda: create(client))
-        with contextlib.suppress(openai.APIStatusError):
-            client.models.list()
-    assert marks == [None, True, True, True]

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from chat_replies import completion, stream
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
@@ -21,7 +22,6 @@ ADD: dict[str, Any] = {
     "type": "function", "name": "add", "description": "Adds.", "strict": True,
     "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
 }  # fmt: skip
-USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
 
 
 def asked(**body: Any) -> dict[str, Any]:
@@ -29,20 +29,6 @@ def asked(**body: Any) -> dict[str, Any]:
     chat = translate({"model": "m", "input": "hi", **body}).chat
     assert chat.pop("model") == "m"
     return chat
-
-
-def completion(message: dict[str, Any], finish: str = "stop", **choice: Any) -> bytes:
-    """The engine's whole reply."""
-    whole = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish, **choice}
-    return json.dumps({"id": "chatcmpl-1", "model": "policy", "choices": [whole], "usage": USAGE}).encode()
-
-
-def stream(*deltas: dict[str, Any], finish: str = "stop") -> bytes:
-    """The engine's event stream."""
-    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
-    choices.append({"index": 0, "delta": {}, "finish_reason": finish})
-    chunks = [{"id": "chatcmpl-1", "model": "policy", "choices": [choice]} for choice in choices]
-    return b"".join(event(chunk) for chunk in [*chunks, {"choices": [], "usage": USAGE}]) + event(b"[DONE]")
 
 
 def replied(body: bytes, http_status: int = 200, **request: Any) -> Response:
