@@ -295,8 +295,9 @@ def test_the_users_trace_is_linked(recorder: Recorder, exported: InMemorySpanExp
 
 
 @pytest.mark.usefixtures("joined")
+@pytest.mark.parametrize("early", [True, False])
 def test_outside_of_rollouts_we_join_the_users_trace(
-    recorder: Recorder, exported: InMemorySpanExporter, provider: Provider
+    recorder: Recorder, exported: InMemorySpanExporter, provider: Provider, early: bool
 ) -> None:
     """The user's spans are not touched; ours are children of theirs and carry their trace."""
     client = OpenAI(base_url=provider.url, api_key="k", max_retries=0)
@@ -307,6 +308,9 @@ def test_outside_of_rollouts_we_join_the_users_trace(
         with tracer.start_as_current_span("tool"):
             client.chat.completions.create(model="m", messages=[{"role": "user", "content": "b"}])
 
+    if early:  # the provider is listened to from the first scope on, else only once the request is under way
+        with lightning.rollout():
+            pass
     with tracer.start_as_current_span("request"):
         observed()
     theirs = by_name(exported)
