@@ -18,6 +18,7 @@ def instrument(patches: Patches) -> None:
     from agent_framework import RawAgent  # noqa: PLC0415 - only where the user has it
 
     patches.wrap(RawAgent, "run", _running)
+    patches.naming = True
 
 
 def _turn(agent: Any, *_args: Any, **_kwargs: Any) -> Turn:

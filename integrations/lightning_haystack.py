@@ -22,6 +22,7 @@ def instrument(patches: Patches) -> None:
 
     patches.wrap(Pipeline, "_run_component", _running)
     patches.wrap(Pipeline, "_run_component_async", _arunning)
+    patches.naming = True
 
 
 def _named(component: str) -> Scope:

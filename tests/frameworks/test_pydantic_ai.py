@@ -1,0 +1,168 @@
+"""PydanticAI: agents by their names or the variables that hold them, in tasks, streams, tools and threads."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from same import assert_all_trained, assert_same_bytes
+from scripted import Said
+
+pytest.importorskip("pydantic_ai")
+from openai import AsyncOpenAI
+from pydantic_ai import Agent
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.providers.openai import OpenAIProvider
+
+import lightning_sdk as lightning
+
+QUESTION = "What is 12 + 30?"
+
+
+def calculator(expression: str) -> str:
+    """Evaluate an arithmetic expression."""
+    return "42"
+
+
+def model(wire: Any, kind: type = OpenAIChatModel) -> Any:
+    return kind("m", provider=OpenAIProvider(openai_client=AsyncOpenAI(base_url=wire.url, api_key="k", max_retries=0)))
+
+
+def solver(wire: Any, **options: Any) -> Agent:
+    return Agent(model(wire), name="solver", tools=[calculator], **options)
+
+
+def test_an_agent_with_a_tool(wire, captured, proved, touched) -> None:
+    """Both calls of an agent that was built before init() are its own, with the engine's ids; nothing stays patched."""
+    agent = solver(wire)
+    run = captured(lambda: agent.run_sync(QUESTION))
+    assert run.answer.output == "<answer>42</answer>"
+    assert_all_trained(run, wire, ["solver", "solver"])
+    proved("PydanticAI", "pydantic-ai-slim", run)
+    touched.assert_restored("_ContinuationStreamedResponse._get_event_iterator", "BaseClient._build_request")
+
+
+def test_an_agent_named_after_its_variable(wire, captured) -> None:
+    """PydanticAI looks for that name in the frame that calls it, which has to be the user's still."""
+
+    def main() -> None:
+        checker = Agent(model(wire))
+        checker.run_sync(QUESTION)
+
+    assert_all_trained(captured(main), wire, ["checker"])
+
+
+def test_two_agents_at_once(wire, captured, proved) -> None:
+    """Interleaved on one loop, each call keeps its agent; the caller's own call between them is the caller's."""
+
+    async def main() -> None:
+        writer, critic = Agent(model(wire), name="writer"), Agent(model(wire), name="critic")
+        await asyncio.gather(writer.run(QUESTION), critic.run(QUESTION), writer.run("Hello!"))
+        await AsyncOpenAI(base_url=wire.url, api_key="k").chat.completions.create(
+            model="m", messages=[{"role": "user", "content": QUESTION}]
+        )
+
+    run = captured(main)
+    assert_all_trained(run, wire)
+    assert sorted(run.roles) == ["critic", "outer", "writer", "writer"] and run.roles[-1] == "outer"
+    proved("PydanticAI", "pydantic-ai-slim", run, async_=True)
+
+
+def test_streams(wire, captured, proved) -> None:
+    """A streamed run is the agent's in each of its calls, which whoever reads it opens; the reader's own are not."""
+
+    async def main() -> None:
+        async with solver(wire).run_stream(QUESTION) as result:
+            async for _ in result.stream_text():
+                await Agent(model(wire), name="reader").run("Hello!")
+                break
+        async with solver(wire).iter(QUESTION) as nodes:
+            async for node in nodes:
+                if Agent.is_model_request_node(node):
+                    async with node.stream(nodes.ctx) as events:
+                        async for _ in events:
+                            pass
+
+    run = captured(main)
+    assert run.roles == ["solver", "solver", "reader", "solver", "solver"]
+    assert [call.streamed for call in run.calls] == [True, True, False, True, True]
+    assert all(call.trainable for call in run.calls)
+    proved("PydanticAI", "pydantic-ai-slim", run, async_=True)
+
+
+def test_an_agent_as_a_tool(wire, captured) -> None:
+    """The inner agent speaks under its name, and the outer one again when the tool is done."""
+    expert = Agent(model(wire), name="expert")
+
+    async def ask_expert(question: str) -> str:
+        """Ask an expert."""
+        return (await expert.run(question)).output
+
+    boss = Agent(model(wire), name="boss", tools=[ask_expert])
+    wire.script(Said(tools=(("ask_expert", {"question": QUESTION}),)), Said("It is 42."), Said("42"))
+    run = captured(lambda: boss.run(QUESTION))
+    assert_all_trained(run, wire, ["boss", "expert", "boss"])
+
+
+def test_agents_in_threads(wire, captured, proved) -> None:
+    """Agents that run at once in a pool of threads belong to the rollout and keep their names."""
+
+    def one(name: str) -> None:
+        async def main() -> None:
+            await Agent(model(wire), name=name).run(QUESTION)
+
+        asyncio.run(main())
+
+    def main() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(one, ["left", "right"]))
+
+    run = captured(main)
+    assert_all_trained(run, wire)
+    assert sorted(run.roles) == ["left", "right"]
+    proved("PydanticAI", "pydantic-ai-slim", run, threads=True)
+
+
+def test_the_responses_api(wire, captured, proved) -> None:
+    """A Responses model of a trained agent goes to the engine as chat completions, tool and stream included."""
+
+    async def main() -> str:
+        agent = Agent(model(wire, OpenAIResponsesModel), name="solver", tools=[calculator])
+        async with agent.run_stream(QUESTION) as result:
+            assert await result.get_output() == "<answer>42</answer>"
+        return (await agent.run(QUESTION)).output
+
+    run = captured(main)
+    assert run.answer == "<answer>42</answer>"
+    assert_all_trained(run, wire, ["solver"] * 4)
+    proved("PydanticAI", "pydantic-ai-slim", run, async_=True)
+
+
+def test_a_decorator_overrides(wire, captured) -> None:
+    """A role that a decorator names is the role of every agent inside; roles=[...] selects agents by name."""
+
+    @lightning.agent(role="team", trainable=True)
+    def team() -> None:
+        solver(wire).run_sync(QUESTION)
+
+    assert_all_trained(captured(team), wire, ["team", "team"])
+    run = captured(lambda: solver(wire).run_sync(QUESTION), trainable=False, roles=["solver"])
+    assert_all_trained(run, wire, ["solver", "solver"])
+    run = captured(lambda: solver(wire).run_sync(QUESTION), roles=["another"])
+    assert [call.trainable for call in run.calls] == [False, False]
+
+
+def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+    """Recorded only, an agent's requests are byte for byte what they are without us."""
+
+    async def main() -> None:
+        await solver(wire).run(QUESTION)
+        async with solver(wire).run_stream(QUESTION) as result:
+            await result.get_output()
+        await Agent(model(wire, OpenAIResponsesModel), name="solver").run(QUESTION)
+
+    asyncio.run(main())
+    before = wire.clear()
+    run = captured(main, train=False)
+    assert_same_bytes(before, wire.clear())
+    assert run.roles == ["solver"] * 5 and not any(call.trainable for call in run.calls)
