@@ -15,8 +15,8 @@ from lightning_sdk.seam import OpenCall
 from lightning_sdk.sink import harmless
 from lightning_sdk.translation import Translation
 
-#: How the last bytes of an event stream look; an SDK may stop reading there, before the body ends.
-_ENDS = (b"data: [DONE]", b'"message_stop"')
+#: How the last bytes of an event stream look, and no text inside JSON does; an SDK may stop reading there.
+_ENDS = (b"\ndata: [DONE]", b'"message_stop"')
 #: A last event that may be long, and so is known by its beginning.
 _LAST_EVENT = re.compile(rb"\nevent: ?response\.(completed|incomplete|failed)\b")
 
@@ -150,7 +150,10 @@ class Tee:
 
 def _ended(reply: bytes) -> bool:
     """Whether an event stream was read up to its last event."""
-    return any(end in reply[-64:] for end in _ENDS) or bool(_LAST_EVENT.match(reply, reply.rfind(b"\nevent:")))
+    if any(end in reply[-64:] for end in _ENDS):
+        return True
+    # Its data may come in several pieces: it is over with its blank line.
+    return reply.endswith((b"\n\n", b"\r\n\r\n")) and bool(_LAST_EVENT.match(reply, reply.rfind(b"\nevent:")))
 
 
 @functools.cache
