@@ -317,8 +317,11 @@ def test_a_providers_stream_left_early_shows_what_was_read(recorder: Recorder) -
         stream.close()
         with client.responses.create(**ASK, stream=True) as events:
             next(each for each in events if each.type == "response.completed")
-    early, whole = recorder.calls
+        pieces = client.responses.with_raw_response.create(**ASK, stream=True).http_response
+        list(pieces.iter_bytes(chunk_size=64))
+    early, whole, in_pieces = recorder.calls
     assert early.meta.status == "cancelled" and whole.meta.status == "ok"
+    assert in_pieces.choices == whole.choices and in_pieces.output_tokens == 5
     assert json.loads(early.choices[0].message)["content"] == "cb"
 
 
