@@ -59,7 +59,8 @@ class Intake:
         """`workers`: processes that decode; None: as many as leave half of the cores alone, 4 at most. `on_done` is
         called, by another thread, when one of them has finished a batch."""
         self._workers = spare_workers() if workers is None else workers
-        self._pool: ProcessPoolExecutor | None = None
+        # A pool for each worker: one pool's workers take turns at one pipe, which is what then would be full.
+        self._pools: deque[ProcessPoolExecutor] = deque()
         self._on_done = on_done
         self._arrivals: deque[_Arrival] = deque()
         self._clients: Counter[bytes] = Counter()
@@ -110,15 +111,16 @@ class Intake:
         self.bytes = 0
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
 
     def _submit(self, batch: Batch, known: int) -> Future[Ready] | None:
         try:
-            if self._pool is None:
+            if len(self._pools) < self._workers:
                 context = multiprocessing.get_context("spawn")  # this process has threads and sockets
-                self._pool = ProcessPoolExecutor(self._workers, context, _end_with_parent)
-            work = self._pool.submit(logged, batch, known)
+                self._pools.append(ProcessPoolExecutor(1, context, _end_with_parent))
+            self._pools.rotate()
+            work = self._pools[0].submit(logged, batch, known)
         except (OSError, RuntimeError) as error:
             self._do_without(error)
             return None
