@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,9 @@ from lightning_hub.index import Index
 from lightning_hub.log import Log
 from lightning_hub.store import Store
 from lightning_sdk.call import root_span_id
-from lightning_sdk.errors import SettingError
 from lightning_sdk.wire import NO_ROLLOUT, Event
 
 ROLLOUT = "ab" * 16
-
-
-@pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """A collector that the environment names, for every hub of the test."""
-    for name in [name for name in os.environ if name.startswith("OTEL_")]:
-        monkeypatch.delenv(name)
-    collector = Collector()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-    yield collector
-    collector.close()
 
 
 def a_rollout(key: bytes, status: str = "ok") -> list[Any]:
@@ -293,72 +281,6 @@ def test_the_last_spans_go_out_when_the_hub_stops(collector: Collector, hub: Hub
         client.deliver(1, [begin(key, ROLLOUT), end(key)])
     assert hub.stop() == 0
     assert len(collector.of(ROLLOUT)) == 1
-
-
-# --- configuration
-
-
-def test_nothing_is_exported_by_default(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an endpoint there is no exporter."""
-    with Client(hub) as client:
-        assert client.ask("status")["export"] is None
-
-
-@pytest.mark.parametrize("off", [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")])
-def test_the_environment_turns_it_off(
-    collector: Collector, start: Callable[..., Hub], off: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """OpenTelemetry's own switches are obeyed."""
-    monkeypatch.setenv(*off)
-    with Client(start()) as client:
-        assert client.ask("status")["export"] is None
-
-
-def test_the_environment_is_obeyed(
-    collector: Collector, start: Callable[..., Hub], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The endpoint of traces goes before the general one; headers and the service's name are the user's."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.url}/custom")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=me")
-    monkeypatch.setenv("OTEL_SERVICE_NAME", "my-agents")
-    key = os.urandom(16)
-    with Client(start()) as client:
-        client.deliver(1, [begin(key, ROLLOUT), end(key)])
-        collector.wait(lambda found: bool(found.spans))
-    ((path, headers, _),) = collector.requests
-    assert (path, headers["x-tenant"], collector.services) == ("/custom", "me", {"my-agents"})
-
-
-def test_another_protocol_is_refused() -> None:
-    """OTLP over gRPC is not spoken: the words say what to set instead."""
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x.test:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-    with pytest.raises(SettingError, match="OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf"):
-        Target.of(None, False, environment)
-    with pytest.raises(SettingError, match=r"export\.otlp_endpoint='x:4318': expected a URL"):
-        Target.of("x:4318", False, {})
-
-
-@pytest.mark.parametrize("given", ["http://c.test:4318", "http://c.test:4318/", "http://c.test:4318/v1/traces"])
-def test_the_setting_is_a_base_address(given: str) -> None:
-    """As with the general variable, the path of traces is added; and it goes before the environment."""
-    target = Target.of(given, True, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://d.test"})
-    assert target == Target("http://c.test:4318/v1/traces", True, False, True)
-
-
-def test_what_is_missing_is_named(train: Callable[..., Runner], installed: Path, collector: Collector) -> None:
-    """Without the exporter, what the environment wants is a warning and our setting an error, with what to type."""
-    (installed / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry.exporter'] = None\n")
-    try:
-        runner = train()
-    finally:
-        (installed / "sitecustomize.py").unlink()
-    runner.look()
-    (warning,) = [event["text"] for event in runner.events if event["type"] == "warning"]
-    assert "pip install 'lightning-agent-sdk[otlp]'" in warning
-    with pytest.raises(SettingError, match=r"pip install 'lightning-agent-sdk\[otlp\]'"):
-        runner.begin({"export.otlp_endpoint": collector.url})
-    assert runner.train(good, {"steps": 1})["type"] == "finished"
 
 
 # --- from a user's program to the user's collector

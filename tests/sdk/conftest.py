@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from provider import Provider
 from recorder import Recorder
+from traced import exported, joined, tracer_provider  # noqa: F401 - fixtures
 
 from lightning_sdk import sink
 
