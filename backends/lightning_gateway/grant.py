@@ -42,13 +42,14 @@ class Grant:
             self._open.discard(recording)
 
     def end(self) -> bool:
-        """Hand every call under way to the stream, as far as it has come; False if that was done before."""
+        """Stop every call under way and hand it to the stream as it is; False if that was done before."""
         with self._lock:
             if self._ended:
                 return False
             self._ended, left = True, list(self._open)
         for recording in left:
             recording.close(why="its rollout ended")
+            recording.stop()
         return True
 
 

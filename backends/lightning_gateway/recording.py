@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import threading
 import zlib
+from collections.abc import Callable
 
 from lightning_sdk.seam import OpenCall
 
 #: How the last event of a stream looks, in OpenAI's protocols and in Anthropic's. Readers stop there.
 _LAST = re.compile(rb"data: ?\[DONE\]\s*$|event: ?message_stop\s.*$|event: ?response\.(completed|failed|incomplete)\s",
                    re.DOTALL)  # fmt: skip
+#: The same as a whole, where it is small.
+_DONE = re.compile(rb'data: ?\[DONE\]\s*$|"message_stop"\s*\}\s*$')
 _TAIL = 65536
 """Bytes at the end in which the last event is looked for. It is small but in the Responses API, where EOF tells."""
 
@@ -18,19 +21,27 @@ _TAIL = 65536
 class Recording:
     """One call through the gateway."""
 
-    def __init__(self, call: OpenCall) -> None:
-        self.call = call
+    def __init__(self, call: OpenCall, stop: Callable[[], None]) -> None:
+        """`stop` ends the call itself; any thread may call it, also when the call has ended."""
+        self.call, self.stop = call, stop
         self.status = 0
         """HTTP status of the reply, 0 while there is none."""
         self.encoding = ""
         """Content-Encoding of the reply's bytes."""
+        self.length: int | None = None
+        """Bytes that the reply has, if it says so."""
+        self._received = 0
         self._parts: list[bytes] = []
         self._lock = threading.Lock()
         self._closed = False
 
     def feed(self, chunk: bytes) -> None:
-        """Some more bytes of the reply, before they are passed on."""
+        """Some more bytes of the reply, before they are passed on. The last ones close it: their reader may be done
+        with its whole rollout before the connection's end shows here."""
         self._parts.append(chunk)
+        self._received += len(chunk)
+        if self._received == self.length or _DONE.search(chunk[-128:]):
+            self.close(complete=True)
 
     def close(self, *, complete: bool = False, why: str = "closed before its end") -> None:
         """The call is over: `complete` when its reply has been read to the end; otherwise it was cancelled, by `why`,

@@ -7,6 +7,8 @@ clients ignore, because taking them out would mean to hold back and write anew e
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -41,6 +43,23 @@ request leaves."""
 
 class CutOff(Exception):
     """The upstream's reply ended before its end, when part of it had been passed back."""
+
+
+class _Running:
+    """The task that serves one request, which may go on to serve another of the same connection."""
+
+    def __init__(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self.over = False
+
+    def stop(self) -> None:
+        """Cancel it unless it is over: its caller sees the reply break off. Any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nothing runs any more
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self.over:
+            self._task.cancel()
 
 
 class Relay:
@@ -86,7 +105,8 @@ class Relay:
     async def _recorded(
         self, request: web.Request, caller: Caller, kind: str, call: OpenCall, url: str, headers: Headers, body: bytes
     ) -> web.StreamResponse:
-        recording, grant = Recording(call), caller.grant
+        running = _Running()
+        recording, grant = Recording(call, running.stop), caller.grant
         if grant is not None and not grant.open(recording):
             raise Refused(404, "this rollout has ended", "rollout_not_found")
         try:
@@ -107,6 +127,7 @@ class Relay:
             recording.fail(error, unreachable=False)
             raise
         finally:
+            running.over = True
             recording.close()
             if grant is not None:
                 grant.closed(recording)
@@ -135,7 +156,7 @@ class Relay:
             raise _unreachable(url, error) from error
         try:
             if recording is not None:
-                recording.status = reply.status
+                recording.status, recording.length = reply.status, reply.content_length
                 recording.encoding = reply.headers.get("content-encoding", "").lower()
                 recording.call.streamed = "text/event-stream" in reply.headers.get("content-type", "")
             if translation is None:

@@ -119,6 +119,28 @@ def test_a_reader_may_stop_at_done(start: Start, recorder: Recorder) -> None:
         assert calls(recorder, 1)[0].meta.status == "ok"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_has_read_a_reply_finds_it_recorded(start: Start, recorder: Recorder, stream: bool) -> None:
+    """Though the upstream's connection stays open, and its end never shows: the next thing may be the rollout's end."""
+    asked = threading.Event()
+
+    def script(connection: Connection) -> None:
+        if stream:
+            connection.begin_stream()
+            connection.chunk(PIECES[1] + PIECES[2] + PIECES[4])
+        else:
+            connection.answer(b'{"choices": []}')
+        assert asked.wait(10)
+
+    with (
+        Scripted(script) as upstream,
+        connect(f"{start(upstream.url).url}/v1/chat/completions", body(stream=stream)) as reader,
+    ):
+        until(reader, b"[DONE]\n\n" if stream else b'{"choices": []}')
+        assert [call.meta.status for call in recorder.calls] == ["ok"]
+        asked.set()
+
+
 @pytest.mark.parametrize("answered", [True, False])
 def test_a_reader_that_goes_away_cancels(start: Start, recorder: Recorder, answered: bool) -> None:
     """The upstream's connection is closed, before its first byte or after, and the call says that it was cancelled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -88,12 +89,14 @@ def test_a_failed_rollout_says_so(gateway: Gateway, recorder: Recorder) -> None:
 
 
 def test_the_end_closes_what_is_under_way(start: Start, recorder: Recorder) -> None:
-    """A call that still runs is recorded as cancelled ahead of the end, and nothing after it."""
+    """A call that still runs is recorded as cancelled ahead of the end, and is stopped on both sides."""
+    gone = threading.Event()
 
     def script(connection: Connection) -> None:
         connection.begin_stream()
         connection.chunk(b"data: {}\n\n")
-        connection.hung_up()
+        if connection.hung_up():
+            gone.set()
 
     with Scripted(script) as upstream:
         gateway = start(upstream.url)
@@ -102,7 +105,10 @@ def test_the_end_closes_what_is_under_way(start: Start, recorder: Recorder) -> N
             until(reader, b"data: {}")
             post(f"{gateway.url}/rollouts/{rollout['key']}/end")
             kinds = [event[0] for event in recorder.events]
+            assert gone.wait(10)
+            left = b"".join(iter(lambda: reader.recv(65536), b""))
     gateway.close()
+    assert not left.endswith(b"0\r\n\r\n")
     assert kinds == [Event.BEGIN, Event.REPLY, Event.END] == [event[0] for event in recorder.events]
     assert recorder.calls[0].meta.status == "cancelled" and "its rollout ended" in recorder.calls[0].meta.error
 
