@@ -52,6 +52,16 @@ def instrument(patches: Patches) -> None:
     patches.wrap(http_handler.AsyncHTTPHandler, "post", _apost)
     for client in (http_handler.httpx.Client, http_handler.httpx.AsyncClient):
         patches.wrap(client, "build_request", _build)
+    harmless("readying log-probabilities", _ready_logprobs)
+
+
+def _ready_logprobs() -> None:
+    """The OpenAI SDK builds its models when they are first used, and LiteLLM cannot print a chunk that holds one which
+    never was. Training asks for log-probabilities, so that such chunks come where none came before."""
+    from openai.types.chat import chat_completion, chat_completion_chunk  # noqa: PLC0415
+
+    for kind in (chat_completion.ChoiceLogprobs, chat_completion_chunk.ChoiceLogprobs):
+        kind.model_rebuild()
 
 
 # --- a role that is trained

@@ -50,7 +50,7 @@ class RolloutScope:
         self.calls = 0
         self.broken = ""
         """What failed of ours during a call, '' if nothing did."""
-        self.at_end: list[Callable[[], None]] = []
+        self.at_end: list[Callable[[], object]] = []
         """Run once when the rollout ends, ahead of the event that says so."""
 
 

@@ -7,7 +7,7 @@ A seam is where an integration catches calls. It opens a call before the request
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning_sdk import sink
@@ -49,6 +49,11 @@ class OpenCall:
     @property
     def role(self) -> str:
         return self._scope.role
+
+    def at_end_of_rollout(self, action: Callable[[], object]) -> None:
+        """Run `action` when the rollout ends, if the call belongs to one: what comes later does not count for it."""
+        if self._scope.rollout is not None:
+            self._scope.rollout.at_end.append(action)
 
     def rewritten(self, body: Mapping[str, Any], *, chat: bool = True) -> dict[str, Any]:
         """The request `body` as the engine is to see it: its model, the rollout's sampling, and what training needs.

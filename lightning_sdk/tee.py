@@ -60,6 +60,9 @@ class Tee:
         response.lightning_tee = self
         response.__class__ = _teed(type(response))  # type: ignore[arg-type]
         weakref.finalize(response, self.finish).atexit = False
+        # Somebody may keep a response that is not read any more: LiteLLM's logging does.
+        still_here = weakref.WeakMethod(self.finish)
+        call.at_end_of_rollout(lambda: (finish := still_here()) and finish())
 
     def iterate(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         if self._finished:  # what was read is read again, out of the response's memory
@@ -116,9 +119,12 @@ class Tee:
     def _passed(self, chunk: bytes) -> bytes:
         """What the caller sees of a chunk."""
         self._parts.append(chunk)
-        if self._translation is None:
-            return chunk
-        return self._translation.feed(chunk) if self._call.streamed else b""
+        if self._call.streamed:
+            passed = chunk if self._translation is None else self._translation.feed(chunk)
+            if _ended(b"".join(self._parts[-2:])):  # who reads on to here may never close it
+                self.finish()
+            return passed
+        return chunk if self._translation is None else b""
 
     def _last(self) -> bytes:
         """What the caller still has to see when no chunk comes any more."""
