@@ -40,8 +40,8 @@ _BATCHES_AT_ONCE = 16
 _LINGER = 0.25
 """Seconds that an event waits for others of its batch, at most. The end of a rollout does not wait, nor a full batch:
 waking the sender for each call would cost the process more than everything else about the call."""
-_GREETING = 0.05
-"""The same while the hub has not answered our greeting, which alone wakes nobody."""
+_DEAF = 0.05
+"""Seconds that only the hub is listened to, at most, when nothing can be done without it."""
 _SILENCE = 2.0
 """Seconds without progress after which the socket is given up and a new one replays."""
 
@@ -205,13 +205,22 @@ class Stream:
                 self._pack()
                 self._receive()
                 self._watch(context)
-                self._wake.wait(_LINGER if self._welcome is not None else _GREETING)
-                self._wake.clear()
+                self._rest()
         except Exception:
             log.exception("lightning: the stream stopped; events are no longer sent")
         finally:
             if self._socket is not None:
                 self._socket.close(linger=0)
+
+    def _rest(self) -> None:
+        """Until there is something to do: for lack of room or of a greeting that is a word of the hub, else events."""
+        assert self._socket is not None
+        full = self._spill.bytes or (self._queue and self._status.window_bytes >= self._window)
+        if full or self._welcome is None:
+            self._socket.poll(int(_DEAF * 1000))
+        else:
+            self._wake.wait(_LINGER)
+        self._wake.clear()
 
     def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         if self._socket is not None:
