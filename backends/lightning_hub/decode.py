@@ -73,6 +73,8 @@ class _Merged(msgspec.Struct):
     versions: list[list[int]] = []
 
 
+#: What reading a reply that is not as it should be raises.
+_UNREADABLE = (msgspec.MsgspecError, ValueError, LookupError, OverflowError, TypeError, AttributeError, RecursionError)
 _reply = msgspec.json.Decoder(_Reply)
 _encode = msgspec.json.Encoder().encode
 #: Why a response is incomplete, as a chat completion's finish reason.
@@ -85,7 +87,7 @@ def decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
     """The call of one raw reply. `problem` says what is missing or unreadable."""
     try:
         return _decode(meta, request, reply)
-    except (msgspec.MsgspecError, ValueError, LookupError, OverflowError, TypeError, AttributeError, RecursionError) as error:
+    except _UNREADABLE as error:
         return Call(meta, request, "", "", b"", (), 0, 0, f"the reply cannot be read: {error}", reply)
 
 

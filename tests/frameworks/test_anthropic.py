@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from same import assert_all_trained, assert_same_bytes
 
-anthropic = pytest.importorskip("anthropic")
+pytest.importorskip("anthropic")
+import anthropic
 
 QUESTION = "What is 12 + 30?"
 TOOL = {

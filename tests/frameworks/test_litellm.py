@@ -8,16 +8,14 @@ import pytest
 from calculator import CALCULATOR
 from same import assert_all_trained, assert_same_bytes
 
-litellm = pytest.importorskip("litellm")
+pytest.importorskip("litellm")
+import litellm
 from litellm import acompletion, completion  # by name, before init()
 
 import lightning_sdk as lightning
 
-ASK: dict[str, Any] = {
-    "messages": [{"role": "user", "content": "What is 12 + 30?"}],
-    "max_tokens": 24,
-    "num_retries": 0,
-}
+QUESTION = [{"role": "user", "content": "What is 12 + 30?"}]
+ASK: dict[str, Any] = {"messages": QUESTION, "max_tokens": 24, "num_retries": 0}
 
 
 def at(wire: Any, model: str) -> dict[str, Any]:
