@@ -109,9 +109,9 @@ class Run:
 class Captured:
     """`captured(agent, *args)` runs one rollout; `captured.init()` begins the session earlier than the first run."""
 
-    def __init__(self, hub: HubProcess, folder: Path, wire: Wire) -> None:
-        self._hub, self._wire = hub, wire
-        self._log = HubLog(folder / "spans")
+    def __init__(self, hub: HubProcess, log: HubLog, wire: Wire) -> None:
+        self._hub, self._log, self._wire = hub, log, wire
+        log.events(NO_ROLLOUT)  # of earlier tests
 
     def init(self, **options: Any) -> None:
         """`lightning.init` with the hub of these tests; arguments are passed on."""

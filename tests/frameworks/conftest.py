@@ -71,7 +71,7 @@ os.environ.update({
 })  # fmt: skip
 
 import pytest
-from captured import Captured
+from captured import Captured, HubLog
 from engine_process import BACKEND_PYTHON, ROOT, EngineProcess
 from proofs import Proofs
 from same import Touched
@@ -112,9 +112,11 @@ def _refuse_old_entry_points() -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write down what was proved, unless some tests of a file failed or were left out."""
-    partly = session.config.option.keyword or any("::" in argument for argument in session.config.args)
+    arguments = session.config.args
+    partly = session.config.option.keyword or any("::" in argument for argument in arguments)
     if exitstatus == 0 and not partly:
-        session.config.stash[_PROOFS].save()
+        whole = [Path(argument).resolve() for argument in arguments] == [Path(__file__).parent]
+        session.config.stash[_PROOFS].save(whole=whole)
 
 
 @pytest.fixture(scope="session")
@@ -125,10 +127,10 @@ def _engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]
 
 
 @pytest.fixture(scope="session")
-def _hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HubProcess, Path]]:
+def _hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HubProcess, HubLog]]:
     folder = tmp_path_factory.mktemp("hub")
     hub = HubProcess(folder, python=BACKEND_PYTHON)
-    yield hub, folder
+    yield hub, HubLog(folder / "spans")
     hub.stop()
 
 
@@ -147,7 +149,7 @@ def wire(_wire: Wire) -> Wire:
 
 
 @pytest.fixture
-def captured(wire: Wire, _hub: tuple[HubProcess, Path]) -> Captured:
+def captured(wire: Wire, _hub: tuple[HubProcess, HubLog]) -> Captured:
     """Runs agents as training does and gives back what the hub wrote down."""
     return Captured(*_hub, wire)
 

@@ -19,6 +19,7 @@ ENVIRONMENT = Path(sys.prefix).name
 class Proof:
     """What was proved of one framework; further runs add to it."""
 
+    distribution: str
     version: str
     calls: int = 0
     """Calls whose ids were compared."""
@@ -48,19 +49,20 @@ class Proofs:
         """
         good = [call for call in run.calls if call.trainable and call.status == "ok" and not call.problem]
         assert good, f"{framework}: no call of this run could be trained on"
-        row = self._rows.setdefault(framework, Proof(importlib.metadata.version(distribution)))
+        row = self._rows.setdefault(framework, Proof(distribution, importlib.metadata.version(distribution)))
         row.calls += len(good)
         row.roles = sorted({*row.roles, *(call.role for call in good)} - {"", OUTER})
         row.streaming |= any(call.streamed for call in good)
         row.async_ |= async_
         row.threads |= threads
 
-    def save(self) -> None:
-        """Write what was proved into this environment's file; what is known of other frameworks stays."""
+    def save(self, *, whole: bool) -> None:
+        """Write what was proved into this environment's file. `whole`: every test ran; else what is known of other
+        frameworks stays."""
         if not self._rows:
             return
         path = RESULTS / f"{ENVIRONMENT}.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
+        known = json.loads(path.read_text()) if path.exists() and not whole else {}
         known.update({name: asdict(row) for name, row in self._rows.items()})
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -21,6 +21,18 @@ from scripted import Said
 
 from lightning_sdk.scope import Endpoint
 
+
+def _private(name: str) -> Any:
+    """A second copy of a module of the standard library, which no integration patches."""
+    spec = importlib.util.find_spec(name)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+#: The wire forwards requests in the process of the agent, whose own use of http.client is watched.
+HTTPConnection = _private("http.client").HTTPConnection
 #: What the engine takes of a provider's request.
 _TAKEN = ("messages", "tools", "temperature", "top_p", "n", "stream", "stream_options", "stop", "seed", "logprobs",
           "top_logprobs", "prompt")  # fmt: skip
