@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import lightning_lm15
 from lightning_sdk.patches import Patches
 from lightning_sdk.scope import current, entered, speaking
 from lightning_sdk.speaking import require, speaks
@@ -19,7 +18,6 @@ def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `dspy` is imported. Tested with 3.4.1."""
     require("dspy", "3.4", "4", module="dspy")
     import dspy  # noqa: PLC0415 - only where the user has it
-    from dspy._vendor.lm15 import transports  # noqa: PLC0415
     from dspy.clients.cache import Cache  # noqa: PLC0415
     from dspy.utils.parallelizer import ParallelExecutor  # noqa: PLC0415
 
@@ -31,7 +29,6 @@ def instrument(patches: Patches) -> None:
         signature: str = predict.signature.__name__
         return signature if signature != "StringSignature" else ""  # "question -> answer" has no name
 
-    lightning_lm15.instrument(patches, transports)
     for method in ("forward", "aforward"):
         speaks(patches, dspy.Predict, method, name)
     for method in ("get", "put"):

@@ -13,6 +13,7 @@ from lightning_sdk.patches import Patches
 from lightning_sdk.scope import Endpoint
 from lightning_sdk.seam import OpenCall, open_call
 from lightning_sdk.sink import harmless
+from lightning_sdk.speaking import require
 from lightning_sdk.translation import Translation, responses
 
 #: How the path of a call to a model ends -> how its request is put in terms of chat completions, None if it is.
@@ -24,8 +25,11 @@ _PATHS: dict[str, Callable[[Mapping[str, Any]], Translation] | None] = {
 _PUBLIC = ("accept", "content-type", "user-agent")
 
 
-def instrument(patches: Patches, transports: Any) -> None:
-    """Patch lm15's module `transports`."""
+def instrument(patches: Patches) -> None:
+    """Run by `lightning_sdk.init()` once `dspy` imports its client. Tested with DSPy 3.4.1."""
+    require("dspy", "3.4", "4", module="dspy")
+    from dspy._vendor.lm15 import transports  # noqa: PLC0415 - only where the user has it
+
     patches.wrap(transports.StdlibTransport, "stream", _streaming)
     patches.wrap(transports.StdlibAsyncTransport, "_do_stream", _astreaming)
 
