@@ -31,7 +31,10 @@ def streamed_call(meta: CallMeta, request: bytes, events: Iterable[bytes]) -> Ca
     blocks: dict[int, dict[str, Any]] = {}
     problem = ""
     for data in events:
-        event = json.loads(data)
+        try:
+            event = json.loads(data)
+        except ValueError:  # cut off
+            break
         kind = event.get("type")
         if kind == "message_start":
             message = event["message"]

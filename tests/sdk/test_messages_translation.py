@@ -1,0 +1,404 @@
+"""Anthropic's Messages API in terms of chat completions: requests, whole replies, streams and errors."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_sdk.errors import Untranslatable
+from lightning_sdk.translation.messages import error_body, translate
+from lightning_sdk.translation.sse import EventReader
+
+HELLO = [{"role": "user", "content": "hello"}]
+WEATHER = {"name": "weather", "description": "Of a city.", "input_schema": {"type": "object", "properties": {}}}
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return translate({"model": "claude-x", "max_tokens": 9, "messages": HELLO, **fields}).chat
+
+
+def completion(message: dict[str, Any], finish: str = "stop", **choice: Any) -> bytes:
+    said = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish, **choice}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
+    return json.dumps({"id": "chatcmpl-1", "model": "policy", "choices": [said], "usage": usage}).encode()
+
+
+def call(arguments: str, number: int = 0, name: str = "weather") -> dict[str, Any]:
+    return {"index": number, "id": f"call_{number}", "type": "function",
+            "function": {"name": name, "arguments": arguments}}  # fmt: skip
+
+
+def replied(body: bytes, **fields: Any) -> dict[str, Any]:
+    request = {"model": "claude-x", "max_tokens": 9, "messages": HELLO, **fields}
+    return json.loads(translate(request).reply(body, 200))
+
+
+# --- requests
+
+
+def test_plain_request() -> None:
+    """Fields of the same meaning keep their value under chat completions' name, and nothing else is sent."""
+    assert chat(
+        system="be brief", temperature=0.5, top_p=0.9, top_k=5, stop_sequences=["END"], metadata={"user_id": "u1"},
+        tool_choice=None, service_tier="auto",
+    ) == {
+        "model": "claude-x", "max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 5, "stop": ["END"],
+        "user": "u1",
+        "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}],
+    }  # fmt: skip
+
+
+def test_streamed_request_asks_for_usage() -> None:
+    """Anthropic tells the usage of every stream; chat completions want to be asked."""
+    assert chat(stream=True)["stream_options"] == {"include_usage": True}
+    assert "stream_options" not in chat()
+
+
+def test_blocks_of_text() -> None:
+    """One block of text is that text, several stay apart; cache_control changes no answer and is dropped."""
+    one = [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}]
+    two = [*one, {"type": "text", "text": "b"}]
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert chat(system=one)["messages"][0] == {"role": "system", "content": "a"}
+    assert chat(system=two)["messages"][0]["content"] == parts
+    assert chat(messages=[{"role": "user", "content": two}])["messages"][0]["content"] == parts
+
+
+def test_images() -> None:
+    """An image is an image_url part: data of its own, or where it lies."""
+    data = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+    content = [
+        {"type": "image", "source": data},
+        {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}},
+        {"type": "text", "text": "what is it?"},
+    ]
+    assert chat(messages=[{"role": "user", "content": content}])["messages"][0]["content"] == [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
+        {"type": "text", "text": "what is it?"},
+    ]
+
+
+def test_tool_turns() -> None:
+    """Calls of tools, their results, results that are errors, and what the user says beside them."""
+    messages = [
+        *HELLO,
+        {"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "s"},
+            {"type": "text", "text": "Looking."},
+            {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Köln"}},
+            {"type": "tool_use", "id": "t2", "name": "weather", "input": {}},
+            {"type": "tool_use", "id": "t3", "name": "weather", "input": {}},
+        ]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "rain"}]},
+            {"type": "tool_result", "tool_use_id": "t2", "content": "no such city", "is_error": True},
+            {"type": "tool_result", "tool_use_id": "t3"},
+            {"type": "text", "text": "and?"},
+        ]},
+    ]  # fmt: skip
+    assert chat(messages=messages)["messages"][1:] == [
+        {"role": "assistant", "content": "Looking.", "reasoning_content": "hm", "tool_calls": [
+            {"id": "t1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}},
+            {"id": "t2", "type": "function", "function": {"name": "weather", "arguments": "{}"}},
+            {"id": "t3", "type": "function", "function": {"name": "weather", "arguments": "{}"}},
+        ]},
+        {"role": "tool", "tool_call_id": "t1", "content": "rain"},
+        {"role": "tool", "tool_call_id": "t2", "content": "Error: no such city"},
+        {"role": "tool", "tool_call_id": "t3", "content": ""},
+        {"role": "user", "content": "and?"},
+    ]  # fmt: skip
+
+
+def test_tools() -> None:
+    """A tool of the user's own is a function with its schema."""
+    function = {"name": "weather", "description": "Of a city.", "parameters": WEATHER["input_schema"]}
+    assert chat(tools=[WEATHER])["tools"] == [{"type": "function", "function": function}]
+    assert "tools" not in chat(tools=[])
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"type": "auto"}, {"tool_choice": "auto"}),
+        ({"type": "any"}, {"tool_choice": "required"}),
+        ({"type": "none"}, {"tool_choice": "none"}),
+        ({"type": "tool", "name": "w"}, {"tool_choice": {"type": "function", "function": {"name": "w"}}}),
+        ({"type": "auto", "disable_parallel_tool_use": True}, {"tool_choice": "auto", "parallel_tool_calls": False}),
+    ],
+)
+def test_tool_choice(choice: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Every choice has its word."""
+    assert chat(tool_choice=choice).items() >= expected.items()
+
+
+def test_output_config() -> None:
+    """A schema for the answer, and how hard to think, have words; thinking that is off needs none."""
+    schema = {"type": "object"}
+    new = chat(
+        output_config={"effort": "low", "format": {"type": "json_schema", "schema": schema}},
+        thinking={"type": "disabled"},
+    )
+    assert new["reasoning_effort"] == "low"
+    assert new["response_format"]["json_schema"]["schema"] == schema
+
+
+def test_answer_that_is_begun() -> None:
+    """A last message of the assistant is gone on with, as Anthropic does; engines have to be told."""
+    new = chat(messages=[*HELLO, {"role": "assistant", "content": "The answer is ("}])
+    assert (new["continue_final_message"], new["add_generation_prompt"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]"),
+        ({"tools": [{**WEATHER, "defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+        ({"mcp_servers": [{"name": "x"}]}, "mcp_servers"),
+        ({"container": "c1"}, "container"),
+        ({"tool_choice": {"type": "other"}}, "tool_choice"),
+        ({"metadata": {"team": "x"}}, "metadata"),
+        ({"output_config": {"effort": "max"}}, "output_config.effort"),
+        ({"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]}, "messages[0].content[0]"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}]},
+         "messages[0].content[0]"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file", "file_id": "f"}}]}]},
+         "messages[0].content[0].source"),
+        ({"messages": [{"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {}}]}]}]},
+         "messages[0].content[0].content[0]"),
+        ({"messages": None}, "messages"),
+        ({"messages": [{"role": "nobody", "content": ""}]}, "messages[0].role"),
+    ],
+)  # fmt: skip
+def test_no_equivalent(fields: dict[str, Any], named: str) -> None:
+    """What has no word is named with its place and value, and never dropped."""
+    with pytest.raises(Untranslatable) as error:
+        chat(**fields)
+    assert str(error.value).startswith(f"{named}=") and "; " in str(error.value)
+
+
+# --- whole replies
+
+
+def test_whole_reply() -> None:
+    """A chat completion as a Message; the cached part of the prompt is counted apart."""
+    assert replied(completion({"content": "hi"})) == {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "policy",
+        "content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn", "stop_sequence": None,
+        "usage": {"input_tokens": 5, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 2,
+                  "output_tokens": 3},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("finish", "choice", "reason", "sequence"),
+    [
+        ("stop", {}, "end_turn", None),
+        ("length", {}, "max_tokens", None),
+        ("stop", {"stop_reason": "END"}, "stop_sequence", "END"),
+        ("stop", {"stop_reason": 151645}, "end_turn", None),
+        ("content_filter", {}, "refusal", None),
+    ],
+)
+def test_stop_reasons(finish: str, choice: dict[str, Any], reason: str, sequence: str | None) -> None:
+    """Why it stopped; vLLM tells which stop string it met in a field of its own."""
+    message = replied(completion({"content": "x"}, finish, **choice), stop_sequences=["END"])
+    assert (message["stop_reason"], message["stop_sequence"]) == (reason, sequence)
+
+
+def test_reply_with_tools_and_thoughts() -> None:
+    """Thoughts, text and calls become blocks in that order, and the message waits for the tools."""
+    message = replied(completion({"content": "Looking.", "reasoning_content": "hm", "tool_calls": [
+        call('{"city": "Rome"}'), call("", 1), call("{broken", 2),
+    ]}, "tool_calls"))  # fmt: skip
+    assert message["content"] == [
+        {"type": "thinking", "thinking": "hm", "signature": ""},
+        {"type": "text", "text": "Looking."},
+        {"type": "tool_use", "id": "call_0", "name": "weather", "input": {"city": "Rome"}},
+        {"type": "tool_use", "id": "call_1", "name": "weather", "input": {}},
+        {"type": "tool_use", "id": "call_2", "name": "weather", "input": {"arguments": "{broken"}},
+    ]
+    assert message["stop_reason"] == "tool_use"
+
+
+def test_arguments_come_back_as_they_were_written() -> None:
+    """The model's own text of a call is sent back, so that the next prompt begins with what it sampled."""
+    written = '{"city":"Rome",  "days":3}'
+    message = replied(completion({"content": None, "tool_calls": [call(written, 41)]}, "tool_calls"))
+    again = [*HELLO, {"role": "assistant", "content": message["content"]}, {"role": "user", "content": "go on"}]
+    assert chat(messages=again)["messages"][1]["tool_calls"][0]["function"]["arguments"] == written
+    message["content"][0]["input"]["city"] = "Oslo"  # the agent may have thought better of it
+    assert json.loads(chat(messages=again)["messages"][1]["tool_calls"][0]["function"]["arguments"])["city"] == "Oslo"
+
+
+def test_reply_that_is_none() -> None:
+    """A reply without choices is an error that shows it."""
+    with pytest.raises(Untranslatable, match="no chat completion"):
+        replied(b'{"choices": []}')
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"), (401, "authentication_error"), (403, "permission_error"),
+        (404, "not_found_error"), (413, "request_too_large"), (422, "invalid_request_error"),
+        (429, "rate_limit_error"), (500, "api_error"), (503, "overloaded_error"), (529, "overloaded_error"),
+    ],
+)  # fmt: skip
+def test_errors(status: int, kind: str) -> None:
+    """The status decides the type; the engine's words are kept."""
+    body = json.dumps({"error": {"message": "no", "type": "x", "code": "y"}}).encode()
+    expected = {"type": "error", "error": {"type": kind, "message": "no"}}
+    assert json.loads(translate({"messages": HELLO}).reply(body, status)) == expected
+    assert json.loads(error_body(b"no", status)) == expected
+
+
+# --- streams
+
+
+def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **fields: Any) -> bytes:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
+    return (
+        b"data: " + json.dumps({"id": "chatcmpl-1", "model": "policy", "choices": choices, **fields}).encode() + b"\n\n"
+    )
+
+
+USAGE = chunk(usage={"prompt_tokens": 7, "completion_tokens": 3})
+DONE = b"data: [DONE]\n\n"
+STREAM = [
+    chunk({"role": "assistant", "content": ""}, prompt_token_ids=[1, 2, 3, 4, 5, 6, 7]),
+    chunk({"reasoning_content": "hm"}),
+    chunk({"content": "Grüße "}),
+    chunk({"content": "🙂"}),
+    chunk({"tool_calls": [call('{"city":', 0)]}),
+    chunk({"tool_calls": [{"index": 0, "function": {"arguments": ' "Köln"}'}}]}),
+    chunk({"tool_calls": [call("{}", 1)]}),
+    chunk({}, "tool_calls"),
+    USAGE,
+    DONE,
+]
+
+
+def events(pieces: list[bytes]) -> list[dict[str, Any]]:
+    """What the caller gets, with each event's name checked against its type."""
+    translation = translate({"model": "claude-x", "messages": HELLO, "stream": True, "stop_sequences": ["END"]})
+    out = b"".join(translation.feed(piece) for piece in pieces) + translation.end()
+    read = [json.loads(data) for data in EventReader().feed(out)]
+    assert [line[7:] for line in out.decode().splitlines() if line.startswith("event: ")] == [e["type"] for e in read]
+    return read
+
+
+def test_stream() -> None:
+    """The whole sequence: message, a block of each kind one after another, and the end with its usage."""
+    zero = {"input_tokens": 7, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 0}
+    delta, start, stop = "content_block_delta", "content_block_start", "content_block_stop"
+    tool = {"type": "tool_use", "name": "weather", "input": {}}
+    assert events(STREAM) == [
+        {"type": "message_start", "message": {
+            "id": "msg_1", "type": "message", "role": "assistant", "model": "policy", "content": [],
+            "stop_reason": None, "stop_sequence": None, "usage": zero}},
+        {"type": start, "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},
+        {"type": delta, "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
+        {"type": stop, "index": 0},
+        {"type": start, "index": 1, "content_block": {"type": "text", "text": ""}},
+        {"type": delta, "index": 1, "delta": {"type": "text_delta", "text": "Grüße "}},
+        {"type": delta, "index": 1, "delta": {"type": "text_delta", "text": "🙂"}},
+        {"type": stop, "index": 1},
+        {"type": start, "index": 2, "content_block": {**tool, "id": "call_0"}},
+        {"type": delta, "index": 2, "delta": {"type": "input_json_delta", "partial_json": '{"city":'}},
+        {"type": delta, "index": 2, "delta": {"type": "input_json_delta", "partial_json": ' "Köln"}'}},
+        {"type": stop, "index": 2},
+        {"type": start, "index": 3, "content_block": {**tool, "id": "call_1"}},
+        {"type": delta, "index": 3, "delta": {"type": "input_json_delta", "partial_json": "{}"}},
+        {"type": stop, "index": 3},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+         "usage": {**zero, "output_tokens": 3}},
+        {"type": "message_stop"},
+    ]  # fmt: skip
+
+
+@given(cuts=st.lists(st.integers(0, sum(map(len, STREAM))), max_size=40), newline=st.sampled_from([b"\n", b"\r\n"]))
+def test_stream_cut_anywhere(cuts: list[int], newline: bytes) -> None:
+    """Wherever the network cuts the bytes, between events, in a character, in a line end, the events are the same."""
+    whole = b"".join(STREAM).replace(b"\n", newline)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(whole)), len(whole)]
+    assert events([whole[a:b] for a, b in pairwise(edges)]) == events(STREAM)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("content"), st.text(min_size=1, max_size=5)),
+            st.tuples(st.just("reasoning"), st.text(min_size=1, max_size=5)),
+            st.tuples(st.just("tool"), st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2)),
+        ),
+        max_size=8,
+    )
+)
+def test_stream_and_whole_reply_say_the_same(pieces: list[tuple[str, Any]]) -> None:
+    """Each piece of text and each call arrives, once and in order, and no block overlaps another."""
+    chunks, tools = [], 0
+    for kind, value in pieces:
+        if kind == "tool":
+            chunks.append(chunk({"tool_calls": [call(json.dumps(value), tools)]}))
+            tools += 1
+        else:
+            chunks.append(chunk({kind: value}))
+    got, block = [], None
+    for event in events([*chunks, chunk({}, "stop"), USAGE, DONE]):
+        if event["type"] == "content_block_start":
+            assert block is None
+            block = event["index"]
+        elif event["type"] == "content_block_stop":
+            assert block == event["index"]
+            block = None
+        elif event["type"] == "content_block_delta":
+            assert block == event["index"]
+            delta = event["delta"]
+            kind = {"text_delta": "content", "thinking_delta": "reasoning", "input_json_delta": "tool"}[delta["type"]]
+            text = delta.get("text") or delta.get("thinking") or delta.get("partial_json")
+            got.append((kind, json.loads(text) if kind == "tool" else text))
+        elif event["type"] == "message_delta":
+            assert event["delta"]["stop_reason"] == ("tool_use" if tools else "end_turn")
+    assert got == pieces
+
+
+def test_stream_without_usage_counts_ids() -> None:
+    """An engine that tells no usage told the ids, which can be counted."""
+    ids = [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "token_ids": [5, 6]}]
+    found = events([chunk(choices=ids, prompt_token_ids=[1, 2, 3]), DONE])
+    assert found[-2]["usage"]["input_tokens"] == 3 and found[-2]["usage"]["output_tokens"] == 2
+
+
+def test_stop_sequence_in_a_stream() -> None:
+    """The stop string that the engine met is told at the end."""
+    ending = [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "stop_reason": "END"}]
+    found = events([chunk(choices=ending), DONE])
+    assert found[-2]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        ([STREAM[2], b'data: {"error": {"message": "out of memory"}}\n\n', DONE], "out of memory"),
+        ([STREAM[2]], "ended before"),
+        ([STREAM[2], b"data: nonsense\n\n"], "nonsense"),
+    ],
+)
+def test_stream_that_breaks(pieces: list[bytes], said: str) -> None:
+    """An error of the engine, a cut, or nonsense ends the stream with Anthropic's error event and nothing after it."""
+    found = events(pieces)
+    assert [event["type"] for event in found[-2:]] == ["content_block_delta", "error"]
+    assert found[-1]["error"]["type"] == "api_error" and said in found[-1]["error"]["message"]
+
+
+def test_stream_that_ends_without_done() -> None:
+    """Some servers close the stream after the last chunk; the message ends all the same."""
+    assert [event["type"] for event in events([STREAM[2], chunk({}, "stop")])][-2:] == ["message_delta", "message_stop"]
