@@ -16,12 +16,15 @@ class Score:
     """A mean score over tasks with its 95% interval."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    """None, as `high`: one task has no interval."""
+    high: float | None
     n: int
     """Tasks that count; those whose rollout failed do not."""
 
     def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.mean:.3f}, n={self.n}"
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], n={self.n}"
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from lightning_sdk import discovery, notices, sink, threads
 from lightning_sdk.errors import LightningError, SettingError, UnsupportedVersion
 from lightning_sdk.patches import Patches
-from lightning_sdk.stream import Stream, StreamStatus
+from lightning_sdk.stream import Stream
+from lightning_sdk.stream_status import StreamStatus
 
 log = logging.getLogger("lightning_sdk")
 GROUP = "lightning_sdk.integrations"

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from lightning_sdk.packers import Packers
 from lightning_sdk.scope import Scope, entered
 from lightning_sdk.sink import say_once
 from lightning_sdk.spool import Spool
+from lightning_sdk.stream_status import StreamStatus
 from lightning_sdk.wire import Batch, Event
 
 log = logging.getLogger("lightning_sdk.stream")
@@ -44,32 +45,6 @@ _DEAF = 0.05
 """Seconds that only the hub is listened to, at most, when nothing can be done without it."""
 _SILENCE = 2.0
 """Seconds without progress after which the socket is given up and a new one replays."""
-
-
-@dataclass(slots=True)
-class StreamStatus:
-    """Counters of a stream; events unless said otherwise."""
-
-    hub: str = ""
-    """Id of the hub, '' while it has not answered."""
-    put: int = 0
-    sent: int = 0
-    """Includes events sent again."""
-    acknowledged: int = 0
-    """On the hub's disk."""
-    resent: int = 0
-    dropped: int = 0
-    window_bytes: int = 0
-    spilled_bytes: int = 0
-    """Bytes of batches that now wait on disk."""
-    connections: int = 0
-    refused: str = ""
-    """Why the hub sent us away, '' if it did not."""
-
-    @property
-    def waiting(self) -> int:
-        """Events that the hub does not have on its disk yet."""
-        return self.put - self.dropped - self.acknowledged
 
 
 class Stream:

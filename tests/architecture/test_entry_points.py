@@ -33,8 +33,8 @@ def test_every_integration_has_an_entry_point() -> None:
 
 @pytest.mark.parametrize("entry", ours("lightning_sdk.integrations"), ids=lambda entry: entry.name)
 def test_an_integration_takes_patches(entry: EntryPoint) -> None:
-    """It is a function of `Patches` in a module named after its framework."""
-    assert entry.module == f"lightning_{entry.name}"
+    """It is a function of `Patches`, in one of our modules."""
+    assert entry.module in integrations()
     assert list(inspect.signature(entry.load()).parameters) == ["patches"]
 
 

@@ -19,6 +19,8 @@ OPTIONAL = {"lightning_sdk": {"rich", "pyarrow"}}
 INDIRECT = {
     "safetensors": "what transformers reads and writes models with",
 }
+#: Integration -> what it imports beside the framework that it waits for, because that brings it along.
+BESIDE = {"lightning_autogen": {"autogen_core"}, "lightning_litellm": {"openai"}}
 #: Scripts that are run from a clone and not imported by the product may use what the examples need.
 SCRIPTS = {"lightning_spark"}
 
@@ -80,7 +82,8 @@ def test_third_parties_are_declared(package: str) -> None:
             if name in OPTIONAL.get(package, ()):
                 assert not any(each.split(".")[0] == name for each in module.imports(deferred=False)), module.where
             elif package in integrations():
-                assert package == f"lightning_{name}", f"{module.where} imports {name}, which is not its framework"
+                assert name in frameworks(package), f"{module.where} imports {name}, which is not its framework"
+                assert not any(each.split(".")[0] == name for each in module.imports(deferred=False)), module.where
             else:
                 found = {distribution(each) for each in providers.get(name, [name])}
                 assert found & declared, f"{module.where} imports {name}, which {package} does not declare"
@@ -107,6 +110,13 @@ def test_the_hub_extra_has_no_torch() -> None:
     """The hub lives where there is no torch."""
     names = {distribution(each) for each in pyproject()["project"]["optional-dependencies"]["hub"]}
     assert not names & {"torch", "transformers", "lightning-agent-sdk"}
+
+
+def frameworks(integration: str) -> set[str]:
+    """Top-level modules of the frameworks that an integration waits for."""
+    declared = pyproject()["project"]["entry-points"]["lightning_sdk.integrations"]
+    awaited = {name.split(".")[0] for name, value in declared.items() if value.split(":")[0] == integration}
+    return awaited | BESIDE.get(integration, set())
 
 
 def distribution(requirement: str) -> str:
