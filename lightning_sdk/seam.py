@@ -66,6 +66,9 @@ class OpenCall:
         default_tokens = sampling.pop("max_tokens_default", None)
         if default_tokens and not new.get("max_tokens") and not new.get("max_completion_tokens"):
             new["max_tokens"] = default_tokens
+        if new.get("tool_choice") not in (None, "none", "auto"):
+            # A server forces a call by masking tokens: what it then draws is not the model's own choice.
+            sampling["tool_choice"] = "auto"
         changed = {name: new[name] for name in sampling if new.get(name) not in (None, sampling[name])}
         if changed:
             sink.say_once(f"sampling {self.role} {sorted(changed)}", "lightning: role %r asks for %s; while it is "

@@ -263,6 +263,19 @@ def test_changed_sampling_is_said_once(
     assert caplog.text.count("asks for {'temperature': 0.3}") == 1
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}])
+def test_a_forced_tool_call_is_left_to_the_model(
+    client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture, choice: Any
+) -> None:
+    """A server forces a call by masking tokens, so that what it draws is not the policy's: said once, and 'auto'."""
+    tools: Any = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+    for _ in range(2):
+        trained(engine, lambda: client.chat.completions.create(**ASK, tools=tools, tool_choice=choice))
+    trained(engine, lambda: client.chat.completions.create(**ASK, tools=tools, tool_choice="none"))
+    assert [request.body["tool_choice"] for request in engine.requests] == ["auto", "auto", "none"]
+    assert caplog.text.count("asks for {'tool_choice'") == 1
+
+
 def test_other_requests_pass_untouched(client: openai.OpenAI, provider: Provider, recorder: Recorder) -> None:
     """What is no call to a model is neither recorded nor redirected, even for a trainable role."""
     with Provider() as engine, pytest.raises(openai.APIStatusError):
