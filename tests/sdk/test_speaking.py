@@ -15,54 +15,13 @@ from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
+from framework import METHODS, Agent, role
 from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.patches import Patches
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, current, entered, speaking
 from lightning_sdk.speaking import speaker, speaks
-
-
-def role() -> str:
-    return speaking().role
-
-
-class Agent:
-    """A framework's agent, with a method of every kind; each says who speaks inside it."""
-
-    def __init__(self, name: str | None = "bot", inside: Callable[[], Any] = role) -> None:
-        self.name, self.inside = name, inside
-
-    def run(self) -> Any:
-        """Doc."""
-        return self.inside()
-
-    async def arun(self) -> Any:
-        await asyncio.sleep(0)
-        return self.inside()
-
-    def steps(self) -> Iterator[Any]:
-        yield self.inside()
-        yield self.inside()
-
-    async def asteps(self) -> AsyncIterator[Any]:
-        yield self.inside()
-        await asyncio.sleep(0)
-        yield self.inside()
-
-    def lazy(self, kind: str) -> Any:
-        return {"value": self.run, "coroutine": self.arun, "steps": self.steps, "asteps": self.asteps}[
-            kind
-        ].__wrapped__(self)
-
-    def outer(self) -> Any:
-        return self.run()
-
-    def failing(self) -> None:
-        raise ValueError("no")
-
-
-METHODS = ("run", "arun", "steps", "asteps", "lazy", "outer", "failing")
 
 
 @pytest.fixture
