@@ -188,10 +188,9 @@ class Stream:
                 self._socket.close(linger=0)
 
     def _rest(self) -> None:
-        """Until there is something to do: for lack of room or of a greeting that is a word of the hub, else events."""
+        """Until there is something to do: where much waits for a word of the hub that is its word, else events."""
         assert self._socket is not None
-        full = self._spill.bytes or (self._queue and self._status.window_bytes >= self._window)
-        if full or self._welcome is None:
+        if self._welcome is None or self._spill.bytes or self._status.window_bytes > self._window // 4:
             self._socket.poll(int(_DEAF * 1000))
         else:
             self._wake.wait(_LINGER)
