@@ -18,6 +18,16 @@ _LARGE = 4 * 2**20
 """Bytes of a body whose packer is not kept."""
 
 
+def keep_freed_memory() -> None:
+    """Let the allocator keep some megabytes of what is freed instead of giving each back to the system.
+
+    Replies are kept until they are packed, so their memory comes back late and all at once; glibc would return it, and
+    each next reply would fetch its pages anew, at more than all else that recording costs the calling thread. Freeing
+    one large block raises glibc's bound for good, as in any program that has done so before.
+    """
+    bytes(4 * 2**20)
+
+
 class Packers:
     """Packs bodies. One thread at a time."""
 

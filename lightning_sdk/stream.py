@@ -25,7 +25,7 @@ import zmq
 
 from lightning_sdk import wire
 from lightning_sdk.leftovers import Leftovers
-from lightning_sdk.packers import Packers
+from lightning_sdk.packers import Packers, keep_freed_memory
 from lightning_sdk.scope import Scope, entered
 from lightning_sdk.sink import say_once
 from lightning_sdk.spool import Spool
@@ -174,6 +174,7 @@ class Stream:
     def _run(self) -> None:
         # A context that is never terminated: terminating can hang on unsent messages and after forks.
         context = zmq.Context()
+        keep_freed_memory()
         try:
             self._connect(context)
             while not self._closing:
