@@ -110,6 +110,10 @@ def _refuse_old_entry_points() -> None:
         raise pytest.UsageError(f"{sys.prefix} does not know {missing}: make frameworks")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write down what was proved, unless some tests of a file failed or were left out."""
     arguments = session.config.args

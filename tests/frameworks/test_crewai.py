@@ -93,6 +93,8 @@ def test_agents_without_a_crew(wire, captured, proved) -> None:
     proved("CrewAI", "crewai", run, async_=True)
 
     class Talk(Flow):
+        _skip_auto_memory: bool = True  # a database of vectors, which is not installed here
+
         @start()
         async def begin(self) -> str:
             return (await agent(wire, "Flowing").kickoff("Hello!")).raw

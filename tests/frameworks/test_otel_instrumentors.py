@@ -25,6 +25,7 @@ ASKED = [{"role": "user", "content": "What is 12 + 30?"}]
 MAKERS = {"OpenLLMetry": OpenLLMetry, "OpenInference": OpenInference}
 SCOPES = {"OpenLLMetry": "opentelemetry.instrumentation.openai", "OpenInference": "openinference"}
 tracer = trace.get_tracer("tools")
+pytestmark = pytest.mark.last
 
 
 @pytest.fixture(scope="module")

@@ -197,6 +197,7 @@ def test_what_the_engine_cannot_do_is_said(wire: Any, captured: Any) -> None:
     assert [call.status for call in run.calls] == ["error"]
 
 
+@pytest.mark.last
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("tool", ["openinference", "openllmetry", "logfire"])
 def test_beside_another_instrumentor(wire: Any, captured: Any, tool: str, when: str) -> None:
@@ -226,7 +227,7 @@ def instrumented(tool: str) -> Any:
     """Switch a tool on; what switches it off."""
     if tool == "logfire":
         logfire = pytest.importorskip("logfire")
-        logfire.configure(send_to_logfire=False, console=False)
+        logfire = logfire.configure(local=True, send_to_logfire=False, console=False)
         context = logfire.instrument_openai()
         context.__enter__()
         return lambda: context.__exit__(None, None, None)
