@@ -4,7 +4,6 @@ The real client talks to Anthropic on loopback, since no test may call the paid 
 """
 
 import asyncio
-import gc
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -145,7 +144,7 @@ def test_stream_closed_early(client: anthropic.Anthropic, recorder: Recorder) ->
     """A stream that is left is recorded once, as cancelled or, if all had come by then, as whole."""
     with client.messages.create(**ASK, stream=True) as events:
         next(iter(events))
-    gc.collect()
+    recorder.collect()
     assert only(recorder).response_id == "msg_01"
 
 

@@ -4,7 +4,6 @@ The real OpenAI client talks to providers on loopback, since no test may call th
 """
 
 import asyncio
-import gc
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -225,7 +224,7 @@ def test_a_stream_left_early(client: openai.OpenAI, engine: Provider, recorder: 
             stream.close()
 
     trained(engine, act)
-    gc.collect()
+    recorder.collect()
     call = only(recorder)
     assert (call.meta.status, call.meta.error) == ("cancelled", "closed before its end")
     read = len(call.choices[0].token_ids) // 4 if call.choices else 0

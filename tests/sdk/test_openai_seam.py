@@ -4,7 +4,6 @@ The real OpenAI client talks to a provider on loopback, since no test may call t
 """
 
 import asyncio
-import gc
 import json
 from collections.abc import Callable
 from typing import Any
@@ -145,7 +144,7 @@ def test_stream_left_early(client: openai.OpenAI, engine: Provider, recorder: Re
             break
 
     trained(engine, act)
-    gc.collect()
+    recorder.collect()
     call = only(recorder)
     assert (call.meta.status, call.meta.error) == ("cancelled", "closed before its end")
     read = len(call.choices[0].token_ids) // 4 if call.choices else 0
