@@ -17,9 +17,9 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --no-com
 .PHONY: help install demo frameworks test test-frameworks check format bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo '  PYTHON=...           the Python to use (3.11 or newer)'
-	@echo '  TORCH=...            the PyTorch to install, as pip is told it (default: $(TORCH))'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  PYTHON=...            the Python to use (3.11 or newer)'
+	@echo '  TORCH=...             the PyTorch to install, as pip is told it (default: $(TORCH))'
 
 install: .venv/.installed-dev  ## make .venv with everything for work on this repository
 
