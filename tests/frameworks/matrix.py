@@ -51,8 +51,10 @@ def replaced(readme: str) -> str:
 
 
 def missing(before: Path, results: Path = RESULTS) -> list[str]:
-    """What the results in the folder `before` say and those here do not. Numbers of calls are not compared: a model that
-    samples may take a turn more."""
+    """What the results in the folder `before` say and those here do not.
+
+    Numbers of calls are not compared: a model that samples may take a turn more.
+    """
     found = []
     for path in sorted(before.glob("*.json")):
         now = json.loads((results / path.name).read_text("utf-8"))
