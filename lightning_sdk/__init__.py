@@ -32,10 +32,12 @@ from lightning_sdk.errors import (
     RolloutsFailed,
     SettingError,
     TaskError,
+    UnsupportedVersion,
+    Untranslatable,
 )
 from lightning_sdk.reward import emit_reward, reward
 from lightning_sdk.rollout import rollout
-from lightning_sdk.settings import Algorithm, Evaluation, Optimizer, Rollouts, Sampling, Settings
+from lightning_sdk.settings import Algorithm, Evaluation, Export, Optimizer, Rollouts, Sampling, Settings
 
 if TYPE_CHECKING:  # loaded on first use below: they need zmq, wrapt and asyncio
     from lightning_sdk.checking import Check, check
@@ -61,6 +63,7 @@ __all__ = [
     "Algorithm",
     "Check",
     "Evaluation",
+    "Export",
     "HubError",
     "HubGone",
     "HubRefused",
@@ -78,6 +81,8 @@ __all__ = [
     "SettingError",
     "Settings",
     "TaskError",
+    "UnsupportedVersion",
+    "Untranslatable",
     "agent",
     "check",
     "emit_reward",

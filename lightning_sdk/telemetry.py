@@ -242,6 +242,8 @@ def _put(memory: dict[Any, Any], key: Any, value: Any) -> None:
 
 def _remove(provider: Any, processor: SpanProcessor) -> None:
     """Take the processor out again. OpenTelemetry has no public way; where this one fails it stays and does nothing."""
-    active = provider._active_span_processor
+    active = getattr(provider, "_active_span_processor", None)
+    if active is None:  # a provider around another one, such as logfire's
+        return
     with active._lock:
         active._span_processors = tuple(each for each in active._span_processors if each is not processor)
