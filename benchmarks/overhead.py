@@ -1,6 +1,6 @@
 """What the SDK costs per call: CPU on the calling thread and in the process, against the bare OpenAI client.
 
-    python benchmarks/overhead.py [--json] [--pairs 400] [--calls 8]
+    python benchmarks/overhead.py [--json] [--pairs 100] [--calls 8]
 
 Short blocks of bare and of recorded calls alternate in one process, against one server process that answers from memory
 with 500 prompt ids, 200 completion ids and log-probs (24 KB of JSON). The hub is a real one, in its own process.
@@ -316,7 +316,7 @@ def _processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON line and nothing else")
-    parser.add_argument("--pairs", type=int, default=400, help="pairs of blocks (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=100, help="pairs of blocks (%(default)s)")
     parser.add_argument("--calls", type=int, default=8, help="calls a block (%(default)s)")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
