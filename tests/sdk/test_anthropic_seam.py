@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
+import httpx2
 import pytest
 from anthropic import _base_client
 from anthropic_provider import EVENTS, MESSAGE, AnthropicProvider, stream
@@ -258,6 +259,19 @@ def test_clients_that_sign_are_refused(engine: Service, recorder: Recorder) -> N
     client = anthropic.AnthropicBedrock(aws_region="us-east-1", aws_access_key="a", aws_secret_key="b")
     with client, pytest.raises(Untranslatable, match=r"AnthropicBedrock.*use anthropic.Anthropic"):
         trained(engine.url, lambda: client.messages.create(**ASK))
+
+
+def test_credentials_of_the_http_client_are_refused(
+    theirs: AnthropicProvider, engine: Service, recorder: Recorder
+) -> None:
+    """An HTTP client adds its `auth` after everything else, so that the engine would see it; untrained it is theirs."""
+    lightning.init()
+    mine = httpx2.Client(auth=("user", "secret"))
+    with anthropic.Anthropic(api_key="key", base_url=theirs.url, http_client=mine) as client:
+        assert client.messages.create(**ASK).id == "msg_01"
+        with pytest.raises(Untranslatable, match=r"auth=.*leave auth out"):
+            trained(engine.url, lambda: client.messages.create(**ASK))
+    assert [call.meta.status for call in recorder.calls] == ["ok", "error"]
 
 
 @pytest.mark.parametrize("cloud", ["vertex", "foundry"])
