@@ -1,7 +1,7 @@
 """The safety net: notices requests to language models that no seam caught, and tells of them without touching them.
 
 It sits where HTTP leaves a process: `send` of httpx and httpx2, aiohttp's session, and http.client, through which
-requests, urllib3, botocore and urllib go. A seam marks what it saw with `request.extensions["lightning_seen"]`.
+requests, urllib3, botocore and urllib go. A seam marks what it saw with `SEEN`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from lightning_sdk import notices, sink
 from lightning_sdk.patches import Patches
+from lightning_sdk.seam import SEEN
 
 #: Nobody serves anything but a language model here.
 _SURE = re.compile(
@@ -29,7 +30,6 @@ _SURE = re.compile(
 _OTHER = re.compile(r"/(embeddings?|rerank|moderations|classif\w+|score|tokenize|images/\w+|audio/\w+)$", re.IGNORECASE)
 #: A body is looked into up to here.
 _BODY_BYTES = 4 * 2**20
-_SEEN = "lightning_seen"
 #: Begins the path of a call to the gateway, which records it.
 _GATEWAY = "/rollout/lr-"
 
@@ -60,7 +60,7 @@ def _watch_httpx(patches: Patches, module: Any) -> None:
 
     def sent(self: Any, request: Any, *_: Any, **__: Any) -> _Sent | None:
         body = getattr(request, "_content", b"")  # a body that is streamed is not there, and is left alone
-        return None if _SEEN in request.extensions else _Sent(request.method, str(request.url), body)
+        return None if SEEN in request.extensions else _Sent(request.method, str(request.url), body)
 
     patches.wrap(module.Client, "send", lambda original: _watched(original, name, sent))
     patches.wrap(module.AsyncClient, "send", lambda original: _awatched(original, name, sent))
@@ -71,7 +71,7 @@ def aiohttp(patches: Patches) -> None:
     module = sys.modules["aiohttp"]
 
     def sent(self: Any, method: str, url: Any, *_: Any, **options: Any) -> _Sent | None:
-        if _SEEN in (options.get("trace_request_ctx") or ()):  # aiohttp's word for what a request carries along
+        if SEEN in (options.get("trace_request_ctx") or ()):  # aiohttp's word for what a request carries along
             return None
         base = getattr(self, "_base_url", None)
         whole = str(base.join(type(base)(url)) if base is not None else url)

@@ -8,9 +8,10 @@ own HTTP handlers, where their raw replies are read.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 from lightning_sdk.errors import UnsupportedVersion
 from lightning_sdk.patches import Patches
 from lightning_sdk.scope import Endpoint, speaking
-from lightning_sdk.seam import OpenCall, open_call
+from lightning_sdk.seam import SEEN, OpenCall, open_call
 from lightning_sdk.sink import harmless, say_once
 from lightning_sdk.speaking import require
 from lightning_sdk.tee import tap
@@ -100,17 +101,9 @@ def _no_responses(original: Callable[..., Any]) -> Callable[..., Any]:
 def _post(original: Callable[..., Any]) -> Callable[..., Any]:
     def post(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = _opened(*args, **kwargs)
-        if call is None:
-            return original(self, *args, **kwargs)
-        token = _posting.set(call)
-        try:
+        with _under_way(call):
             response = original(self, *args, **kwargs)
-        except BaseException as error:
-            _failed(call, error)
-            raise
-        finally:
-            _posting.reset(token)
-        harmless("capturing a LiteLLM reply", lambda: tap(call, response))
+        _capture(call, response)
         return response
 
     return post
@@ -119,20 +112,33 @@ def _post(original: Callable[..., Any]) -> Callable[..., Any]:
 def _apost(original: Callable[..., Any]) -> Callable[..., Any]:
     async def post(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = _opened(*args, **kwargs)
-        if call is None:
-            return await original(self, *args, **kwargs)
-        token = _posting.set(call)
-        try:
+        with _under_way(call):
             response = await original(self, *args, **kwargs)
-        except BaseException as error:
-            _failed(call, error)
-            raise
-        finally:
-            _posting.reset(token)
-        harmless("capturing a LiteLLM reply", lambda: tap(call, response))
+        _capture(call, response)
         return response
 
     return post
+
+
+@contextlib.contextmanager
+def _under_way(call: OpenCall | None) -> Iterator[None]:
+    """Let `_build` find the call, and close it with what is raised."""
+    if call is None:
+        yield
+        return
+    token = _posting.set(call)
+    try:
+        yield
+    except BaseException as error:
+        _failed(call, error)
+        raise
+    finally:
+        _posting.reset(token)
+
+
+def _capture(call: OpenCall | None, response: Any) -> None:
+    if call is not None:
+        harmless("capturing a LiteLLM reply", lambda: tap(call, response))
 
 
 def _opened(*args: Any, **kwargs: Any) -> OpenCall | None:
@@ -169,7 +175,7 @@ def _build(original: Callable[..., Any]) -> Callable[..., Any]:
     def build_request(self: Any, *args: Any, **kwargs: Any) -> Any:
         request, call = original(self, *args, **kwargs), _posting.get()
         if call is not None:
-            request.extensions["lightning_seen"] = True
+            request.extensions[SEEN] = True
             call.request = getattr(request, "_content", b"")  # a body that is streamed is not there
         return request
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from lightning_sdk.passage import Passage
 from lightning_sdk.patches import Patches
 from lightning_sdk.scope import Endpoint
 from lightning_sdk.seam import OpenCall, open_call
@@ -111,46 +112,22 @@ def _headers(request: Any, endpoint: Endpoint) -> list[tuple[str, str]]:
 
 
 class _Tee:
-    """What has passed through a response, until its end or its release."""
+    """Reads a response to its end, and finishes the call at its release."""
 
     def __init__(self, call: OpenCall, response: Any, translation: Translation | None) -> None:
-        call.streamed = "text/event-stream" in (response.header("content-type") or "")
-        self._call, self._status, self._translation = call, response.status, translation
-        self._parts: list[bytes] = []
-        self._complete = False
+        self._status = response.status
+        self._passage = Passage(call, response.status, response.header("content-type") or "", translation)
 
     def iterate(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            yield self._passed(chunk)
-        yield self._last()
+            yield self._passage.passed(chunk)  # lm15 leaves out what is empty
+        yield self._passage.last()
 
     async def aiterate(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for chunk in chunks:
-            yield self._passed(chunk)
-        yield self._last()
-
-    def _passed(self, chunk: bytes) -> bytes:
-        """What the caller sees of a chunk; lm15 leaves out what is empty."""
-        self._parts.append(chunk)
-        if self._translation is None:
-            return chunk
-        return self._translation.feed(chunk) if self._call.streamed else b""
-
-    def _last(self) -> bytes:
-        self._complete = True
-        if self._translation is None:
-            return b""
-        if self._call.streamed:
-            return self._translation.end()
-        return self._translation.reply(b"".join(self._parts), self._status)
+            yield self._passage.passed(chunk)
+        yield self._passage.last()
 
     def finish(self) -> None:
-        reply, status = b"".join(self._parts), self._status
-        if status >= 400:
-            error = ConnectionError(f"HTTP {status}")
-            harmless("closing an lm15 call", lambda: self._call.fail(error, status, reply, unreachable=status >= 500))
-        elif self._complete or b"data: [DONE]" in reply[-64:]:  # where lm15 stops reading
-            harmless("closing an lm15 call", lambda: self._call.finish(reply, status))
-        else:
-            early = {"status": "cancelled", "error": "closed before its end"}
-            harmless("closing an lm15 call", lambda: self._call.finish(reply, status, **early))
+        error = ConnectionError(f"HTTP {self._status}") if self._status >= 400 else None
+        self._passage.finish(error, unreachable=self._status >= 500)

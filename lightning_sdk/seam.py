@@ -15,6 +15,9 @@ from lightning_sdk.call import CallMeta
 from lightning_sdk.scope import Endpoint, above, current, new_span_id, speaking
 from lightning_sdk.wire import Event
 
+#: Stays on every HTTP request that a seam has seen, so that the net below the SDKs tells it from one that none saw.
+SEEN = "lightning_seen"
+
 
 def open_call(framework: str, path: str) -> OpenCall | None:
     """A call about to be made in the current scope; None when nobody listens and nothing is to be redirected."""

@@ -16,15 +16,13 @@ from urllib.parse import urlsplit
 
 from lightning_sdk.errors import UnsupportedVersion
 from lightning_sdk.patches import Patches
-from lightning_sdk.seam import OpenCall, open_call
+from lightning_sdk.seam import SEEN, OpenCall, open_call
 from lightning_sdk.sink import harmless
 from lightning_sdk.tee import replace_content, tap
 from lightning_sdk.translation import Translation
 
 #: Where a request carries its call and its translation, on its way to its response.
 _KEY = "lightning_call"
-#: Stays on every request that passed here, so that the net below the SDKs tells it from one that no seam saw.
-_SEEN = "lightning_seen"
 #: Headers that any engine may see. An allow-list, since gateways put keys under names of their own.
 _PLAIN = (b"accept", b"connection", b"content-", b"host", b"idempotency-key", b"trace", b"user-agent", b"x-request-id",
           b"x-stainless-")  # fmt: skip
@@ -136,7 +134,7 @@ class Seam:
     def building(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _build_request(client: Any, options: Any, **kwargs: Any) -> Any:
             request = self._built(lambda options: original(client, options, **kwargs), client, options)
-            request.extensions[_SEEN] = True
+            request.extensions[SEEN] = True
             return request
 
         return _build_request

@@ -22,7 +22,7 @@ from lightning_gateway.refusal import Refused
 from lightning_gateway.upstream import Headers, Upstream, passed_back, passed_on, proxy_for, to_engine
 from lightning_sdk.errors import Untranslatable
 from lightning_sdk.scope import entered
-from lightning_sdk.seam import OpenCall, open_call
+from lightning_sdk.seam import SEEN, OpenCall, open_call
 from lightning_sdk.translation import Translation, messages, responses
 
 #: How the path of a call to a model ends -> how its request becomes one of chat completions, None if it is one already
@@ -33,7 +33,7 @@ CALLS = {
     "/v1/responses": responses.translate,
     "/v1/messages": messages.translate,
 }
-_SEEN = {"lightning_seen": True}
+_SEEN = {SEEN: True}
 """Tells the safety net of this process that nothing goes past it here."""
 _CONNECT = 20.0
 _KEEP_ALIVE = 4.0
