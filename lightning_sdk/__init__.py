@@ -37,7 +37,22 @@ from lightning_sdk.errors import (
 )
 from lightning_sdk.reward import emit_reward, reward
 from lightning_sdk.rollout import rollout
-from lightning_sdk.settings import Algorithm, Evaluation, Export, Optimizer, Rollouts, Sampling, Settings
+from lightning_sdk.settings import (
+    Algorithm,
+    Credit,
+    Divergence,
+    Evaluation,
+    Export,
+    Failure,
+    Importance,
+    Length,
+    Optimizer,
+    Rollouts,
+    Sampling,
+    Settings,
+    Stored,
+    Value,
+)
 
 if TYPE_CHECKING:  # loaded on first use below: they need zmq, wrapt and asyncio
     from lightning_sdk.checking import Check, check
@@ -62,11 +77,16 @@ _LATER = {
 __all__ = [
     "Algorithm",
     "Check",
+    "Credit",
+    "Divergence",
     "Evaluation",
     "Export",
+    "Failure",
     "HubError",
     "HubGone",
     "HubRefused",
+    "Importance",
+    "Length",
     "LightningError",
     "ModelError",
     "NothingToTrain",
@@ -80,9 +100,11 @@ __all__ = [
     "Score",
     "SettingError",
     "Settings",
+    "Stored",
     "TaskError",
     "UnsupportedVersion",
     "Untranslatable",
+    "Value",
     "agent",
     "check",
     "emit_reward",

@@ -1,111 +1,38 @@
-"""Settings of a training run: small frozen groups with defaults that work, checked when made.
+"""Settings of a training run, checked when made.
 
-A setting has a dotted name, such as `optimizer.learning_rate`. A backend declares the names it honours; any other
-name whose value differs from its default is refused at start.
+A setting has a dotted name, such as `optimizer.learning_rate`; `role.NAME.weight` is `credit.weight` of one role. A
+backend declares the names it honours; any other name whose value differs from its default is refused at start.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, get_args, get_type_hints
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, get_args, get_origin, get_type_hints
 
 from lightning_sdk.errors import SettingError
+from lightning_sdk.groups import (
+    Algorithm,
+    Credit,
+    Divergence,
+    Evaluation,
+    Export,
+    Failure,
+    Importance,
+    Length,
+    Optimizer,
+    Rollouts,
+    Sampling,
+    Stored,
+    Value,
+)
+from lightning_sdk.ranges import refuse_out_of_range
 
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the engine samples the calls of trainable roles while training. Evaluation is greedy."""
-
-    temperature: float = 1.0
-    """Replaces whatever temperature the agent asks for: training needs the distribution it corrects for."""
-    top_p: float = 1.0
-    """Nucleus sampling, likewise; 1 samples from the whole distribution."""
-    max_tokens: int = 256
-    """Upper bound for calls that name none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Algorithm:
-    """How rewards become a gradient."""
-
-    advantage: str = "rloo"
-    """'rloo' (leave-one-out baseline, arXiv:2402.14740) or 'grpo' (group mean and deviation, arXiv:2402.03300)."""
-    clip_low: float = 0.2
-    """The ratio to the old policy is clipped to [1 - clip_low, 1 + clip_high] (DAPO, arXiv:2503.14476, eq. 10)."""
-    clip_high: float = 0.28
-    """The upper bound, apart from the lower."""
-    importance_cap: float = 2.0
-    """Truncated importance sampling: trainer-to-sampler ratios are cut at this value; 0 turns the correction off."""
-    kl: float = 0.0
-    """Weight of the KL estimate k3 to the reference model; 0 loads no reference."""
-    epochs: int = 1
-    """Passes over each batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Optimizer:
-    """AdamW and its schedule."""
-
-    learning_rate: float | None = None
-    """None: chosen from the model's size; `config.json` and the log say which value was taken."""
-    warmup_steps: int = 3
-    """Steps in which the rate rises linearly to its full value."""
-    decay: float = 0.3
-    """The last part of training, as a fraction, in which the rate falls linearly to a tenth."""
-    weight_decay: float = 0.0
-    """AdamW's, decoupled from the gradient (arXiv:1711.05101)."""
-    beta1: float = 0.9
-    """Decay of the mean of gradients."""
-    beta2: float = 0.99
-    """Decay of the mean of their squares."""
-    max_norm: float = 1.0
-    """Gradients are clipped to this norm."""
-    micro_batch_tokens: int = 4096
-    """Upper bound of padded tokens in one forward pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rollouts:
-    """What is run in each step, where, and what happens when it fails."""
-
-    tasks_per_step: int = 16
-    """Different tasks in each step."""
-    group_size: int = 8
-    """Rollouts of the same task that are compared with each other."""
-    concurrency: int = 64
-    """Rollouts under way at once, over all runners."""
-    runner: str = "auto"
-    """'threads', 'asyncio' or 'processes'; 'auto' takes asyncio for async agents and threads for the rest."""
-    timeout: float = 120.0
-    """Seconds for one rollout."""
-    retries: int = 2
-    """Further attempts after an infrastructure error or a timeout."""
-    max_failed: float = 0.5
-    """Training stops when more than this part of a step's rollouts fail."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """How the score on held-out tasks is measured."""
-
-    tasks: int = 200
-    """Held-out tasks used, at most."""
-    every: int = 0
-    """Also evaluate every so many steps; 0 only before and after."""
-    split: float = 0.2
-    """Part of the tasks held out when no held-out tasks are given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """What is sent to an OpenTelemetry collector."""
-
-    otlp_endpoint: str | None = None
-    """URL of an OTLP/HTTP collector, such as http://127.0.0.1:4318; by default OTEL_EXPORTER_OTLP_ENDPOINT's."""
-    tokens: bool = False
-    """Put token ids and log-probs on exported spans, as arrays."""
+__all__ = [
+    "Algorithm", "Credit", "Divergence", "Evaluation", "Export", "Failure", "Importance", "Length", "Optimizer",
+    "Rollouts", "Sampling", "Settings", "Stored", "Value", "parse",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +51,38 @@ class Settings:
     """Steps between checkpoints; the last step is always saved."""
     roles: tuple[str, ...] = ()
     """Train only these roles; empty: every role declared trainable."""
+    role: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Role -> settings of `credit` that are different for it: {"checker": {"weight": 0.5}}."""
     sampling: Sampling = field(default_factory=Sampling)
+    credit: Credit = field(default_factory=Credit)
     algorithm: Algorithm = field(default_factory=Algorithm)
+    divergence: Divergence = field(default_factory=Divergence)
+    importance: Importance = field(default_factory=Importance)
+    value: Value = field(default_factory=Value)
+    length: Length = field(default_factory=Length)
     optimizer: Optimizer = field(default_factory=Optimizer)
     rollouts: Rollouts = field(default_factory=Rollouts)
+    failure: Failure = field(default_factory=Failure)
+    stored: Stored = field(default_factory=Stored)
     evaluation: Evaluation = field(default_factory=Evaluation)
     export: Export = field(default_factory=Export)
 
     def __post_init__(self) -> None:
-        _check(self)
+        for role, values in self.role.items():
+            _build(Credit, values, f"role.{role}.")
+        refuse_out_of_range(self.flat(), {"": self.credit} | {role: self.credit_of(role) for role in self.role})
+
+    def credit_of(self, role: str) -> Credit:
+        """`credit`, with what is different for this role."""
+        own = dict(self.role.get(role, {}))
+        if "rewards" in own:
+            own["rewards"] = {**self.credit.rewards, **own["rewards"]}
+        return replace(self.credit, **_build(Credit, own, f"role.{role}.", plain=True)) if own else self.credit
+
+    def credits(self) -> Iterator[Credit]:
+        """Every credit that some role may have."""
+        yield self.credit
+        yield from map(self.credit_of, self.role)
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain data, as in `config.json`."""
@@ -145,7 +95,7 @@ class Settings:
     def changed(self) -> dict[str, Any]:
         """The dotted names whose value differs from the default."""
         defaults = Settings().flat()
-        return {name: value for name, value in self.flat().items() if value != defaults[name]}
+        return {name: value for name, value in self.flat().items() if name not in defaults or value != defaults[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
@@ -155,25 +105,38 @@ class Settings:
 
 
 _GROUPS: dict[str, type[Any]] = {
-    "sampling": Sampling,
-    "algorithm": Algorithm,
-    "optimizer": Optimizer,
-    "rollouts": Rollouts,
-    "evaluation": Evaluation,
-    "export": Export,
+    each.name: each.default_factory  # type: ignore[misc]
+    for each in fields(Settings)
+    if isinstance(each.default_factory, type) and each.default_factory is not dict
 }
+_OF_ROLE = re.compile(rf"role\.(.+?)\.(rewards\..+|{'|'.join(each.name for each in fields(Credit))})")
 
 
 def parse(name: str, text: str) -> Any:
     """The value of `text` for the setting with this dotted name, as a command line gives it."""
+    return _parsed(name, text, _hint(name))
+
+
+def _hint(name: str) -> Any:
+    """The type of the setting with this dotted name."""
+    if of_role := _OF_ROLE.fullmatch(name):
+        name = f"credit.{of_role[2]}"
+    if name.startswith("credit.rewards.") and name != "credit.rewards.":
+        return float
     group, _, leaf = name.rpartition(".")
     cls = _GROUPS.get(group) if group else Settings
     hints = get_type_hints(cls) if cls else {}
-    if leaf not in hints or leaf in _GROUPS:
+    if leaf not in hints or leaf in _GROUPS or get_origin(hints[leaf]) is Mapping:
         raise SettingError(_unknown(name))
-    if leaf == "roles":
+    return hints[leaf]
+
+
+def _parsed(name: str, text: str, hint: Any) -> Any:
+    if name == "roles":
         return tuple(part for part in text.split(",") if part)
-    kinds = [kind for kind in (get_args(hints[leaf]) or (hints[leaf],)) if kind is not type(None)]
+    kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not type(None)]
+    if text.lower() == "none" and type(None) in get_args(hint):
+        return None
     if kinds == [bool]:
         if text.lower() not in {"true", "false"}:
             raise SettingError(f"setting {name}={text!r}: expected true or false")
@@ -184,22 +147,31 @@ def parse(name: str, text: str) -> Any:
         raise SettingError(f"setting {name}={text!r}: expected {kinds[0].__name__}") from None
 
 
-def _build(cls: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
+def _build(cls: type[Any], values: Any, prefix: str, plain: bool = False) -> Any:
+    """An object of `cls` from plain data; if `plain`, only the checked values."""
+    if isinstance(values, cls):
+        return values
+    if not isinstance(values, Mapping):
+        raise SettingError(f"setting {prefix[:-1]}={values!r}: expected a dict, or lightning_sdk.{cls.__name__}")
     hints = get_type_hints(cls)
     made: dict[str, Any] = {}
     for name, value in values.items():
         if name not in hints:
             raise SettingError(_unknown(prefix + name))
         if name in _GROUPS and not prefix:
-            made[name] = value if isinstance(value, _GROUPS[name]) else _build(_GROUPS[name], value, name + ".")
+            made[name] = _build(_GROUPS[name], value, name + ".")
         else:
             made[name] = _typed(prefix + name, value, hints[name])
-    return cls(**made)
+    return made if plain else cls(**made)
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
     if name == "roles":
         return tuple(value)
+    if name == "role":
+        return {str(role): _role(role, given) for role, given in _mapping(name, value).items()}
+    if get_origin(hint) is Mapping:
+        return {str(key): _typed(f"{name}.{key}", each, float) for key, each in _mapping(name, value).items()}
     kinds = get_args(hint) or (hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
@@ -209,70 +181,62 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
+def _role(role: str, given: Any) -> dict[str, Any]:
+    """What is different for one role, as plain data: of a `Credit` what differs from the default."""
+    if isinstance(given, Credit):
+        default = asdict(Credit())
+        return {name: value for name, value in asdict(given).items() if value != default[name]}
+    return dict(_build(Credit, given, f"role.{role}.", plain=True))
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SettingError(f"setting {name}={value!r}: expected a dict")
+    return value
+
+
 def _unknown(name: str) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - only on the way to an error
 
-    known = list(Settings().flat())
-    close = get_close_matches(name, known, 1, 0.5) or [k for k in known if k.endswith("." + name)]
-    hint = f"; did you mean {close[0]}?" if close else f"; known settings: {', '.join(known)}"
+    known = [*Settings().flat(), "credit.rewards.NAME", *(f"role.NAME.{each.name}" for each in fields(Credit))]
+    close = [k for k in known if k.endswith("." + name)] or get_close_matches(name, known, 1, 0.5)
+    hint = f"; did you mean {' or '.join(close)}?" if close else f"; known settings: {', '.join(known)}"
     return f"unknown setting {name!r}{hint}"
 
 
-def _check(settings: Settings) -> None:
-    """Range checks, in one table: (name, test, what is wanted)."""
-    flat = settings.flat()
-    at_least_one = ("steps", "rollouts.tasks_per_step", "rollouts.concurrency", "sampling.max_tokens",
-                    "algorithm.epochs", "optimizer.micro_batch_tokens", "evaluation.tasks")  # fmt: skip
-    rules = [(name, lambda v: v >= 1, "at least 1") for name in at_least_one]
-    rules += [
-        ("rollouts.group_size", lambda v: v >= 2, "at least 2: an advantage compares rollouts of the same task"),
-        ("rollouts.runner", lambda v: v in {"auto", "threads", "asyncio", "processes"},
-         "auto, threads, asyncio or processes"),
-        ("rollouts.timeout", lambda v: v > 0, "more than 0 seconds"),
-        ("rollouts.retries", lambda v: v >= 0, "0 or more"),
-        ("rollouts.max_failed", lambda v: 0 <= v <= 1, "between 0 and 1"),
-        ("sampling.temperature", lambda v: v > 0, "more than 0: greedy rollouts of a group are all alike"),
-        ("sampling.top_p", lambda v: 0 < v <= 1, "in (0, 1]"),
-        ("algorithm.advantage", lambda v: v in {"rloo", "grpo"}, "rloo or grpo"),
-        ("algorithm.clip_low", lambda v: 0 < v < 1, "in (0, 1)"),
-        ("algorithm.clip_high", lambda v: v > 0, "more than 0"),
-        ("algorithm.importance_cap", lambda v: v == 0 or v >= 1, "0 (off) or at least 1"),
-        ("algorithm.kl", lambda v: v >= 0, "0 or more"),
-        ("optimizer.learning_rate", lambda v: v is None or v > 0, "more than 0"),
-        ("optimizer.max_norm", lambda v: v > 0, "more than 0"),
-        ("optimizer.decay", lambda v: 0 <= v <= 1, "between 0 and 1"),
-        ("evaluation.split", lambda v: 0 < v < 1, "between 0 and 1"),
-        ("evaluation.every", lambda v: v >= 0, "0 or more"),
-        ("save_every", lambda v: v >= 1, "at least 1"),
-    ]  # fmt: skip
-    test: Callable[[Any], bool]
-    for name, test, wanted in rules:
-        value = flat[name]
-        if (isinstance(value, float) and not math.isfinite(value)) or not test(value):
-            raise SettingError(f"setting {name}={value!r}: must be {wanted}")
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat.update(_flatten(value, prefix + name + "."))
+            flat.update(_flatten(value, f"{prefix}{name}."))
         else:
-            flat[prefix + name] = value
+            flat[f"{prefix}{name}"] = value
     return flat
 
 
 def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names as nested data."""
     nested: dict[str, Any] = {}
     for name, value in values.items():
-        group, _, leaf = name.rpartition(".")
-        if group:
-            nested.setdefault(group, {})[leaf] = value
-        elif isinstance(value, Mapping):
-            nested.setdefault(name, {}).update(value)
-        else:
-            nested[name] = value
+        path = name.split(".")
+        if of_role := _OF_ROLE.fullmatch(name):  # a role's name may have dots
+            path = ["role", of_role[1], *of_role[2].split(".", 1)]
+        elif name.startswith("credit.rewards."):
+            path = ["credit", "rewards", name.removeprefix("credit.rewards.")]
+        elif len(path) > 2:
+            raise SettingError(_unknown(name))
+        _put(nested, path, value, name)
     return nested
 
 
-assert {f.name for f in fields(Settings)} >= set(_GROUPS)
+def _put(nested: dict[str, Any], path: list[str], value: Any, name: str) -> None:
+    *groups, leaf = path
+    for group in groups:
+        inner = nested.setdefault(group, {})
+        if not isinstance(inner, dict):
+            raise SettingError(f"setting {name} is given twice: inside {group}={inner!r} and by itself")
+        nested = inner
+    if isinstance(value, Mapping) and isinstance(nested.get(leaf), dict):
+        nested[leaf].update(value)
+    else:
+        nested[leaf] = dict(value) if isinstance(value, Mapping) else value

@@ -75,7 +75,7 @@ class Learner:
 
     @property
     def _kl(self) -> float:
-        return self.settings.algorithm.kl
+        return self.settings.divergence.coefficient
 
     def facts(self) -> dict[str, object]:
         """What was decided here: rate, size, precision, device, layout."""
@@ -193,8 +193,8 @@ class Learner:
             reference=reference,
             clip_low=algorithm.clip_low,
             clip_high=algorithm.clip_high,
-            cap=algorithm.importance_cap,
-            kl=algorithm.kl,
+            cap=0 if self.settings.importance.kind == "off" else self.settings.importance.high,
+            kl=self._kl,
         )
 
 

@@ -6,10 +6,11 @@ made in the hub's process; the work may happen in others, which it starts, watch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +32,17 @@ class Endpoint:
 class Row:
     """One trajectory, weighed: a token sequence of length T with, for each token, what the loss needs.
 
-    A token counts if and only if its weight is not zero; sampled tokens only. Position 0 is never sampled.
+    A token counts if and only if its weight is not zero; sampled tokens only. Position 0 is never sampled. The rows of
+    one role in one rollout are one sequence, to whatever looks at sequences: GSPO, DPO, sequence-level importance.
     """
 
     tokens: NDArray[np.int32]
     """[T] ids, exactly as the model saw and sampled them."""
     weights: NDArray[np.float32]
-    """[T] share of each token in the loss; 0 for prompts. Summed over the batch's sampled tokens: 1."""
+    """[T] share of each token in the loss, with its role's weight, as `algorithm.aggregation` says; 0 for prompts. The
+    loss is the plain sum over the batch: a learner normalises nothing."""
     advantages: NDArray[np.float32]
-    """[T] advantage of each token; 0 for prompts."""
+    """[T] advantage of each token; 0 for prompts. With objective 'dpo' 1 where chosen and -1 where rejected."""
     logprobs: NDArray[np.float32]
     """[T] log-probability under the sampler; 0 for prompts."""
     temperature: float
@@ -49,6 +52,30 @@ class Row:
     role: str
     rollout: str
     """Rollout id."""
+    returns: NDArray[np.float32] | None = None
+    """[T] what the value head learns to predict before each sampled token; only where `credit.advantage` is 'gae'."""
+    values: NDArray[np.float32] | None = None
+    """[T] what it predicted when `Scoring.score` was asked; with `returns`."""
+
+
+class Objective(StrEnum):
+    """What a batch is for."""
+
+    POLICY = "policy"
+    """The policy loss that `algorithm.loss` names, with divergence, entropy and value terms."""
+    SFT = "sft"
+    """Minus the weighted log-probability; advantages, ratios and sampler's log-probs do not matter."""
+    DPO = "dpo"
+    """Direct preference optimisation over `Batch.pairs`."""
+
+
+class Pair(NamedTuple):
+    """Two rollouts of one task, of which one role's part is preferred in the first."""
+
+    role: str
+    chosen: str
+    """Rollout id."""
+    rejected: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +84,9 @@ class Batch:
 
     step: int
     rows: list[Row]
+    objective: Objective = Objective.POLICY
+    pairs: tuple[Pair, ...] = ()
+    """Of objective 'dpo': each has the rows of both rollouts and that role in the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +97,8 @@ class Update:
     """The version that the engine serves from now on."""
     metrics: dict[str, float] = field(default_factory=dict)
     """At least loss, grad_norm, learning_rate, entropy, clip_fraction, kl_sampler (mean of sampler minus trainer
-    log-probs), tokens, seconds."""
+    log-probs), tokens, seconds. With '/ROLE' behind them: entropy, clip_fraction, kl_sampler, kl_reference of one role's
+    tokens."""
 
 
 class Backend(Protocol):
@@ -97,6 +128,18 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Stop what was started. Idempotent."""
+        ...
+
+
+class Scoring(Protocol):
+    """What a backend has that honours `value.*`, or `divergence.*` with place 'reward'."""
+
+    def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
+        """[T] for each row, 0 where no token was sampled, by the weights as they are now.
+
+        `what` is 'reference' (log-probability of each sampled token under the reference model, at the row's
+        temperature) or 'values' (the value head's estimate before each sampled token).
+        """
         ...
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
+
+import numpy as np
 
 from lightning_hub.index import Index, refuse
 from lightning_hub.leases import Outcome
-from lightning_hub.rollout import Rollout
+from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk import notices
 from lightning_sdk.call import Call, Span, Status
 from lightning_sdk.wire import Event
@@ -17,7 +18,7 @@ def collect(index: Index, outcome: Outcome) -> Rollout:
     """The rollout of an outcome: what its last attempt sent, nothing of earlier ones."""
     calls: list[Call] = []
     spans: list[Span] = []
-    rewards: defaultdict[str, float] = defaultdict(float)
+    rewards: list[Reward] = []
     status, error = outcome.status, outcome.error
     try:
         for event in index.events(outcome.assignment.key):
@@ -35,7 +36,7 @@ def collect(index: Index, outcome: Outcome) -> Rollout:
         status=status,
         error=error,
         seconds=outcome.seconds,
-        rewards=dict(rewards),
+        rewards=tuple(rewards),
         calls=tuple(calls),
         spans=tuple(spans),
     )
@@ -47,7 +48,7 @@ def strays(index: Index, since_ns: int) -> list[Call | Span]:
     spans: list[Span] = []
     for event in index.strays():
         try:
-            _sort(event, calls, spans, defaultdict(float))
+            _sort(event, calls, spans, [])
         except (ValueError, TypeError):
             continue  # another version's
     return [
@@ -56,14 +57,14 @@ def strays(index: Index, since_ns: int) -> list[Call | Span]:
     ]
 
 
-def _sort(event: list[Any], calls: list[Call], spans: list[Span], rewards: defaultdict[str, float]) -> None:
+def _sort(event: list[Any], calls: list[Call], spans: list[Span], rewards: list[Reward]) -> None:
     match event:
         case [Event.CALL, _, fields]:
             calls.append(Call.unpack(fields))
         case [Event.SPAN, _, fields]:
             spans.append(Span.unpack(fields))
-        case [Event.REWARD, _, value, role, name, _, _] if not refuse(value, role, name):
-            rewards[role] += float(value)
+        case [Event.REWARD, _, value, role, name, _, time_ns] if not refuse(value, role, name):
+            rewards.append(Reward(role, name, float(np.float32(value)), int(time_ns)))
 
 
 def score(rollout: Rollout) -> float:

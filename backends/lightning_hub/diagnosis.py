@@ -42,7 +42,7 @@ class Round:
     integrations: Mapping[str, str] = field(default_factory=dict)
     """Integration -> state, as the agent's process had them at the start: those that are off begin with 'off'."""
     max_failed: float = 0.5
-    """The setting `rollouts.max_failed`."""
+    """The setting `failure.max_failed`."""
 
 
 @dataclass(slots=True)

@@ -80,7 +80,7 @@ def failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> Findi
     return Finding(
         "rollouts failed",
         Severity.WARNING if allowed else Severity.FATAL,
-        f"{len(failed)} of {len(rollouts)} rollouts of {name} failed; rollouts.max_failed allows {max_failed:.0%}.",
+        f"{len(failed)} of {len(rollouts)} rollouts of {name} failed; failure.max_failed allows {max_failed:.0%}.",
         f"{count} ended as {status}:\n{_tail(example)}\n",
         _advice(status) + others,
     )

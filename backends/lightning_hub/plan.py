@@ -19,7 +19,8 @@ GROUP = "lightning_sdk.backends"
 #: What the hub itself does, whatever the backend.
 _OURS = frozenset({
     "backend", "steps", "seed", "save_every", "roles", "sampling.*", "rollouts.*", "evaluation.*",
-    "algorithm.advantage", "export.*",
+    "credit.*", "role.*", "length.*", "failure.*", "stored.*", "algorithm.aggregation", "algorithm.dynamic_sampling",
+    "export.*",
 })  # fmt: skip
 
 
@@ -146,8 +147,9 @@ def refuse_ignored(settings: Settings, spec: BackendSpec) -> None:
 
 def _covering(name: str) -> Iterator[str]:
     yield name
-    if "." in name:
-        yield name.rpartition(".")[0] + ".*"
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield f"{name}.*"
 
 
 def _tasks(values: Any, name: str, *, empty: bool = False) -> list[dict[str, Any]]:

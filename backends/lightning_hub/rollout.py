@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from lightning_hub.backend import Endpoint
 from lightning_sdk.call import Call, Span, Status
@@ -44,6 +44,19 @@ class Assignment:
         }  # fmt: skip
 
 
+class Reward(NamedTuple):
+    """One number that somebody gave: `emit_reward` inside, or the reward function at the end."""
+
+    role: str
+    """Who earned it; '' for the whole rollout."""
+    name: str
+    """What it measures: the name of the reward function, or what `emit_reward` was told."""
+    value: float
+    """A float32, finite."""
+    time_ns: int
+    """When it was given, Unix time in nanoseconds: after which calls."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """A finished rollout: the last attempt's status, rewards and spans."""
@@ -57,8 +70,8 @@ class Rollout:
     error: str
     """Why the status is not ok, with the class of what was raised; '' if it is ok."""
     seconds: float
-    rewards: dict[str, float] = field(default_factory=dict)
-    """Role -> sum of its rewards; '' is the reward of the whole rollout."""
+    rewards: tuple[Reward, ...] = ()
+    """In the order in which they were given."""
     calls: tuple[Call, ...] = ()
     """In the order in which they started."""
     spans: tuple[Span, ...] = ()

@@ -130,7 +130,7 @@ class Trainer:
     def _rollouts(self, assignments: list[Assignment], name: str, backend: Backend) -> list[Rollout]:
         """Rollouts that can be used. RolloutsFailed, NothingToTrain, or the backend's death."""
         rollouts, diagnosis = self._round(assignments, name, backend)
-        refusals.refuse_failures(rollouts, name, self._settings.rollouts.max_failed)
+        refusals.refuse_failures(rollouts, name, self._settings.failure.max_failed)
         if rollouts[0].mode in self._undiagnosed:
             self._undiagnosed.discard(rollouts[0].mode)
             self._tell(diagnosis())
@@ -140,11 +140,11 @@ class Trainer:
         self, assignments: list[Assignment], name: str, backend: Backend
     ) -> tuple[list[Rollout], Callable[[], Diagnosis]]:
         """Run assignments to their end, whatever that is; what came of them, and a way to diagnose it."""
-        rules = self._settings.rollouts
+        rules, retries = self._settings.rollouts, self._settings.failure.retries
         began, late = time.time_ns(), self._index.late_calls
         waves = math.ceil(len(assignments) / rules.concurrency)
-        deadline = time.monotonic() + (rules.timeout + 2 * GRACE_SECONDS) * (rules.retries + 1) * waves
-        self._leases.offer(assignments, rules.concurrency, rules.retries)
+        deadline = time.monotonic() + (rules.timeout + 2 * GRACE_SECONDS) * (retries + 1) * waves
+        self._leases.offer(assignments, rules.concurrency, retries)
         done = False
         while not done and time.monotonic() < deadline:
             done = self._leases.wait(_WATCH_SECONDS, self._stopping.is_set)
@@ -166,7 +166,7 @@ class Trainer:
                 strays(self._index, began),
                 self._index.late_calls - late,
                 self._plan.integrations,
-                rules.max_failed,
+                self._settings.failure.max_failed,
             )
         )
 

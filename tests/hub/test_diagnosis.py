@@ -229,14 +229,14 @@ def test_no_role_has_a_reward() -> None:
 
 
 def test_rollouts_that_failed() -> None:
-    """Fatal beyond rollouts.max_failed, with the most common error."""
+    """Fatal beyond failure.max_failed, with the most common error."""
     bad = rollout(3, status=Status.AGENT_ERROR, error="KeyError: 'x'\n  agent.py:3 in solve")
     good = [rollout(n, call(1)) for n in (1, 2)]
     assert kinds(diagnose(Round([*good, bad]))) == ["warning rollouts failed"]
     diagnosis = diagnose(Round([*good, bad], max_failed=0.2, name="step 1"))
     assert kinds(diagnosis) == ["fatal rollouts failed"]
     text = said(diagnosis, "rollouts failed")
-    assert "1 of 3 rollouts of step 1 failed; rollouts.max_failed allows 20%" in text and "agent.py:3 in solve" in text
+    assert "1 of 3 rollouts of step 1 failed; failure.max_failed allows 20%" in text and "agent.py:3 in solve" in text
     assert diagnosis.statuses == {"ok": 2, "agent_error": 1}
 
 

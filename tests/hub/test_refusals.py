@@ -29,12 +29,12 @@ def test_an_agent_that_raises(runner: Runner) -> None:
 
 
 def test_more_failures_than_allowed(runner: Runner) -> None:
-    """One failure of two is allowed by rollouts.max_failed=0.5, but not by 0.4."""
+    """One failure of two is allowed by failure.max_failed=0.5, but not by 0.4."""
 
     def agent(assignment: dict[str, Any]) -> list[Any]:
         return failing("agent_error", "ValueError: x")(assignment) if assignment["task_id"] else good(assignment)
 
-    name, message = failed(runner.train(agent, {"rollouts.max_failed": 0.4}))
+    name, message = failed(runner.train(agent, {"failure.max_failed": 0.4}))
     assert name == "RolloutsFailed"
     assert "1 of 2" in message
     assert "40%" in message
@@ -111,7 +111,7 @@ def test_a_backend_that_dies(runner: Runner) -> None:
     ("settings", "params", "error", "told"),
     [
         ({"backend": "nope"}, {}, SettingError, "'nope'.*there are bandit, embedded"),
-        ({"algorithm.kl": 0.1}, {}, SettingError, "'bandit' does not honour algorithm.kl=0.1"),
+        ({"divergence.coefficient": 0.1}, {}, SettingError, "'bandit' does not honour divergence.coefficient=0.1"),
         ({"optimizer.learning_rat": 1.0}, {}, SettingError, "did you mean optimizer.learning_rate"),
         ({"roles": ("sover",)}, {"declared_roles": {"solver": True}}, SettingError, "sover.*declared roles are solver"),
         ({}, {"tasks": []}, TaskError, "tasks is empty"),

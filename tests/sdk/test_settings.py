@@ -20,14 +20,21 @@ def test_settings_survive_the_wire() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"learning_rate": 1.0}, "unknown setting 'learning_rate'; did you mean optimizer.learning_rate"),
+        ({"learning_rate": 1.0}, "unknown setting 'learning_rate'; did you mean value.learning_rate or optimizer.learning_rate"),
         ({"optimizer.lr": 1.0}, "unknown setting 'optimizer.lr'"),
         ({"steps": "many"}, "steps='many': expected int"),
         ({"steps": 0}, "steps=0: must be at least 1"),
         ({"rollouts.group_size": 1}, "compares rollouts of the same task"),
         ({"sampling.temperature": 0.0}, "greedy rollouts"),
         ({"optimizer.learning_rate": float("nan")}, "learning_rate=nan"),
-        ({"algorithm.advantage": "magic"}, "must be rloo or grpo"),
+        ({"credit.advantage": "magic"}, "must be rloo, grpo, dr_grpo"),
+        ({"role.writer.weigth": 1.0}, "did you mean role.NAME.weight"),
+        ({"role.writer.schedule": "3/2"}, r"role.writer.schedule='3/2': must be always, never, steps such as 10-30"),
+        ({"failure.timeout": "train"}, "say what a failed rollout earns, such as failure.reward=-1"),
+        ({"evaluation.seeds": 3}, "set evaluation.temperature as well"),
+        ({"rollouts.staleness": 1, "importance.kind": "off"}, "rollouts of an older model need importance.kind"),
+        ({"credit.rewards.brief": float("inf")}, "credit.rewards.brief=inf: must be a finite number"),
+        ({"credit": {"rewards": 3}}, "credit.rewards=3: expected a dict"),
     ],
 )
 def test_wrong_settings_say_what_is_wanted(values: dict[str, object], said: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from lightning_hub.rollout import Rollout
+from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.call import Call, CallMeta, Choice, Status
 from lightning_sdk.wire import pack_floats, pack_ints
 
@@ -58,8 +58,10 @@ def rollout(
     group: str = "task-0",
     status: Status = Status.OK,
 ) -> Rollout:
-    """A finished rollout of these calls, with reward 0 unless told."""
+    """A finished rollout of these calls, with reward 0 at its end unless told otherwise."""
+    end = 1 + max((call.meta.ended_ns for call in calls), default=0)
+    given = {"": 0.0} if rewards is None else rewards
     return Rollout(
         id=f"{number:032x}", task_id=0, group=group, mode="train", attempt=1, status=status, error="", seconds=1.0,
-        rewards={"": 0.0} if rewards is None else rewards, calls=calls,
+        rewards=tuple(Reward(role, "final", value, end) for role, value in given.items()), calls=calls,
     )  # fmt: skip

@@ -1,0 +1,242 @@
+"""The groups of settings: small frozen dataclasses whose defaults work. `lightning_sdk.settings` puts them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the engine samples the calls of trainable roles while training. Evaluation is greedy."""
+
+    temperature: float = 1.0
+    """Replaces whatever temperature the agent asks for: training needs the distribution it corrects for."""
+    top_p: float = 1.0
+    """Nucleus sampling, likewise; 1 samples from the whole distribution."""
+    max_tokens: int = 256
+    """Upper bound for calls that name none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """How the rewards of a role become the advantages of its tokens. `credit.*` is for every role, `role.NAME.*` for
+    one of them."""
+
+    advantage: str = "rloo"
+    """'rloo' (baseline: mean of the group's other rollouts, arXiv:2402.14740), 'grpo' (group mean and deviation,
+    arXiv:2402.03300), 'dr_grpo' (group mean, arXiv:2503.20783), 'reinforce++' (normalised over the batch,
+    arXiv:2501.03262), 'reinforce++_baseline' (group mean, then so), 'running_mean' (mean of the role's earlier steps),
+    'reinforce' (no baseline), 'gae' (PPO with a value head, arXiv:1506.02438)."""
+    returns: str = "rollout"
+    """'rollout': each token is credited with all that the role earned; 'to_go': with what was earned from its call
+    on."""
+    discount: float = 1.0
+    """Of what is earned one call later, with returns 'to_go' and with 'gae'."""
+    signal: str = "both"
+    """Which rewards count: the role's 'own', those of the whole 'rollout', or the sum of 'both'."""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    """Weights of rewards by name; 1 for a name that is not listed."""
+    weight: float = 1.0
+    """Of the role in the loss."""
+    schedule: str = "always"
+    """When the role is trained: 'always', 'never', steps such as '10-30' or '10-', or in turns such as '1/2' and
+    '2/2'; '1/2:5' is five steps each."""
+    momentum: float = 0.9
+    """Of the running mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """The loss: how advantages become a gradient."""
+
+    loss: str = "ppo"
+    """'ppo' (clipped ratio of each token, arXiv:1707.06347), 'gspo' (ratio of the sequence, arXiv:2507.18071) or
+    'cispo' (clipped weights, arXiv:2506.13585)."""
+    clip_low: float = 0.2
+    """The ratio to the old policy is clipped to [1 - clip_low, 1 + clip_high] (DAPO, arXiv:2503.14476, eq. 10)."""
+    clip_high: float = 0.28
+    """The upper bound, apart from the lower."""
+    clip_dual: float = 0.0
+    """Bound of the ratio where the advantage is negative (dual-clip PPO, arXiv:1912.09729, eq. 5); 0: none."""
+    aggregation: str = "seq-mean-token-sum-norm"
+    """How tokens are weighed: sums divided by a constant (Dr. GRPO, arXiv:2503.20783: unbiased), 'token-mean' (DAPO),
+    'seq-mean-token-mean' (GRPO) or 'seq-mean-token-sum'. A sequence is all that a role sampled in one rollout."""
+    entropy: float = 0.0
+    """Weight of the entropy bonus."""
+    epochs: int = 1
+    """Passes over each batch."""
+    mini_batches: int = 1
+    """Optimizer steps in each pass; rollouts are dealt out among them."""
+    dynamic_sampling: int = 0
+    """Further rounds of tasks, at most, to replace groups without signal (DAPO, section 3.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The pull towards the reference model, which is the one that training began with."""
+
+    coefficient: float = 0.0
+    """0 loads no reference."""
+    estimator: str = "k3"
+    """'k1', 'k2' or 'k3' (Schulman, "Approximating KL divergence", 2020; k3 is eq. 4 of GRPO)."""
+    place: str = "loss"
+    """'loss', or 'reward': taken off what is earned, as in InstructGPT (arXiv:2203.02155, eq. 2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """Importance sampling between the sampler, which may be older or compute otherwise, and the trainer."""
+
+    kind: str = "truncate"
+    """'truncate' (weights are cut at `high`: IMPALA, arXiv:1802.01561, eq. 1), 'mask' (outside of [low, high] nothing
+    is learned: IcePop, arXiv:2510.18855) or 'off'."""
+    level: str = "token"
+    """Ratio of each 'token', or of the whole 'sequence': the product over all that a role sampled in one rollout."""
+    high: float = 2.0
+    """Upper bound."""
+    low: float = 0.5
+    """Lower bound, of 'mask' only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The value head of PPO, trained where `credit.advantage` is 'gae'."""
+
+    gae_lambda: float = 0.95
+    """Between one-step estimates (0) and whole returns (1); per token."""
+    coefficient: float = 0.1
+    """Weight of the value loss."""
+    clip: float = 0.2
+    """A new estimate may leave the old one by so much (arXiv:1707.06347, as in OpenAI's baselines); 0: freely."""
+    learning_rate: float = 1e-3
+    """Of the head itself; the model under it learns with `optimizer.learning_rate`."""
+    warmup_steps: int = 0
+    """First steps in which only the head is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """What happens to sequences that are too long."""
+
+    truncated: str = "train"
+    """A completion that ended at the token limit: 'train', 'mask' (its tokens: DAPO's overlong filtering) or 'exclude'
+    (what its role did in that rollout)."""
+    max_row: int = 0
+    """Tokens in one row, at most; 0: no bound."""
+    long_rows: str = "cut"
+    """A longer row is 'cut' there, or 'exclude' what its role did in that rollout."""
+    limit: int = 0
+    """Sampled tokens of a role in one rollout beyond which it loses `penalty` (DAPO, eq. 13); 0: none."""
+    buffer: int = 0
+    """The last so many tokens before the limit, in which the loss grows from 0."""
+    penalty: float = 1.0
+    """What is lost at the limit and beyond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """AdamW and its schedule."""
+
+    learning_rate: float | None = None
+    """None: chosen from the model's size; `config.json` and the log say which value was taken."""
+    warmup_steps: int = 3
+    """Steps in which the rate rises linearly to its full value."""
+    decay: float = 0.3
+    """The last part of training, as a fraction, in which the rate falls linearly to a tenth."""
+    weight_decay: float = 0.0
+    """AdamW's, decoupled from the gradient (arXiv:1711.05101)."""
+    beta1: float = 0.9
+    """Decay of the mean of gradients."""
+    beta2: float = 0.99
+    """Decay of the mean of their squares."""
+    max_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    micro_batch_tokens: int = 4096
+    """Upper bound of padded tokens in one forward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """What is run in each step, and where."""
+
+    tasks_per_step: int = 16
+    """Different tasks in each step."""
+    group_size: int = 8
+    """Rollouts of the same task that are compared with each other."""
+    concurrency: int = 64
+    """Rollouts under way at once, over all runners."""
+    runner: str = "auto"
+    """'threads', 'asyncio' or 'processes'; 'auto' takes asyncio for async agents and threads for the rest."""
+    timeout: float = 120.0
+    """Seconds for one attempt at a rollout."""
+    deadline: float = 600.0
+    """Seconds for all rollouts of a step: what is not over then counts as a timeout, and the step goes on without."""
+    staleness: int = 0
+    """Asynchronous training: rollouts may begin with a model so many versions older than the one they train; 0: each
+    step waits for the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What happens to a rollout that did not end ok: 'exclude' it, 'retry' it, or 'train' on it with `reward`."""
+
+    agent_error: str = "exclude"
+    """The agent raised."""
+    reward_error: str = "exclude"
+    """The reward raised, or gave no finite number."""
+    infrastructure_error: str = "retry"
+    """Something of ours failed."""
+    timeout: str = "retry"
+    """It took too long."""
+    retries: int = 2
+    """Further attempts at a rollout, at most; after the last it is excluded."""
+    backoff: float = 0.5
+    """Seconds before the first further attempt, twice as long before each one after it."""
+    refills: int = 1
+    """How often a rollout that is excluded is replaced by another one of the same task, so that groups stay whole."""
+    reward: float | None = None
+    """What 'train' gives to a failed rollout, beside what it had earned; there is no default."""
+    max_failed: float = 0.5
+    """Training stops when more than this part of a step's rollouts fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Training from the rollouts of earlier runs, without running the agent for it."""
+
+    method: str = "rejection"
+    """'sft' (every rollout), 'rejection' (the best of each group: RAFT, arXiv:2304.06767) or 'dpo' (the best against
+    the worst of each group: arXiv:2305.18290, eq. 7)."""
+    best: int = 1
+    """Rollouts of each group that 'rejection' keeps, ties among them."""
+    min_reward: float | None = None
+    """Rollouts below it are left out by 'sft' and 'rejection'."""
+    beta: float = 0.1
+    """Of DPO: how strongly the reference model holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How the score on held-out tasks is measured."""
+
+    tasks: int = 200
+    """Held-out tasks used, at most."""
+    every: int = 0
+    """Also evaluate every so many steps; 0 only before and after."""
+    split: float = 0.2
+    """Part of the tasks held out when no held-out tasks are given."""
+    seeds: int = 1
+    """Rollouts of each task, with different seeds; more than one need a temperature."""
+    temperature: float = 0.0
+    """0 is greedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What is sent to an OpenTelemetry collector."""
+
+    otlp_endpoint: str | None = None
+    """URL of an OTLP/HTTP collector, such as http://127.0.0.1:4318; by default OTEL_EXPORTER_OTLP_ENDPOINT's."""
+    tokens: bool = False
+    """Put token ids and log-probs on exported spans, as arrays."""

@@ -1,0 +1,156 @@
+"""Ranges: which values a setting may have, in tables, and which settings need each other."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning_sdk.errors import SettingError
+from lightning_sdk.groups import Credit
+
+#: What the schedule of a role may be.
+SCHEDULE = re.compile(r"always|never|(?P<first>\d+)-(?P<last>\d*)|(?P<turn>\d+)/(?P<turns>\d+)(:(?P<block>\d+))?")
+
+_Rule = tuple[Callable[[Any], bool], str]
+_ADVANTAGES = ("rloo", "grpo", "dr_grpo", "reinforce++", "reinforce++_baseline", "running_mean", "reinforce", "gae")
+
+
+def _one_of(*values: str) -> _Rule:
+    return lambda v: v in values, " or ".join((", ".join(values[:-1]), values[-1]))
+
+
+def _at_least(low: float) -> _Rule:
+    return lambda v: v >= low, "0 or more" if low == 0 else f"at least {low:g}"
+
+
+def _scheduled(text: str) -> bool:
+    found = SCHEDULE.fullmatch(text)
+    if found is None:
+        return False
+    if found["turn"]:
+        return 1 <= int(found["turn"]) <= int(found["turns"]) and int(found["block"] or 1) >= 1
+    return not found["last"] or int(found["first"] or 0) <= int(found["last"])
+
+
+_MORE: _Rule = (lambda v: v > 0, "more than 0")
+_SHARE: _Rule = (lambda v: 0 <= v <= 1, "between 0 and 1")
+
+_CREDIT: dict[str, _Rule] = {
+    "advantage": _one_of(*_ADVANTAGES),
+    "returns": _one_of("rollout", "to_go"),
+    "discount": (lambda v: 0 < v <= 1, "in (0, 1]"),
+    "signal": _one_of("own", "rollout", "both"),
+    "weight": _at_least(0),
+    "schedule": (_scheduled, "always, never, steps such as 10-30 or 10-, or turns such as 1/2 or 1/2:5"),
+    "momentum": (lambda v: 0 <= v < 1, "in [0, 1)"),
+}
+_RULES: dict[str, _Rule] = {
+    "steps": _at_least(1),
+    "save_every": _at_least(1),
+    "sampling.temperature": (lambda v: v > 0, "more than 0: greedy rollouts of a group are all alike"),
+    "sampling.top_p": (lambda v: 0 < v <= 1, "in (0, 1]"),
+    "sampling.max_tokens": _at_least(1),
+    "algorithm.loss": _one_of("ppo", "gspo", "cispo"),
+    "algorithm.clip_low": (lambda v: 0 < v <= 1, "in (0, 1]"),
+    "algorithm.clip_high": _MORE,
+    "algorithm.clip_dual": (lambda v: v == 0 or v > 1, "0 (off) or more than 1"),
+    "algorithm.aggregation": _one_of(
+        "seq-mean-token-sum-norm", "token-mean", "seq-mean-token-mean", "seq-mean-token-sum"
+    ),
+    "algorithm.entropy": _at_least(0),
+    "algorithm.epochs": _at_least(1),
+    "algorithm.mini_batches": _at_least(1),
+    "algorithm.dynamic_sampling": _at_least(0),
+    "divergence.coefficient": _at_least(0),
+    "divergence.estimator": _one_of("k1", "k2", "k3"),
+    "divergence.place": _one_of("loss", "reward"),
+    "importance.kind": _one_of("truncate", "mask", "off"),
+    "importance.level": _one_of("token", "sequence"),
+    "importance.high": _at_least(1),
+    "importance.low": _SHARE,
+    "value.gae_lambda": _SHARE,
+    "value.coefficient": _MORE,
+    "value.clip": _at_least(0),
+    "value.learning_rate": _MORE,
+    "value.warmup_steps": _at_least(0),
+    "length.truncated": _one_of("train", "mask", "exclude"),
+    "length.max_row": _at_least(0),
+    "length.long_rows": _one_of("cut", "exclude"),
+    "length.limit": _at_least(0),
+    "length.buffer": _at_least(0),
+    "length.penalty": _at_least(0),
+    "optimizer.learning_rate": (lambda v: v is None or v > 0, "more than 0"),
+    "optimizer.warmup_steps": _at_least(0),
+    "optimizer.decay": _SHARE,
+    "optimizer.max_norm": _MORE,
+    "optimizer.micro_batch_tokens": _at_least(1),
+    "rollouts.tasks_per_step": _at_least(1),
+    "rollouts.group_size": (lambda v: v >= 2, "at least 2: an advantage compares rollouts of the same task"),
+    "rollouts.concurrency": _at_least(1),
+    "rollouts.runner": _one_of("auto", "threads", "asyncio", "processes"),
+    "rollouts.timeout": (lambda v: v > 0, "more than 0 seconds"),
+    "rollouts.deadline": (lambda v: v > 0, "more than 0 seconds"),
+    "rollouts.staleness": _at_least(0),
+    "failure.agent_error": _one_of("exclude", "retry", "train"),
+    "failure.reward_error": _one_of("exclude", "retry", "train"),
+    "failure.infrastructure_error": _one_of("exclude", "retry"),
+    "failure.timeout": _one_of("exclude", "retry", "train"),
+    "failure.retries": _at_least(0),
+    "failure.backoff": _at_least(0),
+    "failure.refills": _at_least(0),
+    "failure.max_failed": _SHARE,
+    "stored.method": _one_of("sft", "rejection", "dpo"),
+    "stored.best": _at_least(1),
+    "stored.beta": _MORE,
+    "evaluation.tasks": _at_least(1),
+    "evaluation.every": _at_least(0),
+    "evaluation.split": (lambda v: 0 < v < 1, "between 0 and 1"),
+    "evaluation.seeds": _at_least(1),
+    "evaluation.temperature": _at_least(0),
+}
+
+
+def refuse_out_of_range(flat: Mapping[str, Any], by_role: Mapping[str, Credit]) -> None:
+    """SettingError for a value that cannot be, by its dotted name; `by_role` with '' for the default one."""
+    for name, rule in _RULES.items():
+        _refuse(name, flat[name], rule)
+    for role, credit in by_role.items():
+        group = f"role.{role}" if role else "credit"
+        for leaf, rule in _CREDIT.items():
+            _refuse(f"{group}.{leaf}", getattr(credit, leaf), rule)
+        for reward, weight in credit.rewards.items():
+            _refuse(f"{group}.rewards.{reward}", weight, (lambda _: True, ""))
+    _together(flat)
+
+
+def _refuse(name: str, value: Any, rule: _Rule) -> None:
+    test, wanted = rule
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingError(f"setting {name}={value!r}: must be {wanted or 'a finite number'}")
+    if not test(value):
+        raise SettingError(f"setting {name}={value!r}: must be {wanted}")
+
+
+def _together(flat: Mapping[str, Any]) -> None:
+    """Settings that only make sense with another one."""
+    trained = [name for name in ("agent_error", "reward_error", "timeout") if flat[f"failure.{name}"] == "train"]
+    if trained and flat["failure.reward"] is None:
+        raise SettingError(
+            f"setting failure.{trained[0]}='train': say what a failed rollout earns, such as failure.reward=-1"
+        )
+    if flat["evaluation.seeds"] > 1 and flat["evaluation.temperature"] == 0:
+        raise SettingError(
+            f"setting evaluation.seeds={flat['evaluation.seeds']}: greedy rollouts do not depend on a seed; "
+            "set evaluation.temperature as well, such as 1.0"
+        )
+    if flat["rollouts.staleness"] and flat["importance.kind"] == "off":
+        raise SettingError(
+            f"setting rollouts.staleness={flat['rollouts.staleness']}: rollouts of an older model need "
+            "importance.kind 'truncate' or 'mask'"
+        )
+    if flat["length.buffer"] > flat["length.limit"]:
+        raise SettingError(
+            f"setting length.buffer={flat['length.buffer']}: must be at most length.limit={flat['length.limit']}"
+        )
