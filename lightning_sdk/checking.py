@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from lightning_sdk import session
+from lightning_sdk.reward import Function, named
 from lightning_sdk.settings import Settings
 from lightning_sdk.tasks import Source, load
-from lightning_sdk.training import Job, refuse_unknown_roles, reward_function, role_names
+from lightning_sdk.training import Job, refuse_unknown_roles, role_names, weighed
 
 #: A check is this small unless `rollouts.tasks_per_step` and `rollouts.group_size` say otherwise.
 TASKS, ROLLOUTS_OF_EACH = 4, 4
@@ -47,7 +48,7 @@ class Check:
 def check(
     agent: Callable[..., Any],
     tasks: Source,
-    reward: Callable[..., Any] | None = None,
+    reward: Function | Sequence[Function] | None = None,
     *,
     model: str = "spark",
     backend: str = "embedded",
@@ -74,10 +75,11 @@ def check(
     if "rollouts" not in given:
         given.setdefault("rollouts.tasks_per_step", min(TASKS, len(loaded)))
         given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)
-    chosen = Settings.from_dict(given)
+    rewards = named(reward)
+    chosen = weighed(Settings.from_dict(given), rewards)
     refuse_unknown_roles(chosen.roles)
     with _folder(keep) as folder:
-        job = Job(agent, reward_function(reward), chosen, folder, backend_python, quiet)
+        job = Job(agent, rewards, chosen, folder, backend_python, quiet)
         last = job.run("check", tasks=loaded)
     return Check({**last["diagnosis"], "integrations": dict(session.start().integrations)})
 

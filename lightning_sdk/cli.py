@@ -86,8 +86,8 @@ def _agent_options(parser: argparse.ArgumentParser) -> None:
         "agent", metavar="FILE.py:FUNCTION", help="the agent: a function of one task; or MODULE:FUNCTION"
     )
     parser.add_argument("--tasks", required=True, metavar="FILE", help="tasks: .jsonl or .parquet, one object per line")
-    parser.add_argument("--reward", metavar="FILE.py:FUNCTION",
-                        help="a function of task and answer; default: the one marked @lightning.reward")  # fmt: skip
+    parser.add_argument("--reward", action="append", default=[], metavar="FILE.py:FUNCTION", dest="rewards",
+                        help="a function of task and answer, repeatable; default: the one marked @reward")  # fmt: skip
     parser.add_argument(
         "--model", default=defaults.model, help="spark, a folder in HF format, or a hub name (%(default)s)"
     )
@@ -189,7 +189,7 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "agent": agent,
         "tasks": options.tasks,
-        "reward": reference.load(options.reward) if options.reward else None,
+        "reward": [reference.load(each) for each in options.rewards] or None,
         "model": options.model,
         "backend": options.backend,
         "backend_python": options.backend_python,

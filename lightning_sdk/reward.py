@@ -1,33 +1,103 @@
-"""Rewards: the `@reward` decorator, `emit_reward`, and what counts as a reward."""
+"""Rewards: the `@reward` decorator, `emit_reward`, what counts as a reward, and the name and weight of each."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Mapping
+import struct
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from lightning_sdk import sink
-from lightning_sdk.errors import RewardError
+from lightning_sdk.errors import RewardError, SettingError
 from lightning_sdk.scope import current
 
-F = TypeVar("F", bound=Callable[..., Any])
+Function = Callable[..., Any]
+F = TypeVar("F", bound=Function)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A reward function with the name that its numbers are stored under."""
+
+    function: Function
+    name: str
+    weight: float | None = None
+    """Default of `credit.rewards.NAME`; None: 1."""
+
+    @property
+    def told(self) -> str:
+        """The function, as messages name it."""
+        return f"the reward function {name_of(self.function)}()"
+
 
 #: Functions marked with `@reward`, in order; the command line takes the only one of the agent's file.
-marked: list[Callable[..., Any]] = []
+marked: list[Named] = []
 
 _LARGEST = 3.4028234663852886e38  # float32: rewards are float32 from here on
 
 
-def reward(function: F, /) -> F:
-    """Mark `function(task, answer)` as the reward: a number, or a dict of role to number. It may be async.
+@overload
+def reward(function: F, /) -> F: ...
+
+
+@overload
+def reward(*, weight: float | None = None, name: str | None = None) -> Callable[[F], F]: ...
+
+
+def reward(
+    function: Function | None = None, /, *, weight: float | None = None, name: str | None = None
+) -> Function | Callable[[Function], Function]:
+    """Mark `function(task, answer)` as a reward: a number, or a dict of role to number. It may be async.
 
     The function stays what it was; the mark lets `lightning-sdk train agent.py:solve` find it.
+
+    Args:
+        weight: What its numbers are multiplied by where they are added up: the default of `credit.rewards.NAME`.
+        name: What its numbers are stored under; by default the function's name.
+
+    Raises:
+        RewardError: this is no function, or the weight or the name is none.
     """
-    if not callable(function):
-        raise RewardError(f"@reward on {function!r}, which cannot be called: put it above a function of (task, answer)")
-    marked.append(function)
-    return function
+    if weight is not None:
+        weight = as_number(weight, "@reward(weight=...)")
+    if name is not None and not (isinstance(name, str) and name):
+        raise RewardError(f"@reward(name={name!r}): expected a text that is not empty")
+
+    def mark(function: Function) -> Function:
+        if not callable(function):
+            raise RewardError(
+                f"@reward on {function!r}, which cannot be called: put it above a function of (task, answer)"
+            )
+        marked.append(Named(function, name or name_of(function), weight))
+        return function
+
+    return mark if function is None else mark(function)
+
+
+def named(given: Function | Sequence[Function] | None) -> tuple[Named, ...]:
+    """The reward functions of a run with their names; by default the one function that is marked.
+
+    Raises:
+        SettingError: there is none, it is not clear which, one cannot be called, or two have the same name.
+    """
+    if given is None:
+        return (_the_marked(),)
+    functions = list(given) if isinstance(given, Sequence) else [given]
+    if not functions:
+        raise SettingError("reward=[]: give at least one function of (task, answer)")
+    found = tuple(_named(function) for function in functions)
+    for name, count in Counter(each.name for each in found).items():
+        if count > 1:
+            places = ", ".join(_place(each.function) for each in found if each.name == name)
+            raise SettingError(
+                f"reward: {count} functions are called {name!r} ({places}), and rewards are stored by name: "
+                "give one of them another, with @lightning.reward(name=...)"
+            )
+    return found
 
 
 def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
@@ -36,12 +106,13 @@ def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
     Args:
         value: A finite number.
         role: The role that earns it; by default the whole rollout. A role earns its own and those of the whole.
-        name: What the number measures.
+        name: What the number measures; `credit.rewards.NAME` is its weight.
 
     Raises:
         RewardError: the value is not a finite number, or no rollout is under way.
     """
-    number = as_number(value, "emit_reward()")
+    whose = f", role {role!r}" if role else ""
+    number = as_number(value, f"emit_reward(){whose}, name {name!r}")
     scope = current()
     if scope.rollout is None:
         raise RewardError(
@@ -61,12 +132,45 @@ def as_rewards(value: Any, source: str) -> dict[str, float]:
 
 
 def as_number(value: Any, source: str) -> float:
-    """`value` as a finite float; RewardError that names it otherwise."""
+    """`value` as a finite float32; RewardError that names it otherwise."""
     # NumPy and torch scalars are no `Real` but know how to become one; text and None do not get that far.
     if isinstance(value, Real) or (hasattr(value, "__float__") and not isinstance(value, str)):
         number = float(value)
         if math.isfinite(number) and abs(number) <= _LARGEST:
-            return number
+            rounded: float = struct.unpack("f", struct.pack("f", number))[0]
+            return rounded
     raise RewardError(
         f"{source} gave {value!r} ({type(value).__name__}): a reward is a finite number, or a dict of role to number"
     )
+
+
+def name_of(function: Function) -> str:
+    """The name of a function, or the class of another thing that can be called."""
+    return str(getattr(function, "__name__", type(function).__name__)).strip("<>")
+
+
+def _the_marked() -> Named:
+    if len(marked) == 1:
+        return marked[0]
+    names = ", ".join(name_of(each.function) for each in marked)
+    raise SettingError(
+        f"reward: {len(marked)} functions are marked with @lightning.reward ({names}); name one: reward=..., "
+        "or those that count: reward=[...]"
+        if marked
+        else "reward: no function is marked with @lightning.reward; give one: reward=function(task, answer) -> number"
+    )
+
+
+def _named(function: Function) -> Named:
+    if not callable(function):
+        raise SettingError(f"reward={function!r}: expected a function of (task, answer), or a list of them")
+    mark = next((each for each in reversed(marked) if each.function is function), None)
+    return mark or Named(function, name_of(function))
+
+
+def _place(function: Function) -> str:
+    try:
+        path, (_, line) = inspect.getsourcefile(function), inspect.getsourcelines(function)
+    except (TypeError, OSError):
+        return repr(function)
+    return f"{path}:{line}"

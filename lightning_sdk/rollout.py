@@ -6,18 +6,17 @@ import os
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from lightning_sdk import answer as answers
 from lightning_sdk import sink
 from lightning_sdk.call import Status
 from lightning_sdk.errors import RewardError
-from lightning_sdk.reward import as_rewards
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.scoring import Given
 from lightning_sdk.wire import Event
-
-_OUTPUT_LIMIT = 2000
 
 
 class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
@@ -31,7 +30,7 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
         self.task = dict(task or {})
         """What the agent was asked, as stored with the rollout."""
         self.answer: Any = None
-        """Set it to have the answer shown by `lightning-sdk runs`."""
+        """Set it to have the answer kept with the rollout, shown to people and scored again by `rescore`."""
         self._scope = RolloutScope(uuid.uuid4().hex, os.urandom(16))
         self._entered = entered(Scope(rollout=self._scope))
 
@@ -71,10 +70,10 @@ def assigned(message: Mapping[str, Any]) -> RolloutScope:
     )
 
 
-def score(scope: RolloutScope, value: Any, source: str) -> Status:
-    """Send the final reward; the status that the rollout has now. RewardError if it is not a reward."""
-    for role, number in as_rewards(value, source).items():
-        sink.reward(scope, number, role, "final", "")
+def rewarded(scope: RolloutScope, given: Sequence[Given]) -> Status:
+    """Send what the reward functions gave; the status that the rollout has now."""
+    for each in given:
+        sink.reward(scope, each.value, each.role, each.name, "", by_function=True)
     return Status.OK
 
 
@@ -82,8 +81,10 @@ def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None
     """Say that the rollout is over. Nothing that comes later counts for it."""
     while scope.at_end:
         sink.harmless("ending a rollout's calls", scope.at_end.pop())
-    text = answer if isinstance(answer, str) else "" if answer is None else repr(answer)
-    sink.put((Event.END, scope.key, status.value, error, time.time_ns(), text[:_OUTPUT_LIMIT]), 300)
+    shown = sink.harmless("showing an answer", lambda: answers.shown(answer)) or ""
+    kept = sink.harmless("keeping an answer", lambda: answers.kept(answer)) or ("", "it could not be read")
+    event = (Event.END, scope.key, status.value, error, time.time_ns(), shown, *kept)
+    sink.put(event, 300 + len(kept[0]))
 
 
 def failure(scope: RolloutScope, error: BaseException) -> Status:

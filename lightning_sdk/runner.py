@@ -7,7 +7,6 @@ outlives its time is left alone in its thread and its place is given to the next
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import json
 import logging
@@ -16,15 +15,18 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning_sdk import reference, session
 from lightning_sdk.call import Status
-from lightning_sdk.errors import HubError, RewardError
+from lightning_sdk.errors import HubError
 from lightning_sdk.hub import HubClient
-from lightning_sdk.rollout import assigned, described, end, failure, score
+from lightning_sdk.reward import Named, named
+from lightning_sdk.rollout import assigned, described, end, failure, rewarded
 from lightning_sdk.scope import Scope, entered
+from lightning_sdk.scoring import ascores, scores
+from lightning_sdk.settled import settled, settled_here
 
 log = logging.getLogger("lightning_sdk.runner")
 
@@ -41,14 +43,14 @@ class Runner:
         address: str,
         key: str,
         agent: Callable[..., Any],
-        reward: Callable[..., Any],
+        rewards: Sequence[Named],
         *,
         concurrency: int,
         kind: str = "auto",
     ) -> None:
         """`kind` is 'threads', 'asyncio', or 'auto', which takes asyncio for async agents."""
         self.id = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._agent, self._reward, self._concurrency = agent, reward, concurrency
+        self._agent, self._rewards, self._concurrency = agent, tuple(rewards), concurrency
         self._address, self._key = address, key
         self._stopping = threading.Event()
         self._changed = threading.Condition()
@@ -142,7 +144,7 @@ class Runner:
 
         def run() -> None:
             try:
-                execute(self._agent, self._reward, message)
+                execute(self._agent, self._rewards, message)
             finally:
                 done()
 
@@ -152,10 +154,8 @@ class Runner:
         rollout, answer = assigned(message), None
         try:
             with entered(Scope(rollout=rollout)):
-                answer = await asyncio.wait_for(_settled(self._agent(dict(message["task"]))), message["timeout"])
-                with _blaming(self._reward):
-                    value = await _settled(self._reward(dict(message["task"]), answer))
-                status, error = score(rollout, value, _name(self._reward)), ""
+                answer = await asyncio.wait_for(settled(self._agent(dict(message["task"]))), message["timeout"])
+                status, error = rewarded(rollout, await ascores(self._rewards, message["task"], answer)), ""
         except TimeoutError:
             status, error = Status.TIMEOUT, f"no answer after {message['timeout']} s"
         except Exception as raised:
@@ -163,53 +163,17 @@ class Runner:
         end(rollout, status, error, answer)
 
 
-def execute(agent: Callable[..., Any], reward: Callable[..., Any], message: dict[str, Any]) -> Status:
+def execute(agent: Callable[..., Any], rewards: Sequence[Named], message: dict[str, Any]) -> Status:
     """Run one rollout in this thread and report it; how it ended."""
     rollout, answer, error = assigned(message), None, ""
     try:
         with entered(Scope(rollout=rollout)):
-            answer = _settled_here(agent(dict(message["task"])))
-            with _blaming(reward):
-                value = _settled_here(reward(dict(message["task"]), answer))
-            status = score(rollout, value, _name(reward))
+            answer = settled_here(agent(dict(message["task"])))
+            status = rewarded(rollout, scores(rewards, message["task"], answer))
     except Exception as raised:
         status, error = failure(rollout, raised), described(raised)
     end(rollout, status, error, answer)
     return status
-
-
-@contextlib.contextmanager
-def _blaming(reward: Callable[..., Any]) -> Iterator[None]:
-    """What is raised inside is the reward function's fault: RewardError with its words."""
-    try:
-        yield
-    except Exception as error:
-        text = f"{_name(reward)} raised {type(error).__name__}: {error}"
-        raise RewardError(text).with_traceback(error.__traceback__) from error
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return f"the reward function {getattr(function, '__name__', repr(function))}()"
-
-
-async def _settled(value: Any) -> Any:
-    """What an agent finally gives: awaited, or collected if it is a generator."""
-    if inspect.isasyncgen(value):
-        return _whole([item async for item in value])
-    if inspect.isawaitable(value):
-        return await _settled(await value)
-    return _whole(list(value)) if inspect.isgenerator(value) else value
-
-
-def _settled_here(value: Any) -> Any:
-    if inspect.isawaitable(value) or inspect.isasyncgen(value):
-        return asyncio.run(_settled(value))
-    return _whole(list(value)) if inspect.isgenerator(value) else value
-
-
-def _whole(items: list[Any]) -> Any:
-    """The answer of a generator: its pieces joined if they are text, else the list."""
-    return "".join(items) if items and all(isinstance(item, str) for item in items) else items
 
 
 def main() -> None:
@@ -217,8 +181,8 @@ def main() -> None:
     config = json.loads(sys.stdin.readline())
     running = session.start()
     running.attach(config["address"], config["key"], keep=False)
-    agent, reward = reference.load(config["agent"]), reference.load(config["reward"])
-    runner = Runner(config["address"], config["key"], agent, reward,
+    agent, rewards = reference.load(config["agent"]), named([reference.load(each) for each in config["rewards"]])
+    runner = Runner(config["address"], config["key"], agent, rewards,
                     concurrency=config["concurrency"], kind=config["kind"])  # fmt: skip
 
     def stop_at_end_of_input() -> None:

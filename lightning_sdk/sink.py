@@ -50,8 +50,10 @@ def span(rollout: RolloutScope | None, span: Span) -> None:
     put((Event.SPAN, key_of(rollout), span.pack()), 300)
 
 
-def reward(rollout: RolloutScope | None, value: float, role: str, name: str, span_id: str) -> None:
-    put((Event.REWARD, key_of(rollout), value, role, name, span_id, time.time_ns()), 120)
+def reward(
+    rollout: RolloutScope | None, value: float, role: str, name: str, span_id: str, *, by_function: bool = False
+) -> None:
+    put((Event.REWARD, key_of(rollout), value, role, name, span_id, time.time_ns(), by_function), 120)
 
 
 def key_of(rollout: RolloutScope | None) -> bytes:

@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lightning_sdk.errors import BY_NAME, HubError, HubGone, LightningError, Set
 from lightning_sdk.hub import HubClient, HubProcess
 from lightning_sdk.progress import Progress
 from lightning_sdk.report import Report
-from lightning_sdk.reward import marked
+from lightning_sdk.reward import Function, Named, named
 from lightning_sdk.runner import Runner
 from lightning_sdk.settings import Settings
 from lightning_sdk.tasks import Source, Task, load, split
@@ -34,9 +35,10 @@ log = logging.getLogger("lightning_sdk")
 def train(
     agent: Callable[..., Any],
     tasks: Source,
-    reward: Callable[..., Any] | None = None,
+    reward: Function | Sequence[Function] | None = None,
     *,
     held_out: Source | None = None,
+    from_runs: Sequence[str | Path] = (),
     model: str = "spark",
     steps: int = 40,
     backend: str = "embedded",
@@ -56,9 +58,11 @@ def train(
     Args:
         agent: Function of one task (a dict); plain, async, or a generator. Its answer goes to `reward`.
         tasks: A .jsonl or .parquet file, or a list of dicts.
-        reward: Function of (task, answer) -> number, or dict of role to number; by default the one function marked
-            with `@reward`.
+        reward: Function of (task, answer) -> number, or dict of role to number, or several of them, which are stored
+            by name, weighed by `credit.rewards.NAME` and added up; by default the one function marked with `@reward`.
         held_out: Tasks for the score before and after; by default a fifth of `tasks` is set aside.
+        from_runs: Folders of earlier runs to learn from, as `stored.method` says: then the agent only runs for the
+            score on held-out tasks.
         model: 'spark', a folder in Hugging Face format, or a hub name.
         steps: Updates of the model.
         backend: Name of an installed backend.
@@ -78,19 +82,21 @@ def train(
         HubGone: the hub died; the message says how to go on.
     """
     given = {"model": model, "steps": steps, "backend": backend, "roles": role_names(roles), **settings}
-    chosen = Settings.from_dict(given)
+    rewards = named(reward)
+    chosen = weighed(Settings.from_dict(given), rewards)
     train_tasks, test_tasks = _tasks(tasks, held_out, chosen)
     refuse_unknown_roles(chosen.roles)
+    stored = [str(run_folder(each, runs)) for each in from_runs]
     folder = _folder(Path(runs), name or _name(agent), Path(resume) if resume else None)
-    job = Job(agent, reward_function(reward), chosen, folder, backend_python, quiet)
-    job.run("train", tasks=train_tasks, held_out=test_tasks, resume=resume is not None)
+    job = Job(agent, rewards, chosen, folder, backend_python, quiet)
+    job.run("train", tasks=train_tasks, held_out=test_tasks, from_runs=stored, resume=resume is not None)
     return reports.read(folder)
 
 
 def evaluate(
     agent: Callable[..., Any],
     tasks: Source,
-    reward: Callable[..., Any] | None = None,
+    reward: Function | Sequence[Function] | None = None,
     *,
     model: str = "spark",
     backend: str = "embedded",
@@ -110,10 +116,11 @@ def evaluate(
     given: dict[str, Any] = {"model": model, "backend": backend, "roles": role_names(roles), **settings}
     if "evaluation" not in given and "evaluation.tasks" not in given:
         given["evaluation.tasks"] = len(loaded)
-    chosen = Settings.from_dict(given)
+    rewards = named(reward)
+    chosen = weighed(Settings.from_dict(given), rewards)
     refuse_unknown_roles(chosen.roles)
     folder = _folder(Path(runs), name or f"{_name(agent)}-evaluation", None)
-    Job(agent, reward_function(reward), chosen, folder, backend_python, quiet).run("evaluate", tasks=loaded)
+    Job(agent, rewards, chosen, folder, backend_python, quiet).run("evaluate", tasks=loaded)
     return reports.read(folder)
 
 
@@ -123,13 +130,13 @@ class Job:
     def __init__(
         self,
         agent: Callable[..., Any],
-        reward: Callable[..., Any],
+        rewards: Sequence[Named],
         settings: Settings,
         folder: Path,
         python: str | None,
         quiet: bool,
     ) -> None:
-        self._agent, self._reward, self._settings = agent, reward, settings
+        self._agent, self._rewards, self._settings = agent, rewards, settings
         self._folder, self._python, self._quiet = folder, python, quiet
         self._workers: list[subprocess.Popen[bytes]] = []
 
@@ -156,7 +163,7 @@ class Job:
             stack.callback(self._stop_processes)
             self._start_processes(hub)
             return None
-        runner = Runner(hub.address, hub.key, self._agent, self._reward,
+        runner = Runner(hub.address, hub.key, self._agent, self._rewards,
                         concurrency=rollouts.concurrency, kind=rollouts.runner)  # fmt: skip
         runner.start()
         stack.callback(runner.stop)
@@ -167,7 +174,7 @@ class Job:
         count = min(_cores(), self._settings.rollouts.concurrency)
         config = {
             "address": hub.address, "key": hub.key, "kind": "auto",
-            "agent": reference.of(self._agent), "reward": reference.of(self._reward),
+            "agent": reference.of(self._agent), "rewards": [reference.of(each.function) for each in self._rewards],
             "concurrency": -(-self._settings.rollouts.concurrency // count),
         }  # fmt: skip
         for _ in range(count):
@@ -241,17 +248,10 @@ def _tasks(given: Source, held_out: Source | None, settings: Settings) -> tuple[
     return split(loaded, settings.evaluation.split, settings.evaluation.tasks, settings.seed)
 
 
-def reward_function(given: Callable[..., Any] | None) -> Callable[..., Any]:
-    if given is not None:
-        return given
-    if len(marked) == 1:
-        return marked[0]
-    names = ", ".join(function.__name__ for function in marked)
-    raise SettingError(
-        f"reward: {len(marked)} functions are marked with @lightning.reward ({names}); name one: reward=..."
-        if marked
-        else "reward: no function is marked with @lightning.reward; give one: reward=function(task, answer) -> number"
-    )
+def weighed(settings: Settings, rewards: Sequence[Named]) -> Settings:
+    """The settings, with the weights that `@reward` gives where nothing else is set."""
+    marked = {each.name: each.weight for each in rewards if each.weight is not None}
+    return replace(settings, credit=replace(settings.credit, rewards={**marked, **settings.credit.rewards}))
 
 
 def role_names(roles: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
@@ -280,6 +280,14 @@ def _folder(runs: Path, name: str, resume: Path | None) -> Path:
     folder = base if not base.exists() else runs.expanduser() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder.mkdir(parents=True)
     return folder
+
+
+def run_folder(run: str | Path, runs: str | Path = "runs") -> Path:
+    """The folder of an earlier run, by its path or by its name in the folder of runs; SettingError if it is none."""
+    for path in (Path(run).expanduser(), Path(runs).expanduser() / run):
+        if (path / "config.json").is_file() or (path / "hub.sqlite").is_file():
+            return path.absolute()
+    raise SettingError(f"{run} is no run: there is no config.json in it; `lightning-sdk runs` lists those there are")
 
 
 def _cores() -> int:

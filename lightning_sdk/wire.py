@@ -54,11 +54,13 @@ class Event(IntEnum):
     SPAN = 3
     """Any other span: `Span.pack()`, a list."""
     REWARD = 4
-    """Value: float, role: str ('' = the whole rollout), name: str, span id: str, time_ns: int."""
+    """Value: float, role: str ('' = the whole rollout), name: str, span id: str, time_ns: int, and whether a reward
+    function gave it (absent: no), whose numbers a re-scoring replaces."""
     BEGIN = 5
     """A rollout that no lease created: rollout id: str, task: dict, time_ns: int."""
     END = 6
-    """Status: str (`Status`), error: str, time_ns: int, output: str (shown to people, cut at 2,000 characters)."""
+    """Status: str (`Status`), error: str, time_ns: int, output: str (shown to people, cut at 2,000 characters), answer:
+    str (JSON, '' if it could not be kept), why it could not: str. The last two may be absent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,12 +63,6 @@ def _sort(event: list[Any], calls: list[Call], spans: list[Span], rewards: list[
             calls.append(Call.unpack(fields))
         case [Event.SPAN, _, fields]:
             spans.append(Span.unpack(fields))
-        case [Event.REWARD, _, value, role, name, _, time_ns] if not refuse(value, role, name):
+        case [Event.REWARD, _, value, role, name, _, time_ns, *_] if not refuse(value, role, name):
             rewards.append(Reward(role, name, float(np.float32(value)), int(time_ns)))
 
-
-def score(rollout: Rollout) -> float:
-    """One number for people: the reward of the whole rollout, else the mean over its roles. NaN without rewards."""
-    if "" in rollout.rewards:
-        return rollout.rewards[""]
-    return sum(rollout.rewards.values()) / len(rollout.rewards) if rollout.rewards else float("nan")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgpack
+import numpy as np
 
 from lightning_hub.log import Log
 from lightning_hub.store import Store
@@ -24,6 +25,9 @@ from lightning_sdk.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Batch, Event, unpa
 
 _LARGEST = 3.4028234663852886e38  # float32
 _OUTPUT = 2000
+_ANSWER = 1_000_000
+#: What the reward function's numbers were called before they had names of their own.
+_BEFORE_NAMES = "final"
 #: Calls and spans of no rollout that can be read back, the last ones.
 _STRAYS = 2000
 _TOLD = (int(Event.CALL), int(Event.SPAN))
@@ -50,6 +54,10 @@ class End(NamedTuple):
     """Unix time."""
     rewarded: bool
     output: str
+    answer: str = ""
+    """As JSON; '' if it was not kept."""
+    unkept: str = ""
+    """Why it was not."""
 
 
 @dataclass(slots=True)
@@ -65,9 +73,10 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Unsaved:
-    rewards: list[tuple[bytes, str, str, float | None, str, str, int]] = field(default_factory=list)
+    rewards: list[tuple[bytes, str, str, float | None, str, str, int, bool]] = field(default_factory=list)
     begins: list[tuple[bytes, str, int, str, int, dict[str, Any], str, str, float]] = field(default_factory=list)
     ends: list[tuple[str, str, str, float, bytes]] = field(default_factory=list)
+    answers: list[tuple[str, str, bytes]] = field(default_factory=list)
     clients: dict[bytes, int] = field(default_factory=dict)
     keys: set[bytes] = field(default_factory=set)
     segments: set[int] = field(default_factory=set)
@@ -176,19 +185,23 @@ class Index:
 
     def _control(self, entry: _Entry, key: bytes, fields: list[Any]) -> None:
         if fields[0] == Event.REWARD:
-            _, _, value, role, name, span, time_ns = fields
+            _, _, value, role, name, span, time_ns, *source = fields
             refused = refuse(value, role, name)
             entry.rewarded, entry.refused = True, entry.refused or refused
-            number = None if refused else float(value)
-            self._unsaved.rewards.append((key, str(role), str(name), number, refused, str(span), int(time_ns)))
+            number = None if refused else float(np.float32(value))
+            by_function = source[0] is True if source else name == _BEFORE_NAMES
+            given = (key, str(role), str(name), number, refused, str(span), int(time_ns), by_function)
+            self._unsaved.rewards.append(given)
         elif fields[0] == Event.BEGIN:
             _, _, rollout, task, time_ns = fields
             row = (key, str(rollout), 1, "observe", -1, dict(task), str(rollout), "", time_ns / 1e9)
             self._unsaved.begins.append(row)
         elif fields[0] == Event.END and not entry.ended:
-            _, _, status, error, time_ns, output = fields
+            _, _, status, error, time_ns, output, *kept = fields
+            answer, unkept = _answer(*kept)
             entry.ended = True
-            self._end(entry, End(key, Status(status), str(error), time_ns / 1e9, entry.rewarded, str(output)[:_OUTPUT]))
+            told = End(key, Status(status), str(error), time_ns / 1e9, entry.rewarded, str(output)[:_OUTPUT])
+            self._end(entry, told._replace(answer=answer, unkept=unkept))
 
     def _end(self, entry: _Entry, end: End) -> None:
         stored, refused = self._store.rewarded(end.key)
@@ -198,6 +211,7 @@ class Index:
             end = end._replace(status=Status.REWARD_ERROR, error=refused)
         if self._on_end(end):
             self._unsaved.ends.append((str(end.status), end.error, end.output, end.seconds, end.key))
+            self._unsaved.answers.append((end.answer, end.unkept, end.key))
         else:
             self.counters["late"] += 1
 
@@ -233,6 +247,7 @@ class Index:
         self._store.begin(unsaved.begins)
         self._store.put_rewards(unsaved.rewards)
         self._store.end(unsaved.ends)
+        self._store.put_answers(unsaved.answers)
         self._store.put_extents((key, self._entries[key].extents.tobytes()) for key in unsaved.keys)
         self._store.put_clients(unsaved.clients)
         self._store.put_segments({n: self._segments[n] for n in unsaved.segments if n in self._segments})
@@ -272,6 +287,13 @@ class Index:
         pairs = iter(self.extents(key))
         for position, length in zip(pairs, pairs, strict=True):
             yield unpack(self._log.read(position, length))
+
+
+def _answer(answer: Any = "", unkept: Any = "", *_: Any) -> tuple[str, str]:
+    """The answer in an END event, and why there is none."""
+    if isinstance(answer, str) and 0 < len(answer) <= _ANSWER:
+        return answer, ""
+    return "", str(unkept)[:_OUTPUT] or "its process sent none that could be kept"
 
 
 def refuse(value: Any, role: Any, name: Any) -> str:

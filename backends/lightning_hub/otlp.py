@@ -217,7 +217,7 @@ def _agent(span: Span) -> _Draft:
 
 def _reward(event: list[Any]) -> list[tuple[str, SpanEvent]]:
     """The span that a reward belongs to, '' for the root, and the event that tells of it."""
-    _, _, value, role, name, span, time_ns = event
+    _, _, value, role, name, span, time_ns, *_ = event
     refused = refuse(value, role, name)
     attributes: dict[str, str | float] = {genai.EVALUATION_NAME: str(name)}
     if refused:

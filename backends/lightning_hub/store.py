@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 from lightning_hub.report import Totals
 from lightning_sdk.call import Status
+from lightning_sdk.errors import HubError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -26,20 +28,35 @@ CREATE TABLE IF NOT EXISTS rollouts (
     key BLOB PRIMARY KEY, id TEXT NOT NULL, attempt INTEGER NOT NULL, mode TEXT NOT NULL, task_id INTEGER NOT NULL,
     task TEXT NOT NULL, grp TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL DEFAULT '',
     output TEXT NOT NULL DEFAULT '', runner TEXT NOT NULL DEFAULT '', lease_until REAL,
-    started REAL, ended REAL
+    started REAL, ended REAL, answer TEXT NOT NULL DEFAULT '', unkept TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rollouts_id ON rollouts (id);
 CREATE INDEX IF NOT EXISTS rollouts_status ON rollouts (status);
 CREATE TABLE IF NOT EXISTS rewards (
     key BLOB NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, value REAL, refused TEXT NOT NULL DEFAULT '',
-    span TEXT NOT NULL, time_ns INTEGER NOT NULL
+    span TEXT NOT NULL, time_ns INTEGER NOT NULL, by_function INTEGER NOT NULL DEFAULT 0, rescoring INTEGER,
+    replaced INTEGER
 );
 CREATE INDEX IF NOT EXISTS rewards_key ON rewards (key);
 CREATE TABLE IF NOT EXISTS extents (key BLOB NOT NULL, positions BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS extents_key ON extents (key);
 CREATE TABLE IF NOT EXISTS versions (version INTEGER, step INTEGER, time REAL, checkpoint TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS steps (step INTEGER PRIMARY KEY, metrics TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS rescorings (number INTEGER PRIMARY KEY, time REAL NOT NULL, rewards TEXT NOT NULL);
 """
+_VERSION = 2
+#: What a store of the version before lacks. There, the reward function's numbers had one name.
+_MIGRATIONS = {
+    2: (
+        "ALTER TABLE rollouts ADD COLUMN answer TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE rollouts ADD COLUMN unkept TEXT NOT NULL DEFAULT ''",
+        "UPDATE rollouts SET unkept = 'it was recorded by a version that kept no answers'",
+        "ALTER TABLE rewards ADD COLUMN by_function INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE rewards ADD COLUMN rescoring INTEGER",
+        "ALTER TABLE rewards ADD COLUMN replaced INTEGER",
+        "UPDATE rewards SET by_function = 1 WHERE name = 'final'",
+    ),
+}
 _LIVE = "status IN ('queued', 'running')"
 
 
@@ -51,9 +68,22 @@ class Store:
         self._lock = threading.RLock()
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
+        self._migrate()
         self._db.executescript(_SCHEMA)
         self.on_end: Callable[[list[bytes]], None] = lambda _: None
         """Gets the keys of attempts that are over, inside the transaction that says so."""
+
+    def _migrate(self) -> None:
+        """Bring a store of an earlier version up to this one, all or nothing."""
+        with self.transaction():
+            empty = not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'rollouts'")
+            found = _VERSION if empty else self.rows("PRAGMA user_version")[0][0] or 1
+            if found > _VERSION:
+                raise HubError(f"the store has version {found}, and this release knows {_VERSION}: install a newer one")
+            for version in range(found + 1, _VERSION + 1):
+                for statement in _MIGRATIONS[version]:
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -121,6 +151,10 @@ class Store:
         if rows:
             self.on_end([row[-1] for row in rows])
 
+    def put_answers(self, rows: Iterable[tuple[str, str, bytes]]) -> None:
+        """Answer as JSON, why there is none, key."""
+        self._many("UPDATE rollouts SET answer=?, unkept=? WHERE key=?", rows)
+
     def lease(self, rows: Iterable[tuple[float, bytes]]) -> None:
         """Lease end in Unix seconds, key."""
         self._many(f"UPDATE rollouts SET lease_until=? WHERE key=? AND {_LIVE}", rows)
@@ -140,13 +174,35 @@ class Store:
 
     # --- rewards and extents
 
-    def put_rewards(self, rows: Iterable[tuple[bytes, str, str, float | None, str, str, int]]) -> None:
-        """Key, role, name, value (None if refused), why refused, span id, time in ns."""
-        self._many("INSERT INTO rewards VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    def put_rewards(self, rows: Iterable[tuple[bytes, str, str, float | None, str, str, int, bool]]) -> None:
+        """Key, role, name, value (None if refused), why refused, span id, time in ns, given by a reward function."""
+        self._many(
+            "INSERT INTO rewards (key, role, name, value, refused, span, time_ns, by_function) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    def rescore(self, rewards: Iterable[tuple[bytes, str, str, float, int]], keys: Iterable[bytes], told: str) -> int:
+        """Let these numbers (key, role, name, value, time in ns) stand for what reward functions gave the attempts of
+        `keys` before, which is kept and no longer counts; the number of this re-scoring. All or nothing."""
+        with self.transaction():
+            number = int(self.rows("SELECT COALESCE(MAX(number), 0) + 1 FROM rescorings")[0][0])
+            self._many("INSERT INTO rescorings VALUES (?, ?, ?)", [(number, time.time(), told)])
+            self._many(
+                "UPDATE rewards SET replaced=? WHERE key=? AND by_function AND replaced IS NULL",
+                ((number, key) for key in keys),
+            )
+            self._many(
+                "INSERT INTO rewards (rescoring, by_function, span, key, role, name, value, time_ns) "
+                "VALUES (?, 1, '', ?, ?, ?, ?, ?)",
+                ((number, *each) for each in rewards),
+            )
+        return number
 
     def rewarded(self, key: bytes) -> tuple[bool, str]:
         """Whether this attempt has rewards, and why one was refused ('' if none was)."""
-        found = self.rows("SELECT COUNT(*), COALESCE(MAX(refused), '') FROM rewards WHERE key = ?", key)
+        query = "SELECT COUNT(*), COALESCE(MAX(refused), '') FROM rewards WHERE key = ? AND replaced IS NULL"
+        found = self.rows(query, key)
         return bool(found[0][0]), str(found[0][1])
 
     def put_extents(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
@@ -162,8 +218,9 @@ class Store:
 
     # --- training
 
-    def put_version(self, version: int, step: int, time: float, checkpoint: str = "") -> None:
-        self._many("INSERT INTO versions VALUES (?, ?, ?, ?)", [(version, step, time, checkpoint)])
+    def put_version(self, version: int, step: int, when: float, checkpoint: str = "") -> None:
+        """`when`: Unix seconds."""
+        self._many("INSERT INTO versions VALUES (?, ?, ?, ?)", [(version, step, when, checkpoint)])
 
     def put_step(self, step: int, metrics: Mapping[str, Any]) -> None:
         self._many("INSERT OR REPLACE INTO steps VALUES (?, ?)", [(step, json.dumps(metrics))])

@@ -1,0 +1,59 @@
+"""An answer as it is kept with its rollout: for people a text, for further scoring the value itself, as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+#: Characters of JSON in one answer, at most.
+LIMIT = 1_000_000
+#: Characters that people are shown.
+SHOWN = 2000
+
+
+def shown(answer: Any) -> str:
+    """A few lines of it for people."""
+    return (answer if isinstance(answer, str) else "" if answer is None else repr(answer))[:SHOWN]
+
+
+def kept(answer: Any) -> tuple[str, str]:
+    """The answer as JSON and '', or '' and why it cannot be kept so that it comes back as it was.
+
+    Text, numbers, booleans, None, lists, and dicts whose keys are text; a tuple comes back as a list.
+    """
+    try:
+        left = _walked(answer, LIMIT)
+        text = json.dumps(answer) if left >= 0 else ""
+    except (_Unkept, ValueError) as reason:
+        return "", str(reason)
+    except RecursionError:
+        return "", "it is nested too deeply"
+    return (text, "") if text and len(text) <= LIMIT else ("", f"it is longer than {LIMIT:,} characters")
+
+
+class _Unkept(Exception):
+    """Something in an answer has no word in JSON."""
+
+
+def _walked(value: Any, left: int) -> int:
+    """Of `left` characters about as many as are left after `value`; less than 0 as soon as there are none."""
+    if value is None or isinstance(value, bool | int | float):
+        return left - 1
+    if isinstance(value, str):
+        return left - len(value)
+    if isinstance(value, list | tuple):
+        for item in value:
+            if left < 0:
+                break
+            left = _walked(item, left - 1)
+        return left
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise _Unkept(f"a dict in it has the key {key!r:.40}, which is no text")
+            if left < 0:
+                break
+            left = _walked(item, left - 1 - len(key))
+        return left
+    kind = type(value)
+    raise _Unkept(f"it is or holds a {kind.__module__}.{kind.__qualname__}, for which JSON has no word")

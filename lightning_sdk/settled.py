@@ -1,0 +1,28 @@
+"""What an agent or a reward function finally gives: awaited if it is async, collected if it is a generator."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+
+async def settled(value: Any) -> Any:
+    """What `value` comes to, on the loop that runs."""
+    if inspect.isasyncgen(value):
+        return _whole([item async for item in value])
+    if inspect.isawaitable(value):
+        return await settled(await value)
+    return _whole(list(value)) if inspect.isgenerator(value) else value
+
+
+def settled_here(value: Any) -> Any:
+    """The same in a thread without a loop."""
+    if inspect.isawaitable(value) or inspect.isasyncgen(value):
+        return asyncio.run(settled(value))
+    return _whole(list(value)) if inspect.isgenerator(value) else value
+
+
+def _whole(items: list[Any]) -> Any:
+    """The answer of a generator: its pieces joined if they are text, else the list."""
+    return "".join(items) if items and all(isinstance(item, str) for item in items) else items
