@@ -97,8 +97,8 @@ class Update:
     """The version that the engine serves from now on."""
     metrics: dict[str, float] = field(default_factory=dict)
     """At least loss, grad_norm, learning_rate, entropy, clip_fraction, kl_sampler (mean of sampler minus trainer
-    log-probs), tokens, seconds. With '/ROLE' behind them: entropy, clip_fraction, kl_sampler, kl_reference of one role's
-    tokens."""
+    log-probs), tokens, seconds. With '/ROLE' behind them: entropy, clip_fraction, kl_sampler, kl_reference of one
+    role's tokens."""
 
 
 class Backend(Protocol):

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from lightning_hub import findings
-from lightning_hub.advantage import reward_of
 from lightning_hub.breaks import Opening, Reason, openings
 from lightning_hub.findings import Elsewhere, Finding, Severity
+from lightning_hub.rewards import earned
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectory import Trajectory, merge
 from lightning_hub.transition import Transition, UnusableCall, transitions
 from lightning_sdk import notices
 from lightning_sdk.call import Call, Span, Status
+from lightning_sdk.settings import Credit, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Round:
     """Integration -> state, as the agent's process had them at the start: those that are off begin with 'off'."""
     max_failed: float = 0.5
     """The setting `failure.max_failed`."""
+    settings: Settings = field(default_factory=Settings)
 
 
 @dataclass(slots=True)
@@ -123,7 +125,7 @@ def diagnose(seen: Round) -> Diagnosis:
     ok = [each for each in seen.rollouts if each.status == Status.OK]
     roles, problems = _roles(ok)
     calls = _by_role(call for each in seen.rollouts for call in each.calls)
-    rewards = [_rewards(role, of_role) for role, of_role in roles.items()]
+    rewards = [_rewards(role, of_role, seen.settings.credit_of(role)) for role, of_role in roles.items()]
     sequences = [_sequences(role, of_role) for role, of_role in roles.items()]
     spans = [span for each in seen.rollouts for span in each.spans]
     spans += [stray for stray in seen.strays if isinstance(stray, Span)]
@@ -193,13 +195,12 @@ def _roles(ok: Sequence[Rollout]) -> tuple[dict[str, _Role], list[str]]:
     return roles, problems
 
 
-def _rewards(role: str, of_role: _Role) -> RoleRewards:
+def _rewards(role: str, of_role: _Role, credit: Credit) -> RoleRewards:
     groups: dict[str, list[float]] = {}
     for rollout, _ in of_role.parts:
-        value = reward_of(rollout, role)
+        value = earned(rollout, role, credit)
         if value is not None:
-            # Rewards are float32 from here on: what only differs by rounding is equal.
-            groups.setdefault(rollout.group, []).append(float(np.float32(value)))
+            groups.setdefault(rollout.group, []).append(value)
     values = [value for group in groups.values() for value in group]
     compared = [group for group in groups.values() if len(group) > 1]
     return RoleRewards(
@@ -290,7 +291,7 @@ def _about_rewards(ok: Sequence[Rollout], rewards: Sequence[RoleRewards]) -> Ite
     if without:
         yield findings.no_reward(without, len(ok), len(without) == len(rewards))
     spoke = sorted({call.meta.role for each in ok for call in each.calls})
-    nobody = sorted({role for each in ok for role in each.rewards if role and role not in spoke})
+    nobody = sorted({given.role for each in ok for given in each.rewards if given.role and given.role not in spoke})
     if nobody and spoke:
         yield findings.reward_of_nobody(nobody, spoke)
     groups = sum(each.groups for each in rewards)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from lightning_hub.backend import Endpoint
@@ -75,3 +75,7 @@ class Rollout:
     calls: tuple[Call, ...] = ()
     """In the order in which they started."""
     spans: tuple[Span, ...] = ()
+
+    def with_rewards(self, rewards: tuple[Reward, ...]) -> Rollout:
+        """The same rollout with other rewards."""
+        return replace(self, rewards=rewards)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from lightning_hub.transition import Transition
 
+#: The finish reason of a completion that the token limit ended.
+TRUNCATED = "length"
 _ID_BYTES = 4
 
 
@@ -34,6 +36,21 @@ class Break:
     'temperature': all ids agree, but the row was sampled at another temperature."""
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The tokens of one choice of one call, in a trajectory."""
+
+    call: str
+    choice: int
+    start: int
+    """Position of the first one."""
+    end: int
+    """Position behind the last one."""
+    started_ns: int
+    """When the call was made."""
+    finish_reason: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Trajectory:
     """A sequence of T tokens and which of them were sampled."""
@@ -50,10 +67,15 @@ class Trajectory:
     versions: NDArray[np.int32]
     """[T] version that sampled the token where the mask is True, else -1."""
     temperature: float
-    calls: tuple[str, ...]
-    """Ids of the calls whose tokens are sampled here, in order."""
+    pieces: tuple[Piece, ...]
+    """What was sampled here, in order; the mask is True inside of them and nowhere else."""
     broke: Break | None = None
     """Why this row was not joined to another one that nearly fitted."""
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """Ids of the calls whose tokens are sampled here, in order."""
+        return tuple(piece.call for piece in self.pieces)
 
 
 @dataclass(slots=True)
@@ -139,14 +161,18 @@ def _close(row: _Open, rollout: str) -> Trajectory:
     mask = np.zeros(len(tokens), np.bool_)
     logprobs = np.zeros(len(tokens), np.float32)
     versions = np.full(len(tokens), -1, np.int32)
+    pieces = []
     for start, part in zip(row.starts, row.parts, strict=True):
-        sampled = slice(start, start + len(part.completion_ids))
+        end = start + len(part.completion_ids)
+        pieces.append(Piece(part.call, part.choice, start, end, part.started_ns, part.finish_reason))
+        sampled = slice(start, end)
         mask[sampled] = True
         logprobs[sampled] = part.logprobs
         versions[sampled] = part.versions
     first = row.parts[0]
-    calls = tuple(part.call for part in row.parts)
-    return Trajectory(rollout, first.role, tokens, mask, logprobs, versions, first.temperature, calls, row.broke)
+    return Trajectory(
+        rollout, first.role, tokens, mask, logprobs, versions, first.temperature, tuple(pieces), row.broke
+    )
 
 
 def _packed(ids: NDArray[np.int32]) -> bytes:

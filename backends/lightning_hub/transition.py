@@ -42,6 +42,9 @@ class Transition:
     temperature: float
     """As in the request that was sent; more than 0."""
     finish_reason: str
+    """Why the engine stopped: 'length' where it reached the token limit."""
+    started_ns: int
+    """When the call was made, Unix time."""
 
 
 class _Request(msgspec.Struct):
@@ -91,7 +94,7 @@ def _transition(call: Call, choice: Choice) -> Transition:
     return Transition(
         role=call.meta.role, call=call.meta.id, choice=choice.index, prompt_ids=prompt_ids,
         completion_ids=completion_ids, logprobs=logprobs, versions=_versions(call, choice, len(completion_ids)),
-        temperature=_temperature(call), finish_reason=choice.finish_reason,
+        temperature=_temperature(call), finish_reason=choice.finish_reason, started_ns=call.meta.started_ns,
     )  # fmt: skip
 
 

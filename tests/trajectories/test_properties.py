@@ -12,14 +12,16 @@ from conversations import call, rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_hub.advantage import advantages, weigh
+from lightning_hub.advantage import grpo, rloo
+from lightning_hub.credit import weigh
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectory import Trajectory, merge
 from lightning_hub.transition import Transition, transitions
 from lightning_sdk.call import Call, Status
-from lightning_sdk.settings import Algorithm
+from lightning_sdk.settings import Settings
 
-RLOO, GRPO = Algorithm(advantage="rloo"), Algorithm(advantage="grpo")
+RLOO = Settings.from_dict({"algorithm.aggregation": "token-mean"})
+GRPO = Settings.from_dict({"algorithm.aggregation": "token-mean", "credit.advantage": "grpo"})
 # Few different ids, so that prefixes collide often.
 IDS = st.lists(st.integers(0, 2), min_size=1, max_size=4)
 
@@ -127,39 +129,41 @@ def batches(draw: st.DrawFn) -> list[Rollout]:
 
 @settings(max_examples=40)
 @given(batches(), st.sampled_from([RLOO, GRPO]))
-def test_every_sampled_token_of_an_ok_rollout_has_the_same_weight(made: list[Rollout], algorithm: Algorithm) -> None:
-    """Weights sum to 1 over all ok rollouts, also those without signal; context has neither weight nor advantage."""
-    weighed = weigh(made, algorithm)
+def test_every_sampled_token_of_a_role_has_the_same_weight(made: list[Rollout], wanted: Settings) -> None:
+    """A role's weights sum to 1 over all ok rollouts, also those without signal; context has no weight."""
+    weighed = weigh(made, wanted)
     ok = [each for each in made if each.status == Status.OK]
-    total = sum(each.output_tokens for rollout_ in ok for each in rollout_.calls)
-    assert weighed.signal["tokens_trained"] == total
+    totals = Counter[str]()
+    for each in (each for rollout_ in ok for each in rollout_.calls):
+        totals[each.meta.role] += each.output_tokens
+    assert weighed.signal["tokens_trained"] == totals.total()
     for row in weighed.rows:
         counted = row.weights != 0
-        assert row.weights[counted] == pytest.approx(1 / total)
+        assert row.weights[counted] == pytest.approx(1 / totals[row.role])
         assert not row.advantages[~counted].any()
         assert row.weights.dtype == row.advantages.dtype == np.float32
         assert np.array_equal(counted, row.logprobs != 0)
-    assert sum(float(row.weights.sum()) for row in weighed.rows) == pytest.approx(1 if ok else 0)
+    assert sum(float(row.weights.sum()) for row in weighed.rows) == pytest.approx(len(totals))
 
 
 @given(REWARDS, st.floats(-8, 8, width=16))
 def test_leave_one_out_advantages_sum_to_zero_and_ignore_a_shift(rewards: list[float], shift: float) -> None:
     """r_i minus the mean of the others, by its definition; what every rollout gets teaches nothing."""
-    got = advantages(rewards, "rloo")
+    got = rloo(rewards)
     others = [np.mean(rewards[:i] + rewards[i + 1 :]) if len(rewards) > 1 else r for i, r in enumerate(rewards)]
     assert got == pytest.approx(np.asarray(rewards) - np.asarray(others), abs=1e-5)
     assert got.sum() == pytest.approx(0, abs=1e-5)
-    assert advantages([r + shift for r in rewards], "rloo") == pytest.approx(got, abs=1e-5)
+    assert rloo([r + shift for r in rewards]) == pytest.approx(got, abs=1e-5)
 
 
 @given(REWARDS, st.floats(0.5, 8, width=16))
 def test_group_relative_advantages_ignore_shift_and_scale(rewards: list[float], scale: float) -> None:
     """Mean 0 and deviation 1, whatever the unit of the reward, unless all are equal or nearly."""
-    got = advantages(rewards, "grpo")
+    got = grpo(rewards)
     assert got.sum() == pytest.approx(0, abs=1e-4)
     if np.ptp(rewards) > 0.1:
         assert got.std(ddof=1) == pytest.approx(1, abs=1e-3)
-        assert advantages([r * scale + 1 for r in rewards], "grpo") == pytest.approx(got, abs=1e-2)
+        assert grpo([r * scale + 1 for r in rewards]) == pytest.approx(got, abs=1e-2)
 
 
 @settings(max_examples=40)
@@ -192,4 +196,10 @@ def broken_up(made: Rollout) -> Rollout:
             for c in each.choices
         ]
         calls.append(call(index, [1000 + index], *choices, role=each.meta.role))
-    return rollout(int(made.id, 16), *calls, rewards=made.rewards, group=made.group, status=made.status)
+    return rollout(
+        int(made.id, 16),
+        *calls,
+        rewards={each.role: each.value for each in made.rewards},
+        group=made.group,
+        status=made.status,
+    )

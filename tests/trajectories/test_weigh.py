@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 from conversations import call, rollout, sampled
 
-from lightning_hub.advantage import Weighed, advantages, weigh
+from lightning_hub.advantage import grpo
+from lightning_hub.credit import Weighed, weigh
 from lightning_hub.rollout import Rollout
 from lightning_sdk.call import Status
 from lightning_sdk.errors import NothingToTrain, RewardError
-from lightning_sdk.settings import Algorithm
+from lightning_sdk.settings import Settings
 
-RLOO = Algorithm(advantage="rloo")
+RLOO = Settings.from_dict({"algorithm.aggregation": "token-mean"})
 
 
-def simple(number: int, reward: float, **options: object) -> Rollout:
+def simple(number: int, reward: float, rewards: dict[str, float] | None = None, **options: object) -> Rollout:
     """A rollout of one call with this reward."""
-    made = rollout(number, call(1, [1, 2], sampled(3, 4)), rewards={"": reward})
+    made = rollout(number, call(1, [1, 2], sampled(3, 4)), rewards=rewards or {"": reward})
     return dataclasses.replace(made, **options)  # type: ignore[arg-type]
 
 
@@ -44,7 +45,7 @@ def test_leave_one_out_by_hand() -> None:
 
 def test_group_relative_by_hand() -> None:
     """(r - mean) / std with std of the sample: 1, 0, 0, 0 has mean 0.25 and deviation 0.5."""
-    assert advantages([1, 0, 0, 0], "grpo") == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-5)
+    assert grpo([1, 0, 0, 0]) == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-5)
 
 
 def test_groups_are_compared_apart() -> None:
@@ -101,7 +102,7 @@ def test_diagnostics_count_rows_and_tokens() -> None:
     signal = weighed.signal
     assert (signal["rows"], signal["rows_per_rollout"]) == (3, 1.5)
     assert (signal["tokens_trained"], signal["tokens_context"]) == (4, 6)
-    assert [broke.kind for broke in weighed.breaks] == ["branch"]
+    assert signal["breaks/branch"] == signal["breaks/branch/solver"] == 1
 
 
 def test_an_unusable_call_keeps_its_rollout_in_the_baseline() -> None:
@@ -135,5 +136,5 @@ def test_rollouts_that_hold_nothing_to_learn_say_why(made: Rollout, why: str) ->
 
 def test_a_reward_that_is_not_finite_is_refused() -> None:
     """One NaN would spread over its whole group."""
-    with pytest.raises(RewardError, match="has reward nan for solver"):
+    with pytest.raises(RewardError, match="has reward 'final' = nan for the whole rollout"):
         weigh([simple(1, float("nan"))], RLOO)

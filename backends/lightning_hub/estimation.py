@@ -1,0 +1,165 @@
+"""Estimation: the parts that one role played in a batch, each credited by the role's own `Credit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_hub import advantage
+from lightning_hub.advantage import Floats
+from lightning_hub.backend import Row, Scoring
+from lightning_hub.part import Part
+from lightning_sdk.errors import SettingError
+from lightning_sdk.settings import Settings
+
+Arrays = list[NDArray[np.float32]]
+_WHITENED = {"reinforce++", "reinforce++_baseline", "gae"}
+
+
+@dataclass(slots=True)
+class Credited:
+    """A part with what its sampled tokens are credited with: [T] for each of its trajectories, 0 elsewhere."""
+
+    part: Part
+    advantages: Arrays
+    returns: Arrays | None = None
+    """What the value head learns; of 'gae' only."""
+    values: Arrays | None = None
+    """What it predicted."""
+
+
+def credited(
+    of_role: list[Part], settings: Settings, means: MutableMapping[str, float], scoring: Scoring | None
+) -> list[Credited]:
+    """The parts of one role, in their order. `means` moves on by what they earned. SettingError without scores."""
+    role, credit = of_role[0].role, of_role[0].credit
+    if settings.divergence.place == "reward" and settings.divergence.coefficient:
+        _charge(of_role, settings, scoring)
+    if credit.advantage == "gae":
+        values = _scores(of_role, scoring, "values", "credit.advantage='gae'")
+        made = [_estimated(part, each, settings.value.gae_lambda) for part, each in zip(of_role, values, strict=True)]
+    else:
+        made = [Credited(part, part.spread(own)) for part, own in zip(of_role, _own(of_role, means), strict=True)]
+    if credit.advantage in _WHITENED:
+        _whiten(made)
+    mean = float(np.mean([part.reward for part in of_role if part.reward is not None]))
+    means[role] = credit.momentum * means[role] + (1 - credit.momentum) * mean if role in means else mean
+    return made
+
+
+def groups(parts: Sequence[Part]) -> list[list[Part]]:
+    """Parts of one role in rollouts of one task: those that are compared with each other."""
+    found: dict[tuple[str, str], list[Part]] = {}
+    for part in parts:
+        found.setdefault((part.rollout.group, part.role), []).append(part)
+    return list(found.values())
+
+
+def compared(group: Sequence[Part], estimator: str) -> list[Floats]:
+    """[S] advantages of the steps of each part of one group, by an estimator of `advantage.COMPARED`."""
+    return _less_baseline(group, advantage.COMPARED[estimator])
+
+
+def _own(of_role: list[Part], means: Mapping[str, float]) -> list[Floats]:
+    """[S] for each part: what its steps returned, less the baseline."""
+    role, credit = of_role[0].role, of_role[0].credit
+    if credit.advantage in advantage.COMPARED:
+        own = {
+            id(part): each
+            for group in groups(of_role)
+            for part, each in zip(group, compared(group, credit.advantage), strict=True)
+        }
+        return [own[id(part)] for part in of_role]
+    if credit.advantage != "running_mean":
+        return [_returns(part) for part in of_role]
+    if role in means:
+        return [_returns(part) - means[role] for part in of_role]
+    # No step came before: the mean of this batch's other rollouts depends on none of a rollout's own actions either.
+    return _less_baseline(of_role, advantage.rloo)
+
+
+def _less_baseline(parts: Sequence[Part], estimator: Callable[[Floats], Floats]) -> list[Floats]:
+    """[S] for each part: its returns compared with those of the other parts, whole or step by step."""
+    if parts[0].credit.returns == "to_go":
+        # Where no call of a role could be used, its rollout stands with what it earned.
+        returns = [_returns(part) if part.steps else np.array([part.before]) for part in parts]
+        own = advantage.by_step(returns, estimator)
+        return [each[: part.steps] for part, each in zip(parts, own, strict=True)]
+    whole = estimator(np.array([_whole(part) for part in parts]))
+    return [np.full(part.steps, value) for part, value in zip(parts, whole, strict=True)]
+
+
+def _returns(part: Part) -> Floats:
+    """[S] what each step is credited with before a baseline is taken off."""
+    if part.credit.returns == "to_go":
+        return advantage.to_go(part.net(), part.credit.discount)
+    return np.full(part.steps, _whole(part))
+
+
+def _whole(part: Part) -> float:
+    return part.before + float(part.net().sum())
+
+
+def _whiten(made: list[Credited]) -> None:
+    masks = [row.mask for each in made for row in each.part.trajectories]
+    white = iter(advantage.whiten([array for each in made for array in each.advantages], masks))
+    for each in made:
+        each.advantages = [next(white) for _ in each.advantages]
+
+
+def _estimated(part: Part, values: Arrays, decay: float) -> Credited:
+    """Estimates along the tokens of a part in the order of its steps; every choice of a call goes on to the next."""
+    estimates = [np.zeros(len(each), np.float32) for each in values]
+    pieces = list(part.pieces())
+    after = following = (0.0, 0.0)
+    for place in reversed(range(len(pieces))):
+        step, row, piece = pieces[place]
+        tokens = slice(piece.start, piece.end)
+        ends = np.arange(piece.start, piece.end) == piece.end - 1
+        earned = np.where(ends, part.earned[step], 0.0)
+        if part.charges:
+            earned = earned - part.charges[row][tokens]
+        before = values[row][tokens].astype(np.float64)
+        estimates[row][tokens] = advantage.gae(earned, before, ends, part.credit.discount, decay, after)
+        following = float(values[row][piece.start]), float(estimates[row][piece.start])
+        if place and pieces[place - 1][0] != step:
+            after = following
+    returns = [estimate + value for estimate, value in zip(estimates, values, strict=True)]
+    return Credited(part, estimates, returns, values)
+
+
+def _charge(of_role: list[Part], settings: Settings, scoring: Scoring | None) -> None:
+    """What each sampled token costs for leaving the reference (InstructGPT, arXiv:2203.02155, eq. 2)."""
+    references = _scores(of_role, scoring, "reference", "divergence.place='reward'")
+    estimate = _ESTIMATES[settings.divergence.estimator]
+    for part, found in zip(of_role, references, strict=True):
+        part.charges = [
+            np.where(row.mask, settings.divergence.coefficient * estimate(reference - row.logprobs), 0).astype("f4")
+            for row, reference in zip(part.trajectories, found, strict=True)
+        ]
+
+
+_ESTIMATES: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+    # Of the reference's log-probability minus the sampler's (Schulman, "Approximating KL divergence", 2020).
+    "k1": lambda d: -d,
+    "k2": lambda d: 0.5 * d * d,
+    "k3": lambda d: np.expm1(np.clip(d, -20, 20)) - d,
+}
+
+
+def _scores(of_role: list[Part], scoring: Scoring | None, what: str, setting: str) -> list[Arrays]:
+    """For each part [T] for each of its trajectories."""
+    if scoring is None or not hasattr(scoring, "score"):
+        raise SettingError(f"setting {setting} needs a backend that scores tokens, such as the embedded one")
+    rows = [_plain_row(part, place) for part in of_role for place in range(len(part.trajectories))]
+    found = iter(scoring.score(rows, what))
+    return [[next(found) for _ in part.trajectories] for part in of_role]
+
+
+def _plain_row(part: Part, place: int) -> Row:
+    row = part.trajectories[place]
+    sampled = row.mask.astype(np.float32)
+    return Row(row.tokens, sampled, np.zeros_like(sampled), row.logprobs, row.temperature, -1, row.role, row.rollout)

@@ -1,0 +1,94 @@
+"""Signals: what a batch shows of itself, as numbers for a step's metrics, for the whole batch and by role."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from lightning_hub.backend import Row
+from lightning_hub.breaks import openings
+from lightning_hub.estimation import Credited, compared, groups
+from lightning_hub.part import Part
+from lightning_hub.rollout import Rollout
+from lightning_hub.trajectory import TRUNCATED
+
+
+def measure(
+    used: Sequence[Rollout],
+    scores: Sequence[float],
+    parts: Sequence[Part],
+    made: Mapping[int, Credited],
+    rows: Sequence[Row],
+    version: int,
+) -> dict[str, float]:
+    """Metrics by name, and by name and '/ROLE'.
+
+    `scores`: of the rollouts, as people see them; `made`: by the id of its part; `version`: the model's now.
+
+    groups, groups_without_signal, rollouts_trained, rows, rows_per_rollout, tokens_trained, tokens_masked (sampled and
+    not trained), tokens_context, rewards_missing, reward_mean, reward_std, advantage_std, staleness_mean and
+    staleness_max (in versions), completions_truncated (share), breaks/REASON.
+    """
+    signal = _of(parts, made, rows, version, used) | _spread([each for each in scores if math.isfinite(each)])
+    signal["rollouts_trained"] = float(len({row.rollout for row in rows}))
+    for role in dict.fromkeys(part.role for part in parts):
+        of_role = [part for part in parts if part.role == role]
+        own = _of(of_role, made, [row for row in rows if row.role == role], version, used)
+        own |= _spread([part.reward for part in of_role if part.reward is not None])
+        signal |= {f"{name}/{role or 'none'}": value for name, value in own.items()}
+    return signal
+
+
+def _of(
+    parts: Sequence[Part], made: Mapping[int, Credited], rows: Sequence[Row], version: int, used: Sequence[Rollout]
+) -> dict[str, float]:
+    """What some parts, and the rows that came of them, show."""
+    rewarded = [part for part in parts if id(part) in made]
+    apart = groups(rewarded)
+    trained = sum(int(np.count_nonzero(row.weights)) for row in rows)
+    rollouts = len({row.rollout for row in rows})
+    pieces = [piece for part in parts for _, _, piece in part.pieces()]
+    signal: dict[str, float] = {
+        "groups": len(apart),
+        "groups_without_signal": sum(not any(own.any() for own in compared(group, "dr_grpo")) for group in apart),
+        "rows": len(rows),
+        "rows_per_rollout": len(rows) / rollouts if rollouts else 0.0,
+        "tokens_trained": trained,
+        "tokens_masked": sum(part.sampled() for part in parts) - trained,
+        "tokens_context": sum(len(row.tokens) for row in rows) - trained,
+        "completions_truncated": sum(piece.finish_reason == TRUNCATED for piece in pieces) / max(1, len(pieces)),
+        "rewards_missing": sum(part.reward is None for part in parts),
+        "advantage_std": _deviation(made[id(part)] for part in rewarded),
+    }
+    return signal | _staleness(parts, version) | _breaks(parts, used)
+
+
+def _deviation(made: Iterable[Credited]) -> float:
+    """Of the advantages of the sampled tokens."""
+    values = [
+        array[row.mask] for each in made for array, row in zip(each.advantages, each.part.trajectories, strict=True)
+    ]
+    return float(np.std(np.concatenate(values))) if values else 0.0
+
+
+def _staleness(parts: Sequence[Part], version: int) -> dict[str, float]:
+    stamps = [row.versions[row.mask] for part in parts for row in part.trajectories]
+    known = np.concatenate(stamps) if stamps else np.zeros(0, np.int32)
+    late = version - known[known >= 0]
+    return {"staleness_mean": float(late.mean()), "staleness_max": float(late.max())} if len(late) else {}
+
+
+def _breaks(parts: Sequence[Part], used: Sequence[Rollout]) -> dict[str, float]:
+    """How many rows were opened for each reason, beyond the first of a role in a rollout."""
+    several = [part for part in parts if len(part.trajectories) > 1]
+    counts = Counter(opening.reason for part in several for opening in openings(part.trajectories, part.rollout.calls))
+    return {f"breaks/{str(reason).replace(' ', '_')}": float(count) for reason, count in counts.items()}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    return {"reward_mean": float(np.mean(values)), "reward_std": float(np.std(values))}
