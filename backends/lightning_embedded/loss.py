@@ -1,21 +1,23 @@
-"""The policy loss, as a pure function of log-probabilities.
+"""The policy losses, as pure functions of the log-probabilities of M tokens; nothing is summed or averaged here.
 
-With one token per entry, `lp` the trainer's log-probability with gradient, `old` the trainer's before this batch's
-first step (detached), `mu` the sampler's, A the advantage, w the token's weight in the batch:
+With one token per entry, `logprobs` the trainer's log-probability with gradient, `old` the trainer's before the batch's
+first optimizer step, A the advantage, r = exp(logprobs - old):
 
-    rho  = min(exp(old - mu), cap)                  truncated importance sampling; 1 where cap = 0
-    r    = exp(lp - old)
-    pg   = -rho * min(r A, clip(r, 1 - low, 1 + high) A)
-    k3   = exp(ref - lp) - (ref - lp) - 1
-    loss = sum of w (pg + kl k3)
+    ppo(logprobs, old, advantages, clip_low=, clip_high=, clip_dual=0.0)      -> Surrogate(loss [M], clipped [M])
+    gspo(logprobs, drift, advantages, clip_low=, clip_high=, clip_dual=0.0)   -> Surrogate; drift: mean log-ratio [M]
+    cispo(logprobs, old, advantages, clip_low=, clip_high=)                   -> Surrogate
+    sft(logprobs)                                                             -> [M]
 
-The clipped term is equation 10 of DAPO (arXiv:2503.14476): PPO's with a separate upper bound. `rho` is the truncated
-importance sampling of IMPALA (arXiv:1802.01561, eq. 1) between the trainer's and the sampler's policy, as used for
-engines that differ from their trainer by Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL
-Training" (2025). `k3` is equation 4 of GRPO (arXiv:2402.03300), Schulman's estimator.
+and in the modules beside this one
 
-In a batch's first pass `old` is `lp` detached, so r = 1 in value, clipping does nothing, and the gradient is
-rho A grad lp: the correction for an older or numerically different sampler is all in `rho`.
+    ratio.sequence_sum(values, sequence), ratio.sequence_mean(values, sequence)     -> [M], one number per sequence
+    ratio.importance(log_ratio, kind=, low=, high=)                -> Importance(weights [M], outside [M]), no gradient
+    divergence.divergence(logprobs, reference, estimator)          -> [M]
+    preference.dpo(margins, beta), preference.dpo_slope(margins, beta)              -> [P]
+    value_head.value_loss(values, returns, old, clip)              -> [M]
+
+A batch's loss is the sum over its tokens of weight * (importance * surrogate + coefficient * divergence - entropy bonus
++ value term), where the weights come with the rows.
 """
 
 from __future__ import annotations
@@ -25,8 +27,69 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Bound of a log-ratio before it is exponentiated, so that no float32 overflows.
-_LARGEST = 20.0
+#: Bound of a log-ratio before it is exponentiated, so that no float32 overflows; of a whole sequence's mean likewise.
+LARGEST = 20.0
+_LARGEST_OF_SEQUENCE = 10.0
+
+
+class Surrogate(NamedTuple):
+    """A loss for each token, and where it was clipped."""
+
+    loss: Tensor
+    """[M] to be minimised."""
+    clipped: Tensor
+    """[M] bool, without gradient. With 'ppo' and 'gspo' such a token has no policy gradient."""
+
+
+def ppo(
+    logprobs: Tensor, old: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float, clip_dual: float = 0.0
+) -> Surrogate:
+    """The clipped ratio of each token: -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A).
+
+    PPO (arXiv:1707.06347, eq. 7) with DAPO's separate upper bound (arXiv:2503.14476, eq. 10). With `clip_dual` = c > 0
+    and A < 0 the loss is at most -c A (dual-clip PPO, arXiv:1912.09729, eq. 5). All arguments [M].
+    """
+    ratio = (logprobs - old).clamp(-LARGEST, LARGEST).exp()
+    return _clipped(ratio, advantages, clip_low, clip_high, clip_dual)
+
+
+def gspo(
+    logprobs: Tensor, drift: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float, clip_dual: float = 0.0
+) -> Surrogate:
+    """The clipped ratio of the whole sequence: `ppo` with r = exp(drift) in value.
+
+    GSPO (arXiv:2507.18071) in its token form (eq. 14), which with equal advantages has the gradient of eq. 5: s_t =
+    sg[s] pi / sg[pi], where log s = `drift` is the mean of logprobs - old over all tokens of the sequence (eq. 7), as
+    `ratio.sequence_mean` gives it. All arguments [M]; no gradient flows through `drift`.
+    """
+    ratio = (logprobs - logprobs.detach() + drift.detach()).clamp(max=_LARGEST_OF_SEQUENCE).exp()
+    return _clipped(ratio, advantages, clip_low, clip_high, clip_dual)
+
+
+def cispo(logprobs: Tensor, old: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float) -> Surrogate:
+    """Clipped weights: -sg[clip(r, 1 - clip_low, 1 + clip_high)] A logprobs, so that every token keeps a gradient.
+
+    CISPO (arXiv:2506.13585, eq. 4 and 5). All arguments [M].
+    """
+    ratio = (logprobs - old).detach().clamp(-LARGEST, LARGEST).exp()
+    weights = ratio.clamp(1 - clip_low, 1 + clip_high)
+    return Surrogate(-weights * advantages * logprobs, ratio != weights)
+
+
+def sft(logprobs: Tensor) -> Tensor:
+    """[M] negative log-likelihood."""
+    return -logprobs
+
+
+def _clipped(ratio: Tensor, advantages: Tensor, low: float, high: float, dual: float) -> Surrogate:
+    free, bound = -advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high)
+    loss, clipped = torch.maximum(free, bound), bound > free
+    if dual:
+        most = -advantages * dual
+        punished = advantages < 0
+        clipped = clipped | (punished & (loss > most))
+        loss = torch.where(punished, torch.minimum(most, loss), loss)
+    return Surrogate(loss, clipped.detach())
 
 
 class Loss(NamedTuple):
@@ -63,7 +126,7 @@ def policy_loss(
     logprobs, sampler, advantages = (torch.where(counts, each, 0.0) for each in (logprobs, sampler, advantages))
     old = logprobs.detach() if old is None else torch.where(counts, old, 0.0)
     importance, truncated = _importance(old, sampler, cap)
-    ratio = (logprobs - old).clamp(-_LARGEST, _LARGEST).exp()
+    ratio = (logprobs - old).clamp(-LARGEST, LARGEST).exp()
     free, bound = ratio * advantages, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages
     per_token = -importance * torch.minimum(free, bound)
     divergence = torch.zeros_like(logprobs)
@@ -75,7 +138,7 @@ def policy_loss(
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     """[M] estimate of KL(policy || reference) from the policy's own samples: never negative, unbiased."""
-    difference = (reference - logprobs).clamp(-_LARGEST, _LARGEST)
+    difference = (reference - logprobs).clamp(-LARGEST, LARGEST)
     return difference.exp() - difference - 1
 
 
@@ -83,5 +146,5 @@ def _importance(old: Tensor, sampler: Tensor, cap: float) -> tuple[Tensor, Tenso
     """Weights without gradient, and where they were cut."""
     if cap == 0:
         return torch.ones_like(old), torch.zeros_like(old, dtype=torch.bool)
-    ratio = (old - sampler).clamp(-_LARGEST, _LARGEST).exp()
+    ratio = (old - sampler).clamp(-LARGEST, LARGEST).exp()
     return ratio.clamp(max=cap), ratio > cap

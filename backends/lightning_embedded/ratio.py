@@ -1,0 +1,59 @@
+"""Ratios over whole sequences, and importance weights between the sampler and the trainer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_embedded.loss import LARGEST
+
+
+class Importance(NamedTuple):
+    """Importance weights; both without gradient."""
+
+    weights: Tensor
+    """[M]"""
+    outside: Tensor
+    """[M] bool: cut at the bound ('truncate'), or masked ('mask')."""
+
+
+def sequence_sum(values: Tensor, sequence: Tensor) -> Tensor:
+    """[M] for each entry, the sum of `values` [M] over the entries with the same index in `sequence` [M] int64.
+
+    Summed in float64, so that neither the order of tokens nor the number of rows shows in float32.
+    """
+    return _sums(values, sequence)[sequence].to(values.dtype)
+
+
+def sequence_mean(values: Tensor, sequence: Tensor) -> Tensor:
+    """[M] likewise, the mean."""
+    counts = _sums(torch.ones_like(values), sequence)
+    return (_sums(values, sequence) / counts.clamp(min=1))[sequence].to(values.dtype)
+
+
+def importance(log_ratio: Tensor, *, kind: str, low: float, high: float) -> Importance:
+    """Weights rho = exp(log_ratio), kept from growing without bound.
+
+    `log_ratio` [M] is the trainer's log-probability before the batch's first step minus the sampler's: of the token, or
+    summed over its sequence (`sequence_sum`). 'truncate': min(rho, high) (IMPALA, arXiv:1802.01561, eq. 1; between
+    engine and trainer: Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025).
+    'mask': rho within [low, high], 0 outside (IcePop, arXiv:2510.18855). 'off': 1.
+    """
+    log_ratio = log_ratio.detach()
+    if kind == "off":
+        return Importance(torch.ones_like(log_ratio), torch.zeros_like(log_ratio, dtype=torch.bool))
+    ratio = log_ratio.clamp(-LARGEST, LARGEST).exp()
+    if kind == "truncate":
+        return Importance(ratio.clamp(max=high), ratio > high)
+    kept = (ratio >= low) & (ratio <= high)
+    # A ratio that is no number is not masked: the step is to be skipped for it, and said.
+    outside = (ratio < low) | (ratio > high)
+    return Importance(torch.where(kept | ratio.isnan(), ratio, torch.zeros_like(ratio)), outside)
+
+
+def _sums(values: Tensor, sequence: Tensor) -> Tensor:
+    """[S] float64."""
+    size = int(sequence.max()) + 1 if len(sequence) else 0
+    return torch.zeros(size, dtype=torch.float64, device=values.device).index_add(0, sequence, values.double())
