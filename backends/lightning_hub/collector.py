@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lightning_hub.index import Index, refuse
-from lightning_hub.leases import Outcome
+from lightning_hub.offer import Outcome
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk import notices
 from lightning_sdk.call import Call, Span, Status
@@ -15,13 +15,14 @@ from lightning_sdk.wire import Event
 
 
 def collect(index: Index, outcome: Outcome) -> Rollout:
-    """The rollout of an outcome: what its last attempt sent, nothing of earlier ones."""
+    """The rollout of an outcome: what its last attempt sent, nothing of earlier ones, nor what came after the hub had
+    ended it."""
     calls: list[Call] = []
     spans: list[Span] = []
     rewards: list[Reward] = []
     status, error = outcome.status, outcome.error
     try:
-        for event in index.events(outcome.assignment.key):
+        for event in index.events(outcome.assignment.key, outcome.until):
             _sort(event, calls, spans, rewards)
     except (OSError, ValueError, TypeError) as failure:
         status, error = Status.INFRASTRUCTURE_ERROR, f"its spans cannot be read back: {failure!r}"
@@ -65,4 +66,3 @@ def _sort(event: list[Any], calls: list[Call], spans: list[Span], rewards: list[
             spans.append(Span.unpack(fields))
         case [Event.REWARD, _, value, role, name, _, time_ns, *_] if not refuse(value, role, name):
             rewards.append(Reward(role, name, float(np.float32(value)), int(time_ns)))
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import threading
@@ -17,6 +16,7 @@ from lightning_hub.export import Exporter, started
 from lightning_hub.feed import Feed
 from lightning_hub.index import Index
 from lightning_hub.leases import LEASE_SECONDS, Leases
+from lightning_hub.lock import locked
 from lightning_hub.log import Log
 from lightning_hub.plan import Plan
 from lightning_hub.receiver import Receiver
@@ -56,12 +56,13 @@ class Hub:
         """Open the folder, recover the log and bind. HubError if another hub has the folder, PortInUse."""
         self.folder = Path(config.run).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.folder)
+        self._lock = locked(self.folder)
         self.feed = Feed()
         self.store = Store(self.folder / "hub.sqlite")
         self.id = self._identity()
         self.leases = Leases(self.store, config.lease_seconds)
         self._log = Log(self.folder / "spans")
+        self.leases.position = lambda: self._log.end
         self.index = Index(self._log, self.store, self.leases.end)
         self._exporter = self._started(Export())
         self.store.on_end = self._ended
@@ -221,17 +222,3 @@ class Hub:
 
 def _seconds(params: dict[str, Any]) -> float:
     return min(max(float(params.get("wait", 0.0)), 0.0), _LONGEST_WAIT)
-
-
-def _lock(folder: Path) -> int:
-    """A lock on the folder that goes with this process, however it ends."""
-    file = os.open(folder / "hub.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.pread(file, 20, 0).decode(errors="replace").strip() or "unknown"
-        os.close(file)
-        raise HubError(f"another hub (process {pid}) has the folder {folder}: stop it, or choose another run") from None
-    os.ftruncate(file, 0)
-    os.pwrite(file, str(os.getpid()).encode(), 0)
-    return file

@@ -282,11 +282,12 @@ class Index:
                 self._store.delete_segment(number)
         return deleted
 
-    def events(self, key: bytes) -> Iterator[list[Any]]:
-        """Every event of an attempt, unpacked, in the order of the log."""
+    def events(self, key: bytes, until: int | None = None) -> Iterator[list[Any]]:
+        """Every event of an attempt, unpacked, in the order of the log, up to the position `until`."""
         pairs = iter(self.extents(key))
         for position, length in zip(pairs, pairs, strict=True):
-            yield unpack(self._log.read(position, length))
+            if until is None or position < until:
+                yield unpack(self._log.read(position, length))
 
 
 def _answer(answer: Any = "", unkept: Any = "", *_: Any) -> tuple[str, str]:

@@ -1,46 +1,32 @@
 """Leases: which runner has which attempt at which rollout, until when, and what happens when it does not come back.
 
-An attempt ends once: by its END event, by the silence of its runner, or by its timeout. Whatever comes later under its
-key does not count. What failed for reasons that are not the agent's is tried again under a new key.
+An attempt ends once: by its END event, by the silence of its runner, by its timeout, or by the end of its round.
+Whatever comes later under its key does not count. What then becomes of the rollout is the offer's to say.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lightning_hub.index import End
+from lightning_hub.offer import GRACE_SECONDS, Offer, Outcome, Place, Rules
 from lightning_hub.rollout import Assignment
 from lightning_hub.store import Store
 from lightning_sdk.call import Status
 
 LEASE_SECONDS = 15.0
 """A runner that is silent for so long has lost its leases."""
-GRACE_SECONDS = 5.0
-"""A runner ends its own rollouts on time; the hub waits so much longer before it does."""
-_RETRIED = {Status.INFRASTRUCTURE_ERROR, Status.TIMEOUT}
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a rollout ended: its last attempt."""
-
-    assignment: Assignment
-    status: Status
-    error: str
-    seconds: float
-    """Of the last attempt, 0 if it was never handed out."""
 
 
 @dataclass(slots=True)
 class _Attempt:
-    assignment: Assignment
+    place: Place
+    offer: Offer
     runner: str
     started: float
     expires: float
@@ -48,44 +34,67 @@ class _Attempt:
 
 
 class Leases:
-    """The queue of one round of rollouts at a time. Any thread may call."""
+    """The offers that are open, handed out to runners. Any thread may call."""
 
     def __init__(
         self, store: Store, lease_seconds: float = LEASE_SECONDS, grace_seconds: float = GRACE_SECONDS
     ) -> None:
         self._store, self._lease_seconds, self._grace_seconds = store, lease_seconds, grace_seconds
         self._changed = threading.Condition()
-        self._queue: deque[Assignment] = deque()
+        self._offers: list[Offer] = []
         self._active: dict[bytes, _Attempt] = {}
         self._seen: dict[str, float] = {}
         self._over: set[bytes] = set()
-        self._outcomes: dict[str, Outcome] = {}
-        self._expected = self._concurrency = self._retries = 0
+        self._concurrency = 0
         self.on_work: Callable[[], None] = lambda: None
         """Called when something can be leased, on whichever thread made it so."""
+        self.position: Callable[[], int | None] = lambda: None
+        """Where the log ends now."""
 
     # --- the trainer's side
 
-    def offer(self, assignments: Sequence[Assignment], concurrency: int, retries: int) -> None:
-        """Start a round. What is left of an earlier one is dropped."""
-        with self._changed:
-            self._drop("a new round began")
-            self._queue.extend(assignments)
-            self._outcomes = {}
-            self._expected, self._concurrency, self._retries = len(assignments), concurrency, retries
-        self.on_work()
+    def offer(self, assignments: Sequence[Assignment], rules: Rules, concurrency: int, *, first: bool = False) -> Offer:
+        """Have a round of rollouts run, after those offered before; with `first`, before them.
 
-    def wait(self, seconds: float, stopped: Callable[[], bool]) -> bool:
+        `concurrency` bounds what is under way of all offers together; the last one given counts.
+        """
+        offer = Offer(rules)
+        with self._changed:
+            offer.add(assignments)
+            self._offers.insert(0 if first else len(self._offers), offer)
+            self._concurrency = concurrency
+        self.on_work()
+        return offer
+
+    def add(self, offer: Offer, assignments: Sequence[Assignment]) -> bool:
+        """Further rollouts of a round. False if it has no time left for any."""
+        with self._changed:
+            if offer.closed or time.monotonic() > offer.late:
+                return False
+            offer.add(assignments)
+        self.on_work()
+        return True
+
+    def wait(self, offer: Offer, seconds: float, stopped: Callable[[], bool]) -> bool:
         """Whether every rollout of the round is over, after `seconds` at most or once `stopped()`; see `wake`."""
         with self._changed:
-            self._changed.wait_for(lambda: stopped() or len(self._outcomes) >= self._expected, seconds)
-            return len(self._outcomes) >= self._expected
+            if offer.began is None:
+                offer.began = time.monotonic()
+            self._changed.wait_for(lambda: stopped() or offer.over, seconds)
+            return offer.over
 
-    def close(self, why: str) -> list[Outcome]:
+    def outcomes(self, offer: Offer) -> list[Outcome]:
+        """How the rollouts of a round ended, so far; one that replaces another one comes behind it."""
+        with self._changed:
+            return offer.outcomes()
+
+    def close(self, offer: Offer, why: str) -> list[Outcome]:
         """The round's outcomes. What is still under way times out because of `why`."""
         with self._changed:
-            self._drop(why)
-            return list(self._outcomes.values())
+            self._end_all(offer, Status.INFRASTRUCTURE_ERROR, why)
+            if offer in self._offers:
+                self._offers.remove(offer)
+            return offer.outcomes()
 
     def wake(self) -> None:
         """Let `wait` look again whether it should stop."""
@@ -93,9 +102,10 @@ class Leases:
             self._changed.notify_all()
 
     def progress(self) -> tuple[int, int, int]:
-        """Rollouts done, under way and queued."""
+        """Rollouts done, under way and queued, in all open offers."""
         with self._changed:
-            return len(self._outcomes), len(self._active), len(self._queue)
+            counts = [offer.counts() for offer in self._offers]
+        return sum(each[0] for each in counts), sum(each[1] for each in counts), sum(each[2] for each in counts)
 
     def runners(self) -> list[str]:
         """Runners that asked for work or renewed within the lease time."""
@@ -106,15 +116,18 @@ class Leases:
     # --- the runners' side
 
     def lease(self, runner: str, slots: int) -> list[Assignment]:
-        """Up to `slots` attempts for `runner`."""
+        """Up to `slots` attempts for `runner`, of the oldest offer first."""
         now, wall = time.monotonic(), time.time()
+        given: list[Assignment] = []
         with self._changed:
             self._seen[runner] = now
-            free = min(slots, self._concurrency - len(self._active), len(self._queue))
-            given = [self._queue.popleft() for _ in range(free)]
-            for each in given:
-                expires = now + each.timeout + self._grace_seconds
-                self._active[each.key] = _Attempt(each, runner, now, expires)
+            free = min(slots, self._concurrency - len(self._active))
+            for offer in self._offers:
+                for place in offer.take(now, free - len(given)):
+                    each = place.assignment
+                    expires = now + each.timeout + self._grace_seconds
+                    self._active[each.key] = _Attempt(place, offer, runner, now, expires)
+                    given.append(each)
         if given:
             with self._store.transaction():
                 self._store.begin(
@@ -127,9 +140,9 @@ class Leases:
         """The runner went before it got these: queue them again under a new key, as if they had not been handed out."""
         with self._changed:
             for each in given:
-                if self._active.pop(each.key, None) is not None:
+                if (attempt := self._active.pop(each.key, None)) is not None:
                     self._over.add(each.key)
-                    self._queue.appendleft(replace(each, key=os.urandom(16)))
+                    attempt.offer.put_back(attempt.place)
         error = "the runner went before it got the lease"
         self._store.end((str(Status.INFRASTRUCTURE_ERROR), error, "", time.time(), each.key) for each in given)
 
@@ -145,7 +158,8 @@ class Leases:
         """A runner that goes in good order gives its leases back at once."""
         with self._changed:
             for key in [key for key, attempt in self._active.items() if attempt.runner == runner]:
-                self._close(key, Status.INFRASTRUCTURE_ERROR, f"runner {runner} stopped", saved=False)
+                self._close(key, Status.INFRASTRUCTURE_ERROR, f"runner {runner} stopped", saved=False,
+                            until=self.position())  # fmt: skip
             self._seen.pop(runner, None)
         self.on_work()
 
@@ -158,54 +172,60 @@ class Leases:
             status, error = end.status, end.error
             if status == Status.OK and not end.rewarded:
                 status, error = Status.REWARD_ERROR, "the rollout ended without a reward"
-            self._close(end.key, status, error, saved=status == end.status)
+            self._close(end.key, status, error, saved=status == end.status, until=None)
         self.on_work()
         return True
 
     def expire(self) -> None:
-        """End the attempts whose runner is silent or whose time is up."""
+        """End the attempts whose runner is silent or whose time is up, and the rounds whose time is up."""
         now = time.monotonic()
         with self._changed:
-            if not self._active:
-                return
             for key, attempt in list(self._active.items()):
                 silent = now - self._seen.get(attempt.runner, 0.0)
+                assignment = attempt.place.assignment
                 if silent > self._lease_seconds:
-                    why = f"runner {attempt.runner} was silent for {silent:.1f} s"
-                    self._close(key, Status.INFRASTRUCTURE_ERROR, why, saved=False)
+                    status, why = Status.INFRASTRUCTURE_ERROR, f"runner {attempt.runner} was silent for {silent:.1f} s"
                 elif now > attempt.expires:
-                    why = f"no end within {attempt.assignment.timeout:g} s (rollouts.timeout)"
-                    self._close(key, Status.TIMEOUT, why, saved=False)
+                    status, why = Status.TIMEOUT, f"no end within {assignment.timeout:g} s (rollouts.timeout)"
                 else:
                     continue
-                _log.warning("rollout %s, attempt %d: %s", attempt.assignment.id, attempt.assignment.attempt, why)
-        self.on_work()
+                self._close(key, status, why, saved=False, until=self.position())
+                _log.warning("rollout %s, attempt %d: %s", assignment.id, assignment.attempt, why)
+            for offer in self._offers:
+                if now > offer.late and not offer.over:
+                    self._end_late(offer)
+            work = any(offer.ready(now) for offer in self._offers)
+        if work:
+            self.on_work()
 
     # --- inside the lock
 
-    def _close(self, key: bytes, status: Status, error: str, *, saved: bool) -> None:
-        """End an attempt and try again or settle. `saved`: the index writes its end to the store."""
+    def _close(self, key: bytes, status: Status, error: str, *, saved: bool, until: int | None) -> None:
+        """End an attempt. `saved`: the index writes its end to the store; `until`: see `Outcome`."""
         attempt = self._active.pop(key)
         self._over.add(key)
         if not saved:
             self._store.end([(str(status), error, "", time.time(), key)])
-        assignment = attempt.assignment
-        if status in _RETRIED and assignment.attempt <= self._retries:
-            self._queue.appendleft(replace(assignment, key=os.urandom(16), attempt=assignment.attempt + 1))
-            return
-        self._settle(Outcome(assignment, status, error, time.monotonic() - attempt.started))
-
-    def _settle(self, outcome: Outcome) -> None:
-        self._outcomes[outcome.assignment.id] = outcome
-        if len(self._outcomes) >= self._expected:
+        now = time.monotonic()
+        outcome = Outcome(attempt.place.assignment, status, error, now - attempt.started, until)
+        attempt.offer.end(attempt.place, outcome, now)
+        if attempt.offer.over:
             self._changed.notify_all()
 
-    def _drop(self, why: str) -> None:
-        """End everything that is queued or under way."""
-        self._retries = 0
-        for key, attempt in list(self._active.items()):
-            self._close(key, Status.TIMEOUT, f"{why} after {time.monotonic() - attempt.started:.0f} s", saved=False)
-        for assignment in self._queue:
-            never = f"{why} before a runner took it"
-            self._settle(Outcome(assignment, Status.INFRASTRUCTURE_ERROR, never, 0.0))
-        self._queue.clear()
+    def _end_late(self, offer: Offer) -> None:
+        """The round goes on without what is not over."""
+        why = f"the round was not over within {offer.rules.seconds:g} s ({offer.rules.bound})"
+        _, under_way, waiting = offer.counts()
+        offer.overdue += under_way + waiting
+        _log.warning("%s: %d rollouts under way and %d waiting count as timeouts", why, under_way, waiting)
+        self._end_all(offer, Status.TIMEOUT, why)
+        self._changed.notify_all()
+
+    def _end_all(self, offer: Offer, never: Status, why: str) -> None:
+        """End what is under way, as a timeout, and what waits, as `never` says."""
+        offer.closed = True
+        for key in [key for key, attempt in self._active.items() if attempt.offer is offer]:
+            took = time.monotonic() - self._active[key].started
+            self._close(key, Status.TIMEOUT, f"{why}; it had run for {took:.0f} s", saved=False,
+                        until=self.position())  # fmt: skip
+        offer.cut(never, f"{why}, before a runner took it", time.monotonic())

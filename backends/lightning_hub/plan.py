@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
@@ -72,14 +72,31 @@ class Plan:
     def of_step(self, step: int, endpoint: Endpoint) -> list[Assignment]:
         """The rollouts of a training step (from 1), each group's beside each other so that an engine computes its
         prompt once. They depend on the seed and the step alone, so a resumed run goes on where it was."""
-        first = (step - 1) * self.settings.rollouts.tasks_per_step
+        count = self.settings.rollouts.tasks_per_step
+        first = (step - 1) * count
+        return self._groups(step, 0, [self._shuffled(first + place) for place in range(count)], endpoint)
+
+    def of_further(self, step: int, first: int, count: int, endpoint: Endpoint) -> list[Assignment]:
+        """The rollouts of `count` further tasks of a step, after the `first` ones, to replace groups without signal.
+
+        Their order depends on the seed and the step alone, and takes nothing from the order of the steps: those before
+        and after have the same tasks, whatever had to be replaced. The step's own tasks come last.
+        """
+        own = {each.task_id for each in self.of_step(step, endpoint)}
+        drawn = np.random.default_rng((self.settings.seed, step, 1)).permutation(len(self.tasks)).tolist()
+        order = sorted(drawn, key=lambda task: task in own)  # stable: as drawn, within both parts
+        tasks = [order[at % len(order)] for at in range(first, first + count)]
+        return self._groups(step, self.settings.rollouts.tasks_per_step + first, tasks, endpoint)
+
+    def _groups(self, step: int, first: int, tasks: Sequence[int], endpoint: Endpoint) -> list[Assignment]:
+        """A group of rollouts for each task, from this place in the step on."""
         sampling: dict[str, float] = {
             "temperature": self.settings.sampling.temperature,
             "top_p": self.settings.sampling.top_p,
         }
         return [
-            self._assignment(self._shuffled(first + place), f"{step}-{place}", "train", endpoint, sampling)
-            for place in range(self.settings.rollouts.tasks_per_step)
+            self._assignment(task, f"{step}-{place}", "train", endpoint, sampling)
+            for place, task in enumerate(tasks, first)
             for _ in range(self.settings.rollouts.group_size)
         ]
 

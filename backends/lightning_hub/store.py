@@ -63,15 +63,26 @@ _LIVE = "status IN ('queued', 'running')"
 class Store:
     """One connection, guarded by a lock: any thread may call."""
 
-    def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    def __init__(self, path: Path, *, reading: bool = False) -> None:
+        """Open a store, made or brought up to this version; `reading`: as it is, and nothing is changed. HubError for
+        a store of another version that cannot be brought up."""
+        where = f"{path.absolute().as_uri()}?mode=ro" if reading else str(path)
+        self._db = sqlite3.connect(where, isolation_level=None, check_same_thread=False, uri=reading)
         self._lock = threading.RLock()
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._migrate()
-        self._db.executescript(_SCHEMA)
+        if reading:
+            self._refuse_other_version()
+        else:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._migrate()
+            self._db.executescript(_SCHEMA)
         self.on_end: Callable[[list[bytes]], None] = lambda _: None
         """Gets the keys of attempts that are over, inside the transaction that says so."""
+
+    def _refuse_other_version(self) -> None:
+        if (found := self.rows("PRAGMA user_version")[0][0] or 1) != _VERSION:
+            self.close()
+            raise HubError(f"the store has version {found}, not {_VERSION}, and a hub is using it: wait until it ends")
 
     def _migrate(self) -> None:
         """Bring a store of an earlier version up to this one, all or nothing."""
@@ -224,6 +235,11 @@ class Store:
 
     def put_step(self, step: int, metrics: Mapping[str, Any]) -> None:
         self._many("INSERT OR REPLACE INTO steps VALUES (?, ?)", [(step, json.dumps(metrics))])
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Metrics of a step; empty if there is none."""
+        found = self.rows("SELECT metrics FROM steps WHERE step = ?", step)
+        return dict(json.loads(found[0][0])) if found else {}
 
     def totals(self) -> Totals:
         """What all steps so far took, over every session of the run."""

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning_hub import refusals
-from lightning_hub.advantage import Weighed, weigh
-from lightning_hub.backend import Backend, Batch, Update
+from lightning_hub.backend import Backend, Batch, Scoring, Update
 from lightning_hub.checkpoints import Checkpoints
-from lightning_hub.collector import collect, score, strays
-from lightning_hub.diagnosis import Diagnosis, Round, diagnose
+from lightning_hub.credit import Weighed, flat_groups, weigh
+from lightning_hub.diagnosis import Diagnosis
 from lightning_hub.feed import Feed
 from lightning_hub.index import Index
 from lightning_hub.interval import interval
-from lightning_hub.leases import GRACE_SECONDS, Leases
+from lightning_hub.leases import Leases
 from lightning_hub.plan import Plan
-from lightning_hub.rollout import Assignment, Rollout
+from lightning_hub.rewards import score
+from lightning_hub.rollout import Rollout
+from lightning_hub.rounds import Played, Rounds, Stopped
 from lightning_hub.runfolder import RunFolder
 from lightning_hub.store import Store
 from lightning_sdk.call import Status
 from lightning_sdk.errors import LightningError, SettingError
 
-#: How often it is looked whether the backend still lives while rollouts run.
-_WATCH_SECONDS = 2.0
 _log = logging.getLogger(__name__)
-
-
-class _Stopped(Exception):
-    """Somebody asked for the end."""
 
 
 class Trainer:
@@ -53,10 +46,13 @@ class Trainer:
         self.step = 0
         """The last step that was finished."""
         self._version = 0
+        self._means: dict[str, float] = {}
+        """Role -> running mean of its rewards."""
         self._undiagnosed = set() if plan.evaluate_only else {"train", "evaluate"}
         """Modes of which no round has been diagnosed."""
         self._told: set[str] = set()
         self._backend: Backend | None = None
+        self._rounds: Rounds | None = None
         self._stopping, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
 
@@ -79,11 +75,13 @@ class Trainer:
         last: dict[str, Any] = {}
         try:
             last = self._carry_out()
-        except _Stopped:
+        except Stopped:
             last = self._end_early()
         except BaseException as error:
             last = self._fail(error)
         finally:
+            if self._rounds is not None:
+                self._rounds.close("the hub was stopped" if self._stopping.is_set() else "the run ended")
             if self._backend is not None:
                 self._backend.close()
             self._folder.close()
@@ -91,84 +89,72 @@ class Trainer:
             self._feed.publish(**last)
 
     def _carry_out(self) -> dict[str, Any]:
+        # Before anything that takes long: with it, --resume finds the run.
+        self._folder.config({"settings": self._settings.as_dict()})
         self._feed.publish("status", text=f"starting the {self._plan.backend.name} backend")
-        self._backend = self._plan.backend.start(self._settings, self._folder.path)
+        backend = self._backend = self._plan.backend.start(self._settings, self._folder.path)
+        rounds = self._rounds = Rounds(self._plan, backend, self._leases, self._index, self._stopping)
         if self._plan.check_only:
-            return self._check(self._backend)
-        self._begin(self._backend)
+            return self._check(rounds)
+        self._begin(backend)
         if self._plan.evaluate_only:
-            self._evaluate("after", self._backend)
+            self._evaluate("after", backend, rounds)
         else:
-            self._train(self._backend)
+            self._train(backend, rounds)
         return self._finish("finished")
 
     # --- the loop
 
-    def _train(self, backend: Backend) -> None:
+    def _train(self, backend: Backend, rounds: Rounds) -> None:
         if "before" not in {each.name for each in self._folder.held_out}:
-            self._evaluate("before", backend)
+            self._evaluate("before", backend, rounds)
         while self.step < self._settings.steps:
-            self._one_step(self.step + 1, backend)
+            self._one_step(self.step + 1, backend, rounds)
             last = self.step == self._settings.steps
             if last or self.step % self._settings.save_every == 0:
                 self._save(backend)
             if not last and self._settings.evaluation.every and self.step % self._settings.evaluation.every == 0:
-                self._evaluate(f"step-{self.step}", backend)
-        self._evaluate("after", backend)
+                self._evaluate(f"step-{self.step}", backend, rounds)
+        self._evaluate("after", backend, rounds)
 
-    def _one_step(self, step: int, backend: Backend) -> None:
+    def _one_step(self, step: int, backend: Backend, rounds: Rounds) -> None:
         began = time.monotonic()
-        rollouts = self._rollouts(self._plan.of_step(step, backend.endpoint), f"step {step}", backend)
+        played = self._played(step, rounds)
         generated = time.monotonic()
-        weighed = weigh(rollouts, self._settings.algorithm)
-        refusals.refuse_problems(weighed.problems, _trainable(rollouts))
-        update = backend.update(Batch(step, weighed.rows)) if weighed.rows else Update(self._version)
+        weighed, update = self._learn(step, played, backend)
         ended = time.monotonic()
         seconds = {"seconds": ended - began, "seconds_generate": generated - began, "seconds_update": ended - generated}
-        self._record(step, rollouts, weighed, update, seconds)
+        self._record(step, played, weighed, update, seconds)
 
-    def _rollouts(self, assignments: list[Assignment], name: str, backend: Backend) -> list[Rollout]:
-        """Rollouts that can be used. RolloutsFailed, NothingToTrain, or the backend's death."""
-        rollouts, diagnosis = self._round(assignments, name, backend)
-        refusals.refuse_failures(rollouts, name, self._settings.failure.max_failed)
-        if rollouts[0].mode in self._undiagnosed:
-            self._undiagnosed.discard(rollouts[0].mode)
-            self._tell(diagnosis())
-        return rollouts
-
-    def _round(
-        self, assignments: list[Assignment], name: str, backend: Backend
-    ) -> tuple[list[Rollout], Callable[[], Diagnosis]]:
-        """Run assignments to their end, whatever that is; what came of them, and a way to diagnose it."""
-        rules, retries = self._settings.rollouts, self._settings.failure.retries
-        began, late = time.time_ns(), self._index.late_calls
-        waves = math.ceil(len(assignments) / rules.concurrency)
-        deadline = time.monotonic() + (rules.timeout + 2 * GRACE_SECONDS) * (retries + 1) * waves
-        self._leases.offer(assignments, rules.concurrency, retries)
-        done = False
-        while not done and time.monotonic() < deadline:
-            done = self._leases.wait(_WATCH_SECONDS, self._stopping.is_set)
-            if self._stopping.is_set() or not backend.alive():
+    def _played(self, step: int, rounds: Rounds) -> Played:
+        """Where a step's rollouts come from: its round, with further tasks for groups without signal."""
+        played = rounds.step(step)
+        self._examine(played, rounds)
+        for _ in range(self._settings.algorithm.dynamic_sampling):
+            flat = flat_groups(played.rollouts, self._settings) - set(played.replaced)
+            in_order = dict.fromkeys(each.group for each in played.rollouts if each.group in flat)
+            if not flat or not rounds.replace(played, list(in_order)):
                 break
-        outcomes = self._leases.close("the hub was stopped" if self._stopping.is_set() else f"{name} ran out of time")
-        if self._stopping.is_set():
-            raise _Stopped
-        if not done and not backend.alive():
-            raise LightningError(f"the {self._plan.backend.name} backend died during {name}: see hub.log in the run")
-        by_id = {outcome.assignment.id: collect(self._index, outcome) for outcome in outcomes}
-        rollouts = [by_id[assignment.id] for assignment in assignments]
-        return rollouts, lambda: diagnose(
-            Round(
-                rollouts,
-                name,
-                self._settings.roles,
-                self._plan.declared_roles,
-                strays(self._index, began),
-                self._index.late_calls - late,
-                self._plan.integrations,
-                self._settings.failure.max_failed,
-            )
+            self._examine(played, rounds)
+        rounds.end(played)
+        return played
+
+    def _learn(self, step: int, played: Played, backend: Backend) -> tuple[Weighed, Update]:
+        """What is done with a step's rollouts. Without a row, as when no role's turn has come, there is no update."""
+        scoring = cast(Scoring, backend) if hasattr(backend, "score") else None
+        weighed = weigh(
+            played.rollouts, self._settings, step=step, version=self._version, means=self._means, scoring=scoring
         )
+        refusals.refuse_problems(weighed.problems, _trainable(played.rollouts))
+        self._means = weighed.means
+        return weighed, backend.update(Batch(step, weighed.rows)) if weighed.rows else Update(self._version)
+
+    def _examine(self, played: Played, rounds: Rounds) -> None:
+        """RolloutsFailed or NothingToTrain for a round that cannot be used; the first of each mode is diagnosed."""
+        refusals.refuse_failures(played.rollouts, played.name, self._settings.failure.max_failed)
+        if played.rollouts[0].mode in self._undiagnosed:
+            self._undiagnosed.discard(played.rollouts[0].mode)
+            self._tell(rounds.diagnosis(played))
 
     def _tell(self, diagnosis: Diagnosis) -> None:
         """Stop for what can never be learned from, and warn once of the rest."""
@@ -180,23 +166,26 @@ class Trainer:
                 _log.warning("%s", finding)
                 self._feed.publish("warning", text=str(finding))
 
-    def _check(self, backend: Backend) -> dict[str, Any]:
+    def _check(self, rounds: Rounds) -> dict[str, Any]:
         """One round, as training would run it; the last event."""
-        assignments = self._plan.of_step(1, backend.endpoint)
-        self._feed.publish("status", text=f"running {len(assignments)} rollouts")
-        _, diagnosis = self._round(assignments, "the check", backend)
-        found = diagnosis().as_dict()
+        count = self._settings.rollouts.tasks_per_step * self._settings.rollouts.group_size
+        self._feed.publish("status", text=f"running {count} rollouts")
+        played = rounds.step(1)
+        found = rounds.diagnosis(played).as_dict()
         self._folder.diagnosis(found)
         return {"kind": "finished", "diagnosis": found}
 
-    def _evaluate(self, name: str, backend: Backend) -> None:
+    def _evaluate(self, name: str, backend: Backend, rounds: Rounds) -> None:
         """Score on the held-out tasks. Failed rollouts have no score: they are left out and counted."""
         if not self._plan.held_out:
             return
-        rollouts = self._rollouts(self._plan.of_held_out(name, backend.endpoint), f"evaluation {name!r}", backend)
-        scores = {str(each.task_id): score(each) for each in rollouts if each.status == Status.OK}
+        played = rounds.evaluation(self._plan.of_held_out(name, backend.endpoint), f"evaluation {name!r}")
+        self._examine(played, rounds)
+        scores = {
+            str(each.task_id): score(each, self._settings) for each in played.rollouts if each.status == Status.OK
+        }
         measured = interval(list(scores.values()))
-        failed = len(rollouts) - len(scores)
+        failed = len(played.rollouts) - len(scores)
         self._folder.evaluation(name, self.step, measured, failed, scores)
         self._feed.publish("evaluation", name=name, step=self.step, failed=failed, **measured.as_dict())
 
@@ -227,17 +216,21 @@ class Trainer:
             self._version = backend.load(found)
         self._folder.cut(self.step)
         self._store.cut_steps(self.step)
+        for name, mean in self._store.metrics(self.step).items():
+            what, _, role = name.partition("/")
+            if what == "running_mean":
+                self._means["" if role == "none" else role] = mean
 
-    def _record(
-        self, step: int, rollouts: list[Rollout], weighed: Weighed, update: Update, seconds: dict[str, float]
-    ) -> None:
+    def _record(self, step: int, played: Played, weighed: Weighed, update: Update, seconds: dict[str, float]) -> None:
+        rollouts = played.rollouts
         calls = [call for each in rollouts for call in each.calls if call.meta.trainable]
         tokens = sum(call.output_tokens for call in calls)
         metrics = {
             **update.metrics, **weighed.signal, **seconds, "step": step, "version": update.version,
             **{f"rollouts_{status}": sum(each.status == status for each in rollouts) for status in Status},
-            "retries": sum(each.attempt - 1 for each in rollouts),
-            "calls": len(calls), "tokens_generated": tokens, "tokens_per_second": tokens / seconds["seconds_generate"],
+            **played.counts(), "calls": len(calls), "tokens_generated": tokens,
+            "tokens_per_second": tokens / played.seconds if played.seconds else 0.0,
+            "staleness": max((self._version - row.version for row in weighed.rows if row.version >= 0), default=0),
         }  # fmt: skip
         metrics = {name: float(value) for name, value in metrics.items()}
         self._version, self.step = update.version, step

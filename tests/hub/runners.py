@@ -12,7 +12,7 @@ from hubs import Client, Hub, end, raw_call, reward
 
 SETTINGS: dict[str, Any] = {
     "backend": "bandit", "steps": 6, "save_every": 2, "rollouts.tasks_per_step": 3, "rollouts.group_size": 4,
-    "rollouts.concurrency": 12,
+    "rollouts.concurrency": 12, "algorithm.aggregation": "token-mean", "failure.backoff": 0.0,
 }  # fmt: skip
 TASKS = [{"question": f"which arm? {number}", "best": 3} for number in range(5)]
 

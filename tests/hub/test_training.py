@@ -87,7 +87,7 @@ def test_failed_rollouts_are_left_out_not_zero(train: Callable[..., Runner]) -> 
                 return [call(assignment, ask_engine(assignment)), end(assignment["key"])]  # forgot its reward
         return good(assignment)
 
-    runner.begin()
+    runner.begin({"failure.refills": 0})
     step = runner.play(agent, a_step)["metrics"]
     assert (step["rollouts_ok"], step["rollouts_agent_error"], step["rollouts_reward_error"]) == (8, 3, 1)
     assert (step["rows_seen"], step["rollouts_trained"], step["retries"]) == (8, 8, 0)
