@@ -62,6 +62,7 @@ class Hub:
         self.id = self._identity()
         self.leases = Leases(self.store, config.lease_seconds)
         self._log = Log(self.folder / "spans")
+        self.leases.position = lambda: self._log.end
         self.index = Index(self._log, self.store, self.leases.end)
         self._exporter = self._started(Export())
         self.store.on_end = self._ended
