@@ -57,6 +57,9 @@ class Archive:
             raise SettingError(f"{folder} holds no rollouts: there is no {path.name} in it")
         self._folder = folder / "spans"
         self._db = _opened(path)
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(rewards)")}
+        # What a re-scoring replaced; a store of an earlier version has none.
+        self._counts = "AND replaced IS NULL" if "replaced" in columns else ""
 
     def close(self) -> None:
         self._db.close()
@@ -102,7 +105,8 @@ class Archive:
             elif event[0] == Event.SPAN:
                 spans.append(Span.unpack(event[2]))
         rewards = self._db.execute(
-            "SELECT role, name, value, time_ns FROM rewards WHERE key = ? AND value IS NOT NULL ORDER BY rowid",
+            f"SELECT role, name, value, time_ns FROM rewards WHERE key = ? AND value IS NOT NULL {self._counts} "
+            "ORDER BY rowid",
             (entry.key,),
         )
         return Rollout(
