@@ -6,7 +6,7 @@ on what another role said; a role's part of a rollout is one sequence, however m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +46,7 @@ def weigh(
     version: int = 0,
     means: Mapping[str, float] | None = None,
     scoring: Scoring | None = None,
+    replaced: Collection[str] = (),
 ) -> Weighed:
     """Rows for one update, from the rollouts that went well or that `failure.*` says to train on.
 
@@ -56,6 +57,7 @@ def weigh(
         version: The model's now: how much older a token is, is its staleness.
         means: Role -> running mean of its rewards over earlier steps: the last `Weighed.means`.
         scoring: What is asked for values and reference log-probs, where settings need them.
+        replaced: Groups that others stand in for: they count for baselines and are measured, and have no rows.
 
     Raises:
         NothingToTrain: there were rollouts, and they hold nothing to learn from; the message says why.
@@ -72,10 +74,12 @@ def weigh(
     for part in rewarded:
         by_role.setdefault(part.role, []).append(part)
     made = {id(each.part): each for of_role in by_role.values() for each in credited(of_role, settings, means, scoring)}
-    weights = {
-        role: aggregated(of_role, settings, len(used)) if scheduled(of_role[0].credit.schedule, step) else {}
-        for role, of_role in by_role.items()
-    }
+    count = sum(each.group not in replaced for each in used)
+    weights: dict[str, dict[int, float]] = {}
+    for role, of_role in by_role.items():
+        kept = [part for part in of_role if part.rollout.group not in replaced]
+        trained = kept and scheduled(kept[0].credit.schedule, step)
+        weights[role] = aggregated(kept, settings, count) if trained else {}
     rows = [row for part in rewarded for row in _rows(made[id(part)], weights[part.role].get(id(part), 0.0))]
     signal = measure(used, [score(each, settings) for each in used], found, made, rows, version)
     signal["calls_unusable"] = float(len(problems))

@@ -143,7 +143,13 @@ class Trainer:
         """What is done with a step's rollouts. Without a row, as when no role's turn has come, there is no update."""
         scoring = cast(Scoring, backend) if hasattr(backend, "score") else None
         weighed = weigh(
-            played.rollouts, self._settings, step=step, version=self._version, means=self._means, scoring=scoring
+            played.rollouts,
+            self._settings,
+            step=step,
+            version=self._version,
+            means=self._means,
+            scoring=scoring,
+            replaced=played.replaced,
         )
         refusals.refuse_problems(weighed.problems, _trainable(played.rollouts))
         self._means = weighed.means
