@@ -10,7 +10,7 @@ import json
 import re
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,8 @@ class Archive:
     def entries(self, mode: str) -> list[Entry]:
         """The last attempt of each finished rollout of this mode ('train' or 'evaluate'), in the order of their end."""
         query = f"SELECT {_ENTRY} FROM rollouts WHERE mode = ? AND {_OVER} ORDER BY attempt, ended"
-        found = (Entry(*row[:6], Status(row[6]), *row[7:]) for row in self._db.execute(query, (mode,)))
+        found = (entry_of(row) for row in self._db.execute(query, (mode,)))
         return list({entry.id: entry for entry in found}.values())
-
-    def attempts(self, mode: str) -> int:
-        """How many attempts there were at the rollouts of this mode."""
-        found = self._db.execute(f"SELECT COUNT(*) FROM rollouts WHERE mode = ? AND {_OVER}", (mode,)).fetchone()
-        return int(found[0])
 
     def tasks(self, entries: Iterable[Entry]) -> dict[int, dict[str, Any]]:
         """Task id -> task, of these entries."""
@@ -87,7 +82,7 @@ class Archive:
         for entry in entries:
             if entry.task_id not in found:
                 (text,) = self._db.execute("SELECT task FROM rollouts WHERE key = ?", (entry.key,)).fetchone()
-                task = json.loads(text)
+                task = json.loads(text or "{}")
                 found[entry.task_id] = task if isinstance(task, dict) else {}
         return found
 
@@ -96,6 +91,12 @@ class Archive:
         for entry in entries:
             with contextlib.suppress(OSError, ValueError, TypeError):
                 yield self._rollout(entry)
+
+    def rewards(self, entry: Entry) -> tuple[Reward, ...]:
+        """What the rollout was given while it ran, in order; not what it was scored with later."""
+        given = f"SELECT role, name, value, time_ns FROM rewards WHERE key = ? AND value IS NOT NULL{self._first}"
+        found = self._db.execute(f"{given} ORDER BY rowid", (entry.key,))
+        return tuple(Reward(role, name, float(value), int(time)) for role, name, value, time in found)
 
     def _rollout(self, entry: Entry) -> Rollout:
         calls, spans = list[Call](), list[Span]()
@@ -112,7 +113,7 @@ class Archive:
         return Rollout(
             id=entry.id, task_id=entry.task_id, group=entry.group, mode=entry.mode, attempt=entry.attempt,
             status=entry.status, error=entry.error, seconds=(entry.ended or 0.0) - (entry.started or 0.0),
-            rewards=tuple(Reward(role, name, float(value), int(time)) for role, name, value, time in rewards),
+            rewards=self.rewards(entry),
             calls=tuple(sorted(calls, key=lambda call: call.meta.started_ns)), spans=tuple(spans),
         )  # fmt: skip
 
@@ -125,6 +126,12 @@ class Archive:
             with (self._folder / f"{position >> 32:06d}.log").open("rb") as file:
                 file.seek(position & 0xFFFFFFFF)
                 yield unpack(file.read(length))
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """The entry of a row of the store with its ten columns, in their order."""
+    key, id_, attempt, mode, task_id, group, status, error, started, ended = row
+    return Entry(key, id_, attempt, mode, task_id, group, Status(status), error, started, ended)
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -10,13 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lightning_hub.archive import Archive, Entry
+from lightning_hub.archive import Archive, Entry, entry_of
 from lightning_hub.index import Index
 from lightning_hub.lock import locked
 from lightning_hub.log import Log
 from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.store import Store
-from lightning_sdk.call import Status
 from lightning_sdk.errors import HubError, SettingError
 from lightning_sdk.settings import Settings
 
@@ -122,7 +121,7 @@ class StoredRun:
 def _record(row: tuple[Any, ...], given: list[tuple[Reward, bool, int]]) -> Record:
     *entry, task, answer, unkept = row
     return Record(
-        Entry(*entry[:6], Status(entry[6]), *entry[7:]),
+        entry_of(entry),
         canonical(json.loads(task)),
         answer,
         unkept,
