@@ -50,16 +50,17 @@ class Entry:
 class Archive:
     """Rollouts of one run's folder, read-only."""
 
-    def __init__(self, folder: Path) -> None:
-        """SettingError if nothing is stored there."""
+    def __init__(self, folder: Path, *, rescored: bool = True) -> None:
+        """SettingError if nothing is stored there. `rescored` False: rewards as they were while the run went on."""
         path = folder / "hub.sqlite"
         if not path.is_file():
             raise SettingError(f"{folder} holds no rollouts: there is no {path.name} in it")
         self._folder = folder / "spans"
         self._db = _opened(path)
         columns = {row[1] for row in self._db.execute("PRAGMA table_info(rewards)")}
-        # What a re-scoring replaced; a store of an earlier version has none.
-        self._counts = "AND replaced IS NULL" if "replaced" in columns else ""
+        # A store of an earlier version has no re-scorings.
+        counts = "AND replaced IS NULL" if rescored else "AND rescoring IS NULL"
+        self._counts = counts if "replaced" in columns else ""
 
     def close(self) -> None:
         self._db.close()
@@ -93,8 +94,8 @@ class Archive:
                 yield self._rollout(entry)
 
     def rewards(self, entry: Entry) -> tuple[Reward, ...]:
-        """What the rollout was given while it ran, in order; not what it was scored with later."""
-        given = f"SELECT role, name, value, time_ns FROM rewards WHERE key = ? AND value IS NOT NULL{self._first}"
+        """What the rollout was given, in order."""
+        given = f"SELECT role, name, value, time_ns FROM rewards WHERE key = ? AND value IS NOT NULL {self._counts}"
         found = self._db.execute(f"{given} ORDER BY rowid", (entry.key,))
         return tuple(Reward(role, name, float(value), int(time)) for role, name, value, time in found)
 
@@ -105,11 +106,6 @@ class Archive:
                 calls.append(Call.unpack(event[2]))
             elif event[0] == Event.SPAN:
                 spans.append(Span.unpack(event[2]))
-        rewards = self._db.execute(
-            f"SELECT role, name, value, time_ns FROM rewards WHERE key = ? AND value IS NOT NULL {self._counts} "
-            "ORDER BY rowid",
-            (entry.key,),
-        )
         return Rollout(
             id=entry.id, task_id=entry.task_id, group=entry.group, mode=entry.mode, attempt=entry.attempt,
             status=entry.status, error=entry.error, seconds=(entry.ended or 0.0) - (entry.started or 0.0),
