@@ -7,6 +7,7 @@ outlives its time is left alone in its thread and its place is given to the next
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
 import json
 import logging
@@ -54,7 +55,8 @@ class Runner:
         self._address, self._key = address, key
         self._stopping = threading.Event()
         self._changed = threading.Condition()
-        self._deadlines: dict[str, float] = {}
+        self._deadlines: dict[bytes, float] = {}
+        self._coroutines: dict[bytes, concurrent.futures.Future[None]] = {}
         self.error: Exception | None = None
         """What ended the runner, None if it was stopped."""
         is_async = inspect.iscoroutinefunction(agent) or inspect.isasyncgenfunction(agent)
@@ -103,9 +105,20 @@ class Runner:
         try:
             with HubClient(self._address, self._key) as hub:
                 while not self._stopping.wait(_HEARTBEAT):
-                    hub.ask("renew", runner=self.id)
+                    with self._changed:
+                        begun = set(self._deadlines)
+                    self._give_up(begun - set(hub.ask("renew", runner=self.id)))
         except HubError as error:
             self.error = self.error or (None if self._stopping.is_set() else error)
+
+    def _give_up(self, lost: set[bytes]) -> None:
+        """Rollouts that the hub has ended, or handed to another runner: their places are free."""
+        with self._changed:
+            for key in lost:
+                self._deadlines.pop(key, None)
+                if (coroutine := self._coroutines.pop(key, None)) is not None:
+                    coroutine.cancel()
+            self._changed.notify_all()
 
     def _serve(self) -> None:
         assert self._loop is not None
@@ -129,17 +142,21 @@ class Runner:
             return self._concurrency - busy
 
     def _begin(self, message: dict[str, Any]) -> None:
-        identity = f"{message['id']}-{message['attempt']}"
+        key = bytes(message["key"])
         with self._changed:
-            self._deadlines[identity] = time.monotonic() + message["timeout"]
+            self._deadlines[key] = time.monotonic() + message["timeout"]
 
         def done() -> None:
             with self._changed:
-                self._deadlines.pop(identity, None)
+                self._deadlines.pop(key, None)
+                self._coroutines.pop(key, None)
                 self._changed.notify_all()
 
         if self._loop is not None:
-            asyncio.run_coroutine_threadsafe(self._aexecute(message), self._loop).add_done_callback(lambda _: done())
+            coroutine = asyncio.run_coroutine_threadsafe(self._aexecute(message), self._loop)
+            with self._changed:
+                self._coroutines[key] = coroutine
+            coroutine.add_done_callback(lambda _: done())
             return
 
         def run() -> None:

@@ -155,7 +155,7 @@ class Job:
                 integrations=dict(here.integrations), **request,
             )  # fmt: skip
             runner = self._start_runners(hub, stack)
-            return self._follow(hub, client, runner, display)
+            return self._follow(hub, client, runner, display, method)
 
     def _start_runners(self, hub: HubProcess, stack: contextlib.ExitStack) -> Runner | None:
         rollouts = self._settings.rollouts
@@ -196,7 +196,9 @@ class Job:
                 process.kill()
                 process.wait()
 
-    def _follow(self, hub: HubProcess, client: HubClient, runner: Runner | None, display: Progress) -> dict[str, Any]:
+    def _follow(
+        self, hub: HubProcess, client: HubClient, runner: Runner | None, display: Progress, method: str
+    ) -> dict[str, Any]:
         """Show the hub's events until the last one."""
         seen = 0
         while True:
@@ -214,17 +216,26 @@ class Job:
                 if event["type"] == "finished":
                     return dict(event)
             if not hub.alive():
-                raise HubGone(self._gone(hub))
+                raise HubGone(self._gone(hub, method))
             if runner is not None and runner.error is not None:
                 raise HubError(f"the runner stopped: {runner.error}") from runner.error
             if self._workers and all(process.poll() is not None for process in self._workers):
                 raise HubError("every runner process ended; what they printed is above")
 
-    def _gone(self, hub: HubProcess) -> str:
-        return (
-            f"the hub (process {hub.pid}) died. Nothing that it had confirmed is lost; go on from the last checkpoint "
-            f"with resume={str(self._folder)!r} (--resume {self._folder}). The end of its log:\n{hub.log_tail()}"
-        )
+    def _gone(self, hub: HubProcess, method: str) -> str:
+        told = f"the hub (process {hub.pid}) died. {self._way_on() if method == 'train' else 'Run it again.'}"
+        return f"{told} The end of its log:\n{hub.log_tail()}"
+
+    def _way_on(self) -> str:
+        """How a training goes on whose hub died."""
+        steps = [path.name.removeprefix("step-") for path in (self._folder / "checkpoints").glob("step-*")]
+        saved = max((int(step) for step in steps if step.isdigit()), default=0)
+        if not (self._folder / "config.json").is_file():
+            return "Nothing was written yet: start it again."
+        typed = f"resume={str(self._folder)!r} (--resume {self._folder})"
+        if not saved:
+            return f"There was no checkpoint yet: {typed} begins again at step 1, and keeps a score measured before it."
+        return f"Nothing that it had confirmed is lost; {typed} goes on from the last checkpoint, after step {saved}."
 
 
 @contextlib.contextmanager
