@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -29,14 +30,14 @@ class Bandit:
             raise RuntimeError("a bug of the backend")
         self._rate = settings.optimizer.learning_rate or 4.0
         self._logits, self._version, self._dies = np.zeros(4), 0, settings.model == "mortal"
-        self._closed = run / "backend-closed"
+        self._run, self._patient = run, settings.model == "patient"
         self._random = np.random.default_rng(settings.seed)
         bandit = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                body = json.dumps(bandit.answer(request["temperature"])).encode()
+                body = json.dumps(bandit.answer(**request)).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -49,9 +50,11 @@ class Bandit:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self.endpoint = Endpoint(f"http://127.0.0.1:{self._server.server_port}/v1", "bandit", "none")
 
-    def answer(self, temperature: float) -> dict[str, object]:
+    def answer(self, temperature: float, seed: int | None = None, **_: object) -> dict[str, object]:
+        """The reply to a request; one that names a seed is answered the same by the same weights."""
         chances = np.exp(self._logits - np.logaddexp.reduce(self._logits))
-        arm = int(chances.argmax()) if temperature == 0 else int(self._random.choice(4, p=chances))
+        random = self._random if seed is None else np.random.default_rng(seed)
+        arm = int(chances.argmax()) if temperature == 0 else int(random.choice(4, p=chances))
         message = {"role": "assistant", "content": str(arm)}
         return {
             "id": "b", "model": "bandit", "prompt_token_ids": [1, 2, 3],
@@ -67,6 +70,10 @@ class Bandit:
         return {"learning_rate": self._rate, "parameters": 4}
 
     def update(self, batch: Batch) -> Update:
+        """Model 'patient' waits for the file `go-STEP` in the run's folder, half a minute at most."""
+        end = time.monotonic() + 30.0 * self._patient
+        while time.monotonic() < end and not (self._run / f"go-{batch.step}").exists():
+            time.sleep(0.01)
         chances = np.exp(self._logits - np.logaddexp.reduce(self._logits))
         gradient = np.zeros(4)
         for row in batch.rows:
@@ -93,7 +100,7 @@ class Bandit:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._closed.touch()
+        (self._run / "backend-closed").touch()
 
 
 def start(settings: Settings, run: Path) -> Backend:

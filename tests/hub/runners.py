@@ -78,9 +78,9 @@ class Runner:
         self.watcher.close()
 
 
-def ask_engine(assignment: dict[str, Any]) -> dict[str, Any]:
+def ask_engine(assignment: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A chat completion of the engine, sampled as the assignment says."""
-    body = {"model": assignment["endpoint"]["model"], "messages": [], **assignment["sampling"]}
+    body = {"model": assignment["endpoint"]["model"], "messages": [], **assignment["sampling"], **more}
     request = urllib.request.Request(assignment["endpoint"]["url"] + "/chat/completions", json.dumps(body).encode())
     with urllib.request.urlopen(request, timeout=10) as answer:
         found: dict[str, Any] = json.loads(answer.read())
@@ -94,9 +94,9 @@ def call(assignment: dict[str, Any], answer: dict[str, Any], **changes: Any) -> 
     return event
 
 
-def good(assignment: dict[str, Any]) -> list[Any]:
+def good(assignment: dict[str, Any], **more: Any) -> list[Any]:
     """An agent that calls the engine once; its reward is 1 for the best arm."""
-    answer = ask_engine(assignment)
+    answer = ask_engine(assignment, **more)
     arm = int(answer["choices"][0]["message"]["content"])
     key = assignment["key"]
     return [call(assignment, answer), reward(key, float(arm == assignment["task"]["best"])), end(key, output=str(arm))]
@@ -105,3 +105,35 @@ def good(assignment: dict[str, Any]) -> list[Any]:
 def failing(status: str, error: str) -> Agent:
     """An agent whose rollouts all end like this."""
     return lambda assignment: [end(assignment["key"], status, error)]
+
+
+def scored(assignment: dict[str, Any], value: float) -> list[Any]:
+    """A rollout that calls the engine once and earns this."""
+    key = assignment["key"]
+    return [call(assignment, ask_engine(assignment)), reward(key, value), end(key)]
+
+
+class Seeded:
+    """An agent like `good` whose samples depend on the weights and on its place in the step alone."""
+
+    def __init__(self) -> None:
+        self.versions: dict[int, list[int]] = {}
+        """Step -> version that sampled each of its tokens, in the order of its rollouts."""
+        self._count: dict[str, int] = {}
+
+    def __call__(self, assignment: dict[str, Any]) -> list[Any]:
+        if assignment["mode"] == "evaluate":
+            return good(assignment)
+        group = assignment["group"]
+        step, place = map(int, group.split("-"))
+        number = self._count[group] = self._count.get(group, -1) + 1
+        answer = ask_engine(assignment, seed=seed(step, place, number))
+        self.versions.setdefault(step, []).append(answer["choices"][0]["weight_versions"][0][0])
+        arm = int(answer["choices"][0]["message"]["content"])
+        key = assignment["key"]
+        return [call(assignment, answer), reward(key, float(arm == assignment["task"]["best"])), end(key)]
+
+
+def seed(step: int, place: int, number: int) -> int:
+    """Of one rollout: the `number`-th (from 0) of the group at `place` of `step`."""
+    return 10_000 * step + 100 * place + number

@@ -1,21 +1,47 @@
-"""Leases: an attempt ends once, by its end, by silence or by its timeout; what is not its fault is tried again."""
+"""Leases and offers: an attempt ends once, and then a policy says whether another one, or another rollout, follows."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lightning_hub.backend import Endpoint
 from lightning_hub.index import End
 from lightning_hub.leases import Leases
+from lightning_hub.offer import Offer, Outcome, Rules
 from lightning_hub.rollout import Assignment
 from lightning_hub.store import Store
 from lightning_sdk.call import Status
+from lightning_sdk.settings import Settings
 
-Make = Callable[..., Leases]
+RETRIED = frozenset({Status.INFRASTRUCTURE_ERROR, Status.TIMEOUT})
+
+
+class Round:
+    """Leases with one round of rollouts offered, and what the trainer asks of them."""
+
+    def __init__(self, leases: Leases, offer: Offer) -> None:
+        self.leases, self.offer = leases, offer
+
+    def lease(self, slots: int = 99, runner: str = "r") -> list[Assignment]:
+        return self.leases.lease(runner, slots)
+
+    def over(self) -> bool:
+        return self.leases.wait(self.offer, 0.0, lambda: False)
+
+    def outcomes(self) -> list[tuple[str, str, int]]:
+        """Group, status and attempt of each."""
+        return [(each.assignment.group, str(each.status), each.assignment.attempt) for each in self.close()]
+
+    def close(self, why: str = "") -> list[Outcome]:
+        return self.leases.close(self.offer, why)
+
+
+Make = Callable[..., Round]
 
 
 @pytest.fixture
@@ -30,11 +56,12 @@ def make(store: Store) -> Make:
     """Leases with a round of rollouts offered."""
 
     def make(
-        count: int = 2, *, concurrency: int = 64, retries: int = 1, timeout: float = 60.0, **times: float
-    ) -> Leases:
-        leases = Leases(store, **times)
-        leases.offer([assignment(number, timeout) for number in range(count)], concurrency, retries)
-        return leases
+        count: int = 2, *, concurrency: int = 64, timeout: float = 60.0, lease_seconds: float = 15.0,
+        grace_seconds: float = 5.0, **rules: Any,
+    ) -> Round:  # fmt: skip
+        leases = Leases(store, lease_seconds, grace_seconds)
+        chosen = Rules(**{"retried": RETRIED, "retries": 1, **rules})
+        return Round(leases, leases.offer([assignment(n, timeout) for n in range(count)], chosen, concurrency))
 
     return make
 
@@ -51,67 +78,136 @@ def end(key: bytes, status: Status = Status.OK, *, rewarded: bool = True) -> End
 
 def test_a_round_is_over_when_every_rollout_is(make: Make) -> None:
     """Outcomes carry the last attempt's status."""
-    leases = make()
-    first, second = leases.lease("r", 5)
-    assert leases.end(end(first.key))
-    assert not leases.wait(0.01, lambda: False)
-    assert leases.end(end(second.key, Status.AGENT_ERROR))
-    assert leases.wait(1.0, lambda: False)
-    assert [(each.status, each.error) for each in leases.close("")] == [("ok", ""), ("agent_error", "why")]
+    played = make()
+    first, second = played.lease()
+    assert played.leases.end(end(first.key))
+    assert not played.over()
+    assert played.leases.end(end(second.key, Status.AGENT_ERROR))
+    assert played.over()
+    assert [(each.status, each.error) for each in played.close()] == [("ok", ""), ("agent_error", "why")]
 
 
 def test_an_end_counts_once(make: Make) -> None:
     """The second end of an attempt is turned away, as is one under the key of an earlier attempt."""
-    leases = make(1)
-    [first] = leases.lease("r", 1)
-    assert leases.end(end(first.key, Status.INFRASTRUCTURE_ERROR))
-    assert not leases.end(end(first.key))
-    [again] = leases.lease("r", 1)
+    played = make(1)
+    [first] = played.lease()
+    assert played.leases.end(end(first.key, Status.INFRASTRUCTURE_ERROR))
+    assert not played.leases.end(end(first.key))
+    [again] = played.lease()
     assert (again.id, again.attempt, again.key != first.key) == (first.id, 2, True)
-    assert leases.end(end(again.key))
-    assert not leases.end(end(again.key, Status.AGENT_ERROR))
-    assert [each.status for each in leases.close("")] == ["ok"]
+    assert played.leases.end(end(again.key))
+    assert not played.leases.end(end(again.key, Status.AGENT_ERROR))
+    assert played.outcomes() == [("g0", "ok", 2)]
 
 
 def test_retries_are_bounded(make: Make) -> None:
     """After retries + 1 attempts the failure is the outcome."""
-    leases = make(1, retries=2)
+    played = make(1, retries=2)
     for attempt in (1, 2, 3):
-        [given] = leases.lease("r", 1)
+        [given] = played.lease()
         assert given.attempt == attempt
-        leases.end(end(given.key, Status.TIMEOUT))
-    assert leases.lease("r", 1) == []
-    assert [(each.status, each.assignment.attempt) for each in leases.close("")] == [("timeout", 3)]
+        played.leases.end(end(given.key, Status.TIMEOUT))
+    assert played.lease() == []
+    assert played.outcomes() == [("g0", "timeout", 3)]
 
 
-def test_the_agents_own_errors_are_not_tried_again(make: Make) -> None:
-    """Neither is a rollout that ended well but was given no reward: that is a reward error."""
-    leases = make(3)
-    for given, ending in zip(
-        leases.lease("r", 3),
-        ({"status": Status.AGENT_ERROR}, {"status": Status.REWARD_ERROR}, {"rewarded": False}),
-        strict=True,
-    ):
-        leases.end(end(given.key, **ending))  # type: ignore[arg-type]
-    assert leases.wait(0.0, lambda: False)
-    outcomes = leases.close("")
-    assert [each.status for each in outcomes] == ["agent_error", "reward_error", "reward_error"]
+def test_a_further_attempt_waits(make: Make) -> None:
+    """Twice as long each time; meanwhile others of the round are handed out, and somebody is told when it is time."""
+    played, told = make(2, retries=2, backoff=0.2), []
+    [first] = played.lease(1)
+    waits = []
+    for _ in range(2):
+        began = time.monotonic()
+        played.leases.end(end(first.key, Status.TIMEOUT))
+        assert {each.id for each in played.lease()} <= {"1"}
+        while not (given := [each for each in played.lease() if each.id == "0"]):
+            time.sleep(0.01)
+        [first] = given
+        waits.append(time.monotonic() - began)
+    assert waits[0] >= 0.2
+    assert waits[1] >= 0.4
+    played = make(1, backoff=0.05)
+    played.leases.end(end(played.lease()[0].key, Status.TIMEOUT))
+    played.leases.on_work = lambda: told.append("work")
+    played.leases.expire()
+    assert told == []
+    time.sleep(0.06)
+    played.leases.expire()
+    assert told == ["work"]
+
+
+def test_what_is_tried_again_is_the_policys_to_say(make: Make) -> None:
+    """A rollout that ended well but was given no reward is a reward error; without a policy nothing is tried again."""
+    endings: list[dict[str, Any]] = [{"status": Status.AGENT_ERROR}, {"status": Status.REWARD_ERROR},
+                                     {"rewarded": False}, {"status": Status.TIMEOUT}]  # fmt: skip
+    played = make(4)
+    for given, ending in zip(played.lease(), endings, strict=True):
+        played.leases.end(end(given.key, **ending))
+    assert [each.id for each in played.lease()] == ["3"]
+    outcomes = played.close()
+    assert [each.status for each in outcomes] == ["agent_error", "reward_error", "reward_error", "timeout"]
     assert "without a reward" in outcomes[2].error
+    played = make(4, retried=frozenset({Status.AGENT_ERROR, Status.REWARD_ERROR}))
+    for given, ending in zip(played.lease(), endings, strict=True):
+        played.leases.end(end(given.key, **ending))
+    assert sorted(each.id for each in played.lease()) == ["0", "1", "2"]
+
+
+def test_an_excluded_rollout_is_replaced(make: Make) -> None:
+    """By a fresh one of its task and group, whose attempts count from 1; both outcomes are kept, beside each other."""
+    played = make(2, retries=1, refills=2)
+    first, second = played.lease()
+    played.leases.end(end(second.key))
+    ids = {first.id}
+    for status in (Status.AGENT_ERROR, Status.TIMEOUT, Status.TIMEOUT, Status.REWARD_ERROR):
+        played.leases.end(end(first.key, status))
+        first = next(iter(played.lease()), first)
+        ids.add(first.id)
+    assert len(ids) == 3
+    assert (first.task_id, first.group) == (0, "g0")
+    assert played.over()
+    assert played.outcomes() == [
+        ("g0", "agent_error", 1), ("g0", "timeout", 2), ("g0", "reward_error", 1), ("g1", "ok", 1)
+    ]  # fmt: skip
+    assert played.offer.refilled == 2
+
+
+def test_a_failure_that_is_trained_on_is_not_replaced(make: Make) -> None:
+    """It stays in its group as it is."""
+    played = make(1, refills=1, kept=frozenset({Status.AGENT_ERROR}))
+    played.leases.end(end(played.lease()[0].key, Status.AGENT_ERROR))
+    assert played.over()
+    assert played.outcomes() == [("g0", "agent_error", 1)]
+
+
+def test_policies_of_the_settings() -> None:
+    """A step tries again and refills as `failure.*` says and ends at its deadline; an evaluation replaces nothing."""
+    settings = Settings.from_dict({
+        "failure.agent_error": "retry", "failure.timeout": "train", "failure.reward": -1.0, "failure.retries": 3,
+        "failure.backoff": 0.25, "failure.refills": 4, "rollouts.deadline": 7.0, "rollouts.timeout": 10.0,
+        "rollouts.concurrency": 2,
+    })  # fmt: skip
+    step, held_out = Rules.of_step(settings), Rules.of_evaluation(settings, 5)
+    assert step.retried == held_out.retried == {Status.AGENT_ERROR, Status.INFRASTRUCTURE_ERROR}
+    assert step.kept == {Status.TIMEOUT}
+    assert (step.retries, step.backoff, step.refills, step.seconds) == (3, 0.25, 4, 7.0)
+    assert (held_out.retries, held_out.backoff, held_out.refills) == (3, 0.25, 0)
+    assert held_out.seconds >= 3 * 4 * 10.0
 
 
 def test_a_silent_runner_loses_its_leases(make: Make, store: Store) -> None:
     """One that renews keeps what it has; the reason names the runner, in the store too."""
-    leases = make(2, lease_seconds=0.2, grace_seconds=0.0, retries=0)
-    [silent] = leases.lease("silent", 1)
-    [kept] = leases.lease("beating", 1)
+    played = make(2, lease_seconds=0.2, grace_seconds=0.0, retries=0)
+    [silent] = played.lease(1, "silent")
+    [kept] = played.lease(1, "beating")
     for _ in range(6):
         time.sleep(0.05)
-        leases.expire()
-        leases.renew("beating")
-    assert leases.renew("silent") == []
-    assert leases.renew("beating") == [kept.key]
-    leases.end(end(kept.key))
-    [first, second] = leases.close("")
+        played.leases.expire()
+        played.leases.renew("beating")
+    assert played.leases.renew("silent") == []
+    assert played.leases.renew("beating") == [kept.key]
+    played.leases.end(end(kept.key))
+    [first, second] = played.close()
     assert (first.assignment.id, first.status) == (silent.id, "infrastructure_error")
     assert "runner silent was silent" in first.error
     assert second.status == "ok"
@@ -120,11 +216,11 @@ def test_a_silent_runner_loses_its_leases(make: Make, store: Store) -> None:
 
 def test_a_rollout_that_takes_too_long(make: Make, store: Store) -> None:
     """Its timeout is named with the setting that gives it."""
-    leases = make(1, timeout=0.05, grace_seconds=0.0, retries=0)
-    [late] = leases.lease("r", 1)
+    played = make(1, timeout=0.05, grace_seconds=0.0, retries=0)
+    [late] = played.lease()
     time.sleep(0.1)
-    leases.expire()
-    [outcome] = leases.close("")
+    played.leases.expire()
+    [outcome] = played.close()
     assert (outcome.status, outcome.assignment.id) == ("timeout", late.id)
     assert "no end within 0.05 s (rollouts.timeout)" in outcome.error
     assert store.statuses()["timeout"] == 1
@@ -132,43 +228,104 @@ def test_a_rollout_that_takes_too_long(make: Make, store: Store) -> None:
 
 def test_grace_comes_before_a_timeout(make: Make) -> None:
     """A runner ends its own rollouts on time; the hub only steps in later."""
-    leases = make(1, timeout=0.01, grace_seconds=60.0)
-    [given] = leases.lease("r", 1)
+    played = make(1, timeout=0.01, grace_seconds=60.0)
+    [given] = played.lease()
     time.sleep(0.05)
-    leases.expire()
-    assert leases.renew("r") == [given.key]
+    played.leases.expire()
+    assert played.leases.renew("r") == [given.key]
 
 
-def test_concurrency_is_over_all_runners(make: Make) -> None:
-    """What one runner has, another cannot have."""
-    leases = make(5, concurrency=3)
-    assert (len(leases.lease("a", 2)), len(leases.lease("b", 5)), leases.lease("c", 1)) == (2, 1, [])
+def test_concurrency_is_over_all_runners_and_rounds(make: Make) -> None:
+    """What one runner has, another cannot have; a round ahead has what the older ones leave."""
+    played = make(4, concurrency=3)
+    ahead = played.leases.offer([assignment(9, 60.0)], Rules(), 3)
+    assert (len(played.lease(2, "a")), len(played.lease(5, "b")), played.lease(1, "c")) == (2, 1, [])
+    played.leases.release("b")
+    assert [each.id for each in played.lease(9, "c")] == ["2"]
+    assert played.leases.progress() == (0, 3, 2)
+    assert ahead.counts() == (0, 0, 1)
+
+
+def test_the_oldest_round_comes_first(make: Make) -> None:
+    """Also with what it tries again or refills; a round that asks to be the first one is handed out before."""
+    played = make(2, refills=1)
+    ahead = Round(played.leases, played.leases.offer([assignment(n, 60.0) for n in (5, 6)], Rules(), 64))
+    first, second, third = played.lease(3)
+    assert [each.id for each in (first, second, third)] == ["0", "1", "5"]
+    played.leases.end(end(first.key, Status.TIMEOUT))
+    played.leases.end(end(second.key, Status.AGENT_ERROR))
+    assert [each.group for each in played.lease(2)] == ["g1", "g0"]
+    urgent = Round(played.leases, played.leases.offer([assignment(7, 60.0)], Rules(), 64, first=True))
+    [seventh] = played.lease(1)
+    assert seventh.id == "7"
+    played.leases.end(end(third.key))
+    played.leases.end(end(seventh.key))
+    assert (urgent.over(), played.over(), ahead.over()) == (True, False, False)
+    assert urgent.outcomes() == [("g7", "ok", 1)]
+    assert [status for _, status, _ in ahead.outcomes()] == ["ok", "infrastructure_error"]
 
 
 def test_a_runner_that_goes_in_order_gives_back(make: Make) -> None:
     """Its rollouts are handed out again at once."""
-    leases = make(2)
-    leases.lease("r", 2)
-    leases.release("r")
-    assert [each.attempt for each in leases.lease("other", 2)] == [2, 2]
+    played = make(2)
+    played.lease(2)
+    played.leases.release("r")
+    assert [each.attempt for each in played.lease(2, "other")] == [2, 2]
 
 
 def test_a_lease_that_could_not_be_delivered_costs_no_attempt(make: Make) -> None:
     """The runner had gone while its request was parked."""
-    leases = make(1)
-    given = leases.lease("gone", 1)
-    leases.undo(given)
-    [again] = leases.lease("other", 1)
+    played = make(1)
+    given = played.lease(1, "gone")
+    played.leases.undo(given)
+    [again] = played.lease(1, "other")
     assert (again.attempt, again.key == given[0].key) == (1, False)
-    assert not leases.end(end(given[0].key))
+    assert not played.leases.end(end(given[0].key))
+    played.leases.end(end(again.key))
+    assert played.over()
 
 
-def test_a_step_that_runs_out_of_time(make: Make) -> None:
-    """What is under way has timed out; what nobody took says so; nothing is tried again."""
-    leases = make(2, retries=5)
-    leases.lease("r", 1)
-    outcomes = {each.assignment.id: each for each in leases.close("step 3 ran out of time")}
-    assert (outcomes["0"].status, outcomes["1"].status) == ("timeout", "infrastructure_error")
-    assert "step 3 ran out of time" in outcomes["0"].error
-    assert "before a runner took it" in outcomes["1"].error
-    assert leases.progress() == (2, 0, 0)
+def test_a_step_past_its_deadline(make: Make, store: Store) -> None:
+    """What is not over counts as a timeout, is neither tried again nor replaced, and cannot end any more."""
+    played = make(3, retries=5, refills=5, seconds=0.1, bound="rollouts.deadline")
+    done, late = played.lease(2)
+    played.leases.position = lambda: 77
+    played.leases.end(end(done.key))
+    played.leases.expire()
+    assert not played.over()
+    time.sleep(0.15)
+    played.leases.expire()
+    assert played.over()
+    assert not played.leases.add(played.offer, [assignment(8, 60.0)])
+    assert not played.leases.end(end(late.key))
+    assert played.lease() == []
+    first, second, third = played.close()
+    assert [each.status for each in (first, second, third)] == ["ok", "timeout", "timeout"]
+    assert "not over within 0.1 s (rollouts.deadline)" in second.error
+    assert "before a runner took it" in third.error
+    assert played.offer.overdue == 2
+    assert (first.until, second.until) == (None, 77)
+    assert store.statuses()["timeout"] == 1
+
+
+def test_a_round_that_nobody_takes_ends_too(make: Make) -> None:
+    """Its time runs from when it is waited for; one that is ahead, and not waited for, has its time before it."""
+    played = make(1, seconds=0.05)
+    time.sleep(0.1)
+    played.leases.expire()
+    assert not played.over()
+    time.sleep(0.1)
+    played.leases.expire()
+    assert played.over()
+
+
+def test_a_round_that_is_closed(make: Make) -> None:
+    """What is under way has timed out; what nobody took says so; nothing is tried again or handed out."""
+    played = make(2, retries=5)
+    played.lease(1)
+    first, second = played.close("the run ended")
+    assert (first.status, second.status) == ("timeout", "infrastructure_error")
+    assert "the run ended" in first.error
+    assert "before a runner took it" in second.error
+    assert played.leases.progress() == (0, 0, 0)
+    assert played.lease() == []
