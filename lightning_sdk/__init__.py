@@ -58,17 +58,20 @@ if TYPE_CHECKING:  # loaded on first use below: they need zmq, wrapt and asyncio
     from lightning_sdk.checking import Check, check
     from lightning_sdk.gateway import gateway_environment
     from lightning_sdk.report import Report, Score
+    from lightning_sdk.rescoring import Rescoring, rescore
     from lightning_sdk.session import init, shutdown, status
     from lightning_sdk.training import evaluate, train
 
 _LATER = {
     "Check": "checking",
     "Report": "report",
+    "Rescoring": "rescoring",
     "Score": "report",
     "check": "checking",
     "evaluate": "training",
     "gateway_environment": "gateway",
     "init": "session",
+    "rescore": "rescoring",
     "shutdown": "session",
     "status": "session",
     "train": "training",
@@ -93,6 +96,7 @@ __all__ = [
     "Optimizer",
     "PortInUse",
     "Report",
+    "Rescoring",
     "RewardError",
     "Rollouts",
     "RolloutsFailed",
@@ -111,6 +115,7 @@ __all__ = [
     "evaluate",
     "gateway_environment",
     "init",
+    "rescore",
     "reward",
     "rollout",
     "shutdown",

@@ -1,4 +1,4 @@
-"""The command `lightning-sdk`: check, train, evaluate, serve, gateway, runs."""
+"""The command `lightning-sdk`: check, train, evaluate, rescore, serve, gateway, runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk import checking, discovery, gateway, reference, session, training
+from lightning_sdk import checking, discovery, gateway, reference, rescoring, session, training
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.history import describe, listing
 from lightning_sdk.hub import HubProcess
@@ -26,6 +26,8 @@ _EXAMPLES = """examples:
   lightning-sdk train agent.py:solve --tasks tasks.jsonl --model ./my-model --steps 100 \\
       --set optimizer.learning_rate=1e-5 --set rollouts.group_size=16
   lightning-sdk train agent.py:solve --tasks tasks.jsonl --resume runs/solve
+  lightning-sdk rescore runs/solve --reward agent.py:brief
+  lightning-sdk train agent.py:solve --tasks tasks.jsonl --from runs/solve --set stored.method=dpo
   lightning-sdk evaluate agent.py:solve --tasks held_out.jsonl --model runs/solve/checkpoints/step-00040
   lightning-sdk serve --model runs/solve/checkpoints/step-00040
   lightning-sdk gateway --upstream http://127.0.0.1:8000
@@ -63,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _check(commands)
     _train(commands)
     _evaluate(commands)
+    _rescore(commands)
     _serve(commands)
     _gateway(commands)
     _runs(commands)
@@ -124,12 +127,28 @@ def _train(commands: Any) -> None:
     )
     parser.add_argument("--steps", type=int, default=defaults.steps, help="updates of the model (%(default)s)")
     parser.add_argument("--resume", metavar="RUN", help="go on with this run's folder, from its last checkpoint")
+    parser.add_argument("--from", action="append", default=[], metavar="RUN", dest="from_runs",
+                        help="learn from the stored rollouts of this run, see stored.method; repeatable")  # fmt: skip
 
 
 def _evaluate(commands: Any) -> None:
     parser = _command(commands, "evaluate", _run_evaluate, "score an agent on tasks, greedily, without training")
     _agent_options(parser)
     _run_options(parser)
+
+
+def _rescore(commands: Any) -> None:
+    text = "apply other reward functions to the stored rollouts of a run, without running its agent, and compare"
+    parser = _command(commands, "rescore", _run_rescore, text)
+    parser.add_argument("run_name", metavar="RUN", help="name or folder of the run")
+    parser.add_argument("--reward", action="append", required=True, metavar="FILE.py:FUNCTION", dest="rewards",
+                        help="a function of task and answer, repeatable")  # fmt: skip
+    parser.add_argument(
+        "--write", action="store_true", help="let the new rewards count from now on; nothing is deleted"
+    )
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are kept (%(default)s)")
+    parser.add_argument("--backend-python", metavar="PYTHON", help="python of another environment that holds the hub")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _serve(commands: Any) -> None:
@@ -212,7 +231,7 @@ def _run_train(options: argparse.Namespace) -> None:
     settings = _settings(options.settings)
     report = training.train(
         **_common(options), name=options.name, runs=options.runs, held_out=options.held_out, steps=options.steps,
-        resume=options.resume, **settings,
+        resume=options.resume, from_runs=options.from_runs, **settings,
     )  # fmt: skip
     _print(report, options.json)
 
@@ -221,6 +240,15 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     settings = _settings(options.settings)
     report = training.evaluate(**_common(options), name=options.name, runs=options.runs, **settings)
     _print(report, options.json)
+
+
+def _run_rescore(options: argparse.Namespace) -> int:
+    found = rescoring.rescore(
+        options.run_name, [reference.load(each) for each in options.rewards], options.write, runs=options.runs,
+        backend_python=options.backend_python,
+    )  # fmt: skip
+    print(json.dumps(found.values) if options.json else found)
+    return 0 if found.scored else 1
 
 
 def _print(report: Report, as_json: bool) -> None:

@@ -35,6 +35,8 @@ class Record:
     """Those that count, in the order in which they were given."""
     emitted: tuple[Reward, ...]
     """Those of them that were given inside the run, by `emit_reward`."""
+    given: tuple[Reward, ...]
+    """Those of them that reward functions gave, which a re-scoring replaces."""
     rescoring: int
     """The re-scoring that gave the others; 0: the run itself."""
 
@@ -127,6 +129,7 @@ def _record(row: tuple[Any, ...], given: list[tuple[Reward, bool, int]]) -> Reco
         unkept,
         rewards=tuple(reward for reward, _, _ in given),
         emitted=tuple(reward for reward, by_function, _ in given if not by_function),
+        given=tuple(reward for reward, by_function, _ in given if by_function),
         rescoring=max((number for _, _, number in given), default=0),
     )
 
