@@ -80,7 +80,7 @@ def weigh(
         kept = [part for part in of_role if part.rollout.group not in replaced]
         trained = kept and scheduled(kept[0].credit.schedule, step)
         weights[role] = aggregated(kept, settings, count) if trained else {}
-    rows = [row for part in rewarded for row in _rows(made[id(part)], weights[part.role].get(id(part), 0.0))]
+    rows = [row for part in rewarded for row in rows_of(made[id(part)], weights[part.role].get(id(part), 0.0))]
     signal = measure(used, [score(each, settings) for each in used], found, made, rows, version)
     signal["calls_unusable"] = float(len(problems))
     signal |= {f"running_mean/{role or 'none'}": mean for role, mean in means.items()}
@@ -137,7 +137,7 @@ def _used(rollouts: Sequence[Rollout], settings: Settings) -> list[Rollout]:
     return [found for rollout in rollouts if (found := counted(rollout, settings)) is not None]
 
 
-def _rows(made: Credited, weight: float) -> list[Row]:
+def rows_of(made: Credited, weight: float) -> list[Row]:
     """The rows of one part; none where nothing of it is trained."""
     rows = []
     for place, (trajectory, mask) in enumerate(zip(made.part.trajectories, made.part.trained, strict=True)):

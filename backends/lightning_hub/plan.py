@@ -33,6 +33,10 @@ class Plan:
     tasks: list[dict[str, Any]]
     held_out: list[dict[str, Any]]
     resume: bool = False
+    from_runs: tuple[str, ...] = ()
+    """Folders of earlier runs to learn from, instead of running the agent."""
+    reserved: tuple[dict[str, Any], ...] = ()
+    """All held-out tasks, also those beyond `evaluation.tasks`."""
     declared_roles: dict[str, bool] = field(default_factory=dict)
     """Role -> trainable, as the agent's process declares them; may be incomplete."""
     evaluate_only: bool = False
@@ -45,12 +49,15 @@ class Plan:
     def of_training(cls, params: Mapping[str, Any]) -> Plan:
         """The plan of a `train` or `check` request. SettingError or TaskError for what cannot be done."""
         settings = Settings.from_dict(params["settings"])
+        held_out = _tasks(params.get("held_out") or [], "held_out", empty=True)
         plan = cls(
             settings,
             find_backend(settings),
             _tasks(params["tasks"], "tasks"),
-            _tasks(params.get("held_out") or [], "held_out", empty=True)[: settings.evaluation.tasks],
+            held_out[: settings.evaluation.tasks],
             bool(params.get("resume")),
+            tuple(map(str, params.get("from_runs") or ())),
+            tuple(held_out),
             dict(params.get("declared_roles") or {}),
             check_only=bool(params.get("check_only")),
             integrations=dict(params.get("integrations") or {}),

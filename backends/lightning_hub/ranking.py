@@ -34,7 +34,7 @@ class Pairs:
     @property
     def tau(self) -> float:
         """Kendall's tau-b (Kendall 1945): 1 the same order, -1 the reverse; NaN where one side has no order at all."""
-        scale = math.sqrt(self.ordered_before) * math.sqrt(self.ordered_after)
+        scale = math.sqrt(self.ordered_before * self.ordered_after)
         return (self.concordant - self.discordant) / scale if scale else math.nan
 
     @property

@@ -81,7 +81,7 @@ class Rescoring:
         before, after = self._run.settings, with_weights(self._run.settings, self._weights)
         number = self._write(scored) if write and scored else None
         return {
-            "run": str(self._run.folder),
+            "run": self._run.folder.name,
             "rewards": list(self._names),
             "weights": {name: after.credit.rewards.get(name, 1.0) for name in self._names},
             "replaces": sorted(replaced),
