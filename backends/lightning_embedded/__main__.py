@@ -50,21 +50,26 @@ def main() -> None:
 
 def _build(settings: Settings, key: str) -> tuple[web.Application, dict[str, Any]]:
     """The application, and what to say of it."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads)
     loaded = load(settings.model)
     size = sum(each.numel() for each in loaded.model.parameters())
-    engine = Engine(
-        loaded.model,
-        loaded.tokenizer,
-        max_slots=settings.rollouts.concurrency,
-        threads=1 if size < _SMALL else threads,
-    )
+    asynchronous = settings.rollouts.staleness > 0
+    decoding, learning = _threads(size, asynchronous)
+    torch.set_num_threads(learning)
+    engine = Engine(loaded.model, loaded.tokenizer, max_slots=settings.rollouts.concurrency, threads=decoding)
     learner = Learner(loaded.model, settings)
     name = Path(loaded.source.name).name
     app = make_app(engine, Chat(loaded.tokenizer, engine.decode), name, key)
-    LearnerRoutes(learner, engine, loaded, threads=threads).add_to(app)
+    LearnerRoutes(learner, engine, loaded, threads=learning, asynchronous=asynchronous).add_to(app)
     return app, {"model": name, "facts": learner.facts() | {"max_length": engine.max_length}}
+
+
+def _threads(size: int, asynchronous: bool) -> tuple[int, int]:
+    """For the engine and for the learner of a model with `size` parameters: all cores for each, if they take turns."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if asynchronous:
+        decoding = 1 if size < _SMALL else max(1, cores // 2)
+        return decoding, max(1, cores - decoding)
+    return 1 if size < _SMALL else cores, cores
 
 
 async def _serve(app: web.Application, ready: dict[str, Any], answers: TextIO) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,12 @@ class Targets(NamedTuple):
     """[M] log-probability under the sampler."""
     place: Tensor
     """[M] which of the micro-batch's `predictors` predicts it."""
+    row: Tensor
+    """[M] int64 index of its row among those that were laid out."""
+    valued: Tensor
+    """[M] bool: whether its row has `returns` and `values`; where not, they are 0."""
+    returns: Tensor
+    values: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,8 @@ def check(rows: Sequence[Row], vocabulary: int) -> None:
     """LightningError for a row that no gradient can be made of."""
     for row in rows:
         size = len(row.tokens)
-        lengths = {len(row.weights), len(row.advantages), len(row.logprobs)}
+        arrays = (row.weights, row.advantages, row.logprobs, row.returns, row.values)
+        lengths = {len(each) for each in arrays if each is not None}
         if lengths != {size}:
             raise LightningError(f"row of rollout {row.rollout!r}: {size} tokens but arrays of {sorted(lengths)}")
         if size and row.weights[0] != 0:
@@ -65,29 +72,40 @@ def check(rows: Sequence[Row], vocabulary: int) -> None:
             raise LightningError(f"row of rollout {row.rollout!r}: a token id is not below {vocabulary}")
         if not row.temperature > 0:
             raise LightningError(f"row of rollout {row.rollout!r}: temperature {row.temperature}, must be above 0")
+        if (row.returns is None) != (row.values is None):
+            raise LightningError(f"row of rollout {row.rollout!r}: returns and values come together or not at all")
 
 
 def trainable(rows: Sequence[Row], skip_flat: bool) -> list[Row]:
-    """The rows that can change the gradient: with a weight and, if `skip_flat`, with an advantage.
+    """The rows that can change the gradient: with a weight and, if `skip_flat`, of a sequence with an advantage.
 
-    Without a KL term a row whose advantages are all 0 has a loss of exactly 0, whatever the model does.
+    Where the loss is advantages times something, a sequence of zeros has a gradient of exactly 0, whatever the model
+    does. A flat row of a sequence that is not flat still counts for the sequence's ratio.
     """
-    weighted = (row for row in rows if row.weights.any())
-    return [row for row in weighted if not skip_flat or row.advantages[row.weights != 0].any()]
+    weighted = [row for row in rows if row.weights.any()]
+    if not skip_flat:
+        return weighted
+    telling = {sequence(row) for row in weighted if row.returns is not None or row.advantages[row.weights != 0].any()}
+    return [row for row in weighted if sequence(row) in telling]
+
+
+def sequence(row: Row) -> tuple[str, str]:
+    """What the rows of one sequence share: all that a role sampled in one rollout."""
+    return row.rollout, row.role
 
 
 def shared(rows: Sequence[Row], budget: int, device: torch.device) -> Iterator[MicroBatch]:
     """Micro-batches of at most `budget` distinct positions each, unless one row alone has more."""
     inputs = [_inputs(row) for row in rows]
-    builder, members = Builder(), list[Row]()
+    builder, members = Builder(), list[int]()
     for index in order(inputs):
         if members and builder.grown(inputs[index]) > budget:
-            yield _from_trie(builder, members, device)
+            yield _from_trie(builder, rows, members, device)
             builder, members = Builder(), []
         builder.add(inputs[index])
-        members.append(rows[index])
+        members.append(index)
     if members:
-        yield _from_trie(builder, members, device)
+        yield _from_trie(builder, rows, members, device)
 
 
 def plain(rows: Sequence[Row], budget: int, device: torch.device) -> Iterator[MicroBatch]:
@@ -96,11 +114,18 @@ def plain(rows: Sequence[Row], budget: int, device: torch.device) -> Iterator[Mi
     members: list[int] = []
     for index in sorted(range(len(rows)), key=lambda index: (len(inputs[index]), inputs[index].tobytes())):
         if members and (len(members) + 1) * len(inputs[index]) > budget:
-            yield _padded([rows[each] for each in members], [inputs[each] for each in members], device)
+            yield _padded(rows, members, [inputs[each] for each in members], device)
             members = []
         members.append(index)
     if members:
-        yield _padded([rows[each] for each in members], [inputs[each] for each in members], device)
+        yield _padded(rows, members, [inputs[each] for each in members], device)
+
+
+def spread(micro: MicroBatch, values: Tensor, into: Sequence[NDArray[np.float32]], rows: Sequence[Row]) -> None:
+    """Write `values` [M] to where their tokens are in the rows; `into` has an array [T] for each row."""
+    found, owners = values.detach().float().cpu().numpy(), micro.targets.row.cpu().numpy()
+    for index in np.unique(owners):
+        into[index][rows[index].weights != 0] = found[owners == index]
 
 
 def _inputs(row: Row) -> NDArray[np.int32]:
@@ -108,42 +133,55 @@ def _inputs(row: Row) -> NDArray[np.int32]:
     return row.tokens[: int(np.flatnonzero(row.weights)[-1])]
 
 
-def _from_trie(builder: Builder, rows: list[Row], device: torch.device) -> MicroBatch:
+def _from_trie(builder: Builder, rows: Sequence[Row], members: list[int], device: torch.device) -> MicroBatch:
     trie = builder.build(device)
-    predictors, temperatures, targets = _targets(rows, trie.paths, device)
+    predictors, temperatures, targets = _targets(rows, members, trie.paths, device)
     return MicroBatch(trie.tokens, trie.positions, None, trie, predictors, temperatures, targets)
 
 
-def _padded(rows: list[Row], inputs: list[NDArray[np.int32]], device: torch.device) -> MicroBatch:
+def _padded(
+    rows: Sequence[Row], members: list[int], inputs: list[NDArray[np.int32]], device: torch.device
+) -> MicroBatch:
     width = max(map(len, inputs))
-    tokens, mask = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
+    tokens, mask = np.zeros((len(inputs), width), np.int64), np.zeros((len(inputs), width), np.int64)
     for index, each in enumerate(inputs):
         tokens[index, : len(each)] = each
         mask[index, : len(each)] = 1
     paths = [index * width + np.arange(len(each)) for index, each in enumerate(inputs)]
-    predictors, temperatures, targets = _targets(rows, paths, device)
-    positions = torch.arange(width, device=device).expand(len(rows), -1)
+    predictors, temperatures, targets = _targets(rows, members, paths, device)
+    positions = torch.arange(width, device=device).expand(len(inputs), -1)
     flat = (torch.from_numpy(array).to(device) for array in (tokens, mask))
     return MicroBatch(next(flat), positions, next(flat), None, predictors, temperatures, targets)
 
 
-def _targets(rows: list[Row], paths: list[NDArray[np.int64]], device: torch.device) -> tuple[Tensor, Tensor, Targets]:
+def _targets(
+    rows: Sequence[Row], members: list[int], paths: list[NDArray[np.int64]], device: torch.device
+) -> tuple[Tensor, Tensor, Targets]:
     """Predicting positions with their temperatures, each pair once, and the tokens that they predict."""
-    sampled = [np.flatnonzero(row.weights) for row in rows]
+    packed = [rows[index] for index in members]
+    sampled = [np.flatnonzero(row.weights) for row in packed]
+    counts = list(map(len, sampled))
     where = np.concatenate([path[at - 1] for path, at in zip(paths, sampled, strict=True)])
-    heat = np.concatenate([np.full(len(at), row.temperature) for row, at in zip(rows, sampled, strict=True)])
+    heat = np.repeat([row.temperature for row in packed], counts)
     pairs, place = np.unique(np.stack([where.astype(np.float64), heat]), axis=1, return_inverse=True)
 
-    def gathered(name: str, dtype: torch.dtype) -> Tensor:
-        parts = [getattr(row, name)[at] for row, at in zip(rows, sampled, strict=True)]
-        return torch.from_numpy(np.concatenate(parts)).to(device, dtype)
+    def tensor(array: NDArray[Any], dtype: torch.dtype) -> Tensor:
+        return torch.from_numpy(array).to(device, dtype)
+
+    def gathered(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+        arrays = (getattr(row, name) for row in packed)
+        parts = [np.zeros(len(at)) if array is None else array[at] for array, at in zip(arrays, sampled, strict=True)]
+        return tensor(np.concatenate(parts), dtype)
 
     targets = Targets(
-        gathered("tokens", torch.int64),
-        gathered("weights", torch.float32),
-        gathered("advantages", torch.float32),
-        gathered("logprobs", torch.float32),
-        torch.from_numpy(place.reshape(-1).astype(np.int64)).to(device),
+        tokens=gathered("tokens", torch.int64),
+        weights=gathered("weights"),
+        advantages=gathered("advantages"),
+        sampler=gathered("logprobs"),
+        place=tensor(place.reshape(-1), torch.int64),
+        row=tensor(np.repeat(members, counts), torch.int64),
+        valued=tensor(np.repeat([row.returns is not None for row in packed], counts), torch.bool),
+        returns=gathered("returns"),
+        values=gathered("values"),
     )
-    predictors, temperatures = (torch.from_numpy(pairs[index]).to(device) for index in (0, 1))
-    return predictors.to(torch.int64), temperatures.to(torch.float32), targets
+    return tensor(pairs[0], torch.int64), tensor(pairs[1], torch.float32), targets

@@ -9,32 +9,44 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lightning_embedded.source import locate
-from lightning_embedded.transport import pack_batch
-from lightning_hub.backend import Batch, Endpoint, Update
-from lightning_sdk.errors import BY_NAME, LightningError
+from lightning_embedded.transport import pack_batch, pack_question, unpack_scores
+from lightning_hub.backend import Batch, Endpoint, Row, Update
+from lightning_sdk.errors import BY_NAME, LightningError, SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.wire import pack, unpack
 
-#: Seconds that the child may take: to load a model (a download included), for an update, for a file, to end by itself.
+#: Seconds that the child may take: to load a model (a download included), to update or score, for a file, to end.
 _START, _UPDATE, _FILES, _END = 1800.0, 3600.0, 600.0, 5.0
 LOG = "backend.log"
 _HOST = "127.0.0.1"
 
 
 def start(settings: Settings, folder: Path) -> Process:
-    """A running backend whose log is in the run's folder. ModelError for a model that cannot be served."""
+    """A running backend whose log is in the run's folder. ModelError for a model that cannot be served.
+
+    SettingError for settings that mean nothing together.
+    """
+    if settings.algorithm.clip_dual and settings.algorithm.loss == "cispo":
+        raise SettingError(
+            f"setting algorithm.clip_dual={settings.algorithm.clip_dual}: 'cispo' has no dual clip, its weights are "
+            "bounded by clip_high; set it to 0, or take algorithm.loss=ppo"
+        )
     locate(settings.model)  # a wrong folder is told at once, before torch is imported
     return Process(settings, folder)
 
 
 class Process:
-    """The embedded backend, as `lightning_hub.backend.Backend`."""
+    """The embedded backend, as `lightning_hub.backend.Backend` and `Scoring`."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._log = folder / LOG
@@ -70,6 +82,10 @@ class Process:
     def update(self, batch: Batch) -> Update:
         version, metrics = self._ask("update", pack_batch(batch), _UPDATE)
         return Update(version, metrics)
+
+    def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
+        """As `lightning_hub.backend.Scoring`."""
+        return unpack_scores(self._ask("score", pack_question(rows, what), _UPDATE)) if rows else []
 
     def save(self, folder: Path) -> None:
         self._ask("save", pack({"folder": str(folder.resolve())}), _FILES)

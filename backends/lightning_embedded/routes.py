@@ -1,6 +1,7 @@
-"""The learner's HTTP routes, beside the engine's: update, save, load, facts. Bodies are msgpack.
+"""The learner's HTTP routes, beside the engine's: update, score, save, load, facts. Bodies are msgpack.
 
     POST /learner/update   a packed batch                  -> [version, metrics]
+    POST /learner/score    packed rows, and what           -> a packed array for each row
     POST /learner/save     {folder}                        -> version
     POST /learner/load     {folder}                        -> version
     GET  /learner/facts                                    -> facts
@@ -25,8 +26,8 @@ from lightning_embedded import checkpoint
 from lightning_embedded.engine import Engine
 from lightning_embedded.learner import Learner
 from lightning_embedded.model import Loaded
-from lightning_embedded.transport import unpack_batch
-from lightning_hub.backend import Update
+from lightning_embedded.transport import pack_scores, unpack_batch, unpack_question
+from lightning_hub.backend import Batch
 from lightning_sdk.errors import LightningError
 from lightning_sdk.wire import MAX_MESSAGE_BYTES, pack, unpack
 
@@ -34,18 +35,26 @@ log = logging.getLogger(__name__)
 
 
 class LearnerRoutes:
-    """Runs the learner in one thread of its own, with the engine held meanwhile, and publishes what comes of it."""
+    """Runs the learner in one thread of its own, and publishes what comes of it.
 
-    def __init__(self, learner: Learner, engine: Engine, loaded: Loaded, *, threads: int) -> None:
+    The engine is held while the learner computes, unless it is `asynchronous`: then rollouts go on with the version
+    before, and only the publication comes between two tokens. The engine has weights of its own in either case.
+    """
+
+    def __init__(
+        self, learner: Learner, engine: Engine, loaded: Loaded, *, threads: int, asynchronous: bool = False
+    ) -> None:
         self._learner = learner
         self._engine = engine
         self._loaded = loaded
+        self._asynchronous = asynchronous
         # Thread counts are per thread in OpenMP: this one has its own, apart from the engine's.
         self._worker = ThreadPoolExecutor(1, "learner", torch.set_num_threads, (threads,))
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes on an application that checks the key and lets large bodies through."""
         app.router.add_post("/learner/update", self._route(self._update))
+        app.router.add_post("/learner/score", self._route(self._score))
         app.router.add_post("/learner/save", self._route(self._save))
         app.router.add_post("/learner/load", self._route(self._load))
         app.router.add_get("/learner/facts", self._route(lambda _: self._learner.facts()))
@@ -67,14 +76,22 @@ class LearnerRoutes:
 
     def _update(self, body: bytes) -> list[Any]:
         batch = unpack_batch(body)
-        # Both cores for the learner; requests under way wait and then go on with the new weights.
+        if self._asynchronous:
+            return self._updated(batch)
+        # All cores for the learner; requests under way wait and then go on with the new weights.
         self._engine.pause()
         try:
-            update: Update = self._learner.update(batch)
-            self._publish()
+            return self._updated(batch)
         finally:
             self._engine.resume()
+
+    def _updated(self, batch: Batch) -> list[Any]:
+        update = self._learner.update(batch)
+        self._publish()
         return [update.version, update.metrics]
+
+    def _score(self, body: bytes) -> list[bytes]:
+        return pack_scores(self._learner.score(*unpack_question(body)))
 
     def _save(self, body: bytes) -> int:
         folder = Path(unpack(body)["folder"])

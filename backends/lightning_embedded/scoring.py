@@ -25,7 +25,9 @@ class Scores(NamedTuple):
     logprobs: Tensor
     """[M] at the rows' temperature."""
     entropy: Tensor
-    """[M] of the distribution each was drawn from, in nats; carries no gradient."""
+    """[M] of the distribution each was drawn from, in nats; with gradient only if it was asked for."""
+    hidden: Tensor
+    """[U, width] the last hidden states, from which the micro-batch's predictors predict."""
 
 
 class Scorer:
@@ -42,34 +44,39 @@ class Scorer:
         layout: Callable[..., Iterator[MicroBatch]] = shared if self.shares else plain
         return layout(rows, budget, self.model.device)
 
-    def score(self, micro: MicroBatch) -> Scores:
-        return _score(self.model, micro)
+    def score(self, micro: MicroBatch, *, entropy_gradient: bool = False) -> Scores:
+        return _score(self.model, micro, entropy_gradient)
 
 
-def _score(model: PreTrainedModel, micro: MicroBatch) -> Scores:
+def _score(model: PreTrainedModel, micro: MicroBatch, entropy_gradient: bool = False) -> Scores:
     following = attending(micro.trie) if micro.trie else nullcontext()
-    with _head_only(model, micro.predictors), following, _precision(model):
+    with _head_only(model, micro.predictors) as hidden, following, _precision(model):
         output = model(input_ids=micro.tokens, position_ids=micro.positions, attention_mask=micro.mask, use_cache=False)
     logits = output.logits[0].float() / micro.temperatures[:, None]
     everything = logits.log_softmax(-1)
     logprobs = everything.index_select(0, micro.targets.place).gather(1, micro.targets.tokens[:, None])[:, 0]
-    with torch.no_grad():
+    with nullcontext() if entropy_gradient else torch.no_grad():
         entropy = -(everything.exp() * everything).sum(-1)
-    return Scores(logprobs, entropy[micro.targets.place])
+    return Scores(logprobs, entropy.index_select(0, micro.targets.place), hidden[0])
 
 
 @contextmanager
-def _head_only(model: PreTrainedModel, predictors: Tensor) -> Iterator[None]:
-    """The head sees [1, U, width] instead of [B, L, width]: most logits are not needed and are the largest tensor."""
+def _head_only(model: PreTrainedModel, predictors: Tensor) -> Iterator[list[Tensor]]:
+    """The head sees [1, U, width] instead of [B, L, width]: most logits are not needed and are the largest tensor.
+
+    What it sees is put into the list that is given.
+    """
+    seen: list[Tensor] = []
 
     def pick(_: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden = args[0]
-        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, predictors)[None], *args[1:])
+        seen.append(hidden.reshape(-1, hidden.shape[-1]).index_select(0, predictors))
+        return (seen[-1][None], *args[1:])
 
     head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     hook = head.register_forward_pre_hook(pick)
     try:
-        yield
+        yield seen
     finally:
         hook.remove()
 

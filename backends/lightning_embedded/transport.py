@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lightning_hub.backend import Batch, Row
+from lightning_hub.backend import Batch, Objective, Pair, Row
 from lightning_sdk.wire import pack, unpack
 
-_ARRAYS = (("tokens", "<i4"), ("weights", "<f4"), ("advantages", "<f4"), ("logprobs", "<f4"))
+_ARRAYS = (
+    ("tokens", "<i4"), ("weights", "<f4"), ("advantages", "<f4"), ("logprobs", "<f4"), ("returns", "<f4"),
+    ("values", "<f4"),
+)  # fmt: skip
 
 
 def pack_batch(batch: Batch) -> bytes:
     """`unpack_batch` undoes it."""
-    return pack([batch.step, [_pack_row(row) for row in batch.rows]])
+    return pack([batch.step, str(batch.objective), [list(pair) for pair in batch.pairs], _packed(batch.rows)])
 
 
 def unpack_batch(data: bytes) -> Batch:
     """ValueError if `data` is not a packed batch."""
     try:
-        step, rows = unpack(data)
-        return Batch(int(step), [_unpack_row(row) for row in rows])
+        step, objective, pairs, rows = unpack(data)
+        return Batch(int(step), _unpacked(rows), Objective(objective), tuple(Pair(*map(str, pair)) for pair in pairs))
     except (TypeError, ValueError) as error:
         raise ValueError(f"not a batch: {error}") from None
 
 
+def pack_question(rows: Sequence[Row], what: str) -> bytes:
+    """What is asked of `Scoring.score`; `unpack_question` undoes it."""
+    return pack([what, _packed(rows)])
+
+
+def unpack_question(data: bytes) -> tuple[list[Row], str]:
+    """ValueError if `data` is not a packed question."""
+    try:
+        what, rows = unpack(data)
+        return _unpacked(rows), str(what)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"not rows to be scored: {error}") from None
+
+
+def pack_scores(scores: Sequence[NDArray[np.float32]]) -> list[bytes]:
+    """Plain data for an answer; `unpack_scores` undoes it."""
+    return [np.asarray(each, "<f4").tobytes() for each in scores]
+
+
+def unpack_scores(packed: Sequence[bytes]) -> list[NDArray[np.float32]]:
+    return [np.frombuffer(each, "<f4").astype("f4") for each in packed]
+
+
+def _packed(rows: Sequence[Row]) -> list[list[Any]]:
+    return [_pack_row(row) for row in rows]
+
+
+def _unpacked(rows: Sequence[list[Any]]) -> list[Row]:
+    return [_unpack_row(row) for row in rows]
+
+
 def _pack_row(row: Row) -> list[Any]:
-    arrays = [np.asarray(getattr(row, name), kind).tobytes() for name, kind in _ARRAYS]
+    found = ((getattr(row, name), kind) for name, kind in _ARRAYS)
+    arrays = [None if array is None else np.asarray(array, kind).tobytes() for array, kind in found]
     return [*arrays, row.temperature, row.version, row.role, row.rollout]
 
 
 def _unpack_row(fields: list[Any]) -> Row:
     *packed, temperature, version, role, rollout = fields
-    tokens, weights, advantages, logprobs = (
-        np.frombuffer(data, kind).astype(kind[1:]) for data, (_, kind) in zip(packed, _ARRAYS, strict=True)
+    tokens, weights, advantages, logprobs, returns, values = (
+        None if data is None else np.frombuffer(data, kind).astype(kind[1:])
+        for data, (_, kind) in zip(packed, _ARRAYS, strict=True)
     )
-    return Row(tokens, weights, advantages, logprobs, float(temperature), int(version), str(role), str(rollout))
+    if tokens is None or weights is None or advantages is None or logprobs is None:
+        raise ValueError("a row without tokens, weights, advantages or log-probabilities")
+    return Row(
+        tokens,
+        weights,
+        advantages,
+        logprobs,
+        float(temperature),
+        int(version),
+        str(role),
+        str(rollout),
+        returns,
+        values,
+    )

@@ -162,7 +162,7 @@ def test_kl_holds_the_model_near_the_reference() -> None:
     """With a strong KL term the divergence after some steps is smaller than with a weak one, and it is reported."""
     found = []
     for kl in (1e-6, 10.0):
-        learner, rows = make_learner(algorithm__kl=kl, optimizer__learning_rate=3e-3), make_group_rows()
+        learner, rows = make_learner(divergence__coefficient=kl, optimizer__learning_rate=3e-3), make_group_rows()
         for step in range(6):
             metrics = learner.update(Batch(step, on_policy(learner, rows))).metrics
         found.append(metrics["kl_reference"])

@@ -1,0 +1,40 @@
+"""The meter: means over tokens, of all and of each role."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Which means are told by role as well.
+_BY_ROLE = ("entropy", "kl_sampler", "clip_fraction", "kl_reference")
+
+
+class Meter:
+    """Sums numbers of tokens by name and role. `roles`: their names, by index."""
+
+    def __init__(self, roles: list[str]) -> None:
+        self._roles = roles
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+
+    def add(self, name: str, values: Tensor, roles: Tensor) -> None:
+        """`values` [M] of tokens whose roles are `roles` [M] int64."""
+        if name not in self._sums:
+            self._sums[name], self._counts[name] = (torch.zeros(len(self._roles), dtype=torch.float64) for _ in "ab")
+        values, roles = values.detach().double().cpu(), roles.cpu()
+        self._sums[name].index_add_(0, roles, values)
+        self._counts[name].index_add_(0, roles, torch.ones_like(values))
+
+    def means(self) -> dict[str, float]:
+        """NAME over all tokens; NAME/ROLE over those of one role, where it has any and the name is told by role."""
+        means: dict[str, float] = {}
+        for name, sums in self._sums.items():
+            counts = self._counts[name]
+            means[name] = float(sums.sum() / counts.sum().clamp(min=1))
+            if name in _BY_ROLE:
+                means |= {
+                    f"{name}/{role or 'none'}": float(sums[index] / counts[index])
+                    for index, role in enumerate(self._roles)
+                    if counts[index]
+                }
+        return means
