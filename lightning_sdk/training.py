@@ -86,7 +86,7 @@ def train(
     chosen = weighed(Settings.from_dict(given), rewards)
     train_tasks, test_tasks = _tasks(tasks, held_out, chosen)
     refuse_unknown_roles(chosen.roles)
-    stored = [str(run_folder(each, runs)) for each in from_runs]
+    stored = _stored([str(run_folder(each, runs)) for each in from_runs], resume)
     folder = _folder(Path(runs), name or _name(agent), Path(resume) if resume else None)
     job = Job(agent, rewards, chosen, folder, backend_python, quiet)
     job.run("train", tasks=train_tasks, held_out=test_tasks, from_runs=stored, resume=resume is not None)
@@ -291,6 +291,22 @@ def _folder(runs: Path, name: str, resume: Path | None) -> Path:
     folder = base if not base.exists() else runs.expanduser() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder.mkdir(parents=True)
     return folder
+
+
+def _stored(given: list[str], resume: str | Path | None) -> list[str]:
+    """The runs to learn from: a run that is resumed goes on with those it began with."""
+    if resume is None:
+        return given
+    try:
+        before = list(json.loads((Path(resume) / "config.json").read_text("utf-8")).get("from_runs") or ())
+    except (OSError, ValueError):
+        return given  # what is wrong with the folder is told where it is opened
+    if given and given != before:
+        began = ", ".join(before) or "the agent's own rollouts"
+        raise SettingError(
+            f"resume: {resume} learns from {began}, and from_runs={given} is something else: leave it out"
+        )
+    return before
 
 
 def run_folder(run: str | Path, runs: str | Path = "runs") -> Path:

@@ -21,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine
+from lightning_embedded.fingerprint import fingerprint
 from lightning_embedded.learner import Learner
 from lightning_embedded.model import load
 from lightning_embedded.routes import LearnerRoutes
@@ -60,7 +61,8 @@ def _build(settings: Settings, key: str) -> tuple[web.Application, dict[str, Any
     name = Path(loaded.source.name).name
     app = make_app(engine, Chat(loaded.tokenizer, engine.decode), name, key)
     LearnerRoutes(learner, engine, loaded, threads=learning, asynchronous=asynchronous).add_to(app)
-    return app, {"model": name, "facts": learner.facts() | {"max_length": engine.max_length}}
+    facts = learner.facts() | {"max_length": engine.max_length, "tokenizer": fingerprint(loaded.tokenizer)}
+    return app, {"model": name, "facts": facts}
 
 
 def _threads(size: int, asynchronous: bool) -> tuple[int, int]:

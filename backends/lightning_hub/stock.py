@@ -57,7 +57,10 @@ class _Chosen:
     pairs: list[Pair] = field(default_factory=list)
     used: int = 0
     skipped: int = 0
-    problems: int = 0
+    problems: list[str] = field(default_factory=list)
+    """Why calls cannot be used."""
+    spoke: set[str] = field(default_factory=set)
+    """Roles of trainable calls."""
 
     def add(self, part: Part, sign: float = 1.0) -> None:
         self.parts.append(part)
@@ -106,6 +109,12 @@ class Stock:
         """What is left out, in words; '' if nothing is."""
         return ", ".join(f"{count} rollouts left out because {why}" for why, count in self.left_out.items())
 
+    def said(self) -> str:
+        """What is learned from, in words."""
+        names = ", ".join(run.folder.name for run in self.runs)
+        left_out = f"; {self.told()}" if self.left_out else ""
+        return f"learning from {self.rollouts} stored rollouts in {len(self.groups)} groups of {names}{left_out}"
+
     def facts(self) -> dict[str, str | int]:
         """For config.json."""
         return {"stored_groups": len(self.groups), "stored_rollouts": self.rollouts, "stored_left_out": self.told()}
@@ -127,13 +136,19 @@ class Stock:
 
     def draw(self, step: int) -> Drawn:
         """What a step (from 1) learns from: it depends on the stores, the seed and the step alone. A group comes once
-        in a step."""
+        in a step. NothingToTrain if no role that is to be trained has a call in it that can be used."""
         count = self._settings.rollouts.tasks_per_step
         first = (step - 1) * count
         places = dict.fromkeys(self._shuffled(first + place) for place in range(count))
         chosen = _Chosen()
         for place in places:
             self._choose(self.groups[place], step, chosen)
+        if not any(map(self._trained, chosen.spoke)):
+            told = ", ".join(sorted(role or "no role" for role in chosen.spoke)) or "nobody"
+            raise NothingToTrain(
+                f"step {step}: in the stored rollouts of {len(places)} groups no role to train has a call that can be "
+                f"used; {told} made trainable calls. {' '.join(chosen.problems[:1])}"
+            )
         rows = self._rows(chosen)
         method = self._settings.stored.method
         objective = Objective.DPO if method == "dpo" else Objective.SFT
@@ -192,7 +207,8 @@ class Stock:
         """What is learned from one group, by role."""
         rollouts = [found for record in group.records if (found := group.run.rollout(record)) is not None]
         done, problems = parts(rollouts, group.settings)
-        chosen.problems += len(problems)
+        chosen.problems += problems
+        chosen.spoke |= {part.role for part in done if part.trajectories}
         by_role: dict[str, list[Part]] = {}
         for part in done:
             due = scheduled(part.credit.schedule, step) and part.credit.weight
@@ -256,6 +272,6 @@ def _measured(chosen: _Chosen, rows: Sequence[Row], method: str) -> dict[str, fl
         "rollouts_used": float(len({part.rollout.id for part in chosen.parts})),
         "groups_used": float(chosen.used),
         "groups_skipped": float(chosen.skipped),
-        "calls_unusable": float(chosen.problems),
+        "calls_unusable": float(len(chosen.problems)),
     }
     return told | ({"pairs": float(len(chosen.pairs))} if method == "dpo" else {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from lightning_hub.rewards import score
 from lightning_hub.rollout import Rollout
 from lightning_hub.rounds import Played, Rounds, Stopped
 from lightning_hub.runfolder import RunFolder
+from lightning_hub.stock import Stock
 from lightning_hub.store import Store
 from lightning_sdk.call import Status
 from lightning_sdk.errors import LightningError, SettingError
@@ -52,6 +54,8 @@ class Trainer:
         """Modes of which no round has been diagnosed."""
         self._told: set[str] = set()
         self._backend: Backend | None = None
+        self._stock: Stock | None = None
+        """Stored rollouts to learn from, instead of running the agent."""
         self._rounds: Rounds | None = None
         self._stopping, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
@@ -84,13 +88,18 @@ class Trainer:
                 self._rounds.close("the hub was stopped" if self._stopping.is_set() else "the run ended")
             if self._backend is not None:
                 self._backend.close()
+            if self._stock is not None:
+                self._stock.close()
             self._folder.close()
             self._over.set()
             self._feed.publish(**last)
 
     def _carry_out(self) -> dict[str, Any]:
         # Before anything that takes long: with it, --resume finds the run.
-        self._folder.config({"settings": self._settings.as_dict()})
+        plan = self._plan
+        self._folder.config({"settings": self._settings.as_dict(), "from_runs": list(plan.from_runs)})
+        if plan.from_runs:
+            self._stock = Stock(list(map(Path, plan.from_runs)), self._settings, plan.reserved, plan.declared_roles)
         self._feed.publish("status", text=f"starting the {self._plan.backend.name} backend")
         backend = self._backend = self._plan.backend.start(self._settings, self._folder.path)
         rounds = self._rounds = Rounds(self._plan, backend, self._leases, self._index, self._stopping)
@@ -118,6 +127,9 @@ class Trainer:
         self._evaluate("after", backend, rounds)
 
     def _one_step(self, step: int, backend: Backend, rounds: Rounds) -> None:
+        if self._stock is not None:
+            self._stored_step(step, backend, self._stock)
+            return
         began = time.monotonic()
         played = self._played(step, rounds)
         generated = time.monotonic()
@@ -125,6 +137,16 @@ class Trainer:
         ended = time.monotonic()
         seconds = {"seconds": ended - began, "seconds_generate": generated - began, "seconds_update": ended - generated}
         self._record(step, played, weighed, update, seconds)
+
+    def _stored_step(self, step: int, backend: Backend, stock: Stock) -> None:
+        """A step whose rows come from stored rollouts."""
+        began = time.monotonic()
+        drawn = stock.draw(step)
+        read = time.monotonic()
+        update = backend.update(drawn.batch) if drawn.batch.rows else Update(self._version)
+        ended = time.monotonic()
+        seconds = {"seconds": ended - began, "seconds_read": read - began, "seconds_update": ended - read}
+        self._note(step, update.version, {**update.metrics, **drawn.metrics, **seconds})
 
     def _played(self, step: int, rounds: Rounds) -> Played:
         """Where a step's rollouts come from: its round, with further tasks for groups without signal."""
@@ -201,7 +223,11 @@ class Trainer:
         if self._plan.resume:
             self._resume(backend)
         facts = {name: each if isinstance(each, int | float) else str(each) for name, each in backend.facts().items()}
-        sizes = {"tasks": len(self._plan.tasks), "held_out_tasks": len(self._plan.held_out)}
+        sizes: dict[str, Any] = {"tasks": len(self._plan.tasks), "held_out_tasks": len(self._plan.held_out)}
+        if self._stock is not None:
+            self._stock.refuse_other_tokenizers(str(facts.get("tokenizer", "")))
+            sizes |= self._stock.facts()
+            self._feed.publish("status", text=self._stock.said())
         self._folder.config({"settings": self._settings.as_dict(), "facts": {**facts, **sizes}})
         self._feed.publish(
             "started",
@@ -232,15 +258,19 @@ class Trainer:
         calls = [call for each in rollouts for call in each.calls if call.meta.trainable]
         tokens = sum(call.output_tokens for call in calls)
         metrics = {
-            **update.metrics, **weighed.signal, **seconds, "step": step, "version": update.version,
+            **update.metrics, **weighed.signal, **seconds,
             **{f"rollouts_{status}": sum(each.status == status for each in rollouts) for status in Status},
             **played.counts(), "calls": len(calls), "tokens_generated": tokens,
             "tokens_per_second": tokens / played.seconds if played.seconds else 0.0,
             "staleness": max((self._version - row.version for row in weighed.rows if row.version >= 0), default=0),
         }  # fmt: skip
-        metrics = {name: float(value) for name, value in metrics.items()}
-        self._version, self.step = update.version, step
-        self._store.put_version(update.version, step, time.time())
+        self._note(step, update.version, metrics)
+
+    def _note(self, step: int, version: int, measured: Mapping[str, float]) -> None:
+        """A step is done: this is what came of it."""
+        metrics = {name: float(value) for name, value in measured.items()} | {"step": step, "version": version}
+        self._version, self.step = version, step
+        self._store.put_version(version, step, time.time())
         self._store.put_step(step, metrics)
         self._folder.step(metrics)
         self._feed.publish("step", step=step, steps=self._settings.steps, metrics=metrics)
