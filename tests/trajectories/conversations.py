@@ -23,6 +23,7 @@ def call(
     temperature: float | None = 1.0,
     version: int = 3,
     problem: str = "",
+    finish_reason: str = "stop",
 ) -> Call:
     """A decoded call with these ids; further choices make it an n > 1 call."""
     sampled = sum(len(ids) for ids, _ in choices)
@@ -37,7 +38,7 @@ def call(
         model="spark",
         prompt_ids=pack_ints(prompt),
         choices=tuple(
-            Choice(index, b"{}", "stop", pack_ints(ids), pack_floats(logprobs), [[version, len(ids)]])
+            Choice(index, b"{}", finish_reason, pack_ints(ids), pack_floats(logprobs), [[version, len(ids)]])
             for index, (ids, logprobs) in enumerate(choices)
         ),
         input_tokens=len(prompt),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -111,6 +112,40 @@ def test_no_row_could_have_been_joined_to_another_open_one(calls: list[Call]) ->
             assert row.tokens[:first].tolist() != other.tokens.tolist()
 
 
+@given(agents())
+def test_there_are_as_few_rows_as_can_be(calls: list[Call]) -> None:
+    """The fewest chains in which each call's whole text begins the next one's prompt, by a maximum matching.
+
+    In an order that is transitive, a smallest cover by chains has one chain for each element that nothing follows in a
+    largest matching of elements with their followers (Dilworth's theorem, in Fulkerson's form).
+    """
+    made = of(calls)
+    follows = [[place for place, later in enumerate(made) if _continues(later, earlier)] for earlier in made]
+    assert len(merge(made)) == len(made) - _largest_matching(follows)
+
+
+def _continues(later: Transition, earlier: Transition) -> bool:
+    whole = [*earlier.prompt_ids.tolist(), *earlier.completion_ids.tolist()]
+    same = (later.role, later.temperature) == (earlier.role, earlier.temperature)
+    return same and later.prompt_ids.tolist()[: len(whole)] == whole
+
+
+def _largest_matching(follows: list[list[int]]) -> int:
+    """How many elements can have a follower of their own: augmenting paths."""
+    before: dict[int, int] = {}
+
+    def grown(element: int, seen: set[int]) -> bool:
+        for place in follows[element]:
+            if place not in seen:
+                seen.add(place)
+                if place not in before or grown(before[place], seen):
+                    before[place] = element
+                    return True
+        return False
+
+    return sum(grown(element, set()) for element in range(len(follows)))
+
+
 REWARDS = st.lists(st.floats(-4, 4, width=16), min_size=1, max_size=6)
 
 
@@ -119,7 +154,7 @@ def batches(draw: st.DrawFn) -> list[Rollout]:
     """Rollouts of two groups, some of which failed, with rewards for the whole or for each role."""
     made = []
     for number in range(draw(st.integers(1, 6))):
-        value = draw(st.floats(-2, 2, width=16))
+        value = draw(st.integers(-8, 8)) / 4
         rewards = draw(st.sampled_from([{"": value}, {"a": value, "b": -value}, {"a": 1.0, "": value}]))
         status = draw(st.sampled_from([Status.OK, Status.OK, Status.OK, Status.TIMEOUT]))
         group = draw(st.sampled_from(["g0", "g1"]))
@@ -176,6 +211,73 @@ def test_the_gradient_is_the_same_for_one_row_or_many_in_any_order(made: list[Ro
     assert got.keys() == want.keys()
     for token, share in want.items():
         assert got[token] == pytest.approx(share, abs=1e-6)
+
+
+ESTIMATORS = st.sampled_from(["rloo", "grpo", "dr_grpo", "reinforce++_baseline"])
+RETURNS = st.sampled_from(["rollout", "to_go"])
+
+
+@settings(max_examples=40)
+@given(batches(), ESTIMATORS, RETURNS, st.floats(-8, 8, width=16))
+def test_a_shift_of_all_rewards_changes_nothing(made: list[Rollout], name: str, returns: str, shift: float) -> None:
+    """What every rollout of a group gets teaches nothing; weights and tokens stay as they are."""
+    chosen = Settings.from_dict({"credit.advantage": name, "credit.returns": returns})
+    plain, shifted = weigh(made, chosen), weigh([rewarded(each, lambda v: v + shift) for each in made], chosen)
+    for one, other in zip(plain.rows, shifted.rows, strict=True):
+        assert np.array_equal(one.weights, other.weights) and np.array_equal(one.tokens, other.tokens)
+        assert other.advantages == pytest.approx(one.advantages, abs=2e-2 if name == "grpo" else 1e-4)
+
+
+@settings(max_examples=40)
+@given(batches(), RETURNS, st.floats(0.5, 8, width=16))
+def test_a_scale_of_all_rewards_scales_the_advantages_alone(made: list[Rollout], returns: str, scale: float) -> None:
+    """Leave-one-out is linear; weights and tokens stay as they are."""
+    chosen = Settings.from_dict({"credit.returns": returns})
+    plain, scaled = weigh(made, chosen), weigh([rewarded(each, lambda v: v * scale, True) for each in made], chosen)
+    for one, other in zip(plain.rows, scaled.rows, strict=True):
+        assert np.array_equal(one.weights, other.weights) and np.array_equal(one.tokens, other.tokens)
+        assert other.advantages == pytest.approx(one.advantages * scale, abs=1e-3)
+
+
+AGGREGATIONS = st.sampled_from(["seq-mean-token-sum-norm", "token-mean", "seq-mean-token-mean", "seq-mean-token-sum"])
+
+
+@settings(max_examples=40)
+@given(batches(), AGGREGATIONS, st.integers(1, 3))
+def test_a_role_s_rows_do_not_depend_on_what_another_role_said(made: list[Rollout], how: str, times: int) -> None:
+    """Role b says other things, and more of them: not one number of role a's rows changes."""
+    chosen = Settings.from_dict({"algorithm.aggregation": how, "credit.advantage": "reinforce++"})
+    changed = [retold(each, "b", times) for each in made]
+    plain, other = ([row for row in weigh(each, chosen).rows if row.role == "a"] for each in (made, changed))
+    for one, same in zip(plain, other, strict=True):
+        for name in ("tokens", "weights", "advantages", "logprobs"):
+            assert np.array_equal(getattr(one, name), getattr(same, name))
+
+
+def retold(made: Rollout, role: str, times: int) -> Rollout:
+    """The rollout, in which this role sampled its tokens several times over, each one higher."""
+    calls = []
+    for index, each in enumerate(made.calls):
+        ids = [np.frombuffer(choice.token_ids, "<i4").tolist() for choice in each.choices]
+        if each.meta.role == role:
+            ids = [[token + 1 for token in choice] * times for choice in ids]
+        floats = [np.frombuffer(choice.logprobs, "<f4").tolist() * times for choice in each.choices]
+        prompt = np.frombuffer(each.prompt_ids, "<i4").tolist()
+        choices = [(choice, logprobs[: len(choice)]) for choice, logprobs in zip(ids, floats, strict=True)]
+        again = call(index, prompt, *choices, role=each.meta.role)
+        calls.append(dataclasses.replace(again, meta=each.meta, request=each.request))
+    return dataclasses.replace(made, calls=tuple(calls))
+
+
+def rewarded(made: Rollout, change: Callable[[float], float], every: bool = False) -> Rollout:
+    """The rollout with its rewards changed: that of the whole, which is part of each role's, or `every` one."""
+    wholes = every or any(not reward.role for reward in made.rewards)
+    return made.with_rewards(
+        tuple(
+            each._replace(value=change(each.value)) if every or not each.role or not wholes else each
+            for each in made.rewards
+        )
+    )
 
 
 def shares(rows: Sequence[object]) -> dict[tuple[object, ...], float]:
