@@ -58,6 +58,7 @@ class Opening:
 class _Request(msgspec.Struct):
     messages: list[dict[str, Any]] = []
     tools: Any = None
+    prompt: Any = None
 
 
 _requests = msgspec.json.Decoder(_Request)
@@ -101,7 +102,7 @@ def _reason(kind: str, previous: Call, call: Call) -> Reason:
         return {"branch": Reason.BRANCH, "sampled": Reason.NOT_KEPT}.get(kind, Reason.REWRITTEN)
     if before.tools != after.tools:
         return Reason.TOOLS
-    return _changed(before.messages, after.messages) or _continued(before.messages, after.messages, _sampled(previous))
+    return _changed(before.messages, after.messages) or _continued(before.messages, after.messages, sampled(previous))
 
 
 def _changed(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Reason | None:
@@ -113,33 +114,31 @@ def _changed(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Reaso
     return Reason.REWRITTEN if len(after) < len(before) else None
 
 
-def _continued(
-    before: list[dict[str, Any]], after: list[dict[str, Any]], sampled: Sequence[Mapping[str, Any]]
-) -> Reason:
+def _continued(before: list[dict[str, Any]], after: list[dict[str, Any]], made: Sequence[Mapping[str, Any]]) -> Reason:
     """How the sampled message came back after the messages that both share; the best of n > 1 choices counts."""
     if len(after) == len(before):
         return Reason.BRANCH
-    ways = [_returned(each, after[len(before)]) for each in sampled]
+    ways = [_returned(each, after[len(before)]) for each in made]
     return min(ways, key=list(Reason).index, default=Reason.NOT_KEPT)
 
 
-def _returned(sampled: Mapping[str, Any], answer: Mapping[str, Any]) -> Reason:
+def _returned(made: Mapping[str, Any], answer: Mapping[str, Any]) -> Reason:
     """How a sampled message came back."""
-    if answer.get("role") != "assistant" or _text(answer) != _text(sampled):
+    if answer.get("role") != "assistant" or _text(answer) != _text(made):
         return Reason.NOT_KEPT
-    if _reasoning(sampled) and _reasoning(answer) != _reasoning(sampled):
+    if _reasoning(made) and _reasoning(answer) != _reasoning(made):
         return Reason.NOT_KEPT
-    if _exact(sampled) == _exact(answer):
+    if _exact(made) == _exact(answer):
         return Reason.TEMPLATE
-    return Reason.REFORMATTED if _same_calls(sampled, answer) else Reason.NOT_KEPT
+    return Reason.REFORMATTED if _same_calls(made, answer) else Reason.NOT_KEPT
 
 
 def _recalls(call: Call, previous: Call) -> bool:
     """The call's messages hold what `previous` sampled and had not been told."""
-    told = [_meaning(each) for each in _read(previous).messages]
-    sampled = [_meaning(each) for each in _sampled(previous)]
+    known = [_meaning(each) for each in _read(previous).messages]
+    made = [_meaning(each) for each in sampled(previous)]
     held = [_meaning(each) for each in _read(call).messages if each.get("role") == "assistant"]
-    return any(each in held and each not in told and any(each) for each in sampled)
+    return any(each in held and each not in known and any(each) for each in made)
 
 
 def _same_calls(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -189,7 +188,7 @@ def _reasoning(message: Mapping[str, Any]) -> str:
     return next((str(message[name]) for name in _REASONING if message.get(name)), "")
 
 
-def _sampled(call: Call) -> list[dict[str, Any]]:
+def sampled(call: Call) -> list[dict[str, Any]]:
     """The messages of a call's choices."""
     found = []
     for choice in call.choices:
@@ -200,6 +199,13 @@ def _sampled(call: Call) -> list[dict[str, Any]]:
         if isinstance(message, dict):
             found.append(message)
     return found
+
+
+def told(call: Call) -> list[str]:
+    """The text of each message of a call's request; the prompt of a text completion."""
+    request = _read(call)
+    texts = [_text(message) for message in request.messages]
+    return texts or ([request.prompt] if isinstance(request.prompt, str) else [])
 
 
 def _read(call: Call) -> _Request:

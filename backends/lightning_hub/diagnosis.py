@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lightning_hub import findings
+from lightning_hub import findings, leak, shortcut
 from lightning_hub.breaks import Opening, Reason, openings
-from lightning_hub.findings import Elsewhere, Finding, Severity
+from lightning_hub.findings import GROUPED, Elsewhere, Finding, Severity
 from lightning_hub.rewards import earned
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectory import Trajectory, merge
@@ -45,6 +45,8 @@ class Round:
     max_failed: float = 0.5
     """The setting `failure.max_failed`."""
     settings: Settings = field(default_factory=Settings)
+    tasks: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Task id -> task; without them, what leaks into a prompt is not seen."""
 
 
 @dataclass(slots=True)
@@ -135,8 +137,9 @@ def diagnose(seen: Round) -> Diagnosis:
         findings.failures(seen.rollouts, seen.name, seen.max_failed),
         *_about_calls(seen, elsewhere, outside, _off(seen, spans)),
         *_about_ids(seen, problems),
-        *_about_rewards(ok, rewards),
+        *_about_rewards(ok, rewards, seen.settings),
         *_about_sequences(roles.values()),
+        *_about_shortcuts(seen, ok),
         findings.late(seen.late) if seen.late else None,
     ]
     return Diagnosis(
@@ -285,7 +288,7 @@ def _about_ids(seen: Round, problems: Sequence[str]) -> Iterable[Finding]:
         yield findings.unusable([first] * len(trainable), len(trainable))
 
 
-def _about_rewards(ok: Sequence[Rollout], rewards: Sequence[RoleRewards]) -> Iterable[Finding]:
+def _about_rewards(ok: Sequence[Rollout], rewards: Sequence[RoleRewards], settings: Settings) -> Iterable[Finding]:
     """Whether every role to train earns something, and whether that tells its rollouts apart."""
     without = [each.role for each in rewards if not each.rollouts]
     if without:
@@ -295,7 +298,9 @@ def _about_rewards(ok: Sequence[Rollout], rewards: Sequence[RoleRewards]) -> Ite
     if nobody and spoke:
         yield findings.reward_of_nobody(nobody, spoke)
     groups = sum(each.groups for each in rewards)
-    if groups and not sum(each.groups_with_signal for each in rewards):
+    # Where tasks are compared with each other too, it is enough that these differ.
+    apart = any(each.low != each.high and settings.credit_of(each.role).advantage not in GROUPED for each in rewards)
+    if groups and not apart and not sum(each.groups_with_signal for each in rewards):
         values = [value for each in rewards if each.rollouts for value in (each.low, each.high)]
         yield findings.no_signal(groups, values)
 
@@ -308,3 +313,10 @@ def _about_sequences(roles: Iterable[_Role]) -> Iterable[Finding]:
         joined += sum(len(row.calls) - 1 for _, rows in of_role.parts for row in rows)
     if reasons:
         yield findings.broken_sequences(reasons, joined)
+
+
+def _about_shortcuts(seen: Round, ok: Sequence[Rollout]) -> Iterable[Finding]:
+    """What the reward could be earned with instead of what it is for."""
+    trained = [each for each in ok if each.mode == "train"]
+    yield from map(leak.finding, leak.leaks(trained, seen.tasks, seen.settings))
+    yield from map(shortcut.finding, shortcut.by_length(trained, seen.settings))

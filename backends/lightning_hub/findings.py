@@ -15,6 +15,9 @@ from lightning_hub.breaks import Reason
 from lightning_hub.rollout import Rollout
 from lightning_sdk.call import Call, Status
 
+#: Values of `credit.advantage` whose baseline is the group's mean: nothing is learned where a group's rewards are equal.
+GROUPED = frozenset({"rloo", "grpo", "dr_grpo", "reinforce++_baseline"})
+
 _SEAMS = "the OpenAI SDK, the Anthropic SDK or LiteLLM"
 
 
@@ -81,18 +84,20 @@ def failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> Findi
         "rollouts failed",
         Severity.WARNING if allowed else Severity.FATAL,
         f"{len(failed)} of {len(rollouts)} rollouts of {name} failed; failure.max_failed allows {max_failed:.0%}.",
-        f"{count} ended as {status}:\n{_tail(example)}\n",
-        _advice(status) + others,
+        f"{count} ended as {status}:\n{tail(example)}\n",
+        advice(status) + others,
     )
 
 
-def _tail(error: str, lines: int = 8) -> str:
+def tail(error: str, lines: int = 8) -> str:
+    """The first and the last lines of an error, indented."""
     kept = error.strip().splitlines() or ["no error was reported"]
     kept = kept if len(kept) <= lines else [kept[0], "...", *kept[-(lines - 2) :]]
     return "\n".join("  " + line for line in kept)
 
 
-def _advice(status: Status) -> str:
+def advice(status: Status) -> str:
+    """What to do about rollouts that ended so."""
     return {
         Status.AGENT_ERROR: "The agent raised this: run it on one task by itself and mend it.",
         Status.REWARD_ERROR: "The reward function is at fault: it must return a finite number, or a dict of role to "

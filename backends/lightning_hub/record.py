@@ -1,4 +1,4 @@
-"""The record of a run: what its folder tells of it, read and never written, of older versions and runs under way too."""
+"""The record of a run: what its folder tells of it, also of an older version and while it is under way."""
 
 from __future__ import annotations
 
@@ -94,6 +94,11 @@ class Record:
             if role in each.rewards:
                 found.setdefault(each.entry.group, []).append(each)
         return sorted((each for each in found.values() if len(each) > 1), key=lambda each: each[0].step)
+
+
+def called(role: str) -> str:
+    """A role of metrics, in a sentence."""
+    return "calls without a role" if role == NO_ROLE else f"the role {role}"
 
 
 def read(folder: Path) -> Record:

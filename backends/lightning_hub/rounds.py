@@ -124,6 +124,7 @@ class Rounds:
                 self._plan.integrations,
                 settings.failure.max_failed,
                 settings,
+                dict(enumerate(self._plan.tasks)),
             )
         )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lightning_hub.breaks import Reason, openings
 from lightning_hub.diagnosis import Diagnosis, Round, diagnose
 from lightning_hub.findings import Severity, broken_sequences
-from lightning_hub.rollout import Rollout
+from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.trajectory import merge
 from lightning_hub.transition import transitions
 from lightning_sdk import notices
@@ -77,10 +78,11 @@ def tokens(message: Message) -> list[int]:
 def rollout(
     number: int, *calls: Call, rewards: dict[str, float] | None = None, group: str = "1-0", **more: Any
 ) -> Rollout:
-    values: dict[str, Any] = {"mode": "train", "status": Status.OK, "error": "", "spans": (), **more}
+    values: dict[str, Any] = {"task_id": 0, "mode": "train", "status": Status.OK, "error": "", "spans": (), **more}
+    given = {"": float(number % 2)} if rewards is None else rewards
     return Rollout(
-        id=f"{number:032x}", task_id=0, group=group, attempt=1, seconds=1.0,
-        rewards={"": float(number % 2)} if rewards is None else rewards, calls=calls, **values,
+        id=f"{number:032x}", group=group, attempt=1, seconds=1.0, calls=calls,
+        rewards=tuple(Reward(role, "final", float(np.float32(value)), 10) for role, value in given.items()), **values,
     )  # fmt: skip
 
 

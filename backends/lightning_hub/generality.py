@@ -1,0 +1,48 @@
+"""Generality: whether what a run gained on its tasks is there on tasks that it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lightning_hub.findings import Finding, Severity
+from lightning_hub.interval import Interval, difference
+from lightning_hub.record import Record
+from lightning_hub.stagnation import rises
+from lightning_hub.trend import trend
+
+#: Held-out tasks below which nothing is said, and how often the tasks of training were seen, at which they are few.
+TASKS, SEEN = 20, 4.0
+
+
+def change(record: Record) -> Interval | None:
+    """How the score on held-out tasks changed from the first evaluation to the last, task by task."""
+    in_order = sorted(record.evaluations, key=lambda each: each.step)
+    if not in_order or in_order[0].step == in_order[-1].step:
+        return None
+    first, last = in_order[0].scores, in_order[-1].scores
+    both = [task for task in first if task in last]
+    return difference([first[task] for task in both], [last[task] for task in both]) if both else None
+
+
+def overfit(record: Record) -> Iterator[Finding]:
+    """A reward that rises in training and a held-out score that does not."""
+    found, gain = change(record), trend(record.values("reward_mean")) if len(record.steps) > 2 else None
+    if found is None or gain is None or found.n < TASKS or not rises(record) or not gain.rises or found.low > 0:
+        return
+    tasks = len(record.tasks) or int(record.facts.get("tasks") or 0)
+    groups = record.total("groups") / max(1, len(record.roles))
+    seen = groups / tasks if tasks else 0.0
+    few = seen >= SEEN
+    bounds = "too few of them changed to tell" if found.method == "none" else (
+        f"95% interval {found.low:+.3f} to {found.high:+.3f}")  # fmt: skip
+    yield Finding(
+        "held-out score not better",
+        Severity.WARNING,
+        f"the reward in training rose from {gain.first:.3g} to {gain.last:.3g}, and the score on {found.n} held-out "
+        f"tasks is not shown to be better: {found.mean:+.3f}, {bounds}.",
+        f"The {tasks} tasks were seen {seen:.0f} times each: what was learned may be these tasks by heart." if few else
+        "There may be too few held-out tasks to see it, they may be of another kind, or the model only became surer "
+        "of answers that it gave greedily before.",
+        "Take more tasks, or stop earlier: --set evaluation.every=5 shows when." if few else
+        f"--set evaluation.tasks={4 * found.n}, with as many held-out tasks, and train longer.",
+    )  # fmt: skip

@@ -1,0 +1,177 @@
+"""Health: what a run's folder tells of whether it learned, and in words why not.
+
+`python -m lightning_hub.health FOLDER` prints it as one JSON object; `lightning-sdk check RUN` does that.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_hub import generality, instability, leak, shortcut, stagnation, waste
+from lightning_hub.findings import Finding, Severity
+from lightning_hub.record import Record, called, read
+from lightning_hub.trend import FEWEST
+from lightning_sdk.errors import LightningError
+
+#: Findings of the first rollouts that the metrics of all steps tell better.
+_FIRST_ONLY = frozenset({
+    "no signal", "no reward", "rollouts failed", "broken sequences", "role without calls",
+    "role filter matched nothing", "answer in the prompt", "reward follows length",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RoleHealth:
+    """How the reward of one role went."""
+
+    role: str
+    steps: int
+    first: float
+    """Mean reward of the first fifth of its steps."""
+    last: float
+    """Of the last fifth."""
+    rises: bool
+    """More than its noise explains."""
+    falls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What came of a run so far, and what is wrong with it."""
+
+    record: Record
+    roles: list[RoleHealth]
+    findings: list[Finding]
+    """The most serious first."""
+
+    @property
+    def learnable(self) -> bool:
+        """No finding is fatal."""
+        return all(each.severity != Severity.FATAL for each in self.findings)
+
+    def summary(self) -> str:
+        """One sentence for each role, and one for the held-out tasks: whether it is being learned."""
+        said = [_went(each) for each in self.roles] or ["No step of this run was finished."]
+        change = generality.change(self.record)
+        if change is not None and change.n:
+            first, *_, last = sorted(self.record.evaluations, key=lambda each: each.step)
+            shown = "better" if change.low > 0 else "worse" if change.high < 0 else "not shown to be better"
+            said.append(
+                f"On held-out tasks the score went from {first.score.mean:.3g} to {last.score.mean:.3g}: {shown}."
+            )
+        return " ".join(said)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as in the output of `check --json`."""
+        return {
+            "run": self.record.name,
+            "status": self.record.status,
+            "steps": len(self.record.steps),
+            "roles": [
+                {name: getattr(each, name) for name in ("role", "steps", "first", "last", "rises", "falls")}
+                for each in self.roles
+            ],
+            "summary": self.summary(),
+            "findings": [each.as_dict() for each in self.findings],
+            "learnable": self.learnable,
+        }
+
+
+def examine(record: Record) -> Health:
+    """The health of a run."""
+    found = sorted(_findings(record), key=lambda each: each.severity != Severity.FATAL)
+    roles = [each for role in record.roles if (each := _role(record, role)) is not None]
+    return Health(record, roles, found)
+
+
+def _findings(record: Record) -> Iterator[Finding]:
+    """In the order of how much they explain."""
+    early = [_of_dict(each) for each in record.diagnosis.get("findings", [])]
+    if record.status == "failed":
+        yield _ended(record)
+    if not record.steps:
+        yield from (each for each in early if each.what not in record.error)
+        return
+    yield from instability.not_finite(record)
+    blockers = [
+        *stagnation.unheard(record),
+        *stagnation.unrewarded(record),
+        *(instability.diverged(record) if instability.broken(record) else stagnation.silent(record)),
+        *stagnation.still(record),
+    ]
+    yield from blockers
+    hints = [
+        *(() if blockers else stagnation.flat(record)),
+        *instability.mismatch(record),
+        *instability.stale(record),
+        *(() if blockers else instability.collapsed(record)),
+        *map(leak.finding, leak.leaks(record.sample, record.tasks, record.settings)),
+        *map(shortcut.finding, shortcut.by_length(record.sample, record.settings)),
+        *generality.overfit(record),
+    ]
+    yield from hints
+    yield from (*waste.failed(record), *waste.truncated(record), *waste.in_pieces(record))
+    yield from (each for each in early if each.kind not in _FIRST_ONLY)
+    if not blockers and not hints and not stagnation.rises(record):
+        yield from stagnation.level(record)
+
+
+def _of_dict(values: dict[str, Any]) -> Finding:
+    return Finding(
+        str(values.get("kind", "")), Severity(values.get("severity", Severity.WARNING)), str(values.get("what", "")),
+        str(values.get("cause", "")), str(values.get("remedy", "")),
+    )  # fmt: skip
+
+
+def _ended(record: Record) -> Finding:
+    return Finding(
+        "run failed",
+        Severity.FATAL,
+        f"the run failed after {len(record.steps)} steps: {record.error or 'for a reason that was not written down'}",
+        "",
+        f"Once that is mended, go on with it: --resume {record.name}; hub.log in its folder says more.",
+    )
+
+
+def _role(record: Record, role: str) -> RoleHealth | None:
+    values = [value for _, value in stagnation.rewards_of(record, role)]
+    if not values:
+        return None
+    fifth = max(1, len(values) // 5)
+    trend = stagnation.trend_of(record, role)
+    first, last = float(np.mean(values[:fifth])), float(np.mean(values[-fifth:]))
+    rises, falls = trend is not None and trend.rises, trend is not None and trend.falls
+    return RoleHealth(role, len(values), first, last, rises, falls)
+
+
+def _went(each: RoleHealth) -> str:
+    whose = f"The reward of {called(each.role)}"
+    if each.steps < FEWEST:
+        many = "1 step" if each.steps == 1 else f"{each.steps} steps"
+        return f"{whose} was {each.last:.3g} after {many}, which are too few to see a trend."
+    if each.rises:
+        return f"{whose} rose from {each.first:.3g} to {each.last:.3g} in {each.steps} steps."
+    if each.falls:
+        return f"{whose} fell from {each.first:.3g} to {each.last:.3g} in {each.steps} steps."
+    return f"{whose} went from {each.first:.3g} to {each.last:.3g} in {each.steps} steps, no more than its noise."
+
+
+def main() -> int:
+    """Print the health of a folder's run, or {"error": [class, message]}."""
+    try:
+        answer = examine(read(Path(sys.argv[1]))).as_dict()
+    except LightningError as error:
+        answer = {"error": [type(error).__name__, str(error)]}
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

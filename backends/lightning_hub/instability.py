@@ -1,0 +1,199 @@
+"""Instability: runs that learned and lost it, or whose numbers show that they will: collapse, mismatch, staleness."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_hub.findings import Finding, Severity
+from lightning_hub.record import Record, called
+from lightning_hub.stagnation import rewards_of, rises, trend_of
+from lightning_hub.trend import CLEAR, FEWEST, Fall, fall, trend
+
+#: A fall of the reward that is said by itself: over its standard error, and as a part of what had been reached.
+FELL_CLEAR, FELL_PART = 5.0, 0.5
+#: And with an entropy that went to so many times what it was, or to one over that.
+BROKE_CLEAR, BROKE_TIMES = 2.5, 2.5
+#: Part of the steps whose gradient was not finite.
+SKIPPED = 0.1
+#: Entropy that is left of what there was, at which a policy has stopped trying, and the part of the way from the lowest
+#: to the highest reward of a rollout from which on that is no fault.
+COLLAPSED, HIGH = 0.1, 0.7
+#: Mean difference of log-prob between sampler and trainer in nats a token, and part of the importance weights cut.
+MISMATCH, CUT = 0.05, 0.1
+#: Mean age of the tokens that are trained on, in versions.
+STALE = 4.0
+#: Metrics that count importance weights beyond their bounds, the newest name first.
+_CUTS = ("importance_outside", "importance_fraction", "truncated_fraction")
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A role whose reward fell."""
+
+    role: str
+    fall: Fall
+    first: int
+    """Step at which it was at its best."""
+    last: int
+    entropy: tuple[float, float] | None
+    """Before and at the end, where it is known."""
+    clear: bool
+    """The fall is clear by itself."""
+
+    @property
+    def jumped(self) -> bool:
+        """The entropy is far from what it was."""
+        return self.entropy is not None and not 1 / BROKE_TIMES < self.entropy[1] / self.entropy[0] < BROKE_TIMES
+
+
+def broken(record: Record) -> list[Broken]:
+    """Roles whose reward fell from what it had been."""
+    found = []
+    for role in record.roles:
+        series = rewards_of(record, role)
+        if len(series) < FEWEST or (level := trend_of(record, role)) is None or level.rises:
+            continue
+        fell = fall([value for _, value in series], _errors(record, role, series))
+        if fell is None:
+            continue
+        lowest = min((each.rewards[role] for each in record.scored if role in each.rewards), default=fell.end)
+        reached, lost = fell.peak - min(lowest, fell.end), fell.peak - fell.end
+        entropy = _entropies(record, role, fell, len(series))
+        each = Broken(role, fell, series[fell.at][0], series[-1][0], entropy,
+                      fell.clear > FELL_CLEAR and lost > FELL_PART * reached)  # fmt: skip
+        if each.clear or (each.jumped and fell.clear > BROKE_CLEAR and lost > 0.9 * reached):
+            found.append(each)
+    return found
+
+
+def _errors(record: Record, role: str, series: Sequence[tuple[int, float]]) -> list[float]:
+    """Standard error of each step's mean reward: tasks differ, so it is that of the means of its groups."""
+    means: dict[int, list[float]] = {}
+    for group in record.groups(role):
+        means.setdefault(group[0].step, []).append(float(np.mean([each.rewards[role] for each in group])))
+    spread = dict(record.series(f"reward_std/{role}"))
+    typical = np.mean([np.var(each, ddof=1) for each in means.values() if len(each) > 1] or [np.float64(0)])
+    errors = []
+    for step, _ in series:
+        own = means.get(step, [])
+        # One step's groups are few: what all steps show is mixed in, as is what rollouts of a group differ by.
+        variance = (float(np.var(own, ddof=1)) if len(own) > 1 else spread.get(step, 0.0) ** 2) / 2 + float(typical) / 2
+        errors.append(math.sqrt(variance / max(1, len(own) or record.settings.rollouts.tasks_per_step)))
+    return errors
+
+
+def _entropies(record: Record, role: str, fell: Fall, steps: int) -> tuple[float, float] | None:
+    values = record.values(f"entropy/{role}") or record.values("entropy")
+    if len(values) < steps:
+        return None
+    before, after = values[: fell.at + fell.width], values[-fell.over :]
+    first = float(np.mean(before))
+    return (first, float(np.mean(after))) if first > 0 else None
+
+
+def diverged(record: Record) -> Iterator[Finding]:
+    """A reward that fell after it had risen, with what else went wrong."""
+    for each in broken(record):
+        rate = max(record.values("learning_rate"), default=0.0)
+        signs = "; ".join(_signs(record, each))
+        yield Finding(
+            "diverging",
+            Severity.FATAL if each.jumped or each.fall.end <= 0.1 * each.fall.peak else Severity.WARNING,
+            f"the reward of {called(each.role)} fell from {each.fall.peak:.3g} at step {each.first} to "
+            f"{each.fall.end:.3g} in the last {each.fall.over} steps{': ' + signs if signs else ''}.",
+            "Steps that are too large leave what the model can do, and there is no way back from there.",
+            f"Go on from a checkpoint before step {each.last}, or begin anew, with a smaller rate: --set "
+            f"optimizer.learning_rate={rate / 10:.1e}; or hold the model to where it began: "
+            "--set divergence.coefficient=0.01.",
+        )
+
+
+def _signs(record: Record, each: Broken) -> Iterator[str]:
+    if each.entropy is not None and each.jumped:
+        yield f"the entropy went from {each.entropy[0]:.2g} to {each.entropy[1]:.2g} nats a token"
+    norms = record.values("grad_norm")
+    if norms and max(norms) > 10 * max(float(np.median(norms[:FEWEST])), 1e-8):
+        yield f"the gradient's norm reached {max(norms):.2g}"
+    rate = max(record.values("learning_rate"), default=0.0)
+    if rate:
+        yield f"the learning rate was up to {rate:.1e}"
+
+
+def not_finite(record: Record) -> Iterator[Finding]:
+    """Numbers that are none."""
+    lost = [step for step in record.steps if any(name in step and step[name] is None for name in ("loss", "grad_norm"))]
+    skipped = [int(step["step"] or 0) for step in record.steps if step.get("skipped") or step in lost]
+    if len(skipped) > SKIPPED * len(record.steps):
+        yield Finding(
+            "numbers not finite",
+            Severity.FATAL if len(skipped) > 0.5 * len(record.steps) else Severity.WARNING,
+            f"in {len(skipped)} of {len(record.steps)} steps, first in step {skipped[0]}, the gradient was not finite.",
+            "Such steps change nothing. Either the weights have left what the numbers can hold, or rewards are huge.",
+            "Lower the rate: --set optimizer.learning_rate="
+            f"{max(record.values('learning_rate'), default=1e-5) / 10:.1e}; and see that rewards are of the size of 1.",
+        )
+
+
+def collapsed(record: Record) -> Iterator[Finding]:
+    """A policy that no longer tries anything, before it is good."""
+    for role in record.roles:
+        entropies = record.values(f"entropy/{role}") or record.values("entropy")
+        rewards = [value for _, value in rewards_of(record, role)]
+        seen = [each.rewards[role] for each in record.scored if role in each.rewards]
+        if len(entropies) < 2 * FEWEST or len(rewards) < 2 * FEWEST or not seen or min(seen) == max(seen):
+            continue
+        first, last = float(np.mean(entropies[:3])), float(np.mean(entropies[-3:]))
+        reached = (float(np.mean(rewards[-3:])) - min(seen)) / (max(seen) - min(seen))
+        if last < COLLAPSED * first and reached < HIGH and trend(rewards[len(rewards) // 2 :]).clear < CLEAR:
+            yield Finding(
+                "entropy collapsed",
+                Severity.WARNING,
+                f"the entropy of {called(role)} fell from {first:.2g} to {last:.2g} nats a token while its reward is "
+                f"only at {float(np.mean(rewards[-3:])):.3g} (rollouts earned between {min(seen):g} and "
+                f"{max(seen):g}).",
+                "The model gives nearly the same answer every time, so it finds nothing better.",
+                "Begin anew with an entropy bonus (--set algorithm.entropy=0.01), a wider upper clip (--set "
+                "algorithm.clip_high=0.4) or a smaller learning rate.",
+            )
+
+
+def mismatch(record: Record) -> Iterator[Finding]:
+    """A sampler whose log-probs are not the trainer's."""
+    gaps = [abs(value) for value in record.values("kl_sampler")]
+    cuts = next((found for name in _CUTS if (found := record.values(name))), [])
+    gap, cut = (float(np.mean(values)) if values else 0.0 for values in (gaps, cuts))
+    if len(gaps) < 3 or (gap < MISMATCH and cut < CUT):
+        return
+    age = float(np.mean(record.values("staleness_mean") or [0.0]))
+    many = f", and {cut:.0%} of the importance weights were cut" if cut >= CUT else ""
+    yield Finding(
+        "sampler and trainer disagree",
+        Severity.WARNING,
+        f"the log-probability of a sampled token differs by {gap:.2g} nats on average between the engine that sampled "
+        f"it and the trainer{many}.",
+        f"The rollouts are {age:.1f} versions old on average." if age >= 1 else
+        "They are of the same version: the engine computes otherwise than the trainer (another precision, kernel, "
+        "chat template or temperature), or it does not have the newest weights.",
+        f"Lower the staleness: --set rollouts.staleness={max(0, record.settings.rollouts.staleness // 2)}." if age >= 1
+        else "Let the engine compute in the trainer's precision, and keep importance.kind at 'truncate' or 'mask'.",
+    )  # fmt: skip
+
+
+def stale(record: Record) -> Iterator[Finding]:
+    """Rollouts of models that are long gone, in a run that does not learn."""
+    ages = record.values("staleness_mean")
+    if len(ages) < FEWEST or (age := float(np.mean(ages))) < STALE or rises(record):
+        return
+    most = max(record.values("staleness_max"), default=age)
+    yield Finding(
+        "staleness high",
+        Severity.WARNING,
+        f"tokens are trained on {age:.1f} versions after they were sampled on average, and {most:.0f} at most "
+        f"(rollouts.staleness is {record.settings.rollouts.staleness}).",
+        "The older the policy that sampled, the less its rollouts tell of the one that is trained.",
+        f"--set rollouts.staleness={max(0, record.settings.rollouts.staleness // 4)}, or fewer, smaller steps.",
+    )

@@ -1,0 +1,99 @@
+"""Waste: what a run pays for and does not learn from: failures, cut completions, conversations in pieces."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+from lightning_hub.breaks import Reason
+from lightning_hub.findings import Finding, Severity, advice, broken_sequences, tail
+from lightning_hub.record import Record, called
+from lightning_sdk.call import Status
+
+#: Part of the rollouts that failed, and of the attempts that were repeated or replaced.
+FAILED, REPEATED = 0.1, 0.25
+#: Part of the completions that ended at the token limit.
+TRUNCATED = 0.25
+#: Rows in which one role's part of one rollout lies, and part of the rows that were opened by a fault.
+ROWS, BROKEN = 1.5, 0.2
+#: Fewest rollouts, or completions, that anything is said of.
+_FEWEST = 40
+
+
+def failed(record: Record) -> Iterator[Finding]:
+    """Rollouts that ended otherwise than ok, and those that had to be run again."""
+    counts = {status: record.total(f"rollouts_{status}") for status in Status}
+    everything = sum(counts.values())
+    lost = everything - counts[Status.OK]
+    if everything < _FEWEST:
+        return
+    if lost > FAILED * everything:
+        worst = max((status for status in counts if status != Status.OK), key=lambda status: counts[status])
+        yield Finding(
+            "rollouts failed",
+            Severity.FATAL if lost == everything else Severity.WARNING,
+            f"{lost:.0f} of {everything:.0f} rollouts failed: "
+            f"{_told({str(status): count for status, count in counts.items() if status != Status.OK and count})}.",
+            _example(record, worst),
+            advice(worst),
+        )
+    again = {name: record.total(name) for name in ("retries", "refilled", "deadline_timeouts")}
+    if sum(again.values()) > REPEATED * everything:
+        most = max(again, key=lambda name: again[name])
+        yield Finding(
+            "rollouts repeated",
+            Severity.WARNING,
+            f"beside {everything:.0f} rollouts there were "
+            f"{_told({name.replace('_', ' '): count for name, count in again.items() if count})}.",
+            "Each costs as much as a rollout, and those of a step wait for it.",
+            "Raise rollouts.deadline or lower rollouts.tasks_per_step." if most == "deadline_timeouts"
+            else "See hub.log in the run's folder for what failed; rollouts.timeout and failure.retries bound it.",
+        )  # fmt: skip
+
+
+def _example(record: Record, status: Status) -> str:
+    errors = Counter(entry.error.partition("\n")[0] for entry in record.failed if entry.status == status)
+    if not errors:
+        return "They are left out: nothing is learned from them."
+    first, count = errors.most_common(1)[0]
+    example = next(entry.error for entry in record.failed if entry.error.startswith(first))
+    return f"{count} ended as {status}:\n{tail(example)}\n"
+
+
+def truncated(record: Record) -> Iterator[Finding]:
+    """Completions that ended at the token limit."""
+    calls, limit = record.total("calls"), record.settings.sampling.max_tokens
+    if calls < _FEWEST:
+        return
+    for role in record.roles:
+        shares = record.values(f"completions_truncated/{role}")
+        share = sum(shares) / len(shares) if shares else 0.0
+        if share > TRUNCATED:
+            yield Finding(
+                "completions truncated",
+                Severity.WARNING,
+                f"{share:.0%} of the completions of {called(role)} ended at the token limit.",
+                "What comes after it is never seen by the reward; a role may be punished for what it was about to say.",
+                f"Raise max_tokens in the agent's calls (where they name none, --set sampling.max_tokens={2 * limit}), "
+                "or leave such completions out: --set length.truncated=mask.",
+            )
+
+
+def in_pieces(record: Record) -> Iterator[Finding]:
+    """Conversations that came apart into several rows."""
+    faults = {
+        reason: int(count)
+        for reason in Reason
+        if reason.fault and (count := record.total(f"breaks/{str(reason).replace(' ', '_')}"))
+    }
+    rows, calls = record.total("rows"), record.total("calls")
+    each = record.values("rows_per_rollout")
+    if not faults or not each or sum(each) / len(each) < ROWS or sum(faults.values()) < BROKEN * rows:
+        return
+    found = broken_sequences(faults, max(0, int(calls - rows)))
+    yield replace(found, what=f"a rollout came as {sum(each) / len(each):.1f} rows on average; {found.what}")
+
+
+def _told(counts: dict[str, float]) -> str:
+    return ", ".join(f"{count:.0f} {name.replace('_', ' ')}" for name, count in counts.items())
