@@ -9,7 +9,6 @@ from tinymodel import make_group_rows, make_row, tiny_model, weights
 from torch import Tensor
 
 from lightning_embedded.learner import Learner
-from lightning_embedded.loss import policy_loss
 from lightning_embedded.schedule import default_rate, rate_at
 from lightning_embedded.scoring import Scorer
 from lightning_hub.backend import Batch, Row
@@ -19,7 +18,7 @@ from lightning_sdk.settings import Optimizer, Settings
 METRICS = {
     "loss", "grad_norm", "learning_rate", "entropy", "clip_fraction", "truncated_fraction", "kl_sampler",
     "kl_sampler_max", "tokens", "trained_tokens", "rows", "trained_rows", "positions", "seconds", "tokens_per_second",
-    "skipped",
+    "skipped", "optimizer_steps", "entropy/solver", "clip_fraction/solver", "kl_sampler/solver",
 }  # fmt: skip
 
 
@@ -147,11 +146,14 @@ def test_all_epochs_are_steps_on_the_loss_against_the_first() -> None:
     learner.update(Batch(1, rows))
     scorer, steps = Scorer(twin), torch.optim.AdamW(twin.parameters(), 1e-3, betas=(0.9, 0.99), weight_decay=0.0)
     (micro,) = scorer.micro_batches(rows, 100_000)
-    old, numbers = None, (micro.targets.sampler, micro.targets.advantages, micro.targets.weights)
+    old, targets = None, micro.targets
     for _ in range(3):
         logprobs = scorer.score(micro).logprobs
         old = logprobs.detach() if old is None else old
-        policy_loss(logprobs, *numbers, old=old, clip_low=0.2, clip_high=0.28, cap=2.0).value.backward()
+        rho = (old - targets.sampler).exp().clamp(max=2.0)
+        ratio = (logprobs - old).exp()
+        bound = ratio.clamp(0.8, 1.28) * targets.advantages
+        (-targets.weights * rho * torch.minimum(ratio * targets.advantages, bound)).sum().backward()
         torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
         steps.step()
         steps.zero_grad()

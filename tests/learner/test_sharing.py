@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,8 +26,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from lightning_embedded.loss import policy_loss
+from lightning_embedded.loss import ppo
 from lightning_embedded.packing import trainable
+from lightning_embedded.ratio import importance
 from lightning_embedded.scoring import Scorer
 from lightning_hub.backend import Row
 
@@ -51,7 +53,9 @@ def by_scorer(scorer: Scorer, rows: Sequence[Row], budget: int) -> float:
     for micro in scorer.micro_batches(rows, budget):
         t = micro.targets
         logprobs = scorer.score(micro).logprobs
-        loss = policy_loss(logprobs, t.sampler, t.advantages, t.weights, clip_low=0.2, clip_high=0.28, cap=2.0).value
+        old = logprobs.detach()
+        weights = t.weights * importance(old - t.sampler, kind="truncate", low=0.5, high=2.0).weights
+        loss = (weights * ppo(logprobs, old, t.advantages, clip_low=0.2, clip_high=0.28).loss).sum()
         loss.backward()
         total += loss.item()
     return total
@@ -124,12 +128,21 @@ def test_any_rows_give_the_plain_gradient(drawn: list[tuple[list[int], int]], to
     assert_same(plain, packed)
 
 
-def test_rows_without_advantage_are_left_out_only_without_kl() -> None:
-    """A row of zero advantages has no gradient; a row without a weight never counts."""
-    flat, weightless = make_row([1, 2, 3], [1, 2], 0.0, 0.1), make_row([1, 2, 3], [], 1.0, 0.0)
+def test_sequences_without_advantage_are_left_out_only_where_that_is_exact() -> None:
+    """A sequence of zero advantages has no gradient; a row without a weight never counts."""
+    flat, weightless = make_row([1, 2, 3], [1, 2], 0.0, 0.1, rollout="s"), make_row([1, 2, 3], [], 1.0, 0.0)
     signal = make_row([1, 2, 3], [2], 1.0, 0.1)
     assert trainable([flat, weightless, signal], skip_flat=True) == [signal]
     assert trainable([flat, weightless, signal], skip_flat=False) == [flat, signal]
+
+
+def test_a_flat_row_of_a_sequence_with_signal_stays() -> None:
+    """It counts for the sequence's ratio; so does a row that the value head learns from."""
+    flat, signal = make_row([1, 2, 3], [1], 0.0, 0.1), make_row([1, 2, 3], [2], 1.0, 0.1)
+    assert trainable([flat, signal], skip_flat=True) == [flat, signal]
+    assert trainable([flat, replace(signal, role="other")], skip_flat=True) == [replace(signal, role="other")]
+    zeros = np.zeros(3, np.float32)
+    assert len(trainable([replace(flat, returns=zeros, values=zeros)], skip_flat=True)) == 1
 
 
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
