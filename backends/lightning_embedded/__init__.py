@@ -25,6 +25,7 @@ backend = BackendSpec(
             "optimizer.*",
             "rollouts.*",
             "evaluation.*",
+            "stored.*",
         }
     ),
     start=start,

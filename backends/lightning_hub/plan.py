@@ -62,6 +62,7 @@ class Plan:
             check_only=bool(params.get("check_only")),
             integrations=dict(params.get("integrations") or {}),
         )
+        _refuse_stored(plan)
         unknown = set(settings.roles) - set(plan.declared_roles)
         # Where a framework names agents, the first rollouts tell.
         if plan.declared_roles and unknown and not params.get("naming"):
@@ -108,11 +109,20 @@ class Plan:
         ]
 
     def of_held_out(self, name: str, endpoint: Endpoint) -> list[Assignment]:
-        """One greedy rollout for each held-out task."""
+        """The rollouts of each held-out task beside each other, in the order of their seeds: greedy ones, or each with
+        a seed that depends on `seed`, the task and its place alone, so that two models are compared on the same draws."""
         return [
-            self._assignment(number, f"{name}-{number}", "evaluate", endpoint, {"temperature": 0.0})
+            self._assignment(number, f"{name}-{number}", "evaluate", endpoint, self._evaluated(number, place))
             for number in range(len(self.held_out))
+            for place in range(self.settings.evaluation.seeds)
         ]
+
+    def _evaluated(self, number: int, place: int) -> dict[str, float]:
+        temperature = self.settings.evaluation.temperature
+        if not temperature:
+            return {"temperature": 0.0}
+        drawn = np.random.SeedSequence((self.settings.seed, number, place)).generate_state(1)
+        return {"temperature": temperature, "rollout_seed": int(drawn[0])}
 
     def _shuffled(self, position: int) -> int:
         """Which task comes at `position` when each epoch has its own order."""
@@ -167,6 +177,17 @@ def refuse_ignored(settings: Settings, spec: BackendSpec) -> None:
         raise SettingError(
             f"backend {spec.name!r} does not honour {told}: leave it at its default, or choose another backend"
         )
+
+
+def _refuse_stored(plan: Plan) -> None:
+    """SettingError for settings of stored rollouts where none are learned from, and for a backend that cannot."""
+    changed = sorted(name for name in plan.settings.changed() if name.startswith("stored."))
+    if changed and not plan.from_runs and not plan.check_only:
+        value = plan.settings.flat()[changed[0]]
+        raise SettingError(f"setting {changed[0]}={value!r}: no stored rollouts are learned from; name the run that has "
+                           "them: --from RUN, or from_runs=[...]")  # fmt: skip
+    if plan.from_runs and "stored.*" not in plan.backend.honours:
+        raise SettingError(f"backend {plan.backend.name!r} does not learn from stored rollouts: choose another one")
 
 
 def _covering(name: str) -> Iterator[str]:

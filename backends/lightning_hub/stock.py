@@ -27,6 +27,14 @@ from lightning_sdk.errors import NothingToTrain, SettingError
 from lightning_sdk.settings import Settings
 
 
+#: Settings of rollouts that are run and of the policy's loss.
+_POLICY = frozenset({
+    "credit.advantage", "credit.returns", "credit.discount", "credit.momentum", "algorithm.loss", "algorithm.clip_low",
+    "algorithm.clip_high", "algorithm.clip_dual", "algorithm.entropy", "algorithm.dynamic_sampling", "divergence.*",
+    "importance.*", "value.*", "rollouts.group_size", "rollouts.staleness", "sampling.temperature", "sampling.top_p",
+})  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Rollouts of one task that are compared with each other, in the order in which they began."""
@@ -65,6 +73,16 @@ class _Chosen:
     def add(self, part: Part, sign: float = 1.0) -> None:
         self.parts.append(part)
         self.signs[id(part)] = sign
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """Changed settings that say nothing about learning from stored rollouts."""
+    method = settings.stored.method
+    idle = {*_POLICY, "stored.beta" if method != "dpo" else "stored.min_reward"}
+    idle |= set() if method == "rejection" else {"stored.best"}
+    idle |= {"algorithm.aggregation"} if method == "dpo" else set()
+    names = settings.changed()
+    return sorted(name for name in names if name in idle or f"{name.partition('.')[0]}.*" in idle)
 
 
 class Stock:

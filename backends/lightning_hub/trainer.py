@@ -23,7 +23,7 @@ from lightning_hub.rewards import score
 from lightning_hub.rollout import Rollout
 from lightning_hub.rounds import Played, Rounds, Stopped
 from lightning_hub.runfolder import RunFolder
-from lightning_hub.stock import Stock
+from lightning_hub.stock import Stock, without_effect
 from lightning_hub.store import Store
 from lightning_sdk.call import Status
 from lightning_sdk.errors import LightningError, SettingError
@@ -228,6 +228,8 @@ class Trainer:
             self._stock.refuse_other_tokenizers(str(facts.get("tokenizer", "")))
             sizes |= self._stock.facts()
             self._feed.publish("status", text=self._stock.said())
+            if idle := without_effect(self._settings):
+                self._feed.publish("warning", text=f"no effect on learning from stored rollouts: {', '.join(idle)}")
         self._folder.config({"settings": self._settings.as_dict(), "facts": {**facts, **sizes}})
         self._feed.publish(
             "started",
