@@ -26,7 +26,6 @@ from lightning_sdk.call import Status
 from lightning_sdk.errors import NothingToTrain, SettingError
 from lightning_sdk.settings import Settings
 
-
 #: Settings of rollouts that are run and of the policy's loss.
 _POLICY = frozenset({
     "credit.advantage", "credit.returns", "credit.discount", "credit.momentum", "algorithm.loss", "algorithm.clip_low",
