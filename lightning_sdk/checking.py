@@ -1,4 +1,4 @@
-"""`check`: run a few rollouts of an agent, and say what would be learned from them, or why nothing would be."""
+"""`check`: run a few rollouts of an agent, or read a run, and say what is learned from it, or why nothing is."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from lightning_sdk import session
+from lightning_sdk import examination, session
+from lightning_sdk.errors import SettingError
+from lightning_sdk.probing import Witness
 from lightning_sdk.reward import Function, named
 from lightning_sdk.settings import Settings
 from lightning_sdk.tasks import Source, load
-from lightning_sdk.training import Job, refuse_unknown_roles, role_names, weighed
+from lightning_sdk.training import Job, refuse_unknown_roles, role_names, run_folder, weighed
 
 #: A check is this small unless `rollouts.tasks_per_step` and `rollouts.group_size` say otherwise.
 TASKS, ROLLOUTS_OF_EACH = 4, 4
@@ -25,7 +27,8 @@ class Check:
 
     values: dict[str, Any]
     """Plain data: rollouts, statuses, calls, rewards and sequences by role, elsewhere (calls that no integration
-    caught), outside, late, integrations, findings, learnable."""
+    caught), outside, late, integrations, findings, learnable. Of a run: run, status, steps, roles, summary, findings,
+    learnable."""
 
     @property
     def learnable(self) -> bool:
@@ -40,14 +43,14 @@ class Check:
     def __str__(self) -> str:
         parts = [_head(self.values)]
         parts += [_columns(table) for table in _tables(self.values)]
-        parts += [_integrations(self.values["integrations"])]
+        parts += [_integrations(self.values["integrations"])] if "integrations" in self.values else []
         parts += [_finding(number, each) for number, each in enumerate(self.findings, 1)]
         return "\n\n".join([*parts, _verdict(self.values)])
 
 
 def check(
-    agent: Callable[..., Any],
-    tasks: Source,
+    agent: Callable[..., Any] | str | Path,
+    tasks: Source | None = None,
     reward: Function | Sequence[Function] | None = None,
     *,
     model: str = "spark",
@@ -60,7 +63,9 @@ def check(
 ) -> Check:
     """Run a few rollouts of `agent` as training would, 4 tasks four times each, and diagnose them. Nothing is trained.
 
-    Arguments are those of `train`; `rollouts.tasks_per_step` and `rollouts.group_size` say how many rollouts.
+    Arguments are those of `train`; `rollouts.tasks_per_step` and `rollouts.group_size` say how many rollouts. With the
+    folder or the name of a run instead of an agent, nothing is run: the run is read, also while it is under way, and
+    the findings say why nothing is being learned. No other argument counts then but `backend_python`.
 
     Args:
         keep: Folder, made if it is not there, that keeps what was recorded, the hub's log and diagnosis.json; by
@@ -70,6 +75,10 @@ def check(
         TaskError, SettingError, ModelError: what was given cannot be used. What is wrong with the rollouts does not
             raise: it is in the findings.
     """
+    if isinstance(agent, str | Path):
+        return Check(examination.examined(run_folder(agent), backend_python))
+    if tasks is None:
+        raise SettingError("check: to run an agent give its tasks, a .jsonl or .parquet file (--tasks FILE) or a list of dicts")
     loaded = load(tasks)
     given: dict[str, Any] = {"model": model, "backend": backend, "roles": role_names(roles), **settings}
     if "rollouts" not in given:
@@ -79,9 +88,16 @@ def check(
     chosen = weighed(Settings.from_dict(given), rewards)
     refuse_unknown_roles(chosen.roles)
     with _folder(keep) as folder:
-        job = Job(agent, rewards, chosen, folder, backend_python, quiet)
+        # Other processes find the reward by its name, so there it is not listened to.
+        witness = Witness(rewards) if chosen.rollouts.runner != "processes" else None
+        job = Job(agent, witness.rewards if witness else rewards, chosen, folder, backend_python, quiet)
         last = job.run("check", tasks=loaded)
-    return Check({**last["diagnosis"], "integrations": dict(session.start().integrations)})
+    values = {**last["diagnosis"], "integrations": dict(session.start().integrations)}
+    probed = witness.finding(loaded) if witness else None
+    if probed is not None:
+        found = [*values["findings"], probed]
+        values["findings"] = sorted(found, key=lambda each: (each["severity"] != "fatal", each is not probed))
+    return Check(values)
 
 
 @contextlib.contextmanager
@@ -118,7 +134,8 @@ def _show_in_colour(values: Mapping[str, Any], stream: TextIO) -> None:
         for row in rows:
             table.add_row(*map(Text, row))
         console.print(table)
-    console.print(Text(_integrations(values["integrations"])), "")
+    if "integrations" in values:
+        console.print(Text(_integrations(values["integrations"])), "")
     for number, each in enumerate(values["findings"], 1):
         console.print(Text(_finding(number, each), "red" if each["severity"] == "fatal" else "yellow"), "")
     console.print(Text(_verdict(values), "bold green" if values["learnable"] else "bold red"))
@@ -128,12 +145,17 @@ def _show_in_colour(values: Mapping[str, Any], stream: TextIO) -> None:
 
 
 def _head(values: Mapping[str, Any]) -> str:
+    if "run" in values:
+        return examination.head(values)
     ended = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in values["statuses"].items())
     return f"{values['rollouts']} rollouts: {ended}"
 
 
 def _tables(values: Mapping[str, Any]) -> Iterator[list[list[str]]]:
     """Header and rows of each table that has rows."""
+    if "run" in values:
+        yield from (table for table in (examination.table(values),) if len(table) > 1)
+        return
     calls = [["calls of", "caught by", "calls", "to the engine", "ids and log-probs", "failed"]]
     for each in values["calls"]:
         complete = f"{each['complete']} of {each['trainable']}" if each["trainable"] else "-"
@@ -180,6 +202,8 @@ def _finding(number: int, finding: Mapping[str, Any]) -> str:
 
 
 def _verdict(values: Mapping[str, Any]) -> str:
+    if "run" in values:
+        return examination.verdict(values)
     if not values["learnable"]:
         return "Nothing could be learned from these rollouts."
     complete = sum(each["complete"] for each in values["calls"])

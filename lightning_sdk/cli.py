@@ -22,6 +22,7 @@ from lightning_sdk.settings import Settings, parse
 
 _EXAMPLES = """examples:
   lightning-sdk check agent.py:solve --tasks tasks.jsonl
+  lightning-sdk check runs/solve
   lightning-sdk train agent.py:solve --tasks tasks.jsonl
   lightning-sdk train agent.py:solve --tasks tasks.jsonl --model ./my-model --steps 100 \\
       --set optimizer.learning_rate=1e-5 --set rollouts.group_size=16
@@ -83,12 +84,16 @@ def _command(
     return parser
 
 
-def _agent_options(parser: argparse.ArgumentParser) -> None:
+def _agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> None:
     defaults = Settings()
     parser.add_argument(
-        "agent", metavar="FILE.py:FUNCTION", help="the agent: a function of one task; or MODULE:FUNCTION"
+        "agent",
+        metavar="FILE.py:FUNCTION" + ("|RUN" if or_run else ""),
+        help="the agent: a function of one task; or MODULE:FUNCTION"
+        + ("; or the folder or name of a run, which is read and nothing is run" if or_run else ""),
     )
-    parser.add_argument("--tasks", required=True, metavar="FILE", help="tasks: .jsonl or .parquet, one object per line")
+    parser.add_argument("--tasks", required=not or_run, metavar="FILE",
+                        help="tasks: .jsonl or .parquet, one object per line")  # fmt: skip
     parser.add_argument("--reward", action="append", default=[], metavar="FILE.py:FUNCTION", dest="rewards",
                         help="a function of task and answer, repeatable; default: the one marked @reward")  # fmt: skip
     parser.add_argument(
@@ -111,9 +116,13 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(commands: Any) -> None:
-    text = "run a few rollouts and say what would be learned from them, or what is wrong and what to type"
+    text = (
+        "run a few rollouts and say what would be learned from them, or what is wrong and what to type; "
+        "of a run, say whether it learns, or why not"
+    )
     parser = _command(commands, "check", _run_check, text)
-    _agent_options(parser)
+    _agent_options(parser, or_run=True)
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are kept (%(default)s)")
     parser.add_argument("--keep", metavar="FOLDER", help="keep what was recorded there; default: keep nothing")
 
 
@@ -219,12 +228,21 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
 
 def _run_check(options: argparse.Namespace) -> int:
     settings = _settings(options.settings)
-    found = checking.check(**_common(options), keep=options.keep, **settings)
+    if _is_run(options.agent, options.runs):
+        run = training.run_folder(options.agent, options.runs)
+        found = checking.check(run, backend_python=options.backend_python)
+    else:
+        found = checking.check(**_common(options), keep=options.keep, **settings)
     if options.json:
         print(json.dumps(found.values))
     else:
         checking.show(found, sys.stdout)
     return 0 if found.learnable else 1
+
+
+def _is_run(given: str, runs: str) -> bool:
+    """Whether a run is meant, and not an agent."""
+    return ":" not in given or (Path(given) / "config.json").is_file() or (Path(runs) / given).is_dir()
 
 
 def _run_train(options: argparse.Namespace) -> None:

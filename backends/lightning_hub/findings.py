@@ -15,7 +15,7 @@ from lightning_hub.breaks import Reason
 from lightning_hub.rollout import Rollout
 from lightning_sdk.call import Call, Status
 
-#: Values of `credit.advantage` whose baseline is the group's mean: nothing is learned where a group's rewards are equal.
+#: Values of `credit.advantage` with the group for a baseline: nothing is learned where all of its rewards are equal.
 GROUPED = frozenset({"rloo", "grpo", "dr_grpo", "reinforce++_baseline"})
 
 _SEAMS = "the OpenAI SDK, the Anthropic SDK or LiteLLM"

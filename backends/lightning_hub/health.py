@@ -59,6 +59,8 @@ class Health:
     def summary(self) -> str:
         """One sentence for each role, and one for the held-out tasks: whether it is being learned."""
         said = [_went(each) for each in self.roles] or ["No step of this run was finished."]
+        if self.record.stored:
+            said = [_taught(self.record)]
         change = generality.change(self.record)
         if change is not None and change.n:
             first, *_, last = sorted(self.record.evaluations, key=lambda each: each.step)
@@ -87,7 +89,8 @@ class Health:
 def examine(record: Record) -> Health:
     """The health of a run."""
     found = sorted(_findings(record), key=lambda each: each.severity != Severity.FATAL)
-    roles = [each for role in record.roles if (each := _role(record, role)) is not None]
+    names = [] if record.stored else record.roles
+    roles = [each for role in names if (each := _role(record, role)) is not None]
     return Health(record, roles, found)
 
 
@@ -100,6 +103,9 @@ def _findings(record: Record) -> Iterator[Finding]:
         yield from (each for each in early if each.what not in record.error)
         return
     yield from instability.not_finite(record)
+    if record.stored:
+        yield from stagnation.still(record)
+        return
     blockers = [
         *stagnation.unheard(record),
         *stagnation.unrewarded(record),
@@ -149,6 +155,12 @@ def _role(record: Record, role: str) -> RoleHealth | None:
     first, last = float(np.mean(values[:fifth])), float(np.mean(values[-fifth:]))
     rises, falls = trend is not None and trend.rises, trend is not None and trend.falls
     return RoleHealth(role, len(values), first, last, rises, falls)
+
+
+def _taught(record: Record) -> str:
+    losses = record.values("loss")
+    went = f": the loss went from {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
+    return f"{len(record.steps)} steps were made from stored rollouts{went}."
 
 
 def _went(each: RoleHealth) -> str:

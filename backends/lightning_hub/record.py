@@ -51,6 +51,8 @@ class Record:
     """'finished', 'stopped' or 'failed', or 'unfinished' of a run that is under way or was killed."""
     error: str = ""
     """Why it failed."""
+    stored: bool = False
+    """It learns from the rollouts of earlier runs: its rewards are what they are."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What was decided where settings leave it open."""
     scored: Sequence[Scored] = ()
@@ -113,7 +115,7 @@ def read(folder: Path) -> Record:
         name=str(Path(folder.parent.name, folder.name)), settings=_settings(config.get("settings") or {}), steps=steps,
         evaluations=_evaluations(_lines(folder / "evaluations.jsonl")), diagnosis=diagnosis,
         status=str(report.get("status") or "unfinished"), error=str(report.get("error") or ""),
-        facts=config.get("facts") or {},
+        stored=bool(config.get("from_runs")), facts=config.get("facts") or {},
     )  # fmt: skip
     if not (folder / "hub.sqlite").is_file():
         return record
