@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from lightning_sdk import sink
 from lightning_sdk.errors import RewardError, SettingError
@@ -32,6 +32,15 @@ class Named:
     def told(self) -> str:
         """The function, as messages name it."""
         return f"the reward function {name_of(self.function)}()"
+
+
+class Given(NamedTuple):
+    """One number that a reward function gave."""
+
+    name: str
+    role: str
+    """Who earned it; '' for the whole rollout."""
+    value: float
 
 
 #: Functions marked with `@reward`, in order; the command line takes the only one of the agent's file.

@@ -14,8 +14,8 @@ from lightning_sdk import answer as answers
 from lightning_sdk import sink
 from lightning_sdk.call import Status
 from lightning_sdk.errors import RewardError
+from lightning_sdk.reward import Given
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
-from lightning_sdk.scoring import Given
 from lightning_sdk.wire import Event
 
 

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning_sdk.errors import RewardError
-from lightning_sdk.reward import Named, as_rewards
+from lightning_sdk.reward import Given, Named, as_rewards
 from lightning_sdk.settled import settled, settled_here
-
-
-class Given(NamedTuple):
-    """One number."""
-
-    name: str
-    role: str
-    """Who earned it; '' for the whole rollout."""
-    value: float
 
 
 def scores(rewards: Sequence[Named], task: Mapping[str, Any], answer: Any) -> list[Given]:
