@@ -7,9 +7,11 @@ whoever consumes it.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -29,7 +31,7 @@ class Endpoint:
 class RolloutScope:
     """The rollout under way, as its spans see it."""
 
-    __slots__ = ("at_end", "broken", "calls", "endpoint", "id", "key", "roles", "sampling")
+    __slots__ = ("_drawn", "at_end", "broken", "calls", "endpoint", "id", "key", "roles", "sampling")
 
     def __init__(
         self,
@@ -52,6 +54,18 @@ class RolloutScope:
         """What failed of ours during a call, '' if nothing did."""
         self.at_end: list[Callable[[], object]] = []
         """Run once when the rollout ends, ahead of the event that says so."""
+        self._drawn: dict[str, Iterator[int]] = {}
+
+    def seed(self, role: str) -> int | None:
+        """The seed of the role's next call, 31 bits; None where sampling is not seeded.
+
+        By role, so that roles that speak at the same time do not exchange theirs.
+        """
+        if (of_rollout := self.sampling.get("rollout_seed")) is None:
+            return None
+        number = next(self._drawn.setdefault(role, itertools.count()))
+        digest = hashlib.blake2b(f"{of_rollout}/{role}/{number}".encode(), digest_size=4).digest()
+        return int.from_bytes(digest) >> 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ class OpenCall:
     """One call under way."""
 
     __slots__ = (
-        "_finished", "_framework", "_parent", "_path", "_scope", "_started", "_trace", "endpoint", "id", "request",
-        "sampling", "streamed",
+        "_finished", "_framework", "_parent", "_path", "_scope", "_seed", "_started", "_trace", "endpoint", "id",
+        "request", "sampling", "streamed",
     )  # fmt: skip
 
     def __init__(self, framework: str, path: str) -> None:
@@ -42,12 +42,14 @@ class OpenCall:
         self.endpoint: Endpoint | None = self._scope.endpoint()
         """Where the call is to be sent; None: where it was going."""
         self.sampling: dict[str, Any] = {}
-        """Request fields to replace when there is an endpoint."""
+        """Request fields to replace when there is an endpoint; of `rollout_seed` comes the call's own `seed`."""
         self.request = b""
         """The JSON body as it was sent, last attempt."""
         self.streamed = False
+        self._seed: int | None = None
         if self.endpoint is not None and self._scope.rollout is not None:
             self.sampling = self._scope.rollout.sampling
+            self._seed = self._scope.rollout.seed(self._scope.role)
 
     @property
     def role(self) -> str:
@@ -67,6 +69,8 @@ class OpenCall:
         assert self.endpoint is not None
         new, sampling = dict(body), dict(self.sampling)
         default_tokens = sampling.pop("max_tokens_default", None)
+        if sampling.pop("rollout_seed", None) is not None:
+            sampling["seed"] = self._seed
         if default_tokens and not new.get("max_tokens") and not new.get("max_completion_tokens"):
             new["max_tokens"] = default_tokens
         if new.get("tool_choice") not in (None, "none", "auto"):

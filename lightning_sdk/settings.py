@@ -46,7 +46,7 @@ class Settings:
     steps: int = 40
     """Updates of the model."""
     seed: int = 0
-    """Of the order of tasks and the draw of held-out ones. Sampling is not seeded."""
+    """Of the order of tasks, the draw of held-out ones and `evaluation.seeds`. Sampling in training is not seeded."""
     save_every: int = 20
     """Steps between checkpoints; the last step is always saved."""
     roles: tuple[str, ...] = ()

@@ -110,7 +110,7 @@ class Plan:
 
     def of_held_out(self, name: str, endpoint: Endpoint) -> list[Assignment]:
         """The rollouts of each held-out task beside each other, in the order of their seeds: greedy ones, or each with
-        a seed that depends on `seed`, the task and its place alone, so that two models are compared on the same draws."""
+        a seed that depends on `seed`, the task and its place alone: two models are compared on the same draws."""
         return [
             self._assignment(number, f"{name}-{number}", "evaluate", endpoint, self._evaluated(number, place))
             for number in range(len(self.held_out))

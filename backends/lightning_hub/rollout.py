@@ -30,7 +30,8 @@ class Assignment:
     """Seconds."""
     endpoint: Endpoint
     sampling: dict[str, float]
-    """What replaces the agent's own request fields in trainable calls, such as {"temperature": 1.0}."""
+    """What replaces the agent's own request fields in trainable calls, such as {"temperature": 1.0}; of `rollout_seed`
+    each call gets a `seed` of its own."""
     roles: tuple[str, ...]
     """Roles to train; empty: every role declared trainable."""
 
