@@ -58,7 +58,7 @@ class Algorithm:
     clip_high: float = 0.28
     """The upper bound, apart from the lower."""
     clip_dual: float = 0.0
-    """Bound of the ratio where the advantage is negative (dual-clip PPO, arXiv:1912.09729, eq. 5); 0: none."""
+    """Bound of the ratio where the advantage is negative (dual-clip PPO, arXiv:1912.09729); 0: none."""
     aggregation: str = "seq-mean-token-sum-norm"
     """How tokens are weighed: sums divided by a constant (Dr. GRPO, arXiv:2503.20783: unbiased), 'token-mean' (DAPO),
     'seq-mean-token-mean' (GRPO) or 'seq-mean-token-sum'. A sequence is all that a role sampled in one rollout."""

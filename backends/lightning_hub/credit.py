@@ -115,7 +115,7 @@ def aggregated(of_role: Sequence[Part], settings: Settings, rollouts: int) -> di
     With N rollouts, T trained tokens of the role and T_i of the part, C = `sampling.max_tokens`, w the role's weight:
     'seq-mean-token-sum-norm' w / (N C) (Dr. GRPO, arXiv:2503.20783, listing 1), 'seq-mean-token-sum' w / N,
     'seq-mean-token-mean' w / (N T_i) (GRPO, arXiv:2402.03300, eq. 3), 'token-mean' w / T (DAPO, arXiv:2503.14476,
-    eq. 8). Only the first two are unbiased: the others' denominators depend on what was sampled.
+    eq. 12). Only the first two are unbiased: the others' denominators depend on what was sampled.
     """
     counts = {id(part): sum(int(mask.sum()) for mask in part.trained) for part in of_role}
     weight, kind = of_role[0].credit.weight, settings.algorithm.aggregation
