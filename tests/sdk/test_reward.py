@@ -1,14 +1,28 @@
-"""What counts as a reward, and what is said of the rest."""
+"""What counts as a reward, under which name and weight, and what is said of the rest."""
 
+import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.reward import as_rewards
+from lightning_sdk.reward import Given, Named, as_rewards, marked, named
+from lightning_sdk.scoring import scores
+from lightning_sdk.settings import Settings
+from lightning_sdk.training import weighed
 from lightning_sdk.wire import Event
+
+
+def correct(task: dict[str, Any], answer: str) -> float:
+    return float(answer == "4")
+
+
+def by_role(task: dict[str, Any], answer: str) -> dict[str, float]:
+    return {"writer": 1.0, "checker": 0.25}
 
 
 @pytest.mark.parametrize("value", [None, "1.0", math.nan, math.inf, -math.inf, 1e39, [1.0], b"1", {"a": None}, {}])
@@ -28,14 +42,123 @@ def test_numbers_of_all_sorts_are_rewards() -> None:
     assert as_rewards({"writer": 1, "checker": 0.25}, "r") == {"writer": 1.0, "checker": 0.25}
 
 
+def test_rewards_are_float32() -> None:
+    """A number is what float32 holds of it, wherever it comes from."""
+    assert as_rewards(0.1, "r") == {"": float(numpy.float32(0.1))} != {"": 0.1}
+    assert as_rewards({"a": 2**24 + 1}, "r") == {"a": 2.0**24}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (math.nan, r"the reward function judge\(\) gave nan"),
+        ({"writer": 1.0, "checker": -math.inf}, r"the reward function judge\(\), role 'checker' gave -inf"),
+        ({"writer": 1e39}, r"the reward function judge\(\), role 'writer' gave 1e\+39"),
+    ],
+)
+def test_nan_and_infinities_are_refused_by_name(given: object, said: str) -> None:
+    """The message names the function, the role and the value."""
+
+    def judge(task: dict[str, Any], answer: str) -> Any:
+        return given
+
+    with pytest.raises(lightning.RewardError, match=said):
+        scores(named([correct, judge]), {}, "4")
+
+
+def test_each_number_has_its_functions_name() -> None:
+    """Several functions give numbers under their own names, whole and by role."""
+    assert scores(named([correct, by_role]), {}, "4") == [
+        Given("correct", "", 1.0), Given("by_role", "writer", 1.0), Given("by_role", "checker", 0.25),
+    ]  # fmt: skip
+
+
+def test_the_decorator_leaves_a_function_as_it_is() -> None:
+    """Bare and with arguments it gives the very function back, and marks it once with its name and weight."""
+
+    def bare(task: dict[str, Any], answer: str) -> float:
+        return 1.0
+
+    def short(task: dict[str, Any], answer: str) -> float:
+        return 1.0
+
+    assert lightning.reward(bare) is bare
+    assert lightning.reward(weight=0.2, name="brief")(short) is short
+    assert [(each.function, each.name) for each in marked] == [(bare, "bare"), (short, "brief")]
+    assert marked[1].weight == pytest.approx(0.2)
+    assert named([short, correct])[0] == marked[1]
+
+
+@pytest.mark.parametrize("arguments", [{"weight": math.nan}, {"weight": "much"}, {"name": ""}, {"name": 3}])
+def test_a_mark_that_cannot_be_is_refused(arguments: dict[str, Any]) -> None:
+    """A weight is a finite number and a name a text."""
+    with pytest.raises(lightning.RewardError, match="@reward"):
+        lightning.reward(**arguments)
+
+
+def test_what_cannot_be_called_is_refused() -> None:
+    """A number given as reward is named, by the decorator and by a run."""
+    with pytest.raises(lightning.RewardError, match="0.5"):
+        lightning.reward(0.5)  # type: ignore[call-overload]
+    with pytest.raises(lightning.SettingError, match=r"reward=0.5"):
+        named([correct, 0.5])  # type: ignore[list-item]
+
+
+def test_two_functions_of_one_name_are_refused() -> None:
+    """The message says where both are, and how to give one another name; with another name both count."""
+
+    def another() -> Callable[..., float]:
+        def correct(task: dict[str, Any], answer: str) -> float:
+            return 0.0
+
+        return correct
+
+    other = another()
+    with pytest.raises(
+        lightning.SettingError, match=r"2 functions are called 'correct'.*test_reward.py:.*name="
+    ) as error:
+        named([correct, other])
+    assert str(error.value).count("test_reward.py:") == 2
+    lightning.reward(name="strict")(other)
+    assert [each.name for each in named([correct, other])] == ["correct", "strict"]
+
+
+def test_the_marked_function_is_the_default() -> None:
+    """One marked function is taken; none or two are an error that says what to give."""
+    with pytest.raises(lightning.SettingError, match="no function is marked"):
+        named(None)
+    lightning.reward(correct)
+    assert named(None) == (Named(correct, "correct"),)
+    lightning.reward(by_role)
+    with pytest.raises(lightning.SettingError, match=r"2 functions are marked.*correct, by_role.*reward=\[\.\.\.\]"):
+        named(None)
+
+
+def test_a_marked_weight_is_a_default_of_the_settings() -> None:
+    """It is what `credit.rewards.NAME` is where the user sets nothing, and what the user sets wins."""
+    lightning.reward(weight=0.25)(correct)
+    lightning.reward(weight=3, name="b")(by_role)
+    rewards = named([correct, by_role])
+    assert weighed(Settings(), rewards).credit.rewards == {"correct": 0.25, "b": 3.0}
+    chosen = Settings.from_dict({"credit.rewards.b": 0.5, "credit.rewards.step": 0.0})
+    assert weighed(chosen, rewards).credit.rewards == {"correct": 0.25, "b": 0.5, "step": 0.0}
+    assert weighed(Settings(), named(lambda task, answer: 1.0)) == Settings()
+
+
 def test_emit_reward_outside_a_rollout_says_where_to_call_it() -> None:
     """A reward that would belong to nothing is an error, not a loss."""
     with pytest.raises(lightning.RewardError, match=r"with lightning.rollout\(task\)"):
         lightning.emit_reward(1.0)
 
 
+def test_what_emit_reward_refuses_is_named() -> None:
+    """Its message names the role and the name of the number."""
+    with pytest.raises(lightning.RewardError, match=r"emit_reward\(\), role 'writer', name 'style' gave nan"):
+        lightning.emit_reward(math.nan, role="writer", name="style")
+
+
 def test_emit_reward_belongs_to_rollout_and_span(recorder: Recorder) -> None:
-    """A step's reward carries its role, its name and the agent's span."""
+    """A step's reward carries its role, its name and the agent's span, and is no reward function's."""
 
     @lightning.agent(role="writer")
     def write() -> None:
@@ -45,7 +168,7 @@ def test_emit_reward_belongs_to_rollout_and_span(recorder: Recorder) -> None:
         write()
     begin, reward, end = (recorder.of(kind)[0] for kind in (Event.BEGIN, Event.REWARD, Event.END))
     assert begin[1] == reward[1] == end[1] and begin[2] == rollout.id and begin[3] == {"topic": "x"}
-    assert reward[2:6] == (0.5, "writer", "style", recorder.spans[0].id)
+    assert reward[2:6] == (0.5, "writer", "style", recorder.spans[0].id) and reward[7] is False
     assert end[2] == "ok"
 
 
@@ -55,3 +178,43 @@ def test_rollout_passes_exceptions_on(recorder: Recorder) -> None:
         _ = 1 / 0
     end = recorder.of(Event.END)[0]
     assert end[2] == "agent_error" and "ZeroDivisionError" in end[3] and "test_reward.py" in end[3]
+
+
+class _Verdict:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "back"),
+    [
+        ("forty-two é", "forty-two é"), ("\ud800", "\ud800"), (None, None), (4, 4), (0.5, 0.5),
+        ({"a": [1, {"b": None}]}, {"a": [1, {"b": None}]}), (("x", 1), ["x", 1]), ("x" * 999_998, "x" * 999_998),
+    ],
+)  # fmt: skip
+def test_an_answer_is_kept_as_it_was(recorder: Recorder, answer: object, back: object) -> None:
+    """What JSON has a word for comes back the same, and people see some of it."""
+    with lightning.rollout({}) as rollout:
+        rollout.answer = answer
+    *_, shown, kept, why = recorder.of(Event.END)[0]
+    assert json.loads(kept) == back and why == "" and len(shown) <= 2000
+
+
+def _endless() -> list[Any]:
+    inside: list[Any] = []
+    inside.append(inside)
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (_Verdict(), "test_reward._Verdict"), ([b"x"], "bytes"), ({1: "x"}, "key 1"), (_endless(), "nested too deeply"),
+        ("x" * 999_999, "longer than 1,000,000"), (["y" * 1000] * 1000, "longer than 1,000,000"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_cannot_be_kept_says_why(recorder: Recorder, answer: object, said: str) -> None:
+    """The rollout ends all the same, with the reason where the answer would be."""
+    with lightning.rollout({}) as rollout:
+        rollout.answer = answer
+    *_, kept, why = recorder.of(Event.END)[0]
+    assert kept == "" and said in why
