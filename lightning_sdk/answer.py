@@ -13,7 +13,8 @@ SHOWN = 2000
 
 def shown(answer: Any) -> str:
     """A few lines of it for people."""
-    return (answer if isinstance(answer, str) else "" if answer is None else repr(answer))[:SHOWN]
+    text = (answer if isinstance(answer, str) else "" if answer is None else repr(answer))[:SHOWN]
+    return text.encode("utf-8", "replace").decode()  # half a surrogate pair has no place in a message
 
 
 def kept(answer: Any) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
+from lightning_sdk import wire
 from lightning_sdk.reward import Given, Named, as_rewards, marked, named
 from lightning_sdk.scoring import scores
 from lightning_sdk.settings import Settings
@@ -98,7 +99,7 @@ def test_a_mark_that_cannot_be_is_refused(arguments: dict[str, Any]) -> None:
 
 def test_what_cannot_be_called_is_refused() -> None:
     """A number given as reward is named, by the decorator and by a run."""
-    with pytest.raises(lightning.RewardError, match="0.5"):
+    with pytest.raises(lightning.RewardError, match=r"@reward on 0\.5"):
         lightning.reward(0.5)  # type: ignore[call-overload]
     with pytest.raises(lightning.SettingError, match=r"reward=0.5"):
         named([correct, 0.5])  # type: ignore[list-item]
@@ -197,6 +198,7 @@ def test_an_answer_is_kept_as_it_was(recorder: Recorder, answer: object, back: o
         rollout.answer = answer
     *_, shown, kept, why = recorder.of(Event.END)[0]
     assert json.loads(kept) == back and why == "" and len(shown) <= 2000
+    assert wire.pack([shown, kept])  # whatever was sampled, the stream can carry it
 
 
 def _endless() -> list[Any]:
