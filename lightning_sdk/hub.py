@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,13 +23,16 @@ from lightning_sdk.errors import BY_NAME, HubError, HubGone, HubRefused, Lightni
 _STARTUP = 60.0
 _ANSWER = 20.0
 """Seconds in which a hub that lives answers, beyond the wait that was asked for."""
+_LOOK = 0.5
+"""Seconds after which it is looked again whether it lives."""
 
 
 class HubClient:
     """Asks a hub. One thread at a time."""
 
-    def __init__(self, address: str, key: str) -> None:
-        self.address = address
+    def __init__(self, address: str, key: str, alive: Callable[[], bool] = lambda: True) -> None:
+        """`alive` tells of a hub that one has started oneself whether it still runs."""
+        self.address, self._alive = address, alive
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
@@ -56,8 +60,11 @@ class HubClient:
 
     def _answer(self, number: int, method: str, request: bytes, deadline: float) -> Any:
         while (left := deadline - time.monotonic()) > 0:
-            if not self._socket.poll(int(left * 1000) + 1):
-                break
+            alive = self._alive()
+            if not self._socket.poll(int(min(left, _LOOK) * 1000) + 1):
+                if not alive:
+                    break
+                continue
             kind, payload = self._socket.recv_multipart()[:2]
             message = wire.unpack(payload)
             if kind == wire.HELLO:  # the hub was restarted and does not know us
@@ -70,6 +77,8 @@ class HubClient:
                     name, text = message[1]
                     raise BY_NAME.get(name, LightningError)(text)
                 return message[2]
+        if not self._alive():
+            raise HubGone(f"the hub at {self.address} did not answer {method!r}: its process has ended")
         raise HubGone(
             f"the hub at {self.address} did not answer {method!r} in {_ANSWER:.0f} s: is its process running?"
         )

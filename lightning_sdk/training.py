@@ -148,7 +148,7 @@ class Job:
             hub = HubProcess(self._folder, python=self._python)
             stack.callback(hub.stop)
             stack.enter_context(_streaming(hub))
-            client = stack.enter_context(HubClient(hub.address, hub.key))
+            client = stack.enter_context(HubClient(hub.address, hub.key, hub.alive))
             here = session.start()
             client.ask(
                 method, settings=self._settings.as_dict(), declared_roles=dict(declared), naming=here.patches.naming,

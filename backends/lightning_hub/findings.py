@@ -103,7 +103,8 @@ def advice(status: Status) -> str:
         Status.REWARD_ERROR: "The reward function is at fault: it must return a finite number, or a dict of role to "
         "number, for every answer the agent can give.",
         Status.INFRASTRUCTURE_ERROR: "This is not the agent's fault: see hub.log in the run's folder.",
-        Status.TIMEOUT: "Raise rollouts.timeout, or lower rollouts.concurrency.",
+        Status.TIMEOUT: "Raise rollouts.timeout, which bounds one rollout, or rollouts.deadline, which bounds a step, "
+        "or lower rollouts.concurrency.",
     }.get(status, "")
 
 
