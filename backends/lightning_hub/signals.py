@@ -29,8 +29,9 @@ def measure(
     `scores`: of the rollouts, as people see them; `made`: by the id of its part; `version`: the model's now.
 
     groups, groups_without_signal, rollouts_trained, rows, rows_per_rollout, tokens_trained, tokens_masked (sampled and
-    not trained), tokens_context, rewards_missing, reward_mean, reward_std, advantage_std, staleness_mean and
-    staleness_max (in versions), completions_truncated (share), breaks/REASON.
+    not trained), tokens_masked_length (of those, for `length.*`), tokens_context, rewards_missing, reward_mean,
+    reward_std, advantage_std, staleness_mean and staleness_max (in versions), completions_truncated (share),
+    breaks/REASON.
     """
     signal = _of(parts, made, rows, version, used) | _spread([each for each in scores if math.isfinite(each)])
     signal["rollouts_trained"] = float(len({row.rollout for row in rows}))
@@ -58,6 +59,7 @@ def _of(
         "rows_per_rollout": len(rows) / rollouts if rollouts else 0.0,
         "tokens_trained": trained,
         "tokens_masked": sum(part.sampled() for part in parts) - trained,
+        "tokens_masked_length": sum(part.sampled() - sum(int(mask.sum()) for mask in part.trained) for part in parts),
         "tokens_context": sum(len(row.tokens) for row in rows) - trained,
         "completions_truncated": sum(piece.finish_reason == TRUNCATED for piece in pieces) / max(1, len(pieces)),
         "rewards_missing": sum(part.reward is None for part in parts),
