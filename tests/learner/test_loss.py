@@ -110,7 +110,9 @@ def test_cispo_weighs_log_probabilities_with_clipped_ratios(drawn: Tokens) -> No
     assert found.loss.tolist() == pytest.approx(by_hand(lp.tolist()))
     assert found.clipped.tolist() == [not LOW <= math.exp(new - o) <= HIGH for new, o, _ in drawn]
     slope = slopes(lambda at: sum(by_hand(at)), lp.tolist())
-    assert gradient(lambda at: cispo(at, old, advantages, **BOUNDS).loss, lp) == pytest.approx(slope, rel=1e-4, abs=1e-6)
+    assert gradient(lambda at: cispo(at, old, advantages, **BOUNDS).loss, lp) == pytest.approx(
+        slope, rel=1e-4, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(
