@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_sdk import answer as answers
-from lightning_sdk.reward import Named
-from lightning_sdk.scoring import Given, scores
+from lightning_sdk.reward import Given, Named
+from lightning_sdk.scoring import scores
 
 #: Seconds that one scoring may take, and all of them together.
 SLOW, LONGEST = 0.05, 5.0

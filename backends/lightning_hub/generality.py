@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from lightning_hub.findings import Finding, Severity
 from lightning_hub.interval import Interval, difference
 from lightning_hub.record import Record
-from lightning_hub.stagnation import rises
 from lightning_hub.trend import trend
 
 #: Held-out tasks below which nothing is said, and how often the tasks of training were seen, at which they are few.
@@ -26,8 +25,11 @@ def change(record: Record) -> Interval | None:
 
 def overfit(record: Record) -> Iterator[Finding]:
     """A reward that rises in training and a held-out score that does not."""
-    found, gain = change(record), trend(record.values("reward_mean")) if len(record.steps) > 2 else None
-    if found is None or gain is None or found.n < TASKS or not rises(record) or not gain.rises or found.low > 0:
+    found, rewards = change(record), record.values("reward_mean")
+    if found is None or found.n < TASKS or len(rewards) < 3 or found.low > 0:
+        return
+    gain = trend(rewards)
+    if not gain.rises:
         return
     tasks = len(record.tasks) or int(record.facts.get("tasks") or 0)
     groups = record.total("groups") / max(1, len(record.roles))

@@ -105,7 +105,7 @@ def diverged(record: Record) -> Iterator[Finding]:
             Severity.FATAL if each.jumped or each.fall.end <= 0.1 * each.fall.peak else Severity.WARNING,
             f"the reward of {called(each.role)} fell from {each.fall.peak:.3g} at step {each.first} to "
             f"{each.fall.end:.3g} in the last {each.fall.over} steps{': ' + signs if signs else ''}.",
-            "Steps that are too large leave what the model can do, and there is no way back from there.",
+            "Most often the steps were too large: the model is no longer where it can do anything, and nothing leads back.",
             f"Go on from a checkpoint before step {each.last}, or begin anew, with a smaller rate: --set "
             f"optimizer.learning_rate={rate / 10:.1e}; or hold the model to where it began: "
             "--set divergence.coefficient=0.01.",
@@ -116,7 +116,7 @@ def _signs(record: Record, each: Broken) -> Iterator[str]:
     if each.entropy is not None and each.jumped:
         yield f"the entropy went from {each.entropy[0]:.2g} to {each.entropy[1]:.2g} nats a token"
     norms = record.values("grad_norm")
-    if norms and max(norms) > 10 * max(float(np.median(norms[:FEWEST])), 1e-8):
+    if norms and max(norms) > max(1.0, 10 * norms[0]):
         yield f"the gradient's norm reached {max(norms):.2g}"
     rate = max(record.values("learning_rate"), default=0.0)
     if rate:

@@ -70,7 +70,8 @@ class Fall:
 
 
 def fall(values: Sequence[float], errors: Sequence[float]) -> Fall | None:
-    """The clearest fall of `values`, whose standard errors are `errors`; None if they end at their best."""
+    """A fall of `values`, whose standard errors are `errors`: from the highest of the peaks from which it is about the
+    clearest. None if they end at their best."""
     data, variances = np.asarray(values, np.float64), np.square(np.asarray(errors, np.float64))
     over = max(3, len(data) // 4)
     before = len(data) - over
@@ -81,7 +82,8 @@ def fall(values: Sequence[float], errors: Sequence[float]) -> Fall | None:
         for at, peak, at_peak in _means(data[: max(before, 0)], variances, width)
         if peak > end
     ]
-    return max(found, key=lambda each: each.clear, default=None)
+    clearest = max((each.clear for each in found), default=0.0)
+    return max((each for each in found if each.clear >= 0.8 * clearest), key=lambda each: each.peak, default=None)
 
 
 def _means(data: NDArray[np.float64], variances: NDArray[np.float64], width: int) -> list[tuple[int, float, float]]:

@@ -15,7 +15,7 @@ from lightning_sdk import session
 from lightning_sdk.speaking import speaks
 
 client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)
-_turns = itertools.count()
+_turns: dict[str, itertools.count[int]] = {}
 
 
 def ask(messages: list[Any]) -> str:
@@ -116,8 +116,8 @@ if "CHECKED_FRAMEWORK" in os.environ:
 
 
 def by_turns(task: dict[str, Any], answer: str) -> float:
-    """Tells any two rollouts that follow each other apart."""
-    return float(next(_turns) % 2)
+    """Tells any two rollouts of a task that follow each other apart."""
+    return float(next(_turns.setdefault(task["question"], itertools.count())) % 2)
 
 
 def constant(task: dict[str, Any], answer: str) -> float:

@@ -1,0 +1,305 @@
+"""Health: recorded metrics of real runs, as they are and with one thing made wrong, and what is said of them.
+
+`recorded/learning.jsonl` is the calculator example trained with spark for 40 steps, `recorded/diverged.jsonl` the same
+with 20 times its learning rate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_hub.archive import Entry
+from lightning_hub.health import Health, examine
+from lightning_hub.interval import interval
+from lightning_hub.record import Record, Scored, read
+from lightning_hub.report import HeldOut
+from lightning_sdk.call import Status
+from lightning_sdk.errors import SettingError
+from lightning_sdk.settings import Settings
+
+RECORDED = Path(__file__).with_name("recorded")
+Step = dict[str, float | None]
+
+
+def steps(name: str = "learning") -> list[Step]:
+    return [json.loads(line) for line in (RECORDED / f"{name}.jsonl").read_text().splitlines()]
+
+
+def changed(change: Callable[[Step], Mapping[str, float | None]], many: int = 40) -> Record:
+    """The run that learned, with metrics that are added or replaced."""
+    return Record("runs/solve", Settings(), [{**step, **change(step)} for step in steps()[:many]])
+
+
+def level(**more: float) -> Callable[[Step], Mapping[str, float]]:
+    """A reward that goes nowhere, and these metrics."""
+    return lambda step: {"reward_mean/solver": 0.3 + 0.05 * (-1) ** int(step["step"] or 0), **more}
+
+
+def kinds(health: Health) -> list[str]:
+    return [f"{each.severity} {each.kind}" for each in health.findings]
+
+
+def said(health: Health, kind: str) -> str:
+    return str(next(each for each in health.findings if each.kind == kind))
+
+
+def scored(step: int, place: int, values: list[float], role: str = "solver") -> list[Scored]:
+    """The rollouts of one group."""
+    return [
+        Scored(Entry(b"", f"{step}-{place}-{at}", 1, "train", place, f"{step}-{place}", Status.OK, "", 0.0, 1.0), step,
+               {role: value})
+        for at, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def held_out(name: str, step: int, scores: list[float]) -> HeldOut:
+    return HeldOut(name, step, interval(scores), 0, {str(task): each for task, each in enumerate(scores)})
+
+
+def test_a_run_that_learns_has_no_findings() -> None:
+    """One sentence says from where to where, and it is being learned."""
+    health = examine(Record("runs/solve", Settings(), steps()))
+    assert health.findings == [] and health.learnable
+    assert health.summary() == "The reward of the role solver rose from 0.36 to 0.583 in 40 steps."
+    assert json.loads(json.dumps(health.as_dict()))["roles"][0]["rises"] is True
+
+
+def test_no_part_of_a_run_that_learns_is_called_ill() -> None:
+    """Whatever part of it is looked at: its noise is no fall and no standstill. At most it is called flat for now."""
+    whole = steps()
+    for first in range(0, 36, 5):
+        for last in range(first + 1, 41):
+            found = kinds(examine(Record("runs/solve", Settings(), whole[first:last])))
+            assert set(found) <= {"warning reward flat"}, (first, last)
+            assert not found or last - first >= 20
+
+
+def test_few_steps_show_no_trend() -> None:
+    """Nothing is said of three steps but that they are few."""
+    health = examine(Record("runs/solve", Settings(), steps()[:3]))
+    assert health.findings == [] and "after 3 steps, which are too few to see a trend" in health.summary()
+
+
+def test_a_collapse_is_told_with_its_signs() -> None:
+    """The reward's peak and where it ended, the rate, and what to type; not that it has no signal, which follows."""
+    health = examine(Record("runs/solve", Settings(), steps("diverged")))
+    assert kinds(health) == ["fatal diverging"] and not health.learnable
+    text = said(health, "diverging")
+    assert "fell from 0.385 at step 1 to 0.00312 in the last 5 steps" in text
+    assert "up to 1.0e-02" in text and "--set optimizer.learning_rate=1.0e-03" in text
+
+
+def test_a_collapse_in_the_first_step_shows_in_the_entropy() -> None:
+    """One good step is not much of a peak; with three times the entropy it is."""
+    fallen = [{**step, "reward_mean/solver": 0.0, "entropy": 1.2} for step in steps()[1:12]]
+    health = examine(Record("runs/solve", Settings(), [steps()[0], *fallen]))
+    assert kinds(health) == ["fatal diverging"] and "the entropy went from 0.46 to 1.2" in said(health, "diverging")
+
+
+def test_rewards_that_never_differ() -> None:
+    """From which step to which, and the value where there is one only."""
+    flat = changed(lambda step: {"groups_without_signal": step["groups"], "reward_mean/solver": 0.25}, 12)
+    health = examine(replace(flat, scored=scored(1, 0, [0.25, 0.25])))
+    assert kinds(health) == ["fatal no signal"]
+    assert "from step 1 to 12 all rewards of the role solver were equal" in said(health, "no signal")
+    assert "every reward was 0.25" in said(health, "no signal")
+
+
+def test_a_signal_that_is_gone_because_all_is_solved() -> None:
+    """There is nothing wrong with that, and nothing more to learn."""
+    record = changed(
+        lambda step: {"groups_without_signal": step["groups"], "reward_mean/solver": 1.0} if step["step"] > 20 else {}  # type: ignore[operator]
+    )
+    values = scored(3, 0, [0.0, 1.0]) + [each for step in range(21, 41) for each in scored(step, 0, [1.0, 1.0])]
+    health = examine(replace(record, scored=values))
+    assert kinds(health) == ["warning no signal"] and "from step 21 to 40" in said(health, "no signal")
+    assert "These tasks are solved" in said(health, "no signal") and health.learnable
+
+
+def test_equal_rewards_in_a_group_may_teach_where_tasks_are_compared() -> None:
+    """A running mean is no group's baseline."""
+    settings = Settings.from_dict({"credit.advantage": "running_mean"})
+    flat = changed(lambda step: {"groups_without_signal": step["groups"]})
+    values = scored(1, 0, [0.0, 0.0]) + scored(1, 1, [1.0, 1.0])
+    assert kinds(examine(replace(flat, settings=settings, scored=values))) == []
+
+
+@pytest.mark.parametrize(
+    ("low", "words"), [(0.0, "0% of these high and in 100% low"), (1.0, "most tasks are too easy")]
+)
+def test_most_groups_flat(low: float, words: str) -> None:
+    """On which side they are, and what to change."""
+    record = changed(level(groups=16.0, groups_without_signal=14.0))
+    values = [each for step in range(1, 41) for each in scored(step, 0, [low, low])]
+    values += [each for step in range(1, 41, 8) for each in scored(step, 1, [0.0, 1.0])]
+    health = examine(replace(record, scored=values))
+    assert kinds(health) == ["warning most groups flat"] and words in said(health, "most groups flat")
+    assert "algorithm.dynamic_sampling" in said(health, "most groups flat")
+
+
+def test_a_role_without_reward() -> None:
+    """Fatal where no role has one, a warning beside one that has."""
+    alone = [
+        {"step": float(n), "rows/critic": 4.0, "rewards_missing/critic": 4.0, "groups": 0.0, "rows": 4.0}
+        for n in range(1, 5)
+    ]
+    health = examine(Record("runs/solve", Settings(), alone))
+    assert kinds(health) == ["fatal no reward"] and "in 4 steps the role critic never had" in said(health, "no reward")
+    beside = examine(changed(lambda step: {"rewards_missing/critic": 4.0, "rows/critic": 0.0}))
+    assert kinds(beside) == ["warning no reward"]
+
+
+def test_a_role_filter_that_matches_nothing_or_in_part() -> None:
+    """The roles that there were are listed."""
+    for roles, kind in (("sovler",), "fatal role filter matched nothing"), (("solver", "critic"), "role without calls"):
+        health = examine(replace(Record("r", Settings(), steps()), settings=Settings.from_dict({"roles": roles})))
+        assert kind in kinds(health)[0] and "there were solver" in health.findings[0].what
+
+
+def test_rates_that_cannot_move_a_weight() -> None:
+    """Before the last evaluation the rates' sum and a level reward and entropy are all there is."""
+    health = examine(changed(level(learning_rate=1e-9, entropy=0.4), 30))
+    assert kinds(health) == ["fatal learning rate too low"]
+    assert "add up to 3.0e-08" in said(health, "learning rate too low")
+    assert kinds(examine(changed(level(learning_rate=1e-6, entropy=0.4), 15))) == []
+
+
+def test_a_divergence_from_the_reference_that_stays_nothing() -> None:
+    """The KL divergence that is in the loss is a measure of movement too."""
+    assert kinds(examine(changed(level(kl_reference=1e-9), 15))) == ["fatal learning rate too low"]
+    assert kinds(examine(changed(level(kl_reference=1e-3), 15))) == []
+
+
+def test_gradients_that_are_not_finite() -> None:
+    """Also where the metrics hold None for them."""
+    health = examine(changed(lambda step: {"skipped": 1.0} if step["step"] in {3, 5, 8, 9, 11} else {}))
+    assert kinds(health) == ["warning numbers not finite"] and "in 5 of 40 steps, first in step 3" in said(
+        health, "numbers not finite"
+    )
+    assert "fatal numbers not finite" in kinds(examine(changed(lambda _: {"loss": None})))
+
+
+def test_an_entropy_that_collapsed() -> None:
+    """Only where the reward is far from the best that was seen, and does not rise."""
+
+    def falling(step: Step) -> Mapping[str, float]:
+        return {**level()(step), "entropy": 0.5 * 0.85 ** (step["step"] or 0)}
+
+    low = replace(changed(falling), scored=scored(1, 0, [0.0, 1.0]))
+    assert kinds(examine(low)) == ["warning entropy collapsed"]
+    assert "fell from 0.36 to 0.00089" in said(examine(low), "entropy collapsed")
+    assert kinds(examine(replace(low, scored=scored(1, 0, [0.0, 0.4])))) == ["warning reward flat"]
+
+
+def test_a_sampler_that_disagrees() -> None:
+    """By its log-probs, whether it is older or computes otherwise."""
+    health = examine(changed(lambda _: {"kl_sampler": 0.2, "truncated_fraction": 0.3}))
+    assert kinds(health) == ["warning sampler and trainer disagree"]
+    text = said(health, "sampler and trainer disagree")
+    assert "0.2 nats" in text and "30% of the importance weights" in text and "same version" in text
+    assert "3.0 versions old" in str(examine(changed(lambda _: {"kl_sampler": 0.2, "staleness_mean": 3.0})).findings[0])
+    assert kinds(examine(changed(lambda _: {"kl_sampler": 0.01}))) == []
+
+
+def test_a_staleness_that_is_high() -> None:
+    """Only where nothing is learned."""
+    health = examine(changed(level(staleness_mean=6.0, staleness_max=9.0), 15))
+    assert kinds(health) == ["warning staleness high"] and "6.0 versions after" in said(health, "staleness high")
+    assert kinds(examine(changed(lambda _: {"staleness_mean": 6.0}))) == []
+
+
+def test_what_is_paid_for_and_not_learned_from() -> None:
+    """Failures with their most common error, repetitions, cut completions, conversations in pieces."""
+    failed = [Entry(b"", str(n), 3, "train", 0, "1-0", Status.TIMEOUT, "no answer after 9 s", 0, 9) for n in range(3)]
+    record = changed(lambda _: {
+        "rollouts_ok": 96.0, "rollouts_timeout": 32.0, "retries": 64.0, "completions_truncated/solver": 0.5,
+        "rows_per_rollout": 3.0, "rows": 300.0, "calls": 400.0, "breaks/sampled_text_not_kept": 200.0,
+        "breaks/branch": 9.0,
+    })  # fmt: skip
+    health = examine(replace(record, failed=failed))
+    assert kinds(health) == [
+        f"warning {kind}"
+        for kind in ("rollouts failed", "rollouts repeated", "completions truncated", "broken sequences")
+    ]
+    assert "1280 of 5120 rollouts failed: 1280 timeout" in said(health, "rollouts failed")
+    assert "no answer after 9 s" in said(health, "rollouts failed") and "rollouts.timeout" in str(health.findings[0])
+    assert "2560 retries" in said(health, "rollouts repeated")
+    assert "50% of the completions" in said(health, "completions truncated")
+    text = said(health, "broken sequences")
+    assert "3.0 rows on average" in text and "8000 sampled text not kept" in text and "choices[0].message" in text
+
+
+@pytest.mark.parametrize(("tasks", "cause"), [(16, "seen 40 times each"), (2000, "too few held-out tasks")])
+def test_a_gain_that_the_held_out_tasks_do_not_show(tasks: int, cause: str) -> None:
+    """Few tasks by heart, or too little to tell."""
+    before, after = [1.0, 0.0] * 20, [0.0, 1.0] * 20
+    record = replace(
+        Record("r", Settings(), steps()), facts={"tasks": tasks},
+        evaluations=[held_out("before", 0, before), held_out("after", 40, after)],
+    )  # fmt: skip
+    health = examine(record)
+    assert kinds(health) == ["warning held-out score not better"] and cause in str(health.findings[0])
+    assert "from 0.5 to 0.5: not shown to be better" in health.summary()
+    better = replace(record, evaluations=[held_out("before", 0, [0.0] * 40), held_out("after", 40, [1.0] * 40)])
+    assert kinds(examine(better)) == [] and "from 0 to 1: better" in examine(better).summary()
+
+
+def test_findings_of_the_first_rollouts_stay() -> None:
+    """Those that no metric tells better; what all steps show replaces what the first one showed."""
+    finding = {"severity": "warning", "what": "w", "cause": "", "remedy": ""}
+    first = [{"kind": "calls went elsewhere", **finding}, {"kind": "no signal", **finding}]
+    assert kinds(examine(replace(Record("r", Settings(), steps()), diagnosis={"findings": first}))) == [
+        "warning calls went elsewhere"
+    ]
+
+
+def test_training_from_stored_rollouts_has_no_reward_to_rise() -> None:
+    """Its rewards are what they are: the loss is told."""
+    health = examine(replace(changed(level()), stored=True))
+    assert health.findings == [] and "40 steps were made from stored rollouts: the loss went from" in health.summary()
+
+
+# --- folders
+
+
+def write(folder: Path, lines: list[Step], **files: Any) -> Path:
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name, values in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_a_folder_of_an_older_version_under_way_is_read(tmp_path: Path) -> None:
+    """Settings that are no more, a line that is just being written, no rollouts: all of it is fine."""
+    config = {"settings": {"algorithm": {"advantage": "grpo"}, "rollouts": {"group_size": 4}}}
+    folder = write(tmp_path / "solve", steps(), config=config)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 41, "rew')
+    record = read(folder)
+    assert (len(record.steps), record.settings.rollouts.group_size, record.status) == (40, 4, "unfinished")
+    assert examine(record).findings == []
+
+
+def test_a_run_that_failed_is_told_with_its_error(tmp_path: Path) -> None:
+    """Its own words once, also where they are those of the diagnosis."""
+    found = {"kind": "no model call", "severity": "fatal", "what": "it made no call.", "cause": "", "remedy": ""}
+    error = "NothingToTrain: it made no call. Make one."
+    report = {"status": "failed", "error": error}
+    folder = write(tmp_path / "solve", [], config={"settings": {}}, report=report, diagnosis={"findings": [found]})
+    health = examine(read(folder))
+    assert kinds(health) == ["fatal run failed"] and error in str(health.findings[0])
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    """Nothing there, or nothing yet."""
+    with pytest.raises(SettingError, match="is no run"):
+        read(tmp_path)
+    with pytest.raises(SettingError, match="no step is finished yet"):
+        read(write(tmp_path / "new", [], config={"settings": {}}))
