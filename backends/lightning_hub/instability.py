@@ -105,7 +105,7 @@ def diverged(record: Record) -> Iterator[Finding]:
             Severity.FATAL if each.jumped or each.fall.end <= 0.1 * each.fall.peak else Severity.WARNING,
             f"the reward of {called(each.role)} fell from {each.fall.peak:.3g} at step {each.first} to "
             f"{each.fall.end:.3g} in the last {each.fall.over} steps{': ' + signs if signs else ''}.",
-            "Most often the steps were too large: the model is no longer where it can do anything, and nothing leads back.",
+            "Most often the steps were too large: the model is where it can do nothing, and nothing leads back.",
             f"Go on from a checkpoint before step {each.last}, or begin anew, with a smaller rate: --set "
             f"optimizer.learning_rate={rate / 10:.1e}; or hold the model to where it began: "
             "--set divergence.coefficient=0.01.",

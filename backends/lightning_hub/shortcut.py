@@ -52,8 +52,10 @@ def _of(role: str, rollouts: Sequence[Rollout], settings: Settings) -> Length | 
     measured = [_correlations(members) for members in groups.values()]
     for what in ("tokens sampled", "characters of the last answer"):
         values = [each[what] for each in measured if what in each]
-        halves = [values[: len(values) // 2], values[len(values) // 2 :]]
-        if len(values) >= GROUPS and all(abs(float(np.mean(half))) > CORRELATED for half in halves):
+        if len(values) < GROUPS:
+            continue
+        halves = [float(np.mean(half)) for half in (values[: len(values) // 2], values[len(values) // 2 :])]
+        if min(halves) > CORRELATED or max(halves) < -CORRELATED:
             return Length(role, what, len(values), float(np.mean(values)))
     return None
 

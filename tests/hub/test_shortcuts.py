@@ -1,0 +1,122 @@
+"""Shortcuts: prompts that hold the answer, and rewards that follow the length, with their look-alikes that are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from spoken import assistant, call, rollout, user
+
+from lightning_hub.diagnosis import Round, diagnose
+from lightning_hub.leak import Leak, leaks
+from lightning_hub.rollout import Rollout
+from lightning_hub.shortcut import by_length
+from lightning_sdk.settings import Settings
+
+Tasks = dict[int, dict[str, Any]]
+SUMS: Tasks = {n: {"question": f"What is {n + 20} + {7 * n + 40}?", "answer": str(8 * n + 60)} for n in range(6)}
+
+
+def asked(tasks: Tasks, prompt: str, answer: str = "I do not know", best: str = "") -> list[Rollout]:
+    """Two rollouts of each task with this prompt; the second one of each earns 1 and answers `best`, if it is given."""
+    return [
+        rollout(2 * n + at, call(1, [user(prompt.format(**task))], assistant((best if at else answer).format(**task))),
+                task_id=n, group=f"1-{n}", rewards={"": float(at)})
+        for n, task in tasks.items() for at in (0, 1)
+    ]  # fmt: skip
+
+
+def found(rollouts: list[Rollout], tasks: Tasks) -> list[str]:
+    return [each.field for each in leaks(rollouts, tasks, Settings())]
+
+
+def test_an_answer_in_the_prompt() -> None:
+    """A field that is called so, in every prompt, and in no other task's."""
+    made = asked(SUMS, "{question} (The answer is {answer}.)")
+    # The question of one task happens to hold the answer of another one.
+    assert leaks(made, SUMS, Settings()) == [Leak("answer", 6, 6, pytest.approx(1 / 30), "60")]
+    (finding,) = diagnose(Round(made, tasks=SUMS)).findings
+    assert (finding.kind, finding.severity) == ("answer in the prompt", "warning")
+    assert "field 'answer'" in finding.what and "in 6 of 6 tasks (such as '60')" in finding.what
+    assert "Leave task['answer'] out" in finding.remedy
+
+
+def test_a_field_of_any_name_that_the_best_rollouts_answered() -> None:
+    """It is the answer because whoever said just that earned the most."""
+    tasks = {n: {"q": task["question"], "x": task["answer"]} for n, task in SUMS.items()}
+    assert found(asked(tasks, "{q} Hint: {x}", best="{x}"), tasks) == ["x"]
+    assert found(asked(tasks, "{q} Hint: {x}", best="yes"), tasks) == []
+
+
+@pytest.mark.parametrize(
+    ("tasks", "prompt"),
+    [
+        (SUMS, "{question}"),
+        (SUMS, "{question} Between " + " ".join(task["answer"] for task in SUMS.values())),
+        ({n: {"question": f"Is {n} or {n + 1} even?", "answer": str(n + n % 2)} for n in range(6)}, "{question}"),
+        ({n: {"context": f"Ada has {n} cats.", "answer": str(n)} for n in range(6)}, "{context} How many?"),
+        ({n: {"choices": ["red", f"b{n}"], "answer": f"b{n}"} for n in range(6)}, "Which one: {choices}?"),
+        ({n: {"numbers": [n, 9], "target": n + 30} for n in range(6)}, "Make {target} of {numbers}"),
+        ({n: {"text": f"Is {n} prime?", "answer": ("yes", "no")[n % 2]} for n in range(6)}, "{text} Say yes or no."),
+        ({n: {"text": f"No. {n}", "answer": n} for n in range(3)}, "{text} 10 21 32.5 -1"),
+        (dict(list(SUMS.items())[:2]), "{question} (The answer is {answer}.)"),
+    ],
+    ids=["not told", "all are told", "in the question", "in the context", "a choice", "the goal", "yes or no",
+         "in another number", "two tasks only"],
+)  # fmt: skip
+def test_what_is_no_leak(tasks: Tasks, prompt: str) -> None:
+    """What the task itself holds, what every prompt holds, and what only looks like the answer."""
+    assert found(asked(tasks, prompt), tasks) == []
+
+
+def test_without_the_tasks_nothing_is_said() -> None:
+    """A round whose tasks are not known, or are not those of these rollouts."""
+    made = asked(SUMS, "{question} (The answer is {answer}.)")
+    assert found(made, {}) == [] and found(made, {9: SUMS[0]}) == []
+
+
+# --- length
+
+
+def spoken(lengths: list[list[int]], rewards: list[list[float]]) -> list[Rollout]:
+    """A rollout of so many sampled tokens and with this reward for each, by group."""
+    return [
+        rollout(10 * n + at, call(1, answer=assistant("a" * length), sampled=list(range(length))),
+                group=f"1-{n}", rewards={"": reward})
+        for n, (own, given) in enumerate(zip(lengths, rewards, strict=True))
+        for at, (length, reward) in enumerate(zip(own, given, strict=True))
+    ]  # fmt: skip
+
+
+LENGTHS = [[3, 9, 5, 7], [12, 2, 8, 6], [4, 1, 9, 30], [7, 3, 11, 2]]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_reward_that_is_the_length(sign: int) -> None:
+    """Longer or shorter, in every group."""
+    made = spoken(LENGTHS, [[float(sign * each) for each in group] for group in LENGTHS])
+    (found,) = by_length(made, Settings())
+    assert found.correlation == pytest.approx(sign) and (found.role, found.groups) == ("solver", 4)
+    (finding,) = diagnose(Round(made)).findings
+    assert finding.kind == "reward follows length" and finding.severity == "warning"
+    assert ("the longer, the more" if sign > 0 else "the shorter, the more") in finding.what
+
+
+@pytest.mark.parametrize(
+    "rewards",
+    [
+        [[0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0]],
+        [[3.0, 1.0, 2.0, 0.5], [1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0], [2.0, 1.0, 4.0, 3.0]],
+        [[3.0, 9.0, 5.0, 7.0], [12.0, 2.0, 8.0, 6.0], [-4.0, -1.0, -9.0, -30.0], [-7.0, -3.0, -11.0, -2.0]],
+    ],
+    ids=["right answers that are long", "none", "once longer, once shorter"],
+)
+def test_what_does_not_follow_the_length(rewards: list[list[float]]) -> None:
+    """Right answers may well be longer than wrong ones; only a reward of many values can show more."""
+    assert by_length(spoken(LENGTHS, rewards), Settings()) == []
+
+
+def test_two_groups_are_too_few() -> None:
+    """They may agree by chance."""
+    two = LENGTHS[:2]
+    assert by_length(spoken(two, [[float(each) for each in group] for group in two]), Settings()) == []
