@@ -1,5 +1,6 @@
 """The reference: the model that training began with, however often it was resumed."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,12 @@ def test_resumed_run_is_held_near_the_original_model(tiny: Path, tmp_path: Path)
 
 def test_scores_go_through_the_process(tiny: Path, tmp_path: Path) -> None:
     """The reference stays through updates and a load; the values are those of what was loaded."""
-    rows = rows_of_three()
-    process = backend.start(Settings.from_dict({**SETTINGS, **KL, "model": str(tiny)}), tmp_path)
+    rows, settings = rows_of_three(), {**SETTINGS, **KL, "model": str(tiny), "rollouts.staleness": 1}
+    process = backend.start(Settings.from_dict(settings), tmp_path)
     try:
         assert isinstance(process, Process)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        assert process.facts()["threads"] == max(1, cores - 1), "the engine has a core of its own"
         before = process.score(rows, "reference")
         assert [len(each) for each in before] == [len(row.tokens) for row in rows]
         assert before[0].any() and not before[1].any()
