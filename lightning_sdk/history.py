@@ -19,7 +19,7 @@ def listing(runs: Path, *, as_json: bool = False) -> str:
         return json.dumps(rows)
     if not rows:
         return f"no runs in {runs}"
-    names = ("name", "status", "model", "steps", "before", "after", "train_seconds")
+    names = ("name", "status", "model", "steps", "before", "after", "verdict", "train_seconds")
     table = [[_shown(row.get(name)) for name in names] for row in rows]
     widths = [max(map(len, column)) for column in zip(names, *table, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -49,6 +49,7 @@ def _summary(folder: Path) -> dict[str, Any]:
         "steps": report.get("steps"),
         "before": (held_out.get("before") or {}).get("mean"),
         "after": (held_out.get("after") or {}).get("mean"),
+        "verdict": report.get("verdict") if report.get("steps") else None,
         "train_seconds": report.get("train_seconds"),
     }
 

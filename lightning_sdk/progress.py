@@ -22,8 +22,9 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 class Progress:
     """Shows events; each is a dict with a 'type', and those of unknown type are left out.
 
-    status {text}; started {step, steps, model}; step {step, steps, metrics}; evaluation {name, mean, low, high, n};
-    warning {text}; finished {report, curve}, where report is the content of report.json.
+    status {text}; started {step, steps, model}; step {step, steps, metrics};
+    evaluation {name, mean, low, high, n, seeds}; warning {text}; finished {report, curve}, where report is the content
+    of report.json.
 
     Never raises: where the output went away, or an event cannot be shown, training goes on unseen.
     """
@@ -103,6 +104,8 @@ class _Lines:
             self._print("\n" + _COLOURS.sub("", str(event["curve"])) + "\n")
         for name, score in _scores(report):
             self._print(f"{name:<8}{_bounds(score)}")
+        if report.get("change"):
+            self._print(f"{'change':<8}{_bounds(report['change'], '+')}, by task")
         self._print(_ending(report))
 
     def close(self) -> None:
@@ -182,8 +185,9 @@ class _Bar:
         if scores:
             table = self._table("held-out tasks", "score", "95% interval", "tasks")
             for name, score in scores:
-                interval = "-" if score.get("low") is None else f"{score['low']:.3f} to {score['high']:.3f}"
-                table.add_row(name, _number(score.get("mean"), ".3f"), interval, str(score.get("n", "-")))
+                table.add_row(name, *_cells(score))
+            if report.get("change"):
+                table.add_row("after minus before", *_cells(report["change"], "+"))
             self._console.print(table)
         colour = {"better": "bold green", "worse": "bold red"}.get(str(report.get("verdict")), "bold")
         self._console.print(f"[{colour}]{self._escape(_ending(report))}[/{colour}]")
@@ -235,9 +239,23 @@ def _evaluated(event: Mapping[str, Any]) -> str:
     return f"held-out score {event['name']}: {_bounds(event)}"
 
 
-def _bounds(score: Mapping[str, Any]) -> str:
-    interval = "" if score.get("low") is None else f"  95% interval [{score['low']:.3f}, {score['high']:.3f}]"
-    return f"{_number(score.get('mean'), '.3f')}{interval}  n={score.get('n', '-')}"
+def _bounds(score: Mapping[str, Any], sign: str = "") -> str:
+    known = score.get("low") is not None
+    interval = f"  95% interval [{score['low']:{sign}.3f}, {score['high']:{sign}.3f}]" if known else ""
+    return f"{_number(score.get('mean'), f'{sign}.3f')}{interval}  n={_tasks(score)}"
+
+
+def _cells(score: Mapping[str, Any], sign: str = "") -> tuple[str, str, str]:
+    """Mean, interval and tasks in a table."""
+    known = score.get("low") is not None
+    interval = f"{score['low']:{sign}.3f} to {score['high']:{sign}.3f}" if known else "-"
+    return _number(score.get("mean"), f"{sign}.3f"), interval, _tasks(score)
+
+
+def _tasks(score: Mapping[str, Any]) -> str:
+    """How many, and how often each was run if more than once."""
+    seeds = score.get("seeds") or 1
+    return f"{score.get('n', '-')}" + (f" x {seeds} seeds" if seeds > 1 else "")
 
 
 def _scores(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +14,30 @@ from lightning_sdk.errors import SettingError
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A mean score over tasks with its 95% interval."""
+    """A mean score over tasks, or a difference of two, with its 95% interval."""
 
     mean: float
+    """NaN if no task has a score."""
     low: float | None
     """None, as `high`: one task has no interval."""
     high: float | None
     n: int
-    """Tasks that count; those whose rollout failed do not."""
+    """Tasks that count; those of which every rollout failed do not."""
+    seeds: int = 1
+    """Rollouts of each task."""
 
     def __str__(self) -> str:
+        return self._shown("")
+
+    def signed(self) -> str:
+        """As a difference is written."""
+        return self._shown("+")
+
+    def _shown(self, sign: str) -> str:
+        tasks = f"n={self.n}" + (f" x {self.seeds} seeds" if self.seeds > 1 else "")
         if self.low is None or self.high is None:
-            return f"{self.mean:.3f}, n={self.n}"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], n={self.n}"
+            return f"{self.mean:{sign}.3f}, {tasks}"
+        return f"{self.mean:{sign}.3f} [{self.low:{sign}.3f}, {self.high:{sign}.3f}], {tasks}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,16 @@ class Report:
         return self._score("after")
 
     @property
+    def change(self) -> Score | None:
+        """After minus before, over the tasks that have a score in both, by task; None where there is no such task."""
+        return _score(self.values.get("change"))
+
+    @property
+    def verdict(self) -> str:
+        """'better', 'worse', 'not shown to be better' or 'not measured'."""
+        return str(self.values.get("verdict") or "not measured")
+
+    @property
     def steps(self) -> int:
         return int(self.values.get("steps", 0))
 
@@ -54,10 +76,18 @@ class Report:
     def train_seconds(self) -> float:
         return float(self.values.get("train_seconds", 0.0))
 
-    def _score(self, name: str) -> Score | None:
+    def roles(self, name: str) -> dict[str, Score]:
+        """Role -> what it earned by itself on held-out tasks, 'before' or 'after'; those with rewards of their own."""
+        of_roles: Mapping[str, Any] = self._held_out(name).get("roles") or {}
+        found = {role: _score(each) for role, each in of_roles.items()}
+        return {role: each for role, each in found.items() if each is not None}
+
+    def _held_out(self, name: str) -> Mapping[str, Any]:
         held_out: Mapping[str, Any] = self.values.get("held_out") or {}
-        score = held_out.get(name)
-        return Score(score["mean"], score["low"], score["high"], score["n"]) if score else None
+        return held_out.get(name) or {}
+
+    def _score(self, name: str) -> Score | None:
+        return _score(self._held_out(name))
 
     def __str__(self) -> str:
         lines = [f"run       {self.folder}"]
@@ -65,9 +95,33 @@ class Report:
             lines.append(f"before    {self.before}")
         if self.after is not None:
             lines.append(f"after     {self.after}")
+        if self.change is not None:
+            lines.append(f"change    {self.change.signed()}, by task")
+        for role, after in self.roles("after").items():
+            before = self.roles("before").get(role)
+            lines.append(f"role      {role}: {f'{before} before, ' if before else ''}{after} after")
         if self.steps:
             lines.append(f"trained   {self.steps} steps in {self.train_seconds:.0f} s")
+            lines += self._failed()
+            lines.append(f"verdict   {self.verdict}")
         return "\n".join(lines)
+
+    def _failed(self) -> list[str]:
+        """A line for each status that was not ok."""
+        statuses: Mapping[str, int] = self.values.get("rollouts_by_status") or {}
+        done: Mapping[str, str] = (self.values.get("failures") or {}).get("done") or {}
+        failed = {status: count for status, count in statuses.items() if status != "ok" and count}
+        return [
+            f"failed    {count} {status.replace('_', ' ')}{f': {done[status]}' if status in done else ''}"
+            for status, count in failed.items()
+        ]
+
+
+def _score(values: Mapping[str, Any] | None) -> Score | None:
+    if not values:
+        return None
+    mean = values["mean"] if values["mean"] is not None else math.nan
+    return Score(mean, values["low"], values["high"], values["n"], values.get("seeds", 1))
 
 
 def read(folder: Path) -> Report:

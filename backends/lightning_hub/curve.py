@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ HeldOutPoint = tuple[int, Interval]
 """A step and the score on held-out tasks after it."""
 
 _TRAIN, _HELD_OUT, _INK = "#2563eb", "#d9480f", "#343a40"
+_ROLES = ("#2b8a3e", "#9c36b5", "#e67700", "#0b7285", "#c2255c", "#5f3dc4")
 
 
 def smooth(values: Sequence[float]) -> NDArray[np.float64]:
@@ -28,8 +29,15 @@ def smooth(values: Sequence[float]) -> NDArray[np.float64]:
     return np.asarray(weights @ data / weights.sum(axis=1)) if len(data) else data
 
 
-def draw_png(path: Path, rewards: Sequence[Point], held_out: Sequence[HeldOutPoint], title: str = "") -> None:
-    """Write the curve to `path`: reward per step, smoothed, and held-out scores with their intervals."""
+def draw_png(
+    path: Path,
+    rewards: Sequence[Point],
+    held_out: Sequence[HeldOutPoint],
+    title: str = "",
+    roles: Mapping[str, Sequence[Point]] | None = None,
+) -> None:
+    """Write the curve to `path`: reward per step, smoothed, and held-out scores with their intervals; thinner, each
+    role's reward."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - takes a second
     from matplotlib.figure import Figure  # noqa: PLC0415
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
@@ -37,14 +45,17 @@ def draw_png(path: Path, rewards: Sequence[Point], held_out: Sequence[HeldOutPoi
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    roles = {role: points for role, points in (roles or {}).items() if points}
     _draw_rewards(axes, rewards)
+    _draw_roles(axes, roles)
     _draw_held_out(axes, held_out)
     axes.set_xlabel("step")
     axes.set_ylabel("reward")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    last = max([1, *(step for step, _ in [*rewards, *held_out])])
+    drawn = [*rewards, *(point for points in roles.values() for point in points)]
+    last = max([1, *(step for step, _ in [*drawn, *held_out])])
     axes.set_xlim(-0.02 * last, 1.02 * last)
-    axes.set_ylim(*_limits(rewards, held_out))
+    axes.set_ylim(*_limits(drawn, held_out))
     axes.grid(axis="y", color="#e9ecef", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -69,6 +80,14 @@ def _draw_rewards(axes: Any, rewards: Sequence[Point]) -> None:
     )  # fmt: skip
     if many:
         axes.plot(steps, smooth(values), color=_TRAIN, linewidth=2.2, label="training, smoothed")
+
+
+def _draw_roles(axes: Any, roles: Mapping[str, Sequence[Point]]) -> None:
+    for place, (role, points) in enumerate(roles.items()):
+        steps, values = zip(*points, strict=True)
+        shown = smooth(values) if len(steps) >= 5 else values
+        colour = _ROLES[place % len(_ROLES)]
+        axes.plot(steps, shown, color=colour, alpha=0.8, linewidth=1, label=f"reward of {role}")
 
 
 def _draw_held_out(axes: Any, held_out: Sequence[HeldOutPoint]) -> None:

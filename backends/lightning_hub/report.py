@@ -1,32 +1,24 @@
-"""The report of a run: what was trained and whether it is better, as data and as a page for people."""
+"""The report of a run: what was trained, whether it is better and what went wrong, as the data of `report.json`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_hub.interval import Interval, difference
+from lightning_hub.evaluation import HeldOut, change, change_of_roles, verdict
+from lightning_sdk.call import Status
 
-NOT_SHOWN = "not shown to be better"
+__all__ = ["HeldOut", "Totals", "compose"]
 
+Step = Mapping[str, float | None]
+"""The metrics of one step."""
 
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """The score on held-out tasks at one moment."""
-
-    name: str
-    """'before', 'after', or 'step-N'."""
-    step: int
-    score: Interval
-    failed: int = 0
-    """Rollouts without a score, which the interval leaves out."""
-    scores: Mapping[str, float] = field(default_factory=dict)
-    """Task -> score, so that two measurements can be compared task by task; may be empty."""
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"step": self.step, **self.score.as_dict(), "failed": self.failed}
+#: Metrics of a role in its last step, as the report has them.
+_OF_ROLE = (
+    "reward_mean", "reward_std", "groups", "groups_without_signal", "entropy", "kl_sampler", "clip_fraction",
+    "kl_reference", "rows_per_rollout", "tokens_trained", "tokens_masked",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +37,7 @@ class Totals:
 
 def compose(
     config: Mapping[str, Any],
-    metrics: Sequence[Mapping[str, float | None]],
+    metrics: Sequence[Step],
     held_out: Sequence[HeldOut],
     totals: Totals,
     *,
@@ -57,7 +49,8 @@ def compose(
     settings = config.get("settings", {})
     measured = {each.name: each for each in held_out}
     before, after = measured.get("before"), measured.get("after")
-    change = _change(before, after)
+    by_task = change(before, after)
+    of_roles = change_of_roles(before, after)
     return {
         "name": config.get("name", ""),
         "status": status,
@@ -65,14 +58,20 @@ def compose(
         "model": settings.get("model", ""),
         "backend": settings.get("backend", ""),
         "held_out": {each.name: each.as_dict() for each in held_out},
-        "change": change.as_dict() if change else None,
+        "change": by_task.as_dict() if by_task else None,
+        "change_by_role": {role: each.as_dict() for role, each in of_roles.items()},
         "verdict": verdict(before, after),
         "train_seconds": round(totals.train_seconds, 3),
         "steps": int(metrics[-1]["step"] or 0) if metrics else 0,
         "rollouts": sum(totals.rollouts.values()),
         "rollouts_by_status": dict(totals.rollouts),
+        "failures": _failures(settings, metrics, totals),
         "calls": totals.calls,
         "tokens": totals.tokens,
+        "tokens_masked": int(_total(metrics, "tokens_masked")),
+        "tokens_masked_length": int(_total(metrics, "tokens_masked_length")),
+        "staleness": _staleness(settings, metrics),
+        "roles": _roles(metrics[-1]) if metrics else {},
         "checkpoint": checkpoint,
         "settings": settings,
         "facts": config.get("facts", {}),
@@ -80,137 +79,58 @@ def compose(
     }
 
 
-def verdict(before: HeldOut | None, after: HeldOut | None) -> str:
-    """'better', 'worse', 'not shown to be better', or 'not measured'.
-
-    By the interval of the task-by-task difference where the scores of the same tasks are known, else by whether the
-    two intervals are apart, which is the stricter test.
-    """
-    if before is None or after is None or not before.score.n or not after.score.n:
-        return "not measured"
-    change = _change(before, after)
-    if change:
-        up, down = change.low > 0, change.high < 0
-    else:
-        up, down = after.score.low > before.score.high, after.score.high < before.score.low
-    return "better" if up else "worse" if down else NOT_SHOWN
+def _failures(settings: Mapping[str, Any], metrics: Sequence[Step], totals: Totals) -> dict[str, Any]:
+    """What was done to have whole steps, and what with each status that was not ok."""
+    policy = settings.get("failure") or {}
+    failed = [status for status in Status if status != Status.OK and totals.rollouts.get(status)]
+    return {
+        **{
+            name: int(_total(metrics, name))
+            for name in ("retries", "refilled", "deadline_timeouts", "resampled_groups")
+        },
+        "done": {str(status): done for status in failed if (done := _done(str(status), policy))},
+    }
 
 
-def _change(before: HeldOut | None, after: HeldOut | None) -> Interval | None:
-    """The paired difference over the tasks that both measured."""
-    if before is None or after is None:
-        return None
-    both = [task for task in before.scores if task in after.scores]
-    return difference([before.scores[t] for t in both], [after.scores[t] for t in both]) if both else None
-
-
-def markdown(report: Mapping[str, Any], folder: str) -> str:
-    """The page `report.md` of a composed report; `folder` is the run's, as the user would type it."""
-    sections = [
-        f"# {report['name']}\n\n{_headline(report)}",
-        _held_out_table(report),
-        "![Reward per step, and the score on held-out tasks](curve.png)" if report["steps"] else "",
-        _what_ran(report),
-        _chosen(report),
-        _go_on(report, folder),
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _headline(report: Mapping[str, Any]) -> str:
-    if report["status"] == "failed":
-        return (
-            f"**This run failed** after {report['steps']} steps, so it is no result.\n\n"
-            f"```text\n{report['error'] or 'unknown error'}\n```"
-        )
-    if not report["steps"]:
-        return f"`{report['model']}` was scored on held-out tasks, without training."
-    began = f"`{report['model']}` was trained for {report['steps']} steps with the `{report['backend']}` backend"
-    ended = "." if report["status"] == "finished" else f"; the run was {report['status']} before its last step."
-    return f"{began}{ended}\n\n{_verdict_sentence(report)}"
-
-
-def _verdict_sentence(report: Mapping[str, Any]) -> str:
-    before, after = report["held_out"].get("before"), report["held_out"].get("after")
-    if report["verdict"] == "not measured":
-        return "Whether it is better was **not measured**: a held-out score before or after training is missing."
-    moved = f"from {before['mean']:.3f} to {after['mean']:.3f} on held-out tasks"
-    change = report["change"]
-    by = f" (by task: {_signed(change)})" if change else ""
-    if report["verdict"] == "better":
-        return f"**Better**: the score went {moved}{by}."
-    if report["verdict"] == "worse":
-        return f"**Worse**: the score went {moved}{by}."
-    return (
-        f"**Not shown to be better**: the score went {moved}{by}, which chance alone may explain. "
-        "More steps, or more held-out tasks (`evaluation.tasks`), would tell."
+def _done(status: str, policy: Mapping[str, Any]) -> str:
+    """What `failure.*` does with rollouts that ended so at last; '' where the settings are not known."""
+    kind = policy.get(status)
+    if kind is None:
+        return ""
+    if kind == "train":
+        return f"trained on, with a reward of {policy['reward']:g} beside what they had earned"
+    refills = policy.get("refills", 0)
+    replaced = (
+        f"; up to {refills} other rollout{'s' * (refills > 1)} of the task in the place of each" if refills else ""
     )
+    retries = policy.get("retries", 0)
+    tried = f"tried again up to {retries} time{'s' * (retries > 1)}, then " if kind == "retry" and retries else ""
+    return f"{tried}left out{replaced}"
 
 
-def _signed(change: Mapping[str, Any]) -> str:
-    bounds = "no interval" if change["low"] is None else f"95% interval {change['low']:+.3f} to {change['high']:+.3f}"
-    return f"{change['mean']:+.3f}, {bounds}, n={change['n']}"
+def _staleness(settings: Mapping[str, Any], metrics: Sequence[Step]) -> dict[str, float] | None:
+    """In versions; None where each step waited for the one before."""
+    bound = (settings.get("rollouts") or {}).get("staleness", 0)
+    if not bound:
+        return None
+    means, highest = _values(metrics, "staleness_mean"), _values(metrics, "staleness_max")
+    return {
+        "bound": bound,
+        "mean": sum(means) / len(means) if means else 0.0,
+        "max": max(highest, default=0.0),
+    }
 
 
-def _held_out_table(report: Mapping[str, Any]) -> str:
-    if not report["held_out"]:
-        return ""
-    lines = ["| held-out tasks | score | 95% interval | tasks | failed |", "|---|---|---|---|---|"]
-    for name, score in sorted(report["held_out"].items(), key=lambda item: (item[1]["step"], item[0] != "before")):
-        mean = "-" if score["mean"] is None else f"{score['mean']:.3f}"
-        bounds = "-" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f} ({score['method']})"
-        lines.append(f"| {name} (step {score['step']}) | {mean} | {bounds} | {score['n']} | {score['failed']} |")
-    if any(score["failed"] for score in report["held_out"].values()):
-        lines.append("\nA failed rollout has no score: it is left out of the mean, not counted as 0.")
-    return "\n".join(lines)
+def _roles(last: Step) -> dict[str, dict[str, float | None]]:
+    """Role -> what the step showed of it, where it did."""
+    names = (name.partition("/") for name in last)
+    roles = dict.fromkeys(role for name, _, role in names if role and name in {"reward_mean", "rows"})
+    return {role: {name: last[f"{name}/{role}"] for name in _OF_ROLE if f"{name}/{role}" in last} for role in roles}
 
 
-def _what_ran(report: Mapping[str, Any]) -> str:
-    if not report["rollouts"]:
-        return ""
-    lines = [
-        "## What ran",
-        "",
-        f"{report['rollouts']:,} training rollouts, {report['calls']:,} trainable calls and {report['tokens']:,} "
-        f"sampled tokens in {_minutes(report['train_seconds'])}.",
-    ]
-    failed = {status: n for status, n in report["rollouts_by_status"].items() if status != "ok" and n}
-    if failed:
-        told = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in failed.items())
-        lines += ["", f"Rollouts that failed and were not trained on: {told}."]
-    return "\n".join(lines)
+def _values(metrics: Sequence[Step], name: str) -> list[float]:
+    return [value for step in metrics if (value := step.get(name)) is not None]
 
 
-def _chosen(report: Mapping[str, Any]) -> str:
-    """The settings that the user left open, and those that the user changed."""
-    facts = {name: value for name, value in report["facts"].items() if isinstance(value, str | int | float | bool)}
-    if not facts:
-        return ""
-    lines = ["## Chosen for you", "", "| setting or fact | value |", "|---|---|"]
-    lines += [f"| {name} | {_shown(value)} |" for name, value in facts.items()]
-    return "\n".join([*lines, "", "All settings are in `config.json`."])
-
-
-def _go_on(report: Mapping[str, Any], folder: str) -> str:
-    lines = ["## How to go on", ""]
-    if report["checkpoint"]:
-        lines += [
-            f"- Train further: the same command with `--resume {folder}`, and `--steps` with the new total.",
-            f"- Serve it as an OpenAI-compatible API: `lightning-sdk serve --model {folder}/{report['checkpoint']}`.",
-            f"- The model, in Hugging Face format: `{folder}/{report['checkpoint']}`.",
-        ]
-    lines += [
-        "- Compare runs: `lightning-sdk runs`.",
-        f"- All curves: `tensorboard --logdir {folder}/tensorboard`.",
-    ]
-    return "\n".join(lines)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
-
-
-def _shown(value: str | float) -> str:
-    if isinstance(value, bool) or not isinstance(value, float) or not math.isfinite(value):
-        return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-    return f"{value:.6g}"
+def _total(metrics: Sequence[Step], name: str) -> float:
+    return sum(_values(metrics, name))

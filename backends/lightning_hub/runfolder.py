@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_hub.curve import HeldOutPoint, Point, draw_png, draw_text
+from lightning_hub.evaluation import HeldOut
 from lightning_hub.events import Events
-from lightning_hub.interval import Interval
-from lightning_hub.report import HeldOut, Totals, compose, markdown
+from lightning_hub.page import markdown
+from lightning_hub.report import Totals, compose
 
 #: Distributions whose versions explain a result.
 _PACKAGES = (
@@ -57,10 +58,7 @@ class RunFolder:
     def held_out(self) -> list[HeldOut]:
         """Evaluations so far, the last one of each name, in order."""
         latest = {line["name"]: line for line in self._evaluations}
-        return [
-            HeldOut(name, line["step"], Interval.from_dict(line), line["failed"], line["scores"])
-            for name, line in latest.items()
-        ]
+        return [HeldOut.from_line(line) for line in latest.values()]
 
     def config(self, values: Mapping[str, Any]) -> None:
         """Write `values` ('settings', 'facts', 'argv' ...) to config.json, beside versions; keeps what was there.
@@ -80,23 +78,14 @@ class RunFolder:
         self._steps.append(line)
         self._scalars(step, {f"train/{name}": value for name, value in line.items() if name != "step"})
 
-    def evaluation(
-        self,
-        name: str,
-        step: int,
-        interval: Interval,
-        failed: int = 0,
-        scores: Mapping[str, float] | None = None,
-    ) -> None:
-        """Record the score on held-out tasks after `step`.
-
-        `name` is 'before', 'after' or 'step-N'; `failed` counts rollouts without a score; `scores`, by task, let the
-        report compare 'before' and 'after' task by task.
-        """
-        line = {"name": name, "step": step, **interval.as_dict(), "failed": failed, "scores": dict(scores or {})}
+    def evaluation(self, measured: HeldOut) -> None:
+        """Record a score on held-out tasks."""
+        line = measured.as_line()
         _append(self.path / "evaluations.jsonl", line)
         self._evaluations.append(line)
-        self._scalars(step, {f"held_out/{key}": line[key] for key in ("mean", "low", "high")})
+        scalars = {f"held_out/{key}": line[key] for key in ("mean", "low", "high")}
+        scalars |= {f"held_out/mean/{role}": each["mean"] for role, each in line["roles"].items()}
+        self._scalars(measured.step, scalars)
 
     def diagnosis(self, values: Mapping[str, Any]) -> None:
         """Write what the first rollouts showed of the agent, and what is wrong with it."""
@@ -138,7 +127,7 @@ class RunFolder:
             compose(config, self._steps, self.held_out, totals, status=status, error=error, checkpoint=checkpoint)
         )
         if self._steps:
-            draw_png(self.path / "curve.png", *self._points(), self.name)
+            draw_png(self.path / "curve.png", *self._points(), self.name, self._roles())
         _replace(self.path / "report.md", markdown(report, self._typed()))
         # Last: a run with a report.json is complete.
         _replace(self.path / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
@@ -151,6 +140,15 @@ class RunFolder:
     def _points(self) -> tuple[list[Point], list[HeldOutPoint]]:
         rewards = [(line["step"], line["reward_mean"]) for line in self._steps if line.get("reward_mean") is not None]
         return rewards, [(each.step, each.score) for each in self.held_out]
+
+    def _roles(self) -> dict[str, list[Point]]:
+        """Reward per step of each role, where there is more than one and they are not all rewarded alike."""
+        names = dict.fromkeys(name for line in self._steps for name in line if name.startswith("reward_mean/"))
+        whole = [(line["step"], line.get("reward_mean")) for line in self._steps]
+        by_role = {name.partition("/")[2]: [(line["step"], line.get(name)) for line in self._steps] for name in names}
+        if len(by_role) < 2 or all(points == whole for points in by_role.values()):
+            return {}
+        return {role: [(at, value) for at, value in each if value is not None] for role, each in by_role.items()}
 
     def _scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         if self._events is None:

@@ -14,12 +14,11 @@ from lightning_hub.backend import Backend, Batch, Scoring, Update
 from lightning_hub.checkpoints import Checkpoints
 from lightning_hub.credit import Weighed, flat_groups, weigh
 from lightning_hub.diagnosis import Diagnosis
+from lightning_hub.evaluation import measure
 from lightning_hub.feed import Feed
 from lightning_hub.index import Index
-from lightning_hub.interval import interval
 from lightning_hub.leases import Leases
 from lightning_hub.plan import Plan
-from lightning_hub.rewards import score
 from lightning_hub.rollout import Rollout
 from lightning_hub.rounds import Played, Rounds, Stopped
 from lightning_hub.runfolder import RunFolder
@@ -207,15 +206,12 @@ class Trainer:
         """Score on the held-out tasks. Failed rollouts have no score: they are left out and counted."""
         if not self._plan.held_out:
             return
-        played = rounds.evaluation(self._plan.of_held_out(name, backend.endpoint), f"evaluation {name!r}")
+        assignments = self._plan.of_held_out(name, backend.endpoint)
+        played = rounds.evaluation(assignments, f"evaluation {name!r}")
         self._examine(played, rounds)
-        scores = {
-            str(each.task_id): score(each, self._settings) for each in played.rollouts if each.status == Status.OK
-        }
-        measured = interval(list(scores.values()))
-        failed = len(played.rollouts) - len(scores)
-        self._folder.evaluation(name, self.step, measured, failed, scores)
-        self._feed.publish("evaluation", name=name, step=self.step, failed=failed, **measured.as_dict())
+        measured = measure(name, self.step, assignments, played.rollouts, self._settings)
+        self._folder.evaluation(measured)
+        self._feed.publish("evaluation", name=name, **measured.as_dict())
 
     # --- what is written down
 

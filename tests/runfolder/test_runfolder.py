@@ -14,6 +14,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
+from lightning_hub.evaluation import HeldOut
 from lightning_hub.interval import interval
 from lightning_hub.report import Totals
 from lightning_hub.runfolder import RunFolder
@@ -36,7 +37,7 @@ def trained(path: Path, before: int = 60, after: int = 180, steps: int = 3) -> R
 def score(folder: RunFolder, name: str, step: int, right: int, failed: int = 0) -> None:
     """An evaluation in which the first `right` of 200 tasks were solved."""
     scores = {str(task): float(task < right) for task in range(200)}
-    folder.evaluation(name, step, interval(list(scores.values())), failed, scores)
+    folder.evaluation(HeldOut(name, step, interval(list(scores.values())), failed, scores))
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -124,7 +125,8 @@ def test_the_page_says_what_a_reader_wants_to_know(tmp_path: Path) -> None:
     for part in (
         "# demo", "`spark` was trained for 3 steps", "**Better**: the score went from 0.300 to 0.900",
         "+0.600, 95% interval", "| before (step 0) | 0.300 | 0.241 to 0.367 (wilson) | 200 | 0 |", "(curve.png)",
-        "not trained on: 6 timeout.", "| learning_rate | 0.0001 |", "--resume runs/demo",
+        "| timeout | 6 | tried again up to 2 times, then left out; up to 1 other rollout of the task in the place of each |",
+        "| learning_rate | 0.0001 |", "--resume runs/demo",
         "lightning-sdk serve --model runs/demo/checkpoints/step-00003",
     ):  # fmt: skip
         assert part in page
@@ -147,7 +149,7 @@ def test_tasks_are_compared_with_themselves(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", before=60, after=75)
     assert folder.finish(TOTALS)["verdict"] == "better"
     scores = {str(task): float(task < 75) for task in range(190)}
-    folder.evaluation("after", 3, interval(list(scores.values())), 10, scores)
+    folder.evaluation(HeldOut("after", 3, interval(list(scores.values())), 10, scores))
     report = folder.finish(TOTALS)
     assert report["held_out"]["before"]["high"] > report["held_out"]["after"]["low"]
     assert (report["change"]["n"], report["verdict"]) == (190, "better")
@@ -156,11 +158,11 @@ def test_tasks_are_compared_with_themselves(tmp_path: Path) -> None:
 def test_without_scores_by_task_overlapping_intervals_show_nothing(tmp_path: Path) -> None:
     """The stricter test, where tasks cannot be paired."""
     folder = RunFolder(tmp_path / "run")
-    folder.evaluation("before", 0, interval([1.0] * 60 + [0.0] * 140))
+    folder.evaluation(HeldOut("before", 0, interval([1.0] * 60 + [0.0] * 140)))
     folder.step({"step": 1, "reward_mean": 0.5})
-    folder.evaluation("after", 1, interval([1.0] * 75 + [0.0] * 125))
+    folder.evaluation(HeldOut("after", 1, interval([1.0] * 75 + [0.0] * 125)))
     assert folder.finish(TOTALS)["verdict"] == "not shown to be better"
-    folder.evaluation("after", 1, interval([1.0] * 120 + [0.0] * 80))
+    folder.evaluation(HeldOut("after", 1, interval([1.0] * 120 + [0.0] * 80)))
     assert folder.finish(TOTALS)["verdict"] == "better"
 
 
@@ -168,7 +170,7 @@ def test_failed_evaluation_rollouts_are_told_apart_from_zeros(tmp_path: Path) ->
     """They are counted beside the score, and a score of nothing is null."""
     folder = trained(tmp_path / "run")
     score(folder, "after", 3, 150, failed=7)
-    folder.evaluation("step-2", 2, interval([]), 200)
+    folder.evaluation(HeldOut("step-2", 2, interval([]), 200))
     report = folder.finish(TOTALS)
     assert (report["held_out"]["after"]["failed"], report["held_out"]["step-2"]["mean"]) == (7, None)
     page = (tmp_path / "run" / "report.md").read_text()
@@ -227,11 +229,12 @@ def test_the_curve_of_a_run_is_there_at_any_time(tmp_path: Path) -> None:
 
 _WHOLE_RUN = """
 import sys
+from lightning_hub.evaluation import HeldOut
 from lightning_hub.interval import interval
 from lightning_hub.report import Totals
 from lightning_hub.runfolder import RunFolder
 folder = RunFolder(sys.argv[1])
-folder.evaluation("before", 0, interval([0.0, 1.0]))
+folder.evaluation(HeldOut("before", 0, interval([0.0, 1.0])))
 folder.step({"step": 1, "reward_mean": 0.5})
 folder.finish(Totals())
 folder.curve()

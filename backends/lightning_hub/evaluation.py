@@ -1,0 +1,210 @@
+"""Evaluation: rollouts on held-out tasks as scores by task and seed, and two evaluations compared task by task.
+
+A task's score is the mean over its seeds; tasks, not rollouts, are what an interval is over. A rollout that failed has
+no score: it is left out and counted, and so is a task of which every rollout failed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lightning_hub.interval import Interval, difference, interval
+from lightning_hub.rewards import earned, score
+from lightning_hub.rollout import Assignment, Rollout
+from lightning_sdk.call import Status
+from lightning_sdk.settings import Settings
+
+BySeed = Mapping[str, Sequence[float | None]]
+"""Task -> score of each seed, None where that rollout has none."""
+
+NOT_SHOWN = "not shown to be better"
+NOT_MEASURED = "not measured"
+#: What a rollout that ended ok is counted as when nothing that counts was given.
+_UNREWARDED = "no_reward"
+
+
+@dataclass(frozen=True, slots=True)
+class OfRole:
+    """What one role earned by itself on held-out tasks."""
+
+    score: Interval
+    by_seed: BySeed
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The score on held-out tasks at one moment."""
+
+    name: str
+    """'before', 'after', or 'step-N'."""
+    step: int
+    score: Interval
+    """Over tasks."""
+    failed: int = 0
+    """Rollouts without a score, which the interval leaves out."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Task -> mean over its seeds, so that two measurements can be compared task by task; may be empty."""
+    by_seed: BySeed = field(default_factory=dict)
+    """Behind `scores`; empty of versions that ran each task once."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Status -> number of rollouts without a score."""
+    roles: Mapping[str, OfRole] = field(default_factory=dict)
+    """Role -> what it earned by itself; those with rewards of their own."""
+    seeds: int = 1
+    """Rollouts of each task."""
+    temperature: float = 0.0
+    """That they were sampled at."""
+
+    @property
+    def seeded(self) -> BySeed:
+        """`by_seed`, of older versions too."""
+        return self.by_seed or {task: (value,) for task, value in self.scores.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in report.json: without what single tasks have."""
+        return {
+            "step": self.step, **self.score.as_dict(), "seeds": self.seeds, "temperature": self.temperature,
+            "failed": self.failed, "failures": dict(self.failures),
+            "roles": {role: each.score.as_dict() for role, each in self.roles.items()},
+        }  # fmt: skip
+
+    def as_line(self) -> dict[str, Any]:
+        """As in evaluations.jsonl: all of it."""
+        failed = {task: sum(value is None for value in values) for task, values in self.by_seed.items()}
+        return {
+            "name": self.name, **self.as_dict(), "scores": dict(self.scores),
+            "by_seed": {task: list(values) for task, values in self.by_seed.items()},
+            "failed_by_task": {task: count for task, count in failed.items() if count},
+            "roles": {
+                role: {**each.score.as_dict(), "by_seed": {task: list(values) for task, values in each.by_seed.items()}}
+                for role, each in self.roles.items()
+            },
+        }  # fmt: skip
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> HeldOut:
+        """Undoes `as_line`; what older versions did not write is empty."""
+        return cls(
+            str(line["name"]), int(line["step"]), Interval.from_dict(line), int(line.get("failed", 0)),
+            line.get("scores") or {}, line.get("by_seed") or {}, line.get("failures") or {},
+            {
+                role: OfRole(Interval.from_dict(each), each.get("by_seed") or {})
+                for role, each in (line.get("roles") or {}).items()
+            },
+            int(line.get("seeds", 1)), float(line.get("temperature", 0.0)),
+        )  # fmt: skip
+
+
+def measure(
+    name: str, step: int, assignments: Sequence[Assignment], rollouts: Sequence[Rollout], settings: Settings
+) -> HeldOut:
+    """The scores of an evaluation's rollouts. `assignments` has each task's in the order of their seeds."""
+    ran = {each.id: each for each in rollouts}
+    of_task: dict[str, list[Rollout | None]] = {}
+    for each in assignments:
+        of_task.setdefault(str(each.task_id), []).append(ran.get(each.id))
+    by_seed = {task: [_score(each, settings) for each in tried] for task, tried in of_task.items()}
+    failures = Counter(
+        _failure(each)
+        for task, tried in of_task.items()
+        for each, value in zip(tried, by_seed[task], strict=True)
+        if value is None
+    )
+    scores = _means(by_seed)
+    return HeldOut(
+        name,
+        step,
+        interval(list(scores.values())),
+        failures.total(),
+        scores,
+        by_seed,
+        dict(failures),
+        {role: _of_role(role, of_task, settings) for role in _rewarded_roles(rollouts)},
+        settings.evaluation.seeds,
+        settings.evaluation.temperature,
+    )
+
+
+def change(before: HeldOut | None, after: HeldOut | None) -> Interval | None:
+    """The paired difference over the tasks, and in each over the seeds, that have a score in both; None without any."""
+    if before is None or after is None or before.temperature != after.temperature:
+        return None
+    return _difference(before.seeded, after.seeded)
+
+
+def change_of_roles(before: HeldOut | None, after: HeldOut | None) -> dict[str, Interval]:
+    """Role -> the paired difference of what it earned by itself."""
+    if before is None or after is None or before.temperature != after.temperature:
+        return {}
+    both = [role for role in before.roles if role in after.roles]
+    found = {role: _difference(before.roles[role].by_seed, after.roles[role].by_seed) for role in both}
+    return {role: each for role, each in found.items() if each is not None}
+
+
+def verdict(before: HeldOut | None, after: HeldOut | None) -> str:
+    """'better', 'worse', 'not shown to be better', or 'not measured'.
+
+    By the interval of the task-by-task difference where the scores of the same tasks are known, else by whether the
+    two intervals are apart, which is the stricter test.
+    """
+    if before is None or after is None or not before.score.n or not after.score.n:
+        return NOT_MEASURED
+    if before.temperature != after.temperature:
+        return NOT_MEASURED
+    found = change(before, after)
+    if found is not None:
+        up, down = found.low > 0, found.high < 0
+    else:
+        up, down = after.score.low > before.score.high, after.score.high < before.score.low
+    return "better" if up else "worse" if down else NOT_SHOWN
+
+
+def _difference(before: BySeed, after: BySeed) -> Interval | None:
+    pairs = [_paired(before[task], after[task]) for task in before if task in after]
+    both = [pair for pair in pairs if pair is not None]
+    return difference([one for one, _ in both], [other for _, other in both]) if both else None
+
+
+def _paired(before: Sequence[float | None], after: Sequence[float | None]) -> tuple[float, float] | None:
+    """A task's means over the seeds with a score in both; None if there is no such seed."""
+    both = [(x, y) for x, y in zip(before, after, strict=False) if x is not None and y is not None]
+    return (_mean([x for x, _ in both]), _mean([y for _, y in both])) if both else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)  # the same values in another order have the same mean, so no difference
+
+
+def _means(by_seed: BySeed) -> dict[str, float]:
+    known = {task: [value for value in values if value is not None] for task, values in by_seed.items()}
+    return {task: _mean(values) for task, values in known.items() if values}
+
+
+def _score(rollout: Rollout | None, settings: Settings) -> float | None:
+    if rollout is None or rollout.status != Status.OK:
+        return None
+    value = score(rollout, settings)
+    return value if math.isfinite(value) else None
+
+
+def _failure(rollout: Rollout | None) -> str:
+    if rollout is None:
+        return str(Status.INFRASTRUCTURE_ERROR)
+    return _UNREWARDED if rollout.status == Status.OK else str(rollout.status)
+
+
+def _rewarded_roles(rollouts: Sequence[Rollout]) -> list[str]:
+    return sorted({reward.role for each in rollouts for reward in each.rewards if reward.role})
+
+
+def _of_role(role: str, of_task: Mapping[str, Sequence[Rollout | None]], settings: Settings) -> OfRole:
+    own = replace(settings.credit_of(role), signal="own")
+    by_seed = {
+        task: [earned(each, role, own) if each is not None and each.status == Status.OK else None for each in tried]
+        for task, tried in of_task.items()
+    }
+    return OfRole(interval(list(_means(by_seed).values())), by_seed)
