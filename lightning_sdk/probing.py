@@ -21,8 +21,10 @@ from lightning_sdk.scoring import scores
 
 #: Seconds that one scoring may take, and all of them together.
 SLOW, LONGEST = 0.05, 5.0
-#: Answers that are tried, other tasks for each, and the fewest trials that say something.
-ANSWERS, OTHERS, TRIALS, TASKS = 3, 100, 20, 6
+#: Answers that are tried, and other tasks for each.
+ANSWERS, OTHERS = 3, 100
+#: Fewest trials, and other tasks, that say something: where it is known that these have another answer, and where not.
+KNOWN, UNKNOWN = (12, 6), (30, 15)
 #: Fields that hold the answer in most lists of tasks: tasks with the same one cannot tell.
 _ANSWER = ("answer", "answers", "label", "solution", "ground_truth", "target", "expected")
 
@@ -106,7 +108,8 @@ class Witness:
                     return None
                 trials += 1
                 others.add(_text(task))
-        if trials < TRIALS or len(others) < TASKS:
+        fewest = KNOWN if _field(self._seen[0].task) else UNKNOWN
+        if trials < fewest[0] or len(others) < fewest[1]:
             return None
         totals = [sum(each.values()) for each in own.values()]
         return _finding(trials, len(best), len(others), min(totals), max(totals), self._rewards)
@@ -129,7 +132,7 @@ class Witness:
 
 def _other(own: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Different tasks whose answer is another one, where it is known, evenly from the list."""
-    field = next((name for name in _ANSWER if name in own), "")
+    field = _field(own)
     different = {
         _text(task): task
         for task in tasks
@@ -137,6 +140,11 @@ def _other(own: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> list[M
     }
     every = max(1, len(different) // OTHERS)
     return list(different.values())[::every][:OTHERS]
+
+
+def _field(task: Mapping[str, Any]) -> str:
+    """The field that holds the answer, '' if it is not known."""
+    return next((name for name in _ANSWER if name in task), "")
 
 
 def _text(task: Mapping[str, Any]) -> str:

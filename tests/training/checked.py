@@ -4,6 +4,7 @@ import itertools
 import os
 import queue
 import threading
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -11,11 +12,11 @@ import httpx2
 from openai import OpenAI
 
 import lightning_sdk as lightning
-from lightning_sdk import session
+from lightning_sdk import probing, session
 from lightning_sdk.speaking import speaks
 
 client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)
-_turns: dict[str, itertools.count[int]] = {}
+_turns: "dict[str, itertools.count[int]]" = {}
 
 
 def ask(messages: list[Any]) -> str:
@@ -126,3 +127,66 @@ def constant(task: dict[str, Any], answer: str) -> float:
 
 def of_another(task: dict[str, Any], answer: str) -> dict[str, float]:
     return {"sovler": by_turns(task, answer)}
+
+
+LETTERS = [{"question": f"Say a digit, case {n}", "answer": str(n % 4)} for n in range(12)]
+"""Tasks whose answers are what the bandit backend says."""
+
+
+def right(task: dict[str, Any], answer: str) -> float:
+    return float(answer == task["answer"])
+
+
+def shaped(task: dict[str, Any], answer: str) -> float:
+    """Looks at the form only."""
+    return float(answer in {"2", "3"})
+
+
+async def shaped_later(task: dict[str, Any], answer: str) -> float:
+    return shaped(task, answer)
+
+
+_first: list[str] = []
+
+
+def raising_elsewhere(task: dict[str, Any], answer: str) -> float:
+    """Knows the tasks that it has seen with their agent's answers, and raises for any other pair."""
+    pair = task["question"] + answer
+    if threading.current_thread().name != "lightning-probe":
+        _first.append(pair)
+    if pair not in _first:
+        raise KeyError(pair)
+    return shaped(task, answer)
+
+
+def mutating(task: dict[str, Any], answer: str) -> float:
+    """Takes the task apart."""
+    own = task.pop("answer")
+    task.clear()
+    return float(answer == own)
+
+
+def hanging(task: dict[str, Any], answer: str) -> float:
+    if threading.current_thread().name == "lightning-probe":
+        threading.Event().wait(60)
+    return shaped(task, answer)
+
+
+times: list[float] = []
+
+
+def slow(task: dict[str, Any], answer: str) -> float:
+    """A model, or a sandbox."""
+    times.append(time.monotonic())
+    time.sleep(2 * probing.SLOW)
+    return shaped(task, answer)
+
+
+@lightning.agent(role="solver", trainable=True)
+def leaking(task: dict[str, Any]) -> str:
+    """Shows the model the answer."""
+    return ask([{"role": "user", "content": f"{task['question']} Hint: {task['answer']}"}])
+
+
+def by_length(task: dict[str, Any], answer: str) -> float:
+    return float(len(answer))

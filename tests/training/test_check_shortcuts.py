@@ -1,0 +1,122 @@
+"""A check finds rewards that can be earned without solving the task, and does no harm to those that cannot be asked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import agents
+import bandit_backend
+import checked
+import pytest
+
+import lightning_sdk as lightning
+from lightning_sdk import probing
+from lightning_sdk.probing import Witness
+from lightning_sdk.reward import named
+from lightning_sdk.scoring import scores
+
+Reward = Callable[..., Any]
+SMALL: dict[str, Any] = {"rollouts.tasks_per_step": 4, "rollouts.group_size": 6, "quiet": True, "backend": "bandit"}
+
+
+@pytest.fixture
+def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bandit backend, installed: its answers are 0, 1, 2 and 3, at random."""
+    site = tmp_path / "site"
+    facts = site / "bandit_backend-1.0.dist-info"
+    facts.mkdir(parents=True)
+    shutil.copy(bandit_backend.__file__, site)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: bandit-backend\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[lightning_sdk.backends]\nbandit = bandit_backend:backend\n")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+
+
+def probed(rewards: Reward | Sequence[Reward], tasks: list[dict[str, Any]]) -> str:
+    """What is said of rewards after rollouts in which four tasks were given every answer; '' if nothing is."""
+    witness = Witness(named(rewards))
+    for task in tasks[:4]:
+        for answer in "0123":
+            scores(witness.rewards, task, answer)
+    found = witness.finding(tasks)
+    return "" if found is None else f"{found['severity']} {found['kind']}: {found['what']} {found['cause']}"
+
+
+def asked(agent: Reward, reward: Reward, tasks: list[dict[str, Any]]) -> dict[str, str]:
+    """What a check finds: kind -> words."""
+    result = lightning.check(agent, tasks, reward, **SMALL)
+    assert result.learnable, str(result)
+    return {each["kind"]: each["what"] for each in result.findings}
+
+
+@pytest.mark.parametrize("reward", [checked.shaped, checked.shaped_later])
+def test_a_reward_of_the_form_alone(reward: Reward) -> None:
+    """The same for an answer whatever the task; async ones too."""
+    told = probed(reward, checked.LETTERS)
+    assert told.startswith("warning reward ignores the task: the 2 best answers earned exactly the same under the data")
+    assert f"the reward function {reward.__name__}() looks at the form" in told and "(0 to 1)" in told
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [checked.right, checked.mutating, checked.by_turns, checked.raising_elsewhere, checked.hanging, checked.slow,
+     checked.constant],
+)  # fmt: skip
+def test_nothing_is_said_of_other_rewards(reward: Reward, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that looks at the task, takes it apart, counts its calls, raises for what it does not know, hangs, takes its
+    time, or is always the same."""
+    monkeypatch.setattr(probing, "LONGEST", 0.5)
+    assert probed(reward, checked.LETTERS) == ""
+
+
+def test_a_slow_reward_is_not_asked_again() -> None:
+    """It may cost money: the rollouts' own calls are all."""
+    checked.times.clear()
+    probed(checked.slow, checked.LETTERS)
+    assert len(checked.times) == 16
+
+
+def test_a_form_among_several_rewards_is_no_fault() -> None:
+    """What counts is whether all of them together look at the task."""
+    assert probed([checked.shaped, checked.right], checked.LETTERS) == ""
+    assert "shaped() and the reward function by_length()" in probed(
+        [checked.shaped, checked.by_length], checked.LETTERS
+    )
+
+
+def test_few_tasks_say_nothing_of_a_reward() -> None:
+    """With four tasks, or with ones of the same answer, a right answer may well be right for all others."""
+    assert probed(checked.shaped, checked.LETTERS[:4]) == ""
+    assert probed(checked.shaped, [{**task, "answer": "2"} for task in checked.LETTERS]) == ""
+
+
+def test_answers_that_are_no_plain_data_are_not_asked() -> None:
+    """They cannot be given twice as they were."""
+    witness = Witness(named(checked.constant))
+    scores(witness.rewards, checked.LETTERS[0], object())
+    assert witness.finding(checked.LETTERS) is None
+
+
+def test_a_check_tells_of_both(light: None) -> None:
+    """A prompt that holds the answer, and a reward that does not look at it: warnings, with exit code 0."""
+    tasks = [{**task, "answer": f"n{n}"} for n, task in enumerate(checked.LETTERS)]
+    found = asked(checked.leaking, checked.shaped, tasks)
+    assert set(found) == {"reward ignores the task", "answer in the prompt"}
+    assert "field 'answer' is in the messages of the first call in 4 of 4 tasks" in found["answer in the prompt"]
+
+
+def test_a_check_of_a_good_agent_tells_of_neither(light: None) -> None:
+    """Its reward compares the answer with the task, which the prompt does not tell."""
+    assert asked(checked.single, checked.right, checked.LETTERS) == {}
+
+
+def test_a_training_tells_of_a_leak_in_its_first_step(
+    light: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the same words, and goes on."""
+    tasks = [{**task, "answer": f"n{n}"} for n, task in enumerate(checked.LETTERS)]
+    settings: dict[str, Any] = {**agents.SMALL, "rollouts.tasks_per_step": 4, "runs": tmp_path, "name": "run"}
+    report = lightning.train(checked.leaking, tasks, checked.by_turns, steps=1, backend="bandit", **settings)
+    assert report.steps == 1 and "field 'answer' is in the messages of the first call" in capsys.readouterr().err
