@@ -95,7 +95,7 @@ async def _scored(store: _Store, functions: Sequence[Named], concurrency: int) -
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(concurrency, "lightning-reward"))
     while page := store.ask(scored=done, next=_PAGE):
         done = await asyncio.gather(*(_one(each, functions, limit) for each in page))
-    result: dict[str, Any] = store.ask(scored=done, result=True)
+    result: dict[str, Any] = store.ask(result=True)
     return result
 
 

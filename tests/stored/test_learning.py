@@ -1,0 +1,279 @@
+"""Training from stored rollouts: what is chosen, that it is learned, that it goes on after a kill, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import numpy as np
+import pytest
+import stored_agent
+from workplace import Workplace
+
+import lightning_sdk as lightning
+from lightning_hub.backend import Objective, Pair
+from lightning_hub.plan import Plan
+from lightning_hub.preference import kept, pair
+from lightning_hub.stock import Drawn, Stock, without_effect
+from lightning_sdk.groups import Stored as Rules
+from lightning_sdk.settings import Settings
+from lightning_sdk.tasks import split
+
+DECLARED = {"solver": True}
+
+
+def drawn(
+    run: Path, settings: dict[str, Any] | None = None, step: int = 1, held_out: Sequence[dict[str, Any]] = ()
+) -> Drawn:
+    """What a step takes from this run: by default all of its groups at once."""
+    chosen = Settings.from_dict({"rollouts.tasks_per_step": 100, **(settings or {})})
+    stock = Stock([run], chosen, held_out, DECLARED)
+    try:
+        return stock.draw(step)
+    finally:
+        stock.close()
+
+
+def earned(each: by_hand.Stored) -> float:
+    return sum(each.rewards.values())
+
+
+def trained(run: Path) -> list[list[by_hand.Stored]]:
+    """The groups of the run's training rollouts."""
+    return by_hand.groups(each for each in by_hand.stored(run) if each.mode == "train")
+
+
+def varied(groups: list[list[by_hand.Stored]]) -> list[list[by_hand.Stored]]:
+    return [group for group in groups if len(set(map(earned, group))) > 1]
+
+
+# --- what is chosen
+
+
+def test_which_rollouts_of_a_group_are_kept() -> None:
+    """The best, the earliest of equals first; groups without signal by min_reward alone; None was never rewarded."""
+    best, two = Rules(), Rules(best=2)
+    assert kept([1.0, 3.0, 3.0], best) == [1] and kept([1.0, 3.0, 2.0], two) == [1, 2]
+    assert kept([1.0, 1.0], best) == [] == kept([None, None], best) == kept([None, 1.0], best)
+    assert kept([1.0, 1.0], Rules(min_reward=1.0)) == [0] and kept([0.0, 0.0], Rules(min_reward=1.0)) == []
+    assert kept([0.0, 0.5], Rules(min_reward=1.0)) == [] and kept([0.0, 2.0, 1.0], Rules(min_reward=1.0)) == [1]
+    sft = Rules(method="sft")
+    assert kept([None, 0.0], sft) == [0, 1] and kept([None, 0.0, 1.0], Rules("sft", min_reward=0.5)) == [2]
+    assert pair([1.0, 2.0, 0.0, 2.0, 0.0]) == (1, 2) and pair([1.0, 1.0]) is None and pair([None, 1.0]) is None
+
+
+def test_rejection_takes_the_best_by_the_rewards_that_count(copied: Callable[[], Path]) -> None:
+    """One rollout of each group with a signal; after a re-scoring was written, by the new rewards."""
+    run = copied()
+
+    def best() -> set[str]:
+        groups = varied(trained(run))
+        found = drawn(run)
+        assert found.batch.objective is Objective.SFT and found.batch.pairs == ()
+        assert found.metrics["groups_used"] == len(groups) == found.metrics["rows"] == found.metrics["rollouts_used"]
+        rollouts = {row.rollout for row in found.batch.rows}
+        assert rollouts == {max(group, key=earned).id for group in groups}
+        return rollouts
+
+    before = best()
+    lightning.rescore(run, stored_agent.other, write=True)
+    assert best() != before
+
+
+def test_sft_takes_every_stored_token_once(place: Workplace) -> None:
+    """All sampled tokens as they were stored, each with the weight of the aggregation."""
+    run = place.runs / "base"
+    found = drawn(run, {"stored.method": "sft", "algorithm.aggregation": "token-mean"})
+    assert sorted(row.rollout for row in found.batch.rows) == sorted(e.id for group in trained(run) for e in group)
+    sampled = sum(int((row.logprobs != 0).sum()) for row in found.batch.rows)
+    assert found.metrics["tokens_trained"] == sampled == found.metrics["tokens_trained/solver"]
+    assert sum(float(row.weights.sum()) for row in found.batch.rows) == pytest.approx(1, abs=1e-5)
+    least = sorted(earned(each) for group in trained(run) for each in group)[20]
+    some = drawn(run, {"stored.method": "sft", "stored.min_reward": least})
+    assert {row.rollout for row in some.batch.rows} == {e.id for g in trained(run) for e in g if earned(e) >= least}
+
+
+def test_dpo_takes_the_best_against_the_worst(place: Workplace) -> None:
+    """A pair of each group with a signal, weighed 1 / pairs, 1 where chosen and -1 where rejected."""
+    run = place.runs / "base"
+    groups = varied(trained(run))
+    found = drawn(run, {"stored.method": "dpo"})
+    assert found.batch.objective is Objective.DPO
+    wanted = {Pair("solver", max(group, key=earned).id, min(group, key=earned).id) for group in groups}
+    assert set(found.batch.pairs) == wanted and found.metrics["pairs"] == len(groups)
+    chosen = {each.chosen for each in wanted}
+    for row in found.batch.rows:
+        counts = row.weights != 0
+        assert np.allclose(row.weights[counts], 1 / len(groups))
+        assert set(row.advantages[counts].tolist()) == {1.0 if row.rollout in chosen else -1.0}
+
+
+def test_the_order_depends_on_seed_and_step_alone(place: Workplace) -> None:
+    """A new process draws the same; an epoch has every group once; another seed has another order."""
+    run = place.runs / "base"
+    few: dict[str, Any] = {"stored.method": "sft", "rollouts.tasks_per_step": 2}
+
+    def order(seed: int) -> list[tuple[str, ...]]:
+        steps = (drawn(run, {**few, "seed": seed}, step) for step in (1, 2, 3, 4))
+        return [tuple(row.rollout for row in step.batch.rows) for step in steps]
+
+    assert order(1) == order(1) != order(2)
+    assert len({rollout for step in order(1) for rollout in step}) == 32
+
+
+def test_held_out_tasks_are_never_learned_from(place: Workplace) -> None:
+    """Rollouts of a task that this run measures itself on are left out and counted, whatever the order of its names."""
+    run = place.runs / "base"
+    task = trained(run)[0][0].task
+    reserved = [dict(reversed(task.items()))]
+    own = {each.id for group in trained(run) for each in group if each.task == task}
+    stock = Stock([run], Settings.from_dict({"stored.method": "sft"}), reserved, DECLARED)
+    assert stock.left_out["their task is held out"] == len(own) > 0
+    assert not own & {record.entry.id for group in stock.groups for record in group.records}
+    stock.close()
+    everything = [group[0].task for group in trained(run)]
+    with pytest.raises(lightning.NothingToTrain, match="32 rollouts left out because their task is held out"):
+        Stock([run], Settings(), everything, DECLARED)
+
+
+def test_what_the_last_rescoring_did_not_score_is_left_out(copied: Callable[[], Path]) -> None:
+    """Numbers of two reward functions are never compared with each other."""
+    run = copied()
+    odd = sum(each.task["id"] % 2 for group in trained(run) for each in group)
+    lightning.rescore(run, stored_agent.picky, write=True)
+    stock = Stock([run], Settings.from_dict({"stored.method": "sft"}), [], DECLARED)
+    assert stock.left_out["the run's last re-scoring did not score them"] == odd > 0
+    assert stock.rollouts == 32 - odd
+    stock.close()
+
+
+def test_another_tokenizer_is_refused(copied: Callable[[], Path]) -> None:
+    """By its fingerprint; without one only the run's own model, or a checkpoint of the run, is taken."""
+    run = copied()
+    config = json.loads((run / "config.json").read_text())
+    own = config["facts"]["tokenizer"]
+    stocks = [Stock([run], Settings.from_dict({"model": model}), [], DECLARED)
+              for model in ("spark", "elsewhere", str(run / "checkpoints/step-00002"))]  # fmt: skip
+    for stock in stocks:
+        stock.refuse_other_tokenizers(own)
+        with pytest.raises(lightning.SettingError, match="another tokenizer"):
+            stock.refuse_other_tokenizers("0" * 32)
+        stock.close()
+    del config["facts"]["tokenizer"]
+    (run / "config.json").write_text(json.dumps(config))
+    for model, fine in (("spark", True), ("elsewhere", False), (str(run / "checkpoints/step-00002"), True)):
+        stock = Stock([run], Settings.from_dict({"model": model}), [], DECLARED)
+        if fine:
+            stock.refuse_other_tokenizers(own)
+        else:
+            with pytest.raises(lightning.SettingError, match=r"'spark', which has a tokenizer of which no fingerprint"):
+                stock.refuse_other_tokenizers(own)
+        stock.close()
+
+
+def test_settings_of_stored_rollouts_need_some() -> None:
+    """`stored.*` without a run to learn from is refused, and what has no effect with one is told."""
+    request = {"settings": {"stored.method": "dpo"}, "tasks": [{"id": 1}]}
+    with pytest.raises(lightning.SettingError, match=r"stored.method='dpo'.*--from RUN"):
+        Plan.of_training(request)
+    assert Plan.of_training({**request, "from_runs": ["x"]}).from_runs == ("x",)
+    idle = {"algorithm.clip_low": 0.1, "importance.kind": "mask", "stored.beta": 0.2, "algorithm.epochs": 2}
+    told = ["algorithm.clip_low", "importance.kind", "stored.beta"]
+    assert without_effect(Settings.from_dict(idle)) == told
+    assert without_effect(Settings.from_dict({**idle, "stored.method": "dpo"})) == told[:2]
+
+
+# --- what is learned
+
+
+def test_sft_makes_the_stored_tokens_likelier(place: Workplace) -> None:
+    """With every group in each step the loss, minus the weighted log-probability, falls step by step; the tasks that
+    this run holds out were left out, and it says so."""
+    settings = {
+        "stored.method": "sft", "rollouts.tasks_per_step": 20, "seed": 3, "optimizer.warmup_steps": 0,
+        "optimizer.learning_rate": 3e-5,
+    }  # fmt: skip
+    report = place.train("sft", "--from", "base", "--steps", "3", **settings)
+    steps, config = place.metrics("sft"), place.config("sft")
+    losses = [step["loss"] for step in steps]
+    assert losses[0] > losses[1] > losses[2] > 0
+    assert config["facts"]["tokenizer"] == place.config("base")["facts"]["tokenizer"]
+    assert config["from_runs"] == [str(place.runs / "base")]
+    _, reserved = shares(3)
+    withheld = sum(each.task in reserved for group in trained(place.runs / "base") for each in group)
+    told = f"{withheld} rollouts left out because their task is held out"
+    assert withheld > 0 and config["facts"]["stored_left_out"] == told == report["facts"]["stored_left_out"]
+    assert steps[0]["rows"] == 32 - withheld == config["facts"]["stored_rollouts"]
+    assert report["held_out"]["before"]["n"] == 2 == report["held_out"]["after"]["n"]
+    assert report["calls"] == 0 and report["tokens"] == sum(step["tokens_trained"] for step in steps)
+
+
+def shares(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Training and held-out tasks, as a run with this seed splits them."""
+    return split(list(stored_agent.TASKS), 0.2, 2, seed)
+
+
+def test_dpo_raises_the_chosen_over_the_rejected(place: Workplace) -> None:
+    """The loss begins at log 2, where model and reference are one, and the margin of the same pairs rises."""
+    settings = {"stored.method": "dpo", "rollouts.tasks_per_step": 20, "optimizer.warmup_steps": 0}
+    place.train("dpo", "--from", "base", "--steps", "3", **settings)
+    steps = place.metrics("dpo")
+    assert steps[0]["loss"] == pytest.approx(np.log(2), abs=1e-4) and steps[0]["dpo_margin"] == pytest.approx(
+        0, abs=1e-4
+    )
+    margins = [step["dpo_margin"] for step in steps]
+    assert margins[0] < margins[1] < margins[2]
+    assert steps[0]["rows"] == 2 * steps[0]["pairs"] == 2 * steps[0]["groups_used"]
+
+
+def test_a_killed_run_goes_on(place: Workplace) -> None:
+    """kill -9 of the hub in the middle: --resume goes on after the last checkpoint, from the same stored rollouts."""
+    arguments = place.training("killed", "--from", "base", save_every=1)
+    environment = {**os.environ, "LIGHTNING_HOME": str(place.folder / "home")}
+    command = [sys.executable, "-m", "lightning_sdk.cli", *arguments]
+    running = subprocess.Popen([*command, "--steps", "2000"], cwd=place.folder, env=environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    run = place.runs / "killed"
+    deadline = time.monotonic() + 100
+    while not (run / "checkpoints/step-00002").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(int((run / "hub.lock").read_text()), signal.SIGKILL)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1 and "--resume" in said, said
+    done = max(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit())
+    last = run / f"checkpoints/step-{done:05d}/checkpoint.json"
+    assert last.is_file()
+    again = [each for each in arguments if each not in {"--from", "base"}]
+    finished = place.type(*again, "--resume", str(run), "--steps", str(done + 2))
+    assert finished.returncode == 0, finished.stderr
+    steps = place.metrics("killed")
+    assert [step["step"] for step in steps] == list(range(1, done + 3))
+    assert place.config("killed")["from_runs"] == [str(place.runs / "base")]
+    # What the steps learn from is what a run that was never killed would take.
+    tasks, held_out = shares(0)
+    settings = {"rollouts.tasks_per_step": 4, "rollouts.group_size": 4}
+    for step in steps[-2:]:
+        found = drawn(place.runs / "base", settings, int(step["step"]), held_out)
+        assert found.metrics["tokens_trained"] == step["tokens_trained"] and tasks
+    other = place.type(*again, "--from", "killed", "--resume", str(run))
+    assert other.returncode == 1 and "leave it out" in other.stderr
+
+
+def test_a_run_of_another_tokenizer_stops_before_anything_is_learned(
+    place: Workplace, copied: Callable[[], Path]
+) -> None:
+    """The backend's fingerprint is compared with the run's as soon as it is known."""
+    run = copied()
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "facts": {**config["facts"], "tokenizer": "0" * 32}}))
+    done = place.type(*place.training("refused", "--from", str(run), "--steps", "1"))
+    assert done.returncode == 1 and "another tokenizer" in done.stderr
+    assert not (place.runs / "refused/metrics.jsonl").exists()
