@@ -58,8 +58,8 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Mean of `values` with an interval of confidence `level`.
 
     The Wilson score interval (Wilson 1927) when every value is 0 or 1, so that 200 of 200 is not 'exactly 1'; else a
-    bootstrap (Efron 1979) with 10,000 resamples and a fixed seed, whose percentiles are wider apart for small n (the
-    expanded percentile interval of Hesterberg, doi:10.1080/00031305.2015.1089789). ValueError for a value that is not finite.
+    bootstrap (Efron 1979) with 10,000 resamples and a fixed seed, its percentiles wider apart for small n (the expanded
+    percentile interval of Hesterberg, doi:10.1080/00031305.2015.1089789). ValueError for a value that is not finite.
     """
     data = np.asarray(values, np.float64)
     if not np.isfinite(data).all():

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_hub.archive import Archive, Entry
-from lightning_hub.interval import Interval
-from lightning_hub.report import HeldOut
+from lightning_hub.evaluation import HeldOut
 from lightning_hub.rewards import earned
 from lightning_hub.rollout import Rollout
 from lightning_sdk.call import Status
@@ -195,10 +194,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any
 
 def _evaluations(lines: Iterable[Mapping[str, Any]]) -> list[HeldOut]:
     latest = {str(line["name"]): line for line in lines}
-    return [
-        HeldOut(name, int(line["step"]), Interval.from_dict(line), int(line.get("failed", 0)), line.get("scores") or {})
-        for name, line in latest.items()
-    ]
+    return [HeldOut.from_line(line) for line in latest.values()]
 
 
 def _json(path: Path) -> dict[str, Any]:

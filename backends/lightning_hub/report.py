@@ -9,8 +9,6 @@ from typing import Any
 from lightning_hub.evaluation import HeldOut, change, change_of_roles, verdict
 from lightning_sdk.call import Status
 
-__all__ = ["HeldOut", "Totals", "compose"]
-
 Step = Mapping[str, float | None]
 """The metrics of one step."""
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from lightning_hub.archive import Entry
+from lightning_hub.evaluation import HeldOut
 from lightning_hub.health import Health, examine
 from lightning_hub.interval import interval
 from lightning_hub.record import Record, Scored, read
-from lightning_hub.report import HeldOut
 from lightning_sdk.call import Status
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings

@@ -125,7 +125,7 @@ def test_the_page_says_what_a_reader_wants_to_know(tmp_path: Path) -> None:
     for part in (
         "# demo", "`spark` was trained for 3 steps", "**Better**: the score went from 0.300 to 0.900",
         "+0.600, 95% interval", "| before (step 0) | 0.300 | 0.241 to 0.367 (wilson) | 200 | 0 |", "(curve.png)",
-        "| timeout | 6 | tried again up to 2 times, then left out; up to 1 other rollout of the task in the place of each |",
+        "| timeout | 6 | tried again up to 2 times, then left out; up to 1 other rollout of the task in the place of",
         "| learning_rate | 0.0001 |", "--resume runs/demo",
         "lightning-sdk serve --model runs/demo/checkpoints/step-00003",
     ):  # fmt: skip
