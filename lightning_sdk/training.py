@@ -69,7 +69,7 @@ def train(
         roles: Train only these roles; by default every role declared trainable.
         name: Name of the run; by default the agent's name and the time.
         runs: Folder of runs.
-        resume: Folder of an earlier run to go on with, from its last checkpoint.
+        resume: Folder of an earlier run to go on with, from its last checkpoint, or from step 1 if there is none.
         backend_python: Python of another virtual environment that holds the backend; this one's by default.
         quiet: Show nothing.
         **settings: Any other setting, as a group (`optimizer=Optimizer(learning_rate=1e-5)`) or by its dotted name
