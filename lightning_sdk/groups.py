@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the engine samples the calls of trainable roles while training. Evaluation is greedy."""
+    """How the engine samples the calls of trainable roles while training. Evaluation has a temperature of its own."""
 
     temperature: float = 1.0
     """Replaces whatever temperature the agent asks for: training needs the distribution it corrects for."""

@@ -1,6 +1,6 @@
-"""The README's table of settings, made from `Settings` itself.
+"""The table of settings in docs/settings.md, made from `Settings` itself.
 
-python tests/docs/settings_table.py        # writes it into README.md
+python tests/docs/settings_table.py        # writes it into the page
 """
 
 from __future__ import annotations
@@ -8,32 +8,50 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_sdk.settings import Settings
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->"
 
 
-def table() -> str:
-    """Markdown: name, default and meaning of every setting."""
-    rows = ["| setting | default | |", "|---|---|---|"]
-    rows += [f"| `{name}` | `{_shown(value)}` | {text} |" for name, value, text in settings()]
-    return "\n".join(rows) + "\n"
+def tables() -> str:
+    """Markdown: name, default and meaning of every setting, a table for each group."""
+    parts = [_table("", Settings)]
+    default = Settings()
+    for each in fields(Settings):
+        group = type(getattr(default, each.name))
+        if is_dataclass(group):
+            said = inspect.cleandoc(group.__doc__ or "")
+            parts.append(f"## {each.name}\n\n{said}\n\n{_table(each.name, group)}")
+    return "\n".join(parts)
 
 
 def settings() -> Iterator[tuple[str, Any, str]]:
     """Dotted name, default and docstring of every setting, in order."""
     default = Settings()
-    told = {"": _docstrings(Settings)}
-    for name, value in default.flat().items():
-        group, _, leaf = name.rpartition(".")
-        if group not in told:
-            told[group] = _docstrings(type(getattr(default, group)))
-        yield name, value, told[group].get(leaf, "")
+    for each in fields(Settings):
+        group = getattr(default, each.name)
+        yield from _of(each.name, type(group)) if is_dataclass(group) else _of("", Settings, only=each.name)
+
+
+def _of(group: str, cls: type[Any], only: str = "") -> Iterator[tuple[str, Any, str]]:
+    told, default = _docstrings(cls), cls()
+    for each in fields(cls):
+        value = getattr(default, each.name)
+        if only in ("", each.name) and not is_dataclass(value):
+            name = f"{group}.{each.name}" if group else each.name
+            yield f"{name}.NAME" if isinstance(value, Mapping) else name, value, told.get(each.name, "")
+
+
+def _table(group: str, cls: type[Any]) -> str:
+    rows = ["| setting | default | |", "|---|---|---|"]
+    rows += [f"| `{name}` | {_shown(value)} | {text} |" for name, value, text in _of(group, cls)]
+    return "\n".join(rows) + "\n"
 
 
 def _docstrings(cls: type[Any]) -> dict[str, str]:
@@ -48,16 +66,18 @@ def _docstrings(cls: type[Any]) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
-    return "all" if value == () else "chosen" if value is None else str(value)
+    if isinstance(value, Mapping):
+        return ""
+    return f"`{'all' if value == () else 'none' if value is None else value}`"
 
 
-def replaced(readme: str) -> str:
-    """`readme` with the table as it has to be."""
-    before, _, rest = readme.partition(BEGIN)
+def replaced(page: str) -> str:
+    """`page` with the tables as they have to be."""
+    before, _, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
-    assert end, f"README.md has no {BEGIN.strip()} ... {END}"
-    return before + BEGIN + table() + END + after
+    assert end, f"{PAGE.name} has no {BEGIN.strip()} ... {END}"
+    return before + BEGIN + tables() + END + after
 
 
 if __name__ == "__main__":
-    README.write_text(replaced(README.read_text("utf-8")), "utf-8")
+    PAGE.write_text(replaced(PAGE.read_text("utf-8")), "utf-8")

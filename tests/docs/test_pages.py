@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from pages import PAGES, ROOT, anchors, block, blocks, commands, links
-from settings_table import replaced
+from settings_table import PAGE, replaced
 from settings_table import settings as described
 
 from lightning_sdk import cli, settings
@@ -21,8 +21,8 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 def test_the_settings_table_is_in_step() -> None:
     """Run `python tests/docs/settings_table.py` when this fails."""
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert readme == replaced(readme)
+    page = PAGE.read_text("utf-8")
+    assert page == replaced(page)
 
 
 def test_every_setting_says_what_it_is() -> None:
