@@ -11,10 +11,11 @@ ARGS ?=
 BIN := .venv/bin
 FRAMEWORKS := $(patsubst tests/frameworks/locks/%.txt,%,$(sort $(wildcard tests/frameworks/locks/*.txt)))
 # Python compiles what it imports; compiling all of torch and transformers ahead takes half a minute.
-PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --no-compile
+PIP := -m pip --disable-pip-version-check install --no-compile
+PIP_INSTALL := $(BIN)/python $(PIP)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo frameworks test test-frameworks check format bench clean
+.PHONY: help install demo frameworks verl-cpu test test-frameworks test-verl check format bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +27,7 @@ install: .venv/.installed-dev  ## make .venv with everything for work on this re
 demo: .venv/.installed  ## install what is needed, then train the calculator agent on this machine's CPU
 	$(BIN)/python examples/calculator/agent.py
 
-test: .venv/.installed-dev  ## run the tests, without those of the frameworks
+test: .venv/.installed-dev  ## run the tests, without those of the frameworks and of VERL
 	$(BIN)/python -m pytest $(ARGS)
 
 frameworks: $(FRAMEWORKS:%=.venvs/%/.installed)  ## make an environment of agent frameworks for each list in tests/frameworks/locks
@@ -36,6 +37,11 @@ test-frameworks: .venv/.installed $(FRAMEWORKS:%=test-%)  ## run the tests of th
 # Hub and engine of these tests run in .venv.
 $(FRAMEWORKS:%=test-%): test-%: .venv/.installed .venvs/%/.installed
 	.venvs/$*/bin/python -m pytest $(or $(ARGS),tests/frameworks)
+
+verl-cpu: .venvs/verl/.installed  ## make an environment with VERL for the CPU
+
+test-verl: .venvs/verl/.installed  ## compare our algorithms with VERL's, in VERL's environment
+	.venvs/verl/bin/python -m pytest $(or $(ARGS),tests/verl)
 
 check: .venv/.installed-dev  ## lint, formatting, strict types, architecture and documentation
 	$(BIN)/ruff check .
@@ -84,19 +90,31 @@ clean:  ## remove all environments and caches; runs stay
 	$(PIP_INSTALL) --quiet --group dev
 	@touch $@
 
+define fresh  # an empty environment: $(call fresh,NAME)
+	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or newer with venv was found: make $(MAKECMDGOALS) PYTHON=...' >&2; exit 1; }
+	rm -rf .venvs/$(1)
+	$(PYTHON) -m venv .venvs/$(1)
+endef
+
 # openai 2 and openai 3 cannot share an environment, nor can some frameworks. Locks hold every distribution by version,
 # so nothing has to be resolved; what they leave out on purpose, and how they are made, is in the .in file beside each.
 .venvs/%/.locked: tests/frameworks/locks/%.txt
-	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or newer with venv was found: make frameworks PYTHON=...' >&2; exit 1; }
-	rm -rf .venvs/$*
-	$(PYTHON) -m venv .venvs/$*
+	$(call fresh,$*)
 	@echo 'Installing the agent frameworks of $<.'
-	.venvs/$*/bin/python -m pip --disable-pip-version-check install --no-compile --quiet --no-deps --requirement $<
+	.venvs/$*/bin/python $(PIP) --quiet --no-deps --requirement $<
+	@touch $@
+
+# VERL is of Python 3.12 at most. It is locked in the same way, with PyTorch before and alone.
+.venvs/verl/.locked: tests/verl/lock/verl.txt
+	$(call fresh,verl)
+	@echo 'Installing $(TORCH) and what VERL needs.'
+	.venvs/verl/bin/python $(PIP) --quiet $(TORCH)
+	.venvs/verl/bin/python $(PIP) --quiet --no-deps --requirement $<
 	@touch $@
 
 # Integrations are found by their entry points, which an editable installation reads once.
 .venvs/%/.installed: .venvs/%/.locked pyproject.toml
-	.venvs/$*/bin/python -m pip --disable-pip-version-check install --no-compile --quiet --no-deps --no-build-isolation --editable .
+	.venvs/$*/bin/python $(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .PRECIOUS: .venvs/%/.locked
