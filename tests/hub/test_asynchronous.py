@@ -92,33 +92,33 @@ def test_rollouts_run_while_the_learner_works(train: Train, bound: int) -> None:
     runner.begin({"model": "patient", "rollouts.staleness": bound, "steps": STEPS}, held_out=[])
     for step in range(1, STEPS + 1):
         offered = min(step + bound, STEPS)
-        play_until(runner, agent, lambda offered=offered: sum(map(len, agent.versions.values())) == 12 * offered)
+        play_until(runner, agent, 12 * offered)
         assert runner.lease(16, 0.3) == []
         assert sorted(agent.versions) == list(range(1, offered + 1))
         (runner.hub.folder / f"go-{step}").touch()
     assert runner.play(agent)["type"] == "finished"
     steps = runner.steps()
-    for step in steps:
-        number = int(step["step"])
+    for told in steps:
+        number = int(told["step"])
         ages = [number - 1 - version for version in agent.versions[number]]
         assert all(0 <= age <= bound for age in ages)
-        assert (step["staleness_max"], step["staleness_mean"]) == (max(ages), pytest.approx(np.mean(ages)))
-        assert step["staleness"] == max(ages)
-        assert (step["rollouts_ok"], step["rows_seen"], step["version"]) == (12, 12, number)
+        assert (told["staleness_max"], told["staleness_mean"]) == (max(ages), pytest.approx(np.mean(ages)))
+        assert told["staleness"] == max(ages)
+        assert (told["rollouts_ok"], told["rows_seen"], told["version"]) == (12, 12, number)
     assert steps[-1]["staleness"] == bound
     assert tasks_of_steps(runner) == {step: planned(step) for step in range(1, STEPS + 1)}
 
 
-def play_until(runner: Runner, agent: Seeded, done: Callable[[], bool]) -> None:
-    """Run rollouts until enough were."""
+def play_until(runner: Runner, agent: Seeded, count: int) -> None:
+    """Run rollouts of training until there were so many."""
     deadline = time.monotonic() + 30
-    while not done():
+    while sum(map(len, agent.versions.values())) < count:
         assert time.monotonic() < deadline, runner.events
         for each in runner.lease(4, 0.2):
             runner.send(agent(each))
 
 
-def test_one_bound_only_without_a_correction(train: Train) -> None:
+def test_a_bound_needs_a_correction(train: Train) -> None:
     """Rollouts of an older model need importance sampling."""
     with pytest.raises(SettingError, match="staleness=1"):
         train().begin({"rollouts.staleness": 1, "importance.kind": "off"})
@@ -132,7 +132,7 @@ def test_kill_9_with_rounds_ahead(train: Train) -> None:
     runner.begin(settings, held_out=[])
     let_go(runner.hub, 1, 2, 3)
     agent = Seeded()
-    play_until(runner, agent, lambda: len(agent.versions.get(6, ())) == 12)
+    play_until(runner, agent, 12 * 6)
     hub = runner.hub
     hub.kill()
     runner.close()

@@ -176,7 +176,7 @@ def test_what_came_after_the_hub_ended_a_rollout(train: Train) -> None:
 
 # --- dynamic sampling
 
-MIXED = [{"question": f"which arm? {number}", "flat": number % 2 == 0} for number in range(10)]
+MIXED: list[dict[str, Any]] = [{"question": f"which arm? {number}", "flat": number % 2 == 0} for number in range(10)]
 
 
 class Mixed:
