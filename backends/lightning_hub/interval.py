@@ -103,11 +103,19 @@ def _signs(deltas: NDArray[np.float64]) -> tuple[float, float]:
         sums, drawn = (1.0 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)) @ deltas, 0
     else:
         generator = np.random.default_rng(_SEED)
-        sums = np.concatenate([(generator.integers(2, size=(b, count)) * 2.0 - 1) @ deltas for b in _blocks(count)])
+        sums = np.concatenate([_flipped(generator, block, deltas) for block in _blocks(count)])
         drawn = 1  # what is there is one of the draws: without it the test would not be exact
     slack = 1e-9 * float(np.abs(deltas).sum())
     above, below = np.count_nonzero(sums >= total - slack), np.count_nonzero(sums <= total + slack)
     return (above + drawn) / (len(sums) + drawn), (below + drawn) / (len(sums) + drawn)
+
+
+def _flipped(generator: np.random.Generator, count: int, deltas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[count] sums of the values with signs drawn at random."""
+    width = -(-len(deltas) // 8)
+    drawn = np.frombuffer(generator.bytes(count * width), np.uint8).reshape(count, width)
+    turned: NDArray[np.float64] = np.unpackbits(drawn, axis=1, count=len(deltas)) @ deltas
+    return 2 * turned - deltas.sum()
 
 
 def _wilson(mean: float, n: int, level: float) -> Interval:
@@ -120,8 +128,9 @@ def _wilson(mean: float, n: int, level: float) -> Interval:
 def _bootstrap(data: NDArray[np.float64], level: float) -> Interval:
     generator = np.random.default_rng(_SEED)
     means = np.concatenate(
-        [data[generator.integers(len(data), size=(b, len(data)))].mean(axis=1) for b in _blocks(len(data))]
-    )
+        [data[generator.integers(len(data), size=(block, len(data)), dtype=np.uint32)].mean(axis=1)
+         for block in _blocks(len(data))]
+    )  # fmt: skip
     tail = _tail(len(data), level)
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(data.mean()), float(low), float(high), len(data), "bootstrap")
