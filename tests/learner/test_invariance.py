@@ -54,8 +54,8 @@ def test_neither_rows_nor_their_order_nor_their_layout_matter(
         place = data.draw(st.integers(0, len(row.tokens)))
         many += cut(row, place)
     many = data.draw(st.permutations(many))
-    changes = {"algorithm__epochs": 2, "algorithm__mini_batches": 2, **algorithm}
-    other = {
+    changes: dict[str, Any] = {"algorithm__epochs": 2, "algorithm__mini_batches": 2, **algorithm}
+    other: dict[str, Any] = {
         "share": data.draw(st.booleans()),
         "optimizer__micro_batch_tokens": data.draw(st.sampled_from([1, 7, 20, 10_000])),
     }
@@ -70,8 +70,13 @@ def test_pairs_may_lie_anywhere(drawn: list[Drawn], data: st.DataObject) -> None
     """Likewise for DPO, whose loss joins two rollouts: over two epochs, so that margins are not 0."""
     whole, pairs = [part.row() for part in drawn[:2]], (Pair("a", "r0", "r1"),)
     many = [piece for row in whole for piece in cut(row, data.draw(st.integers(0, len(row.tokens))))]
-    changes = {"algorithm__epochs": 2, "stored__method": "dpo", "objective": Objective.DPO, "pairs": pairs}
-    other = {
+    changes: dict[str, Any] = {
+        "algorithm__epochs": 2,
+        "stored__method": "dpo",
+        "objective": Objective.DPO,
+        "pairs": pairs,
+    }
+    other: dict[str, Any] = {
         "share": data.draw(st.booleans()),
         "optimizer__micro_batch_tokens": data.draw(st.sampled_from([1, 7, 10_000])),
     }
@@ -89,7 +94,7 @@ def test_rows_of_weight_zero_change_no_bit(algorithm: dict[str, Any], drawn: lis
     padding = [replace(each, weights=each.weights * 0, advantages=each.advantages + np.float32("nan")) for each in rows]
     mixed = data.draw(st.permutations([*rows, *padding]))
     order = [row for row in mixed if row.weights.any()]
-    changes = {"algorithm__epochs": 2, **algorithm}
+    changes: dict[str, Any] = {"algorithm__epochs": 2, **algorithm}
     for one, other in zip(gradients(order, **changes), gradients(mixed, **changes), strict=True):
         assert torch.equal(one, other)
 
@@ -112,10 +117,10 @@ def test_masked_tokens_have_a_gradient_of_exactly_zero(
             name: np.concatenate([np.where(away, np.float32("nan"), getattr(row, name)), np.full(len(tail), np.nan)])
             for name in ("advantages", "logprobs")
         }
-        numbers = {name: array.astype(np.float32) for name, array in longer.items()}
+        numbers: dict[str, Any] = {name: array.astype(np.float32) for name, array in longer.items()}
         tokens = np.concatenate([row.tokens, np.array(tail, np.int32)])
         masked.append(replace(row, tokens=tokens, weights=np.pad(row.weights, (0, len(tail))), **numbers))
-    changes = {"algorithm__epochs": 2, **algorithm}
+    changes: dict[str, Any] = {"algorithm__epochs": 2, **algorithm}
     for one, other in zip(gradients(plain, **changes), gradients(masked, **changes), strict=True):
         assert one.isfinite().all() and torch.equal(one, other)
 

@@ -33,7 +33,7 @@ class Sequence:
     def _of(self, row: Row, at: Any, model: torch.nn.Module) -> tuple[Tensor, Tensor]:
         tokens = torch.from_numpy(row.tokens).long()
         everything = (model(input_ids=tokens[None]).logits[0] / row.temperature).log_softmax(-1)
-        entropy = torch.distributions.Categorical(logits=everything).entropy()
+        entropy = torch.special.entr(everything.exp()).sum(-1)
         return everything[at - 1, tokens[at]], entropy[at - 1]
 
 
@@ -44,7 +44,7 @@ def sequences(rows: list[Row], model: torch.nn.Module) -> dict[tuple[str, str], 
 
 def descend(loss: Callable[[torch.nn.Module], Tensor], steps: int) -> list[Tensor]:
     """The gradients of plain steps down a loss."""
-    model, found = tiny_model(**SMALL).eval(), []
+    model, found = tiny_model(**SMALL).train(False), []
     for _ in range(steps):
         grads = torch.autograd.grad(loss(model), list(model.parameters()))
         found.append(torch.cat([grad.flatten() for grad in grads]))
@@ -102,8 +102,13 @@ def test_policy_objective(loss: str, kind: str, level: str) -> None:
             total = total + (s.weights * (-rho * surrogate + 0.5 * pull - 0.1 * s.entropy)).sum()
         return total
 
-    changes = {"algorithm__loss": loss, "importance__kind": kind, "importance__level": level, "algorithm__epochs": 3}
-    more = {"divergence__coefficient": 0.5, "algorithm__entropy": 0.1, "optimizer__learning_rate": RATE}
+    changes: dict[str, Any] = {
+        "algorithm__loss": loss,
+        "importance__kind": kind,
+        "importance__level": level,
+        "algorithm__epochs": 3,
+    }
+    more: dict[str, Any] = {"divergence__coefficient": 0.5, "algorithm__entropy": 0.1, "optimizer__learning_rate": RATE}
     found = gradients(rows, optimizer__micro_batch_tokens=1, **changes, **more)
     assert_close(descend(whole, 3), found)
 
@@ -111,7 +116,11 @@ def test_policy_objective(loss: str, kind: str, level: str) -> None:
 def test_sft_objective() -> None:
     """Minus the weighted log-probability; advantages and sampler's log-probs have no say."""
     rows = [replace(row, advantages=row.advantages * np.nan, logprobs=row.logprobs - 3) for row in batch_rows()]
-    expected = descend(lambda model: -sum((s.weights * s.lp).sum() for s in sequences(rows, model).values()), 2)
+
+    def whole(model: torch.nn.Module) -> Tensor:
+        return -torch.stack([(s.weights * s.lp).sum() for s in sequences(rows, model).values()]).sum()
+
+    expected = descend(whole, 2)
     found = gradients(rows, objective=Objective.SFT, algorithm__epochs=2, optimizer__learning_rate=RATE)
     assert_close(expected, found)
 
@@ -132,7 +141,12 @@ def test_dpo_objective() -> None:
             total = total - weight * torch.nn.functional.logsigmoid(0.2 * margin)
         return total
 
-    changes = {"stored__method": "dpo", "stored__beta": 0.2, "algorithm__epochs": 3, "optimizer__learning_rate": RATE}
+    changes: dict[str, Any] = {
+        "stored__method": "dpo",
+        "stored__beta": 0.2,
+        "algorithm__epochs": 3,
+        "optimizer__learning_rate": RATE,
+    }
     found = gradients(rows, objective=Objective.DPO, pairs=pairs, optimizer__micro_batch_tokens=1, **changes)
     assert_close(descend(whole, 3), found)
 
@@ -146,6 +160,18 @@ def test_dpo_prefers_what_was_chosen_and_says_so() -> None:
     assert first["loss"] == pytest.approx(math.log(2)) and first["dpo_accuracy"] == first["dpo_margin"] == 0
     assert last["loss"] < 0.6 and last["dpo_accuracy"] == 1 and last["dpo_margin"] > 0.1
     assert last["trained_tokens"] == 12, "the third rollout is in no pair"
+
+
+def test_loss_of_pairs_is_the_sum_over_them_whatever_their_lengths() -> None:
+    """At the start log 2 for each, by the weight of its tokens: 0.5 and 0.2 here."""
+    sizes, weighed = {"r0": 3, "r1": 7, "r2": 5, "r3": 2}, {"r0": 0.5, "r1": 0.5, "r2": 0.2, "r3": 0.2}
+    rows = [
+        Drawn(rollout, "a", list(range(10)), list(range(1, 1 + size)), size).row(weighed[rollout])
+        for rollout, size in sizes.items()
+    ]
+    batch = Batch(1, rows, Objective.DPO, (Pair("a", "r0", "r1"), Pair("a", "r2", "r3")))
+    metrics = make_learner(stored__method="dpo").update(batch).metrics
+    assert metrics["loss"] == pytest.approx(0.7 * math.log(2))
 
 
 def test_pair_without_its_tokens_is_refused() -> None:
@@ -165,7 +191,7 @@ def test_mini_batches_are_the_batch_in_expectation(rollouts: int) -> None:
     halves = gradients(rows, optimizer__learning_rate=1e-30, algorithm__mini_batches=2)
     sizes = [(rollouts + 1) // 2, rollouts // 2]
     assert len(halves) == 2
-    assert_close([whole], [sum(size / rollouts * half for size, half in zip(sizes, halves, strict=True))])
+    assert_close([whole], [(sizes[0] * halves[0] + sizes[1] * halves[1]) / rollouts])
     assert float((halves[0] - halves[1]).norm()) > 0.1 * float(whole.norm())
 
 
@@ -179,7 +205,12 @@ def test_paired_rollouts_stay_together() -> None:
     """In mini-batches of DPO the two of a pair are never apart: each has a margin of its own."""
     rows = [Drawn(f"r{index}", "a", [1, 2, 3, index], [1, 2, 3], index).row() for index in range(4)]
     pairs = (Pair("a", "r0", "r3"), Pair("a", "r2", "r1"))
-    options = {"objective": Objective.DPO, "pairs": pairs, "stored__method": "dpo", "optimizer__learning_rate": 1e-30}
+    options: dict[str, Any] = {
+        "objective": Objective.DPO,
+        "pairs": pairs,
+        "stored__method": "dpo",
+        "optimizer__learning_rate": 1e-30,
+    }
     (whole,), halves = gradients(rows, **options), gradients(rows, **options, algorithm__mini_batches=4)
     assert len(halves) == 2
     assert_close([whole], [(halves[0] + halves[1]) / 2])
@@ -204,7 +235,7 @@ def test_rows_without_advantage_are_skipped_only_where_that_is_exact(changes: di
 def test_metrics_of_each_role_make_the_whole() -> None:
     """entropy, kl_sampler, clip_fraction and kl_reference, by role and in all; a call without role is 'none'."""
     rows = [replace(row, role="" if row.role == "a" else row.role) for row in batch_rows()]
-    changes = {"divergence__coefficient": 0.1, "algorithm__epochs": 2, "optimizer__learning_rate": 3.0}
+    changes: dict[str, Any] = {"divergence__coefficient": 0.1, "algorithm__epochs": 2, "optimizer__learning_rate": 3.0}
     metrics = make_learner(**changes).update(Batch(1, rows)).metrics
     for name in ("entropy", "kl_sampler", "clip_fraction", "kl_reference"):
         assert metrics[name] == pytest.approx((metrics[f"{name}/none"] + metrics[f"{name}/b"]) / 2)

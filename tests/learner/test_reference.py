@@ -19,7 +19,7 @@ from lightning_hub.backend import Batch, Objective, Pair, Row
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.settings import Settings
 
-KL = {"divergence.coefficient": 0.5, "credit.advantage": "gae"}
+KL: dict[str, Any] = {"divergence.coefficient": 0.5, "credit.advantage": "gae"}
 
 
 def rows_of_three(seed: int = 0) -> list[Row]:
@@ -47,7 +47,7 @@ def test_scores_are_the_original_models_log_probabilities(share: bool) -> None:
 
 def test_scoring_changes_nothing() -> None:
     """Neither weights nor metrics of what follows."""
-    settings = {"divergence__coefficient": 0.5, "credit__advantage": "gae"}
+    settings: dict[str, Any] = {"divergence__coefficient": 0.5, "credit__advantage": "gae"}
     asked, quiet = make_learner(**settings), make_learner(**settings)
     for learner in (asked, quiet):
         learner.update(Batch(1, make_group_rows()))

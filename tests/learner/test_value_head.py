@@ -18,7 +18,7 @@ from lightning_hub.backend import Batch, Row
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings
 
-GAE = {"credit__advantage": "gae", "value__clip": 0.3, "value__coefficient": 0.5}
+GAE: dict[str, Any] = {"credit__advantage": "gae", "value__clip": 0.3, "value__coefficient": 0.5}
 
 
 def valued(rows: list[Row], seed: int = 0) -> list[Row]:
@@ -42,7 +42,7 @@ def some_rows() -> list[Row]:
 
 def by_hand(rows: list[Row], policy: bool) -> Tensor:
     """Gradient of the first step, whose values are all 0 and whose ratios are all 1, in plain eager mode."""
-    model = tiny_model(**SMALL).eval()
+    model = tiny_model(**SMALL).train(False)
     head = torch.nn.Linear(SMALL["hidden_size"], 1)
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)
@@ -85,7 +85,12 @@ def test_values_move_the_model_once_the_head_has_weights() -> None:
 
 def test_warm_up_trains_the_head_alone() -> None:
     """For as many steps as were set not one bit of the model changes; the rows' entropy bonus and divergence wait."""
-    changes = {"value__warmup_steps": 2, "algorithm__entropy": 0.1, "divergence__coefficient": 0.1, **GAE}
+    changes: dict[str, Any] = {
+        "value__warmup_steps": 2,
+        "algorithm__entropy": 0.1,
+        "divergence__coefficient": 0.1,
+        **GAE,
+    }
     learner, rows = make_learner(**changes), some_rows()
     before, losses = weights(learner.model), []
     for step in (1, 2):
@@ -99,7 +104,12 @@ def test_warm_up_trains_the_head_alone() -> None:
 
 def test_head_learns_the_returns_with_its_own_rate() -> None:
     """Explained variance, told from what was predicted, comes near 1; the rate is not the model's."""
-    changes = {"value__learning_rate": 0.05, "optimizer__learning_rate": 1e-12, "value__clip": 0.0, "steps": 200}
+    changes: dict[str, Any] = {
+        "value__learning_rate": 0.05,
+        "optimizer__learning_rate": 1e-12,
+        "value__clip": 0.0,
+        "steps": 200,
+    }
     learner = make_learner(**{**GAE, **changes})
     rows = some_rows()
     told = []
