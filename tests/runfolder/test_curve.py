@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from matplotlib.image import imread
 
 from lightning_hub.curve import draw_png, draw_text, smooth
 from lightning_hub.interval import Interval, interval
@@ -72,3 +73,20 @@ def test_smoothing_keeps_a_constant_and_the_mean_level() -> None:
     assert smooth([0.5] * 30) == pytest.approx([0.5] * 30)
     jagged = smooth([0.0, 1.0] * 30)
     assert jagged[5:-5] == pytest.approx([0.5] * 50, abs=0.05)
+
+
+def colours(path: Path) -> set[tuple[int, ...]]:
+    """Every colour of a picture."""
+    return {tuple(map(int, (255 * each[:3]).round())) for row in imread(path) for each in row}
+
+
+def test_roles_have_thin_lines_of_their_own(tmp_path: Path) -> None:
+    """Each in a colour of its own, within the picture, whatever their range; the whole stays as it was."""
+    draw_png(tmp_path / "whole.png", REWARDS, HELD_OUT)
+    roles = {"writer": [(step, 3.0) for step in range(1, 41)], "checker": [(40, -1.0)], "silent": []}
+    draw_png(tmp_path / "roles.png", REWARDS, HELD_OUT, roles=roles)
+    assert pixels(tmp_path / "roles.png") == (1200, 675)
+    whole, both = colours(tmp_path / "whole.png"), colours(tmp_path / "roles.png")
+    purple = {each for each in both - whole if each[0] > each[1] + 60 and each[2] > each[1] + 60}
+    green = {each for each in both - whole if each[1] > each[0] + 40 and each[1] > each[2] + 40}
+    assert green and purple

@@ -227,6 +227,23 @@ def test_the_curve_of_a_run_is_there_at_any_time(tmp_path: Path) -> None:
     folder.close()
 
 
+def test_roles_are_drawn_where_they_are_not_rewarded_alike(tmp_path: Path) -> None:
+    """One reward for all is one line; so is one role."""
+    pictures: dict[str, bytes] = {}
+    for name, rewards in {
+        "whole": {},
+        "one": {"writer": 0.9},
+        "alike": {"writer": 0.5, "checker": 0.5},
+        "apart": {"writer": 0.9, "checker": 0.1},
+    }.items():
+        folder = RunFolder(tmp_path / name / "run")
+        for step in range(1, 9):
+            folder.step({"step": step, "reward_mean": 0.5, **{f"reward_mean/{role}": v for role, v in rewards.items()}})
+        folder.finish(TOTALS)
+        pictures[name] = (tmp_path / name / "run" / "curve.png").read_bytes()
+    assert pictures["whole"] == pictures["one"] == pictures["alike"] != pictures["apart"]
+
+
 _WHOLE_RUN = """
 import sys
 from lightning_hub.evaluation import HeldOut

@@ -1,0 +1,145 @@
+"""Scores of held-out tasks: means over seeds, what failed, roles, and two measurements compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from lightning_hub.backend import BackendSpec, Endpoint
+from lightning_hub.evaluation import HeldOut, change, change_of_roles, measure, verdict
+from lightning_hub.plan import Plan
+from lightning_hub.rollout import Assignment, Reward, Rollout
+from lightning_sdk.call import Status
+from lightning_sdk.settings import Settings
+
+ENDPOINT = Endpoint("http://127.0.0.1:1/v1", "m", "k")
+#: What came of one rollout: a reward, rewards by role, or how it failed.
+Came = float | dict[str, float] | Status
+
+
+def settings(seeds: int = 2, **more: Any) -> Settings:
+    return Settings.from_dict({"evaluation.seeds": seeds, "evaluation.temperature": 0.8, **more})
+
+
+def assigned(chosen: Settings, tasks: int, name: str = "before") -> list[Assignment]:
+    spec = BackendSpec("none", frozenset(), lambda *_: None)  # type: ignore[arg-type]
+    return Plan(chosen, spec, [], [{"task": number} for number in range(tasks)]).of_held_out(name, ENDPOINT)
+
+
+def evaluated(name: str, came: Sequence[Sequence[Came]], chosen: Settings | None = None) -> HeldOut:
+    """An evaluation of tasks, each with what came of its seeds; rollouts end in another order than they began."""
+    chosen = chosen or settings(len(came[0]))
+    assignments = assigned(chosen, len(came), name)
+    ended = [_ended(one, each) for one, each in zip(assignments, (one for task in came for one in task), strict=True)]
+    return measure(name, 0, assignments, ended[::-1], chosen)
+
+
+def _ended(assignment: Assignment, came: Came) -> Rollout:
+    status = came if isinstance(came, Status) else Status.OK
+    rewards = {} if isinstance(came, Status) else came if isinstance(came, dict) else {"": came}
+    return Rollout(
+        assignment.id, assignment.task_id, assignment.group, assignment.mode, 1, status, "", 1.0,
+        tuple(Reward(role, "right", value, 1) for role, value in rewards.items()),
+    )  # fmt: skip
+
+
+def test_each_task_is_run_with_its_own_seeds_and_every_evaluation_with_the_same() -> None:
+    """No two rollouts share a seed, and before and after have the same ones; another `seed` gives others."""
+    before, after = (assigned(settings(3), 5, name) for name in ("before", "after"))
+    drawn = [each.sampling["rollout_seed"] for each in before]
+    assert [each.task_id for each in before] == [task for task in range(5) for _ in range(3)]
+    assert len(set(drawn)) == 15 and drawn == [each.sampling["rollout_seed"] for each in after]
+    assert {each.sampling["temperature"] for each in before} == {0.8}
+    assert not set(drawn) & {each.sampling["rollout_seed"] for each in assigned(settings(3, seed=1), 5)}
+    more = [each.sampling["rollout_seed"] for each in assigned(settings(4), 5) if each.task_id == 0]
+    assert more[:3] == drawn[:3]
+
+
+def test_greedy_evaluation_has_no_seed() -> None:
+    """Nothing about it changes."""
+    (only,) = assigned(Settings(), 1)
+    assert only.sampling == {"temperature": 0.0, "max_tokens_default": 256}
+
+
+def test_a_tasks_score_is_the_mean_over_its_seeds_and_tasks_are_what_counts() -> None:
+    """Tasks are the clusters: twice as many seeds of the same scores make no interval narrower."""
+    scores = [[0.2, 0.4], [1.0, 0.0], [0.5, 0.5], [0.9, 0.7]]
+    one, two = evaluated("before", scores), evaluated("before", [[*task, *task] for task in scores])
+    assert one.scores == pytest.approx({"0": 0.3, "1": 0.5, "2": 0.5, "3": 0.8})
+    assert one.score.mean == pytest.approx(0.525) and (one.score.n, one.seeds) == (4, 2)
+    assert one.by_seed["1"] == [1.0, 0.0]
+    assert (one.score.low, one.score.high) == pytest.approx((two.score.low, two.score.high))
+
+
+def test_failed_rollouts_are_left_out_and_counted_by_task() -> None:
+    """A task keeps the mean of the seeds that went well; one without any has no score, and is no zero."""
+    came: list[list[Came]] = [[1.0, Status.TIMEOUT], [Status.AGENT_ERROR, Status.TIMEOUT], [0.5, 0.0], [{}, 0.25]]
+    found = evaluated("before", came)
+    assert found.scores == {"0": 1.0, "2": 0.25, "3": 0.25}
+    assert (found.score.n, found.failed) == (3, 4)
+    assert found.failures == {"timeout": 2, "agent_error": 1, "no_reward": 1}
+    line = found.as_line()
+    assert line["failed_by_task"] == {"0": 1, "1": 2, "3": 1}
+    assert line["by_seed"]["0"] == [1.0, None]
+
+
+def test_an_evaluation_is_read_back_as_it_was_written() -> None:
+    """Through JSON, with roles and gaps; lines of versions that knew one score a task can be read too."""
+    found = evaluated("after", [[{"": 0.5, "writer": 1.0}, Status.TIMEOUT], [{"": 0.25, "writer": 0.0}, 0.75]])
+    again = HeldOut.from_line(json.loads(json.dumps(found.as_line())))
+    assert again.as_line() == found.as_line()
+    old = HeldOut.from_line({"name": "before", "step": 0, "mean": 0.5, "low": None, "high": None, "n": 1,
+                             "method": "none", "failed": 0, "scores": {"0": 0.5}})  # fmt: skip
+    assert (old.seeded, old.temperature, old.seeds) == ({"0": (0.5,)}, 0.0, 1)
+
+
+def test_roles_with_rewards_of_their_own_have_scores_of_their_own() -> None:
+    """By the weights of their rewards, beside the score of the whole, and compared like it."""
+    chosen = settings(1, **{"role.writer.rewards": {"right": 2.0}})
+    before = evaluated("before", [[{"writer": 0.1 * task, "checker": 0.5}] for task in range(8)], chosen)
+    after = evaluated("after", [[{"writer": 0.1 * task + 0.2, "checker": 0.5}] for task in range(8)], chosen)
+    assert list(before.roles) == ["checker", "writer"]
+    assert before.roles["writer"].score.mean == pytest.approx(0.7)
+    assert before.score.mean == pytest.approx((0.7 + 0.5) / 2)
+    moved = change_of_roles(before, after)
+    assert moved["writer"].mean == pytest.approx(0.4) and moved["writer"].low > 0
+    assert moved["checker"].mean == 0.0 and moved["checker"].method == "none"
+    assert not evaluated("before", [[0.5]]).roles
+
+
+def test_before_and_after_are_compared_on_the_same_tasks_and_seeds() -> None:
+    """A seed that failed on one side counts on neither; a task without a common seed is left out."""
+    before = evaluated("before", [[0.0, 1.0], [0.5, Status.TIMEOUT], [0.2, 0.2]])
+    after = evaluated("after", [[0.5, Status.TIMEOUT], [Status.TIMEOUT, 0.9], [0.2, 0.4]])
+    found = change(before, after)
+    assert found is not None
+    assert found.n == 2 and found.mean == pytest.approx((0.5 + 0.1) / 2)
+
+
+def test_the_order_of_seeds_makes_no_change() -> None:
+    """The same three numbers in another order have exactly the same mean: such tasks did not change."""
+    found = change(evaluated("before", [[0.1, 0.2, 0.3]] * 9), evaluated("after", [[0.3, 0.2, 0.1]] * 9))
+    assert found is not None and (found.mean, found.method) == (0.0, "none")
+
+
+@pytest.mark.parametrize(("gain", "said"), [(0.3, "better"), (-0.3, "worse"), (0.0, "not shown to be better")])
+def test_the_verdict_goes_by_the_change_of_tasks(gain: float, said: str) -> None:
+    """In words."""
+    base = [[0.1 * (task % 7) + 0.35, 0.05 * (task % 3) + 0.35] for task in range(20)]
+    noise = [0.02 * (-1) ** task for task in range(20)]
+    moved = [[score + gain + noise[task] for score in scores] for task, scores in enumerate(base)]
+    assert verdict(evaluated("before", base), evaluated("after", moved)) == said
+
+
+def test_what_was_measured_in_different_ways_is_not_compared() -> None:
+    """As when a run is resumed with another temperature; nor is what has no score at all."""
+    greedy = evaluated("before", [[0.0]] * 9, Settings())
+    sampled = evaluated("after", [[1.0]] * 9, settings(1))
+    nothing = evaluated("after", [[Status.TIMEOUT]] * 9, Settings())
+    assert change(greedy, sampled) is None and change_of_roles(greedy, sampled) == {}
+    assert verdict(greedy, sampled) == verdict(greedy, nothing) == verdict(None, greedy) == "not measured"
+    assert math.isnan(nothing.score.mean) and nothing.failed == 9

@@ -1,0 +1,184 @@
+"""What the report says beside the score: failures, masked tokens, staleness, roles; and how it is printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_hub.evaluation import HeldOut, OfRole
+from lightning_hub.interval import interval
+from lightning_hub.report import Totals
+from lightning_hub.runfolder import RunFolder
+from lightning_sdk.history import listing
+from lightning_sdk.report import Report, Score, read
+from lightning_sdk.settings import Settings
+
+STEP: dict[str, float] = {
+    "reward_mean": 0.5, "reward_mean/writer": 0.75, "reward_mean/checker": 0.25, "reward_std/writer": 0.1,
+    "reward_std/checker": 0.2, "rows/writer": 8, "groups/writer": 4, "groups_without_signal/writer": 1,
+    "entropy/writer": 1.234, "kl_sampler/writer": -0.0004, "clip_fraction/writer": 0.125, "kl_reference/writer": 0.02,
+    "rows_per_rollout/writer": 1.5, "tokens_trained/writer": 1200, "tokens_masked/writer": 30,
+    "tokens_masked": 50, "tokens_masked_length": 20, "retries": 2, "refilled": 1, "deadline_timeouts": 3,
+    "resampled_groups": 1, "staleness_mean": 0.5, "staleness_max": 2, "breaks/rewritten_history/writer": 1,
+}  # fmt: skip
+ROLES = ("writer", "checker")
+
+
+def held_out(name: str, step: int, level: float) -> HeldOut:
+    """Twenty tasks with two seeds each, one of which timed out; the writer earns twice what the checker does."""
+    by_seed: dict[str, list[float | None]] = {str(task): [level + task / 100, level + task / 50] for task in range(20)}
+    by_seed["7"] = [level, None]
+    scores = {task: sum(known := [v for v in values if v is not None]) / len(known) for task, values in by_seed.items()}
+    roles = {
+        role: OfRole(interval([v / share for v in scores.values()]), {t: [v / share] for t, v in scores.items()})
+        for role, share in zip(ROLES, (1, 2), strict=True)
+    }
+    return HeldOut(name, step, interval(list(scores.values())), 1, scores, by_seed, {"timeout": 1}, roles, 2, 0.7)
+
+
+def finished(path: Path, settings: dict[str, Any] | None = None, metrics: dict[str, float] = STEP) -> dict[str, Any]:
+    """A run with two roles whose score rises by 0.2."""
+    folder = RunFolder(path)
+    folder.config({"settings": Settings.from_dict({"steps": 2, **(settings or {})}).as_dict()})
+    folder.evaluation(held_out("before", 0, 0.2))
+    for step in (1, 2):
+        folder.step({**metrics, "step": step})
+    folder.evaluation(held_out("after", 2, 0.4))
+    return folder.finish(Totals(10.0, {"ok": 60, "timeout": 3, "agent_error": 2, "reward_error": 0}, 65, 2400))
+
+
+def page(path: Path) -> str:
+    return (path / "report.md").read_text()
+
+
+def test_the_scores_say_how_they_were_measured(tmp_path: Path) -> None:
+    """Tasks times seeds, failures by status, the difference by task, and the same by role."""
+    report = finished(tmp_path / "run")
+    before, change = report["held_out"]["before"], report["change"]
+    assert (before["seeds"], before["temperature"], before["n"], before["failures"]) == (2, 0.7, 20, {"timeout": 1})
+    assert change["n"] == 20 and change["mean"] == pytest.approx(0.2) and change["low"] > 0
+    assert report["verdict"] == "better" and report["change_by_role"]["checker"]["mean"] == pytest.approx(0.1)
+    text = page(tmp_path / "run")
+    assert "| 20 x 2 seeds | 1 (timeout) |" not in text and "| 20 x 2 seeds | 1 (1 timeout) |" in text
+    assert "| after minus before, by task | +0.200 | +0.200 to +0.200 | 20 in both | |" in text
+    assert "| writer | before |" in text and "| checker | after minus before, by task | +0.100 |" in text
+
+
+def test_what_failed_is_said_with_what_was_done(tmp_path: Path) -> None:
+    """By the run's own policy, status by status; attempts, refills, deadline and resampling are counted."""
+    policy = {"failure.agent_error": "train", "failure.reward": -0.5, "failure.retries": 1, "failure.refills": 0}
+    report = finished(tmp_path / "run", policy)
+    assert report["failures"] == {
+        "retries": 4, "refilled": 2, "deadline_timeouts": 6, "resampled_groups": 2,
+        "done": {"timeout": "tried again up to 1 time, then left out",
+                 "agent_error": "trained on, with a reward of -0.5 beside what they had earned"},
+    }  # fmt: skip
+    text = page(tmp_path / "run")
+    assert "| timeout | 3 | tried again up to 1 time, then left out |" in text and "| agent error | 2 | trained" in text
+    assert "4 attempts that were repeated; 2 rollouts in the place of others; 6 rollouts ended by" in text
+    assert "reward error" not in text
+
+
+def test_without_failures_there_is_no_word_of_them(tmp_path: Path) -> None:
+    """Nor of masked tokens, staleness or roles."""
+    finished(tmp_path / "run", metrics={"reward_mean": 0.5, "reward_mean/solver": 0.5})
+    text = page(tmp_path / "run")
+    assert "Also:" not in text and "not trained on:" not in text and "Asynchronous" not in text and "Roles" not in text
+
+
+def test_masked_tokens_and_staleness_are_told(tmp_path: Path) -> None:
+    """How many for their length; staleness only where steps do not wait for each other."""
+    report = finished(tmp_path / "run")
+    assert (report["tokens_masked"], report["tokens_masked_length"], report["staleness"]) == (100, 40, None)
+    assert "100 sampled tokens were not trained on: 40 because a completion or its row was too long" in page(
+        tmp_path / "run"
+    )
+    report = finished(tmp_path / "late", {"rollouts.staleness": 3})
+    assert report["staleness"] == {"bound": 3, "mean": 0.5, "max": 2}
+    assert "0.50 versions older than the model they trained, on average, and 2 at most" in page(tmp_path / "late")
+
+
+def test_roles_stand_side_by_side(tmp_path: Path) -> None:
+    """The last step of each; '-' where a backend does not measure something."""
+    report = finished(tmp_path / "run")
+    assert report["roles"]["writer"]["clip_fraction"] == 0.125 and list(report["roles"]) == list(ROLES)
+    text = page(tmp_path / "run")
+    assert "| writer | 0.750 | 0.100 | 1 of 4 | 1.234 | -0.0004 | 12.5% | 0.0200 | 1.50 | 1,200 | 30 |" in text
+    assert "| checker | 0.250 | 0.200 | - | - | - | - | - | - | - | - |" in text
+
+
+def test_the_printed_report_ends_with_the_verdict(tmp_path: Path) -> None:
+    """As `train` returns it and the command prints it."""
+    finished(tmp_path / "run")
+    report = read(tmp_path / "run")
+    change, roles = report.change, report.roles("after")
+    assert change is not None and change.mean == pytest.approx(0.2) and report.verdict == "better"
+    assert roles["writer"].n == 20 and report.roles("before")["writer"].mean == pytest.approx(0.34, abs=0.01)
+    lines = str(report).splitlines()
+    assert lines[1].startswith("before    0.3") and lines[1].endswith("n=20 x 2 seeds")
+    assert lines[3] == "change    +0.200 [+0.200, +0.200], n=20, by task"
+    assert lines[4].startswith("role      writer: 0.3") and " before, " in lines[4]
+    assert "failed    3 timeout: tried again up to 2 times, then left out" in str(report)
+    assert lines[-1] == "verdict   better"
+
+
+def test_a_score_of_nothing_can_be_printed() -> None:
+    """Every rollout failed: there is a line, and no error."""
+    nothing = {"mean": None, "low": None, "high": None, "n": 0}
+    report = Report(Path("run"), {"held_out": {"after": nothing}})
+    assert report.after is not None and math.isnan(report.after.mean) and "after     nan, n=0" in str(report)
+    assert str(Score(0.5, 0.4, 0.6, 9)) == "0.500 [0.400, 0.600], n=9"
+
+
+def test_runs_of_the_version_before_are_listed_and_read(tmp_path: Path) -> None:
+    """Their reports have no change by task, seeds or failures."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    held = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}
+    (folder / "report.json").write_text(json.dumps({"steps": 1, "status": "finished", "train_seconds": 1.0,
+        "verdict": "not shown to be better", "held_out": {"before": held, "after": held}}))  # fmt: skip
+    assert str(read(folder)).splitlines()[-1] == "verdict   not shown to be better"
+    assert "not shown to be better" in listing(tmp_path)
+
+
+def test_a_run_that_two_versions_wrote_has_a_report(tmp_path: Path) -> None:
+    """Resumed after an update of the SDK: the line of the score before has one score a task."""
+    folder = RunFolder(tmp_path / "run")
+    folder.config({"settings": Settings().as_dict()})
+    line = {"name": "before", "step": 0, **interval([0.0] * 20).as_dict(), "failed": 0,
+            "scores": {str(task): 0.0 for task in range(20)}}  # fmt: skip
+    (tmp_path / "run" / "evaluations.jsonl").write_text(json.dumps(line) + "\n")
+    folder = RunFolder(tmp_path / "run")
+    folder.step({"step": 1, "reward_mean": 0.5})
+    scores = {str(task): 1.0 for task in range(20)}
+    folder.evaluation(HeldOut("after", 1, interval([1.0] * 20), 0, scores, {t: [1.0] for t in scores}))
+    report = folder.finish(Totals())
+    assert (report["verdict"], report["change"]["mean"]) == ("better", 1.0)
+
+
+_PRINTED = """
+import sys
+from pathlib import Path
+from lightning_sdk.report import read
+print(read(Path(sys.argv[1])))
+print({"numpy", "torch"} & set(sys.modules))
+"""
+
+
+def test_a_report_is_read_without_the_backends_packages(tmp_path: Path) -> None:
+    """The agent's process has neither numpy nor torch."""
+    finished(tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _PRINTED, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and done.stdout.splitlines()[-2:] == ["verdict   better", "set()"], done.stderr
