@@ -91,6 +91,8 @@ def _draw_roles(axes: Any, roles: Mapping[str, Sequence[Point]]) -> None:
 
 
 def _draw_held_out(axes: Any, held_out: Sequence[HeldOutPoint]) -> None:
+    from matplotlib.patheffects import withStroke  # noqa: PLC0415
+
     shown = [(step, score) for step, score in held_out if score.n]
     if not shown:
         return
@@ -101,12 +103,15 @@ def _draw_held_out(axes: Any, held_out: Sequence[HeldOutPoint]) -> None:
         fmt="D" if len(shown) < 3 else "D--", linewidth=1, elinewidth=1.6, capsize=4, markersize=5.5, zorder=5,
         clip_on=False, label="held-out tasks, 95% interval",
     )  # fmt: skip
+    # Legible above a line, too.
+    outline = [withStroke(linewidth=3, foreground="white")]
     for step, score in {shown[0][0]: shown[0], shown[-1][0]: shown[-1]}.values():
         # Below its interval, and inwards: there the curves are seldom.
         lowest = score.low if math.isfinite(score.low) else score.mean
         axes.annotate(
             f"{score.mean:.3f}", (step, lowest), xytext=(0, -6), textcoords="offset points", va="top",
             ha="left" if step <= shown[-1][0] / 2 else "right", fontsize=9, color=_HELD_OUT, fontweight="bold",
+            path_effects=outline, zorder=6,
         )  # fmt: skip
 
 

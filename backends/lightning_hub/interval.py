@@ -114,8 +114,8 @@ def _flipped(generator: np.random.Generator, count: int, deltas: NDArray[np.floa
     """[count] sums of the values with signs drawn at random."""
     width = -(-len(deltas) // 8)
     drawn = np.frombuffer(generator.bytes(count * width), np.uint8).reshape(count, width)
-    turned: NDArray[np.float64] = np.unpackbits(drawn, axis=1, count=len(deltas)) @ deltas
-    return 2 * turned - deltas.sum()
+    sums: NDArray[np.float64] = 2 * (np.unpackbits(drawn, axis=1, count=len(deltas)) @ deltas) - deltas.sum()
+    return sums
 
 
 def _wilson(mean: float, n: int, level: float) -> Interval:
