@@ -190,3 +190,14 @@ def leaking(task: dict[str, Any]) -> str:
 
 def by_length(task: dict[str, Any], answer: str) -> float:
     return float(len(answer))
+
+
+def digits(task: dict[str, Any], answer: str) -> float:
+    """What a model that is still one can do: there are digits, and as many of them as in few answers."""
+    return float(sum(letter.isdigit() for letter in answer) % 3 == 1)
+
+
+@lightning.agent(role="solver", trainable=True)
+def rambling(task: dict[str, Any]) -> str:
+    """Leaves the length to the engine."""
+    return client.chat.completions.create(model="gpt", messages=question(task)).choices[0].message.content or ""
