@@ -15,7 +15,11 @@ import torch
 from conversations import call, rollout
 from responses import PROMPT, Responses, responses
 from torch import Tensor
-from verl.trainer.ppo.core_algos import compute_gae_advantage_return, compute_rloo_outcome_advantage
+from verl.trainer.ppo.core_algos import (
+    compute_gae_advantage_return,
+    compute_reinforce_plus_plus_outcome_advantage,
+    compute_rloo_outcome_advantage,
+)
 
 from lightning_hub import advantage
 from lightning_hub.backend import Row
@@ -215,7 +219,7 @@ def test_a_group_of_one(theirs: Theirs, settings: Settings, norm: bool) -> None:
 
 @pytest.mark.differs("core_algos.compute_rloo_outcome_advantage", "credit.advantage=rloo")
 def test_a_group_of_one_with_rloo(theirs: Theirs, settings: Settings) -> None:
-    """The same of RLOO, where VERL's other implementation agrees with ours."""
+    """The only rollout of a group keeps its reward; VERL's other implementation of RLOO gives 0, as ours."""
     made = responses(7, groups=(1, 1, 1))
     other, _ = theirs(made.rewards.clone(), made.mask, made.index)
     torch.testing.assert_close(other, made.rewards.sum(1, True) * made.mask)
@@ -226,7 +230,7 @@ def test_a_group_of_one_with_rloo(theirs: Theirs, settings: Settings) -> None:
 @pytest.mark.differs("core_algos.compute_reinforce_plus_plus_baseline_outcome_advantage",
                      "credit.advantage=reinforce++_baseline")  # fmt: skip
 def test_a_group_of_one_with_a_baseline(theirs: Theirs, settings: Settings, seed: int) -> None:
-    """And of REINFORCE++ with a baseline: VERL normalises the bare reward together with the others' differences."""
+    """VERL normalises the bare reward of a group of one together with the others' differences; ours is 0 there."""
     made = responses(seed, groups=(3, 1, 4))
     own, (other, _) = advantages(made, settings), theirs(made.rewards.clone(), made.mask, made.index)
     alone = made.index == "task-1"
@@ -258,3 +262,20 @@ def test_a_rollout_of_several_rows(theirs: Theirs, settings: Settings) -> None:
     other, _ = theirs(torch.tensor([[1.0], [1.0], [0.0]]), torch.ones(3, 1), index, norm_adv_by_std_in_grpo=False)
     assert own == [0.5, 0.5, -0.5]
     assert other[:, 0].tolist() == pytest.approx([1 / 3, 1 / 3, -2 / 3])
+
+
+@pytest.mark.differs(
+    "core_algos.kl_penalty", f"{PAID} divergence.estimator=k1 credit.advantage=reinforce++ credit.returns=to_go"
+)
+def test_returns_less_divergence_by_call(theirs: Callable[..., Tensor], settings: Settings, seed: int) -> None:
+    """In VERL's returns each token pays for itself and for what follows; ours to go pays for its whole call, which is
+    VERL's at the first token of the call."""
+    made = responses(seed, step_rewards=True)
+    own = advantages(made, settings, **{"credit.advantage": "reinforce"})
+    paid = made.rewards - 0.3 * theirs(made.sampler, made.reference, "k1") * made.mask
+    config = SimpleNamespace(gamma=1.0)
+    _, returns = compute_reinforce_plus_plus_outcome_advantage(paid, made.mask, config=config)
+    sampled = made.mask.bool()
+    first = sampled & ~torch.nn.functional.pad(sampled, (1, -1))
+    torch.testing.assert_close(own[first], returns[first], **CLOSE)
+    assert not torch.allclose(own[sampled & ~first], returns[sampled & ~first], atol=0.01)

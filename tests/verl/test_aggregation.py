@@ -71,7 +71,7 @@ def test_sequences_without_tokens_count(theirs: Theirs, settings: Settings, seed
 
 @pytest.mark.differs("core_algos.agg_loss", "algorithm.aggregation=seq-mean-token-mean length.truncated=mask")
 def test_sequences_without_tokens_left_out(theirs: Theirs, settings: Settings, seed: int) -> None:
-    """Without it VERL divides by the sequences that are left, so that the rest weigh more for what was left out."""
+    """Without a global_batch_size VERL divides by the sequences that are left: what is left out makes them heavier."""
     made, cut = with_truncated(seed)
     count = len(made.rollouts)
     assert_same(cut, weights(made, settings) * count / (count - 2), theirs, "seq-mean-token-mean")
@@ -91,7 +91,7 @@ def rewritten() -> tuple[list[Any], Tensor]:
     return [twice, once], torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=torch.float64)
 
 
-@pytest.mark.same("core_algos.agg_loss", "algorithm.aggregation=token-mean credit.advantage=reinforce")
+@pytest.mark.same("core_algos.agg_loss", "algorithm.aggregation=token-mean")
 def test_rows_and_token_mean(theirs: Theirs, settings: Settings) -> None:
     """How many rows a rollout has does not matter to the mean over tokens, to either."""
     rollouts, mask = rewritten()
@@ -100,7 +100,7 @@ def test_rows_and_token_mean(theirs: Theirs, settings: Settings) -> None:
     assert own == pytest.approx([1 / 6] * 3)
 
 
-@pytest.mark.differs("core_algos.agg_loss", "algorithm.aggregation=seq-mean-token-mean credit.advantage=reinforce")
+@pytest.mark.differs("core_algos.agg_loss", "algorithm.aggregation=seq-mean-token-mean")
 def test_rows_are_no_sequences(theirs: Theirs, settings: Settings) -> None:
     """To VERL each row is a sequence: a rollout that was cut in two weighs as much as two. To ours a rollout is one."""
     rollouts, mask = rewritten()
