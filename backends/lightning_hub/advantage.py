@@ -26,7 +26,7 @@ def to_go(earned: Floats, discount: float = 1.0) -> Floats:
 
 
 def rloo(values: Sequence[float] | Floats) -> Floats:
-    """[G] values minus the mean of the other G - 1 (the RLOO estimator of arXiv:2402.14740, section 3.1); 0 for a group of one."""
+    """[G] values minus the mean of the other G - 1 (RLOO, arXiv:2402.14740); 0 for a group of one."""
     centred = dr_grpo(values)
     return np.asarray(centred * (len(centred) / max(1, len(centred) - 1)))
 
@@ -68,7 +68,8 @@ def by_step(returns: Sequence[Floats], estimator: Callable[[Floats], Floats]) ->
 
 def whiten(values: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np.bool_]]) -> list[NDArray[np.float32]]:
     """The masked values of all arrays brought to mean 0 and variance 1, 0 elsewhere (the normalised
-    advantage of REINFORCE++, arXiv:2501.03262); the variance has n - 1 in its denominator and 1e-8 added, as in VERL's `masked_whiten`."""
+    advantage of REINFORCE++, arXiv:2501.03262); the variance has n - 1 in its
+    denominator and 1e-8 added, as in VERL's `masked_whiten`."""
     flat = np.concatenate([each[mask] for each, mask in zip(values, masks, strict=True)]).astype(np.float64)
     if len(flat) < 2:
         return [np.zeros_like(each) for each in values]

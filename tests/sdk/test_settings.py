@@ -20,7 +20,7 @@ def test_settings_survive_the_wire() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"learning_rate": 1.0}, "unknown setting 'learning_rate'; did you mean value.learning_rate or optimizer.learning_rate"),
+        ({"learning_rate": 1.0}, "unknown setting 'learning_rate'; did you mean value.learning_rate or optimizer"),
         ({"optimizer.lr": 1.0}, "unknown setting 'optimizer.lr'"),
         ({"steps": "many"}, "steps='many': expected int"),
         ({"steps": 0}, "steps=0: must be at least 1"),
