@@ -108,7 +108,9 @@ def silent(record: Record) -> Iterator[Finding]:
             + {
                 "solved": " These tasks are solved: there is nothing more to learn from them.",
                 "failed": " Not one rollout earns more than the lowest reward that was seen.",
-                "": " The reward cannot tell answers of one task apart.",
+                "": " The reward cannot tell answers of one task apart."
+                if whole
+                else " It told answers apart before, so by now they are all alike.",
             }[level],
             {
                 "solved": "Take harder tasks.",
@@ -132,7 +134,7 @@ def _silent(record: Record, role: str) -> tuple[int, int, bool] | None:
     if not steps or not without[-1]:
         return None
     begin = next((at + 1 for at in range(len(steps) - 1, -1, -1) if not without[at]), 0)
-    if begin and len(steps) - begin < _SILENT:
+    if begin and (len(steps) - begin < _SILENT or sum(groups[step] for step in steps[begin:]) < _FLAT_GROUPS):
         return None
     if record.settings.credit_of("" if role == NO_ROLE else role).advantage not in GROUPED:
         values = {each.rewards[role] for each in record.scored if role in each.rewards and each.step >= steps[begin]}
