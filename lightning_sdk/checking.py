@@ -78,7 +78,7 @@ def check(
     if isinstance(agent, str | Path):
         return Check(examination.examined(run_folder(agent), backend_python))
     if tasks is None:
-        raise SettingError("check: to run an agent give its tasks, a .jsonl or .parquet file (--tasks FILE) or a list of dicts")
+        raise SettingError("check: an agent needs tasks: a .jsonl or .parquet file (--tasks FILE), or a list of dicts")
     loaded = load(tasks)
     given: dict[str, Any] = {"model": model, "backend": backend, "roles": role_names(roles), **settings}
     if "rollouts" not in given:
