@@ -23,6 +23,7 @@ from lightning_hub.backend import Objective, Pair
 from lightning_hub.plan import Plan
 from lightning_hub.preference import kept, pair
 from lightning_hub.stock import Drawn, Stock, without_effect
+from lightning_hub.stored import StoredRun
 from lightning_sdk.groups import Stored as Rules
 from lightning_sdk.settings import Settings
 from lightning_sdk.tasks import split
@@ -216,60 +217,64 @@ def test_sft_makes_the_stored_tokens_likelier(place: Workplace) -> None:
     assert report["calls"] == 0 and report["tokens"] == sum(step["tokens_trained"] for step in steps)
 
 
+def test_rejection_learns_by_the_rewards_that_were_written(place: Workplace, copied: Callable[[], Path]) -> None:
+    """`rescore --write`, then `train --from`: the rollouts that the new function finds best are what is trained on."""
+    run, (_, reserved) = copied(), shares(0)
+    lightning.rescore(run, stored_agent.other, write=True)
+    best = [max(group, key=earned) for group in varied(trained(run)) if group[0].task not in reserved]
+    place.train("rejection", "--from", str(run), "--steps", "1", **{"rollouts.tasks_per_step": 20})
+    (step,) = place.metrics("rejection")
+    assert step["rows"] == step["groups_used"] == len(best) and step["loss"] > 0
+    with StoredRun(run) as opened:
+        lengths = {
+            record.entry.id: sum(call.output_tokens for call in rollout.calls)
+            for record in opened.records()
+            if (rollout := opened.rollout(record)) is not None
+        }
+    assert step["tokens_trained"] == sum(lengths[each.id] for each in best)
+
+
 def shares(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Training and held-out tasks, as a run with this seed splits them."""
     return split(list(stored_agent.TASKS), 0.2, 2, seed)
 
 
-def test_dpo_raises_the_chosen_over_the_rejected(place: Workplace) -> None:
-    """The loss begins at log 2, where model and reference are one, and the margin of the same pairs rises."""
+def test_dpo_raises_the_chosen_over_the_rejected_and_goes_on_after_a_kill(place: Workplace) -> None:
+    """The loss begins at log 2, where model and reference are one, and the margin of the same pairs rises; after kill
+    -9 of the hub --resume goes on from the last checkpoint, the same stored rollouts and the same reference."""
     settings = {"stored.method": "dpo", "rollouts.tasks_per_step": 20, "optimizer.warmup_steps": 0}
-    place.train("dpo", "--from", "base", "--steps", "3", **settings)
-    steps = place.metrics("dpo")
-    assert steps[0]["loss"] == pytest.approx(np.log(2), abs=1e-4) and steps[0]["dpo_margin"] == pytest.approx(
-        0, abs=1e-4
-    )
-    margins = [step["dpo_margin"] for step in steps]
-    assert margins[0] < margins[1] < margins[2]
-    assert steps[0]["rows"] == 2 * steps[0]["pairs"] == 2 * steps[0]["groups_used"]
-
-
-def test_a_killed_run_goes_on(place: Workplace) -> None:
-    """kill -9 of the hub in the middle: --resume goes on after the last checkpoint, from the same stored rollouts."""
-    arguments = place.training("killed", "--from", "base", save_every=1)
+    arguments = place.training("dpo", "--from", "base", save_every=1, **settings)
     environment = {**os.environ, "LIGHTNING_HOME": str(place.folder / "home")}
     command = [sys.executable, "-m", "lightning_sdk.cli", *arguments]
     running = subprocess.Popen([*command, "--steps", "2000"], cwd=place.folder, env=environment,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
-    run = place.runs / "killed"
+    run = place.runs / "dpo"
     deadline = time.monotonic() + 100
-    while not (run / "checkpoints/step-00002").exists() and time.monotonic() < deadline:
+    while not (run / "checkpoints/step-00003").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(int((run / "hub.lock").read_text()), signal.SIGKILL)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 1 and "--resume" in said, said
     done = max(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit())
-    last = run / f"checkpoints/step-{done:05d}/checkpoint.json"
-    assert last.is_file()
     again = [each for each in arguments if each not in {"--from", "base"}]
     finished = place.type(*again, "--resume", str(run), "--steps", str(done + 2))
     assert finished.returncode == 0, finished.stderr
-    steps = place.metrics("killed")
+    steps = place.metrics("dpo")
     assert [step["step"] for step in steps] == list(range(1, done + 3))
-    assert place.config("killed")["from_runs"] == [str(place.runs / "base")]
-    # What the steps learn from is what a run that was never killed would take.
-    tasks, held_out = shares(0)
-    settings = {"rollouts.tasks_per_step": 4, "rollouts.group_size": 4}
-    for step in steps[-2:]:
-        found = drawn(place.runs / "base", settings, int(step["step"]), held_out)
-        assert found.metrics["tokens_trained"] == step["tokens_trained"] and tasks
-    other = place.type(*again, "--from", "killed", "--resume", str(run))
+    assert place.config("dpo")["from_runs"] == [str(place.runs / "base")]
+    margins = [step["dpo_margin"] for step in steps]
+    assert (steps[0]["loss"], margins[0]) == pytest.approx((np.log(2), 0), abs=1e-4)
+    assert margins[0] < margins[1] < margins[2]
+    assert margins[done] > margins[1]  # with the resumed model as its own reference it would be 0 again
+    _, held_out = shares(0)
+    found = drawn(place.runs / "base", settings, done + 1, held_out)
+    for name in ("rows", "pairs", "groups_used", "tokens_trained"):
+        assert found.metrics[name] == steps[done][name] == steps[0][name] > 0
+    other = place.type(*again, "--from", "dpo", "--resume", str(run))
     assert other.returncode == 1 and "leave it out" in other.stderr
 
 
-def test_a_run_of_another_tokenizer_stops_before_anything_is_learned(
-    place: Workplace, copied: Callable[[], Path]
-) -> None:
+def test_a_run_of_another_tokenizer_stops_early(place: Workplace, copied: Callable[[], Path]) -> None:
     """The backend's fingerprint is compared with the run's as soon as it is known."""
     run = copied()
     config = json.loads((run / "config.json").read_text())
