@@ -29,17 +29,27 @@ def marks() -> Iterator[Mark]:
     """Those of every test, in order of the files. `tests/verl/conftest.py` calls what they name."""
     for path in sorted((ROOT / "tests" / "verl").glob("test_*.py")):
         tree = ast.parse(path.read_text("utf-8"))
-        named = {node.targets[0].id: node.value.value for node in tree.body if _is_text(node)}
-        for node in tree.body:
-            for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
-                kind = ast.unparse(decorator).partition("(")[0].removeprefix("pytest.mark.")
-                if kind in {"same", "differs"}:
-                    function, settings = (eval(ast.unparse(each), {}, named) for each in decorator.args)
-                    yield Mark(kind, function, settings, _line(ast.get_docstring(node)))
+        texts = dict(_texts(tree))
+        for test in tree.body:
+            if isinstance(test, ast.FunctionDef):
+                yield from _marks(test, texts)
 
 
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _marks(test: ast.FunctionDef, texts: dict[str, str]) -> Iterator[Mark]:
+    for decorator in test.decorator_list:
+        kind = ast.unparse(decorator).partition("(")[0].removeprefix("pytest.mark.")
+        if isinstance(decorator, ast.Call) and kind in {"same", "differs"}:
+            # Arguments are texts, perhaps made of the file's own constants.
+            function, settings = (eval(ast.unparse(each), {}, texts) for each in decorator.args)
+            yield Mark(kind, function, settings, _line(ast.get_docstring(test)))
+
+
+def _texts(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The constants of a file."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))):
+                yield name, text
 
 
 def _line(docstring: str | None) -> str:

@@ -15,7 +15,7 @@ from lightning_embedded.scoring import Scores
 from lightning_sdk.settings import Settings
 
 #: Float64 on both sides; VERL adds 1e-8 to some denominators.
-CLOSE: dict[str, float] = {"rtol": 1e-7, "atol": 1e-10}
+CLOSE: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-10}
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _mark(request: pytest.FixtureRequest) -> pytest.Mark:
-    marks = [mark for mark in request.node.iter_markers() if mark.name in {"same", "differs"}]
+    marks: list[pytest.Mark] = [mark for mark in request.node.iter_markers() if mark.name in {"same", "differs"}]
     assert len(marks) == 1, f"{request.node.name} has {len(marks)} marks of what it compares"
     return marks[0]
 

@@ -17,7 +17,7 @@ from lightning_sdk.settings import Settings
 
 Theirs = Callable[..., Tensor]
 #: Weights are float32.
-CLOSE = {"rtol": 1e-6, "atol": 1e-9}
+CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-9}
 
 
 def weights(made: Responses, settings: Settings) -> Tensor:
