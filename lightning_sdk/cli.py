@@ -141,7 +141,7 @@ def _train(commands: Any) -> None:
 
 
 def _evaluate(commands: Any) -> None:
-    parser = _command(commands, "evaluate", _run_evaluate, "score an agent on tasks, greedily, without training")
+    parser = _command(commands, "evaluate", _run_evaluate, "score an agent on tasks, without training it")
     _agent_options(parser)
     _run_options(parser)
 

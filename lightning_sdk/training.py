@@ -107,7 +107,9 @@ def evaluate(
     quiet: bool = False,
     **settings: Any,
 ) -> Report:
-    """Score `agent` on `tasks` with its trainable roles served by `model`, sampled greedily; nothing is trained.
+    """Score `agent` on `tasks` with its trainable roles served by `model`; nothing is trained.
+
+    Sampled greedily, unless `evaluation.temperature` says otherwise.
 
     Arguments and errors are those of `train`; `report.after` holds the score. All tasks are used unless
     `evaluation.tasks` says otherwise.

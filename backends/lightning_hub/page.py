@@ -121,7 +121,8 @@ def _roles_held_out(report: Mapping[str, Any]) -> str:
 
 def _what_ran(report: Mapping[str, Any]) -> str:
     if not report["rollouts"]:
-        return ""
+        told = f"{report['tokens']:,} sampled tokens of stored rollouts trained on"
+        return f"## What ran\n\n{told}, in {_minutes(report['train_seconds'])}." if report["tokens"] else ""
     lines = [
         "## What ran",
         "",

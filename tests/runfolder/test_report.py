@@ -104,6 +104,15 @@ def test_masked_tokens_and_staleness_are_told(tmp_path: Path) -> None:
     assert "0.50 versions older than the model they trained, on average, and 2 at most" in page(tmp_path / "late")
 
 
+def test_training_from_stored_rollouts_says_what_it_learned_from(tmp_path: Path) -> None:
+    """No agent ran for it, so nothing failed."""
+    folder = RunFolder(tmp_path / "run")
+    folder.step({"step": 1, "tokens_trained": 1500.0, "rows/writer": 3, "rows/checker": 2})
+    report = folder.finish(Totals(2.0, {"ok": 0}, 0, 1500))
+    assert "1,500 sampled tokens of stored rollouts trained on, in 2.0 s." in page(tmp_path / "run")
+    assert report["failures"]["done"] == {} and list(report["roles"]) == ["writer", "checker"]
+
+
 def test_roles_stand_side_by_side(tmp_path: Path) -> None:
     """The last step of each; '-' where a backend does not measure something."""
     report = finished(tmp_path / "run")
