@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 TORCH ?= torch==2.13.0
 # Passed on to pytest: make test ARGS="-k stream"
 ARGS ?=
+# Tests that run at once. Most of them wait for processes that they start; more than the cores is too many.
+WORKERS ?= 2
 
 BIN := .venv/bin
 FRAMEWORKS := $(patsubst tests/frameworks/locks/%.txt,%,$(sort $(wildcard tests/frameworks/locks/*.txt)))
@@ -28,7 +30,7 @@ demo: .venv/.installed  ## install what is needed, then train the calculator age
 	$(BIN)/python examples/calculator/agent.py
 
 test: .venv/.installed-dev  ## run the tests, without those of the frameworks and of VERL
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 frameworks: $(FRAMEWORKS:%=.venvs/%/.installed)  ## make an environment of agent frameworks for each list in tests/frameworks/locks
 

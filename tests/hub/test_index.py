@@ -91,6 +91,7 @@ def test_a_reader_sees_each_event_once_while_the_index_is_saved(index: Index, ap
         (b"\xc1", 1),
         (b"\x91" * 5000, 1),
     ],
+    ids=range(9),
 )
 def test_a_body_that_does_not_hold_its_events_is_refused(body: bytes, count: int) -> None:
     """Nothing is logged that could not be read back."""
