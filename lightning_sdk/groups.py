@@ -89,8 +89,8 @@ class Importance:
     """Importance sampling between the sampler, which may be older or compute otherwise, and the trainer."""
 
     kind: str = "truncate"
-    """'truncate' (weights are cut at `high`: IMPALA, arXiv:1802.01561, eq. 1), 'mask' (outside of [low, high] nothing
-    is learned: IcePop, arXiv:2510.18855) or 'off'."""
+    """'truncate' (weights are cut at `high`: IMPALA, arXiv:1802.01561, eq. 1), 'mask' (outside of [low, high] a
+    token has no policy gradient: IcePop, arXiv:2510.18855) or 'off'."""
     level: str = "token"
     """Ratio of each 'token', or of the whole 'sequence': the product over all that a role sampled in one rollout."""
     high: float = 2.0

@@ -160,7 +160,8 @@ class _Bar:
     def started(self, event: Mapping[str, Any]) -> None:
         self._clock.start()
         self._console.print(self._escape(_starting(event)))
-        self._live.update(self._task, description="training", total=int(event["steps"]))
+        steps = int(event["steps"])
+        self._live.update(self._task, description="training" if steps else "scoring", total=steps or None)
 
     def step(self, event: Mapping[str, Any]) -> None:
         step, steps = int(event["step"]), int(event["steps"])
@@ -219,6 +220,8 @@ def _text(event: Mapping[str, Any]) -> str:
 
 def _starting(event: Mapping[str, Any]) -> str:
     model, done = event.get("model") or "the model", event.get("step") or 0
+    if not event["steps"]:
+        return f"scoring {model}"
     return f"training {model} for {event['steps']} steps" + (f", going on after step {done}" if done else "")
 
 

@@ -48,6 +48,7 @@ _CREDIT: dict[str, _Rule] = {
 }
 _RULES: dict[str, _Rule] = {
     "steps": _at_least(1),
+    "seed": _at_least(0),
     "save_every": _at_least(1),
     "sampling.temperature": (lambda v: v > 0, "more than 0: greedy rollouts of a group are all alike"),
     "sampling.top_p": (lambda v: 0 < v <= 1, "in (0, 1]"),

@@ -82,9 +82,10 @@ def train(
         HubGone: the hub died; the message says how to go on.
     """
     given = {"model": model, "steps": steps, "backend": backend, "roles": role_names(roles), **settings}
-    rewards = named(reward)
-    chosen = weighed(Settings.from_dict(given), rewards)
+    chosen = Settings.from_dict(given)
     train_tasks, test_tasks = _tasks(tasks, held_out, chosen)
+    rewards = named(reward)
+    chosen = weighed(chosen, rewards)
     refuse_unknown_roles(chosen.roles)
     stored = _stored([str(run_folder(each, runs)) for each in from_runs], resume)
     folder = _folder(Path(runs), name or _name(agent), Path(resume) if resume else None)

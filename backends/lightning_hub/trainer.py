@@ -232,7 +232,7 @@ class Trainer:
             run=str(self._folder.path),
             model=self._settings.model,
             step=self.step,
-            steps=self._settings.steps,
+            steps=0 if self._plan.evaluate_only else self._settings.steps,
             facts=facts,
             endpoint={"url": backend.endpoint.url, "model": backend.endpoint.model},
             **sizes,
