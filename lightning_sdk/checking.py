@@ -86,7 +86,7 @@ def check(
         given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)
     rewards = named(reward)
     chosen = weighed(Settings.from_dict(given), rewards)
-    refuse_unknown_roles(chosen.roles)
+    refuse_unknown_roles(chosen)
     with _folder(keep) as folder:
         # Other processes find the reward by its name, so there it is not listened to.
         witness = Witness(rewards) if chosen.rollouts.runner != "processes" else None

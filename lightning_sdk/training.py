@@ -86,7 +86,7 @@ def train(
     train_tasks, test_tasks = _tasks(tasks, held_out, chosen)
     rewards = named(reward)
     chosen = weighed(chosen, rewards)
-    refuse_unknown_roles(chosen.roles)
+    refuse_unknown_roles(chosen)
     stored = _stored([str(run_folder(each, runs)) for each in from_runs], resume)
     folder = _folder(Path(runs), name or _name(agent), Path(resume) if resume else None)
     job = Job(agent, rewards, chosen, folder, backend_python, quiet)
@@ -121,7 +121,7 @@ def evaluate(
         given["evaluation.tasks"] = len(loaded)
     rewards = named(reward)
     chosen = weighed(Settings.from_dict(given), rewards)
-    refuse_unknown_roles(chosen.roles)
+    refuse_unknown_roles(chosen)
     folder = _folder(Path(runs), name or f"{_name(agent)}-evaluation", None)
     Job(agent, rewards, chosen, folder, backend_python, quiet).run("evaluate", tasks=loaded)
     return reports.read(folder)
@@ -272,12 +272,15 @@ def role_names(roles: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
     return (roles,) if isinstance(roles, str) else tuple(roles)
 
 
-def refuse_unknown_roles(roles: tuple[str, ...]) -> None:
+def refuse_unknown_roles(settings: Settings) -> None:
     """A misspelt role would train nothing for an hour. Where a framework names agents, the first rollouts tell."""
-    unknown = [role for role in roles if role not in declared]
-    if unknown and not session.start().patches.naming:
+    unknown = [role for role in settings.roles if role not in declared]
+    settled = [f"role.{role}" for role in settings.role if role not in declared]
+    if (unknown or settled) and not session.start().patches.naming:
         known = ", ".join(sorted(declared)) or "none; put @lightning.agent(role=..., trainable=True) above the agent"
-        raise SettingError(f"roles: no agent has the role {', '.join(map(repr, unknown))}; declared roles: {known}")
+        what = f"roles: no agent has the role {', '.join(map(repr, unknown))}" if unknown else (
+            f"setting {', '.join(settled)}: no agent has that role")  # fmt: skip
+        raise SettingError(f"{what}; declared roles: {known}")
 
 
 def _name(agent: Callable[..., Any]) -> str:

@@ -263,7 +263,7 @@ def _about_calls(
         yield findings.no_calls(len(seen.rollouts), sum(each.count for each in elsewhere), outside)
     elif calls and not trainable:
         yield findings.none_trainable(calls, len(seen.rollouts), seen.roles)
-    elif calls and (missing := [role for role in seen.roles if role not in {call.meta.role for call in trainable}]):
+    elif calls and (missing := _silent(seen, trainable)):
         yield findings.roles_missing(missing, calls)
     wanted = set(seen.roles) or {role for role, trained in seen.declared.items() if trained}
     stayed = [call for call in calls if call.meta.role in wanted and not call.meta.trainable]
@@ -274,6 +274,12 @@ def _about_calls(
     if outside:
         yield findings.outside(outside, not calls)
     yield from (findings.integration_off(name, why) for name, why in off.items())
+
+
+def _silent(seen: Round, trainable: Sequence[Call]) -> list[str]:
+    """Roles that the settings name and that made no trainable call."""
+    spoke = {call.meta.role for call in trainable}
+    return [role for role in dict.fromkeys([*seen.roles, *seen.settings.role]) if role not in spoke]
 
 
 def _about_ids(seen: Round, problems: Sequence[str]) -> Iterable[Finding]:
@@ -297,6 +303,10 @@ def _about_rewards(ok: Sequence[Rollout], rewards: Sequence[RoleRewards], settin
     nobody = sorted({given.role for each in ok for given in each.rewards if given.role and given.role not in spoke})
     if nobody and spoke:
         yield findings.reward_of_nobody(nobody, spoke)
+    names = {given.name for each in ok for given in each.rewards}
+    weighed = {name for credit in settings.credits() for name in credit.rewards}
+    if names and weighed - names:
+        yield findings.weight_of_nothing(sorted(weighed - names), sorted(names))
     groups = sum(each.groups for each in rewards)
     # Where tasks are compared with each other too, it is enough that these differ.
     apart = any(each.low != each.high and settings.credit_of(each.role).advantage not in GROUPED for each in rewards)

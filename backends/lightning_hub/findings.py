@@ -153,9 +153,9 @@ def roles_missing(missing: Sequence[str], calls: Iterable[Call]) -> Finding:
     return Finding(
         "role without calls",
         Severity.WARNING,
-        f"no call of the role {names} of the setting roles was captured; there were {told_roles(calls)}.",
+        f"no call of the role {names} that the settings name was captured; there were {told_roles(calls)}.",
         "Either the name is misspelt, or that agent had nothing to do in these tasks.",
-        "Name roles as they are listed here: --roles A,B.",
+        "Name roles as they are listed here: --roles A,B or --set role.A.weight=0.5.",
     )
 
 
@@ -247,6 +247,18 @@ def reward_of_nobody(names: Sequence[str], roles: Sequence[str]) -> Finding:
         f"{', '.join(role or 'no role' for role in roles)}.",
         "",
         "Spell the roles in the reward's dict as they are listed here.",
+    )
+
+
+def weight_of_nothing(names: Sequence[str], given: Sequence[str]) -> Finding:
+    """Weights for rewards that nobody gave."""
+    return Finding(
+        "weight of nothing",
+        Severity.WARNING,
+        f"credit.rewards weighs {', '.join(map(repr, names))}, which nobody gave; rewards that were given: "
+        f"{', '.join(given)}.",
+        "A reward is named after its function, or as emit_reward() or @reward(name=...) say.",
+        "Weigh rewards by their names as they are listed here.",
     )
 
 

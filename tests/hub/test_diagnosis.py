@@ -14,6 +14,7 @@ from lightning_hub.trajectory import merge
 from lightning_hub.transition import transitions
 from lightning_sdk import notices
 from lightning_sdk.call import Call, Choice, Span, Status
+from lightning_sdk.settings import Settings
 from lightning_sdk.wire import pack_floats, pack_ints
 
 
@@ -154,6 +155,18 @@ def test_a_role_that_no_reward_reaches() -> None:
     assert kinds(diagnosis) == ["warning no reward", "warning reward of nobody"]
     assert "for critic" in said(diagnosis, "no reward")
     assert "'crtic'" in said(diagnosis, "reward of nobody") and "critic, solver" in said(diagnosis, "reward of nobody")
+
+
+def test_settings_of_nobody_are_told() -> None:
+    """A weight for a reward that nobody gave, and settings of a role that did not speak."""
+    made = [rollout(n, call(1), rewards={"": float(n)}) for n in (1, 2)]
+    wrong = Settings.from_dict({"credit.rewards.brif": 0.5, "role.sovler.weight": 0.5})
+    diagnosis = diagnose(Round(made, settings=wrong))
+    assert kinds(diagnosis) == ["warning role without calls", "warning weight of nothing"]
+    assert "'sovler'" in said(diagnosis, "role without calls")
+    assert "weighs 'brif'" in said(diagnosis, "weight of nothing") and "given: final" in said(
+        diagnosis, "weight of nothing"
+    )
 
 
 def test_no_role_has_a_reward() -> None:

@@ -154,6 +154,8 @@ def test_unknown_role_is_refused_before_anything_starts(tmp_path: Path) -> None:
     """A misspelt role would train nothing for an hour."""
     with pytest.raises(lightning.SettingError, match=r"no agent has the role 'sovler'; declared roles: .*solver"):
         train(tmp_path, agents.solve, roles="sovler")
+    with pytest.raises(lightning.SettingError, match=r"setting role\.sovler: no agent has that role; declared roles"):
+        train(tmp_path, agents.solve, role={"sovler": {"weight": 0.5}})
     assert not (tmp_path / "run").exists()
 
 
