@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import queue
 import signal
 import sys
-import threading
+import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -308,7 +309,7 @@ def _run_gateway(options: argparse.Namespace) -> None:
         facts = {"url": running.url, "token": running.token, "upstream": str(running.upstream),
                  "hub": found.address if found else ""}  # fmt: skip
         print(json.dumps(facts) if options.json else _relayed(facts), flush=True)
-        stop.wait()
+        stop.get()
     finally:
         running.close()
         session.shutdown()
@@ -324,11 +325,11 @@ def _relayed(facts: dict[str, str]) -> str:
                       "Ctrl-C stops it."])  # fmt: skip
 
 
-def _signalled() -> threading.Event:
-    """Set once this process is asked to end."""
-    stop = threading.Event()
+def _signalled() -> queue.SimpleQueue[None]:
+    """Holds something once this process is asked to end. An Event could be locked by its waiter when a signal comes."""
+    stop: queue.SimpleQueue[None] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: stop.put(None))
     return stop
 
 
@@ -351,7 +352,8 @@ def _served(facts: dict[str, str]) -> str:
 
 def _until_stopped(hub: HubProcess) -> None:
     stop = _signalled()
-    while not stop.wait(0.5):
+    while stop.empty():
+        time.sleep(0.2)
         if not hub.alive():
             raise LightningError(f"the hub ended by itself. The end of its log:\n{hub.log_tail()}")
 

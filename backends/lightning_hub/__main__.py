@@ -36,7 +36,10 @@ def main() -> int:
         signal.signal(number, lambda *_: hub.stop())
     if config.lifeline:
         threading.Thread(target=_until_closed, args=(hub,), daemon=True).start()
-    _say(answer, {"address": hub.address, "hub": hub.id, "pid": os.getpid()})
+    try:
+        _say(answer, {"address": hub.address, "hub": hub.id, "pid": os.getpid()})
+    except BrokenPipeError:  # whoever started this is gone already
+        hub.stop()
     hub.wait()
     if not hub.close():
         os._exit(1)  # a thread of the backend hangs; everything of ours is on disk

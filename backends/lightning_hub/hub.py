@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 import time
 import uuid
@@ -69,7 +70,8 @@ class Hub:
         self._recover()
         self.index.on_strays = self._strays if self._exporter else None
         self._trainer: Trainer | None = None
-        self._stopped = threading.Event()
+        # A signal handler may put into it whatever this thread is doing; an Event could be locked by its own waiter.
+        self._ends: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._receiver = Receiver(
             config.bind,
             hub=self.id,
@@ -89,15 +91,15 @@ class Hub:
 
     def wait(self) -> None:
         """Until `stop` was called, by whomever."""
-        self._stopped.wait()
+        self._ends.put(self._ends.get())
 
     def stop(self) -> None:
         """Ask for the end; returns at once. Any thread, signal handlers too."""
-        self._stopped.set()
+        self._ends.put(None)
 
     def close(self) -> bool:
         """Stop the trainer and its backend, make everything durable. False if the backend did not stop in time."""
-        self._stopped.set()
+        self._ends.put(None)
         ended = self._trainer is None or self._trainer.stop(_STOP_SECONDS)
         self._receiver.stop()
         self._thread.join()
@@ -114,7 +116,7 @@ class Hub:
         except Exception:
             _log.exception("the receiver failed; the hub stops")
         finally:
-            self._stopped.set()
+            self._ends.put(None)
 
     def _identity(self) -> str:
         found = self.store.get("hub")

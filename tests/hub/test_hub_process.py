@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import zmq
@@ -45,6 +47,22 @@ def test_one_folder_one_hub(start: Callable[..., Hub]) -> None:
 def test_the_hub_goes_with_its_parent(hub: Hub) -> None:
     """Standard input closes when whoever started the hub is gone, killed or not."""
     assert hub.stop() == 0
+
+
+def test_the_hub_ends_when_nobody_waits_for_its_first_word(tmp_path: Path) -> None:
+    """Its starter was killed before the hub could answer: it does not stay behind."""
+    command = [sys.executable, "-m", "lightning_hub"]
+    hub = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert hub.stdin is not None and hub.stdout is not None
+    hub.stdin.write(json.dumps({"run": str(tmp_path / "run"), "key": "k", "lifeline": True}).encode() + b"\n")
+    hub.stdin.flush()
+    hub.stdout.close()
+    hub.stdin.close()
+    try:
+        assert hub.wait(30) == 0
+    finally:
+        hub.kill()
+        hub.wait()
 
 
 def test_stop_ends_the_hub(hub: Hub, client: Client) -> None:
