@@ -19,8 +19,8 @@ from lightning_sdk import session, sink
 from lightning_sdk.call import Call, Choice, Span, Status
 from lightning_sdk.hub import HubProcess
 from lightning_sdk.rollout import assigned, end
-from lightning_sdk.runner import _settled_here
 from lightning_sdk.scope import Scope, entered
+from lightning_sdk.settled import settled_here
 from lightning_sdk.wire import NO_ROLLOUT, Batch, Event, unpack_floats, unpack_ints
 
 #: The role of a trained call that no framework's agent and no decorator of the test's names.
@@ -178,7 +178,7 @@ class Captured:
 
 def _turn(agent: Callable[..., Any], trainable: bool) -> Callable[..., Any]:
     def outer(*args: Any) -> Any:
-        return _settled_here(agent(*args))
+        return settled_here(agent(*args))
 
     assert outer.__name__ == OUTER
     return lightning.agent(trainable=True)(outer) if trainable else outer
