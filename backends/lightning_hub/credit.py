@@ -13,7 +13,7 @@ import numpy as np
 
 from lightning_hub import findings
 from lightning_hub.backend import Row, Scoring
-from lightning_hub.estimation import Credited, compared, credited, groups
+from lightning_hub.estimation import Credited, credited, groups, tells
 from lightning_hub.findings import Finding
 from lightning_hub.part import Part, parts
 from lightning_hub.rewards import counted, score
@@ -81,7 +81,7 @@ def weigh(
         trained = kept and scheduled(kept[0].credit.schedule, step)
         weights[role] = aggregated(kept, settings, count) if trained else {}
     rows = [row for part in rewarded for row in rows_of(made[id(part)], weights[part.role].get(id(part), 0.0))]
-    signal = measure(used, [score(each, settings) for each in used], found, made, rows, version)
+    signal = measure([score(each, settings) for each in used], found, made, rows, version)
     signal["calls_unusable"] = float(len(problems))
     signal |= {f"running_mean/{role or 'none'}": mean for role, mean in means.items()}
     return Weighed(rows, signal, tuple(problems), means)
@@ -92,9 +92,7 @@ def flat_groups(rollouts: Sequence[Rollout], settings: Settings) -> set[str]:
     used = _used(rollouts, settings)
     found, _ = parts(used, settings)
     rewarded = [part for part in found if part.reward is not None]
-    telling = {
-        group[0].rollout.group for group in groups(rewarded) if any(own.any() for own in compared(group, "dr_grpo"))
-    }
+    telling = {group[0].rollout.group for group in groups(rewarded) if tells(group)}
     return {rollout.group for rollout in used} - telling
 
 

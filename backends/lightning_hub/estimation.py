@@ -58,19 +58,19 @@ def groups(parts: Sequence[Part]) -> list[list[Part]]:
     return list(found.values())
 
 
-def compared(group: Sequence[Part], estimator: str) -> list[Floats]:
-    """[S] advantages of the steps of each part of one group, by an estimator of `advantage.COMPARED`."""
-    return _less_baseline(group, advantage.COMPARED[estimator])
+def tells(group: Sequence[Part]) -> bool:
+    """Whether one part of a group earned something else than another: there is something to compare."""
+    return any(own.any() for own in _less_baseline(group, advantage.dr_grpo))
 
 
 def _own(of_role: list[Part], means: Mapping[str, float]) -> list[Floats]:
     """[S] for each part: what its steps returned, less the baseline."""
     role, credit = of_role[0].role, of_role[0].credit
-    if credit.advantage in advantage.COMPARED:
+    if estimator := advantage.COMPARED.get(credit.advantage):
         own = {
             id(part): each
             for group in groups(of_role)
-            for part, each in zip(group, compared(group, credit.advantage), strict=True)
+            for part, each in zip(group, _less_baseline(group, estimator), strict=True)
         }
         return [own[id(part)] for part in of_role]
     if credit.advantage != "running_mean":
@@ -152,7 +152,7 @@ _ESTIMATES: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
 
 def _scores(of_role: list[Part], scoring: Scoring | None, what: str, setting: str) -> list[Arrays]:
     """For each part [T] for each of its trajectories."""
-    if scoring is None or not hasattr(scoring, "score"):
+    if scoring is None:
         raise SettingError(f"setting {setting} needs a backend that scores tokens, such as the embedded one")
     rows = [_plain_row(part, place) for part in of_role for place in range(len(part.trajectories))]
     found = iter(scoring.score(rows, what))

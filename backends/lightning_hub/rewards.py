@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,18 +56,14 @@ def earned(rollout: Rollout, role: str, credit: Credit) -> float | None:
 
 def score(rollout: Rollout, settings: Settings) -> float:
     """One number for people: the reward of the whole rollout, else the mean over its roles. NaN without rewards."""
-    whole = _sum(rollout, "", settings.credit)
+    whole = _own(rollout, "", settings.credit)
     if whole is not None:
         return whole
     roles = {reward.role for reward in rollout.rewards}
-    values = [value for role in roles if (value := _sum(rollout, role, settings.credit_of(role))) is not None]
+    values = [value for role in roles if (value := _own(rollout, role, settings.credit_of(role))) is not None]
     return float(np.mean(values)) if values else math.nan
 
 
-def _sum(rollout: Rollout, role: str, credit: Credit) -> float | None:
-    values = [
-        reward.value * weight
-        for reward in rollout.rewards
-        if reward.role == role and (weight := credit.rewards.get(reward.name, 1.0))
-    ]
-    return float(np.float32(sum(values))) if values else None
+def _own(rollout: Rollout, role: str, credit: Credit) -> float | None:
+    """What was given under exactly this name, whatever the credit's signal."""
+    return earned(rollout, role, replace(credit, signal="own"))

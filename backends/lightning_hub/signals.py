@@ -10,14 +10,12 @@ import numpy as np
 
 from lightning_hub.backend import Row
 from lightning_hub.breaks import openings
-from lightning_hub.estimation import Credited, compared, groups
+from lightning_hub.estimation import Credited, groups, tells
 from lightning_hub.part import Part
-from lightning_hub.rollout import Rollout
 from lightning_hub.trajectory import TRUNCATED
 
 
 def measure(
-    used: Sequence[Rollout],
     scores: Sequence[float],
     parts: Sequence[Part],
     made: Mapping[int, Credited],
@@ -33,28 +31,28 @@ def measure(
     reward_std, advantage_std, staleness_mean and staleness_max (in versions), completions_truncated (share),
     breaks/REASON.
     """
-    signal = _of(parts, made, rows, version, used) | _spread([each for each in scores if math.isfinite(each)])
+    counted = _counted(parts, made)
+    signal = _of(parts, made, rows, version) | _spread([each for each in scores if math.isfinite(each)])
+    whole: Counter[str] = Counter(groups=0, groups_without_signal=0)
+    for counts in counted.values():
+        whole.update(counts)
+    signal |= whole
     signal["rollouts_trained"] = float(len({row.rollout for row in rows}))
-    for role in dict.fromkeys(part.role for part in parts):
+    for role, counts in counted.items():
         of_role = [part for part in parts if part.role == role]
-        own = _of(of_role, made, [row for row in rows if row.role == role], version, used)
+        own = _of(of_role, made, [row for row in rows if row.role == role], version) | counts
         own |= _spread([part.reward for part in of_role if part.reward is not None])
         signal |= {f"{name}/{role or 'none'}": value for name, value in own.items()}
     return signal
 
 
-def _of(
-    parts: Sequence[Part], made: Mapping[int, Credited], rows: Sequence[Row], version: int, used: Sequence[Rollout]
-) -> dict[str, float]:
+def _of(parts: Sequence[Part], made: Mapping[int, Credited], rows: Sequence[Row], version: int) -> dict[str, float]:
     """What some parts, and the rows that came of them, show."""
     rewarded = [part for part in parts if id(part) in made]
-    apart = groups(rewarded)
     trained = sum(int(np.count_nonzero(row.weights)) for row in rows)
     rollouts = len({row.rollout for row in rows})
     pieces = [piece for part in parts for _, _, piece in part.pieces()]
     signal: dict[str, float] = {
-        "groups": len(apart),
-        "groups_without_signal": sum(not any(own.any() for own in compared(group, "dr_grpo")) for group in apart),
         "rows": len(rows),
         "rows_per_rollout": len(rows) / rollouts if rollouts else 0.0,
         "tokens_trained": trained,
@@ -65,7 +63,7 @@ def _of(
         "rewards_missing": sum(part.reward is None for part in parts),
         "advantage_std": _deviation(made[id(part)] for part in rewarded),
     }
-    return signal | _staleness(parts, version) | _breaks(parts, used)
+    return signal | _staleness(parts, version)
 
 
 def _deviation(made: Iterable[Credited]) -> float:
@@ -83,11 +81,17 @@ def _staleness(parts: Sequence[Part], version: int) -> dict[str, float]:
     return {"staleness_mean": float(late.mean()), "staleness_max": float(late.max())} if len(late) else {}
 
 
-def _breaks(parts: Sequence[Part], used: Sequence[Rollout]) -> dict[str, float]:
-    """How many rows were opened for each reason, beyond the first of a role in a rollout."""
-    several = [part for part in parts if len(part.trajectories) > 1]
-    counts = Counter(opening.reason for part in several for opening in openings(part.trajectories, part.rollout.calls))
-    return {f"breaks/{str(reason).replace(' ', '_')}": float(count) for reason, count in counts.items()}
+def _counted(parts: Sequence[Part], made: Mapping[int, Credited]) -> dict[str, Counter[str]]:
+    """What belongs to one role and costs something to find, so once: role -> groups, those without signal, and rows
+    that were opened for each reason, beyond the first of the role in a rollout."""
+    counted: dict[str, Counter[str]] = {part.role: Counter(groups=0, groups_without_signal=0) for part in parts}
+    for group in groups([part for part in parts if id(part) in made]):
+        counted[group[0].role].update(groups=1, groups_without_signal=not tells(group))
+    for part in parts:
+        if len(part.trajectories) > 1:
+            found = openings(part.trajectories, part.rollout.calls)
+            counted[part.role].update(f"breaks/{str(each.reason).replace(' ', '_')}" for each in found)
+    return counted
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
