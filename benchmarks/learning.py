@@ -10,31 +10,19 @@ often does not wear out the demo's own.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
-import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import lightning_sdk as lightning
+from lightning_sdk import reference
 from lightning_spark.held_out import TUNING_SEED
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "calculator" / "agent.py"
 GOAL = 0.9
-
-
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("calculator_agent", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -42,7 +30,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def run(steps: int, every: int, folder: Path, quiet: bool) -> dict[str, Any]:
-    agent = example()
+    agent = reference.module_of(str(EXAMPLE))
     report = lightning.train(
         agent.solve,
         agent.tasks(seed=1, size=2000),

@@ -19,7 +19,6 @@ over seeds with intervals over tasks, the difference paired by task; every seed'
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import os
@@ -35,6 +34,7 @@ from typing import Any
 
 import lightning_sdk as lightning
 from lightning_hub.interval import difference, interval
+from lightning_sdk import reference
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "two_roles" / "agent.py"
@@ -51,16 +51,6 @@ FEWEST = 8
 
 Marks = dict[str, float | None]
 """What one rollout is worth by each measure; None for a cashier who was not asked."""
-
-
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("two_roles_agent", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class Measured:
@@ -93,7 +83,7 @@ class Measured:
 
 def run(kind: str, seed: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One training: the marks of each step's rollouts and of each evaluation."""
-    shop = example()
+    shop = reference.module_of(str(EXAMPLE))
     measured = Measured(shop, kind)
     held_out = shop.tasks(seed=900_000_000, size=options.tasks)
     report = lightning.train(

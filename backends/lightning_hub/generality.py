@@ -11,6 +11,8 @@ from lightning_hub.trend import trend
 
 #: Held-out tasks below which nothing is said, and how often the tasks of training were seen, at which they are few.
 TASKS, SEEN = 20, 4.0
+#: Part of the first score that is left, at which nothing is.
+LOST = 0.1
 
 
 def change(record: Record) -> Interval | None:
@@ -21,6 +23,28 @@ def change(record: Record) -> Interval | None:
     first, last = in_order[0].scores, in_order[-1].scores
     both = [task for task in first if task in last]
     return difference([first[task] for task in both], [last[task] for task in both]) if both else None
+
+
+def worse(record: Record) -> Iterator[Finding]:
+    """A held-out score that training has lowered."""
+    found = change(record)
+    if found is None or found.high >= 0:
+        return
+    first, *_, last = sorted(record.evaluations, key=lambda each: each.step)
+    lost = last.score.mean <= LOST * first.score.mean
+    if found.n < TASKS and not lost:
+        return
+    rate = max(record.values("learning_rate"), default=1e-5)
+    yield Finding(
+        "held-out score worse",
+        Severity.FATAL if lost else Severity.WARNING,
+        f"the score on {found.n} held-out tasks went from {first.score.mean:.3g} to {last.score.mean:.3g}: "
+        f"{found.mean:+.3f}, 95% interval {found.low:+.3f} to {found.high:+.3f}.",
+        "What was trained made the agent worse at what it is measured by: the steps were too large, or the reward of "
+        "training is not the reward of the held-out tasks.",
+        f"Begin anew with a smaller rate: --set optimizer.learning_rate={rate / 10:.1e}; from which step on it falls, "
+        "--set evaluation.every=5 shows.",
+    )
 
 
 def overfit(record: Record) -> Iterator[Finding]:

@@ -120,6 +120,7 @@ def _findings(record: Record) -> Iterator[Finding]:
         *(() if blockers else instability.collapsed(record)),
         *map(leak.finding, leak.leaks(record.sample, record.tasks, record.settings)),
         *map(shortcut.finding, shortcut.by_length(record.sample, record.settings)),
+        *(() if blockers else generality.worse(record)),
         *generality.overfit(record),
     ]
     yield from hints

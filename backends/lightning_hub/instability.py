@@ -15,8 +15,9 @@ from lightning_hub.trend import CLEAR, FEWEST, Fall, fall, trend
 
 #: A fall of the reward that is said by itself: over its standard error, and as a part of what had been reached.
 FELL_CLEAR, FELL_PART = 5.0, 0.5
-#: And with an entropy that went to so many times what it was, or to one over that.
-BROKE_CLEAR, BROKE_TIMES = 2.5, 2.5
+#: With a second sign, and nearly all of what had been reached gone: a trend that falls, or an entropy that went to so
+#: many times what it was, or to one over that.
+BROKE_CLEAR, BROKE_TIMES, BROKE_PART = 2.5, 2.5, 0.9
 #: Part of the steps whose gradient was not finite.
 SKIPPED = 0.1
 #: Entropy that is left of what there was, at which a policy has stopped trying, and the part of the way from the lowest
@@ -65,7 +66,8 @@ def broken(record: Record) -> list[Broken]:
         entropy = _entropies(record, role, fell, len(series))
         each = Broken(role, fell, series[fell.at][0], series[-1][0], entropy,
                       fell.clear > FELL_CLEAR and lost > FELL_PART * reached)  # fmt: skip
-        if each.clear or (each.jumped and fell.clear > BROKE_CLEAR and lost > 0.9 * reached):
+        second = each.jumped or level.falls
+        if each.clear or (second and fell.clear > BROKE_CLEAR and lost > BROKE_PART * reached):
             found.append(each)
     return found
 

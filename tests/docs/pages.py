@@ -40,3 +40,11 @@ def anchors(page: Path) -> set[str]:
     """What `#...` may name in a page, as GitHub makes it of headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def between(page: str, begin: str, end: str, text: str) -> str:
+    """The page with `text` between its two marks, in place of what is there."""
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    assert found, f"the page has no {begin.strip()} ... {end}"
+    return before + begin + text + end + after

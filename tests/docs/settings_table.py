@@ -13,6 +13,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from pages import between
+
 from lightning_sdk.settings import Settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
@@ -73,10 +75,7 @@ def _shown(value: Any) -> str:
 
 def replaced(page: str) -> str:
     """`page` with the tables as they have to be."""
-    before, _, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    assert end, f"{PAGE.name} has no {BEGIN.strip()} ... {END}"
-    return before + BEGIN + tables() + END + after
+    return between(page, BEGIN, END, tables())
 
 
 if __name__ == "__main__":

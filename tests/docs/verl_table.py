@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pages import between
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "algorithms.md"
 BEGIN, END = "<!-- verl -->\n", "<!-- /verl -->"
@@ -70,10 +72,7 @@ def table() -> str:
 
 def replaced(page: str) -> str:
     """`page` with the table as it has to be."""
-    before, _, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    assert end, f"{PAGE.name} has no {BEGIN.strip()} ... {END}"
-    return before + BEGIN + table() + END + after
+    return between(page, BEGIN, END, table())
 
 
 if __name__ == "__main__":

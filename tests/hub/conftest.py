@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import bandit_backend
 import pytest
 from hubs import Client, Hub
 from otlp_collector import Collector
@@ -57,11 +57,7 @@ def client(hub: Hub) -> Iterator[Client]:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds the bandit backend as a package manager would install it, for a hub's PYTHONPATH."""
     folder = tmp_path_factory.mktemp("site")
-    shutil.copy(Path(__file__).with_name("bandit_backend.py"), folder)
-    facts = folder / "bandit_backend-1.0.dist-info"
-    facts.mkdir()
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: bandit-backend\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[lightning_sdk.backends]\nbandit = bandit_backend:backend\n")
+    bandit_backend.install(folder)
     # The hub needs no torch: whatever imports it there fails.
     (folder / "torch.py").write_text("raise ImportError('torch is not installed here')\n")
     return folder

@@ -102,6 +102,25 @@ def test_a_collapse_in_the_first_step_shows_in_the_entropy() -> None:
     assert kinds(health) == ["fatal diverging"] and "the entropy went from 0.46 to 1.2" in said(health, "diverging")
 
 
+def test_a_collapse_in_a_short_run_shows_in_its_trend() -> None:
+    """Eight steps of four tasks have large errors; a reward that falls in all of them to nothing is a fall."""
+    rewards = [0.75, 0.6, 0.4, 0.3, 0.1, 0.0, 0.0, 0.0]
+    few = {"reward_std/solver": 0.35, "groups": 4.0}
+    fallen = [{**step, **few, "reward_mean/solver": value} for step, value in zip(steps(), rewards, strict=False)]
+    settings = Settings.from_dict({"rollouts.tasks_per_step": 1})
+    assert kinds(examine(Record("runs/solve", settings, fallen))) == ["fatal diverging"]
+
+
+@pytest.mark.parametrize(("after", "severity"), [(0.5, "warning"), (0.0, "fatal")])
+def test_a_held_out_score_that_training_lowered(after: float, severity: str) -> None:
+    """Whatever the reward of training shows: with both scores and the interval of the change."""
+    before = held_out("final", 0, [1.0] * 20 + [0.0] * 4)
+    evaluations = [before, held_out("final", 3, [after] * 20 + [0.0] * 4)]
+    health = examine(replace(Record("runs/solve", Settings(), steps()[:3]), evaluations=evaluations))
+    assert kinds(health) == [f"{severity} held-out score worse"]
+    assert f"24 held-out tasks went from 0.833 to {after * 20 / 24:.3g}" in said(health, "held-out score worse")
+
+
 def test_rewards_that_never_differ() -> None:
     """From which step to which, and the value where there is one only."""
     flat = changed(lambda step: {"groups_without_signal": step["groups"], "reward_mean/solver": 0.25}, 12)

@@ -5,7 +5,6 @@ Where no answer of a model matters, the numpy backend of the hub's tests serves,
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,13 +32,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The bandit backend, installed; the arguments that choose it."""
-    site = tmp_path / "site"
-    facts = site / "bandit_backend-1.0.dist-info"
-    facts.mkdir(parents=True)
-    shutil.copy(bandit_backend.__file__, site)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: bandit-backend\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[lightning_sdk.backends]\nbandit = bandit_backend:backend\n")
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    bandit_backend.install(tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     return ["--backend", "bandit", "--json"]
 
 

@@ -49,11 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     shutil.copy(CALCULATOR, folder / "calculator.py")
     shutil.copy(HERE / "checked.py", folder / "agent.py")
-    facts = folder / "site" / "bandit_backend-1.0.dist-info"
-    facts.mkdir(parents=True)
-    shutil.copy(bandit_backend.__file__, folder / "site")
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: bandit-backend\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[lightning_sdk.backends]\nbandit = bandit_backend:backend\n")
+    bandit_backend.install(folder / "site")
     made = subprocess.run([sys.executable, "-c", MAKE_TASKS], check=True, capture_output=True, text=True, cwd=folder)
     (folder / "tasks.jsonl").write_text(made.stdout)
     with ThreadPoolExecutor(2) as pool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,8 @@ SMALL: dict[str, Any] = {"rollouts.tasks_per_step": 4, "rollouts.group_size": 6,
 @pytest.fixture
 def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bandit backend, installed: its answers are 0, 1, 2 and 3, at random."""
-    site = tmp_path / "site"
-    facts = site / "bandit_backend-1.0.dist-info"
-    facts.mkdir(parents=True)
-    shutil.copy(bandit_backend.__file__, site)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: bandit-backend\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[lightning_sdk.backends]\nbandit = bandit_backend:backend\n")
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    bandit_backend.install(tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
 
 
 def probed(rewards: Reward | Sequence[Reward], tasks: list[dict[str, Any]]) -> str:
