@@ -40,7 +40,7 @@ test-frameworks: .venv/.installed $(FRAMEWORKS:%=test-%)  ## run the tests of th
 $(FRAMEWORKS:%=test-%): test-%: .venv/.installed .venvs/%/.installed
 	.venvs/$*/bin/python -m pytest $(or $(ARGS),tests/frameworks)
 
-verl-cpu: .venvs/verl/.installed  ## make an environment with VERL for the CPU
+verl-cpu: .venvs/verl/.installed  ## make an environment with VERL and vLLM for the CPU
 
 test-verl: .venvs/verl/.installed  ## compare our algorithms with VERL's, in VERL's environment
 	.venvs/verl/bin/python -m pytest $(or $(ARGS),tests/verl)
@@ -107,11 +107,12 @@ endef
 	@touch $@
 
 # VERL is of Python 3.12 at most. It is locked in the same way, with PyTorch before and alone.
-.venvs/verl/.locked: tests/verl/lock/verl.txt
+.venvs/verl/.locked: tests/verl/lock/verl.txt tests/verl/lock/vllm/pyproject.toml
 	$(call fresh,verl)
-	@echo 'Installing $(TORCH) and what VERL needs.'
+	@echo 'Installing $(TORCH), VERL and vLLM for the CPU.'
 	.venvs/verl/bin/python $(PIP) --quiet $(TORCH)
 	.venvs/verl/bin/python $(PIP) --quiet --no-deps --requirement $<
+	.venvs/verl/bin/python $(PIP) --quiet --no-deps --no-build-isolation tests/verl/lock/vllm
 	@touch $@
 
 # Integrations are found by their entry points, which an editable installation reads once.
