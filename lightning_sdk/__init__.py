@@ -39,6 +39,7 @@ from lightning_sdk.reward import emit_reward, reward
 from lightning_sdk.rollout import rollout
 from lightning_sdk.settings import (
     Algorithm,
+    Cluster,
     Credit,
     Divergence,
     Evaluation,
@@ -46,9 +47,11 @@ from lightning_sdk.settings import (
     Failure,
     Importance,
     Length,
+    Lora,
     Optimizer,
     Rollouts,
     Sampling,
+    Serving,
     Settings,
     Stored,
     Value,
@@ -80,6 +83,7 @@ _LATER = {
 __all__ = [
     "Algorithm",
     "Check",
+    "Cluster",
     "Credit",
     "Divergence",
     "Evaluation",
@@ -91,6 +95,7 @@ __all__ = [
     "Importance",
     "Length",
     "LightningError",
+    "Lora",
     "ModelError",
     "NothingToTrain",
     "Optimizer",
@@ -102,6 +107,7 @@ __all__ = [
     "RolloutsFailed",
     "Sampling",
     "Score",
+    "Serving",
     "SettingError",
     "Settings",
     "Stored",

@@ -157,6 +157,50 @@ class Optimizer:
 
 
 @dataclass(frozen=True, slots=True)
+class Lora:
+    """Low-rank adapters instead of all weights (arXiv:2106.09685)."""
+
+    rank: int = 0
+    """Of each adapter; 0 trains all weights."""
+    alpha: int = 16
+    """An adapter's product is scaled by alpha / rank."""
+    targets: str = "all-linear"
+    """Modules that get one, by name, separated by commas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How trainable roles' calls are served."""
+
+    host: str = "127.0.0.1"
+    """Address that the engine listens on; runners on other machines have to reach it."""
+    replicas: int = 0
+    """vLLM servers; a rollout stays with one of them. 0: as many as the GPUs that serve allow, 1 without a GPU."""
+    tensor_parallel: int = 1
+    """GPUs that share one vLLM server's model."""
+    memory: float = 0.5
+    """Part of a GPU's memory that a vLLM server takes for weights and cache."""
+    max_length: int = 0
+    """Tokens of prompt and completion together; 0: as many as the model allows."""
+    tool_parser: str = "auto"
+    """vLLM's parser of tool calls, such as 'hermes'; 'auto' goes by the model's chat template, 'none' parses none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where VERL trains: the Ray that it uses, and what it takes of it."""
+
+    address: str = ""
+    """Of a Ray that runs: 'auto', HOST:PORT, or ray://HOST:PORT; empty starts one on this machine."""
+    nodes: int = 1
+    """Machines of that Ray that train."""
+    gpus: int = 0
+    """GPUs of each of them that train; 0: all, or those that `engine_gpus` leaves."""
+    engine_gpus: int = 0
+    """GPUs of each of them that only serve, with `rollouts.staleness`; 0: vLLM takes turns with the learner."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rollouts:
     """What is run in each step, and where."""
 

@@ -47,6 +47,7 @@ _CREDIT: dict[str, _Rule] = {
     "momentum": (lambda v: 0 <= v < 1, "in [0, 1)"),
 }
 _RULES: dict[str, _Rule] = {
+    "engine": _one_of("auto", "embedded", "vllm"),
     "steps": _at_least(1),
     "seed": _at_least(0),
     "save_every": _at_least(1),
@@ -87,6 +88,15 @@ _RULES: dict[str, _Rule] = {
     "optimizer.decay": _SHARE,
     "optimizer.max_norm": _MORE,
     "optimizer.micro_batch_tokens": _at_least(1),
+    "lora.rank": _at_least(0),
+    "lora.alpha": _at_least(1),
+    "serving.replicas": _at_least(0),
+    "serving.tensor_parallel": _at_least(1),
+    "serving.memory": (lambda v: 0 < v < 1, "between 0 and 1"),
+    "serving.max_length": _at_least(0),
+    "cluster.nodes": _at_least(1),
+    "cluster.gpus": _at_least(0),
+    "cluster.engine_gpus": _at_least(0),
     "rollouts.tasks_per_step": _at_least(1),
     "rollouts.group_size": (lambda v: v >= 2, "at least 2: an advantage compares rollouts of the same task"),
     "rollouts.concurrency": _at_least(1),

@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from lightning_sdk.errors import SettingError
 from lightning_sdk.groups import (
     Algorithm,
+    Cluster,
     Credit,
     Divergence,
     Evaluation,
@@ -21,17 +22,19 @@ from lightning_sdk.groups import (
     Failure,
     Importance,
     Length,
+    Lora,
     Optimizer,
     Rollouts,
     Sampling,
+    Serving,
     Stored,
     Value,
 )
 from lightning_sdk.ranges import refuse_out_of_range
 
 __all__ = [
-    "Algorithm", "Credit", "Divergence", "Evaluation", "Export", "Failure", "Importance", "Length", "Optimizer",
-    "Rollouts", "Sampling", "Settings", "Stored", "Value", "parse",
+    "Algorithm", "Cluster", "Credit", "Divergence", "Evaluation", "Export", "Failure", "Importance", "Length", "Lora",
+    "Optimizer", "Rollouts", "Sampling", "Serving", "Settings", "Stored", "Value", "parse",
 ]  # fmt: skip
 
 
@@ -43,6 +46,9 @@ class Settings:
     """'spark', a folder in Hugging Face format, or a hub name."""
     backend: str = "embedded"
     """Name of an installed backend."""
+    engine: str = "auto"
+    """What serves the model: 'embedded' is a part of that backend, 'vllm' runs vLLM servers; 'auto' is the backend's
+    own."""
     steps: int = 40
     """Updates of the model."""
     seed: int = 0
@@ -61,11 +67,17 @@ class Settings:
     value: Value = field(default_factory=Value)
     length: Length = field(default_factory=Length)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    lora: Lora = field(default_factory=Lora)
+    serving: Serving = field(default_factory=Serving)
+    cluster: Cluster = field(default_factory=Cluster)
     rollouts: Rollouts = field(default_factory=Rollouts)
     failure: Failure = field(default_factory=Failure)
     stored: Stored = field(default_factory=Stored)
     evaluation: Evaluation = field(default_factory=Evaluation)
     export: Export = field(default_factory=Export)
+    verbatim: Mapping[str, Any] = field(default_factory=dict)
+    """By their full names, which are handed on as they are: settings of VERL (actor_rollout_ref.*, trainer.* and others;
+    verl.NAME for any) and arguments of vLLM's servers (vllm.NAME)."""
 
     def __post_init__(self) -> None:
         for role, values in self.role.items():
@@ -90,7 +102,8 @@ class Settings:
 
     def flat(self) -> dict[str, Any]:
         """Dotted name -> value."""
-        return _flatten(self.as_dict())
+        values = self.as_dict()
+        return {**values.pop("verbatim"), **_flatten(values)}
 
     def changed(self) -> dict[str, Any]:
         """The dotted names whose value differs from the default."""
@@ -109,11 +122,16 @@ _GROUPS: dict[str, type[Any]] = {
     for each in fields(Settings)
     if isinstance(each.default_factory, type) and each.default_factory is not dict
 }
+#: What names of `Settings.verbatim` begin with.
+VERBATIM = ("actor_rollout_ref.", "critic.", "data.", "global_profiler.", "ray_kwargs.", "reward.", "trainer.",
+            "transfer_queue.", "verl.", "vllm.")  # fmt: skip
 _OF_ROLE = re.compile(rf"role\.(.+?)\.(rewards\..+|{'|'.join(each.name for each in fields(Credit))})")
 
 
 def parse(name: str, text: str) -> Any:
     """The value of `text` for the setting with this dotted name, as a command line gives it."""
+    if name.startswith(VERBATIM):
+        return text
     return _parsed(name, text, _hint(name))
 
 
@@ -168,6 +186,8 @@ def _build(cls: type[Any], values: Any, prefix: str, plain: bool = False) -> Any
 def _typed(name: str, value: Any, hint: Any) -> Any:
     if name == "roles":
         return tuple(value)
+    if name == "verbatim":
+        return dict(_verbatim(_mapping(name, value)))
     if name == "role":
         return {str(role): _role(role, given) for role, given in _mapping(name, value).items()}
     if get_origin(hint) is Mapping:
@@ -179,6 +199,15 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in kinds)
         raise SettingError(f"setting {name}={value!r}: expected {wanted}")
     return value
+
+
+def _verbatim(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if not str(name).startswith(VERBATIM):
+            raise SettingError(f"setting verbatim.{name}: such a name begins with {', '.join(VERBATIM)}")
+        if not isinstance(value, str | int | float | bool | list | None):
+            raise SettingError(f"setting {name}={value!r}: expected a text, a number, a truth value or a list")
+        yield str(name), value
 
 
 def _role(role: str, given: Any) -> dict[str, Any]:
@@ -221,6 +250,8 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
         path = name.split(".")
         if of_role := _OF_ROLE.fullmatch(name):  # a role's name may have dots
             path = ["role", of_role[1], *of_role[2].split(".", 1)]
+        elif name.startswith(VERBATIM):
+            path = ["verbatim", name]
         elif name.startswith("credit.rewards."):
             path = ["credit", "rewards", name.removeprefix("credit.rewards.")]
         elif len(path) > 2:

@@ -18,6 +18,8 @@ from pages import between
 from lightning_sdk.settings import Settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
+#: Fields that are not named in their settings' names.
+_SHOWN = {"verbatim": "actor_rollout_ref.NAME, vllm.NAME ..."}
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->"
 
 
@@ -46,8 +48,10 @@ def _of(group: str, cls: type[Any], only: str = "") -> Iterator[tuple[str, Any, 
     for each in fields(cls):
         value = getattr(default, each.name)
         if only in ("", each.name) and not is_dataclass(value):
-            name = f"{group}.{each.name}" if group else each.name
-            yield f"{name}.NAME" if isinstance(value, Mapping) else name, value, told.get(each.name, "")
+            name = _SHOWN.get(each.name) or (f"{group}.{each.name}" if group else each.name)
+            if isinstance(value, Mapping) and each.name not in _SHOWN:
+                name += ".NAME"
+            yield name, value, told.get(each.name, "")
 
 
 def _table(group: str, cls: type[Any]) -> str:

@@ -85,3 +85,15 @@ def test_split_puts_each_task_on_one_side() -> None:
     train, held_out = split(tasks, 0.2, 8, seed=3)
     assert len(held_out) == 8 and sorted(t["i"] for t in train + held_out) == list(range(50))
     assert split(tasks, 0.2, 8, seed=3) == (train, held_out)
+
+
+def test_settings_of_verl_and_vllm_are_kept_by_their_full_names() -> None:
+    """As they were typed, through plain data and back; names that begin otherwise are unknown."""
+    given = {"actor_rollout_ref.actor.clip_ratio": parse("actor_rollout_ref.actor.clip_ratio", "0.3")}
+    settings = Settings.from_dict(given | {"vllm.max_num_seqs": 64})
+    assert settings.changed() == {"actor_rollout_ref.actor.clip_ratio": "0.3", "vllm.max_num_seqs": 64}
+    assert Settings.from_dict(settings.as_dict()) == settings
+    with pytest.raises(SettingError, match="begins with actor_rollout_ref"):
+        Settings.from_dict({"verbatim": {"actor.clip_ratio": 0.3}})
+    with pytest.raises(SettingError, match="setting trainer.x"):
+        Settings.from_dict({"trainer.x": {"a": 1}})
