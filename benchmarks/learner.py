@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lightning_embedded.learner import Learner
 from lightning_embedded.model import load
-from lightning_embedded.process import environment
+from lightning_embedded.process import ENVIRONMENT
 from lightning_hub.backend import Batch, Row
 from lightning_sdk.settings import Settings
 
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     if "GOMP_SPINCOUNT" not in os.environ:  # OpenMP reads the backend's settings when it is loaded
-        os.execve(sys.executable, [sys.executable, *sys.argv], environment())
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**ENVIRONMENT, **os.environ})
     disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(options.threads)
     found = {

@@ -76,8 +76,8 @@ class Settings:
     evaluation: Evaluation = field(default_factory=Evaluation)
     export: Export = field(default_factory=Export)
     verbatim: Mapping[str, Any] = field(default_factory=dict)
-    """By their full names, which are handed on as they are: settings of VERL (actor_rollout_ref.*, trainer.* and others;
-    verl.NAME for any) and arguments of vLLM's servers (vllm.NAME)."""
+    """By their full names, which are handed on as they are: settings of VERL (actor_rollout_ref.*, trainer.* and so
+    on, and verl.NAME for any) and arguments of vLLM's servers (vllm.NAME)."""
 
     def __post_init__(self) -> None:
         for role, values in self.role.items():

@@ -13,6 +13,8 @@ backend = BackendSpec(
         {
             "model",
             "backend",
+            "engine",
+            "serving.host",
             "steps",
             "seed",
             "save_every",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 _KEPT = 10_000
+_LAST = frozenset({"finished", "failed"})
 
 
 class Feed:
@@ -18,6 +19,8 @@ class Feed:
         self._events: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self._lock = threading.Lock()
         self._n = 0
+        self.ending: dict[str, Any] | None = None
+        """The newest event that ends a run, 'finished' or 'failed'."""
         self.on_publish: Callable[[], None] = lambda: None
         """Called after each event, on the publisher's thread."""
 
@@ -25,8 +28,16 @@ class Feed:
         """Append an event; fields are plain data."""
         with self._lock:
             self._n += 1
-            self._events.append({"number": self._n, "time": time.time(), "type": kind, **fields})
+            event = {"number": self._n, "time": time.time(), "type": kind, **fields}
+            self._events.append(event)
+            if kind in _LAST:
+                self.ending = event
         self.on_publish()
+
+    @property
+    def count(self) -> int:
+        """The number of the newest event."""
+        return self._n
 
     def after(self, n: int) -> list[dict[str, Any]]:
         """Events with a number above `n`, oldest first; the last 10,000 are kept."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from lightning_hub.export import Exporter, started
 from lightning_hub.feed import Feed
+from lightning_hub.guests import Guests
 from lightning_hub.index import Index
 from lightning_hub.leases import LEASE_SECONDS, Leases
 from lightning_hub.lock import locked
@@ -62,6 +63,7 @@ class Hub:
         self.store = Store(self.folder / "hub.sqlite")
         self.id = self._identity()
         self.leases = Leases(self.store, config.lease_seconds)
+        self.guests = Guests(self.feed, self.leases.runners)
         self._log = Log(self.folder / "spans")
         self.leases.position = lambda: self._log.end
         self.index = Index(self._log, self.store, self.leases.end)
@@ -164,10 +166,13 @@ class Hub:
         return {
             "lease": self._lease,
             "renew": lambda params: self.leases.renew(str(params["runner"])),
-            "release": lambda params: self.leases.release(str(params["runner"])),
-            "train": lambda params: self._run(lambda: Plan.of_training(params)),
-            "check": lambda params: self._run(lambda: Plan.of_training({**params, "check_only": True})),
-            "evaluate": lambda params: self._run(lambda: Plan.of_evaluation(params)),
+            "release": self._release,
+            "join": self.guests.join,
+            "over": lambda params: Parked(lambda: self.guests.over(params), _seconds(params)),
+            "disband": lambda params: Parked(self.guests.gone, _seconds(params)),
+            "train": lambda params: self._run(params, lambda: Plan.of_training(params)),
+            "check": lambda params: self._run(params, lambda: Plan.of_training({**params, "check_only": True})),
+            "evaluate": lambda params: self._run(params, lambda: Plan.of_evaluation(params)),
             "watch": self._watch,
             "status": lambda _: self.status(),
             "stop": lambda _: self.stop(),
@@ -183,11 +188,15 @@ class Hub:
 
         return Parked(poll, _seconds(params), lambda _: self.leases.undo(given))
 
+    def _release(self, params: dict[str, Any]) -> None:
+        self.leases.release(str(params["runner"]))
+        self.guests.leave(str(params["runner"]))
+
     def _watch(self, params: dict[str, Any]) -> Parked:
         after = int(params.get("after", 0))
         return Parked(lambda: self.feed.after(after), _seconds(params))
 
-    def _run(self, plan: Callable[[], Plan]) -> dict[str, Any]:
+    def _run(self, params: dict[str, Any], plan: Callable[[], Plan]) -> dict[str, Any]:
         if self._trainer is not None and self._trainer.busy:
             raise HubError(f"this hub is training already, in {self.folder}: stop it, or start another hub")
         chosen = plan()
@@ -195,6 +204,7 @@ class Hub:
         self._trainer = Trainer(
             chosen, folder=self.folder, leases=self.leases, index=self.index, store=self.store, feed=self.feed
         )
+        self.guests.expect(params.get("identity") or {}, self.folder.name)
         self._trainer.start()
         return {}
 

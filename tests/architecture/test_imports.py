@@ -13,6 +13,8 @@ from sources import Module, integrations, module_of, modules, packages, pyprojec
 HEAVY = {"torch", "transformers", "zmq", "wrapt", "pydantic", "asyncio", "numpy", "aiohttp", "openai", "msgspec"}
 #: The data of a model: a backend may look up where it lies, and it knows no one.
 MODEL = "lightning_spark"
+#: Above the hub and below the backends that run in processes of their own.
+SHARED = ("lightning_process", "lightning_vllm")
 #: Imported inside a function, with a clear way out where they are missing.
 OPTIONAL = {"lightning_sdk": {"rich", "pyarrow"}}
 #: Declared and imported by nothing of ours -> why.
@@ -31,12 +33,13 @@ def allowed(package: str) -> set[str]:
         return set()
     if package in integrations() | {"lightning_hub"}:
         return {"lightning_sdk"}
-    return {"lightning_sdk", "lightning_hub", MODEL}
+    below = SHARED[: SHARED.index(package)] if package in SHARED else SHARED
+    return {"lightning_sdk", "lightning_hub", MODEL, *below}
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
 def test_imports_go_one_way(module: Module) -> None:
-    """integrations -> lightning_sdk <- hub <- backends; deferred imports count too."""
+    """integrations -> lightning_sdk <- hub <- process <- vllm <- backends; deferred imports count too."""
     ours = {name.split(".")[0] for name in module.imports()} & packages() - {module.package}
     assert ours <= allowed(module.package), f"{module.where} imports {sorted(ours - allowed(module.package))}"
 

@@ -8,7 +8,7 @@ import torch
 from tinymodel import SETTINGS, save_tiny
 
 from lightning_embedded import backend
-from lightning_embedded.process import Process
+from lightning_process.child import Child
 from lightning_sdk.settings import Settings
 
 
@@ -27,10 +27,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def running(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def running(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     """The backend's process, serving the tiny model."""
     settings = Settings.from_dict({**SETTINGS, "model": str(tiny)})
     process = backend.start(settings, tmp_path_factory.mktemp("run"))
-    assert isinstance(process, Process)
+    assert isinstance(process, Child)
     yield process
     process.close()

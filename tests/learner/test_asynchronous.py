@@ -17,11 +17,12 @@ from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine
 from lightning_embedded.learner import Learner
 from lightning_embedded.model import load
-from lightning_embedded.routes import LearnerRoutes
 from lightning_embedded.sequence import Params, Sequence
 from lightning_embedded.server import make_app
-from lightning_embedded.transport import pack_batch
+from lightning_embedded.training import Training
 from lightning_hub.backend import Batch, Update
+from lightning_process.routes import LearnerRoutes
+from lightning_process.transport import pack_batch
 from lightning_sdk.settings import Settings
 from lightning_sdk.wire import unpack
 
@@ -47,7 +48,7 @@ class Backend:
 
         self.learner.update = then  # type: ignore[method-assign]
         self.app = make_app(self.engine, Chat(loaded.tokenizer, self.engine.decode), "tiny", "key")
-        LearnerRoutes(self.learner, self.engine, loaded, threads=1, asynchronous=asynchronous).add_to(self.app)
+        LearnerRoutes(Training(self.learner, self.engine, loaded, {}, asynchronous=asynchronous)).add_to(self.app)
         self.port = 0
 
     def after(self) -> PreTrainedModel:

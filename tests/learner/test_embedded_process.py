@@ -17,13 +17,13 @@ from openai import OpenAI
 from tinymodel import SETTINGS, make_group_rows
 
 from lightning_embedded import backend
-from lightning_embedded.process import Process
 from lightning_hub.backend import Batch, Row
+from lightning_process.child import Child
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings
 
 
-def sample(process: Process, count: int, max_tokens: int = 4, seed: int = 0) -> tuple[list[Row], set[int]]:
+def sample(process: Child, count: int, max_tokens: int = 4, seed: int = 0) -> tuple[list[Row], set[int]]:
     """Rows of weight 0 and advantage 0 but for what was sampled, and the versions that sampled."""
     rows, versions = [], set[int]()
     with OpenAI(base_url=process.endpoint.url, api_key=process.endpoint.key, max_retries=0) as client:
@@ -65,7 +65,7 @@ def low_ids(row: Row) -> float:
     return float((row.tokens[row.weights != 0] < 60).mean())
 
 
-def test_learns_to_emit_what_is_rewarded_and_log_probs_agree(running: Process) -> None:
+def test_learns_to_emit_what_is_rewarded_and_log_probs_agree(running: Child) -> None:
     """Real reinforcement learning through HTTP: tokens from the endpoint, updates through the learner's route.
 
     In each step the learner's log-probabilities of the tokens are those that the engine sampled with, which holds only
@@ -86,7 +86,7 @@ def test_learns_to_emit_what_is_rewarded_and_log_probs_agree(running: Process) -
     assert rewards[-1] > 0.85
 
 
-def test_requests_under_way_survive_an_update(running: Process) -> None:
+def test_requests_under_way_survive_an_update(running: Child) -> None:
     """A request that was sent before an update comes back whole, its tokens stamped with their versions."""
     answers: list[tuple[list[Row], set[int]]] = []
     threads = concurrent(lambda: answers.append(sample(running, 8, 100)), 2)
@@ -106,7 +106,7 @@ def concurrent(work: Callable[[], None], count: int) -> list[threading.Thread]:
     return threads
 
 
-def test_save_and_load_go_through_the_process(running: Process, tmp_path: Path) -> None:
+def test_save_and_load_go_through_the_process(running: Child, tmp_path: Path) -> None:
     """The version and the behaviour come back."""
     version = running.update(Batch(1, make_group_rows())).version
     running.save(tmp_path)
@@ -118,7 +118,7 @@ def test_save_and_load_go_through_the_process(running: Process, tmp_path: Path) 
     assert update.metrics["kl_sampler_max"] < 1e-4
 
 
-def test_refusals_are_raised_as_themselves(running: Process, tmp_path: Path) -> None:
+def test_refusals_are_raised_as_themselves(running: Child, tmp_path: Path) -> None:
     """An error of the child is the same error in the hub, and the child goes on."""
     with pytest.raises(ModelError, match="holds no complete checkpoint"):
         running.load(tmp_path)
@@ -129,7 +129,7 @@ def test_refusals_are_raised_as_themselves(running: Process, tmp_path: Path) -> 
     assert running.alive()
 
 
-def test_learner_asks_for_the_key(running: Process) -> None:
+def test_learner_asks_for_the_key(running: Child) -> None:
     """Nobody else on the machine can train the model."""
     port = int(running.endpoint.url.split(":")[2].split("/")[0])
     for headers in ({}, {"Authorization": "Bearer guess"}):
@@ -140,7 +140,7 @@ def test_learner_asks_for_the_key(running: Process) -> None:
             connection.close()
 
 
-def test_facts_say_what_was_decided(running: Process) -> None:
+def test_facts_say_what_was_decided(running: Child) -> None:
     """For config.json."""
     facts = running.facts()
     assert facts["learning_rate"] == 1e-2 and facts["parameters"] == 26_912 and facts["shares_prefixes"] is True
@@ -160,7 +160,7 @@ def test_wrong_model_is_told_in_the_hub(tiny: Path, tmp_path: Path) -> None:
 def test_killed_child_is_a_clear_error_and_close_is_idempotent(tiny: Path, tmp_path: Path) -> None:
     """kill -9 of the child: alive() says so, update() says so with the log, close() does not mind."""
     process = backend.start(Settings.from_dict({**SETTINGS, "model": str(tiny)}), tmp_path)
-    assert isinstance(process, Process) and process.alive()
+    assert isinstance(process, Child) and process.alive()
     os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(LightningError, match=rf"process {process.pid} ended with exit code -9 during update"):
         process.update(Batch(1, make_group_rows()))

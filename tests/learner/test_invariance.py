@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
-from lightning_embedded.transport import pack_batch
 from lightning_hub.backend import Batch, Objective, Pair, Row
+from lightning_process.transport import pack_batch
 
 #: Every loss with both levels of importance, and what else adds to the gradient.
 ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -150,7 +150,7 @@ PROCESS = """
 import sys, numpy as np, torch
 from gradients import gradients
 from test_invariance import ALGORITHMS
-from lightning_embedded.transport import unpack_batch
+from lightning_process.transport import unpack_batch
 torch.set_num_threads(1)
 batch = unpack_batch(open(sys.argv[1], "rb").read())
 found = {name: gradients(batch.rows, **algorithm)[0].numpy() for name, algorithm in ALGORITHMS.items()}

@@ -14,8 +14,8 @@ from tinymodel import SETTINGS, make_group_rows, weights
 from lightning_embedded import backend, checkpoint
 from lightning_embedded.learner import Learner
 from lightning_embedded.model import load
-from lightning_embedded.process import Process
 from lightning_hub.backend import Batch, Objective, Pair, Row
+from lightning_process.child import Child
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.settings import Settings
 
@@ -95,7 +95,7 @@ def test_scores_go_through_the_process(tiny: Path, tmp_path: Path) -> None:
     rows, settings = rows_of_three(), {**SETTINGS, **KL, "model": str(tiny), "rollouts.staleness": 1}
     process = backend.start(Settings.from_dict(settings), tmp_path)
     try:
-        assert isinstance(process, Process)
+        assert isinstance(process, Child)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         assert process.facts()["threads"] == max(1, cores - 1), "the engine has a core of its own"
         before = process.score(rows, "reference")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tinymodel import make_group_rows
 
-from lightning_embedded.transport import (
+from lightning_hub.backend import Batch, Objective, Pair, Row
+from lightning_process.transport import (
     pack_batch,
     pack_question,
     pack_scores,
@@ -14,7 +15,6 @@ from lightning_embedded.transport import (
     unpack_question,
     unpack_scores,
 )
-from lightning_hub.backend import Batch, Objective, Pair, Row
 
 
 def some_rows() -> list[Row]:

@@ -14,50 +14,60 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import torch
+import numpy as np
 from aiohttp import web
+from numpy.typing import NDArray
 
-from lightning_embedded import checkpoint
-from lightning_embedded.engine import Engine
-from lightning_embedded.learner import Learner
-from lightning_embedded.model import Loaded
-from lightning_embedded.transport import pack_scores, unpack_batch, unpack_question
-from lightning_hub.backend import Batch
+from lightning_hub.backend import Batch, Row, Update
+from lightning_process.transport import pack_scores, unpack_batch, unpack_question
 from lightning_sdk.errors import LightningError
 from lightning_sdk.wire import MAX_MESSAGE_BYTES, pack, unpack
 
 log = logging.getLogger(__name__)
 
 
+class Trained(Protocol):
+    """A learner and the engine that serves what it made. Methods block; they are called one at a time."""
+
+    def facts(self) -> dict[str, object]: ...
+
+    def update(self, batch: Batch) -> Update:
+        """Train, and serve the new version."""
+        ...
+
+    def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
+        """As `lightning_hub.backend.Scoring`."""
+        ...
+
+    def save(self, folder: Path) -> int:
+        """The version that was saved."""
+        ...
+
+    def load(self, folder: Path) -> int:
+        """The version that is served now."""
+        ...
+
+
 class LearnerRoutes:
-    """Runs the learner in one thread of its own, and publishes what comes of it.
+    """Runs what is asked of a learner in one thread of its own."""
 
-    The engine is held while the learner computes, unless it is `asynchronous`: then rollouts go on with the version
-    before, and only the publication comes between two tokens. The engine has weights of its own in either case.
-    """
-
-    def __init__(
-        self, learner: Learner, engine: Engine, loaded: Loaded, *, threads: int, asynchronous: bool = False
-    ) -> None:
-        self._learner = learner
-        self._engine = engine
-        self._loaded = loaded
-        self._asynchronous = asynchronous
-        # Thread counts are per thread in OpenMP: this one has its own, apart from the engine's.
-        self._worker = ThreadPoolExecutor(1, "learner", torch.set_num_threads, (threads,))
+    def __init__(self, trained: Trained, begin: Callable[[], object] | None = None) -> None:
+        """`begin` runs once in that thread, before anything else."""
+        self._trained = trained
+        self._worker = ThreadPoolExecutor(1, "learner", begin)
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes on an application that checks the key and lets large bodies through."""
         app.router.add_post("/learner/update", self._route(self._update))
         app.router.add_post("/learner/score", self._route(self._score))
-        app.router.add_post("/learner/save", self._route(self._save))
-        app.router.add_post("/learner/load", self._route(self._load))
-        app.router.add_get("/learner/facts", self._route(lambda _: self._learner.facts()))
+        app.router.add_post("/learner/save", self._route(lambda body: self._trained.save(_folder(body))))
+        app.router.add_post("/learner/load", self._route(lambda body: self._trained.load(_folder(body))))
+        app.router.add_get("/learner/facts", self._route(lambda _: self._trained.facts()))
 
     def _route(self, work: Callable[[bytes], Any]) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.Response:
@@ -75,37 +85,15 @@ class LearnerRoutes:
         return handle
 
     def _update(self, body: bytes) -> list[Any]:
-        batch = unpack_batch(body)
-        if self._asynchronous:
-            return self._updated(batch)
-        # All cores for the learner; requests under way wait and then go on with the new weights.
-        self._engine.pause()
-        try:
-            return self._updated(batch)
-        finally:
-            self._engine.resume()
-
-    def _updated(self, batch: Batch) -> list[Any]:
-        update = self._learner.update(batch)
-        self._publish()
+        update = self._trained.update(unpack_batch(body))
         return [update.version, update.metrics]
 
     def _score(self, body: bytes) -> list[bytes]:
-        return pack_scores(self._learner.score(*unpack_question(body)))
+        return pack_scores(self._trained.score(*unpack_question(body)))
 
-    def _save(self, body: bytes) -> int:
-        folder = Path(unpack(body)["folder"])
-        checkpoint.write(folder, self._learner.model, self._loaded.tokenizer, self._learner.state())
-        return self._learner.version
 
-    def _load(self, body: bytes) -> int:
-        found = checkpoint.read(Path(unpack(body)["folder"]))
-        self._learner.restore(found.weights, found.state)
-        self._publish()
-        return self._learner.version
-
-    def _publish(self) -> None:
-        self._engine.publish(self._learner.model.state_dict(), self._learner.version)
+def _folder(body: bytes) -> Path:
+    return Path(unpack(body)["folder"])
 
 
 async def _body(request: web.Request) -> bytes:

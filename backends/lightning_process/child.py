@@ -1,0 +1,174 @@
+"""The hub's side of a backend in a child process: starts it, talks to it, watches it and stops it, by handle."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_hub.backend import Batch, Endpoint, Row, Update
+from lightning_process.transport import pack_batch, pack_question, unpack_scores
+from lightning_sdk.errors import BY_NAME, LightningError
+from lightning_sdk.settings import Settings
+from lightning_sdk.wire import pack, unpack
+
+#: Seconds that the child may take: to load a model (a download included), to update or score, for a file, to end.
+_START, _UPDATE, _FILES, _END = 1800.0, 3600.0, 600.0, 20.0
+LOG = "backend.log"
+
+
+class Child:
+    """A backend in a process of its own, as `lightning_hub.backend.Backend` and `Scoring`.
+
+    The program is a module that runs `lightning_process.program.run`.
+    """
+
+    def __init__(
+        self, name: str, module: str, settings: Settings, folder: Path, environment: Mapping[str, str]
+    ) -> None:
+        """Start `python -m module`, with its log in the run's folder, and wait until it serves.
+
+        ModelError, SettingError and so on if the child refuses; LightningError if it does not come up.
+        """
+        self._name, self._log = f"the {name} backend", folder / LOG
+        key = secrets.token_urlsafe(24)
+        config = {"settings": settings.as_dict(), "key": key, "folder": str(folder.resolve())}
+        with self._log.open("ab") as log:
+            # A session of its own: Ctrl-C is for the hub to handle, and the child ends when its stdin closes.
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                env={**environment, **os.environ},  # what the user set wins
+            )
+        try:
+            ready = self._first_line(json.dumps(config))
+        except BaseException:
+            self.close()
+            raise
+        self._facts: dict[str, object] = ready["facts"]
+        self._host, self._port = str(ready["host"]), int(ready["port"])
+        self.endpoint = Endpoint(f"http://{_literal(self._host)}:{self._port}/v1", str(ready["model"]), key)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._child.pid
+
+    def facts(self) -> dict[str, object]:
+        return dict(self._facts)
+
+    def update(self, batch: Batch) -> Update:
+        version, metrics = self._ask("update", pack_batch(batch), _UPDATE)
+        return Update(version, metrics)
+
+    def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
+        """As `lightning_hub.backend.Scoring`."""
+        return unpack_scores(self._ask("score", pack_question(rows, what), _UPDATE)) if rows else []
+
+    def save(self, folder: Path) -> None:
+        self._ask("save", pack({"folder": str(folder.resolve())}), _FILES)
+
+    def load(self, folder: Path) -> int:
+        return int(self._ask("load", pack({"folder": str(folder.resolve())}), _FILES))
+
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
+    def close(self) -> None:
+        """Ask, then tell, then force the child to end. Idempotent."""
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                _close_quietly(pipe)
+        for force in (None, self._child.terminate, self._child.kill):
+            if force is not None:
+                force()
+            try:
+                self._child.wait(_END)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+    def _first_line(self, config: str) -> dict[str, Any]:
+        """What the child says once it is ready."""
+        stdin, stdout = self._child.stdin, self._child.stdout
+        assert stdin is not None and stdout is not None
+        lines: list[bytes] = []
+        reader = threading.Thread(target=lambda: lines.append(stdout.readline()), daemon=True)
+        reader.start()
+        try:
+            stdin.write(config.encode() + b"\n")
+            stdin.flush()
+        except BrokenPipeError:
+            raise self._gone("while it started") from None
+        reader.join(_START)
+        if not lines:
+            raise LightningError(f"{self._name} was not ready after {_START:.0f} s; see {self._log}")
+        if not lines[0]:
+            raise self._gone("while it started")
+        ready: dict[str, Any] = json.loads(lines[0])
+        if "error" in ready:
+            raise _error(*ready["error"])
+        return ready
+
+    def _ask(self, what: str, body: bytes, seconds: float) -> Any:
+        """The child's answer to a POST to /learner/`what`."""
+        headers = {"Authorization": f"Bearer {self.endpoint.key}", "Content-Type": "application/msgpack"}
+        connection = HTTPConnection(self._host, self._port, timeout=seconds)
+        try:
+            connection.request("POST", f"/learner/{what}", body, headers)
+            response = connection.getresponse()
+            answer = response.read()
+        except TimeoutError:
+            raise LightningError(f"{self._name} took over {seconds:.0f} s: {what}; see {self._log}") from None
+        except (OSError, HTTPException) as error:
+            raise self._gone(f"during {what} ({type(error).__name__})") from None
+        finally:
+            connection.close()
+        if response.getheader("Content-Type") != "application/msgpack":
+            raise LightningError(f"{self._name} answered {what} with {response.status}: {answer[:300]!r}")
+        if response.status != 200:
+            raise _error(*unpack(answer))
+        return unpack(answer)
+
+    def _gone(self, when: str) -> LightningError:
+        """What to say of a child that ended, or that no longer answers, with the last lines of its log."""
+        deadline = time.monotonic() + 5.0
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        code = self._child.poll()
+        what = "no longer answers" if code is None else f"ended with exit code {code}"
+        lines = self._log.read_text(errors="replace").splitlines()[-15:]
+        tail = "\n  ".join(lines) or "(empty)"
+        return LightningError(
+            f"the {self._name} backend's process {self.pid} {what} {when}; end of {self._log}:\n  {tail}"
+        )
+
+
+def _literal(host: str) -> str:
+    """A host as URLs have it."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _error(name: str, message: str) -> LightningError:
+    return BY_NAME.get(name, LightningError)(message)
+
+
+def _close_quietly(pipe: Any) -> None:
+    """Close a pipe whose other end may be gone."""
+    with suppress(BrokenPipeError):
+        pipe.close()

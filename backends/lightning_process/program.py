@@ -1,0 +1,91 @@
+"""The child's side: the program around a backend's engine and learner, behind one HTTP port.
+
+Started by `child.py`, with one line of JSON on stdin: {settings, key, folder}. Answers one line on stdout: {host, port,
+model, facts}, or {error: [name, message]}. Ends when stdin closes, so that it never outlives the hub, however the hub
+ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from aiohttp import web
+
+from lightning_sdk.errors import LightningError
+from lightning_sdk.settings import Settings
+
+
+class Built(NamedTuple):
+    """What a backend is, once it is ready to serve."""
+
+    app: web.Application
+    model: str
+    """Name under which the engine serves it."""
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the hub said."""
+
+    settings: Settings
+    key: str
+    """Of the engine and the learner alike: `Authorization: Bearer KEY`."""
+    folder: Path
+    """The run's."""
+
+
+def run(build: Callable[[Config], Built], *, at_end: Callable[[], object] | None = None) -> None:
+    """Build and serve until the hub is gone; then `at_end`, if there is anything that would not end by itself.
+
+    A LightningError that `build` raises is told to the hub, by its name.
+    """
+    # Whatever libraries print belongs in the log: stdout carries one line.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    config = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_stdin, args=(at_end,), name="lifeline", daemon=True).start()
+    settings = Settings.from_dict(config["settings"])
+    try:
+        built = build(Config(settings, config["key"], Path(config["folder"])))
+    except LightningError as error:
+        _answer(answers, {"error": [type(error).__name__, str(error)]})
+        if at_end is not None:
+            at_end()
+        sys.exit(1)
+    asyncio.run(_serve(built, settings.serving.host, answers))
+
+
+async def _serve(built: Built, host: str, answers: TextIO) -> None:
+    runner = web.AppRunner(built.app, access_log=None, handle_signals=False)
+    await runner.setup()
+    await web.TCPSite(runner, host, 0).start()
+    port = runner.addresses[0][1]
+    _answer(answers, {"host": host, "port": port, "model": built.model, "facts": built.facts})
+    await asyncio.Event().wait()
+
+
+def _answer(answers: TextIO, value: dict[str, Any]) -> None:
+    print(json.dumps(value), file=answers, flush=True)
+    answers.close()
+
+
+def _end_with_stdin(at_end: Callable[[], object] | None) -> None:
+    """Requests and files need no farewell: checkpoints are whole or absent, and requests' clients are gone."""
+    while os.read(0, 4096):
+        pass
+    try:
+        if at_end is not None:
+            at_end()
+    finally:
+        os._exit(0)

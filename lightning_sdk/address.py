@@ -1,0 +1,48 @@
+"""Addresses: which machines an address can be reached from, and under which name."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit, urlunsplit
+
+LOOPBACK = "127.0.0.1"
+_WILDCARDS = {"0.0.0.0", "::", "*"}
+
+
+def host_of(address: str) -> str:
+    """The host of tcp://HOST:PORT or of a URL, without brackets; loopback of ipc://, which stays on this machine."""
+    return (urlsplit(address).hostname or LOOPBACK) if not address.startswith("ipc:") else LOOPBACK
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether it stands for every interface: one can listen on it, and nobody can call it."""
+    return host in _WILDCARDS
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of the same machine reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def reached(address: str, through: str) -> str:
+    """`address`, where a wildcard host is replaced by the host of `through`, another address of the same machine."""
+    if not is_wildcard(host_of(address)):
+        return address
+    parts, host = urlsplit(address), host_of(through)
+    port = f":{parts.port}" if parts.port is not None else ""
+    return urlunsplit(parts._replace(netloc=(f"[{host}]" if ":" in host else host) + port))
+
+
+def own_name() -> str:
+    """A name by which other machines probably reach this one: its address on the way out, else its host name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of documentation (RFC 5737); a datagram socket sends nothing to connect
+            found: str = probe.getsockname()[0]
+        except OSError:
+            return socket.gethostname()
+    return socket.gethostname() if is_loopback(found) or is_wildcard(found) else found
