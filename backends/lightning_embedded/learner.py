@@ -17,8 +17,8 @@ from lightning_embedded.descent import Descent, indices
 from lightning_embedded.network import Network
 from lightning_embedded.objective import Goal, Policy, Preference, Supervised
 from lightning_embedded.packing import check, sequence, trainable
-from lightning_embedded.schedule import default_rate, rate_at
 from lightning_hub.backend import Batch, Objective, Row, Update
+from lightning_losses.schedule import default_rate, rate_at
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings
 

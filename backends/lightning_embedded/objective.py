@@ -13,13 +13,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from lightning_embedded.divergence import divergence
-from lightning_embedded.loss import Surrogate, cispo, gspo, ppo, sft
 from lightning_embedded.packing import MicroBatch
-from lightning_embedded.preference import dpo, dpo_slope
-from lightning_embedded.ratio import Importance, importance, sequence_mean, sequence_sum
 from lightning_embedded.scoring import Scores
 from lightning_embedded.value_head import value_loss
+from lightning_losses.divergence import divergence
+from lightning_losses.loss import Surrogate, cispo, gspo, ppo, sft
+from lightning_losses.preference import dpo, dpo_slope
+from lightning_losses.ratio import Importance, importance, sequence_mean, sequence_sum
 from lightning_sdk.settings import Settings
 
 

@@ -14,7 +14,7 @@ HEAVY = {"torch", "transformers", "zmq", "wrapt", "pydantic", "asyncio", "numpy"
 #: The data of a model: a backend may look up where it lies, and it knows no one.
 MODEL = "lightning_spark"
 #: Above the hub and below the backends that run in processes of their own.
-SHARED = ("lightning_process", "lightning_vllm")
+SHARED = ("lightning_process", "lightning_losses", "lightning_vllm")
 #: Imported inside a function, with a clear way out where they are missing.
 OPTIONAL = {"lightning_sdk": {"rich", "pyarrow"}}
 #: Declared and imported by nothing of ours -> why.

@@ -10,11 +10,11 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_embedded.divergence import divergence
-from lightning_embedded.loss import Surrogate, cispo, gspo, ppo, sft
-from lightning_embedded.preference import dpo, dpo_slope
-from lightning_embedded.ratio import sequence_mean
 from lightning_embedded.value_head import explained_variance, value_loss
+from lightning_losses.divergence import divergence
+from lightning_losses.loss import Surrogate, cispo, gspo, ppo, sft
+from lightning_losses.preference import dpo, dpo_slope
+from lightning_losses.ratio import sequence_mean
 
 BOUNDS = {"clip_low": 0.2, "clip_high": 0.28}
 LOW, HIGH = 0.8, 1.28

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_embedded.ratio import importance, sequence_mean, sequence_sum
+from lightning_losses.ratio import importance, sequence_mean, sequence_sum
 
 entries = st.lists(st.tuples(st.floats(-5, 5, width=32), st.integers(0, 4)), min_size=1, max_size=12)
 

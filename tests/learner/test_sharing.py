@@ -26,11 +26,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from lightning_embedded.loss import ppo
 from lightning_embedded.packing import trainable
-from lightning_embedded.ratio import importance
 from lightning_embedded.scoring import Scorer
 from lightning_hub.backend import Row
+from lightning_losses.loss import ppo
+from lightning_losses.ratio import importance
 
 
 def by_hand(model: PreTrainedModel, rows: Sequence[Row]) -> float:

@@ -9,7 +9,7 @@ import torch
 from batches import CLOSE, assert_same, gradient, random_batch
 from torch import Tensor
 
-from lightning_embedded.divergence import divergence
+from lightning_losses.divergence import divergence
 from lightning_sdk.settings import Settings
 
 Theirs = Callable[..., Tensor]

@@ -11,7 +11,7 @@ from batches import CLOSE, actor, assert_same, ours, random_batch, token_mean
 from torch import Tensor
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla as vanilla
 
-from lightning_embedded.ratio import importance, sequence_sum
+from lightning_losses.ratio import importance, sequence_sum
 from lightning_sdk.settings import Settings
 
 Theirs = Callable[..., Any]

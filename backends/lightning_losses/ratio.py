@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_embedded.loss import LARGEST
+from lightning_losses.loss import LARGEST
 
 
 class Importance(NamedTuple):

@@ -14,7 +14,6 @@ and in the modules beside this one
     ratio.importance(log_ratio, kind=, low=, high=)                -> Importance(weights [M], outside [M]), no gradient
     divergence.divergence(logprobs, reference, estimator)          -> [M]
     preference.dpo(margins, beta), preference.dpo_slope(margins, beta)              -> [P]
-    value_head.value_loss(values, returns, old, clip)              -> [M]
 
 A batch's loss is the sum over its tokens of weight * (importance * surrogate + coefficient * divergence - entropy bonus
 + value term), where the weights come with the rows.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_embedded.loss import LARGEST
+from lightning_losses.loss import LARGEST
 
 #: k3 grows exponentially where the policy has left what the reference likes: bounded, in value and in gradient.
 _LARGEST_K3 = 10.0
