@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from lightning_embedded.engine import Engine
-from lightning_embedded.model import load
 from lightning_embedded.sequence import Params, Sequence
+from lightning_process.model import load
 
 PROMPT = 40
 #: Seconds between two arrivals: less than `generate` takes for one request.

@@ -22,9 +22,9 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from lightning_embedded.learner import Learner
-from lightning_embedded.model import load
 from lightning_embedded.process import ENVIRONMENT
 from lightning_hub.backend import Batch, Row
+from lightning_process.model import load
 from lightning_sdk.settings import Settings
 
 GROUPS, SIZE, PROMPT, ANSWER = 16, 8, 40, 35

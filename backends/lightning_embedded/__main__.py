@@ -10,11 +10,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine
-from lightning_embedded.fingerprint import fingerprint
 from lightning_embedded.learner import Learner
-from lightning_embedded.model import load
 from lightning_embedded.server import make_app
 from lightning_embedded.training import Training
+from lightning_process.fingerprint import fingerprint
+from lightning_process.model import load
 from lightning_process.program import Built, Config, run
 from lightning_process.routes import LearnerRoutes
 

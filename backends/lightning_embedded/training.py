@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from lightning_embedded import checkpoint
 from lightning_embedded.engine import Weights
 from lightning_embedded.learner import Learner
-from lightning_embedded.model import Loaded
 from lightning_hub.backend import Batch, Row, Update
+from lightning_process.model import Loaded
 
 
 class Publishing(Protocol):

@@ -21,8 +21,8 @@ from served_engine import KEY, Service, serve
 import lightning_sdk as lightning
 from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine
-from lightning_embedded.model import load
 from lightning_gateway.gateway import Gateway
+from lightning_process.model import load
 from lightning_sdk.call import Call
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope
 from lightning_sdk.wire import unpack_floats, unpack_ints

@@ -16,11 +16,11 @@ from transformers import PreTrainedModel
 from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine
 from lightning_embedded.learner import Learner
-from lightning_embedded.model import load
 from lightning_embedded.sequence import Params, Sequence
 from lightning_embedded.server import make_app
 from lightning_embedded.training import Training
 from lightning_hub.backend import Batch, Update
+from lightning_process.model import load
 from lightning_process.routes import LearnerRoutes
 from lightning_process.transport import pack_batch
 from lightning_sdk.settings import Settings

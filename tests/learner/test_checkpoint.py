@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_embedded import checkpoint
 from lightning_embedded.learner import Learner
-from lightning_embedded.model import load
 from lightning_hub.backend import Batch
+from lightning_process.model import load
 from lightning_sdk.errors import ModelError
 from lightning_sdk.settings import Settings
 
@@ -79,7 +79,7 @@ import sys
 from pathlib import Path
 from lightning_embedded import checkpoint
 from lightning_embedded.learner import Learner
-from lightning_embedded.model import load
+from lightning_process.model import load
 from lightning_sdk.settings import Settings
 loaded = load(sys.argv[1])
 learner = Learner(loaded.model, Settings())

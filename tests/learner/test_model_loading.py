@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lightning_embedded.model import load
-from lightning_embedded.source import locate
+from lightning_process.model import load
+from lightning_process.source import locate
 from lightning_sdk.errors import ModelError
 
 

@@ -13,9 +13,9 @@ from tinymodel import SETTINGS, make_group_rows, weights
 
 from lightning_embedded import backend, checkpoint
 from lightning_embedded.learner import Learner
-from lightning_embedded.model import load
 from lightning_hub.backend import Batch, Objective, Pair, Row
 from lightning_process.child import Child
+from lightning_process.model import load
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.settings import Settings
 

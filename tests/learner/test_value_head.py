@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lightning_embedded import checkpoint
 from lightning_embedded.learner import Learner
-from lightning_embedded.model import load
 from lightning_hub.backend import Batch, Row
+from lightning_process.model import load
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings
 

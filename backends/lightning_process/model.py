@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import HfApi
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_embedded.source import Source, locate
+from lightning_process.source import Source, locate
 from lightning_sdk.errors import ModelError
 
 #: Patience with the hub's first answer.
