@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from lightning_sdk import examination, session
+from lightning_sdk import examination, placement, session
 from lightning_sdk.errors import SettingError
 from lightning_sdk.probing import Witness
 from lightning_sdk.reward import Function, named
@@ -87,9 +87,11 @@ def check(
     rewards = named(reward)
     chosen = weighed(Settings.from_dict(given), rewards)
     refuse_unknown_roles(chosen)
+    if (placed := placement.parse(chosen.rollouts.runner)) is not None and placed.kind == "none":
+        raise SettingError("setting rollouts.runner='0': a check runs its few rollouts itself; leave it out")
     with _folder(keep) as folder:
         # Other processes find the reward by its name, so there it is not listened to.
-        witness = Witness(rewards) if chosen.rollouts.runner != "processes" else None
+        witness = None if placed is None or placed.elsewhere else Witness(rewards)
         job = Job(agent, witness.rewards if witness else rewards, chosen, folder, backend_python, quiet)
         last = job.run("check", tasks=loaded)
     values = {**last["diagnosis"], "integrations": dict(session.start().integrations)}

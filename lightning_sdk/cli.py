@@ -1,23 +1,19 @@
-"""The command `lightning-sdk`: check, train, evaluate, rescore, serve, gateway, runs."""
+"""The command `lightning-sdk`: check, train, evaluate, rescore, runner, serve, gateway, runs."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
-import queue
-import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk import checking, discovery, gateway, reference, rescoring, session, training
+from lightning_sdk import checking, reference, rescoring, services, training
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.history import describe, listing
-from lightning_sdk.hub import HubProcess
 from lightning_sdk.report import Report
 from lightning_sdk.settings import Settings, parse
 
@@ -31,6 +27,8 @@ _EXAMPLES = """examples:
   lightning-sdk rescore runs/solve --reward agent.py:brief
   lightning-sdk train agent.py:solve --tasks tasks.jsonl --from runs/solve --set stored.method=dpo
   lightning-sdk evaluate agent.py:solve --tasks held_out.jsonl --model runs/solve/checkpoints/step-00040
+  lightning-sdk train agent.py:solve --tasks tasks.jsonl --runners 0 --listen tcp://0.0.0.0:4718
+  lightning-sdk runner agent.py:solve --hub tcp://192.168.1.7:4718
   lightning-sdk serve --model runs/solve/checkpoints/step-00040
   lightning-sdk gateway --upstream http://127.0.0.1:8000
   lightning-sdk runs
@@ -68,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _train(commands)
     _evaluate(commands)
     _rescore(commands)
+    _runner(commands)
     _serve(commands)
     _gateway(commands)
     _runs(commands)
@@ -85,18 +84,23 @@ def _command(
     return parser
 
 
-def _agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> None:
-    defaults = Settings()
+def _agent(parser: argparse.ArgumentParser, or_run: bool = False) -> None:
+    """The agent and its rewards."""
     parser.add_argument(
         "agent",
         metavar="FILE.py:FUNCTION" + ("|RUN" if or_run else ""),
         help="the agent: a function of one task; or MODULE:FUNCTION"
         + ("; or the folder or name of a run, which is read and nothing is run" if or_run else ""),
     )
-    parser.add_argument("--tasks", required=not or_run, metavar="FILE",
-                        help="tasks: .jsonl or .parquet, one object per line")  # fmt: skip
     parser.add_argument("--reward", action="append", default=[], metavar="FILE.py:FUNCTION", dest="rewards",
                         help="a function of task and answer, repeatable; default: the one marked @reward")  # fmt: skip
+
+
+def _agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> None:
+    defaults = Settings()
+    _agent(parser, or_run)
+    parser.add_argument("--tasks", required=not or_run, metavar="FILE",
+                        help="tasks: .jsonl or .parquet, one object per line")  # fmt: skip
     parser.add_argument(
         "--model", default=defaults.model, help="spark, a folder in HF format, or a hub name (%(default)s)"
     )
@@ -114,6 +118,10 @@ def _agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> Non
 def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the run; default: the agent's")
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are kept (%(default)s)")
+    parser.add_argument("--runners", metavar="N|ray:N", help="so many processes, or Ray actors, run the rollouts; 0: "
+                        "only others do; default: this process (rollouts.runner)")  # fmt: skip
+    parser.add_argument("--listen", default="", metavar="tcp://HOST:PORT",
+                        help="let `lightning-sdk runner` on other machines join there; default: nobody")  # fmt: skip
 
 
 def _check(commands: Any) -> None:
@@ -161,11 +169,31 @@ def _rescore(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def _runner(commands: Any) -> None:
+    text = "run rollouts for a training of another process or machine, which listens (`train --listen`), until it ends"
+    parser = _command(commands, "runner", _run_runner, text)
+    _agent(parser)
+    parser.add_argument("--hub", metavar="tcp://HOST:PORT", help="where the training listens; default: LIGHTNING_HUB")
+    parser.add_argument("--key", help="the training's key; default: LIGHTNING_KEY, which no other user sees")
+    parser.add_argument("--concurrency", type=_positive, default=16, metavar="N",
+                        help="rollouts at once in this process (%(default)s)")  # fmt: skip
+    parser.add_argument("--wait", type=float, default=120.0, metavar="SECONDS",
+                        help="for a training that is not there, or not there any more (%(default)g)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print what was done as one JSON object, at the end")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
 def _serve(commands: Any) -> None:
     text = (
         "keep a hub that records what agents of this machine do after lightning.init(); with --model also serve a model"
     )
-    parser = _command(commands, "serve", _run_serve, text)
+    parser = _command(commands, "serve", services.serve, text)
     parser.add_argument("--run", default="runs/served", metavar="FOLDER", help="where spans are kept (%(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=4717, help="port of the hub, 0 for a free one (%(default)s)")
@@ -177,7 +205,7 @@ def _serve(commands: Any) -> None:
 
 def _gateway(commands: Any) -> None:
     text = "an OpenAI- and Anthropic-compatible address that records the calls of agents in any language"
-    parser = _command(commands, "gateway", _run_gateway, text)
+    parser = _command(commands, "gateway", services.relay, text)
     parser.add_argument("--upstream", metavar="URL", help="where calls go, such as https://api.openai.com; default: "
                         "OPENAI_BASE_URL and ANTHROPIC_BASE_URL, else OpenAI and Anthropic")  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -227,6 +255,14 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _place(options: argparse.Namespace) -> dict[str, Any]:
+    """Where a run is kept and where it runs, with all other settings."""
+    settings = _settings(options.settings)
+    if options.runners is not None:
+        settings["rollouts.runner"] = options.runners
+    return {"name": options.name, "runs": options.runs, "listen": options.listen, **settings}
+
+
 def _run_check(options: argparse.Namespace) -> int:
     settings = _settings(options.settings)
     if _is_run(options.agent, options.runs):
@@ -247,17 +283,15 @@ def _is_run(given: str, runs: str) -> bool:
 
 
 def _run_train(options: argparse.Namespace) -> None:
-    settings = _settings(options.settings)
     report = training.train(
-        **_common(options), name=options.name, runs=options.runs, held_out=options.held_out, steps=options.steps,
-        resume=options.resume, from_runs=options.from_runs, **settings,
+        **_common(options), **_place(options), held_out=options.held_out, steps=options.steps, resume=options.resume,
+        from_runs=options.from_runs,
     )  # fmt: skip
     _print(report, options.json)
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
-    settings = _settings(options.settings)
-    report = training.evaluate(**_common(options), name=options.name, runs=options.runs, **settings)
+    report = training.evaluate(**_common(options), **_place(options))
     _print(report, options.json)
 
 
@@ -274,88 +308,12 @@ def _print(report: Report, as_json: bool) -> None:
     print(json.dumps(report.values) if as_json else report)
 
 
-def _run_serve(options: argparse.Namespace) -> None:
-    folder = Path(options.run)
-    folder.mkdir(parents=True, exist_ok=True)
-    hub = HubProcess(folder, bind=f"tcp://{options.host}:{options.port}", key=options.key)
-    backend = None
-    try:
-        facts = {"hub": hub.address, "key": hub.key, "run": str(folder)}
-        if options.model:
-            backend = _backend(options.backend).start(Settings(model=options.model, backend=options.backend), folder)
-            facts |= {
-                "base_url": backend.endpoint.url,
-                "model": backend.endpoint.model,
-                "api_key": backend.endpoint.key,
-            }
-        discovery.announce(hub.address, hub.key, hub.pid)
-        print(json.dumps(facts) if options.json else _served(facts), flush=True)
-        _until_stopped(hub)
-    finally:
-        discovery.withdraw(hub.pid)
-        if backend is not None:
-            backend.close()
-        hub.stop()
-
-
-def _run_gateway(options: argparse.Namespace) -> None:
-    make = gateway.load()
-    session.init(options.hub, options.key, integrations=frozenset(), carry_context=False)  # nothing of ours is patched
-    found = discovery.find(options.hub, options.key)
-    running = make(options.upstream, host=options.host, port=options.port, role=options.role, token=options.token,
-                   timeout=options.timeout)  # fmt: skip
-    try:
-        stop = _signalled()
-        facts = {"url": running.url, "token": running.token, "upstream": str(running.upstream),
-                 "hub": found.address if found else ""}  # fmt: skip
-        print(json.dumps(facts) if options.json else _relayed(facts), flush=True)
-        stop.get()
-    finally:
-        running.close()
-        session.shutdown()
-
-
-def _relayed(facts: dict[str, str]) -> str:
-    url, hub = facts["url"], facts["hub"]
-    recorded = f"recorded by {hub}" if hub else "NOT recorded: no hub is running; start one with: lightning-sdk serve"
-    begin = f"curl -X POST {url}/rollouts -H 'Authorization: Bearer {facts['token']}' -d '{{\"task\": {{}}}}'"
-    return "\n".join([f"gateway  {url}   (to {facts['upstream']}; {recorded})",
-                      f"agents   OPENAI_BASE_URL={url}/v1 ANTHROPIC_BASE_URL={url}",
-                      f"rollouts {begin}",
-                      "Ctrl-C stops it."])  # fmt: skip
-
-
-def _signalled() -> queue.SimpleQueue[None]:
-    """Holds something once this process is asked to end. An Event could be locked by its waiter when a signal comes."""
-    stop: queue.SimpleQueue[None] = queue.SimpleQueue()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.put(None))
-    return stop
-
-
-def _backend(name: str) -> Any:
-    found = {entry.name: entry for entry in entry_points(group="lightning_sdk.backends")}
-    if name not in found:
-        raise SettingError(f"no backend {name!r}; installed: {', '.join(sorted(found))}")
-    return found[name].load()
-
-
-def _served(facts: dict[str, str]) -> str:
-    lines = [f"hub      {facts['hub']}   (spans in {facts['run']})",
-             "agents   lightning.init() of this user on this machine finds it; elsewhere set",
-             f"         LIGHTNING_HUB={facts['hub']} LIGHTNING_KEY={facts['key']}"]  # fmt: skip
-    if "base_url" in facts:
-        lines += [f"model    OpenAI(base_url={facts['base_url']!r}, api_key={facts['api_key']!r}), "
-                  f"model={facts['model']!r}"]  # fmt: skip
-    return "\n".join([*lines, "Ctrl-C stops it."])
-
-
-def _until_stopped(hub: HubProcess) -> None:
-    stop = _signalled()
-    while stop.empty():
-        time.sleep(0.2)
-        if not hub.alive():
-            raise LightningError(f"the hub ended by itself. The end of its log:\n{hub.log_tail()}")
+def _run_runner(options: argparse.Namespace) -> None:
+    services.runner(
+        reference.load(options.agent), [reference.load(each) for each in options.rewards] or None,
+        hub=options.hub, key=options.key, concurrency=options.concurrency, patience=options.wait,
+        as_json=options.json, quiet=options.quiet,
+    )  # fmt: skip
 
 
 def _run_runs(options: argparse.Namespace) -> None:

@@ -211,7 +211,9 @@ class Rollouts:
     concurrency: int = 64
     """Rollouts under way at once, over all runners."""
     runner: str = "auto"
-    """'threads', 'asyncio' or 'processes'; 'auto' takes asyncio for async agents and threads for the rest."""
+    """'auto' (asyncio for async agents, threads for the rest), 'threads' or 'asyncio': in the training's own process;
+    'processes': one a core; a number: so many processes, 0 for none; 'ray:64', 'ray:64@auto' or 'ray:64@HOST:PORT':
+    Ray actors."""
     timeout: float = 120.0
     """Seconds for one attempt at a rollout."""
     deadline: float = 600.0

@@ -30,9 +30,11 @@ _LOOK = 0.5
 class HubClient:
     """Asks a hub. One thread at a time."""
 
-    def __init__(self, address: str, key: str, alive: Callable[[], bool] = lambda: True) -> None:
-        """`alive` tells of a hub that one has started oneself whether it still runs."""
-        self.address, self._alive = address, alive
+    def __init__(
+        self, address: str, key: str, alive: Callable[[], bool] = lambda: True, seconds: float = _ANSWER
+    ) -> None:
+        """`alive` tells of a hub that one has started oneself whether it still runs; `seconds`: it answers in these."""
+        self.address, self._alive, self._seconds = address, alive, seconds
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
@@ -56,7 +58,7 @@ class HubClient:
             number = next(self._numbers)
             request = wire.pack([number, method, params])
             self._socket.send_multipart([wire.REQUEST, request])
-            return self._answer(number, method, request, time.monotonic() + wait + _ANSWER)
+            return self._answer(number, method, request, time.monotonic() + wait + self._seconds)
 
     def _answer(self, number: int, method: str, request: bytes, deadline: float) -> Any:
         while (left := deadline - time.monotonic()) > 0:
@@ -80,7 +82,7 @@ class HubClient:
         if not self._alive():
             raise HubGone(f"the hub at {self.address} did not answer {method!r}: its process has ended")
         raise HubGone(
-            f"the hub at {self.address} did not answer {method!r} in {_ANSWER:.0f} s: is its process running?"
+            f"the hub at {self.address} did not answer {method!r} in {self._seconds:.0f} s: is its process running?"
         )
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ class Placement(NamedTuple):
 
     kind: str
     """'auto', 'threads' or 'asyncio': in its own process; 'processes', 'ray', or 'none'."""
-    count: int = 0
+    number: int = 0
     """Processes or actors; 0 with 'processes': one a core."""
     address: str = ""
     """Of a Ray that runs; empty: the one that this process or RAY_ADDRESS names, else one of our own."""

@@ -22,7 +22,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 class Progress:
     """Shows events; each is a dict with a 'type', and those of unknown type are left out.
 
-    status {text}; started {step, steps, model}; step {step, steps, metrics};
+    status {text}; notice {text}; started {step, steps, model}; step {step, steps, metrics};
     evaluation {name, mean, low, high, n, seeds}; warning {text}; finished {report, curve}, where report is the content
     of report.json.
 
@@ -59,11 +59,12 @@ class Progress:
             self._display.close()
 
 
-_KINDS = frozenset({"status", "started", "step", "evaluation", "warning", "finished"})
+_KINDS = frozenset({"status", "notice", "started", "step", "evaluation", "warning", "finished"})
 
 
 class _Display(Protocol):
     def status(self, event: Mapping[str, Any]) -> None: ...
+    def notice(self, event: Mapping[str, Any]) -> None: ...
     def started(self, event: Mapping[str, Any]) -> None: ...
     def step(self, event: Mapping[str, Any]) -> None: ...
     def evaluation(self, event: Mapping[str, Any]) -> None: ...
@@ -80,6 +81,9 @@ class _Lines:
         self._clock = _Clock()
 
     def status(self, event: Mapping[str, Any]) -> None:
+        self._print(_text(event))
+
+    def notice(self, event: Mapping[str, Any]) -> None:
         self._print(_text(event))
 
     def started(self, event: Mapping[str, Any]) -> None:
@@ -156,6 +160,9 @@ class _Bar:
 
     def status(self, event: Mapping[str, Any]) -> None:
         self._live.update(self._task, description=self._escape(_text(event)), numbers="", refresh=True)
+
+    def notice(self, event: Mapping[str, Any]) -> None:
+        self._console.print(self._escape(_text(event)), soft_wrap=True)  # a command is copied from it
 
     def started(self, event: Mapping[str, Any]) -> None:
         self._clock.start()

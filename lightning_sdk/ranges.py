@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lightning_sdk import placement
 from lightning_sdk.errors import SettingError
 from lightning_sdk.groups import Credit
 
@@ -100,7 +101,7 @@ _RULES: dict[str, _Rule] = {
     "rollouts.tasks_per_step": _at_least(1),
     "rollouts.group_size": (lambda v: v >= 2, "at least 2: an advantage compares rollouts of the same task"),
     "rollouts.concurrency": _at_least(1),
-    "rollouts.runner": _one_of("auto", "threads", "asyncio", "processes"),
+    "rollouts.runner": (lambda v: placement.parse(v) is not None, placement.FORMS),
     "rollouts.timeout": (lambda v: v > 0, "more than 0 seconds"),
     "rollouts.deadline": (lambda v: v > 0, "more than 0 seconds"),
     "rollouts.staleness": _at_least(0),

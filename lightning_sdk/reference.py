@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
@@ -75,3 +77,18 @@ def of(function: Callable[..., Any]) -> str:
     path = getattr(sys.modules.get(module), "__file__", None)
     # A file given on the command line, or run as a script, is not importable by its module name.
     return f"{path}:{name}" if path and (module == "__main__" or "." not in module) else f"{module}:{name}"
+
+
+def name_of(agent: Callable[..., Any]) -> str:
+    """The name of an agent, or the class of another thing that can be called."""
+    return str(getattr(agent, "__name__", type(agent).__name__)).strip("<>")
+
+
+def identity(agent: Callable[..., Any], rewards: Iterable[str]) -> dict[str, Any]:
+    """What tells two agents apart: the name, those of its rewards, and a digest of its file ('' if it has none)."""
+    try:
+        path = inspect.getsourcefile(inspect.unwrap(agent) if hasattr(agent, "__name__") else type(agent))
+        source = hashlib.sha256(Path(path or "").read_bytes()).hexdigest()[:16]
+    except (TypeError, OSError):
+        source = ""
+    return {"agent": name_of(agent), "rewards": sorted(rewards), "source": source}

@@ -12,16 +12,19 @@ import inspect
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lightning_sdk import address as addresses
 from lightning_sdk import reference, session
 from lightning_sdk.call import Status
-from lightning_sdk.errors import HubError
+from lightning_sdk.errors import HubError, HubGone
 from lightning_sdk.hub import HubClient
 from lightning_sdk.reward import Named, named
 from lightning_sdk.rollout import assigned, described, end, failure, rewarded
@@ -48,15 +51,20 @@ class Runner:
         *,
         concurrency: int,
         kind: str = "auto",
+        lasting: bool = False,
     ) -> None:
-        """`kind` is 'threads', 'asyncio', or 'auto', which takes asyncio for async agents."""
-        self.id = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        """`kind` is 'threads', 'asyncio', or 'auto', which takes asyncio for async agents; with `lasting` a hub that
+        does not answer is asked again, for it may come back."""
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._lasting = lasting
         self._agent, self._rewards, self._concurrency = agent, tuple(rewards), concurrency
         self._address, self._key = address, key
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._deadlines: dict[bytes, float] = {}
         self._coroutines: dict[bytes, concurrent.futures.Future[None]] = {}
+        self.ended: Counter[str] = Counter()
+        """Rollouts by the status that they ended with here."""
         self.error: Exception | None = None
         """What ended the runner, None if it was stopped."""
         is_async = inspect.iscoroutinefunction(agent) or inspect.isasyncgenfunction(agent)
@@ -87,13 +95,37 @@ class Runner:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._threads[2].join(_PARK + 2.0)
 
+    @property
+    def under_way(self) -> int:
+        """Rollouts that run here now."""
+        with self._changed:
+            return len(self._deadlines)
+
+    def _lease(self, hub: HubClient) -> None:
+        while not self._stopping.is_set():
+            if slots := self._free():
+                for message in hub.ask("lease", runner=self.id, slots=slots, wait=_PARK):
+                    self._begin(message)
+
+    def _renew(self, hub: HubClient) -> None:
+        while not self._stopping.wait(_HEARTBEAT):
+            with self._changed:
+                begun = set(self._deadlines)
+            self._give_up(begun - set(hub.ask("renew", runner=self.id)))
+
+    def _connected(self, talk: Callable[[HubClient], None]) -> None:
+        """`talk` to the hub until stopped; again and again, if this runner is to outlast the hub."""
+        while not self._stopping.is_set():
+            try:
+                with HubClient(self._address, self._key) as hub:
+                    talk(hub)
+            except HubGone:
+                if not self._lasting:
+                    raise
+
     def _work(self) -> None:
         try:
-            with HubClient(self._address, self._key) as hub:
-                while not self._stopping.is_set():
-                    if slots := self._free():
-                        for message in hub.ask("lease", runner=self.id, slots=slots, wait=_PARK):
-                            self._begin(message)
+            self._connected(self._lease)
         except HubError as error:
             if not self._stopping.is_set():
                 self.error = error
@@ -103,11 +135,7 @@ class Runner:
 
     def _beat(self) -> None:
         try:
-            with HubClient(self._address, self._key) as hub:
-                while not self._stopping.wait(_HEARTBEAT):
-                    with self._changed:
-                        begun = set(self._deadlines)
-                    self._give_up(begun - set(hub.ask("renew", runner=self.id)))
+            self._connected(self._renew)
         except HubError as error:
             self.error = self.error or (None if self._stopping.is_set() else error)
 
@@ -145,6 +173,8 @@ class Runner:
         key = bytes(message["key"])
         with self._changed:
             self._deadlines[key] = time.monotonic() + message["timeout"]
+        # A wildcard is where an engine listens; it is called by the name that leads to its hub.
+        message["endpoint"]["url"] = addresses.reached(message["endpoint"]["url"], self._address)
 
         def done() -> None:
             with self._changed:
@@ -161,7 +191,7 @@ class Runner:
 
         def run() -> None:
             try:
-                execute(self._agent, self._rewards, message)
+                self._count(execute(self._agent, self._rewards, message))
             finally:
                 done()
 
@@ -178,6 +208,11 @@ class Runner:
         except Exception as raised:
             status, error = failure(rollout, raised), described(raised)
         end(rollout, status, error, answer)
+        self._count(status)
+
+    def _count(self, status: Status) -> None:
+        with self._changed:
+            self.ended[status.value] += 1
 
 
 def execute(agent: Callable[..., Any], rewards: Sequence[Named], message: dict[str, Any]) -> Status:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,19 +15,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk import reference, session
+from lightning_sdk import address as addresses
+from lightning_sdk import crew as crews
+from lightning_sdk import invitation, placement, reference, session
 from lightning_sdk import report as reports
+from lightning_sdk.actors import Actors
 from lightning_sdk.agent import declared
+from lightning_sdk.crew import Crew
 from lightning_sdk.errors import BY_NAME, HubError, HubGone, LightningError, SettingError
 from lightning_sdk.hub import HubClient, HubProcess
 from lightning_sdk.progress import Progress
 from lightning_sdk.report import Report
 from lightning_sdk.reward import Function, Named, named
-from lightning_sdk.runner import Runner
 from lightning_sdk.settings import Settings
 from lightning_sdk.tasks import Source, Task, load, split
 
 log = logging.getLogger("lightning_sdk")
+
+_FAREWELL = 5.0
+"""Seconds in which runners of elsewhere hear that it is over."""
 
 
 def train(
@@ -47,6 +51,7 @@ def train(
     runs: str | Path = "runs",
     resume: str | Path | None = None,
     backend_python: str | None = None,
+    listen: str = "",
     quiet: bool = False,
     **settings: Any,
 ) -> Report:
@@ -71,6 +76,8 @@ def train(
         runs: Folder of runs.
         resume: Folder of an earlier run to go on with, from its last checkpoint, or from step 1 if there is none.
         backend_python: Python of another virtual environment that holds the backend; this one's by default.
+        listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins; its key is
+            the environment's LIGHTNING_KEY, or a new one that is shown. By default nobody does.
         quiet: Show nothing.
         **settings: Any other setting, as a group (`optimizer=Optimizer(learning_rate=1e-5)`) or by its dotted name
             (`**{"optimizer.learning_rate": 1e-5}`). See `lightning_sdk.settings`.
@@ -87,9 +94,10 @@ def train(
     rewards = named(reward)
     chosen = weighed(chosen, rewards)
     refuse_unknown_roles(chosen)
+    invitation.opened(chosen, listen)  # before anything is made
     stored = _stored([str(run_folder(each, runs)) for each in from_runs], resume)
-    folder = _folder(Path(runs), name or _name(agent), Path(resume) if resume else None)
-    job = Job(agent, rewards, chosen, folder, backend_python, quiet)
+    folder = _folder(Path(runs), name or reference.name_of(agent), Path(resume) if resume else None)
+    job = Job(agent, rewards, chosen, folder, backend_python, quiet, listen)
     job.run("train", tasks=train_tasks, held_out=test_tasks, from_runs=stored, resume=resume is not None)
     return reports.read(folder)
 
@@ -105,6 +113,7 @@ def evaluate(
     name: str | None = None,
     runs: str | Path = "runs",
     backend_python: str | None = None,
+    listen: str = "",
     quiet: bool = False,
     **settings: Any,
 ) -> Report:
@@ -122,8 +131,9 @@ def evaluate(
     rewards = named(reward)
     chosen = weighed(Settings.from_dict(given), rewards)
     refuse_unknown_roles(chosen)
-    folder = _folder(Path(runs), name or f"{_name(agent)}-evaluation", None)
-    Job(agent, rewards, chosen, folder, backend_python, quiet).run("evaluate", tasks=loaded)
+    invitation.opened(chosen, listen)
+    folder = _folder(Path(runs), name or f"{reference.name_of(agent)}-evaluation", None)
+    Job(agent, rewards, chosen, folder, backend_python, quiet, listen).run("evaluate", tasks=loaded)
     return reports.read(folder)
 
 
@@ -138,70 +148,60 @@ class Job:
         folder: Path,
         python: str | None,
         quiet: bool,
+        listen: str = "",
     ) -> None:
         self._agent, self._rewards, self._settings = agent, rewards, settings
         self._folder, self._python, self._quiet = folder, python, quiet
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._listen = listen
+        placed = placement.parse(settings.rollouts.runner)
+        assert placed is not None  # the settings have checked it
+        self._placement = placed
 
     def run(self, method: str, **request: Any) -> dict[str, Any]:
         """The hub's last event, 'finished'."""
         with contextlib.ExitStack() as stack:
             display = Progress(quiet=self._quiet)
             stack.callback(display.close)
-            hub = HubProcess(self._folder, python=self._python)
+            crew, listen, settings = self._crew(stack)
+            key = invitation.Key.make() if listen else None
+            hub = HubProcess(self._folder, python=self._python, bind=listen or invitation.CLOSED,
+                             key=key.value if key else "")  # fmt: skip
             stack.callback(hub.stop)
-            stack.enter_context(_streaming(hub))
-            client = stack.enter_context(HubClient(hub.address, hub.key, hub.alive))
-            here = session.start()
+            here = addresses.reached(hub.address, invitation.CLOSED)
+            stack.enter_context(_streaming(hub, here))
+            client = stack.enter_context(HubClient(here, hub.key, hub.alive))
+            if key is not None:
+                stack.callback(_disband, hub, client)
+            running = session.start()
             client.ask(
-                method, settings=self._settings.as_dict(), declared_roles=dict(declared), naming=here.patches.naming,
-                integrations=dict(here.integrations), **request,
+                method, settings=settings.as_dict(), declared_roles=dict(declared), naming=running.patches.naming,
+                integrations=dict(running.integrations),
+                identity=reference.identity(self._agent, (each.name for each in self._rewards)), **request,
             )  # fmt: skip
-            runner = self._start_runners(hub, stack)
-            return self._follow(hub, client, runner, display, method)
+            if key is not None and self._listen:
+                self._invite(display, hub.address, key)
+            stack.callback(crew.stop)
+            crew.start(hub.address, hub.key)
+            return self._follow(hub, client, crew, display, method)
 
-    def _start_runners(self, hub: HubProcess, stack: contextlib.ExitStack) -> Runner | None:
-        rollouts = self._settings.rollouts
-        if rollouts.runner == "processes":
-            stack.callback(self._stop_processes)
-            self._start_processes(hub)
-            return None
-        runner = Runner(hub.address, hub.key, self._agent, self._rewards,
-                        concurrency=rollouts.concurrency, kind=rollouts.runner)  # fmt: skip
-        runner.start()
-        stack.callback(runner.stop)
-        return runner
+    def _crew(self, stack: contextlib.ExitStack) -> tuple[Crew, str, Settings]:
+        """The runners to start, where the hub has to listen ('' for nobody from elsewhere), and the settings then."""
+        concurrency = self._settings.rollouts.concurrency
+        if self._placement.kind != "ray":
+            made = crews.local(self._placement, self._agent, self._rewards, concurrency)
+            return made, self._listen, invitation.opened(self._settings, self._listen)
+        actors = Actors(self._placement, self._agent, self._rewards, concurrency, self._quiet)
+        stack.callback(actors.leave)
+        listen = self._listen or actors.listen
+        return actors, listen, invitation.opened(self._settings, listen)
 
-    def _start_processes(self, hub: HubProcess) -> None:
-        """One runner process a core, each with its part of the concurrency."""
-        count = min(_cores(), self._settings.rollouts.concurrency)
-        config = {
-            "address": hub.address, "key": hub.key, "kind": "auto",
-            "agent": reference.of(self._agent), "rewards": [reference.of(each.function) for each in self._rewards],
-            "concurrency": -(-self._settings.rollouts.concurrency // count),
-        }  # fmt: skip
-        for _ in range(count):
-            process = subprocess.Popen([sys.executable, "-m", "lightning_sdk.runner"], stdin=subprocess.PIPE)
-            self._workers.append(process)
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(config).encode() + b"\n")
-            process.stdin.flush()
+    def _invite(self, display: Progress, address: str, key: invitation.Key) -> None:
+        told = invitation.text(self._agent, self._rewards, address, key)
+        if self._quiet and not key.given:
+            print(told, file=sys.stderr)  # without the key nobody can join
+        display.show({"type": "notice", "text": told})
 
-    def _stop_processes(self) -> None:
-        for process in self._workers:
-            if process.stdin is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.close()
-        for process in self._workers:
-            try:
-                process.wait(10.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def _follow(
-        self, hub: HubProcess, client: HubClient, runner: Runner | None, display: Progress, method: str
-    ) -> dict[str, Any]:
+    def _follow(self, hub: HubProcess, client: HubClient, crew: Crew, display: Progress, method: str) -> dict[str, Any]:
         """Show the hub's events until the last one."""
         seen = 0
         while True:
@@ -220,10 +220,8 @@ class Job:
                     return dict(event)
             if not hub.alive():
                 raise HubGone(self._gone(hub, method))
-            if runner is not None and runner.error is not None:
-                raise HubError(f"the runner stopped: {runner.error}") from runner.error
-            if self._workers and all(process.poll() is not None for process in self._workers):
-                raise HubError("every runner process ended; what they printed is above")
+            if failure := crew.failure():
+                raise HubError(failure)
 
     def _gone(self, hub: HubProcess, method: str) -> str:
         told = f"the hub (process {hub.pid}) died. {self._way_on() if method == 'train' else 'Run it again.'}"
@@ -241,12 +239,19 @@ class Job:
         return f"Nothing that it had confirmed is lost; {typed} goes on from the last checkpoint, after step {saved}."
 
 
+def _disband(hub: HubProcess, client: HubClient) -> None:
+    """Give the runners that joined the time to hear of the end."""
+    if hub.alive():
+        with contextlib.suppress(HubError):
+            client.ask("disband", wait=_FAREWELL)
+
+
 @contextlib.contextmanager
-def _streaming(hub: HubProcess) -> Iterator[None]:
+def _streaming(hub: HubProcess, address: str) -> Iterator[None]:
     """Stream to this hub, and afterwards to whichever hub this process streamed to before."""
     current = session.start()
     before = current.stream
-    current.attach(hub.address, hub.key, keep=False)
+    current.attach(address, hub.key, keep=False)
     try:
         yield
     finally:
@@ -283,10 +288,6 @@ def refuse_unknown_roles(settings: Settings) -> None:
         raise SettingError(f"{what}; declared roles: {known}")
 
 
-def _name(agent: Callable[..., Any]) -> str:
-    return getattr(agent, "__name__", type(agent).__name__).strip("<>")
-
-
 def _folder(runs: Path, name: str, resume: Path | None) -> Path:
     """The run's folder: made, or found again."""
     if resume is not None:
@@ -321,7 +322,3 @@ def run_folder(run: str | Path, runs: str | Path = "runs") -> Path:
         if (path / "config.json").is_file() or (path / "hub.sqlite").is_file():
             return path.absolute()
     raise SettingError(f"{run} is no run: there is no config.json in it; `lightning-sdk runs` lists those there are")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

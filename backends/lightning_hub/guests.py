@@ -37,9 +37,10 @@ class Guests:
         other = bool(expected.get("source") and theirs.get("source") and theirs["source"] != expected["source"])
         if not self._ending:
             self._here[str(params["runner"])] = name
+            number = len(set(self._here) & {*self._seen(), str(params["runner"])})
             if other:
                 self._feed.publish("warning", text=f"{name} has another version of the file of {expected['agent']}")
-            self._feed.publish("notice", text=f"{name} runs rollouts too ({len(self._here)} joined)")
+            self._feed.publish("notice", text=f"{name} runs rollouts too ({number} joined)")
         return {"run": expected["run"], "other_source": other}
 
     def over(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ class Guests:
         """It goes in good order."""
         name = self._here.pop(runner, "")
         if name and not self._ending:
-            self._feed.publish("notice", text=f"{name} has left ({len(self._here)} joined)")
+            self._feed.publish("notice", text=f"{name} has left ({len(set(self._here) & set(self._seen()))} joined)")
 
     def gone(self) -> bool:
         """Whether every guest that lives has left."""

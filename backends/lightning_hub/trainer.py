@@ -24,6 +24,7 @@ from lightning_hub.rounds import Played, Rounds, Stopped
 from lightning_hub.runfolder import RunFolder
 from lightning_hub.stock import Stock, without_effect
 from lightning_hub.store import Store
+from lightning_sdk import placement
 from lightning_sdk.call import Status
 from lightning_sdk.errors import LightningError, SettingError
 
@@ -102,6 +103,9 @@ class Trainer:
         self._feed.publish("status", text=f"starting the {self._plan.backend.name} backend")
         backend = self._backend = self._plan.backend.start(self._settings, self._folder.path)
         rounds = self._rounds = Rounds(self._plan, backend, self._leases, self._index, self._stopping)
+        placed = placement.parse(self._settings.rollouts.runner)
+        if placed is not None and placed.kind == "none":
+            self._await_runner()
         if self._plan.check_only:
             return self._check(rounds)
         self._begin(backend)
@@ -110,6 +114,14 @@ class Trainer:
         else:
             self._train(backend, rounds)
         return self._finish("finished")
+
+    def _await_runner(self) -> None:
+        """Nobody runs rollouts yet: the first round's time begins with the first runner that joins."""
+        if not self._leases.runners():
+            self._feed.publish("notice", text="waiting for a runner to join")
+        while not self._leases.runners():
+            if self._stopping.wait(0.2):
+                raise Stopped
 
     # --- the loop
 

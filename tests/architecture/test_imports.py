@@ -16,7 +16,7 @@ MODEL = "lightning_spark"
 #: Above the hub and below the backends that run in processes of their own.
 SHARED = ("lightning_process", "lightning_losses", "lightning_vllm")
 #: Imported inside a function, with a clear way out where they are missing.
-OPTIONAL = {"lightning_sdk": {"rich", "pyarrow"}}
+OPTIONAL = {"lightning_sdk": {"rich", "pyarrow", "ray"}}
 #: Declared and imported by nothing of ours -> why.
 INDIRECT = {
     "safetensors": "what transformers reads and writes models with",

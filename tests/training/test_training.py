@@ -17,7 +17,7 @@ import pytest
 from agents import SMALL, TASKS
 
 import lightning_sdk as lightning
-from lightning_sdk import reference, training
+from lightning_sdk import reference
 from lightning_sdk.hub import HubProcess
 from lightning_sdk.report import Report
 
@@ -97,8 +97,7 @@ def test_agents_side_needs_nothing_heavy(tmp_path: Path) -> None:
 def test_processes_survive_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner process killed in the middle of a rollout loses nothing: the rollout is run again elsewhere."""
     monkeypatch.setenv("KILL_MARK", str(tmp_path / "mark"))
-    monkeypatch.setattr(training, "_cores", lambda: 2)
-    report = train(tmp_path, agents.killed_once, **{"rollouts.runner": "processes", "rollouts.timeout": 30.0})
+    report = train(tmp_path, agents.killed_once, **{"rollouts.runner": "2", "rollouts.timeout": 30.0})
     assert (tmp_path / "mark").exists()
     assert report.values["rollouts_by_status"]["ok"] == 4
     assert [step["step"] for step in lines(tmp_path / "run" / "metrics.jsonl")] == [1]

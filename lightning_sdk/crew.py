@@ -1,0 +1,122 @@
+"""The crew: the runners that a training starts itself, in its own process or in others of this machine.
+
+Ray actors are a crew too, in `lightning_sdk.actors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from lightning_sdk import reference
+from lightning_sdk.placement import Placement
+from lightning_sdk.reward import Named
+from lightning_sdk.runner import Runner
+
+
+class Crew(Protocol):
+    """Runners, from start to stop."""
+
+    def start(self, address: str, key: str) -> None:
+        """Begin to run the rollouts of the hub at this address; returns at once."""
+        ...
+
+    def failure(self) -> str:
+        """Why no rollout is run any more; '' while some are."""
+        ...
+
+    def stop(self) -> None:
+        """End them all. Idempotent."""
+        ...
+
+
+class Nobody:
+    """Others run the rollouts."""
+
+    def start(self, address: str, key: str) -> None:
+        pass
+
+    def failure(self) -> str:
+        return ""
+
+    def stop(self) -> None:
+        pass
+
+
+class Within:
+    """One runner in this process."""
+
+    def __init__(self, agent: Callable[..., Any], rewards: Sequence[Named], concurrency: int, kind: str) -> None:
+        self._agent, self._rewards, self._concurrency, self._kind = agent, rewards, concurrency, kind
+        self._runner: Runner | None = None
+
+    def start(self, address: str, key: str) -> None:
+        self._runner = Runner(address, key, self._agent, self._rewards,
+                              concurrency=self._concurrency, kind=self._kind)  # fmt: skip
+        self._runner.start()
+
+    def failure(self) -> str:
+        error = self._runner.error if self._runner is not None else None
+        return "" if error is None else f"the runner stopped: {error}"
+
+    def stop(self) -> None:
+        if self._runner is not None:
+            self._runner.stop()
+
+
+class Processes:
+    """Several processes, each with its part of the concurrency."""
+
+    def __init__(self, agent: Callable[..., Any], rewards: Sequence[Named], concurrency: int, count: int) -> None:
+        """SettingError for a function that another process cannot find."""
+        self._count = min(count or _cores(), concurrency)
+        self._config = {**named(agent, rewards), "kind": "auto", "concurrency": -(-concurrency // self._count)}
+        self._workers: list[subprocess.Popen[bytes]] = []
+
+    def start(self, address: str, key: str) -> None:
+        line = json.dumps({**self._config, "address": address, "key": key}).encode() + b"\n"
+        for _ in range(self._count):
+            process = subprocess.Popen([sys.executable, "-m", "lightning_sdk.runner"], stdin=subprocess.PIPE)
+            self._workers.append(process)
+            assert process.stdin is not None
+            process.stdin.write(line)
+            process.stdin.flush()
+
+    def failure(self) -> str:
+        ended = self._workers and all(process.poll() is not None for process in self._workers)
+        return "every runner process ended; what they printed is above" if ended else ""
+
+    def stop(self) -> None:
+        for process in self._workers:
+            if process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+        for process in self._workers:
+            try:
+                process.wait(10.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def local(placement: Placement, agent: Callable[..., Any], rewards: Sequence[Named], concurrency: int) -> Crew:
+    """The crew of a placement on this machine."""
+    if placement.kind == "none":
+        return Nobody()
+    if placement.kind == "processes":
+        return Processes(agent, rewards, concurrency, placement.number)
+    return Within(agent, rewards, concurrency, placement.kind)
+
+
+def named(agent: Callable[..., Any], rewards: Sequence[Named]) -> dict[str, Any]:
+    """Agent and rewards as another process finds them. SettingError for a function without a name there."""
+    return {"agent": reference.of(agent), "rewards": [reference.of(each.function) for each in rewards]}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
