@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from lightning_sdk.passage import Passage
 from lightning_sdk.patches import Patches
-from lightning_sdk.scope import Endpoint
 from lightning_sdk.seam import OpenCall, open_call
 from lightning_sdk.sink import harmless
 from lightning_sdk.speaking import require
@@ -103,12 +102,12 @@ def _sent(request: Any, call: OpenCall) -> tuple[Any, Translation | None]:
     translation = translate(body) if translate else None
     call.request = json.dumps(call.rewritten(translation.chat if translation else body)).encode()
     url = f"{call.endpoint.url}/chat/completions"
-    return replace(request, url=url, headers=_headers(request, call.endpoint), body=call.request), translation
+    return replace(request, url=url, headers=_headers(request, call), body=call.request), translation
 
 
-def _headers(request: Any, endpoint: Endpoint) -> list[tuple[str, str]]:
+def _headers(request: Any, call: OpenCall) -> list[tuple[str, str]]:
     kept = [(name, value) for name, value in request.headers if name.lower() in _PUBLIC]
-    return [*kept, ("Authorization", f"Bearer {endpoint.key}")]
+    return [*kept, *call.headers().items()]
 
 
 class _Tee:

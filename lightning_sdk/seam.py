@@ -17,6 +17,8 @@ from lightning_sdk.wire import Event
 
 #: Stays on every HTTP request that a seam has seen, so that the net below the SDKs tells it from one that none saw.
 SEEN = "lightning_seen"
+#: Names a request's rollout to the engine, so that one of several servers can keep what the rollout has in its cache.
+ROLLOUT_HEADER = "x-lightning-rollout"
 
 
 def open_call(framework: str, path: str) -> OpenCall | None:
@@ -54,6 +56,14 @@ class OpenCall:
     @property
     def role(self) -> str:
         return self._scope.role
+
+    def headers(self) -> dict[str, str]:
+        """What the engine is shown beside the body: its key, and which rollout asks."""
+        assert self.endpoint is not None
+        shown = {"authorization": f"Bearer {self.endpoint.key}"}
+        if self._scope.rollout is not None:
+            shown[ROLLOUT_HEADER] = self._scope.rollout.id
+        return shown
 
     def at_end_of_rollout(self, action: Callable[[], object]) -> None:
         """Run `action` when the rollout ends, if the call belongs to one: what comes later does not count for it."""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from lightning_sdk.errors import UnsupportedVersion
 from lightning_sdk.patches import Patches
-from lightning_sdk.seam import SEEN, OpenCall, open_call
+from lightning_sdk.seam import ROLLOUT_HEADER, SEEN, OpenCall, open_call
 from lightning_sdk.sink import harmless
 from lightning_sdk.tee import replace_content, tap
 from lightning_sdk.translation import Translation
@@ -160,7 +160,7 @@ class Seam:
             options = _redirected(options, call, end, translation)
         request = build(options)
         if call.endpoint is not None and not hasattr(client, "_send_request"):  # else that is where
-            self._scrub(request, call.endpoint.key)
+            self._scrub(request, call.headers())
         request.extensions[_KEY] = (call, translation)
         call.request = request.content
         return request
@@ -168,9 +168,10 @@ class Seam:
     def check_client(self, client: Any) -> None:
         """Untranslatable if this client of the SDK cannot read an engine's reply or would sign the request anew."""
 
-    def _scrub(self, request: Any, key: str) -> None:
-        """Replace the user's credentials by `key`, and drop what is for their own provider alone, such as the query."""
-        request.headers["authorization"] = f"Bearer {key}"
+    def _scrub(self, request: Any, shown: Mapping[str, str]) -> None:
+        """Show the engine's headers for the user's credentials, and drop what is for their own provider alone, such as
+        the query."""
+        request.headers.update(shown)
         for name, _ in request.headers.raw:  # a list of its own
             if not _is_plain(name):
                 del request.headers[name.decode()]
@@ -186,7 +187,7 @@ class Seam:
             call, _ = request.extensions.get(_KEY) or (None, None)
             if call is not None and call.endpoint is not None:
                 # Signatures, and credentials that the HTTP client has of its own.
-                self._scrub(request, call.endpoint.key)
+                self._scrub(request, call.headers())
                 kwargs["auth"] = None
             return original(client, request, **kwargs)
 
@@ -231,7 +232,7 @@ def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
 
 @functools.lru_cache(1024)  # a client sends the same few names each time
 def _is_plain(header: bytes) -> bool:
-    return header.lower().startswith((*_PLAIN, b"authorization"))
+    return header.lower().startswith((*_PLAIN, b"authorization", ROLLOUT_HEADER.encode()))
 
 
 def _redirected(options: Any, call: OpenCall, end: str, translation: Translation | None) -> Any:

@@ -22,6 +22,7 @@ from lightning_embedded.scheduler import Scheduler, Stats
 from lightning_embedded.sequence import Params, Sequence
 from lightning_embedded.slots import Slots, bytes_per_token
 from lightning_embedded.text import Decode, Text
+from lightning_process.refusal import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class PromptTooLong(ValueError):
     """The prompt leaves no room for a completion."""
 
 
-class EngineClosed(RuntimeError):
+class EngineClosed(Unavailable):
     """The engine was closed, or its thread failed."""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from lightning_embedded.sequence import Params
+from lightning_process.refusal import BadRequest
 
 #: Accepted and without effect here.
 HARMLESS = frozenset({
@@ -30,19 +31,6 @@ _TEXT = _READ | {"prompt"}
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _MAX_TOP = 20
 _MAX_N = 128
-
-
-class BadRequest(Exception):
-    """A request that is answered with an error in OpenAI's shape."""
-
-    def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = error_body(message, "invalid_request_error", param, code)
-
-
-def error_body(message: str, kind: str, param: str | None = None, code: str | None = None) -> bytes:
-    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,32 +18,22 @@ from aiohttp import web
 
 from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine, EngineClosed, PromptTooLong
-from lightning_embedded.protocol import (
-    BadRequest,
-    ChatRequest,
-    TextRequest,
-    error_body,
-    read_body,
-    read_chat,
-    read_text,
-)
+from lightning_embedded.protocol import ChatRequest, TextRequest, read_body, read_chat, read_text
 from lightning_embedded.reply import Choice, Reply
 from lightning_embedded.sequence import Params, Sequence
 from lightning_embedded.text import Text
 from lightning_embedded.tools import ToolReader
+from lightning_process.refusal import MAX_BODY_BYTES, BadRequest, error_body, guard, unknown_model
+from lightning_process.refusal import json_reply as _json
 
-#: Bodies larger than this are refused with 413.
-MAX_BODY_BYTES = 64 * 1024 * 1024
 #: How often requests whose client is gone are looked for, in seconds.
 _REAP_SECONDS = 0.25
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_app(engine: Engine, chat: Chat, model_name: str, key: str) -> web.Application:
     """Routes under /v1, and /health. Every route but /health asks for `Authorization: Bearer key`."""
     server = _Server(engine, chat, model_name)
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_guard(key)])
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guard(key)])
     app.router.add_get("/health", server.health)
     app.router.add_get("/v1/models", server.models)
     app.router.add_get("/v1/models/{model:.+}", server.model)
@@ -52,33 +41,6 @@ def make_app(engine: Engine, chat: Chat, model_name: str, key: str) -> web.Appli
     app.router.add_post("/v1/completions", server.completions)
     app.cleanup_ctx.append(server.reaping)
     return app
-
-
-def _guard(key: str) -> Any:
-    """Middleware: the bearer key, and every error in OpenAI's shape."""
-    expected = f"Bearer {key}".encode()
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-            if request.path != "/health" and not hmac.compare_digest(given, expected):
-                raise BadRequest(
-                    "the key is missing or wrong: send 'Authorization: Bearer KEY'", None, "invalid_api_key", 401
-                )
-            return await handler(request)
-        except BadRequest as error:
-            return _json(error.body, error.status)
-        except EngineClosed as error:
-            return _json(error_body(str(error), "server_error"), 503)
-        except web.HTTPException as error:
-            if error.status < 400:
-                raise
-            return _json(
-                error_body(f"{request.method} {request.path}: {error.reason}", "invalid_request_error"), error.status
-            )
-
-    return guard
 
 
 class _Waiter:
@@ -138,9 +100,7 @@ class _Server:
 
     def _check_model(self, model: str) -> None:
         if model != self._name:
-            raise BadRequest(
-                f"the model {model!r} is not served here; use {self._name!r}", "model", "model_not_found", 404
-            )
+            raise unknown_model(model, self._name)
 
     def _start(self, body: ChatRequest | TextRequest, prompts: list[list[int]], param: str, text: str = "") -> Reply:
         """The reply to be, with sequences made and not yet submitted."""
@@ -263,10 +223,6 @@ def _wake(sequences: list[Sequence]) -> None:
 
 def _numbered(params: Params, index: int) -> Params:
     return replace(params, index=index) if index else params
-
-
-def _json(body: bytes, status: int = 200) -> web.Response:
-    return web.Response(body=body, status=status, content_type="application/json")
 
 
 def _event(body: dict[str, Any]) -> bytes:

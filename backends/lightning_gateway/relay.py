@@ -98,7 +98,8 @@ class Relay:
     async def _unrecorded(self, request: web.Request, caller: Caller, url: str, headers: Headers) -> web.StreamResponse:
         endpoint = caller.scope.endpoint()
         if endpoint is not None and request.method == "GET" and caller.path.startswith("/v1/models"):
-            url, headers = endpoint.url + caller.path[3:], to_engine(request.headers, endpoint.key)
+            shown = {"authorization": f"Bearer {endpoint.key}"}
+            url, headers = endpoint.url + caller.path[3:], to_engine(request.headers, shown)
         body = request.content if request.can_read_body else None
         return await self._exchange(request, url, headers, body, None, None)
 
@@ -116,7 +117,7 @@ class Relay:
                 body, translation = _rewritten(call, kind, body)
                 call.request = body
                 place = "/completions" if kind == "/completions" else "/chat/completions"
-                url, headers = call.endpoint.url + place, to_engine(request.headers, call.endpoint.key)
+                url, headers = call.endpoint.url + place, to_engine(request.headers, call.headers())
             return await self._exchange(request, url, headers, body, recording, translation)
         except Refused as refused:
             recording.fail(refused, unreachable=refused.status in {502, 504})

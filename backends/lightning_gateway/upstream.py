@@ -89,11 +89,10 @@ def passed_back(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return [(name, value) for name, value in listed if name.lower() not in drop]
 
 
-def to_engine(headers: Mapping[str, str], key: str) -> Headers:
-    """Headers of a trained call: nothing that the caller meant for its own provider."""
+def to_engine(headers: Mapping[str, str], shown: Mapping[str, str]) -> Headers:
+    """Headers of a trained call: what the engine is `shown`, and nothing that the caller meant for its own provider."""
     kept = [(name, headers[name]) for name in _TO_ENGINE if name in headers]
-    return [*kept, ("authorization", f"Bearer {key}"), ("content-type", "application/json"),
-            ("accept-encoding", "identity")]  # fmt: skip
+    return [*kept, *shown.items(), ("content-type", "application/json"), ("accept-encoding", "identity")]
 
 
 def proxy_for(url: str) -> str | None:

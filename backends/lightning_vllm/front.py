@@ -1,0 +1,358 @@
+"""The front: the one address of several vLLM servers, which holds requests while weights change and loses none.
+
+A rollout stays with one server, for its prefix cache. A request whose server dies before the client got anything of
+the reply is asked again; so is one that `drain` cuts off. A stream of which the client has read something cannot be
+asked again: its connection is broken off, which the SDK counts as a failure of ours, and the hub retries the rollout.
+
+Versions: a reply is stamped with the version of the weights at the moment its request was sent to a server. After
+`hold` and `drain` no reply spans an update and the stamp is exact. Where requests are kept through an update instead
+(vLLM's pause with mode=keep), the stamp of those under way is the lowest version of their tokens, never a higher one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import aiohttp
+import orjson
+from aiohttp import web
+
+from lightning_process.refusal import MAX_BODY_BYTES, BadRequest, Unavailable, guard, json_reply, unknown_model
+from lightning_sdk.seam import ROLLOUT_HEADER
+from lightning_vllm.asked import Asked
+from lightning_vllm.pool import Pool, Server, Upstream, UpstreamCounts
+from lightning_vllm.stamp import StampedStream, stamped
+
+__all__ = ["Counts", "Front", "Upstream", "UpstreamCounts"]
+
+#: Seconds for which a request waits for a server that is down, and the time between looks.
+_PATIENCE, _LOOK = 600.0, 0.05
+#: A request that was under way at so many failures is not asked again: it may be what they die of.
+_MOST_LOSSES = 3
+#: Below the 5 s after which vLLM's server closes an idle connection, so that a pooled one is seldom gone.
+_KEEP_ALIVE = 4.0
+#: How often requests whose client is gone are looked for, in seconds.
+_REAP = 0.25
+
+
+class Counts(NamedTuple):
+    """How busy a front is."""
+
+    waiting: int
+    """Requests that no server has."""
+    in_flight: int
+    upstreams: tuple[UpstreamCounts, ...]
+
+
+class _Lost(Exception):
+    """A server left a request without an answer, or answered with a failure of its own."""
+
+    def __init__(self, why: str, *, sent: bool, reply: web.Response | None = None) -> None:
+        super().__init__(why)
+        self.sent, self.reply = sent, reply
+
+
+class _Cut(Exception):
+    """`drain` took a request back."""
+
+
+class _Asking:
+    """A request that a server has."""
+
+    __slots__ = ("cut", "request", "response", "server", "task", "version")
+
+    def __init__(self, request: web.Request, server: Server, version: int, task: asyncio.Task[Any]) -> None:
+        self.request, self.server, self.version, self.task = request, server, version, task
+        self.cut = False
+        self.response: web.StreamResponse | None = None
+        """Of a stream that the client has something of."""
+
+    def break_off(self, response: web.StreamResponse) -> web.StreamResponse:
+        """End a stream so that nobody takes what has come of it for the whole."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
+        return response
+
+
+class Front:
+    """OpenAI's API over a pool of servers. Everything but `app` may be called by any thread."""
+
+    def __init__(self, key: str, model: str, *, patience: float = _PATIENCE) -> None:
+        """`key`: what callers show; `model`: the name that they ask for; `patience`: seconds that a request waits for
+        a server to come back before it is answered with 503."""
+        self._key, self._model, self._patience = key, model, patience
+        self._created = int(time.time())
+        self._pool = Pool()
+        self._version = 0
+        self._served = self._held = False
+        self._open, self._idle = asyncio.Event(), asyncio.Event()
+        self._idle.set()
+        self._asking: set[_Asking] = set()
+        self._waiting = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    def app(self) -> web.Application:
+        """Routes under /v1, and /health. Every route but /health asks for `Authorization: Bearer key`."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guard(self._key)])
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/v1/models/{model:.+}", self._card_of)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_post("/v1/completions", self._complete)
+        app.cleanup_ctx.append(self._running)
+        return app
+
+    # --- for any thread
+
+    def serve(self, upstreams: Sequence[Upstream], version: int) -> None:
+        """From now on these answer, with weights of this version; requests before the first call wait for it."""
+
+        def serve() -> None:
+            self._pool.replace(upstreams)
+            self._version, self._served = version, True
+            self._turn_key()
+
+        self._in_loop(serve)
+
+    def hold(self) -> None:
+        """New requests wait from now on. Those that a server has go on."""
+        self._in_loop(lambda: self._keep(True))
+
+    def drain(self, seconds: float) -> int:
+        """Wait, after `hold`, until no server has a request; those left after `seconds` are taken back and asked
+        again after `resume`. Returns how many those were. Not for the thread of the event loop."""
+        if self._loop is None:
+            return 0
+        return asyncio.run_coroutine_threadsafe(self._drain(seconds), self._loop).result()
+
+    def resume(self, version: int) -> None:
+        """Go on; what is asked from now on is answered by this version."""
+
+        def resume() -> None:
+            self._version = version
+            self._keep(False)
+
+        self._in_loop(resume)
+
+    @property
+    def version(self) -> int:
+        """Of the weights that answer what is asked now."""
+        return self._version
+
+    def counts(self) -> Counts:
+        return Counts(self._waiting, len(self._asking), self._pool.counts())
+
+    # --- for the event loop's thread
+
+    def _keep(self, held: bool) -> None:
+        self._held = held
+        self._turn_key()
+
+    def _turn_key(self) -> None:
+        if self._served and not self._held:
+            self._open.set()
+        else:
+            self._open.clear()
+
+    def _in_loop(self, change: Callable[[], None]) -> None:
+        """Make a change where nothing else changes meanwhile; it is made on return."""
+        loop = self._loop
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if loop is None or loop is here:
+            change()
+            return
+
+        async def in_loop() -> None:
+            change()
+
+        asyncio.run_coroutine_threadsafe(in_loop(), loop).result()
+
+    async def _running(self, app: web.Application) -> AsyncIterator[None]:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+        self._loop = asyncio.get_running_loop()
+        reaper = asyncio.create_task(self._reap())
+        yield
+        reaper.cancel()
+        self._loop = None
+        await self._session.close()
+
+    async def _drain(self, seconds: float) -> int:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        left = list(self._asking)
+        for asking in left:
+            asking.cut = True
+            asking.task.cancel()
+        await self._idle.wait()
+        return len(left)
+
+    async def _reap(self) -> None:
+        """aiohttp tells a handler that does not write nothing of a closed connection."""
+        while True:
+            await asyncio.sleep(_REAP)
+            for asking in list(self._asking):
+                if _gone(asking.request):
+                    asking.task.cancel()
+
+    async def _health(self, request: web.Request) -> web.Response:
+        counts = self.counts()
+        state = {"status": "held" if self._held else "ok" if self._served else "starting", "model": self._model,
+                 "version": self._version, "waiting": counts.waiting, "in_flight": counts.in_flight,
+                 "upstreams": [each._asdict() for each in counts.upstreams]}  # fmt: skip
+        return json_reply(orjson.dumps(state), 200 if self._served else 503)
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return json_reply(orjson.dumps({"object": "list", "data": [self._card()]}))
+
+    async def _card_of(self, request: web.Request) -> web.Response:
+        if (model := request.match_info["model"]) != self._model:
+            raise unknown_model(model, self._model)
+        return json_reply(orjson.dumps(self._card()))
+
+    def _card(self) -> dict[str, Any]:
+        return {"id": self._model, "object": "model", "created": self._created, "owned_by": "lightning"}
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        asked = Asked(await request.read())
+        if asked.model != self._model:
+            if not isinstance(asked.model, str):
+                raise BadRequest("model: expected text", "model", "invalid_value")
+            raise unknown_model(asked.model, self._model)
+        until, losses, last = 0.0, 0, None
+        while True:
+            try:
+                server = await self._turn(request, asked, until)
+                if server is None:
+                    return web.Response(status=499)  # nobody waits for it
+                return await self._ask(request, asked.data, server)
+            except _Cut:
+                until = 0.0
+            except _Lost as lost:
+                losses += lost.sent
+                last = lost if last is None or lost.sent else last
+                until = until or time.monotonic() + self._patience
+                if losses >= _MOST_LOSSES or time.monotonic() > until:
+                    return _given_up(last, losses)
+
+    async def _turn(self, request: web.Request, asked: Asked, until: float) -> Server | None:
+        """The server to ask, once the front is open and one is there; None if the client is gone meanwhile."""
+        self._waiting += 1
+        try:
+            while True:
+                await self._open.wait()
+                if _gone(request):
+                    return None
+                if (server := self._pool.choose(self._pin(request, asked))) is not None:
+                    return server
+                until = until or time.monotonic() + self._patience
+                if time.monotonic() > until:
+                    raise _Lost(f"no server of the model was there for {self._patience:g} s", sent=False)
+                await asyncio.sleep(_LOOK)
+        finally:
+            self._waiting -= 1
+
+    def _pin(self, request: web.Request, asked: Asked) -> str:
+        if not self._pool.several:
+            return ""
+        return request.headers.get(ROLLOUT_HEADER) or asked.conversation()
+
+    async def _ask(self, request: web.Request, body: bytes, server: Server) -> web.StreamResponse:
+        """Let `server` answer. _Lost if it does not, _Cut if the request was taken back."""
+        task = asyncio.current_task()
+        assert task is not None and self._session is not None
+        asking = _Asking(request, server, self._version, task)
+        self._asking.add(asking)
+        self._idle.clear()
+        server.in_flight += 1
+        server.asked += 1
+        url = server.upstream.url + request.path.removeprefix("/v1")
+        try:
+            async with self._session.post(url, data=body, headers=server.headers) as reply:
+                return await _passed(asking, reply)
+        except asyncio.CancelledError:
+            if not asking.cut:
+                raise
+            task.uncancel()
+            if asking.response is not None:
+                return asking.break_off(asking.response)
+            raise _Cut from None
+        except _Lost:
+            server.lost += 1
+            raise
+        except aiohttp.ClientConnectorError as error:
+            server.lost += 1
+            server.rest()
+            raise _Lost(f"{server.upstream.url} cannot be reached: {error}", sent=False) from None
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            server.lost += 1
+            raise _Lost(f"{server.upstream.url} broke off: {type(error).__name__}: {error}", sent=True) from None
+        finally:
+            server.in_flight -= 1
+            self._asking.discard(asking)
+            if not self._asking:
+                self._idle.set()
+
+
+async def _passed(asking: _Asking, reply: aiohttp.ClientResponse) -> web.StreamResponse:
+    if reply.status == 200 and reply.content_type == "text/event-stream":
+        return await _streamed(asking, reply)
+    body = await reply.read()
+    if reply.status == 200:
+        return json_reply(stamped(body, asking.version))
+    answer = web.Response(body=body, status=reply.status, content_type=reply.content_type)
+    if reply.status >= 500:
+        asking.server.rest()
+        raise _Lost(f"{asking.server.upstream.url} answered {reply.status}: {body[:300]!r}", sent=True, reply=answer)
+    return answer
+
+
+async def _streamed(asking: _Asking, reply: aiohttp.ClientResponse) -> web.StreamResponse:
+    """Events as they come. Nothing is sent before the first whole one, so that until then it can be asked again."""
+    stream = StampedStream(asking.version)
+    try:
+        async for piece in reply.content.iter_any():
+            if events := stream.feed(piece):
+                await _write(asking, events)
+        if rest := stream.end():
+            await _write(asking, rest)
+    except (aiohttp.ClientError, ConnectionError):
+        if asking.response is None:
+            raise
+        asking.server.lost += 1
+        return asking.break_off(asking.response)
+    if asking.response is None:
+        raise aiohttp.ServerDisconnectedError("a stream without events")
+    await asking.response.write_eof()
+    return asking.response
+
+
+async def _write(asking: _Asking, events: bytes) -> None:
+    if (response := asking.response) is None:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        await response.prepare(asking.request)
+        asking.response = response
+    await response.write(events)
+
+
+def _gone(request: web.Request) -> bool:
+    """Whether the client has hung up."""
+    return request.transport is None or request.transport.is_closing()
+
+
+def _given_up(lost: _Lost, losses: int) -> web.Response:
+    """503, or the server's own words; the client's SDK is not to begin all this again."""
+    if lost.reply is None:
+        raise Unavailable(f"{lost} (asked {losses} times)" if losses else str(lost))
+    lost.reply.headers["x-should-retry"] = "false"
+    return lost.reply

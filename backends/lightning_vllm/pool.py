@@ -1,0 +1,97 @@
+"""The pool: the servers behind a front, how busy each is, and which of them a rollout stays with."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+#: Rollouts that are remembered, the latest ones.
+_MOST_PINS = 1 << 16
+#: Seconds for which a server that refused a connection is not tried again.
+_REST = 0.5
+
+
+class Upstream(NamedTuple):
+    """One server that answers."""
+
+    url: str
+    """Such as http://127.0.0.1:8000/v1."""
+    key: str
+    """'' if it asks for none."""
+
+
+class UpstreamCounts(NamedTuple):
+    """What one server has been asked."""
+
+    url: str
+    in_flight: int
+    asked: int
+    """Since it is in the pool, those in flight included."""
+    lost: int
+    """That it left without an answer, or with one that told of its own failure."""
+
+
+class Server:
+    """An upstream and what is known of it."""
+
+    __slots__ = ("asked", "headers", "in_flight", "lost", "rests_until", "upstream")
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if upstream.key:
+            self.headers["Authorization"] = f"Bearer {upstream.key}"
+        self.in_flight = self.asked = self.lost = 0
+        self.rests_until = 0.0
+
+    def rest(self) -> None:
+        """Ask others for a moment."""
+        self.rests_until = time.monotonic() + _REST
+
+    @property
+    def counts(self) -> UpstreamCounts:
+        return UpstreamCounts(self.upstream.url, self.in_flight, self.asked, self.lost)
+
+
+class Pool:
+    """Chooses servers. For one thread, except `counts`."""
+
+    def __init__(self) -> None:
+        self._servers: tuple[Server, ...] = ()
+        self._pins: OrderedDict[str, Server] = OrderedDict()
+
+    def replace(self, upstreams: Sequence[Upstream]) -> None:
+        """From now on these; those that stay keep their counts and their rollouts."""
+        before = {server.upstream: server for server in self._servers}
+        self._servers = tuple(before.get(each) or Server(each) for each in dict.fromkeys(upstreams))
+        stay = set(self._servers)
+        for server in self._servers:
+            server.rests_until = 0.0
+        self._pins = OrderedDict((pin, server) for pin, server in self._pins.items() if server in stay)
+
+    @property
+    def several(self) -> bool:
+        return len(self._servers) > 1
+
+    def choose(self, pin: str) -> Server | None:
+        """The server of this rollout, the least loaded one for a new rollout or if its own rests; None if all rest."""
+        now = time.monotonic()
+        pinned = self._pins.get(pin)
+        if pinned is not None and pinned.rests_until <= now:
+            self._pins.move_to_end(pin)
+            return pinned
+        awake = [server for server in self._servers if server.rests_until <= now]
+        if not awake:
+            return None
+        chosen = min(awake, key=lambda server: (server.in_flight, server.asked))
+        if pin:
+            self._pins[pin] = chosen
+            self._pins.move_to_end(pin)
+            if len(self._pins) > _MOST_PINS:
+                self._pins.popitem(last=False)
+        return chosen
+
+    def counts(self) -> tuple[UpstreamCounts, ...]:
+        return tuple(server.counts for server in self._servers)
