@@ -77,7 +77,7 @@ class Actors:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise SettingError(
                 f"rollouts.runner: the Ray at {address!r} cannot be used ({' '.join(str(error).split())[:500]}); "
-                "start one with: ray start --head"
+                "start one with: ray start --head. One that asks for a token needs RAY_AUTH_MODE=token here too"
             ) from None
         self._config |= {"agent": _within(functions[0], root), "rewards": [_within(e, root) for e in functions[1:]]}
         self._look_around()

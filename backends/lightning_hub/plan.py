@@ -176,6 +176,7 @@ def refuse_ignored(settings: Settings, spec: BackendSpec) -> None:
         told = ", ".join(f"{name}={values[name]!r}" for name in ignored)
         raise SettingError(
             f"backend {spec.name!r} does not honour {told}: leave it at its default, or choose another backend"
+            + ("; runners of other machines would not reach its engine" if "serving.host" in ignored else "")
         )
 
 

@@ -29,6 +29,7 @@ from lightning_sdk.call import Status
 from lightning_sdk.errors import LightningError, SettingError
 
 _log = logging.getLogger(__name__)
+_UNWRITTEN = "the end of the run could not be written down: hub.log in its folder says why"
 
 
 class Trainer:
@@ -76,7 +77,7 @@ class Trainer:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        last: dict[str, Any] = {}
+        last: dict[str, Any] = {"kind": "failed", "error": ["LightningError", _UNWRITTEN]}
         try:
             last = self._carry_out()
         except Stopped:

@@ -47,9 +47,10 @@ class Bandit:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        host = settings.serving.host
+        self._server = ThreadingHTTPServer((host, 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        self.endpoint = Endpoint(f"http://127.0.0.1:{self._server.server_port}/v1", "bandit", "none")
+        self.endpoint = Endpoint(f"http://{host}:{self._server.server_port}/v1", "bandit", "none")
 
     def answer(self, temperature: float, seed: int | None = None, **_: object) -> dict[str, object]:
         """The reply to a request; one that names a seed is answered the same by the same weights."""
@@ -117,4 +118,4 @@ def start(settings: Settings, run: Path) -> Backend:
     return Bandit(settings, run)
 
 
-backend = BackendSpec("bandit", frozenset({"model", "optimizer.learning_rate"}), start)
+backend = BackendSpec("bandit", frozenset({"model", "optimizer.learning_rate", "serving.host"}), start)
