@@ -8,7 +8,10 @@ from lightning_process.child import Child
 from lightning_process.source import locate
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from lightning_vllm import available
 
+#: Settings of vLLM's servers; the engine here listens on `serving.host` like any other.
+_OF_VLLM = ("vllm.", "serving.")
 #: What makes torch a good neighbour.
 ENVIRONMENT = {
     # Agents and hub share the cores: threads that spin while they wait make small products many times slower.
@@ -30,4 +33,14 @@ def start(settings: Settings, folder: Path) -> Child:
             "bounded by clip_high; set it to 0, or take algorithm.loss=ppo"
         )
     locate(settings.model)  # a wrong folder is told at once, before torch is imported
+    if settings.engine == "vllm":
+        available.check(settings)
+    else:
+        _refuse_without_vllm(settings)
     return Child("embedded", "lightning_embedded", settings, folder, ENVIRONMENT)
+
+
+def _refuse_without_vllm(settings: Settings) -> None:
+    for name, value in settings.changed().items():
+        if name.startswith(_OF_VLLM) and name != "serving.host":
+            raise SettingError(f"setting {name}={value!r} is one of vLLM's servers: set engine=vllm, or leave it out")

@@ -89,6 +89,7 @@ class Front:
         self._pool = Pool()
         self._version = 0
         self._served = self._held = False
+        self._failure = ""
         self._open, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
         self._asking: set[_Asking] = set()
@@ -138,6 +139,15 @@ class Front:
             self._keep(False)
 
         self._in_loop(resume)
+
+    def fail(self, why: str) -> None:
+        """No server will ever answer again: 503 for every request, those that wait included."""
+
+        def fail() -> None:
+            self._failure = why
+            self._open.set()
+
+        self._in_loop(fail)
 
     @property
     def version(self) -> int:
@@ -207,10 +217,11 @@ class Front:
 
     async def _health(self, request: web.Request) -> web.Response:
         counts = self.counts()
-        state = {"status": "held" if self._held else "ok" if self._served else "starting", "model": self._model,
-                 "version": self._version, "waiting": counts.waiting, "in_flight": counts.in_flight,
+        status = "failed" if self._failure else "held" if self._held else "ok" if self._served else "starting"
+        state = {"status": status, "failure": self._failure, "model": self._model, "version": self._version,
+                 "waiting": counts.waiting, "in_flight": counts.in_flight,
                  "upstreams": [each._asdict() for each in counts.upstreams]}  # fmt: skip
-        return json_reply(orjson.dumps(state), 200 if self._served else 503)
+        return json_reply(orjson.dumps(state), 200 if self._served and not self._failure else 503)
 
     async def _models(self, request: web.Request) -> web.Response:
         return json_reply(orjson.dumps({"object": "list", "data": [self._card()]}))
@@ -251,6 +262,8 @@ class Front:
         try:
             while True:
                 await self._open.wait()
+                if self._failure:
+                    raise Unavailable(self._failure)
                 if _gone(request):
                     return None
                 if (server := self._pool.choose(self._pin(request, asked))) is not None:

@@ -1,0 +1,76 @@
+"""vLLM as the engine of this learner: its servers start while the model is loaded here, and get what it learns."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from lightning_embedded.learner import Learner
+from lightning_embedded.threads import small, threads
+from lightning_embedded.training import Training
+from lightning_process.fingerprint import fingerprint
+from lightning_process.model import load
+from lightning_process.program import Built, Config
+from lightning_process.routes import LearnerRoutes
+from lightning_process.source import locate
+from lightning_sdk.settings import Settings
+from lightning_vllm import available, command
+from lightning_vllm.card import Card, read
+from lightning_vllm.command import Place
+from lightning_vllm.fleet import Fleet, Launch
+from lightning_vllm.front import Front
+from lightning_vllm.places import places, visible
+from lightning_vllm.server import Server
+
+log = logging.getLogger(__name__)
+
+
+def build(config: Config) -> Built:
+    """Start the servers, load the learner beside them, and wait for both."""
+    settings, asynchronous = config.settings, config.settings.rollouts.staleness > 0
+    source = locate(settings.model)
+    card, name = read(source), Path(source.name).name
+    decoding, learning = threads(card.parameters, asynchronous)
+    torch.set_num_threads(learning)
+    found = places(settings, visible(torch.cuda.device_count()), decoding, small=small(card.parameters))
+    front = Front(config.key, name)
+    fleet = Fleet(front, found, config.folder, _launch(settings, card, name), asynchronous=asynchronous)
+    try:
+        loaded = load(settings.model)
+        learner = Learner(loaded.model, settings)
+        facts = _facts(settings, card, found)
+        facts |= {"max_length": fleet.wait(), "tokenizer": fingerprint(loaded.tokenizer)}
+    except BaseException:
+        fleet.close()
+        raise
+    app = front.app()
+    training = Training(learner, fleet, loaded, facts, asynchronous=asynchronous)
+    LearnerRoutes(training, lambda: torch.set_num_threads(learning)).add_to(app)
+    return Built(app, name, training.facts())
+
+
+def _launch(settings: Settings, card: Card, name: str) -> Launch:
+    def launch(place: Place, log_file: Path) -> Server:
+        return Server(
+            log_file,
+            lambda port: command.arguments(settings, card, place, name, port),
+            command.environment(settings, card, place),
+            lambda key: command.must(place, key),
+        )
+
+    return launch
+
+
+def _facts(settings: Settings, card: Card, found: list[Place]) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "engine": f"vllm {available.installed()}",
+        "servers": [",".join(place.gpus) or "cpu" for place in found],
+        "tool_parser": command.tool_parser(settings, card),
+    }
+    for argument, ours in command.overridden(settings, card, found[0]).items():
+        theirs = command.verbatim(settings)[argument]
+        log.warning("setting vllm.%s=%s takes the place of our %s", argument, theirs, ours)
+        facts[f"vllm.{argument}"] = f"{theirs} instead of {ours}"
+    return facts

@@ -1,0 +1,163 @@
+"""The command of a vLLM server: our settings, and those of vLLM's own that are handed on, as arguments and environment.
+
+What training needs is always asked for: log-probabilities of the distribution that was drawn from, after temperature
+and top_p, and no sampling parameters out of the model's folder that nobody chose.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_sdk.errors import SettingError
+from lightning_sdk.settings import Settings
+from lightning_vllm.card import Card
+from lightning_vllm.lock import KEY
+from lightning_vllm.parsers import NONE, parser_of
+
+_PREFIX = "vllm."
+#: Arguments that would take the server away from us -> what to set instead.
+_OURS: dict[str, str] = {
+    "host": "servers listen on loopback, behind one address: serving.host",
+    "port": "ports are chosen free",
+    "uds": "servers are reached by TCP",
+    "api_key": "each server has a key of its own",
+    "model": "set model",
+    "served_model_name": "set model",
+    "tokenizer": "a model is served with its own",
+    "middleware": "it holds the lock",
+    "root_path": "paths are fixed",
+    "config": "give each argument by itself",
+    "headless": "a server has to answer",
+    "api_server_count": "one of them answers and is paused",
+    "tensor_parallel_size": "set serving.tensor_parallel",
+    "data_parallel_size": "set serving.replicas",
+    "logprobs_mode": "training needs those of the distribution that was drawn from",
+    "generation_config": "training needs the distribution that it corrects for",
+    "override_generation_config": "training needs the distribution that it corrects for",
+    "worker_extension_cls": "it takes the weights",
+    "enable_auto_tool_choice": "set serving.tool_parser",
+    "tool_call_parser": "set serving.tool_parser",
+    "ssl_keyfile": "servers listen on loopback",
+    "ssl_certfile": "servers listen on loopback",
+}
+_GIB = 1 << 30
+#: Bounds of the memory for keys and values on a CPU, in GiB.
+_LEAST_CACHE, _MOST_CACHE = 1, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one server runs."""
+
+    gpus: tuple[str, ...] = ()
+    """As CUDA_VISIBLE_DEVICES names them; empty: on the CPU."""
+    threads: int = 1
+    """Of a forward pass, on the CPU."""
+    shared: bool = False
+    """It runs on the learner's GPU, whose memory it can read."""
+
+
+def verbatim(settings: Settings) -> dict[str, Any]:
+    """Arguments of vLLM's own, by name with underscores. SettingError for what would take the server away from us."""
+    given: dict[str, Any] = {}
+    for full, value in settings.verbatim.items():
+        if not full.startswith(_PREFIX):
+            continue
+        name = full.removeprefix(_PREFIX).replace("-", "_")
+        if name.startswith("no_"):
+            raise SettingError(f"setting {full}={value!r}: write {_PREFIX}{name.removeprefix('no_')}=false")
+        if name in _OURS:
+            raise SettingError(f"setting {full}={value!r}: {_OURS[name]}")
+        given[name] = value
+    return given
+
+
+def overridden(settings: Settings, card: Card, place: Place) -> dict[str, Any]:
+    """What vLLM's own arguments take the place of: name -> what we would have said."""
+    ours = _arguments(settings, card, place)
+    return {name: ours[name] for name, value in verbatim(settings).items() if name in ours and ours[name] != value}
+
+
+def tool_parser(settings: Settings, card: Card) -> str:
+    """vLLM's name of the parser, 'none' for none."""
+    chosen = settings.serving.tool_parser
+    return parser_of(card.template) if chosen == "auto" else chosen
+
+
+def arguments(settings: Settings, card: Card, place: Place, name: str, port: int) -> list[str]:
+    """Of a server that is to be known by `name` and to listen on `port` of loopback."""
+    fixed = {"model": card.path, "served_model_name": name, "host": "127.0.0.1", "port": port}
+    every = {**_arguments(settings, card, place), **verbatim(settings), **fixed}
+    return [word for argument, value in every.items() for word in _words(argument, value)]
+
+
+def environment(settings: Settings, card: Card, place: Place) -> dict[str, str]:
+    """Beside what the process has, where the user has set nothing."""
+    shown = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "VLLM_DISABLE_LOG_LOGO": "1",
+        "VLLM_HOST_IP": "127.0.0.1",
+        # Idle connections of the front outlast the learner's work.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600",
+    }
+    if not place.gpus:
+        # Bound to cores, servers, learner and agents would crowd each other on some and leave others idle.
+        shown |= {"VLLM_CPU_KVCACHE_SPACE": str(_cache(settings, card)), "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+                  "OMP_NUM_THREADS": str(place.threads)}  # fmt: skip
+    return shown
+
+
+def must(place: Place, key: str) -> dict[str, str]:
+    """Of the environment, what no variable of the user's may change."""
+    gpus = {"CUDA_VISIBLE_DEVICES": ",".join(place.gpus)} if place.gpus else {}
+    return {KEY: key, "VLLM_SERVER_DEV_MODE": "1", **gpus}
+
+
+def _arguments(settings: Settings, card: Card, place: Place) -> dict[str, Any]:
+    serving = settings.serving
+    named: dict[str, Any] = {
+        "seed": secrets.randbelow(1 << 31),  # one for all would make replicas sample alike
+        "logprobs_mode": "processed_logprobs",
+        "generation_config": "vllm",
+        "middleware": "lightning_vllm.lock.Lock",
+        "uvicorn_log_level": "warning",
+        "disable_uvicorn_access_log": True,
+    }
+    if serving.max_length:
+        named["max_model_len"] = serving.max_length
+    if place.gpus:
+        named |= {"dtype": "auto", "gpu_memory_utilization": serving.memory,
+                  "tensor_parallel_size": serving.tensor_parallel,
+                  "worker_extension_cls": "lightning_vllm.extension.Extension"}  # fmt: skip
+    else:
+        # The smallest block that its attention takes: prompts are cached by whole blocks.
+        named |= {"dtype": "float32", "enforce_eager": True, "block_size": 32}
+    if (parser := tool_parser(settings, card)) != NONE:
+        named |= {"enable_auto_tool_choice": True, "tool_call_parser": parser}
+    return named
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """One argument, as a command line has it."""
+    flag = "--" + name.replace("_", "-")
+    text = str(value).lower() if isinstance(value, bool) else value
+    if text == "true":
+        return [flag]
+    if text == "false":
+        return ["--no-" + flag[2:]]
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
+    return [flag, json.dumps(value) if isinstance(value, Mapping) else str(value)]
+
+
+def _cache(settings: Settings, card: Card) -> int:
+    length = settings.serving.max_length or card.max_length
+    wanted = settings.rollouts.concurrency * length * card.token_bytes
+    return max(_LEAST_CACHE, min(_MOST_CACHE, -(-wanted // _GIB)))

@@ -1,0 +1,46 @@
+"""Places: which GPUs, or how many threads, each server has, beside the learner."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from lightning_sdk.errors import SettingError
+from lightning_sdk.settings import Settings
+from lightning_vllm.command import Place
+
+
+def visible(count: int) -> list[str]:
+    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
+    named = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+    return named[:count] if named else [str(number) for number in range(count)]
+
+
+def places(settings: Settings, gpus: Sequence[str], cores: int, *, small: bool) -> list[Place]:
+    """Where servers run when a learner uses the first of `gpus`, or the CPU if there is none.
+
+    The learner's GPU serves too where it is the only one, or where so many replicas are asked for. `small`: the model
+    is faster on one thread of a CPU than on several. SettingError for more servers than there is room.
+    """
+    serving = settings.serving
+    if not gpus:
+        return _on_cpu(settings, cores, small=small)
+    width = serving.tensor_parallel
+    apart = list(gpus[1:])
+    wanted = serving.replicas or max(1, len(apart) // width)
+    free = apart if wanted * width <= len(apart) else list(gpus)
+    if wanted * width > len(free):
+        raise SettingError(
+            f"setting serving.replicas={wanted}, serving.tensor_parallel={width}: that takes {wanted * width} GPUs, "
+            f"and {len(gpus)} can be seen here"
+        )
+    cut = [tuple(free[at : at + width]) for at in range(0, wanted * width, width)]
+    return [Place(each, shared=each == (gpus[0],)) for each in cut]
+
+
+def _on_cpu(settings: Settings, cores: int, *, small: bool) -> list[Place]:
+    serving = settings.serving
+    if serving.tensor_parallel > 1:
+        raise SettingError(f"setting serving.tensor_parallel={serving.tensor_parallel}: there is no GPU here")
+    replicas = serving.replicas or 1
+    return [Place(threads=1 if small else max(1, cores // replicas))] * replicas

@@ -1,0 +1,145 @@
+"""One vLLM server: a process group of ours, its log, its control endpoints, and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from lightning_sdk.errors import LightningError
+from lightning_vllm.pool import Upstream
+
+_HOST = "127.0.0.1"
+#: Seconds: between looks at a server that starts, to answer such a look, to end.
+_LOOK, _HEALTH, _END = 0.25, 5.0, 10.0
+#: Lines of a log that an error shows.
+_TAIL = 15
+_REASON = re.compile(r"\b\w*(Error|Exception): .+")
+
+
+class ServerGone(LightningError):
+    """The server's process has ended, or does not answer; the message has the end of its log."""
+
+
+class Server:
+    """Starts on construction; `wait` until it is ready. Its process group ends with this process, however that ends."""
+
+    def __init__(
+        self,
+        log: Path,
+        arguments: Callable[[int], list[str]],
+        environment: Mapping[str, str],
+        must: Callable[[str], Mapping[str, str]],
+    ) -> None:
+        """`arguments` of a port, `environment` where the user set nothing, and what it `must` have, of a key."""
+        self.log = log
+        self._key, self._port = secrets.token_urlsafe(24), _free_port()
+        self._ended = False
+        self._from = log.stat().st_size if log.exists() else 0
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "lightning_vllm.serve", *arguments(self._port)],
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,  # Ctrl-C is for the hub to handle
+                env={**environment, **os.environ, **must(self._key)},
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the process that leads its group."""
+        return self._process.pid
+
+    @property
+    def upstream(self) -> Upstream:
+        return Upstream(f"http://{_HOST}:{self._port}/v1", self._key)
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def join(self) -> None:
+        """Return when its process has ended."""
+        self._process.wait()
+
+    def wait(self, seconds: float, stop: Callable[[], bool] = lambda: False) -> None:
+        """Return when it is ready to serve, or when `stop` says so. ServerGone if it ends, or takes over `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self.alive():
+            if stop() or self._healthy():
+                return
+            if time.monotonic() > deadline:
+                raise ServerGone(self._told(f"was not ready after {seconds:.0f} s"))
+            time.sleep(_LOOK)
+        raise ServerGone(self._told("ended while it started"))
+
+    def ask(self, method: str, path: str, body: Any = None, *, seconds: float = 600.0, **query: object) -> Any:
+        """What a control endpoint answers, as plain data. ServerGone if nothing answers, LightningError if it fails."""
+        place = f"{path}?{urlencode(query)}" if query else path
+        connection = HTTPConnection(_HOST, self._port, timeout=seconds)
+        try:
+            headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+            connection.request(method, place, json.dumps(body) if body is not None else None, headers)
+            response = connection.getresponse()
+            answer = response.read()
+        except (OSError, HTTPException) as error:
+            raise ServerGone(self._told(f"did not answer {path} ({type(error).__name__})")) from None
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise LightningError(self._told(f"answered {path} with {response.status}: {answer[:300]!r}"))
+        return json.loads(answer) if answer else None
+
+    def close(self) -> None:
+        """End the whole group. Idempotent."""
+        if self._ended:
+            return
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END)
+        # Its leader may have been killed, and the rest of the group is still there.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._ended = True
+
+    def _healthy(self) -> bool:
+        connection = HTTPConnection(_HOST, self._port, timeout=_HEALTH)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _told(self, what: str) -> str:
+        """An error's words, with the end of what this process wrote."""
+        with self.log.open("rb") as file:
+            file.seek(self._from)
+            lines = file.read().decode(errors="replace").splitlines()
+        tail = "\n  ".join(lines[-_TAIL:]) or "(empty)"
+        # Each process above the one that failed adds a traceback of its own: the reason is the first one's.
+        first = next((found[0] for line in lines if (found := _REASON.search(line))), "")
+        because = f" ({first})" if first else ""
+        return f"the vLLM server {self.pid} {what}{because}; end of {self.log}:\n  {tail}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])

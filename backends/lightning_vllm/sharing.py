@@ -1,0 +1,96 @@
+"""Weights on their way to servers: a file in shared memory, or the learner's own memory on a GPU that both use."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.multiprocessing.reductions import reduce_tensor
+
+_SHARED_MEMORY = Path("/dev/shm")
+_PREFIX = "lightning-weights-"
+
+
+def distinct(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the second names of tied tensors, which no server looks for."""
+    seen: set[tuple[int, torch.Size, tuple[int, ...]]] = set()
+    kept = {}
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if place not in seen:
+            seen.add(place)
+            kept[name] = tensor.detach()
+    return kept
+
+
+@contextmanager
+def in_file(state: Mapping[str, Tensor], folder: Path) -> Iterator[Path]:
+    """A folder that holds the weights as model.safetensors: in shared memory if there is room, else inside `folder`.
+
+    It is gone afterwards.
+    """
+    weights = {name: _alone(tensor) for name, tensor in distinct(state).items()}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+    made = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_room(size) or folder))
+    try:
+        save_file(weights, made / "model.safetensors", metadata={"format": "pt"})
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove what processes that were killed have left in shared memory."""
+    for left in _SHARED_MEMORY.glob(f"{_PREFIX}*") if _SHARED_MEMORY.is_dir() else ():
+        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdecimal() and not _runs(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def handles(state: Mapping[str, Tensor]) -> list[list[Any]]:
+    """What `extension.Extension.lightning_load` needs to see these tensors of a GPU; they must stay until it has."""
+    found = []
+    for name, tensor in distinct(state).items():
+        _, arguments = reduce_tensor(tensor)  # type: ignore[no-untyped-call]
+        (_, size, stride, offset, _, dtype, _, handle, bytes_, at, _, counter, counter_at, event, sync) = arguments
+        found.append(
+            [name, list(size), list(stride), offset, str(dtype).removeprefix("torch."), _text(handle), bytes_, at,
+             _text(counter), counter_at, _text(event), sync]
+        )  # fmt: skip
+    return found
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A tensor that is all of its storage, as the file's format wants it."""
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor.contiguous() if whole else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _room(size: int) -> Path | None:
+    with suppress(OSError):
+        if shutil.disk_usage(_SHARED_MEMORY).free > 2 * size:
+            return _SHARED_MEMORY
+    return None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
