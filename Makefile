@@ -110,9 +110,9 @@ endef
 .venvs/verl/.locked: tests/verl/lock/verl.txt tests/verl/lock/vllm/pyproject.toml
 	$(call fresh,verl)
 	@echo 'Installing $(TORCH), VERL and vLLM for the CPU.'
-	.venvs/verl/bin/python $(PIP) --quiet $(TORCH)
-	.venvs/verl/bin/python $(PIP) --quiet --no-deps --requirement $<
-	.venvs/verl/bin/python $(PIP) --quiet --no-deps --no-build-isolation tests/verl/lock/vllm
+	.venvs/verl/bin/python $(PIP) --compile --quiet $(TORCH)
+	.venvs/verl/bin/python $(PIP) --compile --quiet --no-deps --requirement $<
+	.venvs/verl/bin/python $(PIP) --compile --quiet --no-deps --no-build-isolation tests/verl/lock/vllm
 	@touch $@
 
 # Integrations are found by their entry points, which an editable installation reads once.

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_embedded.dealing import Hand
 from lightning_embedded.network import Network
 from lightning_embedded.objective import Goal, Piece
 from lightning_embedded.packing import sequence
 from lightning_embedded.scoring import Scores
 from lightning_embedded.value_head import explained_variance
 from lightning_hub.backend import Row
+from lightning_losses.dealing import Hand
 from lightning_losses.divergence import divergence
 from lightning_losses.meter import Meter
 from lightning_sdk.settings import Settings

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lightning_embedded.dealing import deal
 from lightning_embedded.descent import Descent, indices
 from lightning_embedded.network import Network
 from lightning_embedded.objective import Goal, Policy, Preference, Supervised
 from lightning_embedded.packing import check, sequence, trainable
 from lightning_hub.backend import Batch, Objective, Row, Update
+from lightning_losses.dealing import deal
 from lightning_losses.schedule import default_rate, rate_at
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings

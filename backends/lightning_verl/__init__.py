@@ -1,0 +1,41 @@
+"""The VERL backend: vLLM serves and VERL trains with FSDP2 on Ray, on GPUs of one machine or a cluster, or on a CPU."""
+
+from __future__ import annotations
+
+from lightning_hub.backend import BackendSpec
+from lightning_verl.process import start
+
+__all__ = ["backend"]
+
+backend = BackendSpec(
+    name="verl",
+    honours=frozenset(
+        {
+            "model",
+            "engine",
+            "algorithm.loss",
+            "algorithm.clip_low",
+            "algorithm.clip_high",
+            "algorithm.clip_dual",
+            "algorithm.entropy",
+            "algorithm.epochs",
+            "algorithm.mini_batches",
+            "divergence.*",
+            "importance.*",
+            "optimizer.*",
+            "lora.*",
+            "serving.*",
+            "cluster.*",
+            "actor_rollout_ref.*",
+            "data.*",
+            "global_profiler.*",
+            "ray_kwargs.*",
+            "reward.*",
+            "trainer.*",
+            "transfer_queue.*",
+            "verl.*",
+            "vllm.*",
+        }
+    ),
+    start=start,
+)

@@ -1,0 +1,238 @@
+"""VERL's configuration: made from our settings and from VERL's own names that the user gave, told apart.
+
+Three layers, each over the one before: what our settings mean to VERL, which a user may replace; the user's own names;
+and what the backend cannot do without, where a name of the user's is told to have no effect.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_sdk.errors import SettingError
+from lightning_sdk.settings import Settings
+from lightning_verl import slots
+from lightning_verl.plugin import ESTIMATOR
+
+log = logging.getLogger(__name__)
+
+#: More steps than any run has: the hub says when a run is over.
+_ENDLESS = 10**6
+_ACTOR, _ROLLOUT, _MODEL, _REF = (f"actor_rollout_ref.{name}" for name in ("actor", "rollout", "model", "ref"))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the run takes place, as it was found."""
+
+    device: str
+    """'cuda' or 'cpu'."""
+    nodes: int
+    gpus: int
+    """Of each node, processes that train; on a CPU too."""
+    model: str
+    """Folder in Hugging Face format, or hub name."""
+    name: str
+    """Under which it is served."""
+    max_length: int
+    """Tokens of prompt and completion together."""
+    flash_attention: bool = False
+    """Whether flash-attn is installed."""
+    plain_head: bool = True
+    """Whether the model's logits are its head's product and nothing more: no bias, scale or cap."""
+    tool_parser: str = "none"
+    """vLLM's name of it."""
+
+
+def configuration(settings: Settings, place: Place, folder: Path) -> DictConfig:
+    """What VERL's trainer is made of. SettingError for a name of VERL's that it does not have."""
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer")
+    for name, value in _ours(settings, place).items():
+        _put(config, name, value)
+    given = {_plain(name): value for name, value in settings.verbatim.items() if not name.startswith("vllm.")}
+    for name, value in given.items():
+        _put(config, name, yaml.safe_load(value) if isinstance(value, str) else value, given=True)
+    for name, value in settings.verbatim.items():
+        if name.startswith("vllm."):
+            _put(config, f"{_ROLLOUT}.engine_kwargs.{name}", yaml.safe_load(value) if isinstance(value, str) else value)
+    for name, value in _needed(settings, place, folder).items():
+        if name in given and given[name] != value:
+            log.warning("setting %s=%r has no effect: this backend needs it to be %r", name, given[name], value)
+        _put(config, name, value)
+    return config
+
+
+def _plain(name: str) -> str:
+    """verl.NAME is any name of VERL's."""
+    return name.removeprefix("verl.")
+
+
+def _put(config: DictConfig, name: str, value: Any, *, given: bool = False) -> None:
+    if given and not _takes(config, name):
+        raise SettingError(_unknown(config, name))
+    OmegaConf.update(config, name, value, force_add=True)
+
+
+def _takes(config: DictConfig, name: str) -> bool:
+    """Whether VERL has such a setting. Groups that its files leave empty, and an engine's options, take any name."""
+    parent, _, leaf = name.rpartition(".")
+    group = OmegaConf.select(config, parent) if parent else config
+    if isinstance(group, DictConfig):
+        return leaf in group or not group or parent.endswith((".fsdp_config", ".override_config"))
+    return group is None and bool(parent) and _takes(config, parent)
+
+
+def _unknown(config: DictConfig, name: str) -> str:
+    known = list(_names(OmegaConf.to_container(config, resolve=False, throw_on_missing=False)))
+    close = get_close_matches(name, known, 1, 0.5)
+    return f"setting {name}: VERL has no such setting{f'; did you mean {close[0]}?' if close else ''}"
+
+
+def _names(values: Any, prefix: str = "") -> Any:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _ours(settings: Settings, place: Place) -> dict[str, Any]:
+    """What our settings mean to VERL. A user who knows better may say otherwise, by VERL's names."""
+    optimizer, cpu = settings.optimizer, place.device == "cpu"
+    tokens = max(optimizer.micro_batch_tokens, place.max_length)
+    parser = None if place.tool_parser == "none" else place.tool_parser
+    values: dict[str, Any] = {
+        # Packed rows need flash-attn: without it each token would look at a mask of the whole pack. And VERL's own
+        # log-probabilities are then a loop over tokens, which its fused kernels are not (benchmarks/verl_update.py).
+        f"{_MODEL}.use_remove_padding": place.flash_attention,
+        f"{_MODEL}.use_fused_kernels": not place.flash_attention and place.plain_head,
+        f"{_MODEL}.fused_kernel_options.impl_backend": "torch",
+        f"{_MODEL}.enable_gradient_checkpointing": not cpu,
+        f"{_MODEL}.override_config.attn_implementation": "flash_attention_2" if place.flash_attention else "sdpa",
+        f"{_MODEL}.lora_rank": settings.lora.rank,
+        f"{_MODEL}.lora_alpha": settings.lora.alpha,
+        f"{_MODEL}.target_modules": _modules(settings.lora.targets),
+        f"{_MODEL}.lora.merge": settings.lora.rank > 0,  # vLLM serves the whole model, under one name
+        f"{_ACTOR}.strategy": "fsdp2",
+        f"{_ACTOR}.use_dynamic_bsz": True,
+        f"{_ACTOR}.ppo_max_token_len_per_gpu": tokens,
+        f"{_ACTOR}.use_torch_compile": not cpu,
+        f"{_ACTOR}.fsdp_config.use_torch_compile": not cpu,
+        f"{_ACTOR}.grad_clip": optimizer.max_norm,
+        f"{_ACTOR}.optim.weight_decay": optimizer.weight_decay,
+        f"{_ACTOR}.optim.betas": [optimizer.beta1, optimizer.beta2],
+        f"{_ACTOR}.optim.clip_grad": optimizer.max_norm,
+        f"{_ACTOR}.data_loader_seed": settings.seed,
+        f"{_REF}.strategy": "fsdp2",
+        f"{_REF}.use_torch_compile": not cpu,
+        f"{_ROLLOUT}.dtype": "float32" if cpu else "bfloat16",
+        f"{_ROLLOUT}.enforce_eager": cpu,
+        f"{_ROLLOUT}.free_cache_engine": not cpu,
+        f"{_ROLLOUT}.tensor_model_parallel_size": settings.serving.tensor_parallel,
+        f"{_ROLLOUT}.gpu_memory_utilization": settings.serving.memory,
+        f"{_ROLLOUT}.max_num_seqs": max(256, settings.rollouts.concurrency),
+        f"{_ROLLOUT}.max_model_len": place.max_length,
+        f"{_ROLLOUT}.max_num_batched_tokens": max(8192, place.max_length),
+        f"{_ROLLOUT}.engine_kwargs.vllm.enable_auto_tool_choice": parser is not None,
+        f"{_ROLLOUT}.engine_kwargs.vllm.tool_call_parser": parser,
+        "reward.num_workers": 1,
+    }
+    return values | (_on_cpu() if cpu else {})
+
+
+def _on_cpu() -> dict[str, Any]:
+    """Float32 throughout, and as few processes as there can be."""
+    exact = {
+        f"{part}.fsdp_config.{name}": value
+        for part in (_ACTOR, _REF)
+        for name, value in (("model_dtype", "fp32"), ("mixed_precision.param_dtype", "fp32"))
+    }
+    return exact | {
+        f"{_ROLLOUT}.enable_sleep_mode": False,
+        f"{_ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes": 8192,
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
+    }
+
+
+def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
+    """What the backend does itself, or cannot do without."""
+    algorithm = settings.algorithm
+    return {
+        f"{_MODEL}.path": place.model,
+        f"{_ROLLOUT}.name": "vllm",
+        f"{_ROLLOUT}.mode": "async",
+        f"{_ROLLOUT}.engine_kwargs.vllm.served_model_name": place.name,
+        f"{_ROLLOUT}.n": 1,
+        f"{_ROLLOUT}.temperature": settings.sampling.temperature,
+        f"{_ROLLOUT}.calculate_log_probs": True,
+        f"{_ROLLOUT}.response_length": place.max_length,
+        f"{_ROLLOUT}.prompt_length": place.max_length,
+        f"{_ROLLOUT}.agent.agent_loop_manager_class": "lightning_verl.feeder.Feeder",
+        f"{_ACTOR}.ppo_epochs": algorithm.epochs,
+        f"{_ACTOR}.shuffle": False,
+        f"{_ACTOR}.calculate_entropy": True,
+        f"{_ACTOR}.use_kl_loss": settings.divergence.coefficient > 0,
+        f"{_ACTOR}.optim.lr_scheduler_type": "constant",
+        f"{_ACTOR}.optim.lr": settings.optimizer.learning_rate or 1e-6,
+        f"{_ACTOR}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
+        f"{_ACTOR}.checkpoint.load_contents": ["model", "optimizer", "extra"],
+        "algorithm.adv_estimator": ESTIMATOR,
+        "algorithm.use_kl_in_reward": False,
+        # One optimizer step needs no pass of its own: what the policy was before is what it is now.
+        "algorithm.rollout_correction.bypass_mode": algorithm.epochs * algorithm.mini_batches == 1,
+        "data.train_batch_size": 1,
+        "data.gen_batch_size": 1,
+        "data.train_files": [],
+        "data.val_files": [],
+        "data.shuffle": False,
+        "data.dataloader_num_workers": 0,
+        "data.custom_cls.path": slots.__file__,
+        "data.custom_cls.name": "Slots",
+        "trainer.device": place.device,
+        "trainer.nnodes": place.nodes,
+        "trainer.n_gpus_per_node": place.gpus,
+        "trainer.use_v1": True,
+        "trainer.v1.trainer_mode": mode(settings),
+        "trainer.v1.sampler.max_off_policy_threshold": None,  # the hub bounds how old rollouts may be
+        "trainer.v1.sampler.custom_sampler.path": slots.__file__,
+        "trainer.v1.sampler.custom_sampler.name": "Sampler",
+        "trainer.v1.colocate_async.num_warmup_batches": 0,
+        "trainer.v1.separate_async.num_warmup_batches": 0,
+        "trainer.v1.separate_async.parameter_sync_step": 1,
+        "trainer.val_before_train": False,
+        "trainer.test_freq": -1,
+        "trainer.save_freq": -1,
+        "trainer.resume_mode": "disable",
+        "trainer.logger": [],
+        "trainer.total_training_steps": _ENDLESS,
+        "trainer.total_epochs": _ENDLESS,
+        "trainer.default_local_dir": str(folder / "verl"),
+    }
+
+
+def mode(settings: Settings) -> str:
+    """VERL's trainer mode: with a staleness, rollouts go on while the learner works where they have GPUs of their own,
+    and are cut off and asked again where they have not."""
+    if not settings.rollouts.staleness:
+        return "sync"
+    return "separate_async" if settings.cluster.engine_gpus else "colocate_async"
+
+
+def _modules(targets: str) -> str | list[str]:
+    names = [each.strip() for each in targets.split(",") if each.strip()]
+    return names[0] if len(names) == 1 else names
+
+
+def shown(config: DictConfig) -> Mapping[str, Any]:
+    """Plain data, for the run's folder."""
+    values: Mapping[str, Any] = OmegaConf.to_container(config, resolve=True)
+    return values

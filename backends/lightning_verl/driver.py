@@ -1,0 +1,144 @@
+"""The driver: VERL's run as the hub sees it, with the front that its vLLM servers are reached through."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from lightning_hub.backend import Batch, Row, Update
+from lightning_losses.schedule import default_rate, rate_at
+from lightning_process.transport import pack_batch
+from lightning_sdk.errors import LightningError, ModelError
+from lightning_sdk.settings import Settings
+from lightning_verl.checkpoint import mark, read
+from lightning_verl.loss import NAMES
+from lightning_verl.rows import list_roles
+from lightning_vllm.front import Front, Upstream
+
+log = logging.getLogger(__name__)
+
+#: Seconds for requests under way to end before the engine sleeps; what is not over then is asked again afterwards.
+_DRAIN = 30.0
+#: VERL's name of a metric -> ours.
+_METRICS = {"actor/loss": "loss", "actor/grad_norm": "grad_norm"}
+
+
+class Driver:
+    """As `lightning_process.routes.Trained`."""
+
+    def __init__(self, settings: Settings, runner: Any, run: Any, front: Front, facts: dict[str, object]) -> None:
+        """`runner`: the Ray actor; `run`: its loop, which ends with an error only."""
+        self._settings, self._runner, self._run, self._front = settings, runner, run, front
+        ready = self._ask(runner.ready.remote)
+        self._upstreams = [Upstream(f"http://{address}/v1", "") for address in ready["addresses"]]
+        self._rate = settings.optimizer.learning_rate or default_rate(ready["parameters"])
+        self._facts = facts | {"learning_rate": self._rate, "parameters": ready["parameters"],
+                               "vllm_servers": len(self._upstreams)}  # fmt: skip
+        self.version = self.steps = 0
+        front.serve(self._upstreams, 0)
+        threading.Thread(target=self._watch, name="verl-watch", daemon=True).start()
+
+    def facts(self) -> dict[str, object]:
+        return dict(self._facts)
+
+    def update(self, batch: Batch) -> Update:
+        """One step of VERL's loop: the engine sleeps, the learner learns, the new weights are served."""
+        rate = rate_at(self.steps, self._settings.steps, self._rate, self._settings.optimizer)
+        packed = pack_batch(batch)
+        self._quiet()
+        version, found = self._ask(lambda: self._runner.update.remote(packed, rate))
+        self.version, self.steps = version, self.steps + 1
+        self._front.resume(version)
+        return Update(version, _told(found, list_roles(batch.rows)) | _counts(batch.rows) | {"learning_rate": rate})
+
+    def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
+        raise LightningError(f"the VERL backend cannot score rows by {what!r}")
+
+    def save(self, folder: Path) -> int:
+        version = int(self._ask(lambda: self._runner.save.remote(str(folder), self.steps)))
+        mark(folder, version, self.steps)
+        return version
+
+    def load(self, folder: Path) -> int:
+        found = read(folder)
+        self._quiet()
+        self._ask(lambda: self._runner.load.remote(str(folder), found.version))
+        self.version, self.steps = found.version, found.steps
+        self._front.resume(self.version)
+        return self.version
+
+    def _quiet(self) -> None:
+        self._front.hold()
+        left = self._front.drain(0.0 if self._settings.rollouts.staleness else _DRAIN)
+        if left and not self._settings.rollouts.staleness:
+            log.warning("%d requests were not over %.0f s after their step; they are asked again", left, _DRAIN)
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """The runner's answer, or what ended VERL's loop while we waited for it."""
+        answer = question()
+        done, _ = ray.wait([answer, self._run], num_returns=1)
+        if done[0] is self._run or done[0] == self._run:
+            raise _ended(self._run)
+        try:
+            return ray.get(answer)
+        except ray.exceptions.RayActorError as error:
+            raise LightningError(f"VERL's process ended: {error}") from error
+        except ray.exceptions.RayTaskError as error:
+            ended, _ = ray.wait([self._run], timeout=5.0)
+            raise _ended(self._run) if ended else LightningError(_last_line(error)) from error
+
+    def _watch(self) -> None:
+        """The hub looks whether this process is alive: it ends with VERL's loop."""
+        ray.wait([self._run])
+        log.error("%s", _ended(self._run))
+        threading.Timer(5.0, os._exit, (1,)).start()  # whoever waits for an answer hears of it first
+
+
+def _ended(run: Any) -> LightningError:
+    try:
+        ray.get(run)
+    except Exception as error:
+        if "not find" in str(error) and "model" in str(error):
+            return ModelError(_last_line(error))
+        return LightningError(f"VERL's loop ended: {_last_line(error)}")
+    return LightningError("VERL's loop ended by itself")
+
+
+def _last_line(error: BaseException) -> str:
+    """Of a remote traceback, what was raised."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _told(found: dict[str, Any], roles: Sequence[str]) -> dict[str, float]:
+    """VERL's metrics of a step, and those of tokens, as the hub names them."""
+    metrics = {ours: float(found[name]) for name, ours in _METRICS.items() if name in found}
+    metrics |= {f"verl/{name.removeprefix('timing_s/')}_seconds": float(value)
+                for name, value in found.items() if name.startswith("timing_s/")}  # fmt: skip
+    metrics |= {f"verl/{name}": float(value) for name, value in found.items() if name.startswith("perf/")}
+    sums = {name: [float(found.get(f"actor/{index}/{name}", 0.0)) for index in range(len(roles))] for name in NAMES}
+    counts = [float(found.get(f"actor/{index}/count", 0.0)) for index in range(len(roles))]
+    for name, values in sums.items():
+        if not any(values) and name == "kl_reference":
+            continue
+        metrics[name] = sum(values) / max(1.0, sum(counts))
+        metrics |= {
+            f"{name}/{role or 'none'}": value / count
+            for role, value, count in zip(roles, values, counts, strict=True)
+            if count
+        }
+    return metrics | {"seconds": float(found.get("timing_s/step", 0.0))}
+
+
+def _counts(rows: Sequence[Row]) -> dict[str, float]:
+    sampled = float(sum(int((row.weights != 0).sum()) for row in rows))
+    trained = sum(bool(row.weights.any()) for row in rows)
+    return {"rows": float(len(rows)), "trained_rows": float(trained), "tokens": sampled, "trained_tokens": sampled}

@@ -1,0 +1,66 @@
+"""What VERL loads of ours in every process that imports it, through its entry-point group `verl.plugins`.
+
+VERL swallows what goes wrong there, so `loaded` is asserted wherever we depend on it. Nothing happens in processes that
+are not ours: `ACTIVE` is set by the driver, for its Ray processes alone.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Any
+
+#: Environment variable: 'cuda', or 'cpu' where there is no GPU.
+ACTIVE = "LIGHTNING_VERL_DEVICE"
+#: The advantage estimator that hands on what the hub computed.
+ESTIMATOR = "lightning"
+
+loaded = False
+"""Whether this process has all of it."""
+
+
+def require() -> None:
+    """RuntimeError unless VERL loaded this module here."""
+    import verl  # noqa: F401, PLC0415 - importing it is what loads plugins
+
+    if not loaded:
+        raise RuntimeError(
+            "VERL did not load the plugin 'lightning' of its entry-point group verl.plugins in this process: is "
+            "lightning-agent-sdk installed in the environment that Ray's workers use?"
+        )
+
+
+def _load() -> None:
+    global loaded  # noqa: PLW0603 - a module is loaded once
+    device = os.environ.get(ACTIVE)
+    if not device:
+        return
+    if device == "cpu":
+        from lightning_verl import cpu  # noqa: PLC0415 - not where there is a GPU
+
+        cpu.install()
+    _register()
+    _without_loop()
+    loaded = True
+
+
+def _register() -> None:
+    from verl.trainer.ppo import core_algos  # noqa: PLC0415 - VERL is imported only where it is to be changed
+
+    @core_algos.register_adv_est(ESTIMATOR)  # type: ignore[untyped-decorator]
+    def handed_on(token_level_rewards: Any, response_mask: Any, **_: Any) -> tuple[Any, Any]:
+        """The advantages are where VERL expects rewards: nothing is to be added, shared or compared any more."""
+        advantages = token_level_rewards * response_mask
+        return advantages, advantages
+
+
+def _without_loop() -> None:
+    """VERL 0.9.1 computes log-probabilities token by token in Python where flash-attn is missing; another function of
+    its own gives the same numbers at once."""
+    from verl.utils import torch_functional  # noqa: PLC0415 - as above
+
+    if find_spec("flash_attn") is None:
+        torch_functional.logprobs_from_logits_v2 = torch_functional.logprobs_from_logits_naive
+
+
+_load()

@@ -1,0 +1,34 @@
+"""VERL's worker, with what the hub decides at each step and what it has to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.workers.engine_workers import ActorRolloutRefWorker
+
+from lightning_verl import plugin
+
+
+class GuidedWorker(ActorRolloutRefWorker):  # type: ignore[misc]
+    """One process that trains. (VERL takes a class called `Worker` for its own base.)"""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        plugin.require()
+        super().__init__(*args, **kwargs)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the next optimizer steps."""
+        for group in self.actor.engine.optimizer.param_groups:
+            group["lr"] = rate
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def parameters(self) -> int:
+        """How many numbers are trained, over all processes."""
+        return sum(each.numel() for each in self.actor.engine.module.parameters() if each.requires_grad)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def forget_server(self) -> None:
+        """The vLLM server that this process sent weights to is gone: look for its successor."""
+        self.rollout.server_handle = None
