@@ -55,6 +55,7 @@ def check(
     *,
     model: str = "spark",
     backend: str = "embedded",
+    engine: str = "auto",
     roles: str | list[str] | tuple[str, ...] = (),
     keep: str | Path | None = None,
     backend_python: str | None = None,
@@ -80,7 +81,8 @@ def check(
     if tasks is None:
         raise SettingError("check: an agent needs tasks: a .jsonl or .parquet file (--tasks FILE), or a list of dicts")
     loaded = load(tasks)
-    given: dict[str, Any] = {"model": model, "backend": backend, "roles": role_names(roles), **settings}
+    given: dict[str, Any] = {"model": model, "backend": backend, "engine": engine, **settings}
+    given["roles"] = role_names(roles)
     if "rollouts" not in given:
         given.setdefault("rollouts.tasks_per_step", min(TASKS, len(loaded)))
         given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)

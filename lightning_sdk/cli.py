@@ -105,6 +105,8 @@ def _agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> Non
         "--model", default=defaults.model, help="spark, a folder in HF format, or a hub name (%(default)s)"
     )
     parser.add_argument("--backend", default=defaults.backend, help="an installed backend (%(default)s)")
+    parser.add_argument("--engine", default=defaults.engine, help="what serves the model: embedded, vllm, or auto: the "
+                        "backend's own (%(default)s)")  # fmt: skip
     parser.add_argument(
         "--backend-python", metavar="PYTHON", help="python of another environment that holds the backend"
     )
@@ -200,6 +202,8 @@ def _serve(commands: Any) -> None:
     parser.add_argument("--key", default="", help="key that clients must show; default: a new one, kept for this user")
     parser.add_argument("--model", help="also serve this model on an OpenAI-compatible address")
     parser.add_argument("--backend", default=Settings().backend, help="the backend that serves it (%(default)s)")
+    parser.add_argument("--engine", default=Settings().engine, help="embedded, vllm, or auto: the backend's own "
+                        "(%(default)s)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print address and key as one JSON object")
 
 
@@ -249,6 +253,7 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
         "reward": [reference.load(each) for each in options.rewards] or None,
         "model": options.model,
         "backend": options.backend,
+        "engine": options.engine,
         "backend_python": options.backend_python,
         "roles": tuple(role for role in options.roles.split(",") if role),
         "quiet": options.quiet or options.json,

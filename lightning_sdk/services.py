@@ -66,7 +66,8 @@ def serve(options: argparse.Namespace) -> None:
     try:
         facts = {"hub": hub.address, "key": hub.key, "run": str(folder)}
         if options.model:
-            backend = _backend(options.backend).start(Settings(model=options.model, backend=options.backend), folder)
+            settings = Settings(model=options.model, backend=options.backend, engine=options.engine)
+            backend = _backend(options.backend).start(settings, folder)
             facts |= {
                 "base_url": backend.endpoint.url,
                 "model": backend.endpoint.model,

@@ -46,6 +46,7 @@ def train(
     model: str = "spark",
     steps: int = 40,
     backend: str = "embedded",
+    engine: str = "auto",
     roles: str | list[str] | tuple[str, ...] = (),
     name: str | None = None,
     runs: str | Path = "runs",
@@ -57,8 +58,7 @@ def train(
 ) -> Report:
     """Train the trainable roles of `agent` by reinforcement learning, and measure it on held-out tasks.
 
-    Runs the agent in this process, several rollouts at once. Blocks until the run is finished. Everything is written
-    to the folder `runs/NAME`.
+    Runs the agent, several rollouts at once, until the run is finished. Everything is in the folder `runs/NAME`.
 
     Args:
         agent: Function of one task (a dict); plain, async, or a generator. Its answer goes to `reward`.
@@ -66,14 +66,11 @@ def train(
         reward: Function of (task, answer) -> number, or dict of role to number, or several of them, which are stored
             by name, weighed by `credit.rewards.NAME` and added up; by default the one function marked with `@reward`.
         held_out: Tasks for the score before and after; by default a fifth of `tasks` is set aside.
-        from_runs: Folders of earlier runs to learn from, as `stored.method` says: then the agent only runs for the
-            score on held-out tasks.
-        model: 'spark', a folder in Hugging Face format, or a hub name.
-        steps: Updates of the model.
-        backend: Name of an installed backend.
+        from_runs: Folders of earlier runs to learn from, as `stored.method` says; the agent runs for the score only.
+        model, steps: 'spark', a folder in Hugging Face format, or a hub name; and how often it is updated.
+        backend, engine: Name of an installed backend, and what serves the model: 'embedded', 'vllm', or 'auto'.
         roles: Train only these roles; by default every role declared trainable.
-        name: Name of the run; by default the agent's name and the time.
-        runs: Folder of runs.
+        name, runs: Name of the run, by default the agent's name and the time; and the folder of runs.
         resume: Folder of an earlier run to go on with, from its last checkpoint, or from step 1 if there is none.
         backend_python: Python of another virtual environment that holds the backend; this one's by default.
         listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins; its key is
@@ -84,12 +81,11 @@ def train(
 
     Raises:
         TaskError, SettingError, ModelError: what was given cannot be used.
-        NothingToTrain: no call of a trainable role was captured.
-        RolloutsFailed: too many rollouts failed; the message says with what.
-        HubGone: the hub died; the message says how to go on.
+        NothingToTrain, RolloutsFailed, HubGone: no call of a trainable role was captured, too many rollouts failed, or
+            the hub died; the message says with what, and how to go on.
     """
-    given = {"model": model, "steps": steps, "backend": backend, "roles": role_names(roles), **settings}
-    chosen = Settings.from_dict(given)
+    given = {"model": model, "steps": steps, "backend": backend, "engine": engine, **settings}
+    chosen = Settings.from_dict({**given, "roles": role_names(roles)})
     train_tasks, test_tasks = _tasks(tasks, held_out, chosen)
     rewards = named(reward)
     chosen = weighed(chosen, rewards)
@@ -109,6 +105,7 @@ def evaluate(
     *,
     model: str = "spark",
     backend: str = "embedded",
+    engine: str = "auto",
     roles: str | list[str] | tuple[str, ...] = (),
     name: str | None = None,
     runs: str | Path = "runs",
@@ -125,7 +122,8 @@ def evaluate(
     `evaluation.tasks` says otherwise.
     """
     loaded = load(tasks)
-    given: dict[str, Any] = {"model": model, "backend": backend, "roles": role_names(roles), **settings}
+    given: dict[str, Any] = {"model": model, "backend": backend, "engine": engine, **settings}
+    given["roles"] = role_names(roles)
     if "evaluation" not in given and "evaluation.tasks" not in given:
         given["evaluation.tasks"] = len(loaded)
     rewards = named(reward)

@@ -17,11 +17,12 @@ from lightning_process.routes import LearnerRoutes
 from lightning_process.source import locate
 from lightning_sdk.settings import Settings
 from lightning_vllm import available, command
-from lightning_vllm.card import Card, read
+from lightning_vllm.card import Card
 from lightning_vllm.command import Place
 from lightning_vllm.fleet import Fleet, Launch
 from lightning_vllm.front import Front
 from lightning_vllm.places import places, visible
+from lightning_vllm.reading import read
 from lightning_vllm.server import Server
 
 log = logging.getLogger(__name__)

@@ -1,14 +1,8 @@
-"""A model's card: what has to be known of a model before a server of it is started. Read in the backend's process."""
+"""A model's card: what has to be known of a model before a server of it is started."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import AutoConfig, AutoTokenizer
-
-from lightning_process.source import Source
-from lightning_sdk.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,34 +17,3 @@ class Card:
     """Of keys and values in float32, for each token; 0 if its config does not say."""
     parameters: int
     """About so many, 0 if its config does not say."""
-
-
-def read(source: Source) -> Card:
-    """ModelError if there is no config or tokenizer to be read."""
-    try:
-        config = AutoConfig.from_pretrained(source.path, local_files_only=source.local).get_text_config()
-        tokenizer = AutoTokenizer.from_pretrained(source.path, local_files_only=source.local)
-    except Exception as error:  # a broken file raises anything
-        raise ModelError(
-            f"model {source.name!r} cannot be read: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        ) from error
-    template = tokenizer.chat_template or ""
-    if isinstance(template, dict):
-        template = "\n".join(template.values())
-    length = int(getattr(config, "max_position_embeddings", 0) or 0)
-    return Card(source.path, template, length, _token_bytes(config), _parameters(config))
-
-
-def _token_bytes(config: Any) -> int:
-    heads = int(getattr(config, "num_attention_heads", 0) or 0)
-    if not heads:
-        return 0
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return int(2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * size * 4)
-
-
-def _parameters(config: Any) -> int:
-    """Of a dense decoder: attention and three products of the feed-forward part in each layer, and the embedding."""
-    width, layers = getattr(config, "hidden_size", 0) or 0, getattr(config, "num_hidden_layers", 0) or 0
-    inner = getattr(config, "intermediate_size", 0) or 4 * width
-    return int(layers * (4 * width * width + 3 * width * inner) + width * config.vocab_size)

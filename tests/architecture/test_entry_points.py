@@ -11,7 +11,7 @@ from sources import integrations, pyproject
 from lightning_hub.backend import BackendSpec
 from lightning_hub.plan import refuse_ignored
 from lightning_sdk.errors import SettingError
-from lightning_sdk.settings import Optimizer, Settings
+from lightning_sdk.settings import VERBATIM, Optimizer, Settings
 
 GROUPS = pyproject()["project"]["entry-points"]
 
@@ -44,7 +44,7 @@ def test_a_backend_is_a_spec(entry: EntryPoint) -> None:
     spec = entry.load()
     assert isinstance(spec, BackendSpec)
     assert spec.name == entry.name
-    flat = Settings().flat()
+    flat = [*Settings().flat(), *VERBATIM]
     for name in spec.honours:
         assert name in flat or any(known.startswith(name.removesuffix("*")) for known in flat if name.endswith(".*"))
     assert len(inspect.signature(spec.start).parameters) == 2

@@ -17,10 +17,6 @@ MODEL = "lightning_spark"
 SHARED = ("lightning_process", "lightning_losses", "lightning_vllm")
 #: Imported inside a function, with a clear way out where they are missing.
 OPTIONAL = {"lightning_sdk": {"rich", "pyarrow", "ray"}}
-#: Declared and imported by nothing of ours -> why.
-INDIRECT = {
-    "safetensors": "what transformers reads and writes models with",
-}
 #: Integration -> what it imports beside the framework that it waits for, because that brings it along.
 BESIDE = {"lightning_autogen": {"autogen_core"}, "lightning_litellm": {"openai"}}
 #: Scripts that are run from a clone and not imported by the product may use what the examples need.
@@ -100,7 +96,7 @@ def test_what_is_declared_is_used() -> None:
     providers = packages_distributions()
     imported = {name.split(".")[0] for module in modules() for name in module.imports()}
     used = {distribution(each) for name in imported for each in providers.get(name, [])}
-    assert declared - used - {"lightning-agent-sdk"} == set(INDIRECT)
+    assert declared - used == {"lightning-agent-sdk"}
 
 
 def test_the_sdk_needs_four_distributions() -> None:
