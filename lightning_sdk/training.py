@@ -188,6 +188,8 @@ class Job:
         if self._placement.kind != "ray":
             made = crews.local(self._placement, self._agent, self._rewards, concurrency)
             return made, self._listen, invitation.opened(self._settings, self._listen)
+        if self._quiet:  # Ray tells of workers that died on standard output, whatever it is asked
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         actors = Actors(self._placement, self._agent, self._rewards, concurrency, self._quiet)
         stack.callback(actors.leave)
         listen = self._listen or actors.listen

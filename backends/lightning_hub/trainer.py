@@ -104,12 +104,12 @@ class Trainer:
         self._feed.publish("status", text=f"starting the {self._plan.backend.name} backend")
         backend = self._backend = self._plan.backend.start(self._settings, self._folder.path)
         rounds = self._rounds = Rounds(self._plan, backend, self._leases, self._index, self._stopping)
-        placed = placement.parse(self._settings.rollouts.runner)
-        if placed is not None and placed.kind == "none":
-            self._await_runner()
         if self._plan.check_only:
             return self._check(rounds)
         self._begin(backend)
+        placed = placement.parse(self._settings.rollouts.runner)
+        if placed is not None and placed.kind == "none":
+            self._await_runner()
         if self._plan.evaluate_only:
             self._evaluate("after", backend, rounds)
         else:

@@ -1,0 +1,61 @@
+"""A training with the real engine that listens beyond loopback: a runner joins it there, and strangers do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from agents import TASKS
+
+from lightning_sdk import address
+from lightning_sdk.hub import HubClient
+
+SMALL = ["rollouts.tasks_per_step=2", "rollouts.group_size=2", "evaluation.tasks=2", "sampling.max_tokens=8"]
+
+
+def test_the_engine_is_reached_and_guarded_where_the_hub_listens(tmp_path: Path) -> None:
+    """Rollouts of a process that joins over the network use the engine at that address, which asks for its key."""
+    own = socket.gethostbyname(address.own_name())
+    if address.is_loopback(own):
+        pytest.skip("this machine has no address but loopback")
+    (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS)))
+    (tmp_path / "agent.py").write_text(Path(__file__).with_name("agents.py").read_text())
+    settings = [word for each in SMALL for word in ("--set", each)]
+    command = [sys.executable, "-m", "lightning_sdk.cli"]
+    training = subprocess.Popen(
+        [*command, "train", "agent.py:solve", "--tasks", "tasks.jsonl", "--reward", "agent.py:length", "--steps", "1",
+         "--json", "--runners", "0", "--listen", f"tcp://{own}:0", *settings],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert training.stderr
+        told = next(line for line in training.stderr if "LIGHTNING_KEY=" in line)
+        secret, _, *words = shlex.split(told)
+        key, hub = secret.partition("=")[2], words[words.index("--hub") + 1]
+        with HubClient(hub, key) as client:
+            seen: list[dict[str, object]] = []
+            while not any(event["type"] == "started" for event in seen):
+                seen += client.ask("watch", after=len(seen), wait=5.0)
+        endpoint = next(event for event in seen if event["type"] == "started")["endpoint"]
+        assert isinstance(endpoint, dict) and endpoint["url"].startswith(f"http://{own}:")
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+            urllib.request.urlopen(f"{endpoint['url']}/models", timeout=10)
+        refused.value.close()
+        environment = {**os.environ, "LIGHTNING_KEY": key}
+        joined = subprocess.run([*command, *words, "--json"], cwd=tmp_path, env=environment, check=False,
+                                capture_output=True, text=True, timeout=100)  # fmt: skip
+        assert joined.returncode == 0, joined.stderr
+        assert json.loads(joined.stdout)["rollouts"] == {"ok": 8}
+        report, _ = training.communicate(timeout=60)
+        assert training.returncode == 0 and json.loads(report)["rollouts_by_status"]["ok"] == 4
+    finally:
+        training.kill()
+        training.communicate()
