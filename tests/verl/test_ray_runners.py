@@ -142,14 +142,12 @@ def wait_for(met: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
 
 
 def test_a_ray_of_our_own(place: Place) -> None:
-    """An actor whose process is killed is made again, its rollout is run elsewhere, and Ray ends with the training."""
-    done = place.train("ray:2")
+    """The only actor is killed in the middle of a rollout and made again by Ray; Ray ends with the training."""
+    done = place.train("ray:1")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rollouts_by_status"]["ok"] == 8
-    agents, log = place.agents(), place.hub_log()
-    assert (place.seen / "killed").exists() and "was silent for" in log
-    # The one that was killed, the other one, and what Ray made in its place.
-    assert len({each["pid"] for each in agents}) >= 2
+    agents = place.agents()
+    assert len({each["pid"] for each in agents}) == 2 and "was silent for" in place.hub_log()
     assert {each["folder"] for each in agents} == {str(place.folder)}
     wait_for(lambda: not place.processes(), "Ray to end")
 
