@@ -25,9 +25,9 @@ from lightning_verl.driver import Driver
 from lightning_verl.loss import Rules
 from lightning_verl.plugin import ACTIVE
 from lightning_verl.runner import Runner
-from lightning_vllm.card import read
 from lightning_vllm.command import tool_parser
 from lightning_vllm.front import Front
+from lightning_vllm.reading import read
 
 #: What a model's config says of logits that are more than the product of its head.
 _OF_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_bias")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds for requests under way to end before the engine sleeps; what is not over then is asked again afterwards.
 _DRAIN = 30.0
+#: Seconds between two looks at the vLLM servers, those that one may take to answer, and looks until it is given up.
+_LOOK, _PATIENCE, _ILL = 2.0, 10.0, 2
 #: VERL's name of a metric -> ours.
 _METRICS = {"actor/loss": "loss", "actor/grad_norm": "grad_norm"}
 
@@ -43,8 +47,11 @@ class Driver:
         self._facts = facts | {"learning_rate": self._rate, "parameters": ready["parameters"],
                                "vllm_servers": len(self._upstreams)}  # fmt: skip
         self.version = self.steps = 0
+        self._turn = threading.Lock()
+        """Held by whoever asks something of the runner: updates, checkpoints and repairs come one at a time."""
         front.serve(self._upstreams, 0)
-        threading.Thread(target=self._watch, name="verl-watch", daemon=True).start()
+        for work in (self._watch, self._tend):
+            threading.Thread(target=work, name="verl-watch", daemon=True).start()
 
     def facts(self) -> dict[str, object]:
         return dict(self._facts)
@@ -53,26 +60,29 @@ class Driver:
         """One step of VERL's loop: the engine sleeps, the learner learns, the new weights are served."""
         rate = rate_at(self.steps, self._settings.steps, self._rate, self._settings.optimizer)
         packed = pack_batch(batch)
-        self._quiet()
-        version, found = self._ask(lambda: self._runner.update.remote(packed, rate))
-        self.version, self.steps = version, self.steps + 1
-        self._front.resume(version)
+        with self._turn:
+            self._quiet()
+            version, found = self._ask(lambda: self._runner.update.remote(packed, rate))
+            self.version, self.steps = version, self.steps + 1
+            self._front.resume(version)
         return Update(version, _told(found, list_roles(batch.rows)) | _counts(batch.rows) | {"learning_rate": rate})
 
     def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
         raise LightningError(f"the VERL backend cannot score rows by {what!r}")
 
     def save(self, folder: Path) -> int:
-        version = int(self._ask(lambda: self._runner.save.remote(str(folder), self.steps)))
+        with self._turn:
+            version = int(self._ask(lambda: self._runner.save.remote(str(folder), self.steps)))
         mark(folder, version, self.steps)
         return version
 
     def load(self, folder: Path) -> int:
         found = read(folder)
-        self._quiet()
-        self._ask(lambda: self._runner.load.remote(str(folder), found.version))
-        self.version, self.steps = found.version, found.steps
-        self._front.resume(self.version)
+        with self._turn:
+            self._quiet()
+            self._ask(lambda: self._runner.load.remote(str(folder), found.version))
+            self.version, self.steps = found.version, found.steps
+            self._front.resume(self.version)
         return self.version
 
     def _quiet(self) -> None:
@@ -95,11 +105,44 @@ class Driver:
             ended, _ = ray.wait([self._run], timeout=5.0)
             raise _ended(self._run) if ended else LightningError(_last_line(error)) from error
 
+    def _tend(self) -> None:
+        """A vLLM server that is gone is started anew; what was asked of it waits in the front and is asked again."""
+        ill = 0
+        while True:
+            time.sleep(_LOOK)
+            with self._turn:
+                gone = [rank for rank, each in enumerate(self._upstreams) if not _healthy(each)]
+                ill = ill + 1 if gone else 0
+                if ill >= _ILL:
+                    log.warning(
+                        "the vLLM server at %s does not answer: it is started anew", self._upstreams[gone[0]].url
+                    )
+                    self._heal(gone[0])
+                    ill = 0
+
+    def _heal(self, rank: int) -> None:
+        self._front.hold()
+        self._front.drain(0.0)
+        addresses = self._ask(lambda: self._runner.heal.remote(rank))
+        self._upstreams = [Upstream(f"http://{address}/v1", "") for address in addresses]
+        self._front.serve(self._upstreams, self.version)
+        self._front.resume(self.version)
+        log.warning("it serves version %d again", self.version)
+
     def _watch(self) -> None:
         """The hub looks whether this process is alive: it ends with VERL's loop."""
         ray.wait([self._run])
         log.error("%s", _ended(self._run))
         threading.Timer(5.0, os._exit, (1,)).start()  # whoever waits for an answer hears of it first
+
+
+def _healthy(upstream: Upstream) -> bool:
+    """Whether a server and its engine are alive."""
+    try:
+        with urllib.request.urlopen(f"{upstream.url.removesuffix('/v1')}/health", timeout=_PATIENCE) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def _ended(run: Any) -> LightningError:

@@ -6,11 +6,15 @@ nothing else happens in it, so that saving and loading are safe then.
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
+
+import ray
 
 from lightning_process.transport import unpack_batch
 from lightning_verl.loss import Rules
@@ -18,6 +22,8 @@ from lightning_verl.rows import list_roles
 
 #: Seconds between two looks at whether the loop still runs.
 _LOOK = 1.0
+#: Seconds for Ray to give a name free.
+_NAME_FREE = 60.0
 #: Where VERL keeps shards and optimizer inside a checkpoint's folder.
 SHARDS = "verl"
 
@@ -91,6 +97,31 @@ class Runner:
         self._trainer.checkpoint_manager.update_weights(version)
         self._version = version
         return version
+
+    def heal(self, rank: int) -> list[str]:
+        """Start this vLLM server anew, with the weights as they are, between two steps; the addresses of all."""
+        replica = self._trainer.llm_server_manager.get_replicas()[rank]
+        for server in replica.servers:
+            ray.kill(server)
+        self._launch(replica)
+        self._trainer.llm_server_manager.server_addresses[rank] = replica._server_address
+        self._trainer.actor_rollout_wg.forget_server()
+        self._trainer.checkpoint_manager.sleep_replicas()
+        self._trainer.checkpoint_manager.update_weights(self._version)
+        return list(self._trainer.llm_server_manager.get_addresses())
+
+    def _launch(self, replica: Any) -> None:
+        """A dead actor's name is free again only when Ray has heard of its death."""
+        deadline = time.monotonic() + _NAME_FREE
+        while True:
+            replica.servers = []
+            try:
+                asyncio.run(replica.launch_servers())
+                return
+            except ValueError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_LOOK)
 
     def _next(self, found: list[dict[str, Any]], seconds: float) -> bool:
         try:

@@ -1,0 +1,79 @@
+"""Training on VERL: its real loop on Ray, with a real vLLM, on this machine's CPU, from an agent in another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import runs
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of ten steps, after whose fourth the vLLM server is killed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    process = runs.begin(folder, 10)
+    runs.reached(folder, 4, process)
+    (server,) = processes("VLLM::EngineCore", process.pid) or processes("vLLMHttpServer", process.pid)
+    os.kill(server, signal.SIGKILL)
+    runs.end(process, folder)
+    return folder
+
+
+def processes(name: str, root: int) -> list[int]:
+    """Ids of the processes with this in their command line that descend from `root`."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], check=True, capture_output=True, text=True).stdout
+    rows = [
+        (int(pid), int(parent), line) for pid, parent, line in (each.split(None, 2) for each in listed.splitlines())
+    ]
+    family = {root}
+    for _ in rows:
+        more = {pid for pid, parent, _ in rows if parent in family} - family
+        if not more:
+            break
+        family |= more
+    return [pid for pid, _, line in rows if pid in family and name in line]
+
+
+def test_the_reward_rises(trained: Path) -> None:
+    """By a tenth and more, in the mean of three steps."""
+    rewards = [each["reward_mean/solver"] for each in runs.steps(trained)]
+    assert len(rewards) == 10 and sum(rewards[-3:]) > sum(rewards[:3]) + 0.3, rewards
+
+
+def test_each_update_reaches_vllm(trained: Path) -> None:
+    """Sampler and trainer agree in float32: the weights that sampled are the weights that are trained."""
+    for each in runs.steps(trained):
+        assert abs(each["kl_sampler"]) < 1e-3 and each["version"] == each["step"]
+        assert each["staleness"] == 0
+
+
+def test_a_killed_vllm_server_is_started_anew(trained: Path) -> None:
+    """With the newest weights, and the rollouts on it are asked again: none failed."""
+    assert "it serves version" in (trained / "runs" / "run" / "backend.log").read_text()
+    assert sum(each["rollouts_ok"] for each in runs.steps(trained)) == 640
+
+
+def test_the_checkpoint_is_a_model_in_hugging_face_format(trained: Path) -> None:
+    """Whatever reads such folders loads it; VERL's shards lie beside it."""
+    folder = trained / "runs" / "run" / "checkpoints" / "step-00010"
+    assert json.loads((folder / "checkpoint.json").read_text())["version"] == 10
+    assert (folder / "model.safetensors").exists() and (folder / "verl").is_dir()
+
+
+def test_a_run_goes_on_from_its_checkpoint(trained: Path) -> None:
+    """With VERL's optimizer, from the step after it, and the weights that were saved are served at once."""
+    more = ["--resume", "run"]
+    process = runs.begin(trained, 12, *more)
+    runs.end(process, trained)
+    later = runs.steps(trained)
+    assert [each["step"] for each in later[-2:]] == [11, 12]
+    assert abs(later[-2]["kl_sampler"]) < 1e-3
+    assert later[-1]["reward_mean/solver"] > later[0]["reward_mean/solver"]
