@@ -28,7 +28,7 @@ _EXAMPLES = """examples:
   lightning-sdk train agent.py:solve --tasks tasks.jsonl --from runs/solve --set stored.method=dpo
   lightning-sdk evaluate agent.py:solve --tasks held_out.jsonl --model runs/solve/checkpoints/step-00040
   lightning-sdk train agent.py:solve --tasks tasks.jsonl --runners 0 --listen tcp://0.0.0.0:4718
-  lightning-sdk runner agent.py:solve --hub tcp://192.168.1.7:4718
+  lightning-sdk runner agent.py:solve --hub tcp://trainer.example:4718
   lightning-sdk serve --model runs/solve/checkpoints/step-00040
   lightning-sdk gateway --upstream http://127.0.0.1:8000
   lightning-sdk runs

@@ -169,7 +169,7 @@ def test_a_training_that_fails_or_is_stopped_tells_its_runners(place: Place, tmp
         (["--runners", "many"], "ray:64@HOST:PORT"),
         (["--runners", "ray:0"], "ray:64@HOST:PORT"),
         (["--listen", "4718"], "expected tcp://HOST:PORT"),
-        (["--listen", "tcp://192.0.2.200:4718"], "cannot bind"),
+        (["--listen", "tcp://nowhere.invalid:4718"], "cannot bind"),
         pytest.param(
             ["--runners", "ray:2"],
             "pip install ray",

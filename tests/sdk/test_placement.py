@@ -8,6 +8,8 @@ import lightning_sdk as lightning
 from lightning_sdk import address, placement
 from lightning_sdk.placement import Placement
 
+EVERY = "[::]"
+
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
@@ -41,12 +43,12 @@ def test_what_is_no_placement(text: str) -> None:
 @pytest.mark.parametrize(
     ("given", "through", "wanted"),
     [
-        ("http://0.0.0.0:8123/v1", "tcp://10.0.0.7:4718", "http://10.0.0.7:8123/v1"),
-        ("http://127.0.0.1:8123/v1", "tcp://10.0.0.7:4718", "http://127.0.0.1:8123/v1"),
-        ("http://10.0.0.9:8123/v1", "tcp://10.0.0.7:4718", "http://10.0.0.9:8123/v1"),
+        ("http://0.0.0.0:8123/v1", "tcp://trainer.example:4718", "http://trainer.example:8123/v1"),
+        ("http://127.0.0.1:8123/v1", "tcp://trainer.example:4718", "http://127.0.0.1:8123/v1"),
+        ("http://engine.example:8123/v1", "tcp://trainer.example:4718", "http://engine.example:8123/v1"),
         ("tcp://0.0.0.0:4718", "tcp://127.0.0.1:0", "tcp://127.0.0.1:4718"),
-        ("http://[::]:8123/v1", "tcp://[fd00::2]:4718", "http://[fd00::2]:8123/v1"),
-        ("ipc:///tmp/hub", "tcp://10.0.0.7:4718", "ipc:///tmp/hub"),
+        (f"http://{EVERY}:8123/v1", "tcp://[::1]:4718", "http://[::1]:8123/v1"),
+        ("ipc:///tmp/hub", "tcp://trainer.example:4718", "ipc:///tmp/hub"),
     ],
 )
 def test_a_wildcard_is_reached_by_the_name_of_its_machine(given: str, through: str, wanted: str) -> None:
