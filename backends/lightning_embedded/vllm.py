@@ -19,11 +19,11 @@ from lightning_sdk.settings import Settings
 from lightning_vllm import available, command
 from lightning_vllm.card import Card
 from lightning_vllm.command import Place
-from lightning_vllm.fleet import Fleet, Launch
+from lightning_vllm.fleet import Fleet
 from lightning_vllm.front import Front
+from lightning_vllm.launch import launcher
 from lightning_vllm.places import places, visible
 from lightning_vllm.reading import read
-from lightning_vllm.server import Server
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def build(config: Config) -> Built:
     torch.set_num_threads(learning)
     found = places(settings, visible(torch.cuda.device_count()), decoding, small=small(card.parameters))
     front = Front(config.key, name)
-    fleet = Fleet(front, found, config.folder, _launch(settings, card, name), asynchronous=asynchronous)
+    fleet = Fleet(front, found, config.folder, launcher(settings, card, name), asynchronous=asynchronous)
     try:
         loaded = load(settings.model)
         learner = Learner(loaded.model, settings)
@@ -50,18 +50,6 @@ def build(config: Config) -> Built:
     training = Training(learner, fleet, loaded, facts, asynchronous=asynchronous)
     LearnerRoutes(training, lambda: torch.set_num_threads(learning)).add_to(app)
     return Built(app, name, training.facts())
-
-
-def _launch(settings: Settings, card: Card, name: str) -> Launch:
-    def launch(place: Place, log_file: Path) -> Server:
-        return Server(
-            log_file,
-            lambda port: command.arguments(settings, card, place, name, port),
-            command.environment(settings, card, place),
-            lambda key: command.must(place, key),
-        )
-
-    return launch
 
 
 def _facts(settings: Settings, card: Card, found: list[Place]) -> dict[str, object]:

@@ -21,8 +21,9 @@ from torch import Tensor
 from lightning_sdk.errors import LightningError
 from lightning_vllm.command import Place
 from lightning_vllm.front import Front
+from lightning_vllm.launch import Launch
 from lightning_vllm.server import Server, ServerGone
-from lightning_vllm.sharing import distinct, handles, in_file, sweep
+from lightning_vllm.sharing import detached, handles, in_file, sweep
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 _START, _CONTROL = 1500.0, 600.0
 #: A server that dies so often without having served for `_WELL` seconds is not started again.
 _MOST_STARTS, _WELL = 4, 300.0
-
-Launch = Callable[[Place, Path], Server]
 
 
 class _Slot:
@@ -102,7 +101,7 @@ class Fleet:
         """
         with self._changed:
             self._check()
-            self._state, self._version = self._kept(dict(state)), version
+            self._state, self._version = self._kept(detached(state)), version
             if not self._paused:
                 self._hold()
             self._each(lambda slot: self._give(slot, fresh=False))
@@ -129,7 +128,6 @@ class Fleet:
     def _kept(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """What a server that starts later is given: the learner's own tensors where it waits for the servers, as it
         does not change them before the next publication."""
-        state = distinct(state)
         return {name: tensor.to("cpu", copy=True) for name, tensor in state.items()} if self._asynchronous else state
 
     def _give(self, slot: _Slot, *, fresh: bool) -> None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
@@ -101,6 +102,13 @@ class Server:
         if response.status >= 400:
             raise LightningError(self._told(f"answered {path} with {response.status}: {answer[:300]!r}"))
         return json.loads(answer) if answer else None
+
+    def metrics(self) -> str:
+        """vLLM's own counts, in Prometheus' text format."""
+        request = urllib.request.Request(f"http://{_HOST}:{self._port}/metrics")
+        request.add_header("Authorization", f"Bearer {self._key}")
+        with urllib.request.urlopen(request, timeout=_HEALTH) as reply:
+            return str(reply.read().decode())
 
     def close(self) -> None:
         """End the whole group. Idempotent."""

@@ -6,7 +6,7 @@ import base64
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,10 @@ _SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "lightning-weights-"
 
 
-def distinct(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the second names of tied tensors, which no server looks for."""
-    seen: set[tuple[int, torch.Size, tuple[int, ...]]] = set()
-    kept = {}
-    for name, tensor in state.items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if place not in seen:
-            seen.add(place)
-            kept[name] = tensor.detach()
-    return kept
+def detached(state: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """By name, with every name of a tied tensor: on a CPU vLLM keeps the head as a copy of its own, laid out otherwise,
+    and a head that is not named would stay as it was."""
+    return {name: tensor.detach() for name, tensor in dict(state).items()}
 
 
 @contextmanager
@@ -38,7 +32,7 @@ def in_file(state: Mapping[str, Tensor], folder: Path) -> Iterator[Path]:
 
     It is gone afterwards.
     """
-    weights = {name: _alone(tensor) for name, tensor in distinct(state).items()}
+    weights = _alone(state)
     size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
     made = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_room(size) or folder))
     try:
@@ -59,7 +53,7 @@ def sweep() -> None:
 def handles(state: Mapping[str, Tensor]) -> list[list[Any]]:
     """What `extension.Extension.lightning_load` needs to see these tensors of a GPU; they must stay until it has."""
     found = []
-    for name, tensor in distinct(state).items():
+    for name, tensor in state.items():
         _, arguments = reduce_tensor(tensor)  # type: ignore[no-untyped-call]
         (_, size, stride, offset, _, dtype, _, handle, bytes_, at, _, counter, counter_at, event, sync) = arguments
         found.append(
@@ -69,10 +63,16 @@ def handles(state: Mapping[str, Tensor]) -> list[list[Any]]:
     return found
 
 
-def _alone(tensor: Tensor) -> Tensor:
-    """A tensor that is all of its storage, as the file's format wants it."""
-    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-    return tensor.contiguous() if whole else tensor.clone(memory_format=torch.contiguous_format)
+def _alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors none of which shares its storage, as the file's format wants them."""
+    seen: set[int] = set()
+    alone = {}
+    for name, tensor in state.items():
+        storage = tensor.untyped_storage()
+        whole = storage.nbytes() == tensor.numel() * tensor.element_size() and storage.data_ptr() not in seen
+        seen.add(storage.data_ptr())
+        alone[name] = tensor.contiguous() if whole else tensor.clone(memory_format=torch.contiguous_format)
+    return alone
 
 
 def _text(data: bytes) -> str:
