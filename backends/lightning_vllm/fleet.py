@@ -22,6 +22,7 @@ from lightning_sdk.errors import LightningError
 from lightning_vllm.command import Place
 from lightning_vllm.front import Front
 from lightning_vllm.launch import Launch
+from lightning_vllm.pool import Upstream
 from lightning_vllm.server import Server, ServerGone
 from lightning_vllm.sharing import detached, handles, in_file, sweep
 
@@ -195,8 +196,12 @@ class Fleet:
             slot.server = self._launch(slot.place, self._log(slot.number))
             slot.server.wait(_START, lambda: self._closed)
 
+    def upstreams(self) -> list[Upstream]:
+        """The servers that serve now."""
+        return [slot.server.upstream for slot in self._slots if slot.serves]
+
     def _tell_front(self) -> None:
-        self.front.serve([slot.server.upstream for slot in self._slots if slot.serves], self._version)
+        self.front.serve(self.upstreams(), self._version)
 
     def _check(self) -> None:
         if self._failure:

@@ -27,7 +27,8 @@ _HOST = "127.0.0.1"
 _LOOK, _HEALTH, _END = 0.25, 5.0, 10.0
 #: Lines of a log that an error shows.
 _TAIL = 15
-_REASON = re.compile(r"\b\w*(Error|Exception): .+")
+#: The last line of a traceback, plain or behind the logger's prefix.
+_REASON = re.compile(r"(?:^|\] )([\w.]*(?:Error|Exception): .+)$")
 
 
 class ServerGone(LightningError):
@@ -142,7 +143,7 @@ class Server:
             lines = file.read().decode(errors="replace").splitlines()
         tail = "\n  ".join(lines[-_TAIL:]) or "(empty)"
         # Each process above the one that failed adds a traceback of its own: the reason is the first one's.
-        first = next((found[0] for line in lines if (found := _REASON.search(line))), "")
+        first = next((found[1] for line in lines if (found := _REASON.search(line))), "")
         because = f" ({first})" if first else ""
         return f"the vLLM server {self.pid} {what}{because}; end of {self.log}:\n  {tail}"
 

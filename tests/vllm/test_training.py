@@ -37,7 +37,7 @@ def api_servers(run: Path) -> list[int]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes()
-            if b"vllm.entrypoints.openai.api_server" in words and os.readlink(process / "fd" / "2") == log:
+            if b"vllm.entrypoints.openai.api_server" in words and str((process / "fd" / "2").readlink()) == log:
                 found.append(int(process.name))
         except OSError:
             continue
@@ -65,7 +65,7 @@ def test_reward_rises_and_a_killed_server_is_survived(tmp_path: Path) -> None:
     done = steps(run)
     assert killed.is_set() and len(done) == STEPS
     assert "is started again" in (run / "backend.log").read_text()
-    rewards = [step["reward"] for step in done]
+    rewards = [step["reward_mean"] for step in done]
     assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 0.1
     assert report.before is not None and report.after is not None and report.after.mean > report.before.mean
     # In every step, after the restart too, vLLM and the learner agree about the tokens that vLLM sampled.

@@ -1,0 +1,166 @@
+"""Tokens per second of a vLLM server asked through our front, beside the same server asked directly.
+
+    .venvs/verl/bin/python benchmarks/vllm_front.py [--model spark] [--requests 256] [--concurrency 64] [--tokens 128]
+                                                    [--pairs 5] [--replicas 1] [--json]
+
+On the GPUs of this machine, or on its CPU. The same requests, as training sends them (sampled, with log-probs and
+token ids, never ended before `--tokens`), from one client process: to the servers' own addresses in turn, then to the
+front's, in pairs that alternate. The ratio is the median over the pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import torch
+from aiohttp import web
+
+from lightning_process.source import locate
+from lightning_sdk.settings import Settings
+from lightning_vllm.available import installed
+from lightning_vllm.fleet import Fleet
+from lightning_vllm.front import Front, Upstream
+from lightning_vllm.launch import launcher
+from lightning_vllm.places import places, visible
+from lightning_vllm.reading import read
+
+KEY = "front"
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.ask:
+        print(json.dumps(asyncio.run(ask([Upstream(*each) for each in json.loads(arguments.ask)], arguments))))
+        return
+    with tempfile.TemporaryDirectory() as folder, servers(arguments, Path(folder)) as (fleet, address):
+        direct = fleet.upstreams()
+        for way in (direct, [address]):
+            measure(way, arguments)  # the first does not count: caches, connections, compilation
+        pairs = [(measure(direct, arguments), measure([address], arguments)) for _ in range(arguments.pairs)]
+    report(arguments, pairs)
+
+
+@contextmanager
+def servers(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Fleet, Upstream]]:
+    name = Path(arguments.model).name
+    settings = Settings.from_dict({
+        "engine": "vllm", "model": arguments.model, "serving.replicas": arguments.replicas,
+        "rollouts.concurrency": arguments.concurrency, "serving.max_length": arguments.length,
+    })  # fmt: skip
+    card, front = read(locate(arguments.model)), Front(KEY, name)
+    cores = len(os.sched_getaffinity(0))
+    where = places(settings, visible(torch.cuda.device_count()), cores, small=card.parameters < 30_000_000)
+    fleet = Fleet(front, where, folder, launcher(settings, card, name), asynchronous=False)
+    try:
+        fleet.wait()
+        with listening(front.app()) as url:
+            yield fleet, Upstream(url, KEY)
+    finally:
+        fleet.close()
+
+
+@contextmanager
+def listening(app: web.Application) -> Iterator[str]:
+    """The front in a thread of this process, as in the backend's."""
+    loop, started = asyncio.new_event_loop(), threading.Event()
+    runner, stop = web.AppRunner(app, access_log=None), asyncio.Event()
+
+    async def run() -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        started.set()
+        await stop.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    started.wait()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+def measure(way: Sequence[Upstream], arguments: argparse.Namespace) -> float:
+    """Tokens per second, by a client in a process of its own."""
+    command = [sys.executable, __file__, "--ask", json.dumps(way), "--model", arguments.model]
+    for name in ("requests", "concurrency", "tokens"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    return float(json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
+
+
+async def ask(way: Sequence[Upstream], arguments: argparse.Namespace) -> float:
+    turns, tokens = iter(range(arguments.requests)), 0
+    connector = aiohttp.TCPConnector(limit=0)
+    sampling = {"logprobs": True, "return_token_ids": True, "temperature": 1.0, "max_tokens": arguments.tokens,
+                "ignore_eos": True}  # fmt: skip
+
+    async def one_after_another(session: aiohttp.ClientSession) -> None:
+        nonlocal tokens
+        for number in turns:
+            upstream = way[number % len(way)]
+            headers = {"Authorization": f"Bearer {upstream.key}", "x-lightning-rollout": str(number)}
+            async with session.post(f"{upstream.url}/chat/completions", json=body(number), headers=headers) as reply:
+                tokens += orjson.loads(await reply.read())["usage"]["completion_tokens"]
+
+    def body(number: int) -> dict[str, Any]:
+        words = " ".join(str((number * 7919 + place * 104729) % 1000) for place in range(20))
+        return {"model": Path(arguments.model).name, "messages": [{"role": "user", "content": words}], **sampling}
+
+    async with aiohttp.ClientSession(connector=connector) as session:
+        began = time.perf_counter()
+        await asyncio.gather(*(one_after_another(session) for _ in range(arguments.concurrency)))
+        return tokens / (time.perf_counter() - began)
+
+
+def report(arguments: argparse.Namespace, pairs: Sequence[tuple[float, float]]) -> None:
+    ratios = [front / direct for direct, front in pairs]
+    result = {
+        "benchmark": "vllm_front",
+        "vllm": installed(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        **{name: getattr(arguments, name) for name in ("model", "requests", "concurrency", "tokens", "replicas")},
+        "direct": round(statistics.median(direct for direct, _ in pairs)),
+        "front": round(statistics.median(front for _, front in pairs)),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "ratio": round(statistics.median(ratios), 3),
+    }
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print("\n".join(f"{name:12} {value}" for name, value in result.items()))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="spark")
+    parser.add_argument("--requests", type=int, default=256)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--length", type=int, default=512, help="prompt and completion together")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--ask", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
