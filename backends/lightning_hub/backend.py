@@ -23,8 +23,8 @@ class Endpoint:
     """Where trainable calls go."""
 
     url: str
-    """Base URL with the version, such as http://127.0.0.1:8123/v1. A wildcard host, as of http://0.0.0.0:8123/v1, is the
-    machine of the hub: runners put the name there by which they reach the hub."""
+    """Base URL with the version, such as http://127.0.0.1:8123/v1. A wildcard host, as of http://0.0.0.0:8123/v1, is
+    the machine of the hub: runners put the name there by which they reach the hub."""
     model: str
     key: str
 

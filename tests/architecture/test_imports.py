@@ -23,6 +23,10 @@ BESIDE = {"lightning_autogen": {"autogen_core"}, "lightning_litellm": {"openai"}
 SCRIPTS = {"lightning_spark"}
 
 
+#: Modules that are not installed here -> their distributions.
+ELSEWHERE = {"hydra": "hydra-core", "transfer_queue": "transferqueue", "yaml": "pyyaml"}
+
+
 def allowed(package: str) -> set[str]:
     """The packages of ours that `package` may import."""
     if package in {"lightning_sdk", MODEL}:
@@ -72,6 +76,8 @@ def test_third_parties_are_declared(package: str) -> None:
     wanted = [*project["dependencies"]]
     if package not in {"lightning_sdk", *integrations()}:
         wanted += extras["hub"] + (extras["train"] if package != "lightning_hub" else [])
+    if package == "lightning_verl":
+        wanted += extras["verl"]
     if package in SCRIPTS:
         wanted += extras["examples"]
     declared = {distribution(each) for each in wanted}
@@ -84,7 +90,7 @@ def test_third_parties_are_declared(package: str) -> None:
                 assert name in frameworks(package), f"{module.where} imports {name}, which is not its framework"
                 assert not any(each.split(".")[0] == name for each in module.imports(deferred=False)), module.where
             else:
-                found = {distribution(each) for each in providers.get(name, [name])}
+                found = {distribution(each) for each in providers.get(name, [ELSEWHERE.get(name, name)])}
                 assert found & declared, f"{module.where} imports {name}, which {package} does not declare"
 
 

@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import calculator
 import pytest
+import vllm_calculator as calculator
 from served import until
 
 import lightning_sdk as lightning
