@@ -17,7 +17,7 @@ PIP := -m pip --disable-pip-version-check install --no-compile
 PIP_INSTALL := $(BIN)/python $(PIP)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo frameworks verl-cpu test test-frameworks test-verl check format bench clean
+.PHONY: help install demo frameworks verl-cpu test test-frameworks test-verl test-vllm check format bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ install: .venv/.installed-dev  ## make .venv with everything for work on this re
 demo: .venv/.installed  ## install what is needed, then train the calculator agent on this machine's CPU
 	$(BIN)/python examples/calculator/agent.py
 
-test: .venv/.installed-dev  ## run the tests, without those of the frameworks and of VERL
+test: .venv/.installed-dev  ## run the tests, without those of the frameworks, of VERL and of vLLM
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 frameworks: $(FRAMEWORKS:%=.venvs/%/.installed)  ## make an environment of agent frameworks for each list in tests/frameworks/locks
@@ -42,8 +42,12 @@ $(FRAMEWORKS:%=test-%): test-%: .venv/.installed .venvs/%/.installed
 
 verl-cpu: .venvs/verl/.installed  ## make an environment with VERL and vLLM for the CPU
 
-test-verl: .venvs/verl/.installed  ## compare our algorithms with VERL's, in VERL's environment
+# Agents of these tests run in .venv, as they would run where there is no VERL.
+test-verl: .venv/.installed .venvs/verl/.installed  ## compare our algorithms with VERL's, and train on it
 	.venvs/verl/bin/python -m pytest $(or $(ARGS),tests/verl)
+
+test-vllm: .venv/.installed .venvs/verl/.installed  ## serve and train with a real vLLM
+	.venvs/verl/bin/python -m pytest $(or $(ARGS),tests/vllm)
 
 check: .venv/.installed-dev  ## lint, formatting, strict types, architecture and documentation
 	$(BIN)/ruff check .

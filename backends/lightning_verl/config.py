@@ -24,6 +24,8 @@ from lightning_verl.plugin import ESTIMATOR
 
 log = logging.getLogger(__name__)
 
+#: Groups of VERL's that take any name.
+_FREE = {"fsdp_config", "override_config", "engine_kwargs"}
 #: More steps than any run has: the hub says when a run is over.
 _ENDLESS = 10**6
 _ACTOR, _ROLLOUT, _MODEL, _REF = (f"actor_rollout_ref.{name}" for name in ("actor", "rollout", "model", "ref"))
@@ -87,7 +89,7 @@ def _takes(config: DictConfig, name: str) -> bool:
     parent, _, leaf = name.rpartition(".")
     group = OmegaConf.select(config, parent) if parent else config
     if isinstance(group, DictConfig):
-        return leaf in group or not group or parent.endswith((".fsdp_config", ".override_config"))
+        return leaf in group or not group or bool(_FREE & set(parent.split(".")))
     return group is None and bool(parent) and _takes(config, parent)
 
 

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of ten steps, after whose fourth the vLLM server is killed."""
+    """A run of ten steps, after whose second the vLLM server is killed."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     process = runs.begin(folder, 10)
-    runs.reached(folder, 4, process)
+    runs.reached(folder, 2, process)
     (server,) = processes("VLLM::EngineCore", process.pid) or processes("vLLMHttpServer", process.pid)
     os.kill(server, signal.SIGKILL)
     runs.end(process, folder)
@@ -44,7 +44,7 @@ def processes(name: str, root: int) -> list[int]:
 def test_the_reward_rises(trained: Path) -> None:
     """In a few steps, to what the embedded backend reaches with them."""
     rewards = [each["reward_mean/solver"] for each in runs.steps(trained)]
-    assert len(rewards) == 10 and sum(rewards[-3:]) > sum(rewards[:3]) + 0.1, rewards
+    assert len(rewards) == 10 and sum(rewards[-3:]) > sum(rewards[:3]) + 0.15, rewards
 
 
 def test_each_update_reaches_vllm(trained: Path) -> None:
@@ -69,9 +69,9 @@ def test_the_checkpoint_is_a_model_in_hugging_face_format(trained: Path) -> None
 
 def test_a_run_goes_on_from_its_checkpoint(trained: Path) -> None:
     """With VERL's optimizer, from the step after it, and the weights that were saved are served at once."""
-    process = runs.begin(trained, 12, resume=True)
+    process = runs.begin(trained, 11, resume=True)
     runs.end(process, trained)
     later = runs.steps(trained)
-    assert [each["step"] for each in later[-2:]] == [11, 12]
-    assert abs(later[-2]["kl_sampler"]) < 1e-3
+    assert [each["step"] for each in later] == list(range(1, 12))
+    assert abs(later[-1]["kl_sampler"]) < 1e-3
     assert later[-1]["reward_mean/solver"] > later[0]["reward_mean/solver"]

@@ -27,12 +27,12 @@ def solve(task):
     return reply.choices[0].message.content or ""
 
 @lightning.reward
-def vowels(task, answer):
-    return sum(each in "aeiou" for each in answer) / max(1, len(answer))
+def plain(task, answer):
+    return sum(each.isalpha() or each == " " for each in answer) / max(1, len(answer))
 """
 WORDS = ["river", "stone", "winter", "garden", "letter", "window", "summer", "castle", "bridge", "forest"]
 SIZE = {"rollouts.tasks_per_step": 8, "rollouts.group_size": 8, "evaluation.tasks": 8, "serving.max_length": 512,
-        "optimizer.learning_rate": 2e-3, "optimizer.warmup_steps": 0, "optimizer.decay": 0.0, "save_every": 100,
+        "optimizer.learning_rate": 1e-3, "optimizer.warmup_steps": 0, "optimizer.decay": 0.0, "save_every": 100,
         "rollouts.timeout": 240.0}  # fmt: skip
 
 
@@ -44,8 +44,8 @@ def begin(folder: Path, steps: int, *, resume: bool = False, **changed: Any) -> 
     (folder / "tasks.jsonl").write_text("\n".join(map(json.dumps, tasks)))
     settings = [part for name, value in {**SIZE, **changed}.items() for part in ("--set", f"{name}={value}")]
     command = [PYTHON, "-m", "lightning_sdk.cli", "train", "agent.py:solve", "--tasks", "tasks.jsonl",
-               "--backend", "verl", "--backend-python", sys.executable, *(("--resume", "runs/run") if resume else ("--name", "run")), "--steps", str(steps),
-               "--quiet", *settings]  # fmt: skip
+               "--backend", "verl", "--backend-python", sys.executable, "--steps", str(steps), "--quiet",
+               *(("--resume", "runs/run") if resume else ("--name", "run")), *settings]  # fmt: skip
     return subprocess.Popen(command, cwd=folder, env=os.environ | {"LIGHTNING_HOME": str(folder / "home")},
                             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
