@@ -42,6 +42,8 @@ class _Slot:
         self.serves = False
         self.shares = place.shared
         """Its weights are read from the learner's memory."""
+        self.why = ""
+        """What it last failed at."""
         self.starts, self.since = 1, time.monotonic()
 
 
@@ -170,7 +172,7 @@ class Fleet:
                 act(slot)
             except LightningError as error:
                 log.warning("vLLM server %d is started anew: %s", slot.number, error)
-                slot.serves = False
+                slot.serves, slot.why = False, _first_line(error)
                 slot.server.close()
 
         serving = [slot for slot in self._slots if slot.serves]
@@ -247,6 +249,7 @@ class Fleet:
                 self._tell_front()
         except LightningError as error:
             log.warning("vLLM server %d did not come up again: %s", slot.number, error)
+            slot.why = _first_line(error)
             server.close()
         else:
             log.warning("vLLM server %d serves again, with version %d", slot.number, self._version)
@@ -256,8 +259,13 @@ class Fleet:
         with self._changed:
             self._slots.remove(slot)
             if not self._slots:
-                self._failure = f"every vLLM server ended {_MOST_STARTS} times; see {slot.server.log}"
+                because = f" ({slot.why})" if slot.why else ""
+                self._failure = f"every vLLM server ended {_MOST_STARTS} times{because}; see {slot.server.log}"
                 self.front.fail(self._failure)
 
     def _log(self, number: int) -> Path:
         return self._folder / f"vllm-{number}.log"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -319,6 +319,30 @@ def test_the_seam_names_the_rollout(two: Fronted) -> None:
     assert asked(two.servers) == [6, 6] and not seen[0] & seen[1]
 
 
+def test_a_stream_that_is_cut_off_is_no_whole_reply(one: Fronted) -> None:
+    """What the client has read of it cannot be taken back: the connection breaks, and nobody takes it for the end."""
+    (server,) = one.servers
+    server.words = 5000
+    with one.client() as client:
+        stream = client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a"}], stream=True)
+        next(stream)
+        one.front.hold()
+        assert one.front.drain(0.0) == 1
+        with pytest.raises(openai.APIConnectionError):
+            list(stream)
+    assert one.front.counts().in_flight == 0 and len(server.requests) == 1
+
+
+def test_a_front_that_has_failed_says_why(one: Fronted) -> None:
+    """Requests that wait are answered too, with 503."""
+    one.front.hold()
+    waiting = one.later()
+    one.until(lambda: one.front.counts().waiting == 1)
+    one.front.fail("every server is gone")
+    for reply in (waiting.result(), one.ask()):
+        assert reply.status == 503 and reply.json()["error"]["message"] == "every server is gone"
+
+
 def test_a_client_that_hangs_up_frees_the_server(one: Fronted) -> None:
     """Nobody waits for it, so the server is not kept busy."""
     (server,) = one.servers

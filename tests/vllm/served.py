@@ -39,7 +39,7 @@ class Served:
     def __init__(self, fleet: Fleet, servers: dict[Path, list[Server]], url: str) -> None:
         self.fleet, self.url = fleet, url
         self._servers = servers
-        self.model: PreTrainedModel = load(MODEL).model.eval()
+        self.model: PreTrainedModel = load(MODEL).model
         self.version = 0
         self._threads = ThreadPoolExecutor(32)
         self._client = OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=600)
