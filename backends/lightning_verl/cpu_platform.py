@@ -46,7 +46,7 @@ def _memory() -> int:
 _DEVICE = _device_module()
 
 
-@PlatformRegistry.register("cpu")  # type: ignore[untyped-decorator]
+@PlatformRegistry.register("cpu")
 class Platform(PlatformBase):  # type: ignore[misc]
     """Gloo, threads, and nothing to synchronize."""
 
