@@ -55,7 +55,7 @@ def build(config: Config) -> Built:
 def _facts(settings: Settings, card: Card, found: list[Place]) -> dict[str, object]:
     facts: dict[str, object] = {
         "engine": f"vllm {available.installed()}",
-        "servers": [",".join(place.gpus) or "cpu" for place in found],
+        "servers": " ".join(",".join(place.gpus) or "cpu" for place in found),
         "tool_parser": command.tool_parser(settings, card),
     }
     for argument, ours in command.overridden(settings, card, found[0]).items():

@@ -142,6 +142,7 @@ class Fleet:
             with in_file(self._state, self._folder) as folder:
                 self._call(slot, "reload_weights", weights_path=str(folder))
         if not fresh:
+            # vLLM 0.32 does so when it is paused, though it says otherwise; that holds for no other release.
             done = slot.server.ask("POST", "/reset_prefix_cache", reset_running_requests="true", seconds=_CONTROL)
             if isinstance(done, dict) and done.get("success") is False:
                 raise LightningError(f"vLLM server {slot.number} keeps what it had cached of the old weights")

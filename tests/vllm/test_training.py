@@ -73,6 +73,19 @@ def test_reward_rises_and_a_killed_server_is_survived(tmp_path: Path) -> None:
     assert not api_servers(run)
 
 
+def test_rollouts_go_on_while_the_learner_computes(tmp_path: Path) -> None:
+    """Asynchronous training: weights are published between two tokens of rollouts that are under way."""
+    lightning.init()
+    report = lightning.train(
+        calculator.solve, calculator.tasks(1, 100), calculator.correct, held_out=calculator.tasks(2, 8),
+        steps=6, engine="vllm", runs=tmp_path, name="run", quiet=True, **SETTINGS, **{"rollouts.staleness": 1},
+    )  # fmt: skip
+    done = steps(tmp_path / "run")
+    assert report.steps == 6 and [step["version"] for step in done] == [1, 2, 3, 4, 5, 6]
+    assert max(step["staleness_max"] for step in done) == 1
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["facts"]["tool_parser"] == "hermes"
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
