@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +32,8 @@ from lightning_vllm.reading import read
 
 #: What a model's config says of logits that are more than the product of its head.
 _OF_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_bias")
+#: Where a Ray of our own keeps its sockets and logs.
+_FOLDERS: list[str] = []
 #: vLLM takes so many GB for keys and values on a CPU.
 _CPU_CACHE = "1"
 
@@ -78,8 +81,9 @@ def _join(settings: Settings, device: str) -> None:
     if device == "cpu":
         processes = settings.cluster.gpus or 1
         own = {"num_cpus": max(8, os.cpu_count() or 1), "num_gpus": processes + settings.cluster.engine_gpus}
+    _FOLDERS.append(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie in it
     ray.init(address="local", include_dashboard=False, runtime_env=environment, log_to_driver=True,
-             _temp_dir=tempfile.mkdtemp(prefix="ray-"), **own)  # fmt: skip
+             _temp_dir=_FOLDERS[-1], **own)  # fmt: skip
 
 
 def _kept() -> dict[str, str]:
@@ -126,6 +130,8 @@ def _end() -> None:
     """Ray's processes of ours end with it; one that we joined only loses this run's actors."""
     with contextlib.suppress(Exception):
         ray.shutdown()
+    for folder in _FOLDERS:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
