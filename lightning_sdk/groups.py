@@ -117,8 +117,11 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """What happens to sequences that are too long."""
+    """What a row holds, and what happens to sequences that are too long."""
 
+    rows: str = "lineage"
+    """A row is a 'lineage', calls of which each goes on from exactly what the one before it left, or one 'call', whose
+    context is then computed again for each: the same tokens are learned from, in more rows."""
     truncated: str = "train"
     """A completion that ended at the token limit: 'train', 'mask' (its tokens: DAPO's overlong filtering) or 'exclude'
     (what its role did in that rollout)."""

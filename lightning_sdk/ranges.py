@@ -80,6 +80,7 @@ _RULES: dict[str, _Rule] = {
     "value.warmup_steps": _at_least(0),
     "length.truncated": _one_of("train", "mask", "exclude"),
     "length.max_row": _at_least(0),
+    "length.rows": _one_of("lineage", "call"),
     "length.long_rows": _one_of("cut", "exclude"),
     "length.limit": _at_least(0),
     "length.buffer": _at_least(0),

@@ -93,7 +93,8 @@ def _parts(rollout: Rollout, settings: Settings, problems: list[str]) -> Iterato
         except UnusableCall as error:
             problems.append(str(error))
     for role, of_role in made.items():
-        yield _part(rollout, role, settings.credit_of(role), merge(of_role, rollout.id), settings.length)
+        rows = merge(of_role, rollout.id, apart=settings.length.rows == "call")
+        yield _part(rollout, role, settings.credit_of(role), rows, settings.length)
 
 
 def _part(rollout: Rollout, role: str, credit: Credit, rows: list[Trajectory], length: Length) -> Part:

@@ -96,8 +96,8 @@ class _Open:
         self.ids = prompt + _packed(transition.completion_ids)
 
 
-def merge(transitions: Sequence[Transition], rollout: str = "") -> list[Trajectory]:
-    """The trajectories of one rollout's transitions, in the order in which they began.
+def merge(transitions: Sequence[Transition], rollout: str = "", *, apart: bool = False) -> list[Trajectory]:
+    """The trajectories of one rollout's transitions, in the order in which they began; `apart`: a row for each.
 
     The set of trajectories does not depend on the order of `transitions`: a sequence can only be continued by a longer
     prompt, so they are merged by the length of their prompts.
@@ -111,9 +111,9 @@ def merge(transitions: Sequence[Transition], rollout: str = "") -> list[Trajecto
     for index in order:
         transition, prompt = transitions[index], packed[index]
         rows = open_.setdefault(transition.role, [])
-        row = _continued(rows, transition, prompt)
+        row = None if apart else _continued(rows, transition, prompt)
         if row is None:
-            row = _Open(index, b"", [], _break(rows, transition, prompt))
+            row = _Open(index, b"", [], None if apart else _break(rows, transition, prompt))
             rows.append(row)
         row.first = min(row.first, index)
         row.add(transition, prompt)

@@ -51,6 +51,17 @@ def test_returns_to_go_by_hand() -> None:
     assert credit(weighed, 2) == [0.25 - 1.5, 0.0 - 1.0]
 
 
+def test_a_row_for_each_call_learns_the_same_from_more_rows() -> None:
+    """A conversation of three calls is one row, or three, whose tokens have credit and weight as in one."""
+    made = [turns(1, 0.5, 0.0, 1.0), turns(2, 0.25, 0.0)]
+    merged, apart = (weigh(made, of(credit__returns="to_go", length__rows=rows)) for rows in ("lineage", "call"))
+    assert [len(merged.rows), len(apart.rows)] == [2, 5]
+    assert [credit(apart, number) for number in (1, 2)] == [credit(merged, number) for number in (1, 2)]
+    weights = [np.concatenate([row.weights[row.weights > 0] for row in each.rows]) for each in (merged, apart)]
+    np.testing.assert_array_equal(*weights)
+    assert all(row.weights.astype(bool).sum() == 1 for row in apart.rows)
+
+
 def test_returns_to_go_are_discounted_by_the_call() -> None:
     """A half of what the next call earns, a quarter of the one after."""
     weighed = weigh([turns(1, 0.0, 0.0, 1.0)], of(credit__returns="to_go", credit__discount=0.5,
