@@ -32,9 +32,14 @@ def reached(address: str, through: str) -> str:
     """`address`, where a wildcard host is replaced by the host of `through`, another address of the same machine."""
     if not is_wildcard(host_of(address)):
         return address
-    parts, host = urlsplit(address), host_of(through)
+    parts = urlsplit(address)
     port = f":{parts.port}" if parts.port is not None else ""
-    return urlunsplit(parts._replace(netloc=(f"[{host}]" if ":" in host else host) + port))
+    return urlunsplit(parts._replace(netloc=literal(host_of(through)) + port))
+
+
+def literal(host: str) -> str:
+    """A host as addresses have it."""
+    return f"[{host}]" if ":" in host else host
 
 
 def own_name() -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from lightning_sdk import reference
+from lightning_sdk.cores import cores
 from lightning_sdk.placement import Placement
 from lightning_sdk.reward import Named
 from lightning_sdk.runner import Runner
@@ -74,7 +74,7 @@ class Processes:
 
     def __init__(self, agent: Callable[..., Any], rewards: Sequence[Named], concurrency: int, count: int) -> None:
         """SettingError for a function that another process cannot find."""
-        self._count = min(count or _cores(), concurrency)
+        self._count = min(count or cores(), concurrency)
         self._config = {**named(agent, rewards), "kind": "auto", "concurrency": -(-concurrency // self._count)}
         self._workers: list[subprocess.Popen[bytes]] = []
 
@@ -116,7 +116,3 @@ def local(placement: Placement, agent: Callable[..., Any], rewards: Sequence[Nam
 def named(agent: Callable[..., Any], rewards: Sequence[Named]) -> dict[str, Any]:
     """Agent and rewards as another process finds them. SettingError for a function without a name there."""
     return {"agent": reference.of(agent), "rewards": [reference.of(each.function) for each in rewards]}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,7 +7,6 @@ the first to go and the last to come, and lists every file with its size. So a k
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,10 +18,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_process import mark
 from lightning_sdk.errors import ModelError
 
-#: Written last: where it is, everything is.
-MARK = "checkpoint.json"
 _STATE = "learner.pt"
 _DRAFT = ".draft"
 
@@ -44,12 +42,12 @@ def write(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     tokenizer.save_pretrained(draft)
     torch.save(dict(state), draft / _STATE)
     sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
-    (draft / MARK).write_text(json.dumps({"version": state["version"], "files": sizes}, indent=1) + "\n")
+    (draft / mark.NAME).write_text(mark.text("embedded", version=state["version"], files=sizes))
     for file in draft.iterdir():
         _flush(file)
-    (folder / MARK).unlink(missing_ok=True)
+    (folder / mark.NAME).unlink(missing_ok=True)
     _flush(folder)
-    for name in [*sizes, MARK]:
+    for name in [*sizes, mark.NAME]:
         (draft / name).replace(folder / name)
     _flush(folder)
     draft.rmdir()
@@ -57,13 +55,8 @@ def write(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
 def read(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`; ModelError if there is none, or only part of one."""
-    try:
-        mark = json.loads((folder / MARK).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{folder} holds no complete checkpoint ({type(error).__name__} at {MARK}); resume from an earlier one"
-        ) from None
-    for name, size in mark["files"].items():
+    files = mark.read(folder, "embedded", files=dict)["files"]
+    for name, size in files.items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != size:
             raise ModelError(f"checkpoint {folder} is damaged: {name} is not the {size:,} bytes that were written")

@@ -18,6 +18,7 @@ from lightning_embedded.objective import Goal, Policy, Preference, Supervised
 from lightning_embedded.packing import check, sequence, trainable
 from lightning_hub.backend import Batch, Objective, Row, Update
 from lightning_losses.dealing import deal
+from lightning_losses.meter import counts
 from lightning_losses.schedule import default_rate, rate_at
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings
@@ -82,7 +83,7 @@ class Learner:
         self.version += 1
         seconds = time.perf_counter() - started
         read = sum(len(row.tokens) for row in weighted)
-        metrics |= _counts(batch.rows, rows) | {"learning_rate": rates[0], "seconds": seconds}
+        metrics |= counts(batch.rows, rows) | {"learning_rate": rates[0], "seconds": seconds}
         return Update(self.version, metrics | {"tokens_per_second": read / seconds})
 
     def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
@@ -155,11 +156,3 @@ class Learner:
             group["lr"] = rate_at(self.steps, self.settings.steps, peak, self.settings.optimizer)
             rates.append(group["lr"])
         return rates
-
-
-def _counts(rows: list[Row], trained: list[Row]) -> dict[str, float]:
-    def sampled(some: list[Row]) -> float:
-        return float(sum(int((row.weights != 0).sum()) for row in some))
-
-    counts = {"rows": float(len(rows)), "trained_rows": float(len(trained))}
-    return counts | {"tokens": sampled(rows), "trained_tokens": sampled(trained)}

@@ -23,7 +23,8 @@ from lightning_embedded.reply import Choice, Reply
 from lightning_embedded.sequence import Params, Sequence
 from lightning_embedded.text import Text
 from lightning_embedded.tools import ToolReader
-from lightning_process.refusal import MAX_BODY_BYTES, BadRequest, error_body, guard, unknown_model
+from lightning_process.openai import application
+from lightning_process.refusal import BadRequest, error_body, unknown_model
 from lightning_process.refusal import json_reply as _json
 
 #: How often requests whose client is gone are looked for, in seconds.
@@ -31,14 +32,10 @@ _REAP_SECONDS = 0.25
 
 
 def make_app(engine: Engine, chat: Chat, model_name: str, key: str) -> web.Application:
-    """Routes under /v1, and /health. Every route but /health asks for `Authorization: Bearer key`."""
+    """As `lightning_process.openai.application`."""
     server = _Server(engine, chat, model_name)
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guard(key)])
-    app.router.add_get("/health", server.health)
-    app.router.add_get("/v1/models", server.models)
-    app.router.add_get("/v1/models/{model:.+}", server.model)
-    app.router.add_post("/v1/chat/completions", server.chat_completions)
-    app.router.add_post("/v1/completions", server.completions)
+    app = application(key, health=server.health, models=server.models, model=server.model,
+                      chat=server.chat_completions, completions=server.completions)  # fmt: skip
     app.cleanup_ctx.append(server.reaping)
     return app
 

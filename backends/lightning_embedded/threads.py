@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
+from lightning_sdk.cores import cores
 
 #: Models below this size decode faster on one thread than on two that wait for each other.
 _SMALL = 30_000_000
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def small(size: int) -> bool:

@@ -10,7 +10,6 @@ import torch
 from lightning_embedded.learner import Learner
 from lightning_embedded.threads import small, threads
 from lightning_embedded.training import Training
-from lightning_process.fingerprint import fingerprint
 from lightning_process.model import load
 from lightning_process.program import Built, Config
 from lightning_process.routes import LearnerRoutes
@@ -42,7 +41,7 @@ def build(config: Config) -> Built:
         loaded = load(settings.model)
         learner = Learner(loaded.model, settings)
         facts = _facts(settings, card, found)
-        facts |= {"max_length": fleet.wait(), "tokenizer": fingerprint(loaded.tokenizer)}
+        facts |= {"max_length": fleet.wait(), "tokenizer": card.tokenizer}
     except BaseException:
         fleet.close()
         raise

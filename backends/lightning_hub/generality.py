@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lightning_hub.evaluation import HeldOut
 from lightning_hub.findings import Finding, Severity
 from lightning_hub.interval import Interval, difference
 from lightning_hub.record import Record
@@ -17,20 +18,26 @@ LOST = 0.1
 
 def change(record: Record) -> Interval | None:
     """How the score on held-out tasks changed from the first evaluation to the last, task by task."""
-    in_order = sorted(record.evaluations, key=lambda each: each.step)
-    if not in_order or in_order[0].step == in_order[-1].step:
+    if (found := ends(record)) is None:
         return None
-    first, last = in_order[0].scores, in_order[-1].scores
+    first, last = (each.scores for each in found)
     both = [task for task in first if task in last]
     return difference([first[task] for task in both], [last[task] for task in both]) if both else None
 
 
+def ends(record: Record) -> tuple[HeldOut, HeldOut] | None:
+    """The first evaluation and the last, if they are of two steps."""
+    first = min(record.evaluations, key=lambda each: each.step, default=None)
+    last = max(reversed(record.evaluations), key=lambda each: each.step, default=None)
+    return None if first is None or last is None or first.step == last.step else (first, last)
+
+
 def worse(record: Record) -> Iterator[Finding]:
     """A held-out score that training has lowered."""
-    found = change(record)
-    if found is None or found.high >= 0:
+    found, both = change(record), ends(record)
+    if found is None or both is None or found.high >= 0:
         return
-    first, *_, last = sorted(record.evaluations, key=lambda each: each.step)
+    first, last = both
     lost = last.score.mean <= LOST * first.score.mean
     if found.n < TASKS and not lost:
         return

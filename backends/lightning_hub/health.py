@@ -62,8 +62,9 @@ class Health:
         if self.record.stored:
             said = [_taught(self.record)]
         change = generality.change(self.record)
-        if change is not None and change.n:
-            first, *_, last = sorted(self.record.evaluations, key=lambda each: each.step)
+        both = generality.ends(self.record)
+        if change is not None and both is not None and change.n:
+            first, last = both
             shown = "better" if change.low > 0 else "worse" if change.high < 0 else "not shown to be better"
             said.append(
                 f"On held-out tasks the score went from {first.score.mean:.3g} to {last.score.mean:.3g}: {shown}."

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from lightning_hub.backend import Row
 
 #: Which means are told by role as well.
 _BY_ROLE = ("entropy", "kl_sampler", "clip_fraction", "kl_reference")
@@ -38,3 +42,13 @@ class Meter:
                     if counts[index]
                 }
         return means
+
+
+def counts(rows: Sequence[Row], trained: Sequence[Row]) -> dict[str, float]:
+    """Rows of a batch and their sampled tokens; of all, and of those that were trained on."""
+
+    def sampled(some: Sequence[Row]) -> float:
+        return float(sum(int((row.weights != 0).sum()) for row in some))
+
+    told = {"rows": float(len(rows)), "trained_rows": float(len(trained))}
+    return told | {"tokens": sampled(rows), "trained_tokens": sampled(trained)}

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from lightning_hub.backend import Batch, Endpoint, Row, Update
 from lightning_process.transport import pack_batch, pack_question, unpack_scores
+from lightning_sdk import address as addresses
 from lightning_sdk.errors import BY_NAME, LightningError
 from lightning_sdk.settings import Settings
 from lightning_sdk.wire import pack, unpack
@@ -62,7 +63,7 @@ class Child:
             raise
         self._facts: dict[str, object] = ready["facts"]
         self._host, self._port = str(ready["host"]), int(ready["port"])
-        self.endpoint = Endpoint(f"http://{_literal(self._host)}:{self._port}/v1", str(ready["model"]), key)
+        self.endpoint = Endpoint(f"http://{addresses.literal(self._host)}:{self._port}/v1", str(ready["model"]), key)
 
     @property
     def pid(self) -> int:
@@ -157,11 +158,6 @@ class Child:
         return LightningError(
             f"the {self._name} backend's process {self.pid} {what} {when}; end of {self._log}:\n  {tail}"
         )
-
-
-def _literal(host: str) -> str:
-    """A host as URLs have it."""
-    return f"[{host}]" if ":" in host else host
 
 
 def _error(name: str, message: str) -> LightningError:

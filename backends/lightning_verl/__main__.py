@@ -12,26 +12,23 @@ from typing import Any
 
 import ray
 import torch
-from transformers import AutoConfig, AutoTokenizer
 
-from lightning_process.fingerprint import fingerprint
 from lightning_process.model import load
 from lightning_process.program import Built, Config, run
 from lightning_process.routes import LearnerRoutes
 from lightning_process.source import Source, locate
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
-from lightning_verl.config import Place, configuration, mode
+from lightning_verl.config import Place, configuration
 from lightning_verl.driver import Driver
 from lightning_verl.loss import Rules
 from lightning_verl.plugin import ACTIVE
 from lightning_verl.runner import Runner
+from lightning_vllm.card import Card
 from lightning_vllm.command import tool_parser
 from lightning_vllm.front import Front
 from lightning_vllm.reading import read
 
-#: What a model's config says of logits that are more than the product of its head.
-_OF_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_bias")
 #: Where a Ray of our own keeps its sockets and logs.
 _FOLDERS: list[str] = []
 #: vLLM takes so many GB for keys and values on a CPU.
@@ -45,15 +42,15 @@ def build(config: Config) -> Built:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     _join(settings, device)
     name = Path(source.name).name
-    place = _place(settings, device, _folder(source, config.folder), name)
+    card = read(_loadable(source, config.folder))
+    place = _place(settings, device, card, name)
     verl = configuration(settings, place, config.folder)
     actor: Any = ray.remote(Runner)
-    runner = actor.options(max_concurrency=8, num_cpus=1).remote(verl, mode(settings), Rules(settings))
+    runner = actor.options(max_concurrency=8, num_cpus=1).remote(verl, Rules(settings))
     front = Front(config.key, name)
-    tokenizer = AutoTokenizer.from_pretrained(place.model)
     facts: dict[str, object] = {
-        "device": device, "nodes": place.nodes, "gpus_per_node": place.gpus, "trainer_mode": mode(settings),
-        "max_length": place.max_length, "tokenizer": fingerprint(tokenizer),
+        "device": device, "nodes": place.nodes, "gpus_per_node": place.gpus,
+        "trainer_mode": verl.trainer.v1.trainer_mode, "max_length": place.max_length, "tokenizer": card.tokenizer,
         "attention": str(verl.actor_rollout_ref.model.override_config.attn_implementation),
     }  # fmt: skip
     driver = Driver(settings, runner, runner.run.remote(), front, facts)
@@ -68,7 +65,7 @@ def _join(settings: Settings, device: str) -> None:
                  "TRANSFER_QUEUE_ENABLE": "1"}  # fmt: skip
     if device == "cpu":
         variables |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE),
-                      "VERL_ENGINE_DEVICE": "cuda", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # fmt: skip
+                      "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # fmt: skip
     environment = {"env_vars": {**variables, **_kept()}}
     address = settings.cluster.address
     if address:
@@ -92,7 +89,7 @@ def _kept() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
-def _place(settings: Settings, device: str, model: str, name: str) -> Place:
+def _place(settings: Settings, device: str, card: Card, name: str) -> Place:
     cluster = settings.cluster
     found = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
     most = max(found, default=0)
@@ -103,27 +100,24 @@ def _place(settings: Settings, device: str, model: str, name: str) -> Place:
             f"this Ray has {len(found)} machines with {', '.join(map(str, found))} GPUs, and cluster.nodes="
             f"{cluster.nodes}, cluster.gpus={cluster.gpus}, cluster.engine_gpus={cluster.engine_gpus} ask for more"
         )
-    card = read(Source(name, model))
     limit = card.max_length or 4096
     length = settings.serving.max_length or limit
     if length > limit:
         raise SettingError(f"setting serving.max_length={length}: the model takes {limit} tokens at most")
     flash = device == "cuda" and find_spec("flash_attn") is not None
-    plain = not any(getattr(AutoConfig.from_pretrained(model), each, None) for each in _OF_HEAD)
-    return Place(
-        device, cluster.nodes, gpus, model, name, length, flash, plain, tool_parser(settings, card)
-    )  # fmt: skip
+    return Place(device, cluster.nodes, gpus, card.path, name, length, flash, card.plain_head,
+                 tool_parser(settings, card))  # fmt: skip
 
 
-def _folder(source: Source, run_folder: Path) -> str:
+def _loadable(source: Source, run_folder: Path) -> Source:
     """What VERL can load: a folder in Hugging Face format, or a hub name."""
     if not source.gguf:
-        return source.path
+        return source
     folder = run_folder / "model"
     loaded = load(source.name)
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
-    return str(folder)
+    return Source(source.name, str(folder))
 
 
 def _end() -> None:

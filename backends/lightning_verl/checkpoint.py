@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_sdk.errors import ModelError
-
-#: Written last: where it is, everything is.
-MARK = "checkpoint.json"
+from lightning_process import mark
 
 
 class Checkpoint(NamedTuple):
@@ -17,24 +13,14 @@ class Checkpoint(NamedTuple):
     steps: int
 
 
-def mark(folder: Path, version: int, steps: int) -> None:
+def finish(folder: Path, done: Checkpoint) -> None:
     """Say that all of a checkpoint is there."""
-    draft = folder / f".{MARK}"
-    draft.write_text(json.dumps({"version": version, "steps": steps, "backend": "verl"}, indent=1) + "\n")
-    draft.replace(folder / MARK)
+    draft = folder / f".{mark.NAME}"
+    draft.write_text(mark.text("verl", **done._asdict()))
+    draft.replace(folder / mark.NAME)
 
 
 def read(folder: Path) -> Checkpoint:
     """What was said of it; ModelError if this is no complete checkpoint of VERL's."""
-    try:
-        values = json.loads((folder / MARK).read_bytes())
-        if values.get("backend") != "verl":
-            raise ModelError(
-                f"{folder} is a checkpoint of another backend: give its folder as the model of a new run, or resume "
-                "with the backend that wrote it"
-            )
-        return Checkpoint(int(values["version"]), int(values["steps"]))
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{folder} holds no complete checkpoint ({type(error).__name__} at {MARK}); resume from an earlier one"
-        ) from None
+    values = mark.read(folder, "verl", version=int, steps=int)
+    return Checkpoint(values["version"], values["steps"])

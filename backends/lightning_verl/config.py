@@ -7,7 +7,6 @@ and what the backend cannot do without, where a name of the user's is told to ha
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,13 +20,12 @@ from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_verl import slots
 from lightning_verl.plugin import ESTIMATOR
+from lightning_vllm.command import verbatim
 
 log = logging.getLogger(__name__)
 
 #: Groups of VERL's that take any name.
 _FREE = {"fsdp_config", "override_config", "engine_kwargs"}
-#: More steps than any run has: the hub says when a run is over.
-_ENDLESS = 10**6
 _ACTOR, _ROLLOUT, _MODEL, _REF = (f"actor_rollout_ref.{name}" for name in ("actor", "rollout", "model", "ref"))
 
 
@@ -62,12 +60,11 @@ def configuration(settings: Settings, place: Place, folder: Path) -> DictConfig:
         _put(config, name, value)
     given = {_plain(name): value for name, value in settings.verbatim.items() if not name.startswith("vllm.")}
     for name, value in given.items():
-        _put(config, name, yaml.safe_load(value) if isinstance(value, str) else value, given=True)
-    for name, value in settings.verbatim.items():
-        if name.startswith("vllm."):
-            _put(config, f"{_ROLLOUT}.engine_kwargs.{name}", yaml.safe_load(value) if isinstance(value, str) else value)
+        _put(config, name, _value(value), given=True)
+    for name, value in verbatim(settings).items():
+        _put(config, f"{_ROLLOUT}.engine_kwargs.vllm.{name}", _value(value))
     for name, value in _needed(settings, place, folder).items():
-        if name in given and given[name] != value:
+        if name in given and _value(given[name]) != value:
             log.warning("setting %s=%r has no effect: this backend needs it to be %r", name, given[name], value)
         _put(config, name, value)
     return config
@@ -76,6 +73,11 @@ def configuration(settings: Settings, place: Place, folder: Path) -> DictConfig:
 def _plain(name: str) -> str:
     """verl.NAME is any name of VERL's."""
     return name.removeprefix("verl.")
+
+
+def _value(given: Any) -> Any:
+    """What a text of the user's means to VERL, whose files are YAML."""
+    return yaml.safe_load(given) if isinstance(given, str) else given
 
 
 def _put(config: DictConfig, name: str, value: Any, *, given: bool = False) -> None:
@@ -215,8 +217,8 @@ def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
         "trainer.save_freq": -1,
         "trainer.resume_mode": "disable",
         "trainer.logger": [],
-        "trainer.total_training_steps": _ENDLESS,
-        "trainer.total_epochs": _ENDLESS,
+        "trainer.total_training_steps": slots.ENDLESS,
+        "trainer.total_epochs": slots.ENDLESS,
         "trainer.default_local_dir": str(folder / "verl"),
     }
 
@@ -232,9 +234,3 @@ def mode(settings: Settings) -> str:
 def _modules(targets: str) -> str | list[str]:
     names = [each.strip() for each in targets.split(",") if each.strip()]
     return names[0] if len(names) == 1 else names
-
-
-def shown(config: DictConfig) -> Mapping[str, Any]:
-    """Plain data, for the run's folder."""
-    values: Mapping[str, Any] = OmegaConf.to_container(config, resolve=True)
-    return values

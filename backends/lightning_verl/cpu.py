@@ -26,6 +26,7 @@ def install() -> None:
     os.environ["VERL_ENGINE_DEVICE"] = "cuda"
     platform_manager.set_platform(Platform())
     _one_backend()
+    _unpinned()
     sys.meta_path.insert(0, _Finder())
 
 
@@ -40,13 +41,14 @@ def _one_backend() -> None:
 
     distributed.init_process_group = init_process_group
 
+
+def _unpinned() -> None:
+    """Memory can only be pinned for an accelerator, and VERL asks for that where it keeps a reference model."""
     from verl.utils import fsdp_utils  # noqa: PLC0415 - as above
 
     offload = fsdp_utils.CPUOffloadPolicy
 
     class Unpinned(offload):  # type: ignore[misc, valid-type]
-        """Memory can only be pinned for an accelerator."""
-
         def __init__(self, pin_memory: bool = False) -> None:
             super().__init__(pin_memory=False)
 

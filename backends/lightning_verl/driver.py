@@ -6,8 +6,8 @@ import logging
 import os
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ import ray
 from numpy.typing import NDArray
 
 from lightning_hub.backend import Batch, Row, Update
+from lightning_losses.meter import counts
 from lightning_losses.schedule import default_rate, rate_at
 from lightning_process.transport import pack_batch
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings
-from lightning_verl.checkpoint import mark, read
+from lightning_verl.checkpoint import Checkpoint, finish, read
 from lightning_verl.loss import NAMES
-from lightning_verl.rows import list_roles
+from lightning_verl.rows import list_roles, usable
 from lightning_vllm.front import Front, Upstream
+from lightning_vllm.health import healthy
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Driver:
         """`runner`: the Ray actor; `run`: its loop, which ends with an error only."""
         self._settings, self._runner, self._run, self._front = settings, runner, run, front
         ready = self._ask(runner.ready.remote)
-        self._upstreams = [Upstream(f"http://{address}/v1", "") for address in ready["addresses"]]
+        self._upstreams = _upstreams(ready["addresses"])
         self._rate = settings.optimizer.learning_rate or default_rate(ready["parameters"])
         self._facts = facts | {"learning_rate": self._rate, "parameters": ready["parameters"],
                                "vllm_servers": len(self._upstreams)}  # fmt: skip
@@ -60,12 +62,11 @@ class Driver:
         """One step of VERL's loop: the engine sleeps, the learner learns, the new weights are served."""
         rate = rate_at(self.steps, self._settings.steps, self._rate, self._settings.optimizer)
         packed = pack_batch(batch)
-        with self._turn:
-            self._quiet()
-            version, found = self._ask(lambda: self._runner.update.remote(packed, rate))
-            self.version, self.steps = version, self.steps + 1
-            self._front.resume(version)
-        return Update(version, _told(found, list_roles(batch.rows)) | _counts(batch.rows) | {"learning_rate": rate})
+        with self._changing():
+            self.version, found = self._ask(lambda: self._runner.update.remote(packed, rate))
+            self.steps += 1
+        metrics = _told(found, list_roles(batch.rows)) | counts(batch.rows, usable(batch.rows))
+        return Update(self.version, metrics | {"learning_rate": rate})
 
     def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
         raise LightningError(f"the VERL backend cannot score rows by {what!r}")
@@ -73,17 +74,23 @@ class Driver:
     def save(self, folder: Path) -> int:
         with self._turn:
             version = int(self._ask(lambda: self._runner.save.remote(str(folder), self.steps)))
-        mark(folder, version, self.steps)
+        finish(folder, Checkpoint(version, self.steps))
         return version
 
     def load(self, folder: Path) -> int:
         found = read(folder)
+        with self._changing():
+            self._ask(lambda: self._runner.load.remote(str(folder), found.version))
+            self.version, self.steps = found
+        return self.version
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """While the weights change nothing is asked of the servers; afterwards they serve `version`."""
         with self._turn:
             self._quiet()
-            self._ask(lambda: self._runner.load.remote(str(folder), found.version))
-            self.version, self.steps = found.version, found.steps
+            yield
             self._front.resume(self.version)
-        return self.version
 
     def _quiet(self) -> None:
         self._front.hold()
@@ -111,7 +118,7 @@ class Driver:
         while True:
             time.sleep(_LOOK)
             with self._turn:
-                gone = [rank for rank, each in enumerate(self._upstreams) if not _healthy(each)]
+                gone = [rank for rank, each in enumerate(self._upstreams) if not healthy(each, _PATIENCE)]
                 ill = ill + 1 if gone else 0
                 if ill >= _ILL:
                     log.warning(
@@ -124,7 +131,7 @@ class Driver:
         self._front.hold()
         self._front.drain(0.0)
         addresses = self._ask(lambda: self._runner.heal.remote(rank))
-        self._upstreams = [Upstream(f"http://{address}/v1", "") for address in addresses]
+        self._upstreams = _upstreams(addresses)
         self._front.serve(self._upstreams, self.version)
         self._front.resume(self.version)
         log.warning("it serves version %d again", self.version)
@@ -136,13 +143,8 @@ class Driver:
         threading.Timer(5.0, os._exit, (1,)).start()  # whoever waits for an answer hears of it first
 
 
-def _healthy(upstream: Upstream) -> bool:
-    """Whether a server and its engine are alive."""
-    try:
-        with urllib.request.urlopen(f"{upstream.url.removesuffix('/v1')}/health", timeout=_PATIENCE) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+def _upstreams(addresses: Sequence[str]) -> list[Upstream]:
+    return [Upstream(f"http://{address}/v1", "") for address in addresses]
 
 
 def _ended(run: Any) -> LightningError:
@@ -179,9 +181,3 @@ def _told(found: dict[str, Any], roles: Sequence[str]) -> dict[str, float]:
             if count
         }
     return metrics | {"seconds": float(found.get("timing_s/step", 0.0))}
-
-
-def _counts(rows: Sequence[Row]) -> dict[str, float]:
-    sampled = float(sum(int((row.weights != 0).sum()) for row in rows))
-    trained = sum(bool(row.weights.any()) for row in rows)
-    return {"rows": float(len(rows)), "trained_rows": float(trained), "tokens": sampled, "trained_tokens": sampled}

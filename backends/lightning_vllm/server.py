@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from lightning_sdk.errors import LightningError
+from lightning_vllm.health import healthy
 from lightning_vllm.pool import Upstream
 
 _HOST = "127.0.0.1"
@@ -80,7 +81,7 @@ class Server:
         """Return when it is ready to serve, or when `stop` says so. ServerGone if it ends, or takes over `seconds`."""
         deadline = time.monotonic() + seconds
         while self.alive():
-            if stop() or self._healthy():
+            if stop() or healthy(self.upstream, _HEALTH):
                 return
             if time.monotonic() > deadline:
                 raise ServerGone(self._told(f"was not ready after {seconds:.0f} s"))
@@ -125,16 +126,6 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._ended = True
-
-    def _healthy(self) -> bool:
-        connection = HTTPConnection(_HOST, self._port, timeout=_HEALTH)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except (OSError, HTTPException):
-            return False
-        finally:
-            connection.close()
 
     def _told(self, what: str) -> str:
         """An error's words, with the end of what this process wrote."""

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lightning_embedded import checkpoint
 from lightning_embedded.learner import Learner
 from lightning_hub.backend import Batch
+from lightning_process import mark
 from lightning_process.model import load
 from lightning_sdk.errors import ModelError
 from lightning_sdk.settings import Settings
@@ -158,6 +159,13 @@ def test_folder_without_a_checkpoint_is_refused(tiny: Path) -> None:
     """A model is not a checkpoint: it has no optimizer."""
     with pytest.raises(ModelError, match="holds no complete checkpoint"):
         checkpoint.read(tiny)
+
+
+def test_checkpoint_of_another_backend_is_refused(tmp_path: Path) -> None:
+    """By the backend's name, with what to do."""
+    (tmp_path / mark.NAME).write_text(mark.text("verl", version=3, steps=3))
+    with pytest.raises(ModelError, match=r"a checkpoint of the verl backend: resume with that one, or give the folder"):
+        checkpoint.read(tmp_path)
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path: Path, tiny: Path) -> None:

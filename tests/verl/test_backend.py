@@ -44,6 +44,7 @@ def row(rollout: str, length: int, sampled: int, seed: int = 0) -> Row:
         ({"divergence.place": "reward", "divergence.coefficient": 0.1}, "divergence.place='reward'"),
         ({"cluster.engine_gpus": 1}, "set rollouts.staleness=1 as well"),
         ({"engine": "embedded"}, "VERL samples with vLLM"),
+        ({"vllm.port": "8000"}, "ports are chosen free"),
     ],
 )
 def test_what_verl_cannot_honour_is_refused(given: dict[str, object], words: str) -> None:

@@ -70,7 +70,7 @@ def test_reward_rises_and_a_killed_server_is_survived(tmp_path: Path) -> None:
     assert report.before is not None and report.after is not None and report.after.mean > report.before.mean
     # In every step, after the restart too, vLLM and the learner agree about the tokens that vLLM sampled.
     assert max(abs(step["kl_sampler_max"]) for step in done) < 1e-3
-    assert not api_servers(run)
+    until(lambda: not api_servers(run), 60, "the end of its processes")
 
 
 def test_rollouts_go_on_while_the_learner_computes(tmp_path: Path) -> None:

@@ -1,0 +1,20 @@
+"""The routes of OpenAI's API that every engine of ours has, behind the guard that asks for the key."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from lightning_process.refusal import MAX_BODY_BYTES, Handler, guard
+
+
+def application(
+    key: str, *, health: Handler, models: Handler, model: Handler, chat: Handler, completions: Handler
+) -> web.Application:
+    """Routes under /v1, and /health. Every route but /health asks for `Authorization: Bearer key`."""
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guard(key)])
+    app.router.add_get("/health", health)
+    app.router.add_get("/v1/models", models)
+    app.router.add_get("/v1/models/{model:.+}", model)
+    app.router.add_post("/v1/chat/completions", chat)
+    app.router.add_post("/v1/completions", completions)
+    return app

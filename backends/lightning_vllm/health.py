@@ -1,0 +1,20 @@
+"""Health: whether a vLLM server and its engine are alive."""
+
+from __future__ import annotations
+
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
+
+from lightning_vllm.pool import Upstream
+
+
+def healthy(upstream: Upstream, seconds: float) -> bool:
+    """Whether its /health, which asks for no key, says so within so many seconds. No proxy is asked."""
+    connection = HTTPConnection(urlsplit(upstream.url).netloc, timeout=seconds)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
