@@ -45,7 +45,8 @@ class Child:
         """
         self._name, self._log = f"the {name} backend", folder / LOG
         key = secrets.token_urlsafe(24)
-        config = {"settings": settings.as_dict(), "key": key, "folder": str(folder.resolve())}
+        config = {"settings": settings.as_dict(), "key": key, "folder": str(folder.resolve()),
+                  "begun": time.monotonic()}  # fmt: skip
         with self._log.open("ab") as log:
             # A session of its own: Ctrl-C is for the hub to handle, and the child ends when its stdin closes.
             self._child = subprocess.Popen(

@@ -1,8 +1,8 @@
 """The child's side: the program around a backend's engine and learner, behind one HTTP port.
 
-Started by `child.py`, with one line of JSON on stdin: {settings, key, folder}. Answers one line on stdout: {host, port,
-model, facts}, or {error: [name, message]}. Ends when stdin closes, so that it never outlives the hub, however the hub
-ended.
+Started by `child.py`, with one line of JSON on stdin: {settings, key, folder[, begun]}. Answers one line on stdout:
+{host, port, model, facts}, or {error: [name, message]}. Ends when stdin closes, so that it never outlives the hub,
+however the hub ended.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from aiohttp import web
 
+from lightning_process.phases import Phases
 from lightning_sdk.errors import LightningError
 from lightning_sdk.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Built(NamedTuple):
@@ -42,6 +45,8 @@ class Config:
     """Of the engine and the learner alike: `Authorization: Bearer KEY`."""
     folder: Path
     """The run's."""
+    phases: Phases = field(default_factory=Phases)
+    """Of the start; imports are over."""
 
 
 def run(build: Callable[[Config], Built], *, at_end: Callable[[], object] | None = None) -> None:
@@ -56,14 +61,17 @@ def run(build: Callable[[Config], Built], *, at_end: Callable[[], object] | None
     config = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_stdin, args=(at_end,), name="lifeline", daemon=True).start()
     settings = Settings.from_dict(config["settings"])
+    phases = Phases(config.get("begun"))
+    phases.end("imports")
     try:
-        built = build(Config(settings, config["key"], Path(config["folder"])))
+        built = build(Config(settings, config["key"], Path(config["folder"]), phases))
     except LightningError as error:
         _answer(answers, {"error": [type(error).__name__, str(error)]})
         if at_end is not None:
             at_end()
         sys.exit(1)
-    asyncio.run(_serve(built, settings.serving.host, answers))
+    log.info("%s", phases)
+    asyncio.run(_serve(built._replace(facts=built.facts | phases.facts()), settings.serving.host, answers))
 
 
 async def _serve(built: Built, host: str, answers: TextIO) -> None:

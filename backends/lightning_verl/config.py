@@ -9,21 +9,25 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from hydra import compose, initialize_config_module
+from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
-from lightning_verl import slots
 from lightning_verl.plugin import ESTIMATOR
 from lightning_vllm.command import verbatim
 
 log = logging.getLogger(__name__)
 
+#: More steps than any run has: the hub says when a run is over.
+ENDLESS = 10**6
+#: File of the classes that stand for VERL's prompts; to import it is to import VERL, which takes long.
+_SLOTS = str(Path(__file__).with_name("slots.py"))
 #: Groups of VERL's that take any name.
 _FREE = {"fsdp_config", "override_config", "engine_kwargs"}
 _ACTOR, _ROLLOUT, _MODEL, _REF = (f"actor_rollout_ref.{name}" for name in ("actor", "rollout", "model", "ref"))
@@ -54,7 +58,7 @@ class Place:
 
 def configuration(settings: Settings, place: Place, folder: Path) -> DictConfig:
     """What VERL's trainer is made of. SettingError for a name of VERL's that it does not have."""
-    with initialize_config_module("verl.trainer.config", version_base=None):
+    with initialize_config_dir(_folder(), version_base=None):
         config = compose("ppo_trainer")
     for name, value in _ours(settings, place).items():
         _put(config, name, value)
@@ -67,7 +71,19 @@ def configuration(settings: Settings, place: Place, folder: Path) -> DictConfig:
         if name in given and _value(given[name]) != value:
             log.warning("setting %s=%r has no effect: this backend needs it to be %r", name, given[name], value)
         _put(config, name, value)
+    rollout = config.actor_rollout_ref.rollout
+    parallel = [rollout[f"{kind}_parallel_size"] for kind in ("tensor_model", "pipeline_model", "data")]
+    if "distributed_executor_backend" not in rollout.engine_kwargs.vllm and parallel == [1, 1, 1]:
+        # vLLM's own choice, which VERL overrides: one process less to start.
+        _put(config, f"{_ROLLOUT}.engine_kwargs.vllm.distributed_executor_backend", "uni")
     return config
+
+
+def _folder() -> str:
+    """Of VERL's files, found without importing it."""
+    found = find_spec("verl")
+    assert found is not None and found.submodule_search_locations
+    return str(Path(found.submodule_search_locations[0]) / "trainer" / "config")
 
 
 def _plain(name: str) -> str:
@@ -199,7 +215,7 @@ def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
         "data.val_files": [],
         "data.shuffle": False,
         "data.dataloader_num_workers": 0,
-        "data.custom_cls.path": slots.__file__,
+        "data.custom_cls.path": _SLOTS,
         "data.custom_cls.name": "Slots",
         "trainer.device": place.device,
         "trainer.nnodes": place.nodes,
@@ -207,7 +223,7 @@ def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
         "trainer.use_v1": True,
         "trainer.v1.trainer_mode": mode(settings),
         "trainer.v1.sampler.max_off_policy_threshold": None,  # the hub bounds how old rollouts may be
-        "trainer.v1.sampler.custom_sampler.path": slots.__file__,
+        "trainer.v1.sampler.custom_sampler.path": _SLOTS,
         "trainer.v1.sampler.custom_sampler.name": "Sampler",
         "trainer.v1.colocate_async.num_warmup_batches": 0,
         "trainer.v1.separate_async.num_warmup_batches": 0,
@@ -217,8 +233,8 @@ def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
         "trainer.save_freq": -1,
         "trainer.resume_mode": "disable",
         "trainer.logger": [],
-        "trainer.total_training_steps": slots.ENDLESS,
-        "trainer.total_epochs": slots.ENDLESS,
+        "trainer.total_training_steps": ENDLESS,
+        "trainer.total_epochs": ENDLESS,
         "trainer.default_local_dir": str(folder / "verl"),
     }
 

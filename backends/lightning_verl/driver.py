@@ -48,6 +48,8 @@ class Driver:
         self._rate = settings.optimizer.learning_rate or default_rate(ready["parameters"])
         self._facts = facts | {"learning_rate": self._rate, "parameters": ready["parameters"],
                                "vllm_servers": len(self._upstreams)}  # fmt: skip
+        self.start: dict[str, float] = ready["start"]
+        """Seconds of the phases that VERL's start had."""
         self.version = self.steps = 0
         self._turn = threading.Lock()
         """Held by whoever asks something of the runner: updates, checkpoints and repairs come one at a time."""

@@ -11,6 +11,7 @@ import queue
 import shutil
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,19 @@ SHARDS = "verl"
 class Runner:
     """One run of VERL's loop. Made remote by the driver, with several threads."""
 
-    def __init__(self, config: Any, rules: Rules) -> None:
+    def __init__(self) -> None:
+        """Imports VERL, while the backend looks at the model."""
         from lightning_verl import plugin  # noqa: PLC0415 - of VERL's processes
 
         plugin.require()
-        self._config, self._rules = config, rules
+        import_module("lightning_verl.trainer")
         self._ready = threading.Event()
         self._done: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._trainer: Any = None
         self._feeder: Any = None
         self._version = 0
 
-    def run(self) -> None:
+    def run(self, config: Any, rules: Rules) -> None:
         """VERL's loop, until the actor is ended. Raises what ended it."""
         import transfer_queue as tq  # noqa: PLC0415 - of VERL's processes
         from omegaconf import OmegaConf  # noqa: PLC0415
@@ -48,12 +50,12 @@ class Runner:
 
         from lightning_verl.trainer import guided  # noqa: PLC0415
 
-        config = self._config
+        self._rules = rules
         config.transfer_queue.enable = True
         OmegaConf.resolve(config)
         tq.init(config.transfer_queue)
         try:
-            self._trainer = guided(config, self._rules, self._done.put)
+            self._trainer = guided(config, rules, self._done.put)
             self._trainer.init()
             feeder = load_class_from_fqn(config.actor_rollout_ref.rollout.agent.agent_loop_manager_class)
             self._feeder = feeder.create(config, self._trainer.get_llm_client())
@@ -63,11 +65,12 @@ class Runner:
             tq.close()
 
     def ready(self) -> dict[str, Any]:
-        """Addresses of the vLLM servers and number of parameters, once they serve. Waits, if need be for ever: whoever
-        asks hears from `run` that the loop has ended."""
+        """Addresses of the vLLM servers, number of parameters, and seconds by phase of the start, once they serve.
+        Waits, if need be for ever: whoever asks hears from `run` that the loop has ended."""
         self._ready.wait()
         parameters = self._trainer.actor_rollout_wg.parameters()[0]
-        return {"addresses": list(self._trainer.llm_server_manager.get_addresses()), "parameters": parameters}
+        return {"addresses": list(self._trainer.llm_server_manager.get_addresses()), "parameters": parameters,
+                "start": self._trainer.phases.seconds}  # fmt: skip
 
     def update(self, packed: bytes, rate: float) -> tuple[int, dict[str, Any]]:
         """Train on a packed batch and serve what comes of it: its version and VERL's metrics. Waits, as `ready`."""

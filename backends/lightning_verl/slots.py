@@ -11,8 +11,8 @@ from typing import Any
 from torch.utils.data import Dataset
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-#: More steps than any run has: the hub says when a run is over.
-ENDLESS = 10**6
+from lightning_verl.config import ENDLESS
+
 #: Seconds between two looks at whether a step's rows are there.
 _POLL = 0.02
 

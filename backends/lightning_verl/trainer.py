@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import ray
 from verl.trainer.ppo.v1 import get_trainer_cls
 
+from lightning_process.phases import Phases
 from lightning_verl.loss import Rules, policy_loss
 from lightning_verl.rows import ROLES
 from lightning_verl.worker import GuidedWorker
@@ -29,6 +31,9 @@ class Guided:
     on_step: Callable[[dict[str, Any]], None]
     """Told of each step's metrics, once its weights are served."""
 
+    phases: Phases
+    """Of the start, from the first worker on."""
+
     @property
     def processes(self) -> int:
         """That train, each with a part of every batch."""
@@ -36,13 +41,28 @@ class Guided:
         return int(trainer.nnodes * trainer.n_gpus_per_node)
 
     def _init_resource_pool_mgr(self) -> None:
+        self.phases = Phases()
         super()._init_resource_pool_mgr()  # type: ignore[misc]
         mapping = self.role_worker_mapping  # type: ignore[attr-defined]
         mapping.update({role: ray.remote(GuidedWorker) for role in mapping if "critic" not in str(role).lower()})
 
     def on_init_end(self) -> None:
-        self.actor_rollout_wg.set_loss_fn(partial(policy_loss, self.rules))  # type: ignore[attr-defined]
+        launched = [each.launched for each in self.llm_server_manager.get_replicas()]  # type: ignore[attr-defined]
+        self.phases.end("workers", at=min(launched, default=None))
+        self.phases.end("vllm")
+        self.actor_rollout_wg.set_loss_fn(partial(policy_loss, self.rules))
         super().on_init_end()  # type: ignore[misc]
+        self.phases.end("weights")
+
+    @property
+    def actor_rollout_wg(self) -> Any:
+        return self._workers
+
+    @actor_rollout_wg.setter
+    def actor_rollout_wg(self, group: Any) -> None:
+        """VERL sets it when its workers begin to start, and waits for them next: vLLM's processes can begin as well."""
+        self._workers = group
+        import_module("lightning_verl.server").begin(self.config)  # type: ignore[attr-defined]
 
     def _get_required_batch_multiple(self, dp_size: int) -> int:
         return dp_size  # the feeder has filled up
@@ -58,7 +78,7 @@ class Guided:
         actor = self.config.actor_rollout_ref.actor  # type: ignore[attr-defined]
         actor.ppo_mini_batch_size = len(batch) // self.rules.settings.algorithm.mini_batches
         batch.extra_info[ROLES] = self.roles
-        self.actor_rollout_wg.set_rate(self.rate)  # type: ignore[attr-defined]
+        self.actor_rollout_wg.set_rate(self.rate)
         return super()._update_actor(batch, metrics)  # type: ignore[misc]
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], timing: Any, **place: Any) -> None:

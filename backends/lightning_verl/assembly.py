@@ -1,0 +1,76 @@
+"""The assembly: model, place and VERL's configuration are found out, VERL's run is begun, and the hub can ask it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from lightning_process.model import load
+from lightning_process.program import Built, Config
+from lightning_process.routes import LearnerRoutes
+from lightning_process.source import Source, locate
+from lightning_sdk.errors import SettingError
+from lightning_sdk.settings import Settings
+from lightning_verl.config import Place, configuration
+from lightning_verl.driver import Driver
+from lightning_verl.loss import Rules
+from lightning_vllm.card import Card
+from lightning_vllm.command import tool_parser
+from lightning_vllm.front import Front
+from lightning_vllm.reading import read
+
+
+def assemble(config: Config, device: str, runner: Any) -> Built:
+    """VERL's loop in its actor `runner`, and the front before its vLLM servers."""
+    settings = config.settings
+    source = locate(settings.model)
+    name = Path(source.name).name
+    card = read(_loadable(source, config.folder))
+    place = _place(settings, device, card, name)
+    verl = configuration(settings, place, config.folder)
+    front = Front(config.key, name)
+    facts: dict[str, object] = {
+        "device": device, "nodes": place.nodes, "gpus_per_node": place.gpus,
+        "trainer_mode": verl.trainer.v1.trainer_mode, "max_length": place.max_length, "tokenizer": card.tokenizer,
+        "attention": str(verl.actor_rollout_ref.model.override_config.attn_implementation),
+    }  # fmt: skip
+    config.phases.end("model")
+    driver = Driver(settings, runner, runner.run.remote(verl, Rules(settings)), front, facts)
+    config.phases.end("trainer", driver.start)
+    app = front.app()
+    LearnerRoutes(driver).add_to(app)
+    return Built(app, name, driver.facts())
+
+
+def _place(settings: Settings, device: str, card: Card, name: str) -> Place:
+    cluster = settings.cluster
+    found = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
+    most = max(found, default=0)
+    gpus = cluster.gpus or most - cluster.engine_gpus
+    whole = sum(each >= gpus + cluster.engine_gpus for each in found)
+    if gpus < 1 or whole < cluster.nodes:
+        raise SettingError(
+            f"this Ray has {len(found)} machines with {', '.join(map(str, found))} GPUs, and cluster.nodes="
+            f"{cluster.nodes}, cluster.gpus={cluster.gpus}, cluster.engine_gpus={cluster.engine_gpus} ask for more"
+        )
+    limit = card.max_length or 4096
+    length = settings.serving.max_length or limit
+    if length > limit:
+        raise SettingError(f"setting serving.max_length={length}: the model takes {limit} tokens at most")
+    flash = device == "cuda" and find_spec("flash_attn") is not None
+    return Place(device, cluster.nodes, gpus, card.path, name, length, flash, card.plain_head,
+                 tool_parser(settings, card))  # fmt: skip
+
+
+def _loadable(source: Source, run_folder: Path) -> Source:
+    """What VERL can load: a folder in Hugging Face format, or a hub name."""
+    if not source.gguf:
+        return source
+    folder = run_folder / "model"
+    loaded = load(source.name)
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return Source(source.name, str(folder))

@@ -1,0 +1,59 @@
+"""The Ray that a run is made on: one that the settings name, or one of our own, which ends with the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from typing import Any
+
+import ray
+
+from lightning_sdk.errors import SettingError
+from lightning_sdk.settings import Settings
+from lightning_verl.plugin import ACTIVE
+
+#: Where a Ray of our own keeps its sockets and logs.
+_FOLDERS: list[str] = []
+#: vLLM takes so many GB for keys and values on a CPU.
+_CPU_CACHE = "1"
+
+
+def join(settings: Settings, device: str) -> None:
+    """The Ray that the settings name, or one of our own. SettingError if none answers."""
+    variables = {ACTIVE: device, "TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "INFO",
+                 "TRANSFER_QUEUE_ENABLE": "1"}  # fmt: skip
+    if device == "cpu":
+        variables |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE),
+                      "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # fmt: skip
+    environment = {"env_vars": {**variables, **_kept()}}
+    address = settings.cluster.address
+    if address:
+        try:
+            ray.init(address=address, runtime_env=environment, log_to_driver=True)
+        except (ConnectionError, ValueError) as error:
+            raise SettingError(f"setting cluster.address={address!r}: no Ray answers there ({error})") from None
+        return
+    own: dict[str, Any] = {}
+    if device == "cpu":
+        processes = settings.cluster.gpus or 1
+        own = {"num_cpus": max(8, os.cpu_count() or 1), "num_gpus": processes + settings.cluster.engine_gpus}
+    _FOLDERS.append(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie in it
+    # Workers that Ray starts in advance lack what ours are to find in their environment: none of them would be used.
+    ray.init(address="local", include_dashboard=False, runtime_env=environment, log_to_driver=True,
+             _temp_dir=_FOLDERS[-1], _system_config={"prestart_worker_first_driver": False}, **own)  # fmt: skip
+
+
+def leave() -> None:
+    """Ray's processes of ours end with it; one that we joined only loses this run's actors."""
+    with contextlib.suppress(Exception):
+        ray.shutdown()
+    for folder in _FOLDERS:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kept() -> dict[str, str]:
+    """What the user's environment says to vLLM, NCCL and VERL goes to every process."""
+    prefixes = ("VLLM_", "NCCL_", "VERL_", "HF_", "PYTHONPATH")
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
