@@ -37,8 +37,9 @@ def join(settings: Settings, device: str) -> None:
         return
     own: dict[str, Any] = {}
     if device == "cpu":
-        processes = settings.cluster.gpus or 1
-        own = {"num_cpus": max(8, os.cpu_count() or 1), "num_gpus": processes + settings.cluster.engine_gpus}
+        gpus = (settings.cluster.gpus or 1) + settings.cluster.engine_gpus
+        # VERL asks for three CPUs with each GPU, or waits for ever.
+        own = {"num_cpus": max(4 + 4 * gpus, os.cpu_count() or 1), "num_gpus": gpus}
     _FOLDERS.append(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie in it
     # Workers that Ray starts in advance lack what ours are to find in their environment: none of them would be used.
     ray.init(address="local", include_dashboard=False, runtime_env=environment, log_to_driver=True,

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
-from lightning_verl.plugin import ESTIMATOR
+from lightning_verl.plugin import ESTIMATOR, SOCKETS
 from lightning_vllm.command import verbatim
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ _SLOTS = str(Path(__file__).with_name("slots.py"))
 #: Groups of VERL's that take any name.
 _FREE = {"fsdp_config", "override_config", "engine_kwargs"}
 _ACTOR, _ROLLOUT, _MODEL, _REF = (f"actor_rollout_ref.{name}" for name in ("actor", "rollout", "model", "ref"))
+_TRAVEL = f"{_ROLLOUT}.checkpoint_engine"
+#: VERL's mode in which vLLM has GPUs of its own.
+APART = "separate_async"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,9 @@ class Place:
 
 
 def configuration(settings: Settings, place: Place, folder: Path) -> DictConfig:
-    """What VERL's trainer is made of. SettingError for a name of VERL's that it does not have."""
+    """What VERL's trainer is made of. SettingError for a name of VERL's that it does not have, and for what does not
+    fit the GPUs."""
+    _refuse(settings, place)
     with initialize_config_dir(_folder(), version_base=None):
         config = compose("ppo_trainer")
     for name, value in _ours(settings, place).items():
@@ -72,11 +77,34 @@ def configuration(settings: Settings, place: Place, folder: Path) -> DictConfig:
             log.warning("setting %s=%r has no effect: this backend needs it to be %r", name, given[name], value)
         _put(config, name, value)
     rollout = config.actor_rollout_ref.rollout
+    if mode(settings) == APART and rollout.checkpoint_engine.backend == "naive":
+        raise SettingError(
+            f"setting {_TRAVEL}.backend='naive': weights have to travel to the GPUs of cluster.engine_gpus="
+            f"{settings.cluster.engine_gpus}; leave it out, or take 'nccl'"
+        )
     parallel = [rollout[f"{kind}_parallel_size"] for kind in ("tensor_model", "pipeline_model", "data")]
     if "distributed_executor_backend" not in rollout.engine_kwargs.vllm and parallel == [1, 1, 1]:
         # vLLM's own choice, which VERL overrides: one process less to start.
         _put(config, f"{_ROLLOUT}.engine_kwargs.vllm.distributed_executor_backend", "uni")
     return config
+
+
+def _refuse(settings: Settings, place: Place) -> None:
+    """SettingError for servers that do not fit the GPUs, and for what moves weights between these if it is missing."""
+    width, replicas, apart = settings.serving.tensor_parallel, settings.serving.replicas, settings.cluster.engine_gpus
+    serving = place.nodes * (apart or place.gpus)
+    if serving % width:
+        raise SettingError(f"setting serving.tensor_parallel={width}: {serving} GPUs serve, which it does not divide")
+    if replicas not in (0, serving // width):
+        raise SettingError(
+            f"setting serving.replicas={replicas}: VERL starts {serving // width} vLLM servers on {serving} GPUs with "
+            f"serving.tensor_parallel={width}; leave it at 0"
+        )
+    if apart and place.device == "cuda" and find_spec("cupy") is None:
+        raise SettingError(
+            f"setting cluster.engine_gpus={apart}: VERL sends weights between GPUs with cupy, which the hub's Python "
+            "does not have; install cupy-cuda12x or cupy-cuda13x there, or leave it at 0"
+        )
 
 
 def _folder() -> str:
@@ -164,9 +192,17 @@ def _ours(settings: Settings, place: Place) -> dict[str, Any]:
         f"{_ROLLOUT}.max_num_batched_tokens": max(8192, place.max_length),
         f"{_ROLLOUT}.engine_kwargs.vllm.enable_auto_tool_choice": parser is not None,
         f"{_ROLLOUT}.engine_kwargs.vllm.tool_call_parser": parser,
-        "reward.num_workers": 1,
+        "reward.num_workers": 0,  # the hub has rewarded
     }
-    return values | (_on_cpu() if cpu else {})
+    return values | _travel(settings, cpu=cpu) | (_on_cpu() if cpu else {})
+
+
+def _travel(settings: Settings, *, cpu: bool) -> dict[str, Any]:
+    """How weights come to vLLM servers that have GPUs of their own."""
+    if mode(settings) != APART:
+        return {}
+    by = {f"{_TRAVEL}.backend": SOCKETS, f"{_TRAVEL}.custom_backend_module": "lightning_verl.cpu_weights"}
+    return by if cpu else {f"{_TRAVEL}.backend": "nccl", f"{_ROLLOUT}.free_cache_engine": False}
 
 
 def _on_cpu() -> dict[str, Any]:
@@ -186,7 +222,13 @@ def _on_cpu() -> dict[str, Any]:
 def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
     """What the backend does itself, or cannot do without."""
     algorithm = settings.algorithm
-    return {
+    apart = {
+        "actor_rollout_ref.hybrid_engine": False,  # no vLLM on the learner's GPUs
+        f"{_ROLLOUT}.nnodes": place.nodes,
+        f"{_ROLLOUT}.n_gpus_per_node": settings.cluster.engine_gpus,
+        f"{_ACTOR}.ppo_mini_batch_size": 1,  # of slots, of which a step has one; the trainer says how many rows
+    }
+    return (apart if mode(settings) == APART else {}) | {
         f"{_MODEL}.path": place.model,
         f"{_ROLLOUT}.name": "vllm",
         f"{_ROLLOUT}.mode": "async",
@@ -244,7 +286,7 @@ def mode(settings: Settings) -> str:
     and are cut off and asked again where they have not."""
     if not settings.rollouts.staleness:
         return "sync"
-    return "separate_async" if settings.cluster.engine_gpus else "colocate_async"
+    return APART if settings.cluster.engine_gpus else "colocate_async"
 
 
 def _modules(targets: str) -> str | list[str]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.util
+import inspect
 import os
 import sys
 import types
 from importlib.machinery import ModuleSpec
 from typing import Any
 
-_WORKER = "verl.workers.rollout.vllm_rollout.utils"
+_WORKER, _SERVER = (f"verl.workers.rollout.vllm_rollout.{name}" for name in ("utils", "vllm_async_server"))
 
 
 def install() -> None:
@@ -56,19 +57,22 @@ def _unpinned() -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Changes VERL's part of vLLM's workers when it is imported, which may be never in this process."""
+    """Changes VERL's parts around vLLM when they are imported, which may be never in this process."""
+
+    def __init__(self) -> None:
+        self._changes = {_WORKER: _reload_weights, _SERVER: _pause}
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if name != _WORKER:
+        change = self._changes.pop(name, None)
+        if change is None:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.loader is not None
         run = spec.loader.exec_module
 
         def exec_module(module: types.ModuleType) -> None:
             run(module)
-            _reload_weights(module)
+            change(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -81,3 +85,14 @@ def _reload_weights(module: Any) -> None:
         self.model_runner.reload_weights(weights_iterator=((name, tensor.clone()) for name, tensor in weights))
 
     module.vLLMColocateWorkerExtension._update_weights = update_weights
+
+
+def _pause(module: Any) -> None:
+    """vLLM's build for CPUs is newer than the one that VERL knows, and pauses by mode only."""
+    original = module.AsyncLLM.pause_generation
+
+    async def pause_generation(self: Any, *, wait_for_inflight_requests: bool = False, **given: Any) -> None:
+        await original(self, mode="wait" if wait_for_inflight_requests else "abort", **given)
+
+    if "wait_for_inflight_requests" not in inspect.signature(original).parameters:
+        module.AsyncLLM.pause_generation = pause_generation

@@ -6,8 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from lightning_process.transport import pack_batch
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings
 from lightning_verl.checkpoint import Checkpoint, finish, read
+from lightning_verl.config import APART, mode
 from lightning_verl.loss import NAMES
 from lightning_verl.rows import list_roles, usable
 from lightning_vllm.front import Front, Upstream
@@ -29,10 +29,11 @@ from lightning_vllm.health import healthy
 
 log = logging.getLogger(__name__)
 
-#: Seconds for requests under way to end before the engine sleeps; what is not over then is asked again afterwards.
-_DRAIN = 30.0
-#: Seconds between two looks at the vLLM servers, those that one may take to answer, and looks until it is given up.
-_LOOK, _PATIENCE, _ILL = 2.0, 10.0, 2
+#: Seconds for requests under way to end before weights change, and where rollouts of later steps are always among them:
+#: what is not over then is asked again afterwards.
+_DRAIN, _BRIEF = 30.0, 5.0
+#: Seconds between two looks at the vLLM servers, and those that one may take to answer.
+_LOOK, _PATIENCE = 2.0, 10.0
 #: VERL's name of a metric -> ours.
 _METRICS = {"actor/loss": "loss", "actor/grad_norm": "grad_norm"}
 
@@ -61,12 +62,22 @@ class Driver:
         return dict(self._facts)
 
     def update(self, batch: Batch) -> Update:
-        """One step of VERL's loop: the engine sleeps, the learner learns, the new weights are served."""
+        """One step of VERL's loop: the learner learns, and the new weights are served.
+
+        Where vLLM has GPUs of its own it answers while the learner learns; elsewhere it sleeps.
+        """
         rate = rate_at(self.steps, self._settings.steps, self._rate, self._settings.optimizer)
         packed = pack_batch(batch)
-        with self._changing():
-            self.version, found = self._ask(lambda: self._runner.update.remote(packed, rate))
+        apart = mode(self._settings) == APART
+        with self._turn:
+            if not apart:
+                self._quiet()
+            self._ask(lambda: self._runner.learn.remote(packed, rate))
+            if apart:
+                self._quiet()
+            self.version, found = self._ask(self._runner.serve.remote)
             self.steps += 1
+            self._front.resume(self.version)
         metrics = _told(found, list_roles(batch.rows)) | counts(batch.rows, usable(batch.rows))
         return Update(self.version, metrics | {"learning_rate": rate})
 
@@ -81,24 +92,22 @@ class Driver:
 
     def load(self, folder: Path) -> int:
         found = read(folder)
-        with self._changing():
-            self._ask(lambda: self._runner.load.remote(str(folder), found.version))
-            self.version, self.steps = found
-        return self.version
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """While the weights change nothing is asked of the servers; afterwards they serve `version`."""
         with self._turn:
             self._quiet()
-            yield
+            self._ask(lambda: self._runner.load.remote(str(folder), found.version))
+            self.version, self.steps = found
             self._front.resume(self.version)
+        return self.version
 
     def _quiet(self) -> None:
+        """From now on nothing is asked of the servers, all of which live; until `resume`."""
         self._front.hold()
-        left = self._front.drain(0.0 if self._settings.rollouts.staleness else _DRAIN)
-        if left and not self._settings.rollouts.staleness:
-            log.warning("%d requests were not over %.0f s after their step; they are asked again", left, _DRAIN)
+        ahead = self._settings.rollouts.staleness > 0
+        seconds = _BRIEF if ahead else _DRAIN
+        left = self._front.drain(seconds)
+        if left and not ahead:
+            log.warning("%d requests were not over %.0f s after their step; they are asked again", left, seconds)
+        self._heal(self._gone())
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """The runner's answer, or what ended VERL's loop while we waited for it."""
@@ -116,26 +125,30 @@ class Driver:
 
     def _tend(self) -> None:
         """A vLLM server that is gone is started anew; what was asked of it waits in the front and is asked again."""
-        ill = 0
         while True:
             time.sleep(_LOOK)
             with self._turn:
-                gone = [rank for rank, each in enumerate(self._upstreams) if not healthy(each, _PATIENCE)]
-                ill = ill + 1 if gone else 0
-                if ill >= _ILL:
-                    log.warning(
-                        "the vLLM server at %s does not answer: it is started anew", self._upstreams[gone[0]].url
-                    )
-                    self._heal(gone[0])
-                    ill = 0
+                if gone := self._gone():
+                    self._front.hold()
+                    self._front.drain(0.0)
+                    self._heal(gone)
+                    self._front.resume(self.version)
 
-    def _heal(self, rank: int) -> None:
-        self._front.hold()
-        self._front.drain(0.0)
-        addresses = self._ask(lambda: self._runner.heal.remote(rank))
-        self._upstreams = _upstreams(addresses)
+    def _gone(self) -> list[int]:
+        """Ranks of the servers that do not answer, twice."""
+        gone = [rank for rank, each in enumerate(self._upstreams) if not healthy(each, _PATIENCE)]
+        if gone:
+            time.sleep(_LOOK)
+        return [rank for rank in gone if not healthy(self._upstreams[rank], _PATIENCE)]
+
+    def _heal(self, gone: list[int]) -> None:
+        """Start these servers anew while the front holds requests back."""
+        if not gone:
+            return
+        urls = ", ".join(self._upstreams[rank].url for rank in gone)
+        log.warning("vLLM does not answer at %s: it is started anew", urls)
+        self._upstreams = _upstreams(self._ask(lambda: self._runner.heal.remote(gone)))
         self._front.serve(self._upstreams, self.version)
-        self._front.resume(self.version)
         log.warning("it serves version %d again", self.version)
 
     def _watch(self) -> None:

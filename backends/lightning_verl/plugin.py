@@ -14,6 +14,8 @@ from typing import Any
 ACTIVE = "LIGHTNING_VERL_DEVICE"
 #: The advantage estimator that hands on what the hub computed.
 ESTIMATOR = "lightning"
+#: How weights travel between processes on a CPU.
+SOCKETS = "lightning_sockets"
 
 loaded = False
 """Whether this process has all of it."""

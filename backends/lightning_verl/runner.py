@@ -37,6 +37,8 @@ class Runner:
         plugin.require()
         import_module("lightning_verl.trainer")
         self._ready = threading.Event()
+        self._learned: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._served: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._trainer: Any = None
         self._feeder: Any = None
@@ -55,7 +57,7 @@ class Runner:
         OmegaConf.resolve(config)
         tq.init(config.transfer_queue)
         try:
-            self._trainer = guided(config, rules, self._done.put)
+            self._trainer = guided(config, rules, self._wait, self._done.put)
             self._trainer.init()
             feeder = load_class_from_fqn(config.actor_rollout_ref.rollout.agent.agent_loop_manager_class)
             self._feeder = feeder.create(config, self._trainer.get_llm_client())
@@ -69,18 +71,28 @@ class Runner:
         Waits, if need be for ever: whoever asks hears from `run` that the loop has ended."""
         self._ready.wait()
         parameters = self._trainer.actor_rollout_wg.parameters()[0]
-        return {"addresses": list(self._trainer.llm_server_manager.get_addresses()), "parameters": parameters,
+        return {"addresses": list(self._trainer.servers.get_addresses()), "parameters": parameters,
                 "start": self._trainer.phases.seconds}  # fmt: skip
 
-    def update(self, packed: bytes, rate: float) -> tuple[int, dict[str, Any]]:
-        """Train on a packed batch and serve what comes of it: its version and VERL's metrics. Waits, as `ready`."""
+    def learn(self, packed: bytes, rate: float) -> None:
+        """Train on a packed batch; what comes of it is not served yet. Waits, as `ready`."""
         batch = unpack_batch(packed)
         roles = list_roles(batch.rows)
         self._trainer.rate, self._trainer.roles = rate, len(roles)
         self._feeder.feed(batch, roles, self._rules.settings.algorithm.mini_batches, self._trainer.processes)
+        self._learned.get()
+
+    def serve(self) -> tuple[int, dict[str, Any]]:
+        """Serve what `learn` made: its version and VERL's metrics of the step. Waits, as `ready`."""
+        self._served.put(None)
         found = self._done.get()
         self._version += 1
         return self._version, found
+
+    def _wait(self) -> None:
+        """In VERL's loop, between the two."""
+        self._learned.put(None)
+        self._served.get()
 
     def save(self, folder: str, step: int) -> int:
         """VERL's checkpoint in FOLDER/verl, and the model in Hugging Face format in FOLDER; the version."""
@@ -95,21 +107,22 @@ class Runner:
     def load(self, folder: str, version: int) -> int:
         """Go on from a folder that `save` wrote, and serve it."""
         self._trainer.actor_rollout_wg.load_checkpoint(str(Path(folder) / SHARDS))
-        self._trainer.checkpoint_manager.update_weights(version)
+        self._trainer.serve(version)
         self._version = version
         return version
 
-    def heal(self, rank: int) -> list[str]:
-        """Start this vLLM server anew, with the weights as they are, between two steps; the addresses of all."""
-        replica = self._trainer.llm_server_manager.get_replicas()[rank]
-        for server in replica.servers:
-            ray.kill(server)
-        self._launch(replica)
-        self._trainer.llm_server_manager.server_addresses[rank] = replica._server_address
-        self._trainer.actor_rollout_wg.forget_server()
-        self._trainer.checkpoint_manager.sleep_replicas()
-        self._trainer.checkpoint_manager.update_weights(self._version)
-        return list(self._trainer.llm_server_manager.get_addresses())
+    def heal(self, ranks: list[int]) -> list[str]:
+        """Start these vLLM servers anew, with the weights as they are, while the loop waits; the addresses of all."""
+        servers = self._trainer.servers
+        for rank in ranks:
+            replica = servers.get_replicas()[rank]
+            for server in replica.servers:
+                ray.kill(server)
+            self._launch(replica)
+            servers.server_addresses[rank] = replica._server_address
+            self._trainer.forget_server(rank)
+        self._trainer.serve(self._version)
+        return list(servers.get_addresses())
 
     def _launch(self, replica: Any) -> None:
         """A dead actor's name is free again only when Ray has heard of its death."""

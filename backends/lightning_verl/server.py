@@ -88,7 +88,7 @@ def begin(config: Any) -> None:
     variables = dict.fromkeys(platform.ray_noset_envvars(), "1") | platform.rollout_env_vars()
     calls = max(1000, rollout.max_num_seqs + CONTROL_METHOD_CONCURRENCY)
     actor: Any = ray.remote(Server)
-    for rank in range(config.trainer.n_gpus_per_node // each):
+    for rank in range(rollout.n_gpus_per_node // each):
         name = f"vllm_server_{rank}_0"
         made = actor.options(name=name, runtime_env={"env_vars": variables}, max_concurrency=calls)
         _waiting[name] = made.remote()

@@ -6,6 +6,7 @@ in 0.9.1; the version is pinned.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -13,8 +14,10 @@ from typing import Any
 
 import ray
 from verl.trainer.ppo.v1 import get_trainer_cls
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from lightning_process.phases import Phases
+from lightning_verl.config import APART
 from lightning_verl.loss import Rules, policy_loss
 from lightning_verl.rows import ROLES
 from lightning_verl.worker import GuidedWorker
@@ -28,6 +31,8 @@ class Guided:
     """Learning rate of the step that comes."""
     roles: int = 1
     """Roles of the batch that comes."""
+    on_learned: Callable[[], None]
+    """Called when a step's weights are there; they are served after it has returned."""
     on_step: Callable[[dict[str, Any]], None]
     """Told of each step's metrics, once its weights are served."""
 
@@ -40,6 +45,24 @@ class Guided:
         trainer = self.config.trainer  # type: ignore[attr-defined]
         return int(trainer.nnodes * trainer.n_gpus_per_node)
 
+    @property
+    def servers(self) -> Any:
+        """VERL's manager of the vLLM servers."""
+        return self.llm_server_manager  # type: ignore[attr-defined]
+
+    def serve(self, version: int) -> None:
+        """Between two steps: have the servers answer with the weights as they are."""
+        self.checkpoint_manager.sleep_replicas()  # type: ignore[attr-defined]
+        self.checkpoint_manager.update_weights(version)  # type: ignore[attr-defined]
+
+    def forget_server(self, rank: int) -> None:
+        """This vLLM server is a new one: whoever sends weights to it has to look for it."""
+        self.actor_rollout_wg.forget_server()
+
+    def on_step_end(self) -> None:
+        self.on_learned()
+        super().on_step_end()  # type: ignore[misc]
+
     def _init_resource_pool_mgr(self) -> None:
         self.phases = Phases()
         super()._init_resource_pool_mgr()  # type: ignore[misc]
@@ -47,7 +70,7 @@ class Guided:
         mapping.update({role: ray.remote(GuidedWorker) for role in mapping if "critic" not in str(role).lower()})
 
     def on_init_end(self) -> None:
-        launched = [each.launched for each in self.llm_server_manager.get_replicas()]  # type: ignore[attr-defined]
+        launched = [each.launched for each in self.servers.get_replicas()]
         self.phases.end("workers", at=min(launched, default=None))
         self.phases.end("vllm")
         self.actor_rollout_wg.set_loss_fn(partial(policy_loss, self.rules))
@@ -86,10 +109,44 @@ class Guided:
         self.on_step(metrics)
 
 
-def guided(config: Any, rules: Rules, on_step: Callable[[dict[str, Any]], None]) -> Any:
+class Apart(Guided):
+    """In front of the trainer whose vLLM servers have GPUs of their own, and to whom weights travel."""
+
+    @property
+    def servers(self) -> Any:
+        return self.standalone_server_manager  # type: ignore[attr-defined]
+
+    def serve(self, version: int) -> None:
+        self.standalone_checkpoint_manager.update_weights(version)  # type: ignore[attr-defined]
+
+    def forget_server(self, rank: int) -> None:
+        workers = self.servers.get_replicas()[rank].workers
+        ray.get([worker.__ray_call__.remote(_forget_server) for worker in workers])
+
+    def _setup(self) -> None:
+        # Without servers on the learner's GPUs VERL 0.9.1 logs one line in a way that logging refuses.
+        log = logging.getLogger("verl.trainer.ppo.v1.trainer_separate_async")
+        level = log.level
+        log.setLevel(logging.WARNING)
+        try:
+            super()._setup()  # type: ignore[misc]
+        finally:
+            log.setLevel(level)
+
+    def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        # VERL's own copies all weights first, for several updates between two transfers: here each one travels.
+        return PPOTrainer._compute_old_log_prob(self, batch, metrics)
+
+
+def _forget_server(worker: Any) -> None:
+    """In a process of VERL's beside a vLLM server."""
+    worker.server_adapter.server_handle = None
+
+
+def guided(config: Any, rules: Rules, on_learned: Callable[[], None], on_step: Callable[[dict[str, Any]], None]) -> Any:
     """VERL's trainer of the configured mode, with `Guided` in front of it, made but not started."""
     mode = config.trainer.v1.trainer_mode
-    cls = type(f"Guided{mode.title()}", (Guided, get_trainer_cls(mode)), {})
+    cls = type(f"Guided{mode.title()}", (Apart if mode == APART else Guided, get_trainer_cls(mode)), {})
     trainer = cls(config=config)
-    trainer.rules, trainer.on_step = rules, on_step
+    trainer.rules, trainer.on_learned, trainer.on_step = rules, on_learned, on_step
     return trainer
