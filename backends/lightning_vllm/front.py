@@ -34,6 +34,8 @@ __all__ = ["Counts", "Front", "Upstream", "UpstreamCounts"]
 _PATIENCE, _LOOK = 600.0, 0.05
 #: A request that was under way at so many failures is not asked again: it may be what they die of.
 _MOST_LOSSES = 3
+#: For a server that lost a request to say whether it is well.
+_HEALTH = aiohttp.ClientTimeout(total=5.0)
 #: Below the 5 s after which vLLM's server closes an idle connection, so that a pooled one is seldom gone.
 _KEEP_ALIVE = 4.0
 #: How often requests whose client is gone are looked for, in seconds.
@@ -263,7 +265,8 @@ class Front:
                     raise Unavailable(self._failure)
                 if _gone(request):
                     return None
-                if (server := self._pool.choose(self._pin(request, asked))) is not None:
+                server = self._pool.choose(self._pin(request, asked))
+                if server is not None and (not server.doubtful or await self._well(server)):
                     return server
                 until = until or time.monotonic() + self._patience
                 if time.monotonic() > until:
@@ -271,6 +274,19 @@ class Front:
                 await asyncio.sleep(_LOOK)
         finally:
             self._waiting -= 1
+
+    async def _well(self, server: Server) -> bool:
+        """Whether a server that lost a request can be asked again: where its engine is dead, each would be lost."""
+        assert self._session is not None
+        url = f"{server.upstream.url.removesuffix('/v1')}/health"
+        try:
+            async with self._session.get(url, timeout=_HEALTH) as reply:
+                server.doubtful = reply.status >= 500
+        except (aiohttp.ClientError, ConnectionError, TimeoutError):
+            server.doubtful = True
+        if server.doubtful:
+            server.rest()
+        return not server.doubtful
 
     def _pin(self, request: web.Request, asked: Asked) -> str:
         if not self._pool.several:
@@ -298,14 +314,14 @@ class Front:
                 return asking.break_off(asking.response)
             raise _Cut from None
         except _Lost:
-            server.lost += 1
+            server.lose()
             raise
         except aiohttp.ClientConnectorError as error:
-            server.lost += 1
+            server.lose()
             server.rest()
             raise _Lost(f"{server.upstream.url} cannot be reached: {error}", sent=False) from None
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            server.lost += 1
+            server.lose()
             raise _Lost(f"{server.upstream.url} broke off: {type(error).__name__}: {error}", sent=True) from None
         finally:
             server.in_flight -= 1
@@ -339,7 +355,7 @@ async def _streamed(asking: _Asking, reply: aiohttp.ClientResponse) -> web.Strea
     except (aiohttp.ClientError, ConnectionError):
         if asking.response is None:
             raise
-        asking.server.lost += 1
+        asking.server.lose()
         return asking.break_off(asking.response)
     if asking.response is None:
         raise aiohttp.ServerDisconnectedError("a stream without events")

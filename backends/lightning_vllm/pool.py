@@ -36,7 +36,7 @@ class UpstreamCounts(NamedTuple):
 class Server:
     """An upstream and what is known of it."""
 
-    __slots__ = ("asked", "headers", "in_flight", "lost", "rests_until", "upstream")
+    __slots__ = ("asked", "doubtful", "headers", "in_flight", "lost", "rests_until", "upstream")
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
@@ -45,6 +45,13 @@ class Server:
             self.headers["Authorization"] = f"Bearer {upstream.key}"
         self.in_flight = self.asked = self.lost = 0
         self.rests_until = 0.0
+        self.doubtful = False
+        """Whether it has lost a request, and was not seen to be well since."""
+
+    def lose(self) -> None:
+        """A request was left without an answer, or with one of its own failure."""
+        self.lost += 1
+        self.doubtful = True
 
     def rest(self) -> None:
         """Ask others for a moment."""

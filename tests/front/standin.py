@@ -31,13 +31,19 @@ class StandIn:
         self.gate.set()
         self.behave: Callable[[web.Request], str] = lambda _: ""
         """What to do instead of answering: '', 'reset', 'half' or '500'."""
+        self.well = True
+        """What its /health says."""
         self.upstream = Upstream("", KEY)
 
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._answer)
         app.router.add_post("/v1/completions", self._answer)
+        app.router.add_get("/health", self._health)
         return app
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(status=200 if self.well else 503)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

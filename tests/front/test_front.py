@@ -277,6 +277,20 @@ def test_a_server_that_is_gone_is_waited_for(stream: bool) -> None:
         assert waiting.result().status == 200 and '"weight_versions":[[4,' in waiting.result().text
 
 
+def test_a_server_without_its_engine_is_not_asked_until_it_is_well() -> None:
+    """It would refuse each request at once; those that wait for it are not what it dies of."""
+    with ExitStack() as stack:
+        fronted = Fronted(stack, 1, 20.0)
+        (server,) = fronted.servers
+        server.behave, server.well = (lambda _: "500"), False
+        waiting = [fronted.later(str(place)) for place in range(4)]
+        fronted.until(lambda: fronted.front.counts().waiting == 4)
+        time.sleep(1.5)  # several looks, each after the rest of half a second
+        assert 1 <= len(server.requests) <= 4 and fronted.front.counts().waiting == 4
+        server.behave, server.well = (lambda _: ""), True
+        assert [each.result().status for each in waiting] == [200] * 4
+
+
 def test_patience_ends_with_503_and_no_second_round(one: Fronted) -> None:
     """After its patience a front says 503 in OpenAI's shape, and tells the client's SDK not to try again."""
     one.servers[0].behave = lambda _: "reset"
