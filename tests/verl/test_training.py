@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,25 +19,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
     process = runs.begin(folder, 10)
     runs.reached(folder, 2, process)
-    (server,) = processes("VLLM::EngineCore", process.pid) or processes("vLLMHttpServer", process.pid)
+    (server,) = runs.processes("VLLM::EngineCore", process.pid) or runs.processes("vLLMHttpServer", process.pid)
     os.kill(server, signal.SIGKILL)
     runs.end(process, folder)
     return folder
-
-
-def processes(name: str, root: int) -> list[int]:
-    """Ids of the processes with this in their command line that descend from `root`."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], check=True, capture_output=True, text=True).stdout
-    rows = [
-        (int(pid), int(parent), line) for pid, parent, line in (each.split(None, 2) for each in listed.splitlines())
-    ]
-    family = {root}
-    for _ in rows:
-        more = {pid for pid, parent, _ in rows if parent in family} - family
-        if not more:
-            break
-        family |= more
-    return [pid for pid, _, line in rows if pid in family and name in line]
 
 
 def test_the_reward_rises(trained: Path) -> None:

@@ -1,0 +1,202 @@
+"""VERL's other trainer modes, and more than one process: real Ray, FSDP2 over gloo and vLLM, on this machine's CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import verl_runs as runs
+from safetensors.torch import load_file
+
+from lightning_hub.backend import Batch, Row
+from lightning_process.child import Child
+from lightning_sdk.settings import Settings
+from lightning_verl.process import start
+
+pytestmark = pytest.mark.timeout(1200)
+
+SIZE = {"serving.max_length": 512, "optimizer.learning_rate": 1e-3, "optimizer.warmup_steps": 0, "optimizer.decay": 0.0}
+
+
+def batch(step: int, count: int) -> Batch:
+    """Rows that were never sampled: what is compared is what is learned from them."""
+    return Batch(
+        step, [row(str(place), 40 + 7 * (place % 8), 10 + place % 8, 1000 * step + place) for place in range(count)]
+    )
+
+
+def row(rollout: str, length: int, sampled: int, seed: int) -> Row:
+    random = np.random.default_rng(seed)
+    weights = np.zeros(length, np.float32)
+    weights[-sampled:] = random.uniform(0.01, 0.1, sampled)
+    counts = (weights != 0).astype(np.float32)
+    tokens = random.integers(5, 90, length).astype(np.int32)
+    return Row(tokens, weights, counts * np.float32(random.normal()), -4 * counts, 1.0, 0, "solver", rollout)
+
+
+@contextmanager
+def backend(folder: Path, **changed: Any) -> Iterator[Child]:
+    folder.mkdir(parents=True, exist_ok=True)
+    child = start(Settings.from_dict({**SIZE, **changed}), folder)
+    try:
+        yield child
+    finally:
+        child.close()
+
+
+class Reply(NamedTuple):
+    asked: float
+    answered: float
+    versions: list[int]
+    ended: str
+
+
+def ask(child: Child, rollout: str) -> Reply:
+    """One completion of 48 tokens."""
+    point, asked = child.endpoint, time.monotonic()
+    body = {"model": point.model, "messages": [{"role": "user", "content": "Tell me"}], "max_tokens": 48,
+            "min_tokens": 48, "logprobs": True, "return_token_ids": True}  # fmt: skip
+    headers = {"Authorization": f"Bearer {point.key}", "X-Lightning-Rollout": rollout}
+    request = urllib.request.Request(f"{point.url}/chat/completions", json.dumps(body).encode(),
+                                     {"Content-Type": "application/json", **headers})  # fmt: skip
+    with urllib.request.urlopen(request, timeout=600) as reply:
+        choice = json.load(reply)["choices"][0]
+    versions = [version for version, tokens in choice["weight_versions"] for _ in range(tokens)]
+    return Reply(asked, time.monotonic(), versions, choice["finish_reason"])
+
+
+class Crowd:
+    """Two that ask all the time. What is not answered as it should be is an error of the test that made it."""
+
+    def __init__(self, child: Child) -> None:
+        self.replies: list[Reply] = []
+        self.errors: list[BaseException] = []
+        self._child, self._over = child, threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(str(place),)) for place in range(2)]
+        for each in self._threads:
+            each.start()
+
+    def _ask(self, rollout: str) -> None:
+        while not self._over.is_set():
+            try:
+                self.replies.append(ask(self._child, rollout))
+            except BaseException as error:
+                self.errors.append(error)
+                return
+
+    def close(self) -> None:
+        self._over.set()
+        for each in self._threads:
+            each.join()
+
+    def more(self, count: int, seconds: float = 300.0) -> None:
+        """Wait for so many further replies."""
+        wanted, deadline = len(self.replies) + count, time.monotonic() + seconds
+        while len(self.replies) < wanted:
+            assert time.monotonic() < deadline and not self.errors, self.errors
+            time.sleep(0.1)
+
+
+def test_vllm_answers_while_the_learner_learns(tmp_path: Path) -> None:
+    """On GPUs of its own: through the update, but for the moment in which weights travel; and no request is lost, not
+    even where the server is killed while the learner learns."""
+    ahead = {"cluster.gpus": 1, "cluster.engine_gpus": 1, "rollouts.staleness": 1}
+    with backend(tmp_path / "run", **ahead) as child:
+        assert child.facts()["trainer_mode"] == "separate_async" and child.facts()["vllm_servers"] == 1
+        crowd = Crowd(child)
+        try:
+            crowd.more(4)
+            began = time.monotonic()
+            assert child.update(batch(1, 64)).version == 1
+            ended = time.monotonic()
+            crowd.more(4)
+            killer = threading.Timer(0.5, kill_engine, (child,))
+            killer.start()
+            assert child.update(batch(2, 64)).version == 2
+            killer.join()
+            crowd.more(4)
+            folder = tmp_path / "checkpoint"
+            folder.mkdir()
+            child.save(folder)
+            assert child.update(batch(3, 8)).version == 3
+            assert child.load(folder) == 2
+            crowd.more(4)
+        finally:
+            crowd.close()
+    assert not crowd.errors
+    inside = [each for each in crowd.replies if began < each.asked and each.answered < ended]
+    assert len(inside) > 2 and {version for each in inside for version in each.versions} == {0}, inside
+    assert all(len(set(each.versions)) == 1 and len(each.versions) == 48 and each.ended == "length"
+               for each in crowd.replies)  # fmt: skip
+    assert {each.versions[0] for each in crowd.replies} >= {0, 1, 2} and crowd.replies[-1].versions[0] == 2
+    assert "it serves version" in (tmp_path / "run" / "backend.log").read_text()
+
+
+def kill_engine(child: Child) -> None:
+    (engine,) = runs.processes("VLLM::EngineCore", child.pid) or runs.processes("vLLMHttpServer", child.pid)
+    os.kill(engine, signal.SIGKILL)
+
+
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    """The gradient is that of the whole batch, however many share it; each has a vLLM server that answers."""
+    found: dict[int, list[Any]] = {}
+    for processes in (1, 2):
+        with backend(tmp_path / str(processes), **{"cluster.gpus": processes, "importance.kind": "off"}) as child:
+            folder = tmp_path / f"checkpoint-{processes}"
+            folder.mkdir()
+            metrics = [child.update(batch(step, 7)).metrics for step in (1, 2)]
+            child.save(folder)
+            weights = load_file(folder / "model.safetensors")
+            found[processes] = [metrics, weights]
+            if processes == 2:
+                replies = [ask(child, str(place)) for place in range(4)]
+                asked = [each["asked"] for each in health(child)["upstreams"]]
+                assert asked == [2, 2] and all(set(each.versions) == {2} for each in replies), (asked, replies)
+    for one, two in zip(found[1][0], found[2][0], strict=True):
+        for name in ("loss", "grad_norm", "entropy", "kl_sampler", "trained_tokens"):
+            assert one[name] == pytest.approx(two[name], rel=1e-4), name
+    for name, values in found[1][1].items():
+        assert torch.allclose(values, found[2][1][name], atol=2e-4), name
+
+
+def health(child: Child) -> dict[str, Any]:
+    address = child.endpoint.url.removesuffix("/v1") + "/health"
+    with urllib.request.urlopen(address, timeout=60) as reply:
+        found: dict[str, Any] = json.load(reply)
+        return found
+
+
+def test_rollouts_ahead_on_the_learners_own_gpu(tmp_path: Path) -> None:
+    """Requests under way at an update are asked again and none is lost; with a reference model, and two optimizer
+    steps of each batch."""
+    process = runs.begin(tmp_path, 6, **{"rollouts.staleness": 1, "divergence.coefficient": 0.02,
+                                         "algorithm.mini_batches": 2, "evaluation.tasks": 0})  # fmt: skip
+    runs.end(process, tmp_path, 1000.0)
+    steps = runs.steps(tmp_path)
+    assert [each["version"] for each in steps] == list(range(1, 7))
+    assert sum(each["rollouts_ok"] for each in steps) == 6 * 64
+    assert [each["staleness"] for each in steps][1:] == [1.0] * 5
+    assert steps[0]["kl_reference"] < steps[-1]["kl_reference"]
+    rewards = [each["reward_mean/solver"] for each in steps]
+    assert sum(rewards[-2:]) > sum(rewards[:2]), rewards
+
+
+def test_adapters_reach_vllm(tmp_path: Path) -> None:
+    """Merged into what it serves, so that sampler and trainer agree; the reference is the model without them."""
+    process = runs.begin(tmp_path, 3, **{"lora.rank": 4, "divergence.coefficient": 0.02, "evaluation.tasks": 0})
+    runs.end(process, tmp_path, 1000.0)
+    steps = runs.steps(tmp_path)
+    assert [each["version"] for each in steps] == [1, 2, 3]
+    assert all(abs(each["kl_sampler"]) < 1e-3 for each in steps)
+    assert steps[0]["kl_reference"] < 1e-6 < steps[2]["kl_reference"]
