@@ -68,6 +68,33 @@ def test_settings_become_verls() -> None:
     assert actor.fsdp_config.mixed_precision.reduce_dtype == "fp32"
 
 
+APART = {"cluster.engine_gpus": 1, "rollouts.staleness": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "words"),
+    [
+        ({"serving.tensor_parallel": 2}, "cpu", "1 GPUs serve, which it does not divide"),
+        ({"serving.replicas": 2}, "cpu", "VERL starts 1 vLLM servers on 1 GPUs"),
+        (APART | {"actor_rollout_ref.rollout.checkpoint_engine.backend": "naive"}, "cpu", "weights have to travel"),
+        (APART, "cuda", "install cupy-cuda12x"),  # it is not in this environment
+    ],
+)
+def test_what_does_not_fit_the_gpus_is_refused(given: dict[str, object], device: str, words: str) -> None:
+    """Before VERL starts anything, with the way out."""
+    with pytest.raises(SettingError, match=words):
+        configuration(Settings.from_dict(given), replace(PLACE, device=device), Path("run"))
+
+
+def test_gpus_of_its_own_for_vllm() -> None:
+    """VERL's mode for that, without servers on the learner's GPUs, and one transfer for each step of the hub."""
+    config = configuration(Settings.from_dict(APART | {"cluster.engine_gpus": 3}), PLACE, Path("run"))
+    rollout, trainer = config.actor_rollout_ref.rollout, config.trainer.v1
+    assert (rollout.nnodes, rollout.n_gpus_per_node, config.actor_rollout_ref.hybrid_engine) == (1, 3, False)
+    assert (trainer.trainer_mode, trainer.separate_async.parameter_sync_step) == ("separate_async", 1)
+    assert rollout.checkpoint_engine.backend != "naive"
+
+
 def test_a_name_that_verl_does_not_have() -> None:
     """The nearest one is named."""
     settings = Settings.from_dict({"actor_rollout_ref.actor.clip_ration": "0.3"})

@@ -181,7 +181,7 @@ def test_rollouts_ahead_on_the_learners_own_gpu(tmp_path: Path) -> None:
     """Requests under way at an update are asked again and none is lost; with a reference model, and two optimizer
     steps of each batch."""
     process = runs.begin(tmp_path, 6, **{"rollouts.staleness": 1, "divergence.coefficient": 0.02,
-                                         "algorithm.mini_batches": 2, "evaluation.tasks": 0})  # fmt: skip
+                                         "algorithm.mini_batches": 2})  # fmt: skip
     runs.end(process, tmp_path, 1000.0)
     steps = runs.steps(tmp_path)
     assert [each["version"] for each in steps] == list(range(1, 7))
@@ -194,7 +194,7 @@ def test_rollouts_ahead_on_the_learners_own_gpu(tmp_path: Path) -> None:
 
 def test_adapters_reach_vllm(tmp_path: Path) -> None:
     """Merged into what it serves, so that sampler and trainer agree; the reference is the model without them."""
-    process = runs.begin(tmp_path, 3, **{"lora.rank": 4, "divergence.coefficient": 0.02, "evaluation.tasks": 0})
+    process = runs.begin(tmp_path, 3, **{"lora.rank": 4, "divergence.coefficient": 0.02})
     runs.end(process, tmp_path, 1000.0)
     steps = runs.steps(tmp_path)
     assert [each["version"] for each in steps] == [1, 2, 3]
