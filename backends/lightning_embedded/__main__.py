@@ -38,6 +38,7 @@ def _build(config: Config) -> Built:
     app = make_app(engine, Chat(loaded.tokenizer, engine.decode), name, config.key)
     facts: dict[str, object] = {"max_length": engine.max_length, "tokenizer": fingerprint(loaded.tokenizer)}
     training = Training(Learner(loaded.model, settings), engine, loaded, facts, asynchronous=asynchronous)
+    config.phases.end("model")
     # Thread counts are per thread in OpenMP: the learner's has its own, apart from the engine's.
     LearnerRoutes(training, lambda: torch.set_num_threads(learning)).add_to(app)
     return Built(app, name, training.facts())

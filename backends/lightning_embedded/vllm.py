@@ -13,9 +13,10 @@ from lightning_embedded.training import Training
 from lightning_process.model import load
 from lightning_process.program import Built, Config
 from lightning_process.routes import LearnerRoutes
-from lightning_process.source import locate
+from lightning_process.source import Source, locate
 from lightning_sdk.settings import Settings
 from lightning_vllm import available, command
+from lightning_vllm.ahead import ENGINE, Ahead, inspection
 from lightning_vllm.card import Card
 from lightning_vllm.command import Place
 from lightning_vllm.fleet import Fleet
@@ -29,8 +30,13 @@ log = logging.getLogger(__name__)
 
 def build(config: Config) -> Built:
     """Start the servers, load the learner beside them, and wait for both."""
+    source = locate(config.settings.model)
+    with Ahead((ENGINE, inspection(source.path))):
+        return _build(config, source)
+
+
+def _build(config: Config, source: Source) -> Built:
     settings, asynchronous = config.settings, config.settings.rollouts.staleness > 0
-    source = locate(settings.model)
     card, name = read(source), Path(source.name).name
     decoding, learning = threads(card.parameters, asynchronous)
     torch.set_num_threads(learning)
@@ -40,8 +46,10 @@ def build(config: Config) -> Built:
     try:
         loaded = load(settings.model)
         learner = Learner(loaded.model, settings)
+        config.phases.end("model")
         facts = _facts(settings, card, found)
         facts |= {"max_length": fleet.wait(), "tokenizer": card.tokenizer}
+        config.phases.end("vllm")
     except BaseException:
         fleet.close()
         raise

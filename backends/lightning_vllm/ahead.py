@@ -1,7 +1,7 @@
 """Imports ahead of their time: while a backend starts, processes of their own read what later ones will import.
 
-A GPU's vLLM and VERL are some ten thousand files. Six processes of a start import most of them, one after another, and
-each finds compiled and in memory what one before it has read. These read everything beside each other at the beginning.
+VERL and vLLM are thousands of files, which the processes of a start import one after another. What one has read, the
+next finds compiled and in memory: these read everything at the beginning, side by side, where there are cores for it.
 
     python -m lightning_vllm.ahead MODULE ... [model=ARCHITECTURE]
 """
@@ -30,7 +30,6 @@ _MODEL = "model="
 ENGINE = ("vllm.v1.engine.core", "vllm.v1.executor.uniproc_executor", "vllm.v1.worker.gpu_worker",
           "vllm.v1.worker.gpu.model_runner", "vllm.v1.worker.gpu_model_runner",
           "vllm.v1.attention.backends.flash_attn")  # fmt: skip
-SERVER = ("vllm.entrypoints.openai.api_server", "vllm.entrypoints.cli.serve")
 
 
 class Ahead:

@@ -59,3 +59,14 @@ def test_a_run_goes_on_from_its_checkpoint(trained: Path) -> None:
     assert [each["step"] for each in later] == list(range(1, 12))
     assert abs(later[-1]["kl_sampler"]) < 1e-3
     assert later[-1]["reward_mean/solver"] > later[0]["reward_mean/solver"]
+
+
+def test_a_run_tells_where_its_start_went(trained: Path) -> None:
+    """By phases that add up to the whole, in its facts and in the backend's log."""
+    facts = json.loads((trained / "runs" / "run" / "config.json").read_text())["facts"]
+    spent = {name.removeprefix("start."): each for name, each in facts.items() if name.startswith("start.")}
+    total = spent.pop("total")
+    assert list(spent) == ["imports", "ray", "model", "trainer", "workers", "vllm", "weights"]
+    assert all(each > 0 for each in spent.values()) and sum(spent.values()) == pytest.approx(total, abs=0.5)
+    log = (trained / "runs" / "run" / "backend.log").read_text()
+    assert "started in " in log and f"weights {spent['weights']:.1f}" in log
