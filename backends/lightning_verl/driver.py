@@ -125,10 +125,10 @@ class Driver:
 
     def _tend(self) -> None:
         """A vLLM server that is gone is started anew; what was asked of it waits in the front and is asked again."""
-        while True:
+        while ray.is_initialized():
             time.sleep(_LOOK)
             with self._turn:
-                if gone := self._gone():
+                if (gone := self._gone()) and ray.is_initialized():
                     self._front.hold()
                     self._front.drain(0.0)
                     self._heal(gone)
@@ -154,6 +154,8 @@ class Driver:
     def _watch(self) -> None:
         """The hub looks whether this process is alive: it ends with VERL's loop."""
         ray.wait([self._run])
+        if not ray.is_initialized():
+            return  # the backend ends; to ask once more would start another Ray
         log.error("%s", _ended(self._run))
         threading.Timer(5.0, os._exit, (1,)).start()  # whoever waits for an answer hears of it first
 
