@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
-from lightning_verl.plugin import ESTIMATOR, SOCKETS
+from lightning_verl.plugin import SOCKETS
 from lightning_vllm.command import verbatim
 
 log = logging.getLogger(__name__)
@@ -247,10 +247,9 @@ def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
         f"{_ACTOR}.optim.lr": settings.optimizer.learning_rate or 1e-6,
         f"{_ACTOR}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         f"{_ACTOR}.checkpoint.load_contents": ["model", "optimizer", "extra"],
-        "algorithm.adv_estimator": ESTIMATOR,
+        "algorithm.adv_estimator": "grpo",  # any without a critic: rows come with the hub's advantages
         "algorithm.use_kl_in_reward": False,
-        # One optimizer step needs no pass of its own: what the policy was before is what it is now.
-        "algorithm.rollout_correction.bypass_mode": algorithm.epochs * algorithm.mini_batches == 1,
+        "algorithm.rollout_correction.bypass_mode": False,
         "data.train_batch_size": 1,
         "data.gen_batch_size": 1,
         "data.train_files": [],

@@ -11,6 +11,8 @@ from lightning_verl import rows
 
 #: Of VERL's queue: what is trained on.
 _PARTITION = "train"
+#: Slot, keys and tags of each step's rows that are in VERL's queue, for the sampler, in the same process.
+fed: queue.SimpleQueue[tuple[str, list[str], list[dict[str, Any]]]] = queue.SimpleQueue()
 
 
 class Feeder:
@@ -32,17 +34,14 @@ class Feeder:
             self._slots.put((str(uid), step))
 
     def feed(self, batch: Batch, roles: Sequence[str], steps: int, processes: int) -> None:
-        """Fill the next slot with a batch, for so many optimizer steps on so many processes. Waits for VERL to want it.
+        """Fill the next slot with a batch, for so many optimizer steps on so many processes.
 
-        A row's session is its place: VERL lists keys in no order.
-        """
+        Waits for VERL to want it."""
         import transfer_queue as tq  # noqa: PLC0415 - of VERL's processes
-        from verl.utils.tensordict_utils import list_of_dict_to_tensordict  # noqa: PLC0415
 
         uid, step = self._slots.get()
         made = rows.dealt(rows.usable(batch.rows), steps, processes)
-        values = [rows.fields(row, roles.index(row.role), uid) for row in made]
-        tags = [rows.tag(row, each, step) for row, each in zip(made, values, strict=True)]
+        tags = [rows.tag(row, step) for row in made]
         keys = [f"{uid}_{place}_0" for place in range(len(made))]
-        tq.kv_batch_put(keys=keys, fields=list_of_dict_to_tensordict(values), tags=tags, partition_id=_PARTITION)
-        tq.kv_put(key=uid, partition_id=_PARTITION, tag={"is_prompt": True, "status": "finished", "global_steps": step})
+        tq.kv_batch_put(keys=keys, fields=rows.columns(made, roles), tags=tags, partition_id=_PARTITION)
+        fed.put((uid, keys, tags))

@@ -16,7 +16,7 @@ from lightning_losses.divergence import divergence
 from lightning_losses.loss import Surrogate, cispo, ppo
 from lightning_losses.ratio import importance
 from lightning_sdk.settings import Settings
-from lightning_verl.rows import ROLE, ROLES, WEIGHTS
+from lightning_verl.rows import ADVANTAGES, ROLE, ROLES, WEIGHTS
 
 #: Metrics of tokens; each is told as a sum and a count, by role.
 NAMES = ("entropy", "kl_sampler", "clip_fraction", "importance_outside", "kl_reference")
@@ -57,7 +57,7 @@ def policy_loss(rules: Rules, model_output: Any, data: Any, dp_group: Any = None
     reference = given("ref_log_prob") if "ref_log_prob" in data.keys() else None  # noqa: SIM118 - a TensorDict
     sampler = given("rollout_log_probs")
     old = given("old_log_probs") if rules.looks else logprobs.detach()
-    per_token, notes = token_losses(rules, logprobs, old, sampler, given("rm_scores"), entropies, reference)
+    per_token, notes = token_losses(rules, logprobs, old, sampler, given(ADVANTAGES), entropies, reference)
     loss = (given(WEIGHTS) * per_token).sum() * data["dp_size"]
     role = given(ROLE)
     metrics: dict[str, Any] = {}

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import Any
 
 #: Environment variable: 'cuda', or 'cpu' where there is no GPU.
 ACTIVE = "LIGHTNING_VERL_DEVICE"
-#: The advantage estimator that hands on what the hub computed.
-ESTIMATOR = "lightning"
 #: How weights travel between processes on a CPU.
 SOCKETS = "lightning_sockets"
 
@@ -41,19 +38,8 @@ def _load() -> None:
         from lightning_verl import cpu  # noqa: PLC0415 - not where there is a GPU
 
         cpu.install()
-    _register()
     _without_loop()
     loaded = True
-
-
-def _register() -> None:
-    from verl.trainer.ppo import core_algos  # noqa: PLC0415 - VERL is imported only where it is to be changed
-
-    @core_algos.register_adv_est(ESTIMATOR)  # type: ignore[untyped-decorator]
-    def handed_on(token_level_rewards: Any, response_mask: Any, **_: Any) -> tuple[Any, Any]:
-        """The advantages are where VERL expects rewards: nothing is to be added, shared or compared any more."""
-        advantages = token_level_rewards * response_mask
-        return advantages, advantages
 
 
 def _without_loop() -> None:

@@ -93,9 +93,15 @@ class Guided:
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if self.rules.settings.algorithm.mini_batches == 1:
             return super()._balance_batch(batch, metrics, *args, **kwargs)  # type: ignore[misc]
-        # The feeder has dealt rollouts out among the steps: each row to its place.
-        batch.reorder(sorted(range(len(batch)), key=lambda at: int(batch.keys[at].split("_")[1])))
-        return batch
+        return batch  # the feeder has dealt rollouts out among the steps
+
+    def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        # Before one optimizer step the policy is what it is in it. (Where vLLM has GPUs of its own, VERL's trainer
+        # would copy all weights first, for several updates between two transfers: here each one travels.)
+        return PPOTrainer._compute_old_log_prob(self, batch, metrics) if self.rules.looks else batch
+
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        return batch  # it came with the hub's
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         actor = self.config.actor_rollout_ref.actor  # type: ignore[attr-defined]
@@ -105,7 +111,10 @@ class Guided:
         return super()._update_actor(batch, metrics)  # type: ignore[misc]
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], timing: Any, **place: Any) -> None:
-        super()._compute_metrics(batch, metrics, timing, **place)  # type: ignore[misc]
+        # VERL's own fetches every row again, for numbers that the hub has.
+        tokens = sum(tag["seq_len"] for tag in batch.tags)
+        metrics |= {f"timing_s/{name}": seconds for name, seconds in timing.items()}
+        metrics |= {"perf/total_num_tokens": tokens, "perf/throughput": tokens / timing["step"] / self.processes}
         self.on_step(metrics)
 
 
@@ -132,10 +141,6 @@ class Apart(Guided):
             super()._setup()  # type: ignore[misc]
         finally:
             log.setLevel(level)
-
-    def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        # VERL's own copies all weights first, for several updates between two transfers: here each one travels.
-        return PPOTrainer._compute_old_log_prob(self, batch, metrics)
 
 
 def _forget_server(worker: Any) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tensordict import TensorDict
 from verl.utils.tensordict_utils import assign_non_tensor
 
 from lightning_hub.backend import Row
@@ -133,9 +132,7 @@ def test_the_loss_is_the_plain_sum_of_the_hubs_weights() -> None:
     settings = Settings.from_dict({"importance.high": 1.5})
     given = [row("a", 10, 5, 1), row("b", 7, 3, 2)]
     given.append(replace(given[0], weights=np.zeros_like(given[0].weights)))
-    made = [rows.fields(each, 0, "slot") for each in given]
-    names = ("prompts", "responses", "response_mask", "rollout_log_probs", "rm_scores", rows.WEIGHTS, rows.ROLE)
-    data = TensorDict({name: nested([each[name] for each in made]) for name in names}, batch_size=3)
+    data = rows.columns(given, ["solver"])
     assign_non_tensor(data, dp_size=2, roles=1)
     logprobs = [torch.randn(len(each.tokens)).sub(1.5).requires_grad_() for each in given]
     loss, metrics = policy_loss(Rules(settings), {"log_probs": nested(logprobs)}, data)
