@@ -1,11 +1,12 @@
 """Tokens per second of a vLLM server asked through our front, beside the same server asked directly.
 
     .venvs/verl/bin/python benchmarks/vllm_front.py [--model spark] [--requests 256] [--concurrency 64] [--tokens 128]
-                                                    [--pairs 5] [--replicas 1] [--json]
+                                                    [--pairs 5] [--replicas 1] [--data FOLDER] [--output FILE]
 
 On the GPUs of this machine, or on its CPU. The same requests, as training sends them (sampled, with log-probs and
-token ids, never ended before `--tokens`), from one client process: to the servers' own addresses in turn, then to the
-front's, in pairs that alternate. The ratio is the median over the pairs.
+token ids), from one client process: to the servers' own addresses in turn, then to the front's, in pairs that
+alternate. The ratio is the median over the pairs. They are words that never end before `--tokens`, or, with `--data`,
+the sums of `arithmetic.py`, each eight times, as a step of its training asks them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import arithmetic
 import orjson
 import torch
 from aiohttp import web
@@ -62,6 +64,7 @@ def servers(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Fleet
     settings = Settings.from_dict({
         "engine": "vllm", "model": arguments.model, "serving.replicas": arguments.replicas,
         "rollouts.concurrency": arguments.concurrency, "serving.max_length": arguments.length,
+        **dict(each.split("=", 1) for each in arguments.set),
     })  # fmt: skip
     card, front = read(locate(arguments.model)), Front(KEY, name)
     cores = len(os.sched_getaffinity(0))
@@ -101,6 +104,7 @@ def listening(app: web.Application) -> Iterator[str]:
 def measure(way: Sequence[Upstream], arguments: argparse.Namespace) -> float:
     """Tokens per second, by a client in a process of its own."""
     command = [sys.executable, __file__, "--ask", json.dumps(way), "--model", arguments.model]
+    command += ["--data", str(arguments.data)] if arguments.data else []
     for name in ("requests", "concurrency", "tokens"):
         command += [f"--{name}", str(getattr(arguments, name))]
     return float(json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
@@ -108,9 +112,10 @@ def measure(way: Sequence[Upstream], arguments: argparse.Namespace) -> float:
 
 async def ask(way: Sequence[Upstream], arguments: argparse.Namespace) -> float:
     turns, tokens = iter(range(arguments.requests)), 0
+    sums = arithmetic.data("sums", arguments.data, 200)[0] if arguments.data else []
     connector = aiohttp.TCPConnector(limit=0)
     sampling = {"logprobs": True, "return_token_ids": True, "temperature": 1.0, "max_tokens": arguments.tokens,
-                "ignore_eos": True}  # fmt: skip
+                "ignore_eos": not sums}  # fmt: skip
 
     async def one_after_another(session: aiohttp.ClientSession) -> None:
         nonlocal tokens
@@ -122,6 +127,8 @@ async def ask(way: Sequence[Upstream], arguments: argparse.Namespace) -> float:
 
     def body(number: int) -> dict[str, Any]:
         words = " ".join(str((number * 7919 + place * 104729) % 1000) for place in range(20))
+        if sums:
+            words = arithmetic.asked(sums[number // 8 % len(sums)])
         return {"model": Path(arguments.model).name, "messages": [{"role": "user", "content": words}], **sampling}
 
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -142,10 +149,9 @@ def report(arguments: argparse.Namespace, pairs: Sequence[tuple[float, float]]) 
         "ratios": [round(ratio, 3) for ratio in ratios],
         "ratio": round(statistics.median(ratios), 3),
     }
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        print("\n".join(f"{name:12} {value}" for name, value in result.items()))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(result) + "\n", "utf-8")
+    print("\n".join(f"{name:12} {value}" for name, value in result.items()))
 
 
 def parse() -> argparse.Namespace:
@@ -157,7 +163,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=512, help="prompt and completion together")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--data", type=Path, help="folder of tasks, as in arithmetic.py")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting")
+    parser.add_argument("--output", type=Path, help="write the result as JSON to this file")
     parser.add_argument("--ask", help=argparse.SUPPRESS)
     return parser.parse_args()
 

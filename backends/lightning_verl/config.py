@@ -65,15 +65,15 @@ def configuration(settings: Settings, place: Place, folder: Path) -> DictConfig:
     _refuse(settings, place)
     with initialize_config_dir(_folder(), version_base=None):
         config = compose("ppo_trainer")
-    for name, value in _ours(settings, place).items():
+    for name, value in mapped(settings, place).items():
         _put(config, name, value)
     given = {_plain(name): value for name, value in settings.verbatim.items() if not name.startswith("vllm.")}
     for name, value in given.items():
-        _put(config, name, _value(value), given=True)
+        _put(config, name, meant(value), given=True)
     for name, value in verbatim(settings).items():
-        _put(config, f"{_ROLLOUT}.engine_kwargs.vllm.{name}", _value(value))
+        _put(config, f"{_ROLLOUT}.engine_kwargs.vllm.{name}", meant(value))
     for name, value in _needed(settings, place, folder).items():
-        if name in given and _value(given[name]) != value:
+        if name in given and meant(given[name]) != value:
             log.warning("setting %s=%r has no effect: this backend needs it to be %r", name, given[name], value)
         _put(config, name, value)
     rollout = config.actor_rollout_ref.rollout
@@ -119,7 +119,7 @@ def _plain(name: str) -> str:
     return name.removeprefix("verl.")
 
 
-def _value(given: Any) -> Any:
+def meant(given: Any) -> Any:
     """What a text of the user's means to VERL, whose files are YAML."""
     return yaml.safe_load(given) if isinstance(given, str) else given
 
@@ -153,7 +153,7 @@ def _names(values: Any, prefix: str = "") -> Any:
             yield f"{prefix}{name}"
 
 
-def _ours(settings: Settings, place: Place) -> dict[str, Any]:
+def mapped(settings: Settings, place: Place) -> dict[str, Any]:
     """What our settings mean to VERL. A user who knows better may say otherwise, by VERL's names."""
     optimizer, cpu = settings.optimizer, place.device == "cpu"
     tokens = max(optimizer.micro_batch_tokens, place.max_length)

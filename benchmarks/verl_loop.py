@@ -1,0 +1,200 @@
+"""VERL's own agent loop on the sums of `arithmetic.py`, with the settings that our backend gives VERL: time per step.
+
+    python benchmarks/verl_loop.py --model FOLDER [--data FOLDER] [--steps 8] [--tasks-per-step 128] [--group-size 8]
+                                   [--set NAME=VALUE ...] [--output FILE]
+
+In VERL's environment. Model, batch, lengths, sampling, kernels, precision, micro-batches and vLLM's options are those
+of `arithmetic.py --agent sums --backend verl` with the same `--set`: both come from `lightning_verl.config`. What
+differs is the loop: VERL's agent-loop workers ask its servers in its own way, and GRPO's advantages are its own. A
+step's seconds are read off the clock, from one line of VERL's log to the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import arithmetic
+import pandas
+import ray
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
+
+from lightning_process.source import locate
+from lightning_sdk.settings import Settings, parse
+from lightning_verl import config as ours
+from lightning_verl.plugin import ACTIVE
+from lightning_vllm.command import tool_parser
+from lightning_vllm.reading import read
+
+RESPONSE = 128
+
+
+def compute_score(data_source: str, solution_str: str, ground_truth: str, **_: Any) -> float:
+    """As VERL calls it, by this file's path."""
+    numbers = re.findall(r"-?\d+", solution_str)
+    return float(bool(numbers) and numbers[-1] == ground_truth)
+
+
+def configuration(options: argparse.Namespace, folder: Path) -> Any:
+    """What `lightning_verl.config` makes of the settings, and what VERL's own loop needs beside it."""
+    settings = Settings.from_dict({"model": options.model, "backend": "verl", **settings_of(options)})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    card = read(locate(options.model))
+    gpus = settings.cluster.gpus or max(1, torch.cuda.device_count())
+    place = ours.Place(device, 1, gpus, card.path, Path(options.model).name, settings.serving.max_length,
+                       plain_head=card.plain_head, tool_parser=tool_parser(settings, card))  # fmt: skip
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer")
+    files = write_tasks(options, folder)
+    values = ours.mapped(settings, place) | needed(options, settings, place, files, folder)
+    for name, value in (values | {name: ours.meant(each) for name, each in settings.verbatim.items()}).items():
+        OmegaConf.update(config, name, value, force_add=True)
+    return config
+
+
+def needed(
+    options: argparse.Namespace, settings: Settings, place: ours.Place, files: str, folder: Path
+) -> dict[str, Any]:
+    rollout, actor = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
+    return {
+        "actor_rollout_ref.model.path": place.model,
+        f"{rollout}.name": "vllm",
+        f"{rollout}.n": options.group_size,
+        f"{rollout}.calculate_log_probs": True,
+        f"{rollout}.prompt_length": place.max_length - RESPONSE,
+        f"{rollout}.response_length": RESPONSE,
+        f"{rollout}.log_prob_use_dynamic_bsz": True,
+        f"{rollout}.engine_kwargs.vllm.distributed_executor_backend": "uni",
+        f"{rollout}.agent.num_workers": 8 if place.device == "cuda" else 1,
+        f"{actor}.ppo_mini_batch_size": options.tasks_per_step,
+        f"{actor}.ppo_epochs": 1,
+        f"{actor}.calculate_entropy": True,
+        f"{actor}.use_kl_loss": False,
+        f"{actor}.optim.lr": settings.optimizer.learning_rate,
+        "algorithm.adv_estimator": "grpo",
+        "algorithm.use_kl_in_reward": False,
+        "algorithm.rollout_correction.bypass_mode": True,
+        "data.train_files": files,
+        "data.val_files": files,
+        "data.train_batch_size": options.tasks_per_step,
+        "data.max_prompt_length": place.max_length - RESPONSE,
+        "data.max_response_length": RESPONSE,
+        "data.dataloader_num_workers": 0,
+        "reward.num_workers": 8 if place.device == "cuda" else 1,
+        "reward.custom_reward_function.path": __file__,
+        "reward.custom_reward_function.name": "compute_score",
+        "trainer.device": place.device,
+        "trainer.nnodes": 1,
+        "trainer.n_gpus_per_node": place.gpus,
+        "trainer.val_before_train": False,
+        "trainer.test_freq": -1,
+        "trainer.save_freq": -1,
+        "trainer.total_training_steps": options.steps,
+        "trainer.total_epochs": 100,
+        "trainer.logger": ["file"],
+        "trainer.resume_mode": "disable",
+        "trainer.default_local_dir": str(folder / "out"),
+    }
+
+
+def write_tasks(options: argparse.Namespace, folder: Path) -> str:
+    train, _ = arithmetic.data("sums", options.data, 200)
+    rows = [{
+        "prompt": [{"role": "user", "content": arithmetic.asked(task)}],
+        "data_source": "sums",
+        "agent_name": "single_turn_agent",
+        "reward_model": {"ground_truth": task["answer"], "style": "rule"},
+        "extra_info": {"index": index},
+    } for index, task in enumerate(train)]  # fmt: skip
+    file = folder / "tasks.parquet"
+    pandas.DataFrame(rows).to_parquet(file)
+    return str(file)
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    given = dict(each.partition("=")[::2] for each in options.set)
+    return {name: parse(name, value) for name, value in given.items()}
+
+
+def start_ray(config: Any, log: Path) -> None:
+    """As our backend starts it."""
+    device = config.trainer.device
+    variables = {name: value for name, value in os.environ.items() if name.startswith(("VLLM_", "NCCL_", "PYTHONPATH"))}
+    variables |= {"TOKENIZERS_PARALLELISM": "false", "TRANSFER_QUEUE_ENABLE": "1", "VERL_FILE_LOGGER_PATH": str(log)}
+    own: dict[str, Any] = {}
+    if device == "cpu":
+        variables |= {ACTIVE: device, "VLLM_CPU_KVCACHE_SPACE": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        own = {"num_cpus": 8, "num_gpus": 1}
+    ray.init(address="local", include_dashboard=False, runtime_env={"env_vars": variables}, **own)
+
+
+def watch(log: Path, stamps: list[float], stop: threading.Event) -> None:
+    """Note when each line of VERL's log appears."""
+    while not stop.wait(0.01):
+        lines = log.read_bytes().count(b"\n") if log.exists() else 0
+        stamps += [time.time()] * (lines - len(stamps))
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    began = time.time()
+    with tempfile.TemporaryDirectory() as name:
+        folder, stamps, stop = Path(name), list[float](), threading.Event()
+        config = configuration(options, folder)
+        log = folder / "metrics.jsonl"
+        start_ray(config, log)
+        watcher = threading.Thread(target=watch, args=(log, stamps, stop))
+        watcher.start()
+        try:
+            run_ppo(config, task_runner_class=TaskRunnerV1)
+        finally:
+            ray.shutdown()
+            time.sleep(0.1)
+            stop.set()
+            watcher.join()
+        steps = [json.loads(line)["data"] for line in log.read_text("utf-8").splitlines()]
+    for step, before, after in zip(steps[1:], stamps, stamps[1:], strict=False):
+        step["seconds"] = after - before
+    return {
+        "benchmark": "verl_loop", "model": Path(options.model).name, "settings": settings_of(options),
+        "tasks_per_step": options.tasks_per_step, "group_size": options.group_size, "machine": arithmetic.machine(),
+        "began": began, "first_step_ended": stamps[0] - began, "median": medians(steps[1:]), "steps": steps,
+    }  # fmt: skip
+
+
+def medians(steps: list[dict[str, Any]]) -> dict[str, float]:
+    told = ("timing_s", "perf", "seconds", "response_length/mean")
+    return {name: statistics.median(step[name] for step in steps if name in step)
+            for name in steps[-1] if name.startswith(told)}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder in Hugging Face format")
+    parser.add_argument("--data", type=Path, help="as in arithmetic.py")
+    parser.add_argument("--steps", type=int, default=8, help="updates (%(default)s)")
+    parser.add_argument("--tasks-per-step", type=int, default=128, help="(%(default)s)")
+    parser.add_argument("--group-size", type=int, default=8, help="(%(default)s)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of ours or VERL's"
+    )
+    parser.add_argument("--output", type=Path, help="write the result as JSON to this file")
+    options = parser.parse_args()
+    result = run(options)
+    if options.output:
+        options.output.write_text(json.dumps(result) + "\n", "utf-8")
+    print(json.dumps({name: result[name] for name in ("machine", "first_step_ended", "median")}))
+
+
+if __name__ == "__main__":
+    main()
