@@ -101,7 +101,9 @@ class Guided:
         return PPOTrainer._compute_old_log_prob(self, batch, metrics) if self.rules.looks else batch
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        return batch  # it came with the hub's
+        # The rows came with the hub's. VERL's own would also have all fields fetched: those of the reference are new.
+        batch.fields = None
+        return batch
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         actor = self.config.actor_rollout_ref.actor  # type: ignore[attr-defined]
