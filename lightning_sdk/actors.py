@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,8 +27,6 @@ log = logging.getLogger("lightning_sdk")
 
 #: What an agent needs of its folder has none of these.
 _LEFT_BEHIND = ["runs", ".git", ".venv", ".venvs", "venv", "__pycache__", "*.safetensors", "wandb"]
-_ANSWER = 10.0
-"""Seconds in which a Ray's address answers."""
 _FAREWELL = 10.0
 """Seconds in which actors send what they still hold."""
 
@@ -72,7 +69,8 @@ class Actors:
             ray.init(address="local", include_dashboard=False, **shown)
             self._config |= {"folder": str(Path.cwd()), "path": sys.path}
             return True
-        _refuse_silence(address)
+        if why := addresses.silence(address):
+            raise _unusable(address, why)
         functions = [self._config["agent"], *self._config["rewards"]]
         root = _root(functions)
         environment = {"working_dir": str(root), "excludes": _LEFT_BEHIND} if root else {}
@@ -193,16 +191,6 @@ def _within(name: str, root: Path | None) -> str:
     """The name of a function as it is in the working directory."""
     place, _, function = name.rpartition(":")
     return f"{Path(place).relative_to(root)}:{function}" if root and place.endswith(".py") else name
-
-
-def _refuse_silence(address: str) -> None:
-    """SettingError where nobody listens: Ray itself would try for minutes."""
-    if address != "auto":
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
-        except (OSError, ValueError) as error:
-            raise _unusable(address, str(error)) from None
 
 
 def _unusable(address: str, why: str) -> SettingError:

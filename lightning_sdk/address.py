@@ -10,6 +10,10 @@ LOOPBACK = "127.0.0.1"
 _WILDCARDS = {"0.0.0.0", "::", "*"}
 
 
+#: Seconds for somebody to answer at an address.
+_ANSWER = 10.0
+
+
 def host_of(address: str) -> str:
     """The host of tcp://HOST:PORT or of a URL, without brackets; loopback of ipc://, which stays on this machine."""
     return (urlsplit(address).hostname or LOOPBACK) if not address.startswith("ipc:") else LOOPBACK
@@ -40,6 +44,19 @@ def reached(address: str, through: str) -> str:
 def literal(host: str) -> str:
     """A host as addresses have it."""
     return f"[{host}]" if ":" in host else host
+
+
+def silence(ray: str) -> str:
+    """Why nobody can be asked at the address of a Ray (HOST:PORT, ray://HOST:PORT, auto), which itself tries for
+    minutes; '' where somebody listens, and for 'auto', of which only Ray knows."""
+    if ray == "auto":
+        return ""
+    host, _, port = ray.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def own_name() -> str:

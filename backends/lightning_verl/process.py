@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning_process.child import Child
 from lightning_process.source import locate
+from lightning_sdk.address import silence
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_vllm.command import verbatim
@@ -37,6 +38,10 @@ def start(settings: Settings, folder: Path) -> Child:
 def refuse(settings: Settings) -> None:
     """SettingError for what VERL's loop cannot honour, with the way out."""
     verbatim(settings)
+    if (address := settings.cluster.address) and (why := silence(address)):
+        raise SettingError(
+            f"setting cluster.address={address!r}: no Ray answers there ({why}); start one with: ray start --head"
+        )
     for name, wrong, why in _impossible(settings):
         if wrong:
             raise SettingError(f"setting {name}={settings.flat()[name]!r}: {why}")

@@ -44,6 +44,7 @@ def row(rollout: str, length: int, sampled: int, seed: int = 0) -> Row:
         ({"cluster.engine_gpus": 1}, "set rollouts.staleness=1 as well"),
         ({"engine": "embedded"}, "VERL samples with vLLM"),
         ({"vllm.port": "8000"}, "ports are chosen free"),
+        ({"cluster.address": "127.0.0.1:9"}, "no Ray answers there .*ray start --head"),
     ],
 )
 def test_what_verl_cannot_honour_is_refused(given: dict[str, object], words: str) -> None:
