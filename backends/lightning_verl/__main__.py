@@ -24,7 +24,8 @@ _SERVER = ("verl.workers.rollout.vllm_rollout.vllm_async_server",)
 
 def build(config: Config) -> Built:
     """Ray, VERL on it, and the front before its vLLM servers."""
-    with Ahead((_TRAINER, _SERVER, ENGINE, inspection(locate(config.settings.model).path))):
+    source = locate(config.settings.model)
+    with Ahead((_TRAINER, _SERVER, ENGINE, inspection(source.path))):
         torch = import_module("torch")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         with ThreadPoolExecutor(1) as beside:
@@ -32,7 +33,7 @@ def build(config: Config) -> Built:
             cluster.join(config.settings, device)
             runner = _runner()
         config.phases.end("ray")
-        built: Built = assembly.result().assemble(config, device, runner)
+        built: Built = assembly.result().assemble(config, source, device, runner)
         return built
 
 

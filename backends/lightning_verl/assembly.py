@@ -11,7 +11,7 @@ import ray
 from lightning_process.model import load
 from lightning_process.program import Built, Config
 from lightning_process.routes import LearnerRoutes
-from lightning_process.source import Source, locate
+from lightning_process.source import Source
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_verl.config import Place, configuration
@@ -23,10 +23,9 @@ from lightning_vllm.front import Front
 from lightning_vllm.reading import read
 
 
-def assemble(config: Config, device: str, runner: Any) -> Built:
+def assemble(config: Config, source: Source, device: str, runner: Any) -> Built:
     """VERL's loop in its actor `runner`, and the front before its vLLM servers."""
     settings = config.settings
-    source = locate(settings.model)
     name = Path(source.name).name
     card = read(_loadable(source, config.folder))
     place = _place(settings, device, card, name)

@@ -6,13 +6,13 @@ VERL imports this module where its configuration names it, in every process that
 from __future__ import annotations
 
 import asyncio
-import pickle
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import ray
 import torch
 import zmq
+from safetensors.torch import load, save
 from verl.checkpoint_engine import CheckpointEngine, CheckpointEngineRegistry
 
 from lightning_verl.plugin import SOCKETS
@@ -54,9 +54,12 @@ class Sockets(CheckpointEngine):  # type: ignore[misc]
 
     async def send_weights(self, weights: Iterator[tuple[str, torch.Tensor]], global_steps: int | None = None) -> None:
         # Gathering them takes every trainer, so that each goes through all.
-        named = [(name, tensor.detach().cpu().clone() if self._master else None) for name, tensor in weights]
+        named = {}
+        for name, tensor in weights:
+            if self._master:
+                named[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         if self._master:
-            await asyncio.to_thread(self._answer, pickle.dumps(named))
+            await asyncio.to_thread(self._answer, save(named))
 
     def _answer(self, data: bytes) -> None:
         for _ in range(self._readers):
@@ -64,8 +67,8 @@ class Sockets(CheckpointEngine):  # type: ignore[misc]
             self._socket.send(data)
 
     async def receive_weights(self, global_steps: int | None = None) -> AsyncIterator[tuple[str, torch.Tensor]]:
-        for name, tensor in pickle.loads(await asyncio.to_thread(self._ask)):
-            yield name, tensor
+        for named in load(await asyncio.to_thread(self._ask)).items():
+            yield named
 
     def _ask(self) -> bytes:
         socket: Any = self._make(zmq.REQ)

@@ -19,7 +19,7 @@ class Feeder:
     """Named in VERL's configuration, made and asked by its trainer; `feed` is for the runner."""
 
     def __init__(self) -> None:
-        self._slots: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        self._slots: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     @classmethod
     def create(cls, config: Any, llm_client: Any, teacher_client: Any = None,
@@ -29,19 +29,19 @@ class Feeder:
 
     def generate_sequences(self, prompts: Any) -> None:
         """VERL wants rows for these slots; returns at once, as VERL asks."""
-        step = int(prompts["global_steps"])
         for uid in prompts["uid"]:
-            self._slots.put((str(uid), step))
+            self._slots.put(str(uid))
 
     def feed(self, batch: Batch, roles: Sequence[str], steps: int, processes: int) -> None:
         """Fill the next slot with a batch, for so many optimizer steps on so many processes.
 
-        Waits for VERL to want it."""
+        Waits for VERL to want it.
+        """
         import transfer_queue as tq  # noqa: PLC0415 - of VERL's processes
 
-        uid, step = self._slots.get()
+        uid = self._slots.get()
         made = rows.dealt(rows.usable(batch.rows), steps, processes)
-        tags = [rows.tag(row, step) for row in made]
+        tags = [rows.tag(row) for row in made]
         keys = [f"{uid}_{place}_0" for place in range(len(made))]
         tq.kv_batch_put(keys=keys, fields=rows.columns(made, roles), tags=tags, partition_id=_PARTITION)
         fed.put((uid, keys, tags))

@@ -78,19 +78,9 @@ def columns(rows: Sequence[Row], roles: Sequence[str]) -> TensorDict:
     }, batch_size=[len(rows)])  # fmt: skip
 
 
-def tag(row: Row, step: int) -> dict[str, Any]:
+def tag(row: Row) -> dict[str, Any]:
     """What VERL knows of a row without fetching it."""
-    first = _first(row)
-    return {
-        "status": "success",
-        "prompt_len": first,
-        "response_len": len(row.tokens) - first,
-        "seq_len": len(row.tokens),
-        "global_steps": step,
-        "min_global_steps": max(0, row.version),
-        "max_global_steps": max(0, row.version),
-        "is_padding": not row.weights.any(),
-    }
+    return {"seq_len": len(row.tokens), "is_padding": not row.weights.any()}
 
 
 def _first(row: Row) -> int:
