@@ -15,9 +15,7 @@ it.
 from __future__ import annotations
 
 import argparse
-import ast
 import json
-import operator
 import os
 import platform
 import re
@@ -32,10 +30,12 @@ from openai import OpenAI
 
 import lightning_sdk as lightning
 from lightning_sdk.settings import parse
+from lightning_spark import expressions
 
 client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)
 TOLD = ("torch", "transformers", "vllm", "verl", "ray")
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+#: Tokens of a sum's answer, at most.
+RESPONSE = 128
 #: What the calculator's model sees before its task: two tasks of others, solved.
 SHOWN = [
     {"role": "system", "content": "You have a calculator. To use it, write calc: and the expression. Then you are told "
@@ -65,7 +65,7 @@ def say(messages: list[dict[str, Any]], tokens: int) -> str:
 @lightning.agent(role="solver", trainable=True)
 def add(task: Task) -> str:
     """One question, one answer."""
-    return say([{"role": "user", "content": asked(task)}], 128)
+    return say([{"role": "user", "content": asked(task)}], RESPONSE)
 
 
 @lightning.agent(role="solver", trainable=True)
@@ -83,22 +83,10 @@ def calculate(task: Task) -> str:
 
 
 def evaluated(expression: str) -> str:
-    """Numbers, + - * / and brackets; 'error' for anything else."""
-
-    def value(node: ast.expr) -> float:
-        match node:
-            case ast.Constant(value=int() | float() as number):
-                return number
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -value(operand)
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-                return float(OPERATORS[type(op)](value(left), value(right)))
-        raise ValueError(ast.unparse(node))
-
+    """Its value, or 'error' for what the calculator does not take."""
     try:
-        result = value(ast.parse(expression.strip(), mode="eval").body)
-        return str(int(result)) if result == int(result) else f"{result:.4f}"
-    except (ValueError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
+        return expressions.calculate(expression)
+    except ValueError:
         return "error"
 
 

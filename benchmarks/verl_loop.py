@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import tempfile
 import threading
@@ -24,7 +23,6 @@ from typing import Any
 
 import arithmetic
 import pandas
-import ray
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
@@ -32,23 +30,19 @@ from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
 from lightning_process.source import locate
 from lightning_sdk.settings import Settings, parse
+from lightning_verl import cluster
 from lightning_verl import config as ours
-from lightning_verl.plugin import ACTIVE
 from lightning_vllm.command import tool_parser
 from lightning_vllm.reading import read
-
-RESPONSE = 128
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, **_: Any) -> float:
     """As VERL calls it, by this file's path."""
-    numbers = re.findall(r"-?\d+", solution_str)
-    return float(bool(numbers) and numbers[-1] == ground_truth)
+    return arithmetic.correct({"answer": ground_truth}, solution_str)
 
 
-def configuration(options: argparse.Namespace, folder: Path) -> Any:
+def configuration(options: argparse.Namespace, settings: Settings, folder: Path) -> Any:
     """What `lightning_verl.config` makes of the settings, and what VERL's own loop needs beside it."""
-    settings = Settings.from_dict({"model": options.model, "backend": "verl", **settings_of(options)})
     device = "cuda" if torch.cuda.is_available() else "cpu"
     card = read(locate(options.model))
     gpus = settings.cluster.gpus or max(1, torch.cuda.device_count())
@@ -72,8 +66,8 @@ def needed(
         f"{rollout}.name": "vllm",
         f"{rollout}.n": options.group_size,
         f"{rollout}.calculate_log_probs": True,
-        f"{rollout}.prompt_length": place.max_length - RESPONSE,
-        f"{rollout}.response_length": RESPONSE,
+        f"{rollout}.prompt_length": place.max_length - arithmetic.RESPONSE,
+        f"{rollout}.response_length": arithmetic.RESPONSE,
         f"{rollout}.log_prob_use_dynamic_bsz": True,
         f"{rollout}.engine_kwargs.vllm.distributed_executor_backend": "uni",
         f"{rollout}.agent.num_workers": 8 if place.device == "cuda" else 1,
@@ -88,8 +82,8 @@ def needed(
         "data.train_files": files,
         "data.val_files": files,
         "data.train_batch_size": options.tasks_per_step,
-        "data.max_prompt_length": place.max_length - RESPONSE,
-        "data.max_response_length": RESPONSE,
+        "data.max_prompt_length": place.max_length - arithmetic.RESPONSE,
+        "data.max_response_length": arithmetic.RESPONSE,
         "data.dataloader_num_workers": 0,
         "reward.num_workers": 8 if place.device == "cuda" else 1,
         "reward.custom_reward_function.path": __file__,
@@ -127,18 +121,6 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     return {name: parse(name, value) for name, value in given.items()}
 
 
-def start_ray(config: Any, log: Path) -> None:
-    """As our backend starts it."""
-    device = config.trainer.device
-    variables = {name: value for name, value in os.environ.items() if name.startswith(("VLLM_", "NCCL_", "PYTHONPATH"))}
-    variables |= {"TOKENIZERS_PARALLELISM": "false", "TRANSFER_QUEUE_ENABLE": "1", "VERL_FILE_LOGGER_PATH": str(log)}
-    own: dict[str, Any] = {}
-    if device == "cpu":
-        variables |= {ACTIVE: device, "VLLM_CPU_KVCACHE_SPACE": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-        own = {"num_cpus": 8, "num_gpus": 1}
-    ray.init(address="local", include_dashboard=False, runtime_env={"env_vars": variables}, **own)
-
-
 def watch(log: Path, stamps: list[float], stop: threading.Event) -> None:
     """Note when each line of VERL's log appears."""
     while not stop.wait(0.01):
@@ -150,15 +132,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     began = time.time()
     with tempfile.TemporaryDirectory() as name:
         folder, stamps, stop = Path(name), list[float](), threading.Event()
-        config = configuration(options, folder)
+        settings = Settings.from_dict({"model": options.model, "backend": "verl", **settings_of(options)})
+        config = configuration(options, settings, folder)
         log = folder / "metrics.jsonl"
-        start_ray(config, log)
+        os.environ["VERL_FILE_LOGGER_PATH"] = str(log)
+        cluster.join(settings, config.trainer.device)
         watcher = threading.Thread(target=watch, args=(log, stamps, stop))
         watcher.start()
         try:
             run_ppo(config, task_runner_class=TaskRunnerV1)
         finally:
-            ray.shutdown()
+            cluster.leave()
             time.sleep(0.1)
             stop.set()
             watcher.join()
