@@ -36,7 +36,8 @@ Settings = dict[str, object]
 COMMON: Settings = {"serving.max_length": 512, "serving.memory": 0.4, "optimizer.micro_batch_tokens": 65536}
 #: vLLM without CUDA graphs, which take a minute to record.
 VERL: Settings = COMMON | {"actor_rollout_ref.rollout.enforce_eager": "true"}
-PLAIN: Settings = COMMON | {"vllm.enforce_eager": "true"}
+#: Our learner has the logits of a whole micro-batch at once, beside vLLM on the same GPU.
+PLAIN: Settings = COMMON | {"vllm.enforce_eager": "true", "optimizer.micro_batch_tokens": 8192}
 OURS: Settings = {"save_every": 1000, "rollouts.runner": 8}
 TIMED: Settings = {"rollouts.tasks_per_step": 128, "rollouts.group_size": 8, "rollouts.concurrency": 1024,
                    "optimizer.learning_rate": 1e-6}  # fmt: skip
@@ -170,6 +171,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
     if "verl" in result:
         median = result["verl"]["median"]
         parts.append(("verl's own loop", median["timing_s/gen"], median["seconds"] - median["timing_s/gen"]))
+    if not parts:
+        return
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     names, generate, update = zip(*parts, strict=True)
