@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,19 @@ KEY = "front"
 def main() -> None:
     arguments = parse()
     if arguments.ask:
-        print(json.dumps(asyncio.run(ask([Upstream(*each) for each in json.loads(arguments.ask)], arguments))))
+        for line in sys.stdin:
+            way = [Upstream(*each) for each in json.loads(line)]
+            print(json.dumps(asyncio.run(ask(way, arguments))), flush=True)
         return
-    with tempfile.TemporaryDirectory() as folder, servers(arguments, Path(folder)) as (fleet, address):
+    with tempfile.TemporaryDirectory() as folder, servers(arguments, Path(folder)) as (fleet, address), \
+            client() as measure:  # fmt: skip
         direct = fleet.upstreams()
         for way in (direct, [address]):
-            measure(way, arguments)  # the first does not count: caches, connections, compilation
-        pairs = [(measure(direct, arguments), measure([address], arguments)) for _ in range(arguments.pairs)]
+            measure(way)  # the first does not count: caches, connections, compilation
+        pairs = []
+        for _ in range(arguments.pairs):
+            pairs.append((measure(direct), measure([address])))
+            print(f"tokens/s: direct {pairs[-1][0]:.0f}, front {pairs[-1][1]:.0f}", flush=True)
     report(arguments, pairs)
 
 
@@ -101,13 +107,21 @@ def listening(app: web.Application) -> Iterator[str]:
         thread.join()
 
 
-def measure(way: Sequence[Upstream], arguments: argparse.Namespace) -> float:
-    """Tokens per second, by a client in a process of its own."""
-    command = [sys.executable, __file__, "--ask", json.dumps(way), "--model", arguments.model]
-    command += ["--data", str(arguments.data)] if arguments.data else []
-    for name in ("requests", "concurrency", "tokens"):
-        command += [f"--{name}", str(getattr(arguments, name))]
-    return float(json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
+@contextmanager
+def client() -> Iterator[Callable[[Sequence[Upstream]], float]]:
+    """What measures tokens per second of servers, in a process of its own: this program, told to `--ask`."""
+    with subprocess.Popen(
+        [sys.executable, __file__, "--ask", *sys.argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        asked, answered = process.stdin, process.stdout
+        assert asked is not None and answered is not None
+
+        def measure(way: Sequence[Upstream]) -> float:
+            asked.write(json.dumps(way) + "\n")
+            asked.flush()
+            return float(json.loads(answered.readline()))
+
+        yield measure
 
 
 async def ask(way: Sequence[Upstream], arguments: argparse.Namespace) -> float:
@@ -166,7 +180,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of tasks, as in arithmetic.py")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting")
     parser.add_argument("--output", type=Path, help="write the result as JSON to this file")
-    parser.add_argument("--ask", help=argparse.SUPPRESS)
+    parser.add_argument("--ask", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
