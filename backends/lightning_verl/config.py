@@ -202,7 +202,7 @@ def _travel(settings: Settings, *, cpu: bool) -> dict[str, Any]:
     if mode(settings) != APART:
         return {}
     by = {f"{_TRAVEL}.backend": SOCKETS, f"{_TRAVEL}.custom_backend_module": "lightning_verl.cpu_weights"}
-    return by if cpu else {f"{_TRAVEL}.backend": "nccl", f"{_ROLLOUT}.free_cache_engine": False}
+    return by if cpu else {f"{_TRAVEL}.backend": "nccl"}
 
 
 def _on_cpu() -> dict[str, Any]:
@@ -226,6 +226,7 @@ def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
         "actor_rollout_ref.hybrid_engine": False,  # no vLLM on the learner's GPUs
         f"{_ROLLOUT}.nnodes": place.nodes,
         f"{_ROLLOUT}.n_gpus_per_node": settings.cluster.engine_gpus,
+        f"{_ROLLOUT}.free_cache_engine": False,  # requests are kept through an update
         f"{_ACTOR}.ppo_mini_batch_size": 1,  # of slots, of which a step has one; the trainer says how many rows
     }
     return (apart if mode(settings) == APART else {}) | {

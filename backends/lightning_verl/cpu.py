@@ -91,8 +91,10 @@ def _pause(module: Any) -> None:
     """vLLM's build for CPUs is newer than the one that VERL knows, and pauses by mode only."""
     original = module.AsyncLLM.pause_generation
 
-    async def pause_generation(self: Any, *, wait_for_inflight_requests: bool = False, **given: Any) -> None:
-        await original(self, mode="wait" if wait_for_inflight_requests else "abort", **given)
+    async def pause_generation(
+        self: Any, *, mode: str = "abort", wait_for_inflight_requests: bool = False, **given: Any
+    ) -> None:
+        await original(self, mode="wait" if wait_for_inflight_requests else mode, **given)
 
     if "wait_for_inflight_requests" not in inspect.signature(original).parameters:
         module.AsyncLLM.pause_generation = pause_generation

@@ -44,6 +44,8 @@ class Driver:
     def __init__(self, settings: Settings, runner: Any, run: Any, front: Front, facts: dict[str, object]) -> None:
         """`runner`: the Ray actor; `run`: its loop, which ends with an error only."""
         self._settings, self._runner, self._run, self._front = settings, runner, run, front
+        self._apart = mode(settings) == APART
+        """vLLM has GPUs of its own, and keeps what it is asked through an update."""
         ready = self._ask(runner.ready.remote)
         self._upstreams = _upstreams(ready["addresses"])
         self._rate = settings.optimizer.learning_rate or default_rate(ready["parameters"])
@@ -64,17 +66,18 @@ class Driver:
     def update(self, batch: Batch) -> Update:
         """One step of VERL's loop: the learner learns, and the new weights are served.
 
-        Where vLLM has GPUs of its own it answers while the learner learns; elsewhere it sleeps.
+        Where vLLM has GPUs of its own it answers while the learner learns, and what it is asked then only rests while
+        the weights travel; elsewhere it sleeps, and has nothing to answer before.
         """
         rate = rate_at(self.steps, self._settings.steps, self._rate, self._settings.optimizer)
         packed = pack_batch(batch)
-        apart = mode(self._settings) == APART
         with self._turn:
-            if not apart:
+            if not self._apart:
                 self._quiet()
             self._ask(lambda: self._runner.learn.remote(packed, rate))
-            if apart:
-                self._quiet()
+            if self._apart:
+                self._front.hold()
+                self._heal(self._gone())
             self.version, found = self._ask(self._runner.serve.remote)
             self.steps += 1
             self._front.resume(self.version)
@@ -130,7 +133,8 @@ class Driver:
             with self._turn:
                 if (gone := self._gone()) and ray.is_initialized():
                     self._front.hold()
-                    self._front.drain(0.0)
+                    if not self._apart:
+                        self._front.drain(0.0)
                     self._heal(gone)
                     self._front.resume(self.version)
 

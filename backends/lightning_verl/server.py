@@ -1,8 +1,8 @@
-"""VERL's vLLM servers, whose processes import vLLM while VERL's workers start instead of after them.
+"""VERL's vLLM servers, which keep what they are asked through an update, and whose processes start early.
 
 VERL makes a server's process once its workers have loaded the model, and knows only then where it is to be. In a Ray
-of one machine there is no question where: the processes are made as soon as VERL starts its workers, and VERL, when it
-makes a server, is given one of them.
+of one machine there is no question where: the processes are made, and import vLLM, as soon as VERL starts its workers,
+and VERL, when it makes a server, is given one of them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,36 @@ from typing import Any
 
 import ray
 from verl.plugin.platform import get_platform
-from verl.workers.rollout.replica import CONTROL_METHOD_CONCURRENCY, RolloutReplicaRegistry
+from verl.workers.rollout.replica import CONTROL_METHOD_CONCURRENCY, RolloutMode, RolloutReplicaRegistry
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
 #: Name in Ray -> a server that has not been told yet what to serve.
 _waiting: dict[str, Any] = {}
 
 
-class Server(vLLMHttpServer):  # type: ignore[misc]
-    """A process of VERL's that is there before VERL says what it is to serve."""
+class Keeping(vLLMHttpServer):  # type: ignore[misc]
+    """A server of VERL's that, on GPUs of its own, ends no request for new weights.
+
+    VERL's agent loops ask again with the tokens that they have got; a client of OpenAI's API would take a reply that
+    was cut short for the whole. So requests rest while weights travel, and go on with what they have said, which the
+    new weights look at anew.
+    """
+
+    async def abort_all_requests(self, reset_prefix_cache: bool = True, reject_request: bool = False) -> Any:
+        if self.rollout_mode != RolloutMode.STANDALONE:
+            return await super().abort_all_requests(reset_prefix_cache, reject_request)
+        if self.node_rank == 0:
+            await self.engine.pause_generation(mode="keep", clear_cache=False)
+        return {"aborted_count": 0, "request_ids": []}
+
+    async def resume_engine_generation(self) -> None:
+        if self.node_rank == 0 and self.rollout_mode == RolloutMode.STANDALONE:
+            await self.engine.reset_prefix_cache(reset_running_requests=True, reset_connector=True)
+        await super().resume_engine_generation()
+
+
+class Server(Keeping):
+    """One whose process is there before VERL says what it is to serve."""
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
@@ -50,7 +71,7 @@ class Replica(vLLMReplica):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.server_class: Any = _Maker(ray.remote(vLLMHttpServer))
+        self.server_class: Any = _Maker(ray.remote(Keeping))
 
     async def launch_servers(self) -> None:
         self.launched = self.launched or time.monotonic()

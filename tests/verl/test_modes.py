@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,20 +61,37 @@ class Reply(NamedTuple):
     answered: float
     versions: list[int]
     ended: str
+    prompt: list[int]
+    tokens: list[int]
+    logprobs: list[float]
 
 
-def ask(child: Child, rollout: str) -> Reply:
-    """One completion of 48 tokens."""
-    point, asked = child.endpoint, time.monotonic()
-    body = {"model": point.model, "messages": [{"role": "user", "content": "Tell me"}], "max_tokens": 48,
-            "min_tokens": 48, "logprobs": True, "return_token_ids": True}  # fmt: skip
+def ask(child: Child, rollout: str, tokens: int = 48) -> Reply:
+    """One completion of so many tokens."""
+    asked = time.monotonic()
+    found = post(child, "chat/completions", rollout, messages=[{"role": "user", "content": "Tell me"}], logprobs=True,
+                 max_tokens=tokens, ignore_eos=True, return_token_ids=True)  # fmt: skip
+    choice = found["choices"][0]
+    versions = [version for version, tokens in choice["weight_versions"] for _ in range(tokens)]
+    logprobs = [each["logprob"] for each in choice["logprobs"]["content"]]
+    return Reply(asked, time.monotonic(), versions, choice["finish_reason"], found["prompt_token_ids"],
+                 choice["token_ids"], logprobs)  # fmt: skip
+
+
+def said(child: Child, tokens: list[int]) -> list[float]:
+    """Log-probabilities of all but the first of these tokens, as the weights that are served now have them."""
+    found = post(child, "completions", "", prompt=tokens, max_tokens=1, prompt_logprobs=0)
+    each = found["choices"][0]["prompt_logprobs"][1:]
+    return [chances[str(token)]["logprob"] for token, chances in zip(tokens[1:], each, strict=True)]
+
+
+def post(child: Child, path: str, rollout: str, **body: Any) -> Any:
+    point = child.endpoint
     headers = {"Authorization": f"Bearer {point.key}", "X-Lightning-Rollout": rollout}
-    request = urllib.request.Request(f"{point.url}/chat/completions", json.dumps(body).encode(),
+    request = urllib.request.Request(f"{point.url}/{path}", json.dumps({"model": point.model, **body}).encode(),
                                      {"Content-Type": "application/json", **headers})  # fmt: skip
     with urllib.request.urlopen(request, timeout=600) as reply:
-        choice = json.load(reply)["choices"][0]
-    versions = [version for version, tokens in choice["weight_versions"] for _ in range(tokens)]
-    return Reply(asked, time.monotonic(), versions, choice["finish_reason"])
+        return json.load(reply)
 
 
 class Crowd:
@@ -110,16 +128,22 @@ class Crowd:
 
 def test_vllm_answers_while_the_learner_learns(tmp_path: Path) -> None:
     """On GPUs of its own: through the update, but for the moment in which weights travel; and no request is lost, not
-    even where the server is killed while the learner learns."""
-    ahead = {"cluster.gpus": 1, "cluster.engine_gpus": 1, "rollouts.staleness": 1}
-    with backend(tmp_path / "run", **ahead) as child:
+    even where the server is killed while the learner learns. A long reply goes on with the new weights."""
+    ahead = {"cluster.gpus": 1, "cluster.engine_gpus": 1, "rollouts.staleness": 1, "serving.max_length": 2048}
+    with backend(tmp_path / "run", **ahead) as child, ThreadPoolExecutor() as threads:
         assert child.facts()["trainer_mode"] == "separate_async" and child.facts()["vllm_servers"] == 1
         crowd = Crowd(child)
         try:
             crowd.more(4)
+            asked = threads.submit(ask, child, "long", 1900)
+            crowd.more(2)
             began = time.monotonic()
             assert child.update(batch(1, 64)).version == 1
             ended = time.monotonic()
+            long = asked.result()
+            assert long.asked < began < ended < long.answered and set(long.versions) == {0} and long.ended == "length"
+            now = said(child, long.prompt + long.tokens)[-50:]
+            assert np.allclose(now, long.logprobs[-50:], atol=1e-3), "its last tokens look at what old weights computed"
             crowd.more(4)
             killer = threading.Timer(0.5, kill_engine, (child,))
             killer.start()
