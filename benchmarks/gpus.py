@@ -133,9 +133,10 @@ def result_of(folder: Path, name: str) -> dict[str, Any]:
     if not metrics.exists():
         return {}
     steps = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
-    report = json.loads((run_folder / "report.json").read_text("utf-8"))
+    report = run_folder / "report.json"
     facts = json.loads((run_folder / "config.json").read_text("utf-8")).get("facts", {})
-    return {"steps": steps, "report": report, "facts": facts, "cut_off": True}
+    held_out = json.loads(report.read_text("utf-8"))["held_out"] if report.exists() else {}
+    return {"steps": steps, "report": {"held_out": held_out}, "facts": facts, "cut_off": True}
 
 
 def ours(found: dict[str, Any], name: str) -> dict[str, Any]:

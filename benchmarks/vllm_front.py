@@ -34,6 +34,7 @@ import torch
 from aiohttp import web
 
 from lightning_process.source import locate
+from lightning_sdk.address import BACKLOG
 from lightning_sdk.settings import Settings
 from lightning_vllm.available import installed
 from lightning_vllm.fleet import Fleet
@@ -92,7 +93,7 @@ def listening(app: web.Application) -> Iterator[str]:
 
     async def run() -> None:
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=BACKLOG).start()
         started.set()
         await stop.wait()
         await runner.cleanup()

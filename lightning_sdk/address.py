@@ -7,9 +7,10 @@ import socket
 from urllib.parse import urlsplit, urlunsplit
 
 LOOPBACK = "127.0.0.1"
+#: Connections that a server of ours keeps until it takes them. A step's rollouts call all at once; of those that find
+#: no room, as with the 128 of aiohttp, each tries again a second later, and two seconds after that.
+BACKLOG = 4096
 _WILDCARDS = {"0.0.0.0", "::", "*"}
-
-
 #: Seconds for somebody to answer at an address.
 _ANSWER = 10.0
 

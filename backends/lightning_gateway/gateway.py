@@ -19,6 +19,7 @@ from lightning_gateway.refusal import Refused, response
 from lightning_gateway.relay import CutOff, Relay
 from lightning_gateway.rollouts import Rollouts
 from lightning_gateway.upstream import Upstream
+from lightning_sdk.address import BACKLOG
 from lightning_sdk.errors import LightningError, PortInUse
 from lightning_sdk.scope import Scope
 
@@ -127,7 +128,7 @@ class Gateway:
         )  # fmt: skip
         try:
             await runner.setup()
-            await web.TCPSite(runner, host, self._port).start()
+            await web.TCPSite(runner, host, self._port, backlog=BACKLOG).start()
             self._port = runner.addresses[0][1]
             self._ready.set()
             await self._stopping.wait()

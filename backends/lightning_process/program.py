@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TextIO
 from aiohttp import web
 
 from lightning_process.phases import Phases
+from lightning_sdk.address import BACKLOG
 from lightning_sdk.errors import LightningError
 from lightning_sdk.settings import Settings
 
@@ -77,7 +78,7 @@ def run(build: Callable[[Config], Built], *, at_end: Callable[[], object] | None
 async def _serve(built: Built, host: str, answers: TextIO) -> None:
     runner = web.AppRunner(built.app, access_log=None, handle_signals=False)
     await runner.setup()
-    await web.TCPSite(runner, host, 0).start()
+    await web.TCPSite(runner, host, 0, backlog=BACKLOG).start()
     port = runner.addresses[0][1]
     _answer(answers, {"host": host, "port": port, "model": built.model, "facts": built.facts})
     await asyncio.Event().wait()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from arrivals import connected
 from asking import ask, body, connect, post, until
 from hubs import KEY, Hub, logged, rollouts
 from provider import Provider
@@ -70,6 +71,13 @@ def test_what_passed_is_in_the_hub_when_it_ends(run: Run, hub: Hub, provider: Pr
     assert process.wait(30) == 0
     assert [(call.meta.role, call.meta.status) for call in calls(hub)] == [("main", "ok"), ("solver", "ok")]
     assert rollouts(hub.folder) == [(rollout["id"], "ok", "", "cba")]
+
+
+def test_a_thousand_may_call_at_once(run: Run, provider: Provider) -> None:
+    """None of them has to try again, which takes a second."""
+    process, facts = run(provider.url)
+    assert connected(facts["url"], process.pid) == 1000
+    assert ask(f"{facts['url']}/v1/chat/completions", body())[0] == 200
 
 
 def test_a_call_under_way_when_it_ends(run: Run, hub: Hub) -> None:

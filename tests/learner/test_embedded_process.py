@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from arrivals import connected
 from openai import OpenAI
 from tinymodel import SETTINGS, make_group_rows
 
@@ -63,6 +64,12 @@ def weigh(rows: list[Row], rewards: list[float]) -> list[Row]:
 def low_ids(row: Row) -> float:
     """Share of the sampled tokens with an id below 60."""
     return float((row.tokens[row.weights != 0] < 60).mean())
+
+
+def test_a_thousand_may_call_at_once(running: Child) -> None:
+    """None of them has to try again, which takes a second."""
+    assert connected(running.endpoint.url, running.pid) == 1000
+    assert sample(running, 1)
 
 
 def test_learns_to_emit_what_is_rewarded_and_log_probs_agree(running: Child) -> None:
