@@ -37,6 +37,7 @@ from lightning_process.source import locate
 from lightning_sdk.address import BACKLOG
 from lightning_sdk.settings import Settings
 from lightning_vllm.available import installed
+from lightning_vllm.command import KEEP_ALIVE
 from lightning_vllm.fleet import Fleet
 from lightning_vllm.front import Front, Upstream
 from lightning_vllm.launch import launcher
@@ -73,7 +74,7 @@ def servers(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Fleet
         "rollouts.concurrency": arguments.concurrency, "serving.max_length": arguments.length,
         **dict(each.split("=", 1) for each in arguments.set),
     })  # fmt: skip
-    card, front = read(locate(arguments.model)), Front(KEY, name)
+    card, front = read(locate(arguments.model)), Front(KEY, name, keep_alive=KEEP_ALIVE / 2)
     cores = len(os.sched_getaffinity(0))
     where = places(settings, visible(torch.cuda.device_count()), cores, small=card.parameters < 30_000_000)
     fleet = Fleet(front, where, folder, launcher(settings, card, name), asynchronous=False)

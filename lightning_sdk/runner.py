@@ -1,7 +1,8 @@
 """The runner: takes rollouts from the hub and runs the user's agent on them, several at once.
 
 Threads for plain agents, asyncio for async ones; further processes run this module as a program. An agent that
-outlives its time is left alone in its thread and its place is given to the next: a thread cannot be stopped.
+outlives its time is left alone in its thread and its place is given to the next: a thread cannot be stopped. How many
+places are free the hub knows, which counts what it has leased.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import os
 import socket
 import sys
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -60,8 +60,8 @@ class Runner:
         self._agent, self._rewards, self._concurrency = agent, tuple(rewards), concurrency
         self._address, self._key = address, key
         self._stopping = threading.Event()
-        self._changed = threading.Condition()
-        self._deadlines: dict[bytes, float] = {}
+        self._changing = threading.Lock()
+        self._begun: set[bytes] = set()
         self._coroutines: dict[bytes, concurrent.futures.Future[None]] = {}
         self.ended: Counter[str] = Counter()
         """Rollouts by the status that they ended with here."""
@@ -87,8 +87,6 @@ class Runner:
     def stop(self) -> None:
         """Take no further work. What runs goes on and no longer counts."""
         self._stopping.set()
-        with self._changed:
-            self._changed.notify_all()
         for thread in self._threads[:2]:
             thread.join(_PARK + 2.0)
         if self._loop is not None:
@@ -98,19 +96,18 @@ class Runner:
     @property
     def under_way(self) -> int:
         """Rollouts that run here now."""
-        with self._changed:
-            return len(self._deadlines)
+        with self._changing:
+            return len(self._begun)
 
     def _lease(self, hub: HubClient) -> None:
         while not self._stopping.is_set():
-            if slots := self._free():
-                for message in hub.ask("lease", runner=self.id, slots=slots, wait=_PARK):
-                    self._begin(message)
+            for message in hub.ask("lease", runner=self.id, places=self._concurrency, wait=_PARK):
+                self._begin(message)
 
     def _renew(self, hub: HubClient) -> None:
         while not self._stopping.wait(_HEARTBEAT):
-            with self._changed:
-                begun = set(self._deadlines)
+            with self._changing:
+                begun = set(self._begun)
             self._give_up(begun - set(hub.ask("renew", runner=self.id)))
 
     def _connected(self, talk: Callable[[HubClient], None]) -> None:
@@ -141,12 +138,11 @@ class Runner:
 
     def _give_up(self, lost: set[bytes]) -> None:
         """Rollouts that the hub has ended, or handed to another runner: their places are free."""
-        with self._changed:
+        with self._changing:
+            self._begun -= lost
             for key in lost:
-                self._deadlines.pop(key, None)
                 if (coroutine := self._coroutines.pop(key, None)) is not None:
                     coroutine.cancel()
-            self._changed.notify_all()
 
     def _serve(self) -> None:
         assert self._loop is not None
@@ -159,32 +155,21 @@ class Runner:
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
-    def _free(self) -> int:
-        """Places for further rollouts; waits a little when there are none."""
-        with self._changed:
-            now = time.monotonic()
-            busy = sum(deadline > now for deadline in self._deadlines.values())
-            if busy >= self._concurrency:
-                self._changed.wait(0.5)
-                return 0
-            return self._concurrency - busy
-
     def _begin(self, message: dict[str, Any]) -> None:
         key = bytes(message["key"])
-        with self._changed:
-            self._deadlines[key] = time.monotonic() + message["timeout"]
+        with self._changing:
+            self._begun.add(key)
         # A wildcard is where an engine listens; it is called by the name that leads to its hub.
         message["endpoint"]["url"] = addresses.reached(message["endpoint"]["url"], self._address)
 
         def done() -> None:
-            with self._changed:
-                self._deadlines.pop(key, None)
+            with self._changing:
+                self._begun.discard(key)
                 self._coroutines.pop(key, None)
-                self._changed.notify_all()
 
         if self._loop is not None:
             coroutine = asyncio.run_coroutine_threadsafe(self._aexecute(message), self._loop)
-            with self._changed:
+            with self._changing:
                 self._coroutines[key] = coroutine
             coroutine.add_done_callback(lambda _: done())
             return
@@ -211,7 +196,7 @@ class Runner:
         self._count(status)
 
     def _count(self, status: Status) -> None:
-        with self._changed:
+        with self._changing:
             self.ended[status.value] += 1
 
 

@@ -41,7 +41,7 @@ def _build(config: Config, source: Source) -> Built:
     decoding, learning = threads(card.parameters, asynchronous)
     torch.set_num_threads(learning)
     found = places(settings, visible(torch.cuda.device_count()), decoding, small=small(card.parameters))
-    front = Front(config.key, name)
+    front = Front(config.key, name, keep_alive=command.KEEP_ALIVE / 2)
     fleet = Fleet(front, found, config.folder, launcher(settings, card, name), asynchronous=asynchronous)
     try:
         loaded = load(settings.model)

@@ -179,11 +179,11 @@ class Hub:
         }
 
     def _lease(self, params: dict[str, Any]) -> Parked:
-        runner, slots = str(params["runner"]), int(params["slots"])
+        runner, places = str(params["runner"]), int(params["places"])
         given: list[Any] = []
 
         def poll() -> list[dict[str, Any]]:
-            given[:] = self.leases.lease(runner, slots)
+            given[:] = self.leases.lease(runner, places)
             return [each.as_message() for each in given]
 
         return Parked(poll, _seconds(params), lambda _: self.leases.undo(given))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,8 @@ class Leases:
         self._changed = threading.Condition()
         self._offers: list[Offer] = []
         self._active: dict[bytes, _Attempt] = {}
+        self._taken: Counter[str] = Counter()
+        """How many of them each runner has."""
         self._seen: dict[str, float] = {}
         self._over: set[bytes] = set()
         self._concurrency = 0
@@ -115,19 +118,22 @@ class Leases:
 
     # --- the runners' side
 
-    def lease(self, runner: str, slots: int) -> list[Assignment]:
-        """Up to `slots` attempts for `runner`, of the oldest offer first."""
+    def lease(self, runner: str, places: int) -> list[Assignment]:
+        """Attempts for `runner`, which has as many at once as it has places; those of the oldest offer first."""
         now, wall = time.monotonic(), time.time()
         given: list[Assignment] = []
         with self._changed:
             self._seen[runner] = now
-            free = min(slots, self._concurrency - len(self._active))
+            free = min(places - self._taken[runner], self._concurrency - len(self._active))
             for offer in self._offers:
+                if len(given) >= free:
+                    break
                 for place in offer.take(now, free - len(given)):
                     each = place.assignment
                     expires = now + each.timeout + self._grace_seconds
                     self._active[each.key] = _Attempt(place, offer, runner, now, expires)
                     given.append(each)
+            self._taken[runner] += len(given)
         if given:
             with self._store.transaction():
                 self._store.begin(
@@ -141,6 +147,7 @@ class Leases:
         with self._changed:
             for each in given:
                 if (attempt := self._active.pop(each.key, None)) is not None:
+                    self._taken[attempt.runner] -= 1
                     self._over.add(each.key)
                     attempt.offer.put_back(attempt.place)
         error = "the runner went before it got the lease"
@@ -161,6 +168,7 @@ class Leases:
                 self._close(key, Status.INFRASTRUCTURE_ERROR, f"runner {runner} stopped", saved=False,
                             until=self.position())  # fmt: skip
             self._seen.pop(runner, None)
+            self._taken.pop(runner, None)
         self.on_work()
 
     def end(self, end: End) -> bool:
@@ -203,6 +211,7 @@ class Leases:
     def _close(self, key: bytes, status: Status, error: str, *, saved: bool, until: int | None) -> None:
         """End an attempt. `saved`: the index writes its end to the store; `until`: see `Outcome`."""
         attempt = self._active.pop(key)
+        self._taken[attempt.runner] -= 1
         self._over.add(key)
         if not saved:
             self._store.end([(str(status), error, "", time.time(), key)])

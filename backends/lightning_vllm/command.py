@@ -18,6 +18,8 @@ from lightning_vllm.card import Card
 from lightning_vllm.lock import KEY
 from lightning_vllm.parsers import NONE, parser_of
 
+#: Seconds for which a server keeps an idle connection, more than a learner takes between two rounds.
+KEEP_ALIVE = 600
 _PREFIX = "vllm."
 #: Arguments that would take the server away from us -> what to set instead.
 _OURS: dict[str, str] = {
@@ -102,8 +104,7 @@ def environment(settings: Settings, card: Card, place: Place) -> dict[str, str]:
         "VLLM_DO_NOT_TRACK": "1",
         "VLLM_DISABLE_LOG_LOGO": "1",
         "VLLM_HOST_IP": "127.0.0.1",
-        # Idle connections of the front outlast the learner's work.
-        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE),
     }
     if not place.gpus:
         # Bound to cores, servers, learner and agents would crowd each other on some and leave others idle.

@@ -36,7 +36,7 @@ _PATIENCE, _LOOK = 600.0, 0.05
 _MOST_LOSSES = 3
 #: For a server that lost a request to say whether it is well.
 _HEALTH = aiohttp.ClientTimeout(total=5.0)
-#: Below the 5 s after which vLLM's server closes an idle connection, so that a pooled one is seldom gone.
+#: Below the 5 s after which a server, unless it is told otherwise, closes an idle connection: few pooled ones are gone.
 _KEEP_ALIVE = 4.0
 #: How often requests whose client is gone are looked for, in seconds.
 _REAP = 0.25
@@ -84,10 +84,11 @@ class _Asking:
 class Front:
     """OpenAI's API over a pool of servers. Everything but `app` may be called by any thread."""
 
-    def __init__(self, key: str, model: str, *, patience: float = _PATIENCE) -> None:
+    def __init__(self, key: str, model: str, *, patience: float = _PATIENCE, keep_alive: float = _KEEP_ALIVE) -> None:
         """`key`: what callers show; `model`: the name that they ask for; `patience`: seconds that a request waits for
-        a server to come back before it is answered with 503."""
-        self._key, self._model, self._patience = key, model, patience
+        a server to come back before it is answered with 503; `keep_alive`: seconds for which a connection to a server
+        stays open, less than the server's own."""
+        self._key, self._model, self._patience, self._keep_alive = key, model, patience, keep_alive
         self._created = int(time.time())
         self._pool = Pool()
         self._version = 0
@@ -185,7 +186,7 @@ class Front:
         asyncio.run_coroutine_threadsafe(in_loop(), loop).result()
 
     async def _running(self, app: web.Application) -> AsyncIterator[None]:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=self._keep_alive)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
         self._loop = asyncio.get_running_loop()

@@ -55,8 +55,8 @@ class Runner:
                     return event
         raise AssertionError(f"the training does not end: {self.events}")
 
-    def lease(self, slots: int, wait: float) -> list[dict[str, Any]]:
-        given: list[dict[str, Any]] = self.client.ask("lease", runner=self.name, slots=slots, wait=wait)
+    def lease(self, places: int, wait: float) -> list[dict[str, Any]]:
+        given: list[dict[str, Any]] = self.client.ask("lease", runner=self.name, places=places, wait=wait)
         self.leased += given
         return given
 

@@ -108,7 +108,7 @@ def test_a_request_without_its_params_is_an_error(guest: Client) -> None:
 
 def test_a_lease_waits_and_comes_back_empty(guest: Client) -> None:
     """Without work the answer comes when the wait is over."""
-    assert guest.ask("lease", runner="r", slots=1, wait=0.05) == []
+    assert guest.ask("lease", runner="r", places=1, wait=0.05) == []
 
 
 def test_a_message_beyond_the_limit_is_not_read(busy_hub: Hub, guest: Client) -> None:

@@ -27,8 +27,8 @@ class Round:
     def __init__(self, leases: Leases, offer: Offer) -> None:
         self.leases, self.offer = leases, offer
 
-    def lease(self, slots: int = 99, runner: str = "r") -> list[Assignment]:
-        return self.leases.lease(runner, slots)
+    def lease(self, places: int = 99, runner: str = "r") -> list[Assignment]:
+        return self.leases.lease(runner, places)
 
     def over(self) -> bool:
         return self.leases.wait(self.offer, 0.0, lambda: False)
@@ -246,6 +246,18 @@ def test_concurrency_is_over_all_runners_and_rounds(make: Make) -> None:
     assert ahead.counts() == (0, 0, 1)
 
 
+def test_a_runner_has_as_many_as_it_has_places(make: Make) -> None:
+    """Counted when they are handed out: one that asked while it was busy, and waits, gets what is free by then."""
+    played = make(9)
+    first, second = played.lease(2)
+    assert played.lease(2) == [] and len(played.lease(2, "other")) == 2
+    played.leases.end(end(first.key))
+    [third] = played.lease(2)
+    played.leases.end(end(second.key))
+    played.leases.end(end(third.key))
+    assert len(played.lease(2)) == 2
+
+
 def test_the_oldest_round_comes_first(make: Make) -> None:
     """Also with what it tries again or refills; a round that asks to be the first one is handed out before."""
     played = make(2, refills=1)
@@ -254,9 +266,9 @@ def test_the_oldest_round_comes_first(make: Make) -> None:
     assert [each.id for each in (first, second, third)] == ["0", "1", "5"]
     played.leases.end(end(first.key, Status.TIMEOUT))
     played.leases.end(end(second.key, Status.AGENT_ERROR))
-    assert [each.group for each in played.lease(2)] == ["g1", "g0"]
+    assert [each.group for each in played.lease(3)] == ["g1", "g0"]
     urgent = Round(played.leases, played.leases.offer([assignment(7, 60.0)], Rules(), 64, first=True))
-    [seventh] = played.lease(1)
+    [seventh] = played.lease(4)
     assert seventh.id == "7"
     played.leases.end(end(third.key))
     played.leases.end(end(seventh.key))

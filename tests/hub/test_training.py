@@ -157,9 +157,9 @@ def test_a_dead_runner_loses_its_leases(train: Callable[..., Runner]) -> None:
     runner = train(lease_seconds=2.0)
     runner.begin({"steps": 1}, held_out=[])
     with Client(runner.hub) as dead:
-        taken = dead.ask("lease", runner="dead", slots=5, wait=5.0)
+        taken = dead.ask("lease", runner="dead", places=5, wait=5.0)
     with Client(runner.hub) as slow:
-        kept = slow.ask("lease", runner="slow", slots=1, wait=5.0)
+        kept = slow.ask("lease", runner="slow", places=1, wait=5.0)
         again: dict[str, Any] = {}
         deadline = time.monotonic() + 20
         while len(again) < 5 and time.monotonic() < deadline:
@@ -175,7 +175,7 @@ def test_a_dead_runner_loses_its_leases(train: Callable[..., Runner]) -> None:
 def test_a_lease_is_answered_when_work_comes(train: Callable[..., Runner]) -> None:
     """A parked request gets its work at once, not at the end of its wait."""
     runner = train()
-    runner.client.post("lease", runner="r", slots=2, wait=30.0)
+    runner.client.post("lease", runner="r", places=2, wait=30.0)
     runner.begin({"steps": 1})
     began = time.monotonic()
     [_, error, given] = runner.client.expect(b"\x07")
