@@ -60,7 +60,7 @@ class Runner:
         self._agent, self._rewards, self._concurrency = agent, tuple(rewards), concurrency
         self._address, self._key = address, key
         self._stopping = threading.Event()
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()  # to cancel a coroutine is to be told at once that it is over
         self._begun: set[bytes] = set()
         self._coroutines: dict[bytes, concurrent.futures.Future[None]] = {}
         self.ended: Counter[str] = Counter()
