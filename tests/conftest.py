@@ -1,5 +1,6 @@
 """What all tests share: an isolated home for state, and a clean process after each test."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from lightning_sdk import sink
 # A busy machine is no reason to fail: a property is searched as far as it is, however long that takes.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+# A shell without job control lets what it runs in the background ignore Ctrl-C, and all that this starts with it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from typing import Any
 
 import pytest
@@ -375,6 +376,7 @@ def test_pieces_and_streaming_change_nothing(
     def fed(pieces: list[bytes]) -> bytes:
         translation = translate({"input": "hi", "stream": True})
         told = b"".join(map(translation.feed, pieces)) + translation.end()
+        told = re.sub(rb'_at":\d+', b'_at":0', told)  # a second may end in between
         return told.replace(translation.id.removeprefix("resp_").encode(), b"ID")
 
     at = sorted({0, len(body), *(place % len(body) for place in places)})
