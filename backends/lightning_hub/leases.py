@@ -125,15 +125,13 @@ class Leases:
         with self._changed:
             self._seen[runner] = now
             free = min(places - self._taken[runner], self._concurrency - len(self._active))
-            for offer in self._offers:
-                if len(given) >= free:
-                    break
+            for offer in self._offers if free > 0 else ():
                 for place in offer.take(now, free - len(given)):
                     each = place.assignment
                     expires = now + each.timeout + self._grace_seconds
                     self._active[each.key] = _Attempt(place, offer, runner, now, expires)
+                    self._taken[runner] += 1
                     given.append(each)
-            self._taken[runner] += len(given)
         if given:
             with self._store.transaction():
                 self._store.begin(
@@ -146,9 +144,8 @@ class Leases:
         """The runner went before it got these: queue them again under a new key, as if they had not been handed out."""
         with self._changed:
             for each in given:
-                if (attempt := self._active.pop(each.key, None)) is not None:
-                    self._taken[attempt.runner] -= 1
-                    self._over.add(each.key)
+                if each.key in self._active:
+                    attempt = self._forget(each.key)
                     attempt.offer.put_back(attempt.place)
         error = "the runner went before it got the lease"
         self._store.end((str(Status.INFRASTRUCTURE_ERROR), error, "", time.time(), each.key) for each in given)
@@ -168,7 +165,6 @@ class Leases:
                 self._close(key, Status.INFRASTRUCTURE_ERROR, f"runner {runner} stopped", saved=False,
                             until=self.position())  # fmt: skip
             self._seen.pop(runner, None)
-            self._taken.pop(runner, None)
         self.on_work()
 
     def end(self, end: End) -> bool:
@@ -210,9 +206,7 @@ class Leases:
 
     def _close(self, key: bytes, status: Status, error: str, *, saved: bool, until: int | None) -> None:
         """End an attempt. `saved`: the index writes its end to the store; `until`: see `Outcome`."""
-        attempt = self._active.pop(key)
-        self._taken[attempt.runner] -= 1
-        self._over.add(key)
+        attempt = self._forget(key)
         if not saved:
             self._store.end([(str(status), error, "", time.time(), key)])
         now = time.monotonic()
@@ -220,6 +214,15 @@ class Leases:
         attempt.offer.end(attempt.place, outcome, now)
         if attempt.offer.over:
             self._changed.notify_all()
+
+    def _forget(self, key: bytes) -> _Attempt:
+        """An attempt that is under way no longer: its runner has a place more, and what comes under its key is late."""
+        attempt = self._active.pop(key)
+        self._over.add(key)
+        self._taken[attempt.runner] -= 1
+        if not self._taken[attempt.runner]:
+            del self._taken[attempt.runner]
+        return attempt
 
     def _end_late(self, offer: Offer) -> None:
         """The round goes on without what is not over."""
