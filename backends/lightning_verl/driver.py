@@ -76,8 +76,7 @@ class Driver:
                 self._quiet()
             self._ask(lambda: self._runner.learn.remote(packed, rate))
             if self._apart:
-                self._front.hold()
-                self._heal(self._gone())
+                self._quiet(keep=True)
             self.version, found = self._ask(self._runner.serve.remote)
             self.steps += 1
             self._front.resume(self.version)
@@ -102,12 +101,13 @@ class Driver:
             self._front.resume(self.version)
         return self.version
 
-    def _quiet(self) -> None:
-        """From now on nothing is asked of the servers, all of which live; until `resume`."""
+    def _quiet(self, *, keep: bool = False) -> None:
+        """From now on nothing is asked of the servers, all of which live; until `resume`. What they have been asked is
+        over or taken back, unless they are to `keep` it."""
         self._front.hold()
         ahead = self._settings.rollouts.staleness > 0
         seconds = _BRIEF if ahead else _DRAIN
-        left = self._front.drain(seconds)
+        left = 0 if keep else self._front.drain(seconds)
         if left and not ahead:
             log.warning("%d requests were not over %.0f s after their step; they are asked again", left, seconds)
         self._heal(self._gone())
