@@ -75,7 +75,7 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
         return [sys.executable, str(HERE / "verl_loop.py"), of, f"--steps={options.steps or 8}", *to,
                 *given(VERL | rate, options)]  # fmt: skip
     if name == "engine":
-        return [sys.executable, str(HERE / "vllm_front.py"), of, "--requests=1024", "--concurrency=1024", "--pairs=5",
+        return [sys.executable, str(HERE / "vllm_front.py"), of, "--requests=1024", "--concurrency=1024", "--pairs=12",
                 "--set=vllm.enforce_eager=true", *to]  # fmt: skip
     part = PARTS[name]
     engine = ["--engine=vllm"] if part.backend == "embedded" else []

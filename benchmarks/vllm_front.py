@@ -3,10 +3,10 @@
     .venvs/verl/bin/python benchmarks/vllm_front.py [--model spark] [--requests 256] [--concurrency 64] [--tokens 128]
                                                     [--pairs 5] [--replicas 1] [--data FOLDER] [--output FILE]
 
-On the GPUs of this machine, or on its CPU. The same requests, as training sends them (sampled, with log-probs and
-token ids), from one client process: to the servers' own addresses in turn, then to the front's, in pairs that
-alternate. The ratio is the median over the pairs. They are words that never end before `--tokens`, or, with `--data`,
-the sums of `arithmetic.py`, each eight times, as a step of its training asks them.
+On the GPUs of this machine, or on its CPU. The same requests, as training sends them (sampled, with log-probs and token
+ids), from one client process: to the servers' own addresses in turn, and to the front's, in pairs of which every second
+one begins with the front. The ratio is the median over the pairs. They are words that never end before `--tokens`, or,
+with `--data`, the sums of `arithmetic.py`, each eight times, as a step of its training asks them.
 """
 
 from __future__ import annotations
@@ -57,12 +57,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, servers(arguments, Path(folder)) as (fleet, address), \
             client() as measure:  # fmt: skip
         direct = fleet.upstreams()
-        for way in (direct, [address]):
+        ways = (direct, [address])
+        for way in ways:
             measure(way)  # the first does not count: caches, connections, compilation
         pairs = []
-        for _ in range(arguments.pairs):
-            pairs.append((measure(direct), measure([address])))
-            print(f"tokens/s: direct {pairs[-1][0]:.0f}, front {pairs[-1][1]:.0f}", flush=True)
+        for number in range(arguments.pairs):
+            order = (0, 1) if number % 2 == 0 else (1, 0)
+            found = {place: measure(ways[place]) for place in order}
+            pairs.append((found[0], found[1]))
+            print(f"tokens/s: direct {found[0]:.0f}, front {found[1]:.0f}", flush=True)
     report(arguments, pairs)
 
 
