@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def needed(
         f"{actor}.ppo_epochs": 1,
         f"{actor}.calculate_entropy": True,
         f"{actor}.use_kl_loss": False,
-        f"{actor}.optim.lr": settings.optimizer.learning_rate,
+        f"{actor}.optim.lr": settings.optimizer.learning_rate or 1e-6,
         "algorithm.adv_estimator": "grpo",
         "algorithm.use_kl_in_reward": False,
         "algorithm.rollout_correction.bypass_mode": True,
@@ -121,23 +122,45 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     return {name: parse(name, value) for name, value in given.items()}
 
 
-def watch(log: Path, stamps: list[float], stop: threading.Event) -> None:
-    """Note when each line of VERL's log appears."""
+def watch(log: Path, stop: threading.Event, told: Callable[[list[dict[str, Any]], list[float]], None]) -> None:
+    """Tell the steps in VERL's log, and when the line of each appeared, whenever there is a new one."""
+    stamps: list[float] = []
     while not stop.wait(0.01):
-        lines = log.read_bytes().count(b"\n") if log.exists() else 0
-        stamps += [time.time()] * (lines - len(stamps))
+        now, lines = time.time(), log.read_text("utf-8").splitlines(keepends=True) if log.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]
+        if len(whole) > len(stamps):
+            stamps += [now] * (len(whole) - len(stamps))
+            told([json.loads(line)["data"] for line in whole], stamps)
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
+def run(options: argparse.Namespace) -> None:
+    """Write the result after each step from the second on, the first being left out of the medians: a run that is cut
+    off has told what it did."""
     began = time.time()
+    fixed = {
+        "benchmark": "verl_loop", "model": Path(options.model).name, "settings": settings_of(options),
+        "tasks_per_step": options.tasks_per_step, "group_size": options.group_size, "machine": arithmetic.machine(),
+        "began": began,
+    }  # fmt: skip
+
+    def told(steps: list[dict[str, Any]], stamps: list[float]) -> None:
+        if len(steps) < 2:
+            return
+        for step, before, after in zip(steps[1:], stamps, stamps[1:], strict=False):
+            step["seconds"] = after - before
+        result = fixed | {"first_step_ended": stamps[0] - began, "median": medians(steps[1:])}
+        print(json.dumps(result), flush=True)
+        if options.output:
+            options.output.write_text(json.dumps(result | {"steps": steps}) + "\n", "utf-8")
+
     with tempfile.TemporaryDirectory() as name:
-        folder, stamps, stop = Path(name), list[float](), threading.Event()
+        folder, stop = Path(name), threading.Event()
         settings = Settings.from_dict({"model": options.model, "backend": "verl", **settings_of(options)})
         config = configuration(options, settings, folder)
         log = folder / "metrics.jsonl"
         os.environ["VERL_FILE_LOGGER_PATH"] = str(log)
         cluster.join(settings, config.trainer.device)
-        watcher = threading.Thread(target=watch, args=(log, stamps, stop))
+        watcher = threading.Thread(target=watch, args=(log, stop, told))
         watcher.start()
         try:
             run_ppo(config, task_runner_class=TaskRunnerV1)
@@ -146,14 +169,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             time.sleep(0.1)
             stop.set()
             watcher.join()
-        steps = [json.loads(line)["data"] for line in log.read_text("utf-8").splitlines()]
-    for step, before, after in zip(steps[1:], stamps, stamps[1:], strict=False):
-        step["seconds"] = after - before
-    return {
-        "benchmark": "verl_loop", "model": Path(options.model).name, "settings": settings_of(options),
-        "tasks_per_step": options.tasks_per_step, "group_size": options.group_size, "machine": arithmetic.machine(),
-        "began": began, "first_step_ended": stamps[0] - began, "median": medians(steps[1:]), "steps": steps,
-    }  # fmt: skip
 
 
 def medians(steps: list[dict[str, Any]]) -> dict[str, float]:
@@ -173,11 +188,7 @@ def main() -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of ours or VERL's"
     )
     parser.add_argument("--output", type=Path, help="write the result as JSON to this file")
-    options = parser.parse_args()
-    result = run(options)
-    if options.output:
-        options.output.write_text(json.dumps(result) + "\n", "utf-8")
-    print(json.dumps({name: result[name] for name in ("machine", "first_step_ended", "median")}))
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":
