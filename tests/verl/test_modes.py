@@ -78,6 +78,21 @@ def ask(child: Child, rollout: str, tokens: int = 48) -> Reply:
                  choice["token_ids"], logprobs)  # fmt: skip
 
 
+def sampled(child: Child, step: int, count: int = 8) -> Batch:
+    """Replies as a batch: every second one was good. What vLLM said of its tokens is what it was asked with."""
+    rows = []
+    for place in range(count):
+        reply = ask(child, str(place))
+        length, start = len(reply.prompt) + len(reply.tokens), len(reply.prompt)
+        weights, advantages, logprobs = (np.zeros(length, np.float32) for _ in range(3))
+        weights[start:] = 1 / count / len(reply.tokens)
+        advantages[start:] = 1.0 if place % 2 else -1.0
+        logprobs[start:] = reply.logprobs
+        tokens = np.array(reply.prompt + reply.tokens, np.int32)
+        rows.append(Row(tokens, weights, advantages, logprobs, 1.0, min(reply.versions), "solver", str(place)))
+    return Batch(step, rows)
+
+
 def said(child: Child, tokens: list[int]) -> list[float]:
     """Log-probabilities of all but the first of these tokens, as the weights that are served now have them."""
     found = post(child, "completions", "", prompt=tokens, max_tokens=1, prompt_logprobs=0)
@@ -165,6 +180,27 @@ def test_vllm_answers_while_the_learner_learns(tmp_path: Path) -> None:
                for each in crowd.replies)  # fmt: skip
     assert {each.versions[0] for each in crowd.replies} >= {0, 1, 2} and crowd.replies[-1].versions[0] == 2
     assert "it serves version" in (tmp_path / "run" / "backend.log").read_text()
+
+
+@pytest.mark.parametrize("changed", [
+    {"lora.rank": 4, "divergence.coefficient": 0.02, "optimizer.learning_rate": 1e-2},
+    {"cluster.engine_gpus": 2, "algorithm.mini_batches": 2, "divergence.coefficient": 0.02},
+], ids=["adapters", "two servers, two optimizer steps"])  # fmt: skip
+def test_servers_of_their_own_serve_what_was_learned(tmp_path: Path, changed: dict[str, Any]) -> None:
+    """Adapters too, and each of several servers; the reference stays the model that it was."""
+    ahead = {"cluster.gpus": 1, "cluster.engine_gpus": 1, "rollouts.staleness": 1, **changed}
+    with backend(tmp_path / "run", **ahead) as child:
+        assert child.facts()["vllm_servers"] == ahead["cluster.engine_gpus"]
+        found = []
+        for step in (1, 2, 3):
+            given = sampled(child, step)
+            assert {row.version for row in given.rows} == {step - 1}
+            found.append(child.update(given).metrics)
+        asked = [each["asked"] for each in health(child)["upstreams"]]
+    assert all(abs(each["kl_sampler"]) < 1e-3 for each in found), [each["kl_sampler"] for each in found]
+    references = [each.get("kl_reference", 0.0) for each in found]
+    assert references[2] > 1e-2, "too little was learned to tell one version from another"
+    assert min(asked) > 0 and sum(asked) == 24, asked
 
 
 def kill_engine(child: Child) -> None:
