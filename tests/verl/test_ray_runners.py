@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from two_nodes import ENVIRONMENT, two_nodes, wait_for
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BACKEND_PYTHON = os.environ.get("LIGHTNING_BACKEND_PYTHON", str(ROOT / ".venv" / "bin" / "python"))
-RAY = str(Path(sys.executable).with_name("ray"))
 SMALL = ["rollouts.tasks_per_step=2", "rollouts.group_size=2", "algorithm.aggregation=token-mean", "evaluation.tasks=1"]
 
 
@@ -43,8 +40,8 @@ class Place:
         )
         subprocess.run([BACKEND_PYTHON, "-c", install], check=True, timeout=60)
         self.environment = {
-            **os.environ, "PYTHONPATH": str(folder / "site"), "RAY_TMPDIR": str(rays), "RAY_AUTH_MODE": "disabled",
-            "RAY_USAGE_STATS_ENABLED": "0", "LIGHTNING_HOME": str(folder / "home"),
+            **os.environ, "PYTHONPATH": str(folder / "site"), "RAY_TMPDIR": str(rays),
+            "LIGHTNING_HOME": str(folder / "home"), **ENVIRONMENT,
         }  # fmt: skip
 
     def command(self, runners: str, *more: str) -> list[str]:
@@ -85,60 +82,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
     shutil.rmtree(rays, ignore_errors=True)
 
 
-def start_node(place: Place, name: str, *words: str) -> subprocess.Popen[bytes]:
-    (place.rays / name).mkdir()
-    log = (place.rays / f"{name}.log").open("ab")
-    return subprocess.Popen(
-        [RAY, "start", *words, "--num-cpus=1", "--disable-usage-stats", "--block",
-         f"--temp-dir={place.rays / name}"],
-        env=place.environment, stdout=log, stderr=log, cwd=place.rays,
-    )  # fmt: skip
-
-
 @pytest.fixture
-def cluster(place: Place) -> Iterator[str]:
-    """The address of a Ray of two nodes, which have different addresses."""
-    nodes = [start_node(place, "a", "--head", "--port=0", "--include-dashboard=false")]
-    try:
-        address = str(wait_for(lambda: said(place, r"--address='([\d.]+:\d+)'"), "the head's address"))
-        nodes.append(start_node(place, "b", f"--address={address}", "--node-ip-address=127.0.0.2"))
-        wait_for(lambda: len(nodes_of(place, address)) == 2, "the second node")
+def cluster() -> Iterator[str]:
+    """The address of a Ray of two nodes."""
+    with two_nodes("--num-cpus=1") as address:
         yield address
-        assert len(nodes_of(place, address)) == 2, "a Ray that was joined is left alone"
-    finally:
-        for node in nodes:
-            node.send_signal(signal.SIGTERM)
-        for node in nodes:
-            node.wait(60)
-
-
-def said(place: Place, pattern: str) -> str:
-    """What the head said that fits."""
-    found = re.search(pattern, (place.rays / "a.log").read_text())
-    return found[1] if found else ""
-
-
-def asked(place: Place, address: str, question: str) -> Any:
-    """What a process of its own is told by the cluster."""
-    code = (
-        f"import json, ray; ray.init({address!r}, log_to_driver=False, logging_level=50); print(json.dumps({question}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env=place.environment, check=True, capture_output=True,
-                          text=True, timeout=90)  # fmt: skip
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def nodes_of(place: Place, address: str) -> list[str]:
-    found: list[str] = asked(place, address, "[n['NodeManagerAddress'] for n in ray.nodes() if n['Alive']]")
-    return found
-
-
-def wait_for(met: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := met()):
-        assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.2)
-    return found
 
 
 def test_a_ray_of_our_own(place: Place) -> None:
