@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sdk.agent import agent
 from lightning_sdk.errors import (
+    BackendDied,
     HubError,
     HubGone,
     HubRefused,
@@ -82,6 +83,7 @@ _LATER = {
 
 __all__ = [
     "Algorithm",
+    "BackendDied",
     "Check",
     "Cluster",
     "Credit",

@@ -8,6 +8,7 @@ LightningError
 ├── HubError            the hub cannot be started, reached or trusted
 │   ├── HubGone         the hub stopped answering
 │   └── HubRefused      the hub answered no (wrong key, wrong protocol)
+├── BackendDied         the backend ended while it served, or no longer answers
 ├── PortInUse           the address asked for is taken
 ├── NothingToTrain      no call of a trainable role was captured
 ├── RolloutsFailed      too many rollouts failed to go on
@@ -48,6 +49,10 @@ class HubRefused(HubError):
     """The hub answered no: wrong key, wrong protocol, or not allowed."""
 
 
+class BackendDied(LightningError):
+    """The backend ended while it served, or no longer answers."""
+
+
 class PortInUse(LightningError):
     """The address asked for is taken."""
 
@@ -80,6 +85,7 @@ BY_NAME: dict[str, type[LightningError]] = {
         HubError,
         HubGone,
         HubRefused,
+        BackendDied,
         PortInUse,
         NothingToTrain,
         RolloutsFailed,

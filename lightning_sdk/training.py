@@ -22,7 +22,7 @@ from lightning_sdk import report as reports
 from lightning_sdk.actors import Actors
 from lightning_sdk.agent import declared
 from lightning_sdk.crew import Crew
-from lightning_sdk.errors import BY_NAME, HubError, HubGone, LightningError, SettingError
+from lightning_sdk.errors import BY_NAME, BackendDied, HubError, HubGone, LightningError, SettingError
 from lightning_sdk.hub import HubClient, HubProcess
 from lightning_sdk.progress import Progress
 from lightning_sdk.report import Report
@@ -213,7 +213,8 @@ class Job:
                 seen = event["number"]
                 if event["type"] == "failed":
                     name, text = event["error"]
-                    raise BY_NAME.get(name, LightningError)(text)
+                    error = BY_NAME.get(name, LightningError)
+                    raise error(f"{text}\n{self._way_on()}" if error is BackendDied and method == "train" else text)
                 if "diagnosis" not in event:
                     display.show(event)
                 if event["type"] == "finished":
@@ -228,7 +229,7 @@ class Job:
         return f"{told} The end of its log:\n{hub.log_tail()}"
 
     def _way_on(self) -> str:
-        """How a training goes on whose hub died."""
+        """How a training goes on whose hub or backend died."""
         steps = [path.name.removeprefix("step-") for path in (self._folder / "checkpoints").glob("step-*")]
         saved = max((int(step) for step in steps if step.isdigit()), default=0)
         if not (self._folder / "config.json").is_file():
@@ -236,7 +237,7 @@ class Job:
         typed = f"resume={str(self._folder)!r} (--resume {self._folder})"
         if not saved:
             return f"There was no checkpoint yet: {typed} begins again at step 1, and keeps a score measured before it."
-        return f"Nothing that it had confirmed is lost; {typed} goes on from the last checkpoint, after step {saved}."
+        return f"Nothing that was confirmed is lost; {typed} goes on from the last checkpoint, after step {saved}."
 
 
 def _disband(hub: HubProcess, client: HubClient) -> None:

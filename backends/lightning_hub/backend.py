@@ -123,8 +123,8 @@ class Backend(Protocol):
         """Continue from a folder that `save` wrote; the version that is served now."""
         ...
 
-    def alive(self) -> bool:
-        """Whether every process of the backend runs."""
+    def check(self) -> None:
+        """BackendDied, which says how it ended, if a process of the backend does not run."""
         ...
 
     def close(self) -> None:

@@ -19,7 +19,6 @@ from lightning_hub.leases import Leases
 from lightning_hub.offer import Offer, Rules
 from lightning_hub.plan import Plan
 from lightning_hub.rollout import Assignment, Rollout
-from lightning_sdk.errors import LightningError
 
 #: How often it is looked whether the backend still lives while rollouts run.
 _WATCH_SECONDS = 2.0
@@ -78,7 +77,7 @@ class Rounds:
 
         Raises:
             Stopped: the run is to end.
-            LightningError: the backend died.
+            BackendDied: a process of the backend does not run.
         """
         settings = self._plan.settings
         for ahead in range(step, min(step + self._ahead, settings.steps) + 1):
@@ -148,10 +147,8 @@ class Rounds:
             done = self._leases.wait(played.offer, _WATCH_SECONDS, self._stopping.is_set)
             if self._stopping.is_set():
                 raise Stopped
-            if not done and not self._backend.alive():
-                raise LightningError(
-                    f"the {self._plan.backend.name} backend died during {played.name}: see hub.log in the run"
-                )
+            if not done:
+                self._backend.check()
         known = {(each.id, each.attempt): each for each in played.rollouts}
         played.rollouts = [
             known.get((each.assignment.id, each.assignment.attempt)) or collect(self._index, each)

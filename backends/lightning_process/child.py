@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from lightning_hub.backend import Batch, Endpoint, Row, Update
 from lightning_process.transport import pack_batch, pack_question, unpack_scores
 from lightning_sdk import address as addresses
-from lightning_sdk.errors import BY_NAME, LightningError
+from lightning_sdk.errors import BY_NAME, BackendDied, LightningError
 from lightning_sdk.settings import Settings
 from lightning_sdk.wire import pack, unpack
 
@@ -88,8 +89,9 @@ class Child:
     def load(self, folder: Path) -> int:
         return int(self._ask("load", pack({"folder": str(folder.resolve())}), _FILES))
 
-    def alive(self) -> bool:
-        return self._child.poll() is None
+    def check(self) -> None:
+        if self._child.poll() is not None:
+            raise BackendDied(self._gone("while it served"))
 
     def close(self) -> None:
         """Ask, then tell, then force the child to end. Idempotent."""
@@ -116,12 +118,12 @@ class Child:
             stdin.write(config.encode() + b"\n")
             stdin.flush()
         except BrokenPipeError:
-            raise self._gone("while it started") from None
+            raise LightningError(self._gone("while it started")) from None
         reader.join(_START)
         if not lines:
             raise LightningError(f"{self._name} was not ready after {_START:.0f} s; see {self._log}")
         if not lines[0]:
-            raise self._gone("while it started")
+            raise LightningError(self._gone("while it started"))
         ready: dict[str, Any] = json.loads(lines[0])
         if "error" in ready:
             raise _error(*ready["error"])
@@ -138,7 +140,7 @@ class Child:
         except TimeoutError:
             raise LightningError(f"{self._name} took over {seconds:.0f} s: {what}; see {self._log}") from None
         except (OSError, HTTPException) as error:
-            raise self._gone(f"during {what} ({type(error).__name__})") from None
+            raise BackendDied(self._gone(f"during {what} ({type(error).__name__})")) from None
         finally:
             connection.close()
         if response.getheader("Content-Type") != "application/msgpack":
@@ -147,18 +149,25 @@ class Child:
             raise _error(*unpack(answer))
         return unpack(answer)
 
-    def _gone(self, when: str) -> LightningError:
+    def _gone(self, when: str) -> str:
         """What to say of a child that ended, or that no longer answers, with the last lines of its log."""
         deadline = time.monotonic() + 5.0
-        while self.alive() and time.monotonic() < deadline:
+        while self._child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        code = self._child.poll()
-        what = "no longer answers" if code is None else f"ended with exit code {code}"
         lines = self._log.read_text(errors="replace").splitlines()[-15:]
         tail = "\n  ".join(lines) or "(empty)"
-        return LightningError(
-            f"the {self._name} backend's process {self.pid} {what} {when}; end of {self._log}:\n  {tail}"
-        )
+        end = _end(self._child.poll())
+        return f"{self._name}'s process {self.pid} {end} {when}; end of {self._log}:\n  {tail}"
+
+
+def _end(code: int | None) -> str:
+    """How a process with this exit code ended, in words."""
+    if code is None:
+        return "no longer answers"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    return f"was killed with {name}{', as the kernel does where memory is short,' if name == 'SIGKILL' else ''}"
 
 
 def _error(name: str, message: str) -> LightningError:

@@ -18,7 +18,7 @@ from lightning_hub.backend import Batch, Row, Update
 from lightning_losses.meter import counts
 from lightning_losses.schedule import default_rate, rate_at
 from lightning_process.transport import pack_batch
-from lightning_sdk.errors import LightningError, ModelError
+from lightning_sdk.errors import BackendDied, LightningError, ModelError
 from lightning_sdk.settings import Settings
 from lightning_verl.checkpoint import Checkpoint, finish, read
 from lightning_verl.config import APART, mode
@@ -121,7 +121,7 @@ class Driver:
         try:
             return ray.get(answer)
         except ray.exceptions.RayActorError as error:
-            raise LightningError(f"VERL's process ended: {error}") from error
+            raise BackendDied(f"VERL's process ended: {error}") from error
         except ray.exceptions.RayTaskError as error:
             ended, _ = ray.wait([self._run], timeout=5.0)
             raise _ended(self._run) if ended else LightningError(_last_line(error)) from error
@@ -174,8 +174,8 @@ def _ended(run: Any) -> LightningError:
     except Exception as error:
         if "not find" in str(error) and "model" in str(error):
             return ModelError(_last_line(error))
-        return LightningError(f"VERL's loop ended: {_last_line(error)}")
-    return LightningError("VERL's loop ended by itself")
+        return BackendDied(f"VERL's loop ended: {_last_line(error)}")
+    return BackendDied("VERL's loop ended by itself")
 
 
 def _last_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_sdk.errors import LightningError
+from lightning_sdk.errors import BackendDied, LightningError
 from lightning_vllm.command import Place
 from lightning_vllm.front import Front
 from lightning_vllm.launch import Launch
@@ -208,7 +208,7 @@ class Fleet:
 
     def _check(self) -> None:
         if self._failure:
-            raise LightningError(self._failure)
+            raise BackendDied(self._failure)
 
     # --- a thread for each server
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_hub.backend import Backend, BackendSpec, Batch, Endpoint, Update
-from lightning_sdk.errors import ModelError
+from lightning_sdk.errors import BackendDied, ModelError
 from lightning_sdk.settings import Settings
 
 FIRST_ARM = 10
@@ -96,8 +96,9 @@ class Bandit:
         self._logits, self._version = np.array(saved["logits"]), saved["version"]
         return int(saved["version"])
 
-    def alive(self) -> bool:
-        return not self._dies
+    def check(self) -> None:
+        if self._dies:
+            raise BackendDied("the bandit has died")
 
     def close(self) -> None:
         self._server.shutdown()

@@ -19,8 +19,8 @@ from tinymodel import SETTINGS, make_group_rows
 
 from lightning_embedded import backend
 from lightning_hub.backend import Batch, Row
-from lightning_process.child import Child
-from lightning_sdk.errors import LightningError, ModelError
+from lightning_process.child import LOG, Child
+from lightning_sdk.errors import BackendDied, LightningError, ModelError
 from lightning_sdk.settings import Settings
 
 
@@ -133,7 +133,7 @@ def test_refusals_are_raised_as_themselves(running: Child, tmp_path: Path) -> No
     rows[0].tokens[0] = 9999
     with pytest.raises(LightningError, match="a token id is not below 260"):
         running.update(Batch(1, rows))
-    assert running.alive()
+    running.check()
 
 
 def test_learner_asks_for_the_key(running: Child) -> None:
@@ -165,13 +165,16 @@ def test_wrong_model_is_told_in_the_hub(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_killed_child_is_a_clear_error_and_close_is_idempotent(tiny: Path, tmp_path: Path) -> None:
-    """kill -9 of the child: alive() says so, update() says so with the log, close() does not mind."""
+    """kill -9 of the child: check() and update() say so with the log, close() does not mind."""
     process = backend.start(Settings.from_dict({**SETTINGS, "model": str(tiny)}), tmp_path)
-    assert isinstance(process, Child) and process.alive()
+    assert isinstance(process, Child)
+    process.check()
     os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(LightningError, match=rf"process {process.pid} ended with exit code -9 during update"):
+    killed = f"^the embedded backend's process {process.pid} was killed with SIGKILL, as .*, "
+    with pytest.raises(BackendDied, match=rf"{killed}during update \(\w+\); end of .*{LOG}:"):
         process.update(Batch(1, make_group_rows()))
-    assert not process.alive()
+    with pytest.raises(BackendDied, match=rf"{killed}while it served; end of .*{LOG}:"):
+        process.check()
     process.close()
     process.close()
 

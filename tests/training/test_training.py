@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,11 +104,18 @@ def test_processes_survive_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [step["step"] for step in lines(tmp_path / "run" / "metrics.jsonl")] == [1]
 
 
-def test_resume_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """Killed after its first checkpoint, a run goes on with the next step and ends with all of them."""
-    killer = threading.Thread(target=_kill_hub_after, args=(tmp_path / "run", 2))
+@pytest.mark.parametrize(
+    ("killed", "error", "said"),
+    [
+        ("lightning_hub", lightning.HubGone, r"the hub \(process \d+\) died"),
+        ("lightning_embedded", lightning.BackendDied, r"the embedded backend's process \d+ was killed with SIGKILL"),
+    ],
+)
+def test_resume_goes_on_where_it_stopped(tmp_path: Path, killed: str, error: type[Exception], said: str) -> None:
+    """Killed after its first checkpoint, a run says how it goes on: with the next step, to the end."""
+    killer = threading.Thread(target=_kill_after, args=(tmp_path / "run", 2, killed))
     killer.start()
-    with pytest.raises(lightning.HubGone, match="--resume"):
+    with pytest.raises(error, match=rf"{said}[\s\S]*--resume .* goes on from the last checkpoint, after step \d"):
         train(tmp_path, agents.solve, steps=500, save_every=1)
     killer.join()
     done = len(lines(tmp_path / "run" / "metrics.jsonl"))
@@ -116,17 +124,26 @@ def test_resume_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert [step["step"] for step in lines(tmp_path / "run" / "metrics.jsonl")] == list(range(1, done + 2))
 
 
-def _kill_hub_after(run: Path, steps: int) -> None:
+def _kill_after(run: Path, steps: int, module: str) -> None:
+    """kill -9 this process's descendant that runs the module, once so many steps are done."""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         metrics = run / "metrics.jsonl"
         if metrics.exists() and len(metrics.read_text().splitlines()) >= steps:
-            for entry in Path("/proc").glob("[0-9]*/cmdline"):
-                mine = f"PPid:\t{os.getpid()}\n" in (entry.parent / "status").read_text()
-                if mine and b"lightning_hub" in entry.read_bytes():
-                    os.kill(int(entry.parent.name), signal.SIGKILL)
+            for entry in Path("/proc").glob("[0-9]*"):
+                if module.encode() in (entry / "cmdline").read_bytes() and os.getpid() in _ancestors(int(entry.name)):
+                    os.kill(int(entry.name), signal.SIGKILL)
             return
         time.sleep(0.05)
+
+
+def _ancestors(pid: int) -> list[int]:
+    """Its parent, the parent of that, and so on."""
+    found = []
+    while pid > 1:
+        pid = int(re.findall(r"PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
+        found.append(pid)
+    return found
 
 
 @pytest.mark.parametrize(
