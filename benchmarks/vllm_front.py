@@ -57,15 +57,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, servers(arguments, Path(folder)) as (fleet, address), \
             client() as measure:  # fmt: skip
         direct = fleet.upstreams()
-        ways = (direct, [address])
-        for way in ways:
+        for way in (direct, [address]):
             measure(way)  # the first does not count: caches, connections, compilation
         pairs = []
         for number in range(arguments.pairs):
-            order = (0, 1) if number % 2 == 0 else (1, 0)
-            found = {place: measure(ways[place]) for place in order}
-            pairs.append((found[0], found[1]))
-            print(f"tokens/s: direct {found[0]:.0f}, front {found[1]:.0f}", flush=True)
+            if number % 2:
+                front, alone = measure([address]), measure(direct)
+            else:
+                alone, front = measure(direct), measure([address])
+            pairs.append((alone, front))
+            print(f"tokens/s: direct {alone:.0f}, front {front:.0f}", flush=True)
     report(arguments, pairs)
 
 

@@ -81,8 +81,8 @@ def train(
 
     Raises:
         TaskError, SettingError, ModelError: what was given cannot be used.
-        NothingToTrain, RolloutsFailed, HubGone: no call of a trainable role was captured, too many rollouts failed, or
-            the hub died; the message says with what, and how to go on.
+        NothingToTrain, RolloutsFailed, HubGone, BackendDied: no call of a trainable role was captured, too many
+            rollouts failed, or the hub or the backend died; the message says with what, and how to go on.
     """
     given = {"model": model, "steps": steps, "backend": backend, "engine": engine, **settings}
     chosen = Settings.from_dict({**given, "roles": role_names(roles)})

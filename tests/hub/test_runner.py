@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from descendants import descendants
 from openai import AsyncOpenAI, OpenAI
 
 import lightning_sdk as lightning
@@ -150,10 +151,5 @@ def kill_hub(when: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not when() and time.monotonic() < deadline:
         time.sleep(0.02)
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            mine = f"PPid:\t{os.getpid()}\n" in (entry.parent / "status").read_text()
-            if mine and b"lightning_hub" in entry.read_bytes():
-                os.kill(int(entry.parent.name), signal.SIGKILL)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    for pid in descendants("lightning_hub", os.getpid()):
+        os.kill(pid, signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import agents
 import pytest
 from agents import SMALL, TASKS
+from descendants import descendants
 
 import lightning_sdk as lightning
 from lightning_sdk import reference
@@ -130,20 +130,10 @@ def _kill_after(run: Path, steps: int, module: str) -> None:
     while time.monotonic() < deadline:
         metrics = run / "metrics.jsonl"
         if metrics.exists() and len(metrics.read_text().splitlines()) >= steps:
-            for entry in Path("/proc").glob("[0-9]*"):
-                if module.encode() in (entry / "cmdline").read_bytes() and os.getpid() in _ancestors(int(entry.name)):
-                    os.kill(int(entry.name), signal.SIGKILL)
+            for pid in descendants(module, os.getpid()):
+                os.kill(pid, signal.SIGKILL)
             return
         time.sleep(0.05)
-
-
-def _ancestors(pid: int) -> list[int]:
-    """Its parent, the parent of that, and so on."""
-    found = []
-    while pid > 1:
-        pid = int(re.findall(r"PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
-        found.append(pid)
-    return found
 
 
 @pytest.mark.parametrize(

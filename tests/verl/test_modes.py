@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import verl_runs as runs
+from descendants import descendants
 from safetensors.torch import load_file
 
 from lightning_hub.backend import Batch, Row
@@ -204,7 +205,7 @@ def test_servers_of_their_own_serve_what_was_learned(tmp_path: Path, changed: di
 
 
 def kill_engine(child: Child) -> None:
-    (engine,) = runs.processes("VLLM::EngineCore", child.pid) or runs.processes("vLLMHttpServer", child.pid)
+    (engine,) = descendants("VLLM::EngineCore", child.pid) or descendants("vLLMHttpServer", child.pid)
     os.kill(engine, signal.SIGKILL)
 
 

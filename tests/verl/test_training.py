@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import verl_runs as runs
+from descendants import descendants
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -19,7 +20,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
     process = runs.begin(folder, 10)
     runs.reached(folder, 2, process)
-    (server,) = runs.processes("VLLM::EngineCore", process.pid) or runs.processes("vLLMHttpServer", process.pid)
+    (server,) = descendants("VLLM::EngineCore", process.pid) or descendants("vLLMHttpServer", process.pid)
     os.kill(server, signal.SIGKILL)
     runs.end(process, folder)
     return folder

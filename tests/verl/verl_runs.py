@@ -72,18 +72,3 @@ def reached(folder: Path, step: int, process: subprocess.Popen[str], seconds: fl
         assert process.poll() is None, end(process, folder)
         assert time.monotonic() < deadline, f"step {step} was not reached in {seconds:.0f} s"
         time.sleep(0.5)
-
-
-def processes(name: str, root: int) -> list[int]:
-    """Ids of the processes with this in their command line that descend from `root`."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], check=True, capture_output=True, text=True).stdout
-    rows = [
-        (int(pid), int(parent), line) for pid, parent, line in (each.split(None, 2) for each in listed.splitlines())
-    ]
-    family = {root}
-    for _ in rows:
-        more = {pid for pid, parent, _ in rows if parent in family} - family
-        if not more:
-            break
-        family |= more
-    return [pid for pid, _, line in rows if pid in family and name in line]
