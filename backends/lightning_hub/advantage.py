@@ -70,7 +70,8 @@ def whiten(values: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np.boo
     """The masked values of all arrays brought to mean 0 and variance 1, 0 elsewhere (the normalised
     advantage of REINFORCE++, arXiv:2501.03262); the variance has n - 1 in its
     denominator and 1e-8 added, as in VERL's `masked_whiten`."""
-    flat = np.concatenate([each[mask] for each, mask in zip(values, masks, strict=True)]).astype(np.float64)
+    found = [each[mask] for each, mask in zip(values, masks, strict=True)]
+    flat = np.concatenate(found).astype(np.float64) if found else np.zeros(0)
     if len(flat) < 2:
         return [np.zeros_like(each) for each in values]
     mean, scale = flat.mean(), 1 / np.sqrt(flat.var(ddof=1) + 1e-8)

@@ -1,7 +1,8 @@
 """Credit: from finished rollouts to the rows of one update, each sampled token with its advantage and its weight.
 
-Baselines are computed before any filter. A role is credited and normalised by itself, so its gradient does not depend
-on what another role said; a role's part of a rollout is one sequence, however many rows it has.
+Baselines are computed before any filter, and over all rollouts, also those in which the role was silent. A role is
+credited and normalised by itself, so its gradient does not depend on what another role said; a role's part of a rollout
+is one sequence, however many rows it has.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lightning_hub import findings
 from lightning_hub.backend import Row, Scoring
 from lightning_hub.estimation import Credited, credited, groups, tells
 from lightning_hub.findings import Finding
-from lightning_hub.part import Part, parts
+from lightning_hub.part import Part, parts, silent_parts
 from lightning_hub.rewards import counted, score
 from lightning_hub.rollout import Rollout
 from lightning_hub.signals import measure
@@ -66,7 +67,7 @@ def weigh(
     """
     used = _used(rollouts, settings)
     found, problems = parts(used, settings)
-    rewarded = [part for part in found if part.reward is not None]
+    rewarded = _rewarded(used, found, settings)
     if used and not any(part.steps for part in rewarded):
         raise NothingToTrain(str(_nothing(used, found, problems)))
     means = dict(means or {})
@@ -91,8 +92,7 @@ def flat_groups(rollouts: Sequence[Rollout], settings: Settings) -> set[str]:
     """Groups in which no role earned more in one rollout than in another: there is nothing to compare."""
     used = _used(rollouts, settings)
     found, _ = parts(used, settings)
-    rewarded = [part for part in found if part.reward is not None]
-    telling = {group[0].rollout.group for group in groups(rewarded) if tells(group)}
+    telling = {group[0].rollout.group for group in groups(_rewarded(used, found, settings)) if tells(group)}
     return {rollout.group for rollout in used} - telling
 
 
@@ -129,6 +129,11 @@ def aggregated(of_role: Sequence[Part], settings: Settings, rollouts: int) -> di
         for part, count in counts.items()
         if count
     }
+
+
+def _rewarded(used: Sequence[Rollout], found: Sequence[Part], settings: Settings) -> list[Part]:
+    """What is compared: the parts with a reward, then those of roles that were silent in a rollout."""
+    return [part for part in [*found, *silent_parts(used, found, settings)] if part.reward is not None]
 
 
 def _used(rollouts: Sequence[Rollout], settings: Settings) -> list[Rollout]:

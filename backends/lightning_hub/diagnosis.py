@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lightning_hub import findings, leak, shortcut
+from lightning_hub.advantage import dr_grpo
 from lightning_hub.breaks import Opening, Reason, openings
 from lightning_hub.findings import GROUPED, Elsewhere, Finding, Severity
 from lightning_hub.rewards import earned
@@ -74,8 +75,9 @@ class RoleRewards:
     low: float
     high: float
     groups: int
-    """Groups of at least two rollouts."""
+    """Groups of at least two rollouts, in one of which it spoke."""
     groups_with_signal: int
+    """Those in which a rollout that it spoke in earned something else than the group, its silent rollouts included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def diagnose(seen: Round) -> Diagnosis:
     ok = [each for each in seen.rollouts if each.status == Status.OK]
     roles, problems = _roles(ok)
     calls = _by_role(call for each in seen.rollouts for call in each.calls)
-    rewards = [_rewards(role, of_role, seen.settings.credit_of(role)) for role, of_role in roles.items()]
+    rewards = [_rewards(role, of_role, ok, seen.settings.credit_of(role)) for role, of_role in roles.items()]
     sequences = [_sequences(role, of_role) for role, of_role in roles.items()]
     spans = [span for each in seen.rollouts for span in each.spans]
     spans += [stray for stray in seen.strays if isinstance(stray, Span)]
@@ -198,14 +200,15 @@ def _roles(ok: Sequence[Rollout]) -> tuple[dict[str, _Role], list[str]]:
     return roles, problems
 
 
-def _rewards(role: str, of_role: _Role, credit: Credit) -> RoleRewards:
-    groups: dict[str, list[float]] = {}
-    for rollout, _ in of_role.parts:
+def _rewards(role: str, of_role: _Role, ok: Sequence[Rollout], credit: Credit) -> RoleRewards:
+    spoke = {rollout.id for rollout, _ in of_role.parts}
+    groups: dict[str, list[tuple[float, bool]]] = {}
+    for rollout in ok:
         value = earned(rollout, role, credit)
         if value is not None:
-            groups.setdefault(rollout.group, []).append(value)
-    values = [value for group in groups.values() for value in group]
-    compared = [group for group in groups.values() if len(group) > 1]
+            groups.setdefault(rollout.group, []).append((value, rollout.id in spoke))
+    values = [value for group in groups.values() for value, spoken in group if spoken]
+    compared = [group for group in groups.values() if len(group) > 1 and any(spoken for _, spoken in group)]
     return RoleRewards(
         role=role,
         rollouts=len(values),
@@ -213,8 +216,14 @@ def _rewards(role: str, of_role: _Role, credit: Credit) -> RoleRewards:
         low=min(values, default=0.0),
         high=max(values, default=0.0),
         groups=len(compared),
-        groups_with_signal=sum(len(set(group)) > 1 for group in compared),
+        groups_with_signal=sum(_has_signal(group) for group in compared),
     )
+
+
+def _has_signal(group: Sequence[tuple[float, bool]]) -> bool:
+    """Of rewards and whether the role spoke for them: as `estimation.tells` where nothing is given on the way."""
+    advantages = dr_grpo([value for value, _ in group])
+    return any(advantage for advantage, (_, spoken) in zip(advantages, group, strict=True) if spoken)
 
 
 def _sequences(role: str, of_role: _Role) -> Sequences:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,16 +50,16 @@ def credited(
     return made
 
 
-def groups(parts: Sequence[Part]) -> list[list[Part]]:
-    """Parts of one role in rollouts of one task: those that are compared with each other."""
+def groups(parts: Iterable[Part]) -> list[list[Part]]:
+    """Parts of one role in rollouts of one task: those that are compared with each other. In each one of them spoke."""
     found: dict[tuple[str, str], list[Part]] = {}
     for part in parts:
         found.setdefault((part.rollout.group, part.role), []).append(part)
-    return list(found.values())
+    return [group for group in found.values() if not all(part.silent for part in group)]
 
 
 def tells(group: Sequence[Part]) -> bool:
-    """Whether one part of a group earned something else than another: there is something to compare."""
+    """Whether a part that spoke earned something else than its group: there is something to learn."""
     return any(own.any() for own in _less_baseline(group, advantage.dr_grpo))
 
 
@@ -72,7 +72,7 @@ def _own(of_role: list[Part], means: Mapping[str, float]) -> list[Floats]:
             for group in groups(of_role)
             for part, each in zip(group, _less_baseline(group, estimator), strict=True)
         }
-        return [own[id(part)] for part in of_role]
+        return [own.get(id(part), np.zeros(0)) for part in of_role]
     if credit.advantage != "running_mean":
         return [_returns(part) for part in of_role]
     if role in means:
@@ -84,7 +84,7 @@ def _own(of_role: list[Part], means: Mapping[str, float]) -> list[Floats]:
 def _less_baseline(parts: Sequence[Part], estimator: Callable[[Floats], Floats]) -> list[Floats]:
     """[S] for each part: its returns compared with those of the other parts, whole or step by step."""
     if parts[0].credit.returns == "to_go":
-        # Where no call of a role could be used, its rollout stands with what it earned.
+        # Where a role made no call, or none that can be used, its rollout stands with what it earned.
         returns = [_returns(part) if part.steps else np.array([part.before]) for part in parts]
         own = advantage.by_step(returns, estimator)
         return [each[: part.steps] for part, each in zip(parts, own, strict=True)]

@@ -1,6 +1,7 @@
 """A part: what one role did in one rollout, as trajectories, the steps it took, and what it earned after each.
 
-A step is one call of the role. What was earned counts for the step whose call was the last to begin before.
+A step is one call of the role. What was earned counts for the step whose call was the last to begin before. A role that
+was not asked has a part too, without steps: what the rollout came to belongs to the baseline of those that were.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Part:
     """Call -> its step."""
     charges: list[NDArray[np.float32]] = field(default_factory=list)
     """[T] of each trajectory: what each sampled token costs for leaving the reference model; empty if nothing."""
+    silent: bool = False
+    """The role made no trainable call: the part is there to be compared with."""
 
     @property
     def steps(self) -> int:
@@ -80,6 +83,26 @@ def parts(rollouts: Sequence[Rollout], settings: Settings) -> tuple[list[Part], 
     """
     problems: list[str] = []
     return [part for rollout in rollouts for part in _parts(rollout, settings, problems)], problems
+
+
+def silent_parts(rollouts: Sequence[Rollout], spoken: Sequence[Part], settings: Settings) -> list[Part]:
+    """A part for each role of `spoken` and each rollout in which that role made no trainable call.
+
+    Its reward is what counts for the role there: None where nobody gave one, which nothing is made up for.
+    """
+    there = {(part.rollout.id, part.role) for part in spoken}
+    roles = dict.fromkeys(part.role for part in spoken)
+    return [
+        _silent_part(rollout, role, settings.credit_of(role))
+        for role in roles
+        for rollout in rollouts
+        if (rollout.id, role) not in there
+    ]
+
+
+def _silent_part(rollout: Rollout, role: str, credit: Credit) -> Part:
+    reward = rewards.earned(rollout, role, credit)
+    return Part(rollout, role, credit, [], reward, np.zeros(0), reward or 0.0, silent=True)
 
 
 def _parts(rollout: Rollout, settings: Settings, problems: list[str]) -> Iterator[Part]:

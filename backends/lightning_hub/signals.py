@@ -85,7 +85,7 @@ def _counted(parts: Sequence[Part], made: Mapping[int, Credited]) -> dict[str, C
     """What belongs to one role and costs something to find, so once: role -> groups, those without signal, and rows
     that were opened for each reason, beyond the first of the role in a rollout."""
     counted: dict[str, Counter[str]] = {part.role: Counter(groups=0, groups_without_signal=0) for part in parts}
-    for group in groups([part for part in parts if id(part) in made]):
+    for group in groups(each.part for each in made.values()):
         counted[group[0].role].update(groups=1, groups_without_signal=not tells(group))
     for part in parts:
         if len(part.trajectories) > 1:
