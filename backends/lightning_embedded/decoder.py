@@ -29,7 +29,8 @@ class Decoder:
     """Forward passes for the engine. Not thread-safe; called from the engine's thread once it runs."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        if "position_ids" not in inspect.signature(model.forward).parameters:
+        parameters = inspect.signature(model.forward).parameters
+        if "position_ids" not in parameters:
             raise ModelError(
                 f"{type(model).__name__} takes no position_ids, so rows of different lengths cannot share a batch"
             )
@@ -42,6 +43,8 @@ class Decoder:
         self.limit = context_limit(self.model.config)
         self.vocabulary: int = self.model.get_input_embeddings().weight.shape[0]
         self._last: tuple[Tensor, Tensor] | None = None
+        # transformers 5.24 renames the argument, model by model; code that comes with a model keeps the old name.
+        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
         head = self.model.get_output_embeddings()
         if head is not None:
             head.register_forward_pre_hook(self._only_last)
@@ -70,8 +73,8 @@ class Decoder:
             input_ids=torch.from_numpy(ids).to(self.device),
             attention_mask=mask[:, None],
             position_ids=places,
-            past_key_values=slots,
             use_cache=True,
+            **{self._cache_argument: slots},
         ).logits
         return logits[:, 0] if logits.shape[1] == 1 else logits[self._last]
 
@@ -107,7 +110,8 @@ class Decoder:
         with torch.inference_mode():
             ids = torch.zeros(1, 1, dtype=torch.long, device=self.device)
             mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)
-            self.model(input_ids=ids, position_ids=ids, attention_mask=mask, past_key_values=probe, use_cache=True)
+            cache = {self._cache_argument: probe}
+            self.model(input_ids=ids, position_ids=ids, attention_mask=mask, use_cache=True, **cache)
         if not probe.shapes:
             raise ModelError(
                 f"{type(self.model).__name__} keeps no keys and values: not a transformer that can be served here"

@@ -1,9 +1,11 @@
 """The engine: what it samples, what it reuses, and what happens to requests on the way."""
 
+import inspect
 import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +85,37 @@ def test_other_architectures(config: tuple[type, object], tokenizer: PreTrainedT
         second = engine.generate([[*sequence.known(), 9, 10, 11] for sequence in first], Params(max_tokens=8))
         assert_logprobs(model, first + second)
         assert engine.max_length == {MistralForCausalLM: 64, GPT2LMHeadModel: 96}.get(cls, 128)
+    finally:
+        engine.close()
+
+
+class OwnCode(GPT2LMHeadModel):
+    """As code that comes with a model: the cache has its old name, and there are no **kwargs to pass others in."""
+
+    def forward(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        past_key_values: Any = None,
+        use_cache: bool = False,
+    ) -> Any:
+        name = {"cache", "past_key_values"} & inspect.signature(GPT2LMHeadModel.forward).parameters.keys()
+        given = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache}
+        return super().forward(input_ids, **given, **{name.pop(): past_key_values})
+
+
+def test_both_names_of_the_cache(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The cache goes in under the name that the model's own `forward` has, which need not be that of transformers."""
+    torch.manual_seed(0)
+    sizes = {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 96, "vocab_size": 320}
+    model = OwnCode(GPT2Config(**sizes, bos_token_id=0, eos_token_id=2, initializer_range=0.1)).eval()
+    engine = Engine(model, tokenizer, max_slots=4)
+    try:
+        first = engine.generate(prompts(6, high=30), Params(max_tokens=8))
+        assert_logprobs(model, first)
+        second = engine.generate([[*sequence.known(), 9, 10, 11] for sequence in first], Params(max_tokens=8))
+        assert_logprobs(model, second)
     finally:
         engine.close()
 
