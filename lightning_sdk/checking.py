@@ -11,11 +11,12 @@ from typing import Any, TextIO
 
 from lightning_sdk import examination, placement, session
 from lightning_sdk.errors import SettingError
+from lightning_sdk.folders import find_run_folder, make_folder
 from lightning_sdk.probing import Witness
 from lightning_sdk.reward import Function, named
 from lightning_sdk.settings import Settings
 from lightning_sdk.tasks import Source, load
-from lightning_sdk.training import Job, refuse_unknown_roles, role_names, run_folder, weighed
+from lightning_sdk.training import Job, refuse_unknown_roles, role_names, weighed
 
 #: A check is this small unless `rollouts.tasks_per_step` and `rollouts.group_size` say otherwise.
 TASKS, ROLLOUTS_OF_EACH = 4, 4
@@ -77,7 +78,7 @@ def check(
             raise: it is in the findings.
     """
     if isinstance(agent, str | Path):
-        return Check(examination.examined(run_folder(agent), backend_python))
+        return Check(examination.examined(find_run_folder(agent), backend_python))
     if tasks is None:
         raise SettingError("check: an agent needs tasks: a .jsonl or .parquet file (--tasks FILE), or a list of dicts")
     loaded = load(tasks)
@@ -110,9 +111,7 @@ def _folder(keep: str | Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="lightning-check-") as made:
             yield Path(made)
     else:
-        folder = Path(keep).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+        yield make_folder(keep, "keep=FOLDER (--keep FOLDER)")
 
 
 def show(found: Check, stream: TextIO) -> None:

@@ -5,41 +5,62 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lightning_sdk import checking, reference, rescoring, services, training
 from lightning_sdk.errors import LightningError, SettingError
+from lightning_sdk.folders import find_run_folder
 from lightning_sdk.history import describe, listing
 from lightning_sdk.report import Report
 from lightning_sdk.settings import Settings, parse
 
-_EXAMPLES = """examples:
-  lightning-sdk check agent.py:solve --tasks tasks.jsonl
-  lightning-sdk check runs/solve
-  lightning-sdk train agent.py:solve --tasks tasks.jsonl
-  lightning-sdk train agent.py:solve --tasks tasks.jsonl --model ./my-model --steps 100 \\
-      --set optimizer.learning_rate=1e-5 --set rollouts.group_size=16
-  lightning-sdk train agent.py:solve --tasks tasks.jsonl --resume runs/solve
-  lightning-sdk rescore runs/solve --reward agent.py:brief
-  lightning-sdk train agent.py:solve --tasks tasks.jsonl --from runs/solve --set stored.method=dpo
-  lightning-sdk evaluate agent.py:solve --tasks held_out.jsonl --model runs/solve/checkpoints/step-00040
-  lightning-sdk train agent.py:solve --tasks tasks.jsonl --runners 0 --listen tcp://0.0.0.0:4718
-  lightning-sdk runner agent.py:solve --hub tcp://trainer.example:4718
-  lightning-sdk serve --model runs/solve/checkpoints/step-00040
-  lightning-sdk gateway --upstream http://127.0.0.1:8000
-  lightning-sdk runs
-"""
+_EXAMPLES = {
+    "check": (
+        "check agent.py:solve --tasks tasks.jsonl",
+        "check runs/solve",
+    ),
+    "train": (
+        "train agent.py:solve --tasks tasks.jsonl",
+        "train agent.py:solve --tasks tasks.jsonl --model ./my-model --steps 100 \\\n"
+        "      --set optimizer.learning_rate=1e-5 --set rollouts.group_size=16",
+        "train agent.py:solve --tasks tasks.jsonl --resume runs/solve",
+        "train agent.py:solve --tasks tasks.jsonl --from runs/solve --set stored.method=dpo",
+        "train agent.py:solve --tasks tasks.jsonl --runners 0 --listen tcp://0.0.0.0:4718",
+    ),
+    "evaluate": ("evaluate agent.py:solve --tasks held_out.jsonl --model runs/solve/checkpoints/step-00040",),
+    "rescore": ("rescore runs/solve --reward agent.py:brief",),
+    "runner": ("runner agent.py:solve --hub tcp://trainer.example:4718",),
+    "serve": ("serve --model runs/solve/checkpoints/step-00040",),
+    "gateway": ("gateway --upstream http://127.0.0.1:8000",),
+    "runs": ("runs", "runs solve --json"),
+}
+"""Command -> command lines that a reader can copy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 0 done, 1 an error that says what to do, 2 wrong usage, 130 interrupted.
 
+    141 when whatever read the output closed it, as of any program in a shell's pipe.
+
     Of `check`: 1 when nothing could be learned, 2 when it could not be run.
     """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # what reads our output, such as `head`, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     options = _parser().parse_args(arguments)
     action: Callable[[argparse.Namespace], int | None] = options.action
@@ -48,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LightningError as error:
         print(f"lightning-sdk: {error}", file=sys.stderr)
         return 2 if action is _run_check else 1
-    except KeyboardInterrupt:
-        print("lightning-sdk: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"lightning-sdk: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130
 
 
@@ -57,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-sdk",
         description="Train an AI agent that already exists.",
-        epilog=_EXAMPLES,
+        epilog=_examples([lines[0] for lines in _EXAMPLES.values()]) + "\n\nlightning-sdk COMMAND --help has more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=version("lightning-agent-sdk"))
@@ -77,11 +98,25 @@ def _command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=_EXAMPLES if name != "runs" else None,
+        name, help=text, description=text, epilog=_examples(_EXAMPLES[name]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.set_defaults(action=run)
     return parser
+
+
+def _examples(lines: Iterable[str]) -> str:
+    return "\n".join(["examples:", *(f"  lightning-sdk {line}" for line in lines)])
+
+
+class _Set(argparse.Action):
+    """`--set NAME=VALUE`, collected; `--set help` prints all settings, and nothing else is needed."""
+
+    def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, value: Any, _: Any = None) -> None:
+        if value == "help":
+            print("\n".join(f"{name}={default!r}" for name, default in Settings().flat().items()))
+            parser.exit()
+        options.settings = [*options.settings, value]
 
 
 def _agent(parser: argparse.ArgumentParser, or_run: bool = False) -> None:
@@ -111,7 +146,7 @@ def _agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> Non
         "--backend-python", metavar="PYTHON", help="python of another environment that holds the backend"
     )
     parser.add_argument("--roles", default="", metavar="A,B", help="only these roles; default: all declared trainable")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
+    parser.add_argument("--set", action=_Set, default=[], metavar="NAME=VALUE", dest="settings",
                         help="any other setting, repeatable; `--set help` lists them with their defaults")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object, and nothing else")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -233,9 +268,6 @@ def _runs(commands: Any) -> None:
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
-    if "help" in pairs:
-        print("\n".join(f"{name}={value!r}" for name, value in Settings().flat().items()))
-        raise SystemExit(0)
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -271,7 +303,7 @@ def _place(options: argparse.Namespace) -> dict[str, Any]:
 def _run_check(options: argparse.Namespace) -> int:
     settings = _settings(options.settings)
     if _is_run(options.agent, options.runs):
-        run = training.run_folder(options.agent, options.runs)
+        run = find_run_folder(options.agent, options.runs)
         found = checking.check(run, backend_python=options.backend_python)
     else:
         found = checking.check(**_common(options), keep=options.keep, **settings)

@@ -81,7 +81,9 @@ class Processes:
     def start(self, address: str, key: str) -> None:
         line = json.dumps({**self._config, "address": address, "key": key}).encode() + b"\n"
         for _ in range(self._count):
-            process = subprocess.Popen([sys.executable, "-m", "lightning_sdk.runner"], stdin=subprocess.PIPE)
+            # A session of its own: Ctrl-C is for the training to handle, and the runner ends when its stdin closes.
+            process = subprocess.Popen([sys.executable, "-m", "lightning_sdk.runner"], stdin=subprocess.PIPE,
+                                       start_new_session=True)  # fmt: skip
             self._workers.append(process)
             assert process.stdin is not None
             process.stdin.write(line)

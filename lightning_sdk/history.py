@@ -11,7 +11,9 @@ from lightning_sdk.errors import SettingError
 
 
 def listing(runs: Path, *, as_json: bool = False) -> str:
-    """One line per run of the folder, newest first."""
+    """One line per run of the folder, newest first; SettingError if it is not a folder."""
+    if runs.is_file():
+        raise SettingError(f"{runs} is a file, not a folder of runs; name one with --runs FOLDER")
     folders = [path for path in runs.iterdir() if (path / "config.json").is_file()] if runs.is_dir() else []
     folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     rows = [_summary(folder) for folder in folders]

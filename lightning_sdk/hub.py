@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from io import BufferedWriter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -116,7 +117,7 @@ class HubProcess:
         self.key = key or secrets.token_urlsafe(24)
         self.python = python or sys.executable
         self._log = run / "hub.log"
-        with self._log.open("ab") as log:
+        with self._open_log() as log:
             try:
                 self._process = subprocess.Popen(
                     [self.python, "-m", "lightning_hub"],
@@ -131,6 +132,12 @@ class HubProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def _open_log(self) -> BufferedWriter:
+        try:
+            return self._log.open("ab")
+        except OSError as error:
+            raise HubError(f"cannot write {self._log}: {error.strerror or error}") from None
 
     def _handshake(self, config: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import Any
 
 from lightning_sdk.errors import BY_NAME, HubError, LightningError, RewardError
+from lightning_sdk.folders import find_run_folder
 from lightning_sdk.reward import Function, Named, named
 from lightning_sdk.scoring import ascores, scores
-from lightning_sdk.training import run_folder
 
 #: Rollouts handed over at once.
 _PAGE = 256
@@ -83,7 +83,7 @@ def rescore(
     functions = named(reward)
     # A thread with a loop of its own: there may be one here already, as in a notebook.
     with (
-        _Store(run_folder(run, runs), functions, write, backend_python) as store,
+        _Store(find_run_folder(run, runs), functions, write, backend_python) as store,
         ThreadPoolExecutor(1, "lightning-rescore") as thread,
     ):
         return Rescoring(thread.submit(asyncio.run, _scored(store, functions, concurrency)).result())

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 from lightning_sdk import discovery, gateway, session
 from lightning_sdk.errors import LightningError, SettingError
+from lightning_sdk.folders import make_folder
 from lightning_sdk.guest import Guest
 from lightning_sdk.hub import HubProcess
 from lightning_sdk.reward import Function, named
@@ -59,8 +59,7 @@ _ENDED = {"interrupted": "stopped; what was under way was given back", "stopped"
 
 
 def serve(options: argparse.Namespace) -> None:
-    folder = Path(options.run)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(options.run, "--run FOLDER")
     hub = HubProcess(folder, bind=f"tcp://{options.host}:{options.port}", key=options.key)
     backend = None
     try:

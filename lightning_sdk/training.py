@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from lightning_sdk.actors import Actors
 from lightning_sdk.agent import declared
 from lightning_sdk.crew import Crew
 from lightning_sdk.errors import BY_NAME, BackendDied, HubError, HubGone, LightningError, SettingError
+from lightning_sdk.folders import find_run_folder, make_run_folder
 from lightning_sdk.hub import HubClient, HubProcess
 from lightning_sdk.progress import Progress
 from lightning_sdk.report import Report
@@ -34,6 +34,12 @@ log = logging.getLogger("lightning_sdk")
 
 _FAREWELL = 5.0
 """Seconds in which runners of elsewhere hear that it is over."""
+_BRIEF_SECONDS = 2.0
+"""For a hub to end that has nothing to keep yet."""
+_STOPPING = (
+    "stopping after what is being computed now, and keeping what was learned; press Ctrl-C again to stop at once, "
+    "which loses what was learned since the last checkpoint"
+)
 
 
 def train(
@@ -91,7 +97,7 @@ def train(
     chosen = weighed(chosen, rewards)
     refuse_unknown_roles(chosen)
     invitation.opened(chosen, listen)  # before anything is made
-    stored = _stored([str(run_folder(each, runs)) for each in from_runs], resume)
+    stored = _stored([str(find_run_folder(each, runs)) for each in from_runs], resume)
     folder = _folder(Path(runs), name or reference.name_of(agent), Path(resume) if resume else None)
     job = Job(agent, rewards, chosen, folder, backend_python, quiet, listen)
     job.run("train", tasks=train_tasks, held_out=test_tasks, from_runs=stored, resume=resume is not None)
@@ -151,12 +157,22 @@ class Job:
         self._agent, self._rewards, self._settings = agent, rewards, settings
         self._folder, self._python, self._quiet = folder, python, quiet
         self._listen = listen
+        self._seen = 0
+        """Number of the hub's last event that was shown."""
+        self._begun = False
+        """Whether the model is loaded and rollouts may run."""
         placed = placement.parse(settings.rollouts.runner)
         assert placed is not None  # the settings have checked it
         self._placement = placed
 
     def run(self, method: str, **request: Any) -> dict[str, Any]:
-        """The hub's last event, 'finished'."""
+        """The hub's last event, 'finished'. KeyboardInterrupt says what was kept."""
+        try:
+            return self._run(method, request)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self._kept(method)) from None
+
+    def _run(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
         with contextlib.ExitStack() as stack:
             display = Progress(quiet=self._quiet)
             stack.callback(display.close)
@@ -202,23 +218,43 @@ class Job:
         display.show({"type": "notice", "text": told})
 
     def _follow(self, hub: HubProcess, client: HubClient, crew: Crew, display: Progress, method: str) -> dict[str, Any]:
-        """Show the hub's events until the last one."""
-        seen = 0
+        """Show the hub's events until the last one. The first Ctrl-C lets the hub keep what was learned."""
+        events = self._events(hub, client, crew, method)
+        try:
+            return self._show(events, display)
+        except KeyboardInterrupt:
+            if not self._begun:
+                hub.stop(_BRIEF_SECONDS)  # it may be loading a model for minutes, and has nothing to keep
+                raise
+            display.show({"type": "notice", "text": _STOPPING})
+            client.ask("interrupt")
+            self._show(self._events(hub, client, crew, method), display)
+            raise
+
+    def _show(self, events: Iterator[dict[str, Any]], display: Progress) -> dict[str, Any]:
+        last: dict[str, Any] = {}
+        for last in events:
+            self._seen = last["number"]
+            self._begun = self._begun or last["type"] == "started"
+            if "diagnosis" not in last:
+                display.show(last)
+        return last
+
+    def _events(self, hub: HubProcess, client: HubClient, crew: Crew, method: str) -> Iterator[dict[str, Any]]:
+        """What the hub tells, up to 'finished'; what it failed with is raised."""
         while True:
             try:
-                events = client.ask("watch", after=seen, wait=2.0)
+                events = client.ask("watch", after=self._seen, wait=2.0)
             except HubGone:
                 events = []
             for event in events:
-                seen = event["number"]
                 if event["type"] == "failed":
                     name, text = event["error"]
                     error = BY_NAME.get(name, LightningError)
                     raise error(f"{text}\n{self._way_on()}" if error is BackendDied and method == "train" else text)
-                if "diagnosis" not in event:
-                    display.show(event)
+                yield dict(event)
                 if event["type"] == "finished":
-                    return dict(event)
+                    return
             if not hub.alive():
                 raise HubGone(self._gone(hub, method))
             if failure := crew.failure():
@@ -228,10 +264,26 @@ class Job:
         told = f"the hub (process {hub.pid}) died. {self._way_on() if method == 'train' else 'Run it again.'}"
         return f"{told} The end of its log:\n{hub.log_tail()}"
 
+    def _kept(self, method: str) -> str:
+        """What is left of what was interrupted, and how a training goes on."""
+        if method != "train":
+            return "stopped before the end; nothing was measured"
+        saved = self._last_checkpoint()
+        if not saved:
+            return "the training was stopped before its first step was finished; nothing was learned"
+        return (
+            f"the training was stopped after step {saved}, and the model is in {self._folder}/checkpoints/"
+            f"step-{saved:05d}; --resume {self._folder} (resume={str(self._folder)!r}) goes on from there"
+        )
+
+    def _last_checkpoint(self) -> int:
+        """The step of the last checkpoint, 0 if there is none."""
+        steps = [path.name.removeprefix("step-") for path in (self._folder / "checkpoints").glob("step-*")]
+        return max((int(step) for step in steps if step.isdigit()), default=0)
+
     def _way_on(self) -> str:
         """How a training goes on whose hub or backend died."""
-        steps = [path.name.removeprefix("step-") for path in (self._folder / "checkpoints").glob("step-*")]
-        saved = max((int(step) for step in steps if step.isdigit()), default=0)
+        saved = self._last_checkpoint()
         if not (self._folder / "config.json").is_file():
             return "Nothing was written yet: start it again."
         typed = f"resume={str(self._folder)!r} (--resume {self._folder})"
@@ -295,10 +347,7 @@ def _folder(runs: Path, name: str, resume: Path | None) -> Path:
         if not (resume / "config.json").is_file():
             raise SettingError(f"resume: {resume} is no run (it has no config.json)")
         return resume
-    base = runs.expanduser() / name
-    folder = base if not base.exists() else runs.expanduser() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder.mkdir(parents=True)
-    return folder
+    return make_run_folder(runs, name)
 
 
 def _stored(given: list[str], resume: str | Path | None) -> list[str]:
@@ -315,11 +364,3 @@ def _stored(given: list[str], resume: str | Path | None) -> list[str]:
             f"resume: {resume} learns from {began}, and from_runs={given} is something else: leave it out"
         )
     return before
-
-
-def run_folder(run: str | Path, runs: str | Path = "runs") -> Path:
-    """The folder of an earlier run, by its path or by its name in the folder of runs; SettingError if it is none."""
-    for path in (Path(run).expanduser(), Path(runs).expanduser() / run):
-        if (path / "config.json").is_file() or (path / "hub.sqlite").is_file():
-            return path.absolute()
-    raise SettingError(f"{run} is no run: there is no config.json in it; `lightning-sdk runs` lists those there are")

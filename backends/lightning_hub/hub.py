@@ -176,6 +176,7 @@ class Hub:
             "watch": self._watch,
             "status": lambda _: self.status(),
             "stop": lambda _: self.stop(),
+            "interrupt": lambda _: self._interrupt(),
         }
 
     def _lease(self, params: dict[str, Any]) -> Parked:
@@ -207,6 +208,10 @@ class Hub:
         self.guests.expect(params.get("identity") or {}, self.folder.name)
         self._trainer.start()
         return {}
+
+    def _interrupt(self) -> None:
+        if self._trainer is not None:
+            self._trainer.interrupt()
 
     def status(self) -> dict[str, Any]:
         """Counters and facts, plain data. Receiver's thread."""

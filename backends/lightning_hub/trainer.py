@@ -69,10 +69,14 @@ class Trainer:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, seconds: float) -> bool:
-        """End after what is being computed now, and close the backend. False if that took longer."""
+    def interrupt(self) -> None:
+        """End after what is being computed now, and keep it; returns at once. Any thread."""
         self._stopping.set()
         self._leases.wake()
+
+    def stop(self, seconds: float) -> bool:
+        """End after what is being computed now, and close the backend. False if that took longer."""
+        self.interrupt()
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -130,6 +134,8 @@ class Trainer:
         if "before" not in {each.name for each in self._folder.held_out}:
             self._evaluate("before", backend, rounds)
         while self.step < self._settings.steps:
+            if self._stopping.is_set():
+                raise Stopped
             self._one_step(self.step + 1, backend, rounds)
             last = self.step == self._settings.steps
             if last or self.step % self._settings.save_every == 0:

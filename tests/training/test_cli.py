@@ -27,6 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+TRAINED = ["agent.py:solve", "--tasks", "tasks.jsonl", "--reward", "agent.py:length"]
 SMALL = ["--set", "rollouts.tasks_per_step=2", "--set", "rollouts.group_size=2", "--set", "evaluation.tasks=2",
          "--set", "sampling.max_tokens=8"]  # fmt: skip
 
@@ -58,6 +59,15 @@ def test_train_then_runs_then_evaluate(folder: Path) -> None:
         (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--set", "lr=1"], "unknown setting 'lr'"),
         (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--set", "steps"], "NAME=VALUE"),
         (["runs", "nothing"], "no run 'nothing'"),
+        (["runs", "--runs", "agent.py"], "agent.py is a file"),
+        (["check", "runs/nothing"], "is not the folder or the name of a run"),
+        (["train", *TRAINED, "--name", "../elsewhere"], "--runs FOLDER"),
+        (["train", *TRAINED, "--name", "a/b"], "without slashes"),
+        (["train", *TRAINED, "--runs", "agent.py"], "agent.py is a file"),
+        (["train", *TRAINED, "--runs", "agent.py/runs"], "agent.py is a file"),
+        (["evaluate", *TRAINED, "--runs", "/proc/runs"], "cannot make the folder /proc/runs"),
+        (["check", *TRAINED, "--keep", "agent.py"], "--keep FOLDER"),
+        (["serve", "--run", "agent.py"], "--run FOLDER"),
     ],
 )
 def test_wrong_command_lines_say_what_to_type(folder: Path, arguments: list[str], said: str) -> None:
@@ -68,8 +78,37 @@ def test_wrong_command_lines_say_what_to_type(folder: Path, arguments: list[str]
 
 def test_settings_are_listed(folder: Path) -> None:
     """`--set help` lists every setting with its default."""
-    done = run("train", "agent.py:solve", "--tasks", "tasks.jsonl", "--set", "help", cwd=folder)
+    done = run("train", "--set", "help", cwd=folder)
     assert done.returncode == 0 and "rollouts.group_size=8" in done.stdout
+
+
+def test_help_shows_examples_of_the_command_alone(folder: Path) -> None:
+    """Whoever asks how to evaluate does not read how to start a gateway."""
+    for command in ("check", "train", "evaluate", "rescore", "runner", "serve", "gateway", "runs"):
+        shown = run(command, "--help", cwd=folder).stdout
+        examples = shown[shown.index("examples:") :].splitlines()[1:]
+        assert [line.split()[:2] for line in examples if "lightning-sdk" in line] == [["lightning-sdk", command]] * sum(
+            "lightning-sdk" in line for line in examples
+        )
+        assert examples
+
+
+def test_output_that_nobody_reads_any_more_is_not_an_error(folder: Path) -> None:
+    """`lightning-sdk train --set help | head -1` ends as other programs in a pipe do."""
+    for words in (["train", "--set", "help"], ["runs"], ["train", "--help"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run([sys.executable, "-m", "lightning_sdk.cli", *words], check=False, stdout=writing,
+                              stderr=subprocess.PIPE, text=True, cwd=folder)  # fmt: skip
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_interactive_completion_knows_what_is_loaded_later() -> None:
+    """`lightning.tr<Tab>` and `lightning.in<Tab>` in a fresh interpreter."""
+    script = "import rlcompleter, lightning_sdk as l; c = rlcompleter.Completer({'l': l}); print(c.complete('l.tr', 0), c.complete('l.ini', 0))"  # noqa: E501
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["l.train(", "l.init("]
 
 
 def test_serve_records_agents_and_serves_a_model(folder: Path) -> None:

@@ -1,0 +1,72 @@
+"""Folders that a user names: the one of a new run, of an earlier one, and any that is made for them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+from lightning_sdk.errors import SettingError
+
+
+def make_folder(path: str | Path, option: str) -> Path:
+    """The folder at this path, made where it does not exist.
+
+    Raises:
+        SettingError: it cannot be made or written into; the message names `option`, which chooses another.
+    """
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refuse(folder, error, option) from None
+    return folder
+
+
+def make_run_folder(runs: str | Path, name: str) -> Path:
+    """A new folder for a run; where the name is taken, the time is added to it.
+
+    Raises:
+        SettingError: the name is not that of one folder, or the folder cannot be made.
+    """
+    if name in {"", ".", ".."} or any(character in name for character in "/\\\0"):
+        raise SettingError(
+            f"name={name!r}: expected the name of a folder inside {runs}, without slashes; to keep the run elsewhere, "
+            "name the folder around it: runs=FOLDER (--runs FOLDER)"
+        )
+    parent = make_folder(runs, "runs=FOLDER (--runs FOLDER)")
+    for folder in map(parent.joinpath, _names(name)):
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _refuse(folder, error, "runs=FOLDER (--runs FOLDER)") from None
+        return folder
+    raise AssertionError("unreachable: there are names without end")
+
+
+def _names(name: str) -> itertools.chain[str]:
+    dated = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return itertools.chain((name, dated), (f"{dated}-{number}" for number in itertools.count(2)))
+
+
+def find_run_folder(run: str | Path, runs: str | Path = "runs") -> Path:
+    """The folder of an earlier run, by its path or by its name in the folder of runs.
+
+    Raises:
+        SettingError: there is no such run.
+    """
+    for path in (Path(run).expanduser(), Path(runs).expanduser() / run):
+        if (path / "config.json").is_file() or (path / "hub.sqlite").is_file():
+            return path.absolute()
+    raise SettingError(
+        f"{run} is not the folder or the name of a run: there is no config.json in it; `lightning-sdk runs` lists "
+        f"the runs in {runs}"
+    )
+
+
+def _refuse(folder: Path, error: OSError, option: str) -> SettingError:
+    file = next((each for each in (folder, *folder.parents) if each.is_file()), None)
+    reason = f"{file} is a file" if file else error.strerror or str(error)
+    return SettingError(f"cannot make the folder {folder}: {reason}; choose another with {option}")
