@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-sdk",
         description="Train an AI agent that already exists.",
-        epilog=_examples([lines[0] for lines in _EXAMPLES.values()]) + "\n\nlightning-sdk COMMAND --help has more.",
+        epilog=_examples([lines[0] for lines in _EXAMPLES.values()]) + "\n\nEach command has a --help with more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=version("lightning-agent-sdk"))
