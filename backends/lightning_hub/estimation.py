@@ -142,11 +142,17 @@ def _charge(of_role: list[Part], settings: Settings, scoring: Scoring | None) ->
         ]
 
 
+def _k3(difference: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Bounded as in `lightning_losses.divergence`: it grows exponentially, and one token would decide a whole batch."""
+    bounded = np.clip(difference, -20, 20)
+    return np.minimum(np.expm1(bounded) - bounded, np.float32(10))
+
+
 _ESTIMATES: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
     # Of the reference's log-probability minus the sampler's (Schulman, "Approximating KL divergence", 2020).
     "k1": lambda d: -d,
     "k2": lambda d: 0.5 * d * d,
-    "k3": lambda d: np.expm1(np.clip(d, -20, 20)) - d,
+    "k3": _k3,
 }
 
 

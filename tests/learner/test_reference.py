@@ -1,6 +1,7 @@
 """The reference: the model that training began with, however often it was resumed."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conversations import call, rollout
 from gradients import make_learner
+from numpy.typing import NDArray
 from tinymodel import SETTINGS, make_group_rows, weights
 
 from lightning_embedded import backend, checkpoint
 from lightning_embedded.learner import Learner
 from lightning_hub.backend import Batch, Objective, Pair, Row
+from lightning_hub.credit import weigh
+from lightning_losses.divergence import divergence
 from lightning_process.child import Child
 from lightning_process.model import load
 from lightning_sdk.errors import LightningError, SettingError
@@ -43,6 +48,32 @@ def test_scores_are_the_original_models_log_probabilities(share: bool) -> None:
         assert (scores[row.weights == 0] == 0).all()
         if row.weights.any():
             assert scores[row.weights != 0] == pytest.approx(twin.logprobs(row), abs=1e-4)
+
+
+class FarReference:
+    """A backend whose reference is `gap` less likely to have said each token."""
+
+    def __init__(self, gap: float) -> None:
+        self.gap = gap
+
+    def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
+        return [np.where(row.weights != 0, row.logprobs - self.gap, 0).astype(np.float32) for row in rows]
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("gap", [-45.0, -15.0, -3.0, 0.25, 3.0, 15.0, 45.0])
+def test_what_the_reward_pays_is_what_the_loss_would_add(estimator: str, gap: float) -> None:
+    """The same estimates in both places, and the same bound where the policy has left what the reference likes."""
+    settings = Settings.from_dict({
+        "divergence.coefficient": 1.0, "divergence.place": "reward", "divergence.estimator": estimator,
+        "credit.advantage": "reinforce",
+    })  # fmt: skip
+    made = rollout(1, call(1, [1], ([2], [-0.25])), rewards={"": 0.0})
+    (row,) = weigh([made], settings, scoring=FarReference(gap)).rows
+    logprobs = torch.tensor([-0.25])
+    (added,) = divergence(logprobs, logprobs - gap, estimator).tolist()
+    assert -row.advantages[1] == pytest.approx(added, rel=1e-5)
+    assert estimator != "k3" or -row.advantages[1] <= 10
 
 
 def test_scoring_changes_nothing() -> None:
