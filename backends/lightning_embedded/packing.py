@@ -95,7 +95,8 @@ def sequence(row: Row) -> tuple[str, str]:
 
 
 def shared(rows: Sequence[Row], budget: int, device: torch.device) -> Iterator[MicroBatch]:
-    """Micro-batches of at most `budget` distinct positions each, unless one row alone has more."""
+    """Micro-batches of at most `budget` distinct positions each, and fewer where many rows go on from a long prefix,
+    unless one row alone has more."""
     inputs = [_inputs(row) for row in rows]
     builder, members = Builder(), list[int]()
     for index in order(inputs):

@@ -54,7 +54,9 @@ def _score(model: PreTrainedModel, micro: MicroBatch, entropy_gradient: bool = F
         output = model(input_ids=micro.tokens, position_ids=micro.positions, attention_mask=micro.mask, use_cache=False)
     logits = output.logits[0].float() / micro.temperatures[:, None]
     everything = logits.log_softmax(-1)
-    logprobs = everything.index_select(0, micro.targets.place).gather(1, micro.targets.tokens[:, None])[:, 0]
+    # One number for each token: a distribution for each would be [M, vocabulary], and rows that say the same share one.
+    at = micro.targets.place * everything.shape[1] + micro.targets.tokens
+    logprobs = everything.flatten().index_select(0, at)
     with nullcontext() if entropy_gradient else torch.no_grad():
         entropy = -(everything.exp() * everything).sum(-1)
     return Scores(logprobs, entropy.index_select(0, micro.targets.place), hidden[0])

@@ -24,6 +24,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 ATTENTION = "lightning_trie"
 #: Padded query-key pairs allowed for each real one when segments are computed together.
 _PADDING = 1.6
+#: Attention copies the keys and values of a whole path for each segment at its end: so many of them take about the
+#: memory that one position takes in the rest of a layer.
+_KEYS_PER_POSITION = 16
 
 Ints = NDArray[np.int64]
 
@@ -75,14 +78,17 @@ class Builder:
 
     def __init__(self) -> None:
         self.size = 0
+        self._keys = 0
         self.paths: list[Ints] = []
         self._tokens: list[NDArray[np.int32]] = []
         self._segments: list[tuple[Ints, int]] = []
         self._last: NDArray[np.int32] = np.zeros(0, np.int32)
 
     def grown(self, tokens: NDArray[np.int32]) -> int:
-        """Size after `tokens` would be added."""
-        return self.size + len(tokens) - _common(self._last, tokens)
+        """Size after `tokens` would be added; more where the copied keys weigh more than the positions."""
+        own = len(tokens) - _common(self._last, tokens)
+        keys = self._keys + (len(tokens) if own else 0)
+        return max(self.size + own, keys // _KEYS_PER_POSITION)
 
     def add(self, tokens: NDArray[np.int32]) -> None:
         shared = _common(self._last, tokens)
@@ -90,6 +96,7 @@ class Builder:
         path = np.concatenate([self.paths[-1][:shared], own]) if self.paths else own
         if len(own):
             self._segments.append((path, shared))
+            self._keys += len(path)
         self._tokens.append(tokens[shared:])
         self.paths.append(path)
         self.size += len(own)
