@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -73,23 +74,45 @@ def openings(rows: Sequence[Trajectory], calls: Sequence[Call]) -> list[Opening]
     Further choices of one call (n > 1) are no openings.
     """
     by_id = {call.meta.id: call for call in calls}
-    seen: dict[str, list[str]] = {}
+    seen: dict[str, _Earlier] = {}
     found = []
     for row in rows:
-        earlier, first = seen.setdefault(row.role, []), row.calls[0]
-        if earlier and first not in earlier:
+        earlier, first = seen.setdefault(row.role, _Earlier(by_id)), row.calls[0]
+        if earlier.calls and first not in earlier.calls:
             found.append(_opening(row, earlier, by_id))
-        earlier.extend(row.calls)
+        earlier.calls |= dict.fromkeys(row.calls)
     return found
 
 
-def _opening(row: Trajectory, earlier: list[str], calls: Mapping[str, Call]) -> Opening:
+class _Earlier:
+    """The calls of a role so far, and what each of them sampled that it had not been told."""
+
+    def __init__(self, calls: Mapping[str, Call]) -> None:
+        self.calls: dict[str, None] = {}
+        """Ids, in order."""
+        self._by_id = calls
+        self._read = 0
+        self._made: dict[bytes, tuple[int, str]] = {}
+        """What was sampled -> the last call that sampled it: its place and its id."""
+
+    def recalled(self, call: Call) -> str:
+        """The last of them that sampled a message which `call` holds; '' if none did."""
+        for place, each in islice(enumerate(self.calls), self._read, None):
+            known = {_key(message) for message in _messages(self._by_id[each])}
+            made = {_key(message) for message in sampled(self._by_id[each]) if any(_meaning(message))}
+            self._made |= dict.fromkeys(made - known, (place, each))
+        self._read = len(self.calls)
+        held = (_key(each) for each in _messages(call) if each.get("role") == "assistant")
+        return max((self._made[key] for key in held if key in self._made), default=(0, ""))[1]
+
+
+def _opening(row: Trajectory, earlier: _Earlier, calls: Mapping[str, Call]) -> Opening:
     call = calls[row.calls[0]]
     if row.broke is not None:
         previous = row.broke.previous
         return Opening(row.role, call.meta.id, previous, _reason(row.broke.kind, calls[previous], call))
     # Not even the first prompt is shared, and yet what was sampled before may be in it: then the beginning was changed.
-    previous = next((each for each in reversed(earlier) if _recalls(call, calls[each])), "")
+    previous = earlier.recalled(call)
     return Opening(row.role, call.meta.id, previous, Reason.REWRITTEN if previous else Reason.CONVERSATION)
 
 
@@ -133,12 +156,13 @@ def _returned(made: Mapping[str, Any], answer: Mapping[str, Any]) -> Reason:
     return Reason.REFORMATTED if _same_calls(made, answer) else Reason.NOT_KEPT
 
 
-def _recalls(call: Call, previous: Call) -> bool:
-    """The call's messages hold what `previous` sampled and had not been told."""
-    known = [_meaning(each) for each in _read(previous).messages]
-    made = [_meaning(each) for each in sampled(previous)]
-    held = [_meaning(each) for each in _read(call).messages if each.get("role") == "assistant"]
-    return any(each in held and each not in known and any(each) for each in made)
+def _messages(call: Call) -> list[dict[str, Any]]:
+    return _read(call).messages
+
+
+def _key(message: Mapping[str, Any]) -> bytes:
+    """The same for messages of the same meaning."""
+    return msgspec.json.encode(_meaning(message), order="deterministic")
 
 
 def _same_calls(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

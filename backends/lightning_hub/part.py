@@ -6,6 +6,7 @@ was not asked has a part too, without steps: what the rollout came to belongs to
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -123,9 +124,10 @@ def _parts(rollout: Rollout, settings: Settings, problems: list[str]) -> Iterato
 def _part(rollout: Rollout, role: str, credit: Credit, rows: list[Trajectory], length: Length) -> Part:
     pieces = sorted({(piece.started_ns, piece.call) for row in rows for piece in row.pieces})
     given = rewards.given(rollout, role, credit)
+    starts = [started for started, _ in pieces]
     earned, before = np.zeros(len(pieces)), 0.0
     for reward in given:
-        step = sum(started <= reward.time_ns for started, _ in pieces) - 1
+        step = bisect_right(starts, reward.time_ns) - 1
         if step < 0:
             before += reward.value
         else:

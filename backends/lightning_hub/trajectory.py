@@ -8,16 +8,16 @@ one row however many calls it took; branches, retries and further choices open r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_hub.open_rows import ID_BYTES, OpenRow, OpenRows, Prompt, pack, read_prompt, shared
 from lightning_hub.transition import Transition
 
 #: The finish reason of a completion that the token limit ended.
 TRUNCATED = "length"
-_ID_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,69 +78,51 @@ class Trajectory:
         return tuple(piece.call for piece in self.pieces)
 
 
-@dataclass(slots=True)
-class _Open:
-    """A sequence that later calls may still continue."""
-
-    first: int
-    """Smallest index of its transitions in the input: rows come out in the order in which they began."""
-    ids: bytes
-    parts: list[Transition]
-    broke: Break | None = None
-    starts: list[int] = field(default_factory=list)
-    """Position of each part's first sampled token."""
-
-    def add(self, transition: Transition, prompt: bytes) -> None:
-        self.starts.append(len(prompt) // _ID_BYTES)
-        self.parts.append(transition)
-        self.ids = prompt + _packed(transition.completion_ids)
-
-
 def merge(transitions: Sequence[Transition], rollout: str = "", *, apart: bool = False) -> list[Trajectory]:
     """The trajectories of one rollout's transitions, in the order in which they began; `apart`: a row for each.
 
     The set of trajectories does not depend on the order of `transitions`: a sequence can only be continued by a longer
     prompt, so they are merged by the length of their prompts.
     """
-    open_: dict[str, list[_Open]] = {}
-    packed = [_packed(each.prompt_ids) for each in transitions]
+    if apart:
+        return [_close(_opened(index, each), rollout) for index, each in enumerate(transitions)]
+    roles: dict[str, OpenRows] = {}
+    broke: dict[int, Break | None] = {}
+    packed = [pack(each.prompt_ids) for each in transitions]
     order = sorted(
         range(len(transitions)),
         key=lambda i: (len(packed[i]), packed[i], transitions[i].call, transitions[i].choice),
     )
     for index in order:
-        transition, prompt = transitions[index], packed[index]
-        rows = open_.setdefault(transition.role, [])
-        row = None if apart else _continued(rows, transition, prompt)
+        transition, prompt = transitions[index], read_prompt(packed[index])
+        rows = roles.setdefault(transition.role, OpenRows())
+        row = rows.continued(prompt, transition.temperature)
         if row is None:
-            row = _Open(index, b"", [], None if apart else _break(rows, transition, prompt))
-            rows.append(row)
+            row = OpenRow(index)
+            broke[id(row)] = _break(rows, transition, prompt)
         row.first = min(row.first, index)
-        row.add(transition, prompt)
-    return [_close(row, rollout) for row in sorted((r for rows in open_.values() for r in rows), key=lambda r: r.first)]
+        rows.put(row, transition, prompt)
+    found = sorted((row for rows in roles.values() for row in rows.rows), key=lambda row: row.first)
+    return [_close(row, rollout, broke[id(row)]) for row in found]
 
 
-def _continued(rows: list[_Open], transition: Transition, prompt: bytes) -> _Open | None:
-    """The longest row that is an exact prefix of the prompt; a row has one temperature."""
-    fits = [r for r in rows if prompt.startswith(r.ids) and r.parts[-1].temperature == transition.temperature]
-    return max(fits, key=lambda row: len(row.ids), default=None)
+def _opened(index: int, transition: Transition) -> OpenRow:
+    row = OpenRow(index)
+    row.add(transition, pack(transition.prompt_ids))
+    return row
 
 
-def _break(rows: list[_Open], transition: Transition, prompt: bytes) -> Break | None:
+def _break(rows: OpenRows, transition: Transition, prompt: Prompt) -> Break | None:
     """What kept the call from the row that it shares most with; None if it shares no sampled token's place."""
-    nearest, shared = None, 0
-    for row in rows:
-        same = _shared(row.ids, prompt)
-        # Sharing less than the first prompt is another conversation; sharing the call is its other choice.
-        if same >= max(shared, row.starts[0]) and row.parts[-1].call != transition.call:
-            nearest, shared = row, same
-    if nearest is None:
+    row = rows.nearest(prompt, transition.call)
+    if row is None:
         return None
-    return Break(transition.call, nearest.parts[-1].call, shared, _kind(nearest, shared, len(prompt) // _ID_BYTES))
+    position = shared(row.ids, prompt.ids)
+    return Break(transition.call, row.parts[-1].call, position, _kind(row, position, len(prompt)))
 
 
-def _kind(row: _Open, position: int, prompt_length: int) -> str:
-    if position == len(row.ids) // _ID_BYTES:
+def _kind(row: OpenRow, position: int, prompt_length: int) -> str:
+    if position == len(row.ids) // ID_BYTES:
         return "temperature"
     if position == prompt_length:
         return "branch"
@@ -149,14 +131,7 @@ def _kind(row: _Open, position: int, prompt_length: int) -> str:
     return "sampled" if inside else "context"
 
 
-def _shared(one: bytes, other: bytes) -> int:
-    """How many leading ids are the same."""
-    length = min(len(one), len(other))
-    differs = np.frombuffer(one[:length], "<i4") != np.frombuffer(other[:length], "<i4")
-    return int(differs.argmax()) if differs.any() else length // _ID_BYTES
-
-
-def _close(row: _Open, rollout: str) -> Trajectory:
+def _close(row: OpenRow, rollout: str, broke: Break | None = None) -> Trajectory:
     tokens = np.frombuffer(row.ids, "<i4")
     mask = np.zeros(len(tokens), np.bool_)
     logprobs = np.zeros(len(tokens), np.float32)
@@ -170,10 +145,4 @@ def _close(row: _Open, rollout: str) -> Trajectory:
         logprobs[sampled] = part.logprobs
         versions[sampled] = part.versions
     first = row.parts[0]
-    return Trajectory(
-        rollout, first.role, tokens, mask, logprobs, versions, first.temperature, tuple(pieces), row.broke
-    )
-
-
-def _packed(ids: NDArray[np.int32]) -> bytes:
-    return np.ascontiguousarray(ids, "<i4").tobytes()
+    return Trajectory(rollout, first.role, tokens, mask, logprobs, versions, first.temperature, tuple(pieces), broke)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,19 +27,24 @@ def deal(rows: Sequence[Row], hands: int, pairs: Sequence[Pair] = ()) -> list[Ha
     units = sorted(set(joined.values()))
     hands = min(hands, len(units))
     place = {unit: index % hands for index, unit in enumerate(units)}
-    sizes = [sum(each == hand for each in place.values()) for hand in range(hands)]
+    sizes = Counter(place.values())
     dealt: list[list[Row]] = [[] for _ in range(hands)]
     for row in rows:
         dealt[place[joined[row.rollout]]].append(row)
-    return [Hand(own, len(units) / size) for own, size in zip(dealt, sizes, strict=True)]
+    return [Hand(own, len(units) / sizes[hand]) for hand, own in enumerate(dealt)]
 
 
 def _joined(rollouts: set[str], pairs: Sequence[Pair]) -> dict[str, str]:
     """Rollout -> the least rollout that it must stay with."""
     joined = {rollout: rollout for rollout in rollouts}
+
+    def least(rollout: str) -> str:
+        while joined[rollout] != rollout:
+            joined[rollout] = joined[joined[rollout]]  # halves the way
+            rollout = joined[rollout]
+        return rollout
+
     for pair in pairs:
-        first, second = joined[pair.chosen], joined[pair.rejected]
-        if first != second:
-            least, other = min(first, second), max(first, second)
-            joined = {rollout: least if unit == other else unit for rollout, unit in joined.items()}
-    return joined
+        first, second = sorted((least(pair.chosen), least(pair.rejected)))
+        joined[second] = first
+    return {rollout: least(rollout) for rollout in rollouts}
