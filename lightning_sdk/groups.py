@@ -248,6 +248,8 @@ class Failure:
     """What 'train' gives to a failed rollout, beside what it had earned; there is no default."""
     max_failed: float = 0.5
     """Training stops when more than this part of a step's rollouts fail."""
+    flat_steps: int = 5
+    """Training stops when in so many steps, from its first one on, no group had a signal; 0: it goes on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,8 @@ class _Lines:
         if report.get("change"):
             self._print(f"{'change':<8}{_bounds(report['change'], '+')}, by task")
         self._print(_ending(report))
+        for each in report.get("findings") or ():
+            self._print(_found(each))
 
     def close(self) -> None:
         self._stream.flush()
@@ -199,6 +201,9 @@ class _Bar:
             self._console.print(table)
         colour = {"better": "bold green", "worse": "bold red"}.get(str(report.get("verdict")), "bold")
         self._console.print(f"[{colour}]{self._escape(_ending(report))}[/{colour}]")
+        for each in report.get("findings") or ():
+            shade = "red" if each["severity"] == "fatal" else "yellow"
+            self._console.print(self._text(_found(each), shade), soft_wrap=True)
 
     def close(self) -> None:
         self._live.stop()
@@ -280,6 +285,12 @@ def _ending(report: Mapping[str, Any]) -> str:
     spent = f"{report.get('steps', 0)} steps in {_duration(float(report.get('train_seconds') or 0))}"
     verdict = report.get("verdict") or "not measured"
     return f"{verdict}: {spent}" if report.get("steps") else "done"
+
+
+def _found(finding: Mapping[str, Any]) -> str:
+    """A finding, as `check` has it."""
+    said = [finding[part].rstrip() for part in ("what", "cause", "remedy") if finding.get(part)]
+    return "\n  ".join("\n".join([f"{finding['severity']}: {said[0]}", *said[1:]]).splitlines())
 
 
 def _duration(seconds: float) -> str:

@@ -114,6 +114,7 @@ _RULES: dict[str, _Rule] = {
     "failure.backoff": _at_least(0),
     "failure.refills": _at_least(0),
     "failure.max_failed": _SHARE,
+    "failure.flat_steps": _at_least(0),
     "stored.method": _one_of("sft", "rejection", "dpo"),
     "stored.best": _at_least(1),
     "stored.beta": _MORE,

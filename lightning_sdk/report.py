@@ -69,6 +69,11 @@ class Report:
         return str(self.values.get("verdict") or "not measured")
 
     @property
+    def findings(self) -> list[dict[str, Any]]:
+        """What is wrong, as `check` tells it: each has kind, severity ('fatal' or 'warning'), what, cause, remedy."""
+        return list(self.values.get("findings") or ())
+
+    @property
     def steps(self) -> int:
         return int(self.values.get("steps", 0))
 
@@ -104,6 +109,7 @@ class Report:
             lines.append(f"trained   {self.steps} steps in {self.train_seconds:.0f} s")
             lines += self._failed()
             lines.append(f"verdict   {self.verdict}")
+        lines += [f"{each['severity']:<10}{each['kind']}: {_first_line(each)}" for each in self.findings]
         return "\n".join(lines)
 
     def _failed(self) -> list[str]:
@@ -115,6 +121,11 @@ class Report:
             f"failed    {count} {status.replace('_', ' ')}{f': {done[status]}' if status in done else ''}"
             for status, count in failed.items()
         ]
+
+
+def _first_line(finding: Mapping[str, Any]) -> str:
+    """A finding in short; the whole of it was shown when the run ended, and `check` tells it again."""
+    return str(finding.get("what") or "").partition("\n")[0]
 
 
 def _score(values: Mapping[str, Any] | None) -> Score | None:

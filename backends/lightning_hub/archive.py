@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_hub.collector import shown_answer
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.call import Call, Span, Status
 from lightning_sdk.errors import SettingError
@@ -100,8 +101,9 @@ class Archive:
         return tuple(Reward(role, name, float(value), int(time)) for role, name, value, time in found)
 
     def _rollout(self, entry: Entry) -> Rollout:
-        calls, spans = list[Call](), list[Span]()
+        calls, spans, answer = list[Call](), list[Span](), ""
         for event in self._events(entry.key):
+            answer = shown_answer(event) or answer
             if event[0] == Event.CALL:
                 calls.append(Call.unpack(event[2]))
             elif event[0] == Event.SPAN:
@@ -111,6 +113,7 @@ class Archive:
             status=entry.status, error=entry.error, seconds=(entry.ended or 0.0) - (entry.started or 0.0),
             rewards=self.rewards(entry),
             calls=tuple(sorted(calls, key=lambda call: call.meta.started_ns)), spans=tuple(spans),
+            answer=answer,
         )  # fmt: skip
 
     def _events(self, key: bytes) -> Iterator[list[Any]]:

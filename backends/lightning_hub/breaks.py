@@ -113,7 +113,8 @@ def _opening(row: Trajectory, earlier: _Earlier, calls: Mapping[str, Call]) -> O
         return Opening(row.role, call.meta.id, previous, _reason(row.broke.kind, calls[previous], call))
     # Not even the first prompt is shared, and yet what was sampled before may be in it: then the beginning was changed.
     previous = earlier.recalled(call)
-    return Opening(row.role, call.meta.id, previous, Reason.REWRITTEN if previous else Reason.CONVERSATION)
+    reason = _reason("beginning", calls[previous], call) if previous else Reason.CONVERSATION
+    return Opening(row.role, call.meta.id, previous, reason)
 
 
 def _reason(kind: str, previous: Call, call: Call) -> Reason:

@@ -20,10 +20,11 @@ def collect(index: Index, outcome: Outcome) -> Rollout:
     calls: list[Call] = []
     spans: list[Span] = []
     rewards: list[Reward] = []
-    status, error = outcome.status, outcome.error
+    status, error, answer = outcome.status, outcome.error, ""
     try:
         for event in index.events(outcome.assignment.key, outcome.until):
             _sort(event, calls, spans, rewards)
+            answer = shown_answer(event) or answer
     except (OSError, ValueError, TypeError) as failure:
         status, error = Status.INFRASTRUCTURE_ERROR, f"its spans cannot be read back: {failure!r}"
     calls.sort(key=lambda call: call.meta.started_ns)
@@ -40,7 +41,16 @@ def collect(index: Index, outcome: Outcome) -> Rollout:
         rewards=tuple(rewards),
         calls=tuple(calls),
         spans=tuple(spans),
+        answer=answer,
     )
+
+
+def shown_answer(event: list[Any]) -> str:
+    """What an END event shows of the agent's answer; '' for any other event."""
+    match event:
+        case [Event.END, _, _, _, _, str(output), *_]:
+            return output
+    return ""
 
 
 def strays(index: Index, since_ns: int) -> list[Call | Span]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lightning_hub import findings
 from lightning_hub.backend import Row, Scoring
-from lightning_hub.estimation import Credited, credited, groups, tells
+from lightning_hub.estimation import Credited, credited, groups, has_signal, is_frozen, tells
 from lightning_hub.findings import Finding
 from lightning_hub.part import Part, parts, silent_parts
 from lightning_hub.rewards import counted, score
@@ -37,6 +37,8 @@ class Weighed:
     """Why calls were left out, one message each."""
     means: dict[str, float] = field(default_factory=dict)
     """Role -> running mean of its rewards, this batch included."""
+    flat: bool = False
+    """Roles that are trained now or at another step spoke, and the rewards of none of them have a signal."""
 
 
 def weigh(
@@ -65,15 +67,17 @@ def weigh(
         RewardError: a reward is not finite.
         SettingError: the settings need scores, and `scoring` gives none.
     """
-    used = _used(rollouts, settings)
+    used = trained_rollouts(rollouts, settings)
     found, problems = parts(used, settings)
-    rewarded = _rewarded(used, found, settings)
+    rewarded = compared_parts(used, found, settings)
     if used and not any(part.steps for part in rewarded):
         raise NothingToTrain(str(_nothing(used, found, problems)))
     means = dict(means or {})
     by_role: dict[str, list[Part]] = {}
     for part in rewarded:
         by_role.setdefault(part.role, []).append(part)
+    active = [of_role for of_role in by_role.values() if not is_frozen(of_role[0].credit)]
+    flat = bool(active) and not any(has_signal(of_role, means) for of_role in active)
     made = {id(each.part): each for of_role in by_role.values() for each in credited(of_role, settings, means, scoring)}
     count = sum(each.group not in replaced for each in used)
     weights: dict[str, dict[int, float]] = {}
@@ -84,15 +88,16 @@ def weigh(
     rows = [row for part in rewarded for row in rows_of(made[id(part)], weights[part.role].get(id(part), 0.0))]
     signal = measure([score(each, settings) for each in used], found, made, rows, version)
     signal["calls_unusable"] = float(len(problems))
+    signal["flat"] = float(flat)
     signal |= {f"running_mean/{role or 'none'}": mean for role, mean in means.items()}
-    return Weighed(rows, signal, tuple(problems), means)
+    return Weighed(rows, signal, tuple(problems), means, flat)
 
 
 def flat_groups(rollouts: Sequence[Rollout], settings: Settings) -> set[str]:
     """Groups in which no role earned more in one rollout than in another: there is nothing to compare."""
-    used = _used(rollouts, settings)
+    used = trained_rollouts(rollouts, settings)
     found, _ = parts(used, settings)
-    telling = {group[0].rollout.group for group in groups(_rewarded(used, found, settings)) if tells(group)}
+    telling = {group[0].rollout.group for group in groups(compared_parts(used, found, settings)) if tells(group)}
     return {rollout.group for rollout in used} - telling
 
 
@@ -131,12 +136,13 @@ def aggregated(of_role: Sequence[Part], settings: Settings, rollouts: int) -> di
     }
 
 
-def _rewarded(used: Sequence[Rollout], found: Sequence[Part], settings: Settings) -> list[Part]:
+def compared_parts(used: Sequence[Rollout], found: Sequence[Part], settings: Settings) -> list[Part]:
     """What is compared: the parts with a reward, then those of roles that were silent in a rollout."""
     return [part for part in [*found, *silent_parts(used, found, settings)] if part.reward is not None]
 
 
-def _used(rollouts: Sequence[Rollout], settings: Settings) -> list[Rollout]:
+def trained_rollouts(rollouts: Sequence[Rollout], settings: Settings) -> list[Rollout]:
+    """Those that went well, and those that failed where `failure.*` says to train on them."""
     return [found for rollout in rollouts if (found := counted(rollout, settings)) is not None]
 
 

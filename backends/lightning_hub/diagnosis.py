@@ -16,7 +16,9 @@ import numpy as np
 from lightning_hub import findings, leak, shortcut
 from lightning_hub.advantage import dr_grpo
 from lightning_hub.breaks import Opening, Reason, openings
-from lightning_hub.findings import GROUPED, Elsewhere, Finding, Severity
+from lightning_hub.findings import Elsewhere, Finding, Severity
+from lightning_hub.flatness import flatness
+from lightning_hub.refused import went_well
 from lightning_hub.rewards import earned
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectory import Trajectory, merge
@@ -140,6 +142,7 @@ def diagnose(seen: Round) -> Diagnosis:
         *_about_calls(seen, elsewhere, outside, _off(seen, spans)),
         *_about_ids(seen, problems),
         *_about_rewards(ok, rewards, seen.settings),
+        _about_signal(seen),
         *_about_sequences(roles.values()),
         *_about_shortcuts(seen, ok),
         findings.late(seen.late) if seen.late else None,
@@ -167,14 +170,9 @@ def _by_role(calls: Iterable[Call]) -> list[RoleCalls]:
         line = lines.setdefault(key, RoleCalls(*key))
         line.calls += 1
         line.trainable += call.meta.trainable
-        line.complete += call.meta.trainable and _went_well(call) and not call.problem
-        line.failed += not _went_well(call)
+        line.complete += call.meta.trainable and went_well(call) and not call.problem
+        line.failed += not went_well(call)
     return list(lines.values())
-
-
-def _went_well(call: Call) -> bool:
-    """One that the engine refused is the agent's to handle, and one closed early has no end."""
-    return call.meta.status == "ok" and call.meta.http_status < 400
 
 
 def _roles(ok: Sequence[Rollout]) -> tuple[dict[str, _Role], list[str]]:
@@ -190,7 +188,7 @@ def _roles(ok: Sequence[Rollout]) -> tuple[dict[str, _Role], list[str]]:
                     # A greedy round is a measurement: nothing is learned from it, and its temperature is no fault.
                     of_role += transitions(call) if rollout.mode == "train" else []
                 except UnusableCall as error:
-                    if _went_well(call):
+                    if went_well(call):
                         problems.append(str(error))
         for role, of_role in made.items():
             rows = merge(of_role, rollout.id)
@@ -294,13 +292,16 @@ def _silent(seen: Round, trainable: Sequence[Call]) -> list[str]:
 def _about_ids(seen: Round, problems: Sequence[str]) -> Iterable[Finding]:
     trainable = [call for each in seen.rollouts for call in each.calls if call.meta.trainable]
     # As the reply told it, so also for rollouts that failed and for greedy ones.
-    told = [call.problem for call in trainable if call.problem and _went_well(call)]
+    told = [call.problem for call in trainable if call.problem and went_well(call)]
     if told or problems:
         yield findings.unusable(told or problems, len(trainable))
-    elif trainable and not any(_went_well(call) for call in trainable):
-        # Not one worked, so whatever is wrong is wrong with all of them.
-        first = next((call.problem for call in trainable if call.problem), trainable[0].meta.error or "no reply came")
-        yield findings.unusable([first] * len(trainable), len(trainable))
+    by_role: dict[str, list[Call]] = {}
+    for call in trainable:
+        by_role.setdefault(call.meta.role, []).append(call)
+    working = {role for role, calls in by_role.items() if any(map(went_well, calls))}
+    yield from (
+        findings.calls_failed(role, calls, alone=not working) for role, calls in by_role.items() if role not in working
+    )
 
 
 def _about_rewards(ok: Sequence[Rollout], rewards: Sequence[RoleRewards], settings: Settings) -> Iterable[Finding]:
@@ -316,12 +317,13 @@ def _about_rewards(ok: Sequence[Rollout], rewards: Sequence[RoleRewards], settin
     weighed = {name for credit in settings.credits() for name in credit.rewards}
     if names and weighed - names:
         yield findings.weight_of_nothing(sorted(weighed - names), sorted(names))
-    groups = sum(each.groups for each in rewards)
-    # Where tasks are compared with each other too, it is enough that these differ.
-    apart = any(each.low != each.high and settings.credit_of(each.role).advantage not in GROUPED for each in rewards)
-    if groups and not apart and not sum(each.groups_with_signal for each in rewards):
-        values = [value for each in rewards if each.rollouts for value in (each.low, each.high)]
-        yield findings.no_signal(groups, values)
+
+
+def _about_signal(seen: Round) -> Finding | None:
+    """Whether what was earned says that one rollout was better than another."""
+    trained = [each for each in seen.rollouts if each.mode == "train"]
+    flat = flatness(trained, seen.settings, seen.tasks)
+    return flat.finding() if flat is not None else None
 
 
 def _about_sequences(roles: Iterable[_Role]) -> Iterable[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from lightning_hub import advantage
 from lightning_hub.advantage import Floats
 from lightning_hub.backend import Row, Scoring
+from lightning_hub.findings import GROUPED
 from lightning_hub.part import Part
 from lightning_sdk.errors import SettingError
+from lightning_sdk.groups import Credit
 from lightning_sdk.settings import Settings
 
 Arrays = list[NDArray[np.float32]]
@@ -61,6 +64,28 @@ def groups(parts: Iterable[Part]) -> list[list[Part]]:
 def tells(group: Sequence[Part]) -> bool:
     """Whether a part that spoke earned something else than its group: there is something to learn."""
     return any(own.any() for own in _less_baseline(group, advantage.dr_grpo))
+
+
+def is_frozen(credit: Credit) -> bool:
+    """Whether a role is never trained, whatever it earns."""
+    return credit.schedule == "never" or not credit.weight
+
+
+def has_signal(of_role: Sequence[Part], means: Mapping[str, float]) -> bool:
+    """Whether the rewards of one role say that some of what it may be trained on was better than the rest.
+
+    `means`: role -> running mean of its rewards before.
+    """
+    trained = {id(part) for part in of_role if any(mask.any() for mask in part.trained)}
+    if any(tells(group) and any(id(part) in trained for part in group) for group in groups(of_role)):
+        return True
+    credit, role = of_role[0].credit, of_role[0].role
+    if credit.advantage in GROUPED:
+        return False
+    values = [part.reward for part in of_role if part.reward is not None and id(part) in trained]
+    # Tasks are compared with each other too, and with what was earned before.
+    before = [means[role]] if credit.advantage == "running_mean" and role in means else []
+    return bool(values) and any(not math.isclose(each, values[0], rel_tol=1e-5) for each in [*values, *before])
 
 
 def _own(of_role: list[Part], means: Mapping[str, float]) -> list[Floats]:

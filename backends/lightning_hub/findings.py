@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from lightning_hub.breaks import Reason
+from lightning_hub.refused import last_refused, reason, words
 from lightning_hub.rollout import Rollout
 from lightning_sdk.call import Call, Status
 
@@ -78,6 +79,7 @@ def failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> Findi
     kinds = Counter((each.status, each.error.partition("\n")[0]) for each in failed)
     (status, first), count = kinds.most_common(1)[0]
     example = next(each.error for each in failed if each.status == status and each.error.startswith(first))
+    alike = [each for each in failed if each.status == status and each.error.partition("\n")[0] == first]
     others = f" There were {len(kinds) - 1} other kinds of failure." if len(kinds) > 1 else ""
     allowed = len(failed) <= max_failed * len(rollouts) and len(failed) < len(rollouts)
     return Finding(
@@ -85,7 +87,7 @@ def failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> Findi
         Severity.WARNING if allowed else Severity.FATAL,
         f"{len(failed)} of {len(rollouts)} rollouts of {name} failed; failure.max_failed allows {max_failed:.0%}.",
         f"{count} ended as {status}:\n{tail(example)}\n",
-        advice(status) + others,
+        advice(status, alike) + others,
     )
 
 
@@ -96,8 +98,11 @@ def tail(error: str, lines: int = 8) -> str:
     return "\n".join("  " + line for line in kept)
 
 
-def advice(status: Status) -> str:
-    """What to do about rollouts that ended so."""
+def advice(status: Status, failed: Sequence[Rollout] = ()) -> str:
+    """What to do about rollouts that ended so; `failed`: some of them, with their calls."""
+    refused = next((call for each in failed if (call := last_refused(each)) is not None), None)
+    if status == Status.AGENT_ERROR and refused is not None:
+        return " ".join(words(refused))
     return {
         Status.AGENT_ERROR: "The agent raised this: run it on one task by itself and mend it.",
         Status.REWARD_ERROR: "The reward function is at fault: it must return a finite number, or a dict of role to "
@@ -172,18 +177,53 @@ def not_redirected(calls: Sequence[Call]) -> Finding:
     )
 
 
+def calls_failed(role: str, calls: Sequence[Call], *, alone: bool) -> Finding:
+    """Not one call of a role went well. `alone`: nor did one of another role, so that nothing can be learned."""
+    counts = Counter(map(reason, calls))
+    first = counts.most_common(1)[0][0]
+    cause, remedy = words(next(call for call in calls if reason(call) == first))
+    whose = f"of the role {role}" if role else "without a role"
+    others = f" (there were {len(counts) - 1} other reasons)" if len(counts) > 1 else ""
+    return Finding(
+        "calls failed",
+        Severity.FATAL,
+        f"not one of {len(calls)} calls {whose} went well: {first.rstrip('.')}{others}.",
+        cause,
+        remedy,
+        passing=not alone,
+    )
+
+
 def unusable(problems: Sequence[str], trainable: int) -> Finding:
     """Calls that went well and whose ids or log-probs are missing; `trainable`: how many trainable calls there were."""
     everything = len(problems) >= trainable
     many = f"none of the {trainable} calls of trainable roles can" if everything else (
         f"{len(problems)} calls of trainable roles cannot")  # fmt: skip
+    cause, remedy = next((words for told, words in _UNUSABLE.items() if told in problems[0]), _IDS)
     return Finding(
         "ids or log-probs missing",
         Severity.FATAL,
         f"{many} be trained on; the first: {problems[0].rstrip('.')}.",
-        "What was sampled is known by its ids and log-probs only; text is never tokenised again.",
-        "The server behind the role must honour return_token_ids and logprobs, as Lightning's own backends do.",
+        cause,
+        remedy,
     )
+
+
+_IDS = (
+    "What was sampled is known by its ids and log-probs only; text is never tokenised again.",
+    "The server behind the role must honour return_token_ids and logprobs, as Lightning's own backends do.",
+)
+#: What a problem says -> cause and remedy, where it is not that the server left something out.
+_UNUSABLE = {
+    "temperature": (
+        "A distribution to learn from has a temperature above 0.",
+        "Leave the temperature to the training: sampling.temperature.",
+    ),
+    "cannot be read": (
+        "What came back is in no form that is known here.",
+        "See hub.log in the run's folder; the server behind the role must speak OpenAI's or Anthropic's protocol.",
+    ),
+}
 
 
 def elsewhere(found: Sequence[Elsewhere], fatal: bool, off: Sequence[str] = ()) -> Finding:
@@ -262,21 +302,6 @@ def weight_of_nothing(names: Sequence[str], given: Sequence[str]) -> Finding:
     )
 
 
-def no_signal(groups: int, values: Sequence[float]) -> Finding:
-    """In no group do the rewards differ."""
-    value = f"every reward is {values[0]:g}" if len(set(values)) == 1 else "rewards differ between tasks only"
-    return Finding(
-        "no signal",
-        Severity.FATAL,
-        f"no group has a signal: in each of {groups} groups of rollouts of one task the rewards are equal ({value}).",
-        "A role learns from the difference between rollouts of the same task. Either the reward cannot tell answers "
-        "apart, or the task is always solved or never.",
-        "Print the reward of a right and of a wrong answer; if they differ, take easier or harder tasks, or more "
-        "rollouts of each: --set rollouts.group_size=16.",
-        passing=True,
-    )
-
-
 def broken_sequences(reasons: Mapping[Reason, int], joined: int) -> Finding:
     """Turns that could have continued a row and opened another."""
     broken = sum(reasons.values())
@@ -315,8 +340,8 @@ _BREAKS = {
         "Keep earlier messages as they are and append; put what changes into the last message.",
     ),
     Reason.TOOLS: (
-        "The agent offers other tools from one turn to the next, and the template writes them at the beginning.",
-        "Offer the same tools in every turn of a conversation.",
+        "The agent offers other tools from one turn to the next, or none at all, and the template writes them first.",
+        "Offer the same tools in every turn of a conversation, also in the last one.",
     ),
     Reason.TEMPERATURE: (
         "The turns of one conversation were sampled at different temperatures.",

@@ -20,6 +20,8 @@ from lightning_hub.record import Record, called, read
 from lightning_hub.trend import FEWEST
 from lightning_sdk.errors import LightningError
 
+#: The finding of a run that ended with an error.
+ENDED = "run failed"
 #: Findings of the first rollouts that the metrics of all steps tell better.
 _FIRST_ONLY = frozenset({
     "no signal", "no reward", "rollouts failed", "broken sequences", "role without calls",
@@ -140,7 +142,7 @@ def _of_dict(values: dict[str, Any]) -> Finding:
 
 def _ended(record: Record) -> Finding:
     return Finding(
-        "run failed",
+        ENDED,
         Severity.FATAL,
         f"the run failed after {len(record.steps)} steps: {record.error or 'for a reason that was not written down'}",
         "",

@@ -13,6 +13,7 @@ def markdown(report: Mapping[str, Any], folder: str) -> str:
     """The page `report.md` of a composed report; `folder` is the run's, as the user would type it."""
     sections = [
         f"# {report['name']}\n\n{_headline(report)}",
+        _findings(report),
         _held_out_table(report),
         _roles_held_out(report),
         "![Reward per step, and the score on held-out tasks](curve.png)" if report["steps"] else "",
@@ -53,11 +54,25 @@ def _verdict_sentence(report: Mapping[str, Any]) -> str:
         return f"**Better**: the score went {moved}{by}."
     if report["verdict"] == "worse":
         return f"**Worse**: the score went {moved}{by}."
+    if any(each["severity"] == "fatal" for each in report["findings"]):
+        return f"**Not shown to be better**: the score went {moved}{by}. Why nothing was learned is told below."
     return (
         f"**Not shown to be better**: the score went {moved}{by}, which chance alone may explain. "
         "More steps, more held-out tasks (`evaluation.tasks`) or more seeds (`evaluation.seeds`, with "
         "`evaluation.temperature`) would tell."
     )
+
+
+def _findings(report: Mapping[str, Any]) -> str:
+    """What `check` finds wrong with the run."""
+    lines = [f"- **{each['severity']}: {each['kind']}**\n\n{_indented(each)}" for each in report["findings"]]
+    return "\n\n".join(["## What is wrong", *lines]) if lines else ""
+
+
+def _indented(finding: Mapping[str, Any]) -> str:
+    """What, cause and remedy as a block of text, since a finding may hold an agent's words."""
+    said = "\n".join(part.rstrip() for name in ("what", "cause", "remedy") if (part := finding[name]))
+    return "\n".join(["  ```text", *(f"  {line}" for line in said.splitlines()), "  ```"])
 
 
 def _signed(change: Mapping[str, Any]) -> str:

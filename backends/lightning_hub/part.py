@@ -69,6 +69,10 @@ class Part:
         """Sampled tokens."""
         return sum(int(each.mask.sum()) for each in self.trajectories)
 
+    def is_truncated(self) -> bool:
+        """Whether one of its completions ended at the token limit."""
+        return any(piece.finish_reason == TRUNCATED for row in self.trajectories for piece in row.pieces)
+
     def spread(self, by_step: NDArray[np.float64]) -> list[NDArray[np.float32]]:
         """[T] for each trajectory: at each sampled token the value of its step, 0 elsewhere."""
         spread = [np.zeros(len(each.tokens), np.float32) for each in self.trajectories]

@@ -21,6 +21,8 @@ from lightning_sdk.settings import Settings
 NO_ROLE = "none"
 #: Rollouts whose calls are read, about: whole groups, evenly over the run.
 _ROLLOUTS = 600
+#: Failed ones whose calls are read.
+_FAILED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Record:
     """Training rollouts that went well."""
     failed: Sequence[Entry] = ()
     """Training rollouts that did not."""
+    failed_sample: Sequence[Rollout] = ()
+    """Some of these, with their calls."""
     sample: Sequence[Rollout] = ()
     """Training rollouts that went well, with their calls: whole groups, evenly over the run."""
     tasks: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -127,11 +131,13 @@ def _with_rollouts(record: Record, archive: Archive) -> Record:
     # What a resumed run does again, or what runs ahead of the learner, is of no step that was finished.
     entries = [entry for entry in archive.entries("train") if entry.step is not None and entry.step <= last]
     ok = [entry for entry in entries if entry.status == Status.OK]
+    failed = [entry for entry in entries if entry.status != Status.OK]
     first, end = _ends(record.evaluations, archive.entries("evaluate"))
     return replace(
         record,
         scored=[_scored(entry, archive, record) for entry in ok],
-        failed=[entry for entry in entries if entry.status != Status.OK],
+        failed=failed,
+        failed_sample=list(archive.rollouts(failed[:_FAILED])),
         sample=list(archive.rollouts(_spread(ok))),
         tasks=archive.tasks(entries),
         before=list(archive.rollouts(first)),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lightning_hub import findings
 from lightning_hub.diagnosis import Diagnosis
 from lightning_hub.findings import Severity
+from lightning_hub.flatness import Flatness
 from lightning_hub.rollout import Rollout
 from lightning_sdk.errors import NothingToTrain, RolloutsFailed
 
@@ -22,6 +23,21 @@ def refuse_unlearnable(diagnosis: Diagnosis) -> None:
     """NothingToTrain if nothing can be learned, whatever tasks come next."""
     if found := [each for each in diagnosis.fatal if not each.passing]:
         raise NothingToTrain("\n".join(map(str, found)))
+
+
+def no_signal(flat: Flatness, steps: int) -> str:
+    """What a training says that stops since none of its steps had a signal."""
+    many = "The first step was" if steps == 1 else f"All {steps} steps so far were"
+    return (
+        f"{flat.finding()}\n{many} like that, so nothing was learned and the training stopped. To train on all the "
+        "same add --set failure.flat_steps=0, or a larger number."
+    )
+
+
+def first_without_signal(flat: Flatness, name: str, limit: int) -> str:
+    """What a training says after its first step, if that had no signal."""
+    ahead = f" The training stops after {limit} steps like this one." if limit else ""
+    return f"NOTHING WAS LEARNED in {name}: {flat.finding()}{ahead}"
 
 
 def refuse_problems(problems: Sequence[str], trainable: int) -> None:

@@ -42,8 +42,10 @@ def compose(
     status: str,
     error: str = "",
     checkpoint: str = "",
+    findings: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The content of `report.json`. `status` is 'finished', 'stopped' or 'failed'; `checkpoint` relative to the run."""
+    """The content of `report.json`. `status` is 'finished', 'stopped' or 'failed'; `checkpoint` relative to the run;
+    `findings`: what is wrong with it, as `check` tells it."""
     settings = config.get("settings", {})
     measured = {each.name: each for each in held_out}
     before, after = measured.get("before"), measured.get("after")
@@ -59,6 +61,7 @@ def compose(
         "change": by_task.as_dict() if by_task else None,
         "change_by_role": {role: each.as_dict() for role, each in of_roles.items()},
         "verdict": verdict(before, after),
+        "findings": list(findings),
         "train_seconds": round(totals.train_seconds, 3),
         "steps": int(metrics[-1]["step"] or 0) if metrics else 0,
         "rollouts": sum(totals.rollouts.values()),

@@ -76,6 +76,8 @@ class Rollout:
     calls: tuple[Call, ...] = ()
     """In the order in which they started."""
     spans: tuple[Span, ...] = ()
+    answer: str = ""
+    """What the agent gave back, as text for people, cut."""
 
     def with_rewards(self, rewards: tuple[Reward, ...]) -> Rollout:
         """The same rollout with other rewards."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from lightning_hub.backend import Backend
 from lightning_hub.collector import collect, strays
 from lightning_hub.diagnosis import Diagnosis, Round, diagnose
+from lightning_hub.flatness import Flatness, flatness
 from lightning_hub.index import Index
 from lightning_hub.leases import Leases
 from lightning_hub.offer import Offer, Rules
@@ -126,6 +127,10 @@ class Rounds:
                 dict(enumerate(self._plan.tasks)),
             )
         )
+
+    def flatness(self, played: Played) -> Flatness | None:
+        """Why nothing can be learned from a round; None if something can."""
+        return flatness(played.rollouts, self._plan.settings, dict(enumerate(self._plan.tasks)))
 
     def close(self, why: str) -> None:
         """Drop what is under way or offered ahead. Idempotent."""

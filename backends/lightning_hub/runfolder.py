@@ -11,10 +11,12 @@ curve.png, report.md, report.json   written by `finish` and `fail`
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,13 @@ from typing import Any
 from lightning_hub.curve import HeldOutPoint, Point, draw_png, draw_text
 from lightning_hub.evaluation import HeldOut
 from lightning_hub.events import Events
+from lightning_hub.health import ENDED, examine
 from lightning_hub.page import markdown
+from lightning_hub.record import read
 from lightning_hub.report import Totals, compose
+from lightning_sdk.errors import SettingError
+
+_log = logging.getLogger(__name__)
 
 #: Distributions whose versions explain a result.
 _PACKAGES = (
@@ -53,6 +60,11 @@ class RunFolder:
     def last_step(self) -> int:
         """The last step with metrics, 0 if there is none."""
         return int(self._steps[-1]["step"]) if self._steps else 0
+
+    @property
+    def steps(self) -> Sequence[Mapping[str, float | None]]:
+        """The metrics of each step so far."""
+        return self._steps
 
     @property
     def held_out(self) -> list[HeldOut]:
@@ -124,14 +136,29 @@ class RunFolder:
         self.close()
         config = {"name": self.name, **self._config}
         report = _plain(
-            compose(config, self._steps, self.held_out, totals, status=status, error=error, checkpoint=checkpoint)
-        )
+            compose(
+                config, self._steps, self.held_out, totals, status=status, error=error, checkpoint=checkpoint,
+                findings=self._findings(status, error),
+            )
+        )  # fmt: skip
         if self._steps:
             draw_png(self.path / "curve.png", *self._points(), self.name, self._roles())
         _replace(self.path / "report.md", markdown(report, self._typed()))
         # Last: a run with a report.json is complete.
         _replace(self.path / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
         return dict(report)
+
+    def _findings(self, status: str, error: str) -> list[dict[str, Any]]:
+        """What `check` says of the run. A report is written whatever happens, so what cannot be read is logged only."""
+        try:
+            found = examine(replace(read(self.path), status=status, error=error))
+        except SettingError:
+            return []  # nothing was run that could be looked at
+        except Exception:
+            _log.exception("the findings of %s cannot be told", self.path)
+            return []
+        # The report has the error itself.
+        return [each.as_dict() for each in found.findings if each.kind != ENDED]
 
     def _typed(self) -> str:
         """The folder as a user at the usual place would type it: reports hold no path of this machine."""

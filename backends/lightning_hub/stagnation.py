@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from lightning_hub.drift import Drift, drift
 from lightning_hub.findings import GROUPED, Finding, Severity
+from lightning_hub.flatness import OPENING, Flatness, Why, flatness, level_of
 from lightning_hub.record import NO_ROLE, Record, Scored, called
 from lightning_hub.trend import CLEAR, FEWEST, Trend, trend
 
@@ -95,34 +97,35 @@ def _rewarded(record: Record, role: str) -> bool:
 
 def silent(record: Record) -> Iterator[Finding]:
     """Roles all of whose rewards are equal within every group, throughout or from some step on."""
+    if record.status == "failed" and OPENING in record.error:
+        return  # it stopped for that, and says so
     quiet = {role: found for role in record.roles if (found := _silent(record, role)) is not None}
     for role, (first, last, whole) in quiet.items():
-        level = _level(record, role, first)
+        flat = _flatness(record, role, first)
         only = len(quiet) == len(record.roles)
-        yield Finding(
-            "no signal",
-            Severity.FATAL if only and level != "solved" else Severity.WARNING,
-            f"from step {first} to {last} all rewards of {called(role)} were equal within each group"
-            f"{_equal(record, role, first, last)}.",
-            "A role learns from the difference between rollouts of the same task."
-            + {
-                "solved": " These tasks are solved: there is nothing more to learn from them.",
-                "failed": " Not one rollout earns more than the lowest reward that was seen.",
-                "": " The reward cannot tell answers of one task apart."
-                if whole
-                else " It told answers apart before, so by now they are all alike.",
-            }[level],
-            {
-                "solved": "Take harder tasks.",
-                "failed": "Take easier tasks, or give a part of the reward for a part of the way; --resume an earlier "
-                "checkpoint if it was better before."
-                if not whole
-                else "Take easier tasks, or give a part of the reward for a part of the way: "
-                "`lightning-sdk check agent.py:...` runs a few.",
-                "": "Print the reward of a right and of a wrong answer; if they differ, take more rollouts of each: "
-                "--set rollouts.group_size=16.",
-            }[level],
+        finding = flat.finding(
+            Severity.FATAL if only and (whole or flat.why != Why.RIGHT) else Severity.WARNING,
+            f"{OPENING}: from step {first} to {last} all rewards of {called(role)} were equal within each group"
+            f"{_equal(record, role, first, last)}."
+            if flat.why != Why.CUT
+            else f"{OPENING}: from step {first} to {last} no token of {called(role)} was trained on, for its length.",
         )
+        earlier = f" Some earned more before step {first}: an earlier checkpoint may be the better one to go on from."
+        yield replace(finding, remedy=finding.remedy + (earlier if flat.why == Why.WRONG and not whole else ""))
+
+
+def _flatness(record: Record, role: str, first: int) -> Flatness:
+    """Why there was no signal from this step on, as the rollouts tell; where none is kept, as the rewards do."""
+    name = "" if role == NO_ROLE else role
+    seen = [each.rewards[role] for each in record.scored if role in each.rewards]
+    late = [each for each in record.sample if int(each.group.partition("-")[0]) >= first]
+    found = flatness(late, record.settings, record.tasks, role=name, seen=seen)
+    if found is not None:
+        return found
+    values = [each.rewards[role] for each in record.scored if role in each.rewards and each.step >= first]
+    values = values or [value for step, value in rewards_of(record, role) if step >= first]
+    untrained = not any(record.values(f"tokens_trained/{role}")[-1:] or [1.0])
+    return Flatness(Why.CUT if untrained else level_of(values, seen), (), record.settings, record.tasks, 0)
 
 
 def _silent(record: Record, role: str) -> tuple[int, int, bool] | None:
@@ -130,7 +133,9 @@ def _silent(record: Record, role: str) -> tuple[int, int, bool] | None:
     flat = dict(record.series(f"groups_without_signal/{role}") or record.series("groups_without_signal"))
     groups = dict(record.series(f"groups/{role}") or record.series("groups"))
     steps = [step for step, count in groups.items() if count and step in flat]
-    without = [flat[step] >= groups[step] for step in steps]
+    trained = dict(record.series(f"tokens_trained/{role}"))
+    cut = {step for step, tokens in record.series(f"tokens_masked_length/{role}") if tokens and not trained.get(step)}
+    without = [flat[step] >= groups[step] or step in cut for step in steps]
     if not steps or not without[-1]:
         return None
     begin = next((at + 1 for at in range(len(steps) - 1, -1, -1) if not without[at]), 0)
@@ -138,20 +143,9 @@ def _silent(record: Record, role: str) -> tuple[int, int, bool] | None:
         return None
     if record.settings.credit_of("" if role == NO_ROLE else role).advantage not in GROUPED:
         values = {each.rewards[role] for each in record.scored if role in each.rewards and each.step >= steps[begin]}
-        if len(values) != 1:  # tasks are compared with each other
+        if len(values) != 1 and steps[-1] not in cut:  # tasks are compared with each other
             return None
     return steps[begin], steps[-1], not begin
-
-
-def _level(record: Record, role: str, first: int) -> str:
-    """'solved' or 'failed' where all the rewards from this step on are the best, or the worst, that the role had."""
-    values = [each.rewards[role] for each in record.scored if role in each.rewards]
-    late = [each.rewards[role] for each in record.scored if role in each.rewards and each.step >= first]
-    if not late or min(values) == max(values):
-        return ""
-    if min(late) >= max(values):
-        return "solved"
-    return "failed" if max(late) <= min(values) else ""
 
 
 def _equal(record: Record, role: str, first: int, last: int) -> str:

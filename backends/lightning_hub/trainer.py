@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from lightning_hub import refusals
+from lightning_hub import flatness, refusals
 from lightning_hub.backend import Backend, Batch, Scoring, Update
 from lightning_hub.checkpoints import Checkpoints
 from lightning_hub.credit import Weighed, flat_groups, weigh
@@ -26,7 +26,7 @@ from lightning_hub.stock import Stock, without_effect
 from lightning_hub.store import Store
 from lightning_sdk import placement
 from lightning_sdk.call import Status
-from lightning_sdk.errors import LightningError, SettingError
+from lightning_sdk.errors import LightningError, NothingToTrain, SettingError
 
 _log = logging.getLogger(__name__)
 _UNWRITTEN = "the end of the run could not be written down: hub.log in its folder says why"
@@ -54,6 +54,8 @@ class Trainer:
         self._undiagnosed = set() if plan.evaluate_only else {"train", "evaluate"}
         """Modes of which no round has been diagnosed."""
         self._told: set[str] = set()
+        self._flat_steps: int | None = 0
+        """Steps of this run without a signal, from the first one on; None since one had a signal."""
         self._backend: Backend | None = None
         self._stock: Stock | None = None
         """Stored rollouts to learn from, instead of running the agent."""
@@ -155,6 +157,7 @@ class Trainer:
         ended = time.monotonic()
         seconds = {"seconds": ended - began, "seconds_generate": generated - began, "seconds_update": ended - generated}
         self._record(step, played, weighed, update, seconds)
+        self._watch(played, weighed, rounds)
 
     def _stored_step(self, step: int, backend: Backend, stock: Stock) -> None:
         """A step whose rows come from stored rollouts."""
@@ -207,10 +210,28 @@ class Trainer:
         self._folder.diagnosis(diagnosis.as_dict())
         refusals.refuse_unlearnable(diagnosis)
         for finding in diagnosis.findings:
-            if finding.kind not in self._told:
+            # Whether there is a signal is known once further tasks were tried: see _watch.
+            if finding.kind not in {*self._told, flatness.KIND}:
                 self._told.add(finding.kind)
-                _log.warning("%s", finding)
-                self._feed.publish("warning", text=str(finding))
+                self._warn(str(finding))
+
+    def _watch(self, played: Played, weighed: Weighed, rounds: Rounds) -> None:
+        """Warn of a first step without a signal; NothingToTrain after `failure.flat_steps` steps like it."""
+        if weighed.rows and not weighed.flat:
+            self._flat_steps = None
+        if self._flat_steps is None or not weighed.flat:
+            return
+        self._flat_steps += 1
+        limit = self._settings.failure.flat_steps
+        if self._flat_steps not in {1, limit} or (flat := rounds.flatness(played)) is None:
+            return
+        if self._flat_steps == limit:
+            raise NothingToTrain(refusals.no_signal(flat, limit))
+        self._warn(refusals.first_without_signal(flat, played.name, limit))
+
+    def _warn(self, text: str) -> None:
+        _log.warning("%s", text)
+        self._feed.publish("warning", text=text)
 
     def _check(self, rounds: Rounds) -> dict[str, Any]:
         """One round, as training would run it; the last event."""
@@ -264,6 +285,8 @@ class Trainer:
             self.step = self._checkpoints.step(found)
             self._version = backend.load(found)
         self._folder.cut(self.step)
+        if not all(step.get("flat") for step in self._folder.steps):
+            self._flat_steps = None
         self._store.cut_steps(self.step)
         for name, mean in self._store.metrics(self.step).items():
             what, _, role = name.partition("/")
@@ -298,8 +321,15 @@ class Trainer:
 
     def _finish(self, status: str) -> dict[str, Any]:
         """Write the report; the last event."""
+        self._settle()
         report = self._folder.finish(self._store.totals(), self._checkpoints.last_name(), status)
         return {"kind": "finished", "report": report, "curve": self._folder.curve() if self.step else ""}
+
+    def _settle(self) -> None:
+        """Wait a second at most until the store has what rollouts sent: the report's findings are read from there."""
+        end = time.monotonic() + 1.0
+        while self._index.unsaved_bytes > 0 and time.monotonic() < end:
+            time.sleep(0.02)
 
     def _end_early(self) -> dict[str, Any]:
         """Asked to stop: keep what was learned, so that --resume goes on from here."""
@@ -316,6 +346,7 @@ class Trainer:
         _log.error("the run failed", exc_info=error)
         text = str(error) if known else f"{type(error).__name__}: {error}; a bug of the hub or its backend: see hub.log"
         name = type(error).__name__ if known else "LightningError"
+        self._settle()
         self._folder.fail(error if known else text, self._store.totals(), self._checkpoints.last_name())
         return {"kind": "failed", "error": [name, text]}
 

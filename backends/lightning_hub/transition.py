@@ -111,16 +111,19 @@ def _temperature(call: Call) -> float:
     try:
         asked = _requests.decode(call.request).temperature
     except msgspec.DecodeError as error:
-        raise _unusable(call, f"its request cannot be read for the temperature: {error}") from None
+        raise _unusable(call, f"its request cannot be read for the temperature: {error}", "") from None
     temperature = 1.0 if asked is None else asked
     if not temperature > 0:
-        raise _unusable(call, f"it was sampled at temperature {temperature:g}, which is no distribution to learn from")
+        raise _unusable(
+            call, f"it was sampled at temperature {temperature:g}, which is no distribution to learn from", ""
+        )
     return temperature
 
 
-def _unusable(call: Call, why: str) -> UnusableCall:
+_HONOUR = "The engine has to honour return_token_ids and logprobs, as Lightning's own backends do"
+
+
+def _unusable(call: Call, why: str, remedy: str = _HONOUR) -> UnusableCall:
     role = call.meta.role or "no role"
-    return UnusableCall(
-        f"call {call.meta.id} of {role} to {call.model or 'the engine'} cannot be trained on: {why}. "
-        "The engine has to honour return_token_ids and logprobs, as Lightning's own backends do"
-    )
+    told = f"call {call.meta.id} of {role} to {call.model or 'the engine'} cannot be trained on: {why}"
+    return UnusableCall(f"{told}. {remedy}" if remedy else told)

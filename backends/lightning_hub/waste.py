@@ -36,7 +36,7 @@ def failed(record: Record) -> Iterator[Finding]:
             f"{lost:.0f} of {everything:.0f} rollouts failed: "
             f"{_told({str(status): count for status, count in counts.items() if status != Status.OK and count})}.",
             _example(record, worst),
-            advice(worst),
+            advice(worst, record.failed_sample),
         )
     again = {name: record.total(name) for name in ("retries", "refilled", "deadline_timeouts")}
     if sum(again.values()) > REPEATED * everything:
@@ -70,13 +70,16 @@ def truncated(record: Record) -> Iterator[Finding]:
         shares = record.values(f"completions_truncated/{role}")
         share = sum(shares) / len(shares) if shares else 0.0
         if share > TRUNCATED:
+            left_out = record.settings.length.truncated
             yield Finding(
                 "completions truncated",
                 Severity.WARNING,
                 f"{share:.0%} of the completions of {called(role)} ended at the token limit.",
-                "What comes after it is never seen by the reward; a role may be punished for what it was about to say.",
-                f"Raise max_tokens in the agent's calls (where they name none, --set sampling.max_tokens={2 * limit}), "
-                "or leave such completions out: --set length.truncated=mask.",
+                "What comes after it is never seen by the reward; a role may be punished for what it was about to say."
+                if left_out == "train"
+                else f"They are left out (length.truncated={left_out}): nothing is learned from them.",
+                f"Raise max_tokens in the agent's calls (where they name none, --set sampling.max_tokens={2 * limit})"
+                + (", or leave such completions out: --set length.truncated=mask." if left_out == "train" else "."),
             )
 
 

@@ -128,8 +128,41 @@ def test_calls_that_the_engine_refused_are_not_without_ids() -> None:
         kinds(diagnose(Round([rollout(1, refused, call(2)), rollout(2, call(1))])))
     )
     diagnosis = diagnose(Round([rollout(1, refused), rollout(2, refused)]))
-    assert "HTTP 400: the context is too long" in said(diagnosis, "ids or log-probs missing")
-    assert diagnosis.calls[0].failed == 2
+    text = said(diagnosis, "calls failed")
+    assert "not one of 2 calls of the role solver went well: HTTP 400: the context is too long" in text
+    assert "longer than the model can take" in text and "return_token_ids" not in text
+    assert diagnosis.calls[0].failed == 2 and kinds(diagnosis) == ["fatal calls failed"]
+
+
+@pytest.mark.parametrize(
+    ("http_status", "problem", "words"),
+    [
+        (400, "HTTP 400: the prompt has 2100 tokens; this model takes at most 2048, completion included", "Send less"),
+        (400, "HTTP 400: This model's maximum context length is 64 tokens", "Send less"),
+        (400, "HTTP 400: audio is not supported by this engine; leave it out", "Change what the message names"),
+        (503, "HTTP 503: no server", "backend.log"),
+        (0, "no reply came", "backend.log"),
+    ],
+)
+def test_a_role_all_of_whose_calls_failed(http_status: int, problem: str, words: str) -> None:
+    """A check does not call it ready; a training, in which another role works, goes on. The remedy is of the reason."""
+    failed = call(2, role="writer", status="error", http_status=http_status, problem=problem)
+    diagnosis = diagnose(Round([rollout(n, call(1), failed) for n in (1, 2)]))
+    (finding,) = diagnosis.findings
+    assert (finding.kind, finding.severity, finding.passing) == ("calls failed", Severity.FATAL, True)
+    assert f"not one of 2 calls of the role writer went well: {problem}" in finding.what
+    assert words in finding.remedy and "ids" not in str(finding)
+
+
+def test_an_agent_that_raises_what_the_engine_refused() -> None:
+    """It is not the agent that has to be mended by itself: the request is what the engine does not take."""
+    refused = call(1, status="error", http_status=400, problem="HTTP 400: audio is not supported by this engine")
+    error = "BadRequestError: Error code: 400 - audio is not supported by this engine"
+    bad = [rollout(n, refused, status=Status.AGENT_ERROR, error=error) for n in (1, 2)]
+    text = said(diagnose(Round(bad)), "rollouts failed")
+    assert "Change what the message names" in text and "mend it" not in text
+    own = [rollout(n, call(1), status=Status.AGENT_ERROR, error="KeyError: 'x'") for n in (1, 2)]
+    assert "run it on one task by itself and mend it" in said(diagnose(Round(own)), "rollouts failed")
 
 
 def test_rewards_that_never_differ() -> None:
@@ -234,6 +267,8 @@ ONE = [SYSTEM, user("2 + 3?")]
 FIRST = call(1, ONE, assistant("5"))
 NEXT = [*ONE, assistant("5"), user("Sure?")]
 ASKED = call(1, ONE, tool_call('{"q": 1, "n": 2}'))
+#: The template writes the tools before all else.
+TOOLED = call(1, ONE, assistant("5"), ids=[7, 7, *tokens(SYSTEM), *tokens(ONE[1])], tools=[{"name": "x"}])
 THOUGHT = call(1, ONE, assistant("5", reasoning_content="2 and 3"), sampled=[1009, 9, 9, ord("5"), 2000])
 
 
@@ -252,6 +287,7 @@ THOUGHT = call(1, ONE, assistant("5", reasoning_content="2 and 3"), sampled=[100
         (FIRST, call(2, [{**SYSTEM, "content": "It is noon."}, *NEXT[1:]]), "rewritten history"),
         (FIRST, call(2, [*ONE, assistant("5"), user("x")], temperature=0.5), "another temperature"),
         (FIRST, call(2, NEXT, ids=[*tokens(SYSTEM), *tokens(ONE[1]), 3], tools=[{"name": "x"}]), "tools changed"),
+        (TOOLED, call(2, [*ONE, assistant("5"), user("Sure?")]), "tools changed"),
         (FIRST, call(2, ONE, assistant("6")), "branch"),
         (FIRST, call(2, [SYSTEM, user("7 + 8?")]), "new conversation"),
     ],

@@ -138,7 +138,7 @@ def test_a_signal_that_is_gone_because_all_is_solved() -> None:
     values = scored(3, 0, [0.0, 1.0]) + [each for step in range(21, 41) for each in scored(step, 0, [1.0, 1.0])]
     health = examine(replace(record, scored=values))
     assert kinds(health) == ["warning no signal"] and "from step 21 to 40" in said(health, "no signal")
-    assert "These tasks are solved" in said(health, "no signal") and health.learnable
+    assert "Tasks that are solved have nothing more to teach" in said(health, "no signal") and health.learnable
 
 
 def test_equal_rewards_in_a_group_may_teach_where_tasks_are_compared() -> None:

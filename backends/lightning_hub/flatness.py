@@ -1,0 +1,211 @@
+"""Flatness: rollouts none of which did better than another one of its task, so that nothing can be learned from them.
+
+The one place of the words of 'no signal': `check` says them, the first step of a training, its report and `check RUN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from lightning_hub import sameness, samples
+from lightning_hub.credit import compared_parts, trained_rollouts
+from lightning_hub.estimation import groups, has_signal, is_frozen
+from lightning_hub.findings import GROUPED, Finding, Severity
+from lightning_hub.part import Part, parts
+from lightning_hub.rollout import Rollout
+from lightning_sdk.settings import Settings
+
+KIND = "no signal"
+#: How the words begin, also in the error of a training that stopped with them.
+OPENING = "no group has a signal"
+#: What models that ship with the package can do, since nobody can look it up elsewhere.
+_SHIPPED = {
+    "spark": "spark, the small model that ships with the package, can guess a sum, call a calculator and little else"
+}
+
+
+class Why(StrEnum):
+    """What the rewards have in common."""
+
+    CUT = "cut"
+    """Nothing that was sampled may be trained on, for its length."""
+    LONE = "lone"
+    """Of no task there are two rollouts in which the role spoke."""
+    ALIKE = "alike"
+    """All rollouts of a task sampled the same tokens."""
+    WRONG = "wrong"
+    """Each earned the lowest reward."""
+    RIGHT = "right"
+    """Each earned the highest reward."""
+    EQUAL = "equal"
+    """Each earned the same, and who knows whether that is much."""
+    SPLIT = "split"
+    """Rewards differ between tasks and never within one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flatness:
+    """What there is to say of rollouts without a signal."""
+
+    why: Why
+    parts: Sequence[Part]
+    """In which a role spoke that has a reward."""
+    settings: Settings
+    tasks: Mapping[int, Mapping[str, Any]]
+    rollouts: int
+    """Those that went well and those that did not."""
+
+    @property
+    def compared(self) -> int:
+        """Groups of two rollouts at least."""
+        return sum(len(group) > 1 for group in groups(self.parts))
+
+    def finding(self, severity: Severity = Severity.FATAL, what: str = "") -> Finding:
+        """In words. `what`: what was seen, where that is known better than from these rollouts alone."""
+        shown = samples.text([part.rollout for part in self.parts], self.settings, self.tasks)
+        what = f"{what or self._what()} {shown}"
+        cause, remedy = _words(self)
+        return Finding(KIND, severity, what.rstrip(" "), cause, remedy, passing=True)
+
+    def _what(self) -> str:
+        if self.why == Why.CUT:
+            return f"{OPENING}: of {len(self.parts)} rollouts no token is trained on, for their length."
+        if self.why == Why.LONE:
+            return f"{OPENING}: there are no two rollouts of one task that can be compared."
+        values = {part.reward for part in self.parts}
+        value = f"every reward is {values.pop():g}" if len(values) == 1 else "rewards differ between tasks only"
+        if self.why != Why.SPLIT and len({part.role for part in self.parts}) > 1 and len(values) > 1:
+            value = "each role always earns the same"
+        many = self.compared
+        return f"{OPENING}: in each of {many} groups of rollouts of one task the rewards are equal ({value})."
+
+
+def flatness(
+    rollouts: Sequence[Rollout],
+    settings: Settings,
+    tasks: Mapping[int, Mapping[str, Any]],
+    *,
+    role: str | None = None,
+    seen: Sequence[float] = (),
+) -> Flatness | None:
+    """Why nothing can be learned from training rollouts; None if something can, or if nothing earned a reward.
+
+    `role`: look at this one only; `seen`: rewards that it earned at other times, which tell what is much.
+    """
+    used = trained_rollouts(rollouts, settings)
+    found, _ = parts(used, settings)
+    by_role: dict[str, list[Part]] = {}
+    for part in compared_parts(used, found, settings):
+        if not is_frozen(part.credit) and role in {None, part.role}:
+            by_role.setdefault(part.role, []).append(part)
+    spoken = [part for of_role in by_role.values() for part in of_role if part.steps]
+    if not spoken or any(has_signal(of_role, {}) for of_role in by_role.values()):
+        return None
+    whys = {_why([part for part in of_role if part.steps], seen) for of_role in by_role.values()}
+    return Flatness(whys.pop() if len(whys) == 1 else Why.EQUAL, spoken, settings, tasks, len(rollouts))
+
+
+def _why(of_role: Sequence[Part], seen: Sequence[float]) -> Why:
+    """Of the parts in which one role spoke."""
+    values = [part.reward for part in of_role if part.reward is not None]
+    compared = [group for group in groups(of_role) if len(group) > 1]
+    if not any(mask.any() for part in of_role for mask in part.trained):
+        return Why.CUT
+    if not compared and of_role[0].credit.advantage in GROUPED:
+        return Why.LONE
+    level = level_of(values, seen)
+    if compared and all(map(sameness.is_alike, compared)) and (level != Why.RIGHT or sameness.causes(compared)):
+        return Why.ALIKE
+    return level
+
+
+def level_of(values: Sequence[float], seen: Sequence[float]) -> Why:
+    """What equal rewards mean. Nobody says what is much, so where `seen` does not tell, 0 is wrong and 1 is right."""
+    low, high = min([*values, *seen]), max([*values, *seen])
+    if min(values) != max(values):
+        return Why.SPLIT
+    if low != high and values[0] in {low, high}:
+        return Why.WRONG if values[0] == low else Why.RIGHT
+    if low != high or 0 < values[0] < 1:
+        return Why.EQUAL
+    return Why.WRONG if values[0] <= 0 else Why.RIGHT
+
+
+# --- words
+
+
+def _words(flat: Flatness) -> tuple[str, str]:
+    """Cause and remedy."""
+    compared = [group for group in groups(flat.parts) if len(group) > 1]
+    return {
+        Why.CUT: lambda: _cut(flat),
+        Why.LONE: lambda: _lone(flat),
+        Why.ALIKE: lambda: sameness.words(compared),
+        Why.WRONG: lambda: _wrong(flat.settings),
+        Why.RIGHT: lambda: _RIGHT,
+        Why.SPLIT: lambda: _split(flat.settings),
+        Why.EQUAL: lambda: _equal(flat.settings),
+    }[flat.why]()
+
+
+_RIGHT = (
+    "Every answer was right, or the reward takes all for right. Tasks that are solved have nothing more to teach.",
+    "If these answers are right, take harder tasks. If not, mend the reward.",
+)
+
+
+def _wrong(settings: Settings) -> tuple[str, str]:
+    known = _SHIPPED.get(settings.model, f"The model {settings.model} may not be able to do these tasks")
+    return (
+        f"Every answer was wrong, or the reward takes none for right. {known}.",
+        "If one of these answers is right, mend the reward. If none is, take a model that can do these tasks (--model, "
+        "with a folder or a name on the Hugging Face hub), easier tasks, or a reward that gives a part for a part of "
+        "the way.",
+    )
+
+
+def _split(settings: Settings) -> tuple[str, str]:
+    return (
+        "Each task was always solved or never, and a role learns from the difference between rollouts of one task.",
+        f"Take {_more(settings)}, or tasks that are solved now and then.",
+    )
+
+
+def _equal(settings: Settings) -> tuple[str, str]:
+    return (
+        "The reward gave the same to all these answers, so it does not tell them apart.",
+        f"Print the reward of a right and of a wrong answer; if they differ, take {_more(settings)}.",
+    )
+
+
+def _more(settings: Settings) -> str:
+    return f"more rollouts of each task (--set rollouts.group_size={2 * settings.rollouts.group_size})"
+
+
+def _cut(flat: Flatness) -> tuple[str, str]:
+    length, limit = flat.settings.length, flat.settings.sampling.max_tokens
+    truncated = any(part.is_truncated() for part in flat.parts) or not length.max_row
+    if length.truncated != "train" and truncated:
+        return (
+            f"Every completion ended at the token limit, and length.truncated={length.truncated} leaves those out.",
+            f"Raise max_tokens in the agent's calls (where they name none, --set sampling.max_tokens={2 * limit}), or "
+            "train on them all the same: --set length.truncated=train.",
+        )
+    return (
+        f"Every row is longer than length.max_row={length.max_row}, and length.long_rows={length.long_rows} leaves out "
+        "what is beyond.",
+        f"Raise it: --set length.max_row={2 * length.max_row}; 0 is without a limit.",
+    )
+
+
+def _lone(flat: Flatness) -> tuple[str, str]:
+    failed = flat.rollouts - len({part.rollout.id for part in flat.parts})
+    return (
+        "A role learns from the difference between rollouts of the same task"
+        + (f"; {failed} of {flat.rollouts} rollouts failed, or made no call, as behind a cache." if failed else "."),
+        "See the failures first, and turn off caches of model calls; or take more rollouts of each task: "
+        f"--set rollouts.group_size={2 * flat.settings.rollouts.group_size}.",
+    )
