@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -160,10 +161,13 @@ class HubProcess:
             name, text = ready["error"]
             raise BY_NAME.get(name, HubError)(text)
         tail = self.log_tail()
-        hint = (
-            "; install the backend there: pip install 'lightning-agent-sdk[train]'" if "No module named" in tail else ""
-        )
-        raise HubError(f"the hub did not start with {self.python}{hint}. The end of {self._log}:\n{tail}")
+        if missing := re.findall(r"No module named '([^']+)'", tail):
+            raise HubError(
+                f"the hub did not start: {self.python} has no {missing[-1]}; install the backend there, "
+                "pip install 'lightning-agent-sdk[train]', or name the Python of an environment that has it: "
+                "--backend-python"
+            )
+        raise HubError(f"the hub did not start with {self.python}. The end of {self._log}:\n{tail}")
 
     def log_tail(self, lines: int = 12) -> str:
         """The last lines that the hub logged."""

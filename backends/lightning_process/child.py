@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from lightning_hub.backend import Batch, Endpoint, Row, Update
 from lightning_process.transport import pack_batch, pack_question, unpack_scores
 from lightning_sdk import address as addresses
-from lightning_sdk.errors import BY_NAME, BackendDied, LightningError
+from lightning_sdk.errors import BY_NAME, BackendDied, LightningError, SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.wire import pack, unpack
 
@@ -45,6 +46,7 @@ class Child:
         ModelError, SettingError and so on if the child refuses; LightningError if it does not come up.
         """
         self._name, self._log = f"the {name} backend", folder / LOG
+        self._extra = "train" if name == "embedded" else name.lower()
         key = secrets.token_urlsafe(24)
         config = {"settings": settings.as_dict(), "key": key, "folder": str(folder.resolve()),
                   "begun": time.monotonic()}  # fmt: skip
@@ -118,12 +120,12 @@ class Child:
             stdin.write(config.encode() + b"\n")
             stdin.flush()
         except BrokenPipeError:
-            raise LightningError(self._gone("while it started")) from None
+            raise self._not_started() from None
         reader.join(_START)
         if not lines:
             raise LightningError(f"{self._name} was not ready after {_START:.0f} s; see {self._log}")
         if not lines[0]:
-            raise LightningError(self._gone("while it started"))
+            raise self._not_started()
         ready: dict[str, Any] = json.loads(lines[0])
         if "error" in ready:
             raise _error(*ready["error"])
@@ -148,6 +150,18 @@ class Child:
         if response.status != 200:
             raise _error(*unpack(answer))
         return unpack(answer)
+
+    def _not_started(self) -> LightningError:
+        """Why the child ended before it was ready; what is not installed is told without a traceback."""
+        told = self._gone("while it started")
+        missing = re.findall(r"^  (?:ModuleNotFoundError|ImportError): (.*)$", told, re.MULTILINE)
+        if not missing:
+            return LightningError(told)
+        return SettingError(
+            f"{self._name} cannot be imported by {sys.executable} ({missing[-1]}): install what it needs there, "
+            f"pip install 'lightning-agent-sdk[{self._extra}]', or name the Python of an environment that has it: "
+            f"--backend-python. The whole of it is in {self._log}"
+        )
 
     def _gone(self, when: str) -> str:
         """What to say of a child that ended, or that no longer answers, with the last lines of its log."""

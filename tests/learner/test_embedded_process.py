@@ -20,7 +20,7 @@ from tinymodel import SETTINGS, make_group_rows
 from lightning_embedded import backend
 from lightning_hub.backend import Batch, Row
 from lightning_process.child import LOG, Child
-from lightning_sdk.errors import BackendDied, LightningError, ModelError
+from lightning_sdk.errors import BackendDied, LightningError, ModelError, SettingError
 from lightning_sdk.settings import Settings
 
 
@@ -207,3 +207,13 @@ def test_killed_hub_takes_its_child_along(tiny: Path, tmp_path: Path) -> None:
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_missing_torch_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which Python lacks what, and what to type; the traceback is in the log."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(SettingError, match=r"\(No module named 'torch'\).*-sdk\[train\].*--backend-python") as refused:
+        backend.start(Settings(), tmp_path)
+    assert sys.executable in str(refused.value) and "Traceback" not in str(refused.value)
+    assert "Traceback" in (tmp_path / LOG).read_text()
