@@ -81,6 +81,20 @@ def test_the_last_line_says_what_came_out(report: dict[str, Any], told: str) -> 
     assert shown([{"type": "finished", "report": report}]).splitlines()[-1] == told
 
 
+def test_what_is_wrong_is_told_at_the_end() -> None:
+    """In the words of `check`, beneath the verdict; lines of an answer stay lines."""
+    found = {"severity": "fatal", "kind": "no signal", "what": "no group has a signal. One:\n  answer  \"x\"\n",
+             "cause": "Every answer was wrong.", "remedy": "Take easier tasks."}  # fmt: skip
+    lines = shown([{"type": "finished", "report": REPORT | {"findings": [found]}}]).splitlines()
+    assert lines[-5:] == [
+        "better: 2 steps in 1:15",
+        "fatal: no group has a signal. One:",
+        '    answer  "x"',
+        "  Every answer was wrong.",
+        "  Take easier tasks.",
+    ]
+
+
 def test_quiet_shows_warnings_only() -> None:
     """What may need a hand is said all the same."""
     assert shown(EVENTS, quiet=True) == "warning: 3 rollouts timed out [limit 120 s]\n"

@@ -53,6 +53,33 @@ def finished(path: Path, settings: dict[str, Any] | None = None, metrics: dict[s
     return folder.finish(Totals(10.0, {"ok": 60, "timeout": 3, "agent_error": 2, "reward_error": 0}, 65, 2400))
 
 
+def learning_nothing(path: Path) -> dict[str, Any]:
+    """A run of one role whose rewards never differed, and whose score stayed where it was."""
+    folder = RunFolder(path)
+    folder.config({"settings": Settings().as_dict()})
+    flat = {"reward_mean": 0.0, "reward_mean/writer": 0.0, "groups": 16, "groups_without_signal": 16,
+            "groups/writer": 16, "groups_without_signal/writer": 16}  # fmt: skip
+    for name, step in (("before", 0), ("after", 2)):
+        folder.evaluation(held_out(name, step, 0.0))
+    for step in (1, 2):
+        folder.step({**flat, "step": step})
+    return folder.finish(Totals(10.0, {"ok": 256}, 256, 2400))
+
+
+def test_a_report_has_the_findings_of_check(tmp_path: Path) -> None:
+    """In report.json, in words on its page and in a line of the printed one; and no advice to train longer."""
+    report = learning_nothing(tmp_path / "run")
+    (finding,) = report["findings"]
+    assert (finding["severity"], finding["kind"]) == ("fatal", "no signal")
+    assert "from step 1 to 2 all rewards of the role writer were equal" in finding["what"]
+    text = page(tmp_path / "run")
+    assert "## What is wrong" in text and "Every answer was wrong" in text and finding["remedy"] in text
+    assert "**Not shown to be better**" in text and "would tell" not in text
+    read_back = read(tmp_path / "run")
+    assert read_back.findings == report["findings"]
+    assert "fatal     no signal: no group has a signal: from step 1 to 2" in str(read_back)
+
+
 def page(path: Path) -> str:
     return (path / "report.md").read_text()
 
