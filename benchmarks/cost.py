@@ -1,0 +1,138 @@
+"""What it costs to turn many calls into rows, to deal pairs out, and to learn from rollouts that say the same.
+
+    python benchmarks/cost.py [--json] [--repeats 3]
+
+Merging and crediting: one rollout in which a role makes N calls, each a conversation of its own behind one system
+prompt. Dealing: N pairs of DPO. Both grow with N: seconds, and the factor from half as many. Memory: the largest tensor
+of an update with 512 equal rows of 20 sampled tokens and a vocabulary of 32,000, in MB, against what a distribution for
+each sampled token would take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lightning_embedded.learner import Learner
+from lightning_hub.backend import Batch, Pair, Row
+from lightning_hub.credit import weigh
+from lightning_hub.rollout import Reward, Rollout
+from lightning_losses.dealing import deal
+from lightning_sdk.call import Call, CallMeta, Choice, Status
+from lightning_sdk.settings import Settings
+from lightning_sdk.wire import pack_floats, pack_ints
+
+CALLS, PAIRS = 1600, 4096
+PROMPT, ANSWER = 300, 30
+ROWS, SAMPLED, VOCABULARY = 512, 20, 32_000
+
+
+def make_rollout(calls: int) -> Rollout:
+    draw = np.random.default_rng(0)
+    system = draw.integers(0, 1000, PROMPT // 2).tolist()
+    made = tuple(make_call(n, [*system, *draw.integers(0, 1000, PROMPT // 2).tolist()], draw) for n in range(calls))
+    return Rollout("0" * 32, 0, "task", "train", 1, Status.OK, "", 1.0, (Reward("", "final", 1.0, calls + 1),), made)
+
+
+def make_call(number: int, prompt: list[int], draw: np.random.Generator) -> Call:
+    ids = draw.integers(0, 1000, ANSWER).tolist()
+    meta = CallMeta(f"{number:016x}", "", "helper", True, number, number + 1, "ok", "", 200, False, "/v1", "openai")
+    choice = Choice(
+        0, b'{"role": "assistant", "content": "yes"}', "stop", pack_ints(ids), pack_floats([-1.0] * ANSWER),
+        [[0, ANSWER]],
+    )  # fmt: skip
+    request = json.dumps({"messages": [{"role": "user", "content": str(number)}]}).encode()
+    return Call(meta, request, str(number), "m", pack_ints(prompt), (choice,), PROMPT, ANSWER, "")
+
+
+def credit(calls: int) -> Callable[[], object]:
+    made = [make_rollout(calls)]
+    settings = Settings.from_dict({"credit.advantage": "reinforce"})
+    return lambda: weigh(made, settings)
+
+
+def deal_pairs(pairs: int) -> Callable[[], object]:
+    ones = np.ones(2, np.float32)
+    rows = [Row(np.zeros(2, np.int32), ones, ones, ones, 1.0, 0, "", f"{n:08d}") for n in range(2 * pairs)]
+    chosen = [Pair("", f"{2 * n:08d}", f"{2 * n + 1:08d}") for n in range(pairs)]
+    return lambda: deal(rows, 8, chosen)
+
+
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest storage that an operation made."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for each in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(each, torch.Tensor):
+                self.bytes = max(self.bytes, each.untyped_storage().nbytes())
+        return made
+
+
+def largest_tensor() -> int:
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=256, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    learner = Learner(LlamaForCausalLM(config), Settings.from_dict({"optimizer.learning_rate": 1e-4}))
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, 40 + SAMPLED).astype(np.int32)
+    weights = np.where(np.arange(len(tokens)) >= 40, 1e-3, 0).astype(np.float32)
+    logprobs = np.where(weights > 0, -10, 0).astype(np.float32)
+    rows = [Row(tokens, weights, weights, logprobs, 1.0, 0, "", str(n)) for n in range(ROWS)]
+    with Largest() as seen:
+        learner.update(Batch(1, rows))
+    return seen.bytes
+
+
+def measure(repeats: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, work, size in (("credit", credit, CALLS), ("deal", deal_pairs, PAIRS)):
+        half, whole = (seconds(work(count), repeats) for count in (size // 2, size))
+        found |= {f"{name}_size": size, f"{name}_seconds": round(whole, 4), f"{name}_factor": round(whole / half, 2)}
+    found["largest_tensor_mb"] = round(largest_tensor() / 1e6, 2)
+    found["a_distribution_each_mb"] = round(ROWS * SAMPLED * VOCABULARY * 4 / 1e6, 1)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    found = measure(options.repeats)
+    if options.json:
+        print(json.dumps(found | {"cores": os.cpu_count(), "machine": platform.machine(), "python": sys.version[:4]}))
+        return
+    print(f"merge and credit {found['credit_size']} calls: {found['credit_seconds']:.3f} s "
+          f"({found['credit_factor']:.1f} times half as many)")  # fmt: skip
+    print(f"deal {found['deal_size']} pairs: {found['deal_seconds']:.3f} s ({found['deal_factor']:.1f} times)")
+    print(f"{ROWS} equal rows: largest tensor {found['largest_tensor_mb']} MB, where a distribution for each token "
+          f"would be {found['a_distribution_each_mb']} MB")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
