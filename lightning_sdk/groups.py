@@ -11,9 +11,8 @@ class Sampling:
     """How the engine samples the calls of trainable roles while training. Evaluation has a temperature of its own."""
 
     temperature: float = 1.0
-    """Replaces whatever temperature the agent asks for: training needs the distribution it corrects for."""
-    top_p: float = 1.0
-    """Nucleus sampling, likewise; 1 samples from the whole distribution."""
+    """Replaces the temperature that the agent asks for. What else would shape the distribution (top_p, top_k, min_p,
+    penalties, logit_bias) is left out while training: the learner's own distribution has none of it."""
     max_tokens: int = 256
     """Upper bound for calls that name none."""
 

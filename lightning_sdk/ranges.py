@@ -53,7 +53,6 @@ _RULES: dict[str, _Rule] = {
     "seed": _at_least(0),
     "save_every": _at_least(1),
     "sampling.temperature": (lambda v: v > 0, "more than 0: greedy rollouts of a group are all alike"),
-    "sampling.top_p": (lambda v: 0 < v <= 1, "in (0, 1]"),
     "sampling.max_tokens": _at_least(1),
     "algorithm.loss": _one_of("ppo", "gspo", "cispo"),
     "algorithm.clip_low": (lambda v: 0 < v <= 1, "in (0, 1]"),

@@ -19,6 +19,11 @@ from lightning_sdk.wire import Event
 SEEN = "lightning_seen"
 #: Names a request's rollout to the engine, so that one of several servers can keep what the rollout has in its cache.
 ROLLOUT_HEADER = "x-lightning-rollout"
+#: Fields that shape the distribution beyond its temperature -> the value that leaves it whole.
+WHOLE: dict[str, Any] = {
+    "top_p": 1.0, "top_k": -1, "min_p": 0.0, "frequency_penalty": 0.0, "presence_penalty": 0.0,
+    "repetition_penalty": 1.0, "logit_bias": {}, "min_tokens": 0, "bad_words": [], "allowed_token_ids": None,
+}  # fmt: skip
 
 
 def open_call(framework: str, path: str) -> OpenCall | None:
@@ -44,7 +49,8 @@ class OpenCall:
         self.endpoint: Endpoint | None = self._scope.endpoint()
         """Where the call is to be sent; None: where it was going."""
         self.sampling: dict[str, Any] = {}
-        """Request fields to replace when there is an endpoint; of `rollout_seed` comes the call's own `seed`."""
+        """Request fields to replace when there is an endpoint; of `rollout_seed` comes the call's own `seed`, and of
+        `whole_distribution` the values of `WHOLE`."""
         self.request = b""
         """The JSON body as it was sent, last attempt."""
         self.streamed = False
@@ -81,6 +87,9 @@ class OpenCall:
         default_tokens = sampling.pop("max_tokens_default", None)
         if sampling.pop("rollout_seed", None) is not None:
             sampling["seed"] = self._seed
+        if sampling.pop("whole_distribution", None) is not None:
+            # No weight makes up for tokens that are never drawn, and the learner does not know of penalties.
+            sampling |= {name: value for name, value in WHOLE.items() if name == "top_p" or name in new}
         if default_tokens and not new.get("max_tokens") and not new.get("max_completion_tokens"):
             new["max_tokens"] = default_tokens
         if new.get("tool_choice") not in (None, "none", "auto"):

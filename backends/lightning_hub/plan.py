@@ -98,10 +98,7 @@ class Plan:
 
     def _groups(self, step: int, first: int, tasks: Sequence[int], endpoint: Endpoint) -> list[Assignment]:
         """A group of rollouts for each task, from this place in the step on."""
-        sampling: dict[str, float] = {
-            "temperature": self.settings.sampling.temperature,
-            "top_p": self.settings.sampling.top_p,
-        }
+        sampling = {"temperature": self.settings.sampling.temperature, "whole_distribution": 1.0}
         return [
             self._assignment(task, f"{step}-{place}", "train", endpoint, sampling)
             for place, task in enumerate(tasks, first)

@@ -31,7 +31,7 @@ class Assignment:
     endpoint: Endpoint
     sampling: dict[str, float]
     """What replaces the agent's own request fields in trainable calls, such as {"temperature": 1.0}; of `rollout_seed`
-    each call gets a `seed` of its own."""
+    each call gets a `seed` of its own, and with `whole_distribution` nothing else shapes what is drawn from."""
     roles: tuple[str, ...]
     """Roles to train; empty: every role declared trainable."""
 

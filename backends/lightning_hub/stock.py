@@ -30,7 +30,7 @@ from lightning_sdk.settings import Settings
 _POLICY = frozenset({
     "credit.advantage", "credit.returns", "credit.discount", "credit.momentum", "algorithm.loss", "algorithm.clip_low",
     "algorithm.clip_high", "algorithm.clip_dual", "algorithm.entropy", "algorithm.dynamic_sampling", "divergence.*",
-    "importance.*", "value.*", "rollouts.group_size", "rollouts.staleness", "sampling.temperature", "sampling.top_p",
+    "importance.*", "value.*", "rollouts.group_size", "rollouts.staleness", "sampling.temperature",
 })  # fmt: skip
 
 
