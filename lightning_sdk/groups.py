@@ -209,7 +209,7 @@ class Rollouts:
     tasks_per_step: int = 16
     """Different tasks in each step."""
     group_size: int = 8
-    """Rollouts of the same task that are compared with each other."""
+    """Rollouts of the same task, which are compared with each other; 1 where `credit.advantage` compares none."""
     concurrency: int = 64
     """Rollouts under way at once, over all runners."""
     runner: str = "auto"

@@ -16,6 +16,8 @@ SCHEDULE = re.compile(r"always|never|(?P<first>\d+)-(?P<last>\d*)|(?P<turn>\d+)/
 
 _Rule = tuple[Callable[[Any], bool], str]
 _ADVANTAGES = ("rloo", "grpo", "dr_grpo", "reinforce++", "reinforce++_baseline", "running_mean", "reinforce", "gae")
+#: Values of `credit.advantage` with the group for a baseline: nothing is learned where all of its rewards are equal.
+GROUPED = frozenset({"rloo", "grpo", "dr_grpo", "reinforce++_baseline"})
 
 
 def _one_of(*values: str) -> _Rule:
@@ -24,6 +26,10 @@ def _one_of(*values: str) -> _Rule:
 
 def _at_least(low: float) -> _Rule:
     return lambda v: v >= low, "0 or more" if low == 0 else f"at least {low:g}"
+
+
+def _within(low: float, high: float) -> _Rule:
+    return lambda v: low <= v <= high, f"from {low:g} to {high:g}"
 
 
 def _scheduled(text: str) -> bool:
@@ -37,6 +43,10 @@ def _scheduled(text: str) -> bool:
 
 _MORE: _Rule = (lambda v: v > 0, "more than 0")
 _SHARE: _Rule = (lambda v: 0 <= v <= 1, "between 0 and 1")
+_DECAY: _Rule = (lambda v: 0 <= v < 1, "at least 0 and below 1")
+#: Longer waits are refused by the operating system.
+_SECONDS: _Rule = (lambda v: 0 < v <= 1_000_000, "more than 0 seconds, at most 1000000")
+_FINITE: _Rule = (lambda _: True, "none or a finite number")
 
 _CREDIT: dict[str, _Rule] = {
     "advantage": _one_of(*_ADVANTAGES),
@@ -45,15 +55,18 @@ _CREDIT: dict[str, _Rule] = {
     "signal": _one_of("own", "rollout", "both"),
     "weight": _at_least(0),
     "schedule": (_scheduled, "always, never, steps such as 10-30 or 10-, or turns such as 1/2 or 1/2:5"),
-    "momentum": (lambda v: 0 <= v < 1, "in [0, 1)"),
+    "momentum": _DECAY,
 }
 _RULES: dict[str, _Rule] = {
     "engine": _one_of("auto", "embedded", "vllm"),
     "steps": _at_least(1),
-    "seed": _at_least(0),
+    "seed": (lambda v: 0 <= v < 1 << 32, "from 0 to 4294967295"),
     "save_every": _at_least(1),
-    "sampling.temperature": (lambda v: v > 0, "more than 0: greedy rollouts of a group are all alike"),
-    "sampling.max_tokens": _at_least(1),
+    "sampling.temperature": (
+        lambda v: 0.01 <= v <= 2,
+        "from 0.01 to 2, as engines have it; greedy rollouts of a group are all alike",
+    ),
+    "sampling.max_tokens": _within(1, 1 << 30),
     "algorithm.loss": _one_of("ppo", "gspo", "cispo"),
     "algorithm.clip_low": (lambda v: 0 < v <= 1, "in (0, 1]"),
     "algorithm.clip_high": _MORE,
@@ -87,6 +100,9 @@ _RULES: dict[str, _Rule] = {
     "optimizer.learning_rate": (lambda v: v is None or v > 0, "more than 0"),
     "optimizer.warmup_steps": _at_least(0),
     "optimizer.decay": _SHARE,
+    "optimizer.weight_decay": _at_least(0),
+    "optimizer.beta1": _DECAY,
+    "optimizer.beta2": _DECAY,
     "optimizer.max_norm": _MORE,
     "optimizer.micro_batch_tokens": _at_least(1),
     "lora.rank": _at_least(0),
@@ -99,29 +115,31 @@ _RULES: dict[str, _Rule] = {
     "cluster.gpus": _at_least(0),
     "cluster.engine_gpus": _at_least(0),
     "rollouts.tasks_per_step": _at_least(1),
-    "rollouts.group_size": (lambda v: v >= 2, "at least 2: an advantage compares rollouts of the same task"),
+    "rollouts.group_size": _at_least(1),
     "rollouts.concurrency": _at_least(1),
     "rollouts.runner": (lambda v: placement.parse(v) is not None, placement.FORMS),
-    "rollouts.timeout": (lambda v: v > 0, "more than 0 seconds"),
-    "rollouts.deadline": (lambda v: v > 0, "more than 0 seconds"),
+    "rollouts.timeout": _SECONDS,
+    "rollouts.deadline": _SECONDS,
     "rollouts.staleness": _at_least(0),
     "failure.agent_error": _one_of("exclude", "retry", "train"),
     "failure.reward_error": _one_of("exclude", "retry", "train"),
     "failure.infrastructure_error": _one_of("exclude", "retry"),
     "failure.timeout": _one_of("exclude", "retry", "train"),
-    "failure.retries": _at_least(0),
-    "failure.backoff": _at_least(0),
+    "failure.retries": _within(0, 20),
+    "failure.backoff": _within(0, 3600),
     "failure.refills": _at_least(0),
+    "failure.reward": _FINITE,
     "failure.max_failed": _SHARE,
     "failure.flat_steps": _at_least(0),
     "stored.method": _one_of("sft", "rejection", "dpo"),
     "stored.best": _at_least(1),
+    "stored.min_reward": _FINITE,
     "stored.beta": _MORE,
     "evaluation.tasks": _at_least(1),
     "evaluation.every": _at_least(0),
     "evaluation.split": (lambda v: 0 < v < 1, "between 0 and 1"),
     "evaluation.seeds": _at_least(1),
-    "evaluation.temperature": _at_least(0),
+    "evaluation.temperature": _within(0, 2),
 }
 
 
@@ -136,6 +154,7 @@ def refuse_out_of_range(flat: Mapping[str, Any], by_role: Mapping[str, Credit]) 
         for reward, weight in credit.rewards.items():
             _refuse(f"{group}.rewards.{reward}", weight, (lambda _: True, ""))
     _together(flat)
+    _compared(flat, by_role)
 
 
 def _refuse(name: str, value: Any, rule: _Rule) -> None:
@@ -166,4 +185,22 @@ def _together(flat: Mapping[str, Any]) -> None:
     if flat["length.buffer"] > flat["length.limit"]:
         raise SettingError(
             f"setting length.buffer={flat['length.buffer']}: must be at most length.limit={flat['length.limit']}"
+        )
+
+
+def _compared(flat: Mapping[str, Any], by_role: Mapping[str, Credit]) -> None:
+    """A group of one has nobody to be compared with."""
+    if flat["rollouts.group_size"] > 1:
+        return
+    for role, credit in by_role.items():
+        if credit.advantage in GROUPED:
+            name = f"role.{role}.advantage" if role else "credit.advantage"
+            raise SettingError(
+                f"setting rollouts.group_size=1: {name}={credit.advantage!r} compares rollouts of the same task; set "
+                f"rollouts.group_size to 2 or more, or {name} to running_mean, reinforce, reinforce++ or gae"
+            )
+    if flat["algorithm.dynamic_sampling"]:
+        raise SettingError(
+            f"setting algorithm.dynamic_sampling={flat['algorithm.dynamic_sampling']}: it replaces groups with equal "
+            "rewards, and every group of rollouts.group_size=1 is one"
         )

@@ -14,10 +14,11 @@ from typing import Any
 from lightning_hub.breaks import Reason
 from lightning_hub.refused import last_refused, reason, words
 from lightning_hub.rollout import Rollout
+from lightning_sdk import ranges
 from lightning_sdk.call import Call, Status
 
 #: Values of `credit.advantage` with the group for a baseline: nothing is learned where all of its rewards are equal.
-GROUPED = frozenset({"rloo", "grpo", "dr_grpo", "reinforce++_baseline"})
+GROUPED = ranges.GROUPED
 
 _SEAMS = "the OpenAI SDK, the Anthropic SDK or LiteLLM"
 

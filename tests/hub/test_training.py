@@ -50,6 +50,16 @@ def test_a_bandit_learns(train: Callable[..., Runner]) -> None:
     assert found == list(zip((2, 4, 6), saved, strict=True))
 
 
+def test_a_bandit_learns_from_groups_of_one(train: Callable[..., Runner]) -> None:
+    """With a baseline that needs no group: every rollout is of another task, or of one that came before."""
+    settings = {"rollouts.group_size": 1, "rollouts.tasks_per_step": 12, "credit.advantage": "running_mean"}
+    last = train().train(good, settings, declared_roles={"solver": True})
+    assert last["type"] == "finished", last
+    report = last["report"]
+    assert (report["held_out"]["before"]["mean"], report["held_out"]["after"]["mean"]) == (0.0, 1.0)
+    assert (report["steps"], report["rollouts"]) == (6, 6 * 12)
+
+
 def test_assignments_say_how_to_sample(train: Callable[..., Runner]) -> None:
     """Training rollouts replace the temperature, evaluation is greedy; groups lie beside each other."""
     runner = train()
