@@ -70,6 +70,7 @@ ENDS: dict[str, tuple[list[Any], list[Any]]] = {
     "failure.refills": MAYBE,
     "failure.reward": ([None, -1e9, 0.0, 1e9], []),
     "failure.max_failed": SHARE,
+    "failure.flat_steps": MAYBE,
     "stored.best": COUNT,
     "stored.min_reward": ([None, -1e9, 0.0, 1e9], []),
     "stored.beta": POSITIVE,
