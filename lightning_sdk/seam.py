@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightning_sdk import sink
+from lightning_sdk import bias, sink
 from lightning_sdk.call import CallMeta
 from lightning_sdk.scope import Endpoint, above, current, new_span_id, speaking
 from lightning_sdk.wire import Event
@@ -83,7 +83,8 @@ class OpenCall:
             chat: It goes to chat completions; False: to (text) completions.
         """
         assert self.endpoint is not None
-        new, sampling = dict(body), dict(self.sampling)
+        new, taken = bias.split(body)
+        sampling = dict(self.sampling)
         default_tokens = sampling.pop("max_tokens_default", None)
         if sampling.pop("rollout_seed", None) is not None:
             sampling["seed"] = self._seed
@@ -95,13 +96,25 @@ class OpenCall:
         if new.get("tool_choice") not in (None, "none", "auto"):
             # A server forces a call by masking tokens: what it then draws is not the model's own choice.
             sampling["tool_choice"] = "auto"
-        changed = {name: new[name] for name in sampling if new.get(name) not in (None, sampling[name])}
-        if changed:
-            sink.say_once(f"sampling {self.role} {sorted(changed)}", "lightning: role %r asks for %s; while it is "
-                          "trained or evaluated its calls use %s instead", self.role, changed, sampling)  # fmt: skip
+        self._say_changes({**new, **taken}, taken, sampling)
         new.update(sampling, model=self.endpoint.model, return_token_ids=True)
         new["logprobs"] = True if chat else new.get("logprobs") or 0
         return new
+
+    def _say_changes(self, asked: Mapping[str, Any], taken: Mapping[str, Any], sampling: Mapping[str, Any]) -> None:
+        """Log once what the role asks for and does not get."""
+        given = {name: value for name, value in sampling.items() if asked.get(name) not in (None, value)}
+        without = [name for name in taken if name not in given]
+        if not given and not without:
+            return
+        instead = [f"{name}={value!r}" for name, value in given.items()]
+        instead += [f"no {name}" for name in without]
+        sink.say_once(
+            f"sampling {self.role} {sorted([*given, *without])}",
+            "lightning: role %r asks for %s; while it is trained or evaluated its calls have %s instead: rollouts of a "
+            "task are compared with each other, and must be drawn freely from the model that is trained",
+            self.role, ", ".join(f"{name}={asked[name]!r}" for name in (*given, *without)), ", ".join(instead),
+        )  # fmt: skip
 
     def finish(self, reply: bytes, http_status: int = 200, *, status: str = "ok", error: str = "") -> None:
         """Hand the call to the stream. Later calls of `finish` do nothing."""

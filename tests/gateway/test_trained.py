@@ -125,6 +125,23 @@ def test_every_protocol_is_trained_on_what_was_sampled(
     assert json.loads(call.request)["temperature"] == 0.0  # the training's, and not the provider's default
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "responses"])
+def test_a_fixed_seed_is_taken_out(
+    trained: dict[str, str], recorder: Recorder, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    """The engine would draw the same for every rollout of a group; agents of other languages lose theirs too."""
+    asked = {"messages": MESSAGES} if path == "chat/completions" else {"input": QUESTION}
+    if path == "chat/completions":
+        asked |= {"seed": 5, "top_k": 1}
+    data = {"model": "x", **asked, "temperature": 0.7}
+    status, _, answer = ask(f"{trained['OPENAI_BASE_URL']}/{path}", data, authorization=trained["OPENAI_API_KEY"])
+    assert status == 200, answer
+    (call,) = recorder.calls
+    sent = json.loads(call.request)
+    assert not {"seed", "top_k"} & set(sent) and sent["temperature"] == SAMPLING["temperature"]
+    assert "asks for temperature=0.7" in caplog.text and ("no seed, no top_k" in caplog.text) == ("seed" in asked)
+
+
 def test_text_completions_are_trained(trained: dict[str, str], service: Service, recorder: Recorder) -> None:
     """The older endpoint keeps its own shape."""
     status, _, answer = ask(f"{trained['OPENAI_BASE_URL']}/completions", {"model": "x", "prompt": "12 + 30 ="})

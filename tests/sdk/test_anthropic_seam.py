@@ -234,12 +234,21 @@ def test_nothing_of_the_users_reaches_the_engine(client: anthropic.Anthropic, re
 
 def test_errors_of_the_engine_are_anthropics(client: anthropic.Anthropic, engine: Service, recorder: Recorder) -> None:
     """The SDK raises its own error with a body of Anthropic's shape and the engine's words."""
+    schema: Any = {"format": {"type": "json_schema", "schema": {"type": "object", "properties": {}}}}
     with pytest.raises(anthropic.BadRequestError) as error:
-        trained(engine.url, lambda: client.messages.create(**ASK, extra_body={"top_k": 5}))
+        trained(engine.url, lambda: client.messages.create(**ASK, output_config=schema))
     assert (error.value.body["type"], error.value.body["error"]["type"]) == ("error", "invalid_request_error")
-    assert "top_k" in error.value.body["error"]["message"]
+    assert "response_format" in error.value.body["error"]["message"]
     call = only(recorder)
-    assert (call.meta.status, call.meta.http_status) == ("error", 400) and "top_k" in call.problem
+    assert (call.meta.status, call.meta.http_status) == ("error", 400) and "response_format" in call.problem
+
+
+def test_what_makes_rollouts_alike_is_taken_out(client: anthropic.Anthropic, caplog: pytest.LogCaptureFixture) -> None:
+    """Anthropic's word for the likeliest token alone reaches no engine."""
+    with Provider() as engine:
+        trained(engine.url, lambda: client.messages.create(**ASK, top_k=1), "engine-key", "policy")
+        assert "top_k" not in engine.requests[0].body
+    assert caplog.text.count("asks for top_k=1; while it is trained") == 1
 
 
 def test_what_cannot_be_translated_is_said(
