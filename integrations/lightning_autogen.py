@@ -7,10 +7,12 @@ started long before a rollout knows nothing of it. So a message carries the scop
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
+from lightning_sdk.caches import bypass
 from lightning_sdk.patches import Patches
 from lightning_sdk.scope import Scope, current, entered
 from lightning_sdk.speaking import require, speaks
@@ -43,6 +45,11 @@ def instrument(patches: Patches) -> None:
     ):
         patches.wrap(envelope, "__init__", _sending)
         patches.wrap(SingleThreadedAgentRuntime, process, _handling)
+    with contextlib.suppress(ImportError):  # the cache is in a distribution of its own
+        from autogen_ext.models.cache import ChatCompletionCache  # noqa: PLC0415
+
+        # Nothing is found, and what is then kept is kept under a key that nobody asks for.
+        bypass(patches, ChatCompletionCache, "_check_cache", instead=(None, "lightning: trained"))
 
 
 def _name(agent: Any, *_args: object, **_kwargs: object) -> str | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from lightning_sdk.caches import bypass
 from lightning_sdk.patches import Patches
-from lightning_sdk.scope import current, entered, speaking
+from lightning_sdk.scope import current, entered
 from lightning_sdk.speaking import require, speaks
 
 
@@ -31,16 +32,8 @@ def instrument(patches: Patches) -> None:
 
     for method in ("forward", "aforward"):
         speaks(patches, dspy.Predict, method, name)
-    for method in ("get", "put"):
-        patches.wrap(Cache, method, _passed_by)
+    bypass(patches, Cache, "get", "put")
     patches.wrap(ParallelExecutor, "execute", _carrying)
-
-
-def _passed_by(original: Callable[..., Any]) -> Callable[..., Any]:
-    def cached(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return None if speaking().endpoint() is not None else original(self, *args, **kwargs)
-
-    return cached
 
 
 def _carrying(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
+from lightning_sdk.caches import bypass
 from lightning_sdk.errors import UnsupportedVersion
 from lightning_sdk.patches import Patches
 from lightning_sdk.scope import Endpoint, speaking
@@ -40,15 +41,18 @@ def instrument(patches: Patches) -> None:
     """Patch LiteLLM; run by `lightning_sdk.init()` once `litellm` is imported."""
     require("litellm", "1.83", "2")
     import litellm.main  # noqa: PLC0415 - loaded only where the user has litellm
+    from litellm.caching.caching import Cache  # noqa: PLC0415
     from litellm.llms.custom_httpx import http_handler  # noqa: PLC0415
     from litellm.utils import ProviderConfigManager  # noqa: PLC0415
 
     needed = [(litellm.main, "get_llm_provider"), (ProviderConfigManager, "get_provider_responses_api_config"),
-              (http_handler.HTTPHandler, "post"), (http_handler.AsyncHTTPHandler, "post")]  # fmt: skip
+              (http_handler.HTTPHandler, "post"), (http_handler.AsyncHTTPHandler, "post"),
+              (Cache, "should_use_cache")]  # fmt: skip
     if missing := [name for owner, name in needed if not hasattr(owner, name)]:
         raise UnsupportedVersion(f"this litellm has no {', '.join(missing)}; pip install 'litellm>=1.83,<1.106'")
     patches.wrap(litellm.main, "get_llm_provider", _provider)
     patches.wrap(ProviderConfigManager, "get_provider_responses_api_config", _no_responses)
+    bypass(patches, Cache, "should_use_cache", instead=False)
     patches.wrap(http_handler.HTTPHandler, "post", _post)
     patches.wrap(http_handler.AsyncHTTPHandler, "post", _apost)
     for client in (http_handler.httpx.Client, http_handler.httpx.AsyncClient):

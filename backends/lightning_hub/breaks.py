@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from lightning_hub.trajectory import Trajectory
 from lightning_sdk.call import Call
@@ -23,6 +24,9 @@ class Reason(StrEnum):
 
     TEMPLATE = "template"
     """The messages go on as they were, the ids do not: the chat template renders an earlier turn otherwise."""
+    THINKING = "thinking left out"
+    """Likewise, and what is missing is the thinking of an earlier turn, which the chat template leaves out; or what it
+    begins an answer with where thinking is switched off."""
     REFORMATTED = "reformatted tool call"
     """A tool call came back with the same meaning and another id, order or spacing."""
     NOT_KEPT = "sampled text not kept"
@@ -66,6 +70,10 @@ _requests = msgspec.json.Decoder(_Request)
 #: Fields of an assistant message that carry nothing into the next prompt.
 _IDLE = ("refusal", "annotations", "audio", "function_call", "name", "role", "content", "tool_calls")
 _REASONING = ("reasoning", "reasoning_content")
+#: Ends the thinking in a sampled text, in all chat templates that know of one.
+_THOUGHT = ("</think>", "[/THINK]", "</thinking>", "</reasoning>")
+#: Tokens that a chat template begins an answer with, at most: `<|im_start|>assistant\n<think>\n\n</think>\n\n`.
+_BEGINNING = 24
 
 
 def openings(rows: Sequence[Trajectory], calls: Sequence[Call]) -> list[Opening]:
@@ -111,7 +119,8 @@ def _opening(row: Trajectory, earlier: _Earlier, calls: Mapping[str, Call]) -> O
     if row.broke is not None:
         previous = row.broke.previous
         return Opening(row.role, call.meta.id, previous, _reason(row.broke.kind, calls[previous], call))
-    # Not even the first prompt is shared, and yet what was sampled before may be in it: then the beginning was changed.
+    # Not even the first prompt is shared, and yet what was sampled before may be in it: then the beginning was changed,
+    # by the agent or by the template.
     previous = earlier.recalled(call)
     reason = _reason("beginning", calls[previous], call) if previous else Reason.CONVERSATION
     return Opening(row.role, call.meta.id, previous, reason)
@@ -126,7 +135,22 @@ def _reason(kind: str, previous: Call, call: Call) -> Reason:
         return {"branch": Reason.BRANCH, "sampled": Reason.NOT_KEPT}.get(kind, Reason.REWRITTEN)
     if before.tools != after.tools:
         return Reason.TOOLS
-    return _changed(before.messages, after.messages) or _continued(before.messages, after.messages, sampled(previous))
+    if changed := _changed(before.messages, after.messages):
+        return changed
+    if kind == "beginning":  # of the very messages that were asked before, and it comes out otherwise
+        return _of_template(previous, call)
+    found = _continued(before.messages, after.messages, sampled(previous))
+    return _of_template(previous, call) if found is Reason.TEMPLATE else found
+
+
+def _of_template(previous: Call, call: Call) -> Reason:
+    """What the chat template made otherwise of messages that are the same."""
+    if any(_reasoning(made) or any(end in _text(made) for end in _THOUGHT) for made in sampled(previous)):
+        return Reason.THINKING
+    before, after = (np.frombuffer(each.prompt_ids, "<i4") for each in (previous, call))
+    size = min(len(before), len(after))
+    same = int((before[:size] != after[:size]).argmax()) if (before[:size] != after[:size]).any() else size
+    return Reason.THINKING if 0 < len(before) - same <= _BEGINNING else Reason.TEMPLATE
 
 
 def _changed(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Reason | None:

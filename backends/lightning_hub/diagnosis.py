@@ -143,7 +143,7 @@ def diagnose(seen: Round) -> Diagnosis:
         *_about_ids(seen, problems),
         *_about_rewards(ok, rewards, seen.settings),
         _about_signal(seen),
-        *_about_sequences(roles.values()),
+        *_about_sequences(roles.values(), seen.settings),
         *_about_shortcuts(seen, ok),
         findings.late(seen.late) if seen.late else None,
     ]
@@ -326,14 +326,14 @@ def _about_signal(seen: Round) -> Finding | None:
     return flat.finding() if flat is not None else None
 
 
-def _about_sequences(roles: Iterable[_Role]) -> Iterable[Finding]:
+def _about_sequences(roles: Iterable[_Role], settings: Settings) -> Iterable[Finding]:
     reasons: Counter[Reason] = Counter()
     joined = 0
     for of_role in roles:
         reasons.update(each.reason for each in of_role.openings if each.reason.fault)
         joined += sum(len(row.calls) - 1 for _, rows in of_role.parts for row in rows)
-    if reasons:
-        yield findings.broken_sequences(reasons, joined)
+    if reasons and settings.length.rows == "lineage":  # rows of one call each are wanted otherwise
+        yield findings.broken_sequences(reasons, joined, settings)
 
 
 def _about_shortcuts(seen: Round, ok: Sequence[Rollout]) -> Iterable[Finding]:

@@ -16,6 +16,7 @@ from lightning_hub.refused import last_refused, reason, words
 from lightning_hub.rollout import Rollout
 from lightning_sdk import ranges
 from lightning_sdk.call import Call, Status
+from lightning_sdk.settings import Settings
 
 #: Values of `credit.advantage` with the group for a baseline: nothing is learned where all of its rewards are equal.
 GROUPED = ranges.GROUPED
@@ -303,7 +304,7 @@ def weight_of_nothing(names: Sequence[str], given: Sequence[str]) -> Finding:
     )
 
 
-def broken_sequences(reasons: Mapping[Reason, int], joined: int) -> Finding:
+def broken_sequences(reasons: Mapping[Reason, int], joined: int, settings: Settings) -> Finding:
     """Turns that could have continued a row and opened another."""
     broken = sum(reasons.values())
     many = (
@@ -312,6 +313,9 @@ def broken_sequences(reasons: Mapping[Reason, int], joined: int) -> Finding:
     told = ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
     worst = max(reasons, key=lambda reason: reasons[reason])
     cause, remedy = _BREAKS[worst]
+    if worst is Reason.TEMPLATE and (settings.backend, settings.engine) not in _BY_IDS:
+        cause += " Or it renders the same text, which is then cut into other tokens than were sampled."
+        remedy += " The embedded engine (backend=embedded, engine=auto) goes on from the sampled tokens themselves."
     return Finding(
         "broken sequences",
         Severity.WARNING,
@@ -321,12 +325,22 @@ def broken_sequences(reasons: Mapping[Reason, int], joined: int) -> Finding:
     )
 
 
+#: Backends and engines that go on from the ids that were sampled, where the text is the same.
+_BY_IDS = frozenset({("embedded", "auto"), ("embedded", "embedded")})
 _BREAKS = {
     Reason.TEMPLATE: (
-        "The agent sent the conversation back as it was, and the model's chat template renders an earlier turn "
+        "The agent sent the conversation back as it was: it is the model's chat template that renders an earlier turn "
         "otherwise than it was sampled.",
-        "Use a template that keeps earlier turns as they were (their reasoning too), or an engine that continues a "
-        "conversation by its ids, as the embedded one does.",
+        "Take a model whose chat template keeps earlier turns as they were, or change chat_template.jinja in the "
+        "model's folder. Where the template is to stay as it is, --set length.rows=call makes a row of each call on "
+        "purpose: what is learned is the same.",
+    ),
+    Reason.THINKING: (
+        "The agent sent the conversation back as it was: it is the model's chat template that leaves the thinking of "
+        "earlier turns out, and with thinking switched off the empty block that stands for it, as Qwen3's does.",
+        "Take a model that does not think, whose template keeps earlier turns (an instruct model such as "
+        "Qwen/Qwen3-4B-Instruct-2507), or change chat_template.jinja in the model's folder so that it keeps what was "
+        "sampled. Otherwise --set length.rows=call makes a row of each call on purpose: what is learned is the same.",
     ),
     Reason.REFORMATTED: (
         "The framework parses a tool call and writes it anew, with other spacing, order or ids.",

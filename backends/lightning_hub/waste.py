@@ -94,7 +94,7 @@ def in_pieces(record: Record) -> Iterator[Finding]:
     each = record.values("rows_per_rollout")
     if not faults or not each or sum(each) / len(each) < ROWS or sum(faults.values()) < BROKEN * rows:
         return
-    found = broken_sequences(faults, max(0, int(calls - rows)))
+    found = broken_sequences(faults, max(0, int(calls - rows)), record.settings)
     yield replace(found, what=f"a rollout came as {sum(each) / len(each):.1f} rows on average; {found.what}")
 
 

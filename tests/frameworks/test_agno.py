@@ -147,3 +147,20 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
     run = captured(main, train=False)
     assert_same_bytes(before, wire.clear())
     assert run.roles == ["solver"] * 6 and not any(call.trainable for call in run.calls)
+
+
+def test_a_trained_call_is_never_answered_by_the_cache(wire, captured, tmp_path) -> None:
+    """Rollouts of one task ask the engine each time; the user's own calls are cached as ever, before and after."""
+    kept = model(wire)
+    kept.cache_response, kept.cache_dir = True, str(tmp_path)
+
+    def ask() -> str:
+        return str(agent(wire, "solver", model=kept, tools=[]).run(QUESTION).content)
+
+    mine = ask()
+    wire.clear()
+    for _ in range(2):
+        assert_all_trained(captured(ask), wire, ["solver"])
+    wire.clear()
+    assert captured(ask, train=False).calls == []
+    assert ask() == mine and wire.clear() == []

@@ -19,6 +19,7 @@ from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat, Swar
 from autogen_agentchat.tools import AgentTool
 from autogen_core import CancellationToken, SingleThreadedAgentRuntime
 from autogen_core.models import UserMessage
+from autogen_ext.models.cache import ChatCompletionCache
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 
 import lightning_sdk as lightning
@@ -236,3 +237,20 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
     seen = captured(team, train=False)
     assert_same_bytes(before, wire.clear())
     assert set(seen.roles) == {"solver", "checker"} and not any(call.trainable for call in seen.calls)
+
+
+def test_a_trained_call_is_never_answered_by_the_cache(wire, captured) -> None:
+    """Rollouts of one task ask the engine each time; the user's own calls are cached as ever, before and after."""
+    kept = ChatCompletionCache(client(wire))
+
+    async def ask() -> str:
+        agent = AssistantAgent("solver", kept, description="solver", system_message=None)
+        return str((await agent.run(task=QUESTION)).messages[-1].content)
+
+    mine = asyncio.run(ask())
+    wire.clear()
+    for _ in range(2):
+        assert_all_trained(captured(ask), wire, ["solver"])
+    wire.clear()
+    assert captured(ask, train=False).calls == []
+    assert asyncio.run(ask()) == mine and wire.clear() == []

@@ -9,6 +9,8 @@ from scripted import Said
 
 pytest.importorskip("langchain")
 from langchain.agents import create_agent
+from langchain_core import globals as globals_
+from langchain_core.caches import InMemoryCache
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langchain_openai.chat_models import _client_utils
@@ -165,3 +167,29 @@ def test_training_off_sends_the_same_bytes(wire, captured, how) -> None:
     seen = captured(run, train=False)
     assert_same_bytes(before, wire.clear())
     assert set(seen.roles) == {"solver"} and not any(call.trainable for call in seen.calls)
+
+
+@pytest.mark.parametrize("where", ["everywhere", "one model"])
+@pytest.mark.parametrize("way", ["plain", "async", "stream"])
+def test_a_trained_call_is_never_answered_by_the_cache(wire, captured, monkeypatch, where: str, way: str) -> None:
+    """Rollouts of one task ask the engine each time; the user's own calls are cached as ever, before and after."""
+    cache = InMemoryCache()
+    if where == "everywhere":
+        monkeypatch.setattr(globals_, "_llm_cache", cache)
+    chat = model(wire, cache=cache if where == "one model" else None, max_tokens=24)
+
+    def ask() -> str:
+        if way == "async":
+            return str(asyncio.run(chat.ainvoke("What is 12 + 30?")).content)
+        if way == "stream":  # never cached by LangChain
+            return "".join(str(chunk.content) for chunk in chat.stream("What is 12 + 30?"))
+        return str(chat.invoke("What is 12 + 30?").content)
+
+    mine = ask()
+    wire.clear()
+    for _ in range(2):
+        assert_all_trained(captured(ask), wire, ["outer"])
+    wire.clear()
+    if way != "stream":
+        assert captured(ask, train=False).calls == []
+        assert ask() == mine and wire.clear() == []

@@ -191,3 +191,25 @@ def test_only_the_trained_role(wire, captured) -> None:
     result = captured(solve, trainable=False)
     assert [(call.role, call.trainable) for call in result.calls] == [("solver", True), ("helper", False)]
     assert [exchange.face for exchange in wire.clear()] == ["engine", "provider"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_trained_call_is_never_answered_by_the_cache(wire, captured, monkeypatch, how: Callable[..., str]) -> None:
+    """Rollouts of one task ask the engine each time; the user's own calls are cached as ever, before and after."""
+    monkeypatch.setattr(litellm, "cache", litellm.Cache(type="local"))
+    for name in ("success_callback", "_async_success_callback", "input_callback"):  # the cache adds itself to these
+        monkeypatch.setattr(litellm, name, [*getattr(litellm, name), "cache"])
+    mine = how(wire, "openai/gpt-4o-mini")
+    assert how(wire, "openai/gpt-4o-mini") == mine and len(wire.clear()) == 1
+    for _ in range(2):
+        assert_all_trained(captured(how, wire, "openai/gpt-4o-mini"), wire, ["outer"])
+    wire.clear()
+    assert captured(how, wire, "openai/gpt-4o-mini", train=False).calls == []
+    assert how(wire, "openai/gpt-4o-mini") == mine and wire.clear() == []
+
+
+def test_a_trained_call_has_no_seed(wire, captured) -> None:
+    """Nor the likeliest token alone: LiteLLM's own names for them reach the OpenAI SDK, and no engine."""
+    result = captured(lambda: litellm.completion(**at(wire, "openai/gpt-4o-mini"), seed=5, top_k=1, top_p=0.1))
+    assert_all_trained(result, wire, ["outer"])
+    assert not {"seed", "top_k"} & set(result.calls[0].request)

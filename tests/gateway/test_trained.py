@@ -23,6 +23,7 @@ from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine
 from lightning_gateway.gateway import Gateway
 from lightning_process.model import load
+from lightning_sdk import sink
 from lightning_sdk.call import Call
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope
 from lightning_sdk.wire import unpack_floats, unpack_ints
@@ -127,9 +128,11 @@ def test_every_protocol_is_trained_on_what_was_sampled(
 
 @pytest.mark.parametrize("path", ["chat/completions", "responses"])
 def test_a_fixed_seed_is_taken_out(
-    trained: dict[str, str], recorder: Recorder, caplog: pytest.LogCaptureFixture, path: str
-) -> None:
+    trained: dict[str, str], recorder: Recorder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    path: str,
+) -> None:  # fmt: skip
     """The engine would draw the same for every rollout of a group; agents of other languages lose theirs too."""
+    monkeypatch.setattr(sink, "_said", set())
     asked = {"messages": MESSAGES} if path == "chat/completions" else {"input": QUESTION}
     if path == "chat/completions":
         asked |= {"seed": 5, "top_k": 1}

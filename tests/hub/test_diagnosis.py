@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from served_engine import make_tokenizer
 from spoken import SYSTEM, assistant, call, rollout, tokens, tool_call, user
 
+from lightning_embedded.chat import Chat
+from lightning_embedded.text import Decode
 from lightning_hub.breaks import Reason, openings
 from lightning_hub.diagnosis import Diagnosis, Round, diagnose
 from lightning_hub.findings import Severity, broken_sequences
@@ -269,6 +272,9 @@ NEXT = [*ONE, assistant("5"), user("Sure?")]
 ASKED = call(1, ONE, tool_call('{"q": 1, "n": 2}'))
 #: The template writes the tools before all else.
 TOOLED = call(1, ONE, assistant("5"), ids=[7, 7, *tokens(SYSTEM), *tokens(ONE[1])], tools=[{"name": "x"}])
+BEGUN = [*(each for message in ONE for each in tokens(message)), 7, 8]
+"""What a template begins an answer with, and leaves out of earlier turns."""
+ALOUD = assistant("<think>2 and 3</think>5")
 THOUGHT = call(1, ONE, assistant("5", reasoning_content="2 and 3"), sampled=[1009, 9, 9, ord("5"), 2000])
 
 
@@ -277,6 +283,11 @@ THOUGHT = call(1, ONE, assistant("5", reasoning_content="2 and 3"), sampled=[100
     [
         (FIRST, call(2, NEXT), None),
         (FIRST, call(2, NEXT, ids=[*tokens(SYSTEM), *tokens(ONE[1]), 1009, 77, 2000, 5]), "template"),
+        (call(1, ONE, ids=BEGUN), call(2, NEXT), "thinking left out"),
+        (call(1, ONE, ALOUD), call(2, [*ONE, ALOUD, user("x")], ids=[*BEGUN[:-2], 9, 5]), "thinking left out"),
+        (THOUGHT, call(2, [*ONE, assistant("5", reasoning_content="2 and 3"), user("x")]), "thinking left out"),
+        (call(1, ONE, ids=[3, *BEGUN, *[9] * 30]), call(2, NEXT, ids=[4, *BEGUN, *[9] * 99]), "template"),
+        (call(1, ONE, ids=BEGUN), call(2, NEXT, tools=[{"name": "x"}]), "tools changed"),
         (ASKED, call(2, [*ONE, tool_call('{"n":2,"q":1}'), user("x")]), "reformatted tool call"),
         (ASKED, call(2, [*ONE, tool_call('{"q": 1, "n": 2}', "call_9"), user("x")]), "reformatted tool call"),
         (ASKED, call(2, [*ONE, tool_call('{"q": 7}'), user("x")]), "sampled text not kept"),
@@ -343,5 +354,55 @@ def test_broken_sequences_are_counted() -> None:
 
 def test_every_fault_has_words() -> None:
     """Each has a cause and a remedy of its own; the others are no finding."""
-    found = [broken_sequences({reason: 1}, 0) for reason in Reason if reason.fault]
+    found = [broken_sequences({reason: 1}, 0, Settings()) for reason in Reason if reason.fault]
     assert len({each.cause for each in found}) == len({each.remedy for each in found}) == len(Reason) - 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "advised"),
+    [({}, False), ({"engine": "embedded"}, False), ({"engine": "vllm"}, True), ({"backend": "verl"}, True)],
+)
+def test_nobody_is_told_to_use_the_engine_in_use(settings: dict[str, str], advised: bool) -> None:
+    """What the template does is told as its doing, and the embedded engine is a remedy for other engines only."""
+    for reason in (Reason.TEMPLATE, Reason.THINKING):
+        found = broken_sequences({reason: 1}, 0, Settings.from_dict(settings))
+        assert "chat template that" in found.cause and "as it was: it is the model's" in found.cause
+        assert "--set length.rows=call" in found.remedy
+        assert ("embedded engine" in str(found)) == (advised and reason is Reason.TEMPLATE)
+
+
+def test_rows_of_one_call_are_no_fault() -> None:
+    """Whoever asked for a row of each call is not told that each call is one."""
+    made = [rollout(n, call(1, ONE, ids=BEGUN), call(2, NEXT)) for n in (1, 2)]
+    assert kinds(diagnose(Round(made))) == ["warning broken sequences"]
+    assert kinds(diagnose(Round(made, settings=Settings.from_dict({"length": {"rows": "call"}})))) == []
+
+
+QWEN3 = """{%- for message in messages %}{%- set content = message.content %}
+{%- if message.role == "assistant" %}
+{%- if '</think>' in content %}{%- set content = content.split('</think>')[-1].lstrip('\\n') %}{%- endif %}
+{%- endif %}
+{{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>' + '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}
+{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}
+{%- endif %}"""
+"""What Qwen3's template does with earlier turns, without its tools."""
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+def test_what_the_template_of_qwen3_does(thinks: bool) -> None:
+    """Rendered and cut into ids by the engine's own chat: the template is the cause, thinking switched off or not."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = QWEN3
+    chat = Chat(tokenizer, Decode(tokenizer, {tokenizer.eos_token_id}))
+    options = {} if thinks else {"enable_thinking": False}
+    turns, messages = [], [*ONE]
+    for number, text in enumerate(("5", "Yes."), 1):
+        said = assistant(f"<think>\nhm\n</think>\n\n{text}" if thinks else text)
+        rendered, prompt = chat.prompt(messages, None, options)
+        sampled = [*chat.encode(said["content"]), tokenizer.eos_token_id]
+        chat.remember(rendered, prompt, sampled)
+        turns.append(call(number, [*messages], said, ids=prompt, sampled=sampled))
+        messages += [said, user("Sure?")]
+    assert reasons(*turns) == ["thinking left out"]

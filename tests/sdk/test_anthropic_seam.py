@@ -21,6 +21,7 @@ import lightning_sdk as lightning
 from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine
 from lightning_hub.decode import decode
+from lightning_sdk import sink
 from lightning_sdk.call import Call, CallMeta
 from lightning_sdk.errors import Untranslatable
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
@@ -243,8 +244,11 @@ def test_errors_of_the_engine_are_anthropics(client: anthropic.Anthropic, engine
     assert (call.meta.status, call.meta.http_status) == ("error", 400) and "response_format" in call.problem
 
 
-def test_what_makes_rollouts_alike_is_taken_out(client: anthropic.Anthropic, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_makes_rollouts_alike_is_taken_out(
+    client: anthropic.Anthropic, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Anthropic's word for the likeliest token alone reaches no engine."""
+    monkeypatch.setattr(sink, "_said", set())
     with Provider() as engine:
         trained(engine.url, lambda: client.messages.create(**ASK, top_k=1), "engine-key", "policy")
         assert "top_k" not in engine.requests[0].body

@@ -16,7 +16,7 @@ from recorder import Recorder
 
 import lightning_openai
 import lightning_sdk as lightning
-from lightning_sdk import bias
+from lightning_sdk import bias, sink
 from lightning_sdk.call import Call
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
 from lightning_sdk.wire import pack_floats, pack_ints
@@ -274,9 +274,11 @@ ALIKE: dict[str, Any] = {
 @pytest.mark.parametrize("name", ALIKE)
 @pytest.mark.parametrize("text", [False, True], ids=["chat", "text"])
 def test_what_makes_rollouts_alike_is_taken_out(
-    client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture, name: str, text: bool
-) -> None:
+    client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    name: str, text: bool,
+) -> None:  # fmt: skip
     """Neither a seed nor a sampler other than the model's own reaches the engine, and that is said once."""
+    monkeypatch.setattr(sink, "_said", set())
     assert set(ALIKE) == set(bias.FIELDS)
     extra = {name: ALIKE[name]}
 
@@ -294,9 +296,10 @@ def test_what_makes_rollouts_alike_is_taken_out(
 
 
 def test_what_changes_nothing_is_not_told(
-    client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture
+    client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frameworks send penalties of 0 and the like with every call; several choices are each drawn freely."""
+    monkeypatch.setattr(sink, "_said", set())
     quiet = {name: values[0] for name, values in bias.FIELDS.items() if values}
     trained(engine, lambda: client.chat.completions.create(**ASK, n=2, seed=None, extra_body=quiet), temperature=1.0)
     assert not set(engine.requests[0].body) & set(bias.FIELDS) and engine.requests[0].body["n"] == 2
