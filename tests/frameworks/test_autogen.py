@@ -17,7 +17,7 @@ from autogen_agentchat.conditions import MaxMessageTermination
 from autogen_agentchat.messages import TextMessage
 from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat, Swarm
 from autogen_agentchat.tools import AgentTool
-from autogen_core import CancellationToken, SingleThreadedAgentRuntime
+from autogen_core import CancellationToken, InMemoryStore, SingleThreadedAgentRuntime
 from autogen_core.models import UserMessage
 from autogen_ext.models.cache import ChatCompletionCache
 from autogen_ext.models.openai import OpenAIChatCompletionClient
@@ -241,10 +241,12 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
 def test_a_trained_call_is_never_answered_by_the_cache(wire, captured) -> None:
     """Rollouts of one task ask the engine each time; the user's own calls are cached as ever, before and after."""
-    kept = ChatCompletionCache(client(wire))
+    kept: Any = InMemoryStore()
 
     async def ask() -> str:
-        agent = AssistantAgent("solver", kept, description="solver", system_message=None)
+        agent = AssistantAgent(
+            "solver", ChatCompletionCache(client(wire), kept), description="solver", system_message=None
+        )
         return str((await agent.run(task=QUESTION)).messages[-1].content)
 
     mine = asyncio.run(ask())

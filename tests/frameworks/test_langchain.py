@@ -176,9 +176,10 @@ def test_a_trained_call_is_never_answered_by_the_cache(wire, captured, monkeypat
     cache = InMemoryCache()
     if where == "everywhere":
         monkeypatch.setattr(globals_, "_llm_cache", cache)
-    chat = model(wire, cache=cache if where == "one model" else None, max_tokens=24)
 
     def ask() -> str:
+        _client_utils._cached_async_httpx_client.cache_clear()
+        chat = model(wire, cache=cache if where == "one model" else None, max_tokens=24)
         if way == "async":
             return str(asyncio.run(chat.ainvoke("What is 12 + 30?")).content)
         if way == "stream":  # never cached by LangChain

@@ -250,7 +250,7 @@ def test_what_makes_rollouts_alike_is_taken_out(
     """Anthropic's word for the likeliest token alone reaches no engine."""
     monkeypatch.setattr(sink, "_said", set())
     with Provider() as engine:
-        trained(engine.url, lambda: client.messages.create(**ASK, top_k=1), "engine-key", "policy")
+        trained(engine.url, lambda: client.messages.create(**ASK, extra_body={"top_k": 1}), "engine-key", "policy")
         assert "top_k" not in engine.requests[0].body
     assert caplog.text.count("asks for top_k=1; while it is trained") == 1
 

@@ -272,24 +272,15 @@ ALIKE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", ALIKE)
-@pytest.mark.parametrize("text", [False, True], ids=["chat", "text"])
 def test_what_makes_rollouts_alike_is_taken_out(
     client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
-    name: str, text: bool,
+    name: str,
 ) -> None:  # fmt: skip
     """Neither a seed nor a sampler other than the model's own reaches the engine, and that is said once."""
     monkeypatch.setattr(sink, "_said", set())
     assert set(ALIKE) == set(bias.FIELDS)
-    extra = {name: ALIKE[name]}
-
-    def act() -> None:
-        if text:
-            client.completions.create(model="gpt-x", prompt="abc", extra_body=extra)
-        else:
-            client.chat.completions.create(**ASK, extra_body=extra)
-
     for _ in range(2):
-        trained(engine, act, temperature=1.0)
+        trained(engine, lambda: client.chat.completions.create(**ASK, extra_body={name: ALIKE[name]}), temperature=1.0)
     assert [name in request.body for request in engine.requests] == [False, False]
     assert caplog.text.count(f"asks for {name}={ALIKE[name]!r}; while it is trained") == 1
     assert f"have no {name} instead" in caplog.text
