@@ -18,7 +18,9 @@ from torch import Tensor
 from transformers import AttentionInterface, Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from lightning_embedded.context import context_limit
 from lightning_embedded.llama import Llama
+from lightning_embedded.sight import Sight, looking, sight
 from lightning_embedded.slots import Shape, Slots
 from lightning_sdk.errors import ModelError
 
@@ -36,11 +38,10 @@ class Decoder:
             )
         own: Any = copy.deepcopy(model)
         self.model: Any = own.eval().requires_grad_(False)
-        if self.model.config._attn_implementation == "sdpa":
+        if self.model.config._attn_implementation == "sdpa" or _is_capped(self.model.config):
             self.model.set_attn_implementation(_ATTENTION)
         parameter = next(self.model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.limit = context_limit(self.model.config)
         self.vocabulary: int = self.model.get_input_embeddings().weight.shape[0]
         self._last: tuple[Tensor, Tensor] | None = None
         # transformers 5.24 renames the argument, model by model; code that comes with a model keeps the old name.
@@ -48,8 +49,9 @@ class Decoder:
         head = self.model.get_output_embeddings()
         if head is not None:
             head.register_forward_pre_hook(self._only_last)
-        self.shapes = self._probe()
-        self._llama = Llama(self.model, self.limit) if Llama.fits(self.model) else None
+        self.shapes, windows = self._probe()
+        self.limit, self.bound = context_limit(self.model.config, windows)
+        self._llama = Llama(self.model, self.limit, windows) if Llama.fits(self.model) else None
 
     def __call__(
         self, ids: NDArray[np.int64], starts: NDArray[np.int64], widths: NDArray[np.int64], slots: Slots
@@ -59,19 +61,22 @@ class Decoder:
         `ids` [n, width], right-padded; row i has widths[i] real tokens that begin at position starts[i]. `slots.aim`
         has been called for the same rows.
         """
-        width, reach = ids.shape[1], slots.reach
+        width = ids.shape[1]
         places = torch.from_numpy(starts[:, None] + np.arange(width)).to(self.device)
-        visible = torch.arange(reach, device=self.device) <= places[:, :, None]
-        mask = torch.zeros(visible.shape, dtype=self.dtype, device=self.device)
-        mask.masked_fill_(~visible, torch.finfo(self.dtype).min)
+        seen = Sight(places, slots.reach, self.dtype)
         rows = torch.arange(len(ids), device=self.device)
         self._last = (rows, torch.from_numpy(np.maximum(widths, 1) - 1).to(self.device))
-        places.clamp_(max=self.limit - 1)  # padding may lie behind the last position there is
+        places = places.clamp(max=self.limit - 1)  # padding may lie behind the last position there is
         if self._llama is not None:
-            return self._llama(torch.from_numpy(ids).to(self.device), places, mask[:, None], slots, self._last)
+            return self._llama(torch.from_numpy(ids).to(self.device), places, seen, slots, self._last)
+        with looking(seen):
+            return self._of_module(ids, places, seen, slots)
+
+    def _of_module(self, ids: NDArray[np.int64], places: Tensor, seen: Sight, slots: Slots) -> Tensor:
+        assert self._last is not None
         logits: Tensor = self.model(
             input_ids=torch.from_numpy(ids).to(self.device),
-            attention_mask=mask[:, None],
+            attention_mask=seen.mask(None),
             position_ids=places,
             use_cache=True,
             **{self._cache_argument: slots},
@@ -104,19 +109,19 @@ class Decoder:
             return None
         return (hidden[self._last][:, None], *args[1:])
 
-    def _probe(self) -> list[Shape]:
-        """Key-value heads and head size of each layer, found by running one token."""
-        probe = _Probe()
-        with torch.inference_mode():
+    def _probe(self) -> tuple[list[Shape], list[int | None]]:
+        """Key-value heads and head size of each layer, and its window, found by running one token."""
+        probe, seen = _Probe(), Sight(torch.zeros(1, 1, dtype=torch.long, device=self.device), 1, self.dtype)
+        with torch.inference_mode(), looking(seen):
             ids = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-            mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)
             cache = {self._cache_argument: probe}
-            self.model(input_ids=ids, position_ids=ids, attention_mask=mask, use_cache=True, **cache)
+            self.model(input_ids=ids, position_ids=ids, attention_mask=seen.mask(None), use_cache=True, **cache)
         if not probe.shapes:
             raise ModelError(
                 f"{type(self.model).__name__} keeps no keys and values: not a transformer that can be served here"
             )
-        return [probe.shapes[layer] for layer in sorted(probe.shapes)]
+        layers = sorted(probe.shapes)
+        return [probe.shapes[layer] for layer in layers], [seen.windows.get(layer) for layer in layers]
 
 
 class _Probe(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
@@ -136,17 +141,9 @@ class _Probe(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
         return 0
 
 
-def context_limit(config: Any) -> int:
-    """Longest sequence for which full attention over all tokens is what the model means.
-
-    A sliding window is not rolled over: sequences end where it would begin to matter.
-    """
-    config = config.get_text_config()
-    limits = [getattr(config, "max_position_embeddings", None)]
-    if getattr(config, "use_sliding_window", True):
-        limits.append(getattr(config, "sliding_window", None))
-    limits.append(getattr(config, "attention_chunk_size", None))
-    return min((int(limit) for limit in limits if limit), default=4096)
+def _is_capped(config: Any) -> bool:
+    """Whether scores are bounded before the softmax, as Gemma 2's are."""
+    return getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
 
 
 def _attend(
@@ -154,7 +151,10 @@ def _attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Attention as Hugging Face's `sdpa`. One query per row: two batched products, 2 to 4 times quicker on a CPU."""
     n, heads, width, size = query.shape
-    special = any(kwargs.get(name) is not None for name in ("softcap", "position_bias", "s_aux"))
+    attention_mask = sight(module, kwargs.get("sliding_window"), attention_mask)
+    if cap := kwargs.get("softcap"):
+        return _capped(query, key, value, attention_mask, cap, kwargs.get("scaling") or 1 / math.sqrt(size)), None
+    special = any(kwargs.get(name) is not None for name in ("position_bias", "s_aux"))
     if width > 1 or special or attention_mask is None or query.device.type != "cpu":
         result: tuple[Tensor, Tensor | None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **kwargs
@@ -168,6 +168,17 @@ def _attend(
     scores = torch.baddbmm(mask, flat, key.flatten(0, 1).transpose(1, 2), alpha=scale)
     mixed = torch.bmm(scores.softmax(-1), value.flatten(0, 1))
     return mixed.view(n, heads, 1, value.shape[3]).transpose(1, 2), None
+
+
+def _capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, cap: float, scale: float) -> Tensor:
+    """Attention whose scores are cap * tanh(score / cap) (Gemma 2, arXiv:2408.00118, section 2.1)."""
+    share = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(share, 1), value.repeat_interleave(share, 1)
+    scores = cap * torch.tanh(query @ key.transpose(2, 3) * (scale / cap))
+    if mask is not None:
+        scores = scores + mask
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    return (weights @ value).transpose(1, 2)
 
 
 AttentionInterface.register(_ATTENTION, _attend)

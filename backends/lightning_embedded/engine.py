@@ -26,6 +26,9 @@ from lightning_process.refusal import Unavailable
 
 log = logging.getLogger(__name__)
 
+#: Sequences at once for which a model's context is cut, where the cache cannot hold one of full length.
+_FEWEST_SLOTS = 8
+
 Weights = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
 
 
@@ -44,7 +47,8 @@ class Engine:
         model: a causal LM; the engine keeps its own copy of it.
         tokenizer: its tokenizer, for stop strings and end ids.
         max_slots: sequences that run at once; more wait their turn.
-        max_length: prompt and completion together; at most what the model can attend to.
+        max_length: prompt and completion together, at most what the model can attend to; None: that, or less where the
+            cache cannot hold it.
         max_cache_bytes: bound of the key-value cache; `max_slots` gives way to it.
         threads: CPU threads of a forward pass.
     """
@@ -64,8 +68,12 @@ class Engine:
         self.decode = Decode(tokenizer, end_ids(model, tokenizer))
         self.ends = self.decode.ends
         limit = self.decoder.limit
+        per_token = bytes_per_token(self.decoder.shapes, self.decoder.dtype)
+        room = max_cache_bytes // per_token
         self.max_length = limit if max_length is None else min(max_length, limit)
-        per_slot = bytes_per_token(self.decoder.shapes, self.decoder.dtype) * self.max_length
+        if max_length is None and room < 2 * limit:  # not even one sequence beside the waste
+            self.max_length = max(1, room // (min(max_slots, _FEWEST_SLOTS) + 1))
+        per_slot = per_token * self.max_length
         self.max_slots = min(max_slots, max_cache_bytes // per_slot - 1)
         if self.max_slots < 1:
             raise ValueError(
@@ -95,7 +103,13 @@ class Engine:
         if len(prompt) >= self.max_length:
             raise PromptTooLong(
                 f"the prompt has {len(prompt)} tokens; this model takes at most {self.max_length}, completion included"
+                + self._why_shorter()
             )
+
+    def _why_shorter(self) -> str:
+        if self.max_length < self.decoder.limit:
+            return f": the engine keeps that many keys and values, of the {self.decoder.limit} that the model can take"
+        return f": {self.decoder.bound}" if self.decoder.bound else ""
 
     def submit(self, sequences: list[Sequence]) -> None:
         """Queue sequences. Their receivers hear of them from the engine's thread and must return at once."""

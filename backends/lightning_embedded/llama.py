@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
+from lightning_embedded.sight import Sight
 from lightning_embedded.slots import Slots
 
 #: Model types whose layers are exactly: RMSNorm, rotary attention, RMSNorm, SiLU-gated MLP.
@@ -35,7 +36,7 @@ class _Layer:
 class Llama:
     """Runs a Llama-like causal LM in place of its `forward`; its weights stay the module's own."""
 
-    def __init__(self, model: Any, limit: int) -> None:
+    def __init__(self, model: Any, limit: int, windows: list[int | None]) -> None:
         config = model.config
         self._heads: int = config.num_attention_heads
         self._groups: int = config.num_key_value_heads
@@ -43,6 +44,7 @@ class Llama:
         self._scale: float = model.model.layers[0].self_attn.scaling
         self._eps: float = config.rms_norm_eps
         self._model = model
+        self._windows = windows
         self._layers = [_join(layer) for layer in model.model.layers]
         parameter = model.model.embed_tokens.weight
         places = torch.arange(limit, device=parameter.device)[None]
@@ -64,22 +66,27 @@ class Llama:
             and all(type(layer.self_attn.q_proj) is nn.Linear for layer in model.model.layers)
         )
 
-    def __call__(self, ids: Tensor, places: Tensor, mask: Tensor, slots: Slots, last: tuple[Tensor, Tensor]) -> Tensor:
-        """Logits [n, vocabulary] at `last` of ids [n, width] at positions `places`, under mask [n, 1, width, reach]."""
+    def __call__(self, ids: Tensor, places: Tensor, seen: Sight, slots: Slots, last: tuple[Tensor, Tensor]) -> Tensor:
+        """Logits [n, vocabulary] at `last` of ids [n, width] at positions `places`, seeing what `seen` says."""
         n, width = ids.shape
         hidden = F.embedding(ids, self._model.model.embed_tokens.weight)
         cos, sin = self._cos[places][:, :, None], self._sin[places][:, :, None]
-        share = self._heads // self._groups
-        if width == 1:
-            mask = mask.expand(n, self._groups, share, -1).reshape(n * self._groups, share, -1)
+        masks = {window: self._shaped(seen.mask(window), n, width) for window in set(self._windows)}
         for index, layer in enumerate(self._layers):
-            mixed = self._attend(index, layer, self._norm(hidden, layer.before), cos, sin, mask, slots)
+            mixed = self._attend(
+                index, layer, self._norm(hidden, layer.before), cos, sin, masks[self._windows[index]], slots
+            )
             hidden = hidden + F.linear(mixed, layer.out.weight, layer.out.bias)
             gate, up = F.linear(self._norm(hidden, layer.after), layer.gate_up, layer.gate_up_bias).chunk(2, -1)
             hidden = hidden + F.linear(F.silu(gate).mul_(up), layer.down.weight, layer.down.bias)
         final = self._norm(hidden[last], self._model.model.norm.weight)
         logits: Tensor = F.linear(final, self._model.lm_head.weight, self._model.lm_head.bias)
         return logits
+
+    def _shaped(self, mask: Tensor, n: int, width: int) -> Tensor:
+        """As the products of one query a row want it."""
+        share = self._heads // self._groups
+        return mask if width > 1 else mask.expand(n, self._groups, share, -1).reshape(n * self._groups, share, -1)
 
     def _attend(
         self, index: int, layer: _Layer, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, slots: Slots

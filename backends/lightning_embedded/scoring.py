@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lightning_embedded.context import configured, is_chunked
 from lightning_embedded.packing import MicroBatch, plain, shared
-from lightning_embedded.trie import ATTENTION, attending
+from lightning_embedded.trie import ATTENTION, Trie, attending
 from lightning_hub.backend import Row
 
 log = logging.getLogger(__name__)
@@ -97,8 +98,12 @@ def _can_share(model: PreTrainedModel) -> bool:
         with torch.no_grad():
             expected = _sorted_logprobs(model, plain(rows, 1 << 20, device))
             model.set_attn_implementation(ATTENTION)
-            actual = _sorted_logprobs(model, shared(rows, 1 << 20, device))
-        close = bool((expected - actual).abs().max() < (0.1 if device.type == "cuda" else 1e-3))
+            tried = list(shared(rows, 1 << 20, device))
+            actual = _sorted_logprobs(model, iter(tried))
+        # The rows are shorter than any window, so whether layers keep to theirs is asked and not tried.
+        close = bool((expected - actual).abs().max() < (0.1 if device.type == "cuda" else 1e-3)) and _keeps_windows(
+            model.config, tried[0].trie
+        )
         reason = "its log-probabilities differ there"
     except Exception as error:  # whatever a model's code raises here, padded rows still work
         close, reason = False, repr(error)
@@ -106,6 +111,13 @@ def _can_share(model: PreTrainedModel) -> bool:
     if not close:
         log.warning("%s: common prefixes are not shared: %s", type(model).__name__, reason)
     return close
+
+
+def _keeps_windows(config: Any, trie: Trie | None) -> bool:
+    """Every layer told the trie of the window that the configuration gives it, and of nothing else that it hides."""
+    assert trie is not None
+    told = [trie.windows[layer] for layer in sorted(trie.windows)]
+    return told == configured(config, len(told)) and not is_chunked(config)
 
 
 def _probe_rows(vocabulary: int) -> list[Row]:

@@ -71,6 +71,8 @@ class Trie:
     """[N] where each flat position is among the blocks' queries."""
     paths: list[Ints]
     """For each row, in the order given, the flat position of each of its tokens."""
+    windows: dict[int, int | None] = field(default_factory=dict)
+    """Layer -> its sliding window, as far as layers have attended."""
 
 
 class Builder:
@@ -152,6 +154,7 @@ def _attention(
     if extras:
         raise NotImplementedError(f"attention with {', '.join(extras)}")
     trie = _current.get()
+    trie.windows[getattr(module, "layer_idx", 0)] = sliding_window
     repeats = query.shape[1] // key.shape[1]
     outputs = []
     for block in trie.blocks:

@@ -1,0 +1,59 @@
+"""Sight: which keys each query of a forward pass sees; in layers with a sliding window, the last so many alone.
+
+A model's own code makes one mask for each kind of layer. The engine hands it the mask of full attention, and our
+attention exchanges it where a layer names its window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+
+class Sight:
+    """Of queries at `places` [n, width] over `reach` keys."""
+
+    def __init__(self, places: Tensor, reach: int, dtype: torch.dtype) -> None:
+        self.windows: dict[int, int | None] = {}
+        """Layer -> its window, as far as layers have asked."""
+        self._places, self._reach, self._dtype = places[:, :, None], reach, dtype
+        self._masks: dict[int | None, Tensor] = {}
+
+    def mask(self, window: int | None) -> Tensor:
+        """[n, 1, width, reach], 0 where a query sees a key: itself and those before it, at most `window` of them."""
+        if window is not None and window >= self._reach:
+            window = None
+        if window not in self._masks:
+            keys = torch.arange(self._reach, device=self._places.device)
+            hidden = keys > self._places
+            if window is not None:
+                hidden |= keys <= self._places - window
+            mask = torch.zeros(hidden.shape, dtype=self._dtype, device=hidden.device)
+            self._masks[window] = mask.masked_fill_(hidden, torch.finfo(self._dtype).min)[:, None]
+        return self._masks[window]
+
+
+_current: ContextVar[Sight | None] = ContextVar("sight", default=None)
+
+
+@contextmanager
+def looking(seen: Sight) -> Iterator[None]:
+    """Layers that run inside see what `seen` says."""
+    token = _current.set(seen)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def sight(layer: torch.nn.Module, window: int | None, mask: Tensor | None) -> Tensor | None:
+    """The mask of a layer with this window, instead of the one that it was given."""
+    seen = _current.get()
+    if seen is None:
+        return mask
+    seen.windows[getattr(layer, "layer_idx", 0)] = window
+    return mask if window is None else seen.mask(window)
