@@ -35,8 +35,10 @@ def _build(config: Config) -> Built:
     torch.set_num_threads(learning)
     engine = Engine(loaded.model, loaded.tokenizer, max_slots=settings.rollouts.concurrency, threads=decoding)
     name = Path(loaded.source.name).name
-    app = make_app(engine, Chat(loaded.tokenizer, engine.decode), name, config.key)
+    chat = Chat(loaded.tokenizer, engine.decode)
+    app = make_app(engine, chat, name, config.key)
     facts: dict[str, object] = {"max_length": engine.max_length, "tokenizer": fingerprint(loaded.tokenizer)}
+    facts["tool_parser"] = chat.tools.name if chat.tools is not None else "none: no chat template"
     training = Training(Learner(loaded.model, settings), engine, loaded, facts, asynchronous=asynchronous)
     config.phases.end("model")
     # Thread counts are per thread in OpenMP: the learner's has its own, apart from the engine's.

@@ -15,6 +15,7 @@ from typing import Any
 
 from lightning_embedded.template import Template
 from lightning_embedded.text import Decode
+from lightning_embedded.tool_format import ToolFormat
 
 
 class Chat:
@@ -30,6 +31,8 @@ class Chat:
         self.tokenizer = tokenizer
         self.decode = decode
         self.template = Template.of(tokenizer) if tokenizer.chat_template else None
+        ends = tuple(map(decode.token, sorted(decode.ends)))
+        self.tools = ToolFormat(self.template, ends) if self.template is not None else None
         self._memory = _Memory(decode, memory_tokens)
 
     def prompt(

@@ -10,7 +10,8 @@ from typing import Any
 from lightning_embedded.protocol import ChatRequest, Request, TextRequest
 from lightning_embedded.sequence import Sequence
 from lightning_embedded.text import Decode, Text
-from lightning_embedded.tools import ToolCall, ToolReader, split
+from lightning_embedded.tool_forms import ToolCall
+from lightning_embedded.tools import ToolReader
 
 
 @dataclass(slots=True)
@@ -54,10 +55,6 @@ class Reply:
     @property
     def common(self) -> Request:
         return self.request.common
-
-    @property
-    def parses_tools(self) -> bool:
-        return isinstance(self.request, ChatRequest) and self.request.parse_tools
 
     def whole(self) -> dict[str, Any]:
         """The response object of a request that is not streamed."""
@@ -116,7 +113,7 @@ class Reply:
         text = self.text(sequence)
         entry: dict[str, Any] = {"index": choice.index, "finish_reason": sequence.finish, "logprobs": None}
         if self.chat:
-            content, calls = split(text) if self.parses_tools else (text, [])
+            content, calls = choice.tools.split(text) if choice.tools is not None else (text, [])
             entry["message"] = {"role": "assistant", "content": content, "refusal": None}
             if calls:
                 entry["message"]["tool_calls"] = [_call(call) for call in calls]

@@ -26,6 +26,7 @@ from lightning_embedded.tools import ToolReader
 from lightning_process.openai import application
 from lightning_process.refusal import BadRequest, error_body, unknown_model
 from lightning_process.refusal import json_reply as _json
+from lightning_sdk.errors import ModelError
 
 #: How often requests whose client is gone are looked for, in seconds.
 _REAP_SECONDS = 0.25
@@ -79,6 +80,7 @@ class _Server:
     async def chat_completions(self, request: web.Request) -> web.StreamResponse:
         body = read_chat(read_body(await request.read()))
         self._check_model(body.common.model)
+        self._reader(body)  # refuses before anything is computed
         try:
             text, ids = self._chat.prompt(body.messages, body.tools, body.template_options)
         except ValueError as error:  # TemplateRefused among them
@@ -113,10 +115,18 @@ class _Server:
         for prompt in prompts:
             for index in range(common.n):
                 sequence = Sequence(prompt, _numbered(common.params, index), self._hear, stream=common.stream)
-                tools = ToolReader() if reply.parses_tools else None
                 own = Text(self._engine.decode, common.params.stop)
-                reply.choices.append(Choice(len(reply.choices), sequence, own, tools))
+                reply.choices.append(Choice(len(reply.choices), sequence, own, self._reader(body)))
         return reply
+
+    def _reader(self, body: ChatRequest | TextRequest) -> ToolReader | None:
+        """What reads tool calls in a choice, if they are to be read. BadRequest if this model cannot call any."""
+        if isinstance(body, TextRequest) or not body.parse_tools or self._chat.tools is None:
+            return None
+        try:
+            return self._chat.tools.reader(body.tools or [], self._name)
+        except ModelError as error:
+            raise BadRequest(str(error), "tools", "tools_unsupported") from None
 
     async def _answer(self, request: web.Request, reply: Reply) -> web.StreamResponse:
         self._loop = asyncio.get_running_loop()

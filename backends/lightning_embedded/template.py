@@ -74,7 +74,7 @@ class Template:
 
     def _prints_text_arguments(self) -> bool:
         self._text_arguments = True
-        call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": _PROBE}}
+        call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": _PROBE}}
         messages: list[dict[str, Any]] = [
             {"role": "user", "content": "a"},
             {"role": "assistant", "content": "", "tool_calls": [call]},
@@ -102,9 +102,26 @@ class _Generation(Extension):
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
+    kept: list[str] = []
+    marked = _marked(value, kept)
+    text = json.dumps(marked, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    for place, written in enumerate(kept):
+        text = text.replace(json.dumps(_mark(place), ensure_ascii=ensure_ascii), written)
+    return text
+
+
+def _marked(value: Any, kept: list[str]) -> Any:
+    """The value with a mark in place of each `Verbatim` in it, whose texts are then in `kept`."""
     if isinstance(value, Verbatim):
-        return value.text
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        kept.append(value.text)
+        return _mark(len(kept) - 1)
+    if isinstance(value, dict):
+        return {key: _marked(each, kept) for key, each in value.items()}
+    return [_marked(each, kept) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _mark(place: int) -> str:
+    return f"\ue000verbatim {place}\ue001"
 
 
 def _refuse(message: str) -> NoReturn:

@@ -1,39 +1,33 @@
-"""Tool calls in Hermes format: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` in a completion's text.
+"""Tool calls in a completion's text, read while it grows: content and calls, in order.
 
-`arguments` is the very text that was sampled, so a template that prints it renders the same completion again. A call
-that is not well-formed stays where it was, as text.
+What a call looks like is the form's to know (`tool_forms.py`). A call that is not well-formed stays where it was, as
+text.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from lightning_embedded.text import partial
-
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
-_DECODER = json.JSONDecoder()
-_SPACE = re.compile(r"[ \t\n\r]*")
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    name: str
-    arguments: str
-    """A JSON object, verbatim."""
-    id: str = field(default_factory=lambda: "call_" + uuid.uuid4().hex[:24])
+from lightning_embedded.tool_forms import Form, ToolCall
 
 
 class ToolReader:
-    """Splits growing text into content and calls."""
+    """Splits growing text into content and calls.
 
-    def __init__(self) -> None:
+    Args:
+        form: How the model writes calls.
+        tools: Name -> JSON schema of the parameters, of the tools that were offered.
+        short: Ids are of the nine letters that some templates ask for.
+    """
+
+    def __init__(self, form: Form, tools: Mapping[str, Any], *, short: bool = False) -> None:
+        self._form, self._tools, self._short = form, tools, short
         self._held = ""
         self._blank = ""
         self._solid = False
-        self._inside = False
         self.calls = 0
 
     def feed(self, text: str, last: bool = False) -> list[str | ToolCall]:
@@ -49,26 +43,30 @@ class ToolReader:
             self._held = self._blank = ""
         return found
 
+    def split(self, text: str) -> tuple[str | None, list[ToolCall]]:
+        """Content and calls of a whole completion. Content is None when there are only calls."""
+        pieces = self.feed(text, last=True)
+        calls = [piece for piece in pieces if isinstance(piece, ToolCall)]
+        content = "".join(piece for piece in pieces if isinstance(piece, str))
+        return content or (None if calls else ""), calls
+
     def _next(self, found: list[str | ToolCall]) -> bool:
-        """Move past one tag, if a whole one is there."""
-        if not self._inside:
-            at = self._held.find(OPEN)
-            cut = at if at >= 0 else len(self._held) - partial(self._held, OPEN)
-            self._content(found, self._held[:cut])
-            self._held = self._held[cut:]
-            self._inside = at >= 0
-        at = self._held.find(CLOSE)
-        if not self._inside or at < 0:
+        """Move past one call, or what looked like one, if it is there as a whole."""
+        start, end = self._form.begins(self._held, alone=not self._solid, more=self.calls > 0)
+        self._content(found, self._held[:start])
+        self._held = self._held[start:]
+        if not end:
             return False
-        whole, self._held = self._held[: at + len(CLOSE)], self._held[at + len(CLOSE) :]
-        self._inside = False
-        call = parse_call(whole[len(OPEN) : -len(CLOSE)])
-        if call is None:
+        taken = self._form.take(self._held, self._tools)
+        if taken is None:
+            return False
+        whole, self._held = self._held[: taken.length], self._held[taken.length :]
+        if not taken.calls:
             self._content(found, whole)
-        else:
-            found.append(call)
-            self.calls += 1
-            self._blank, self._solid = "", False
+            return True
+        found.extend(replace(call, id=call.id or _new_id(self._short)) for call in taken.calls)
+        self.calls += len(taken.calls)
+        self._blank, self._solid = "", False
         return True
 
     def _content(self, found: list[str | ToolCall], text: str) -> None:
@@ -80,51 +78,6 @@ class ToolReader:
         self._blank = "" if self._solid else text
 
 
-def split(text: str) -> tuple[str | None, list[ToolCall]]:
-    """Content and calls of a whole completion. Content is None when there are only calls."""
-    if OPEN not in text:
-        return text, []
-    pieces = ToolReader().feed(text, last=True)
-    calls = [piece for piece in pieces if isinstance(piece, ToolCall)]
-    content = "".join(piece for piece in pieces if isinstance(piece, str))
-    return content or (None if calls else ""), calls
-
-
-def parse_call(body: str) -> ToolCall | None:
-    """The call of `{"name": text, "arguments": {object}}`; None if it is anything else."""
-    members = _members(body)
-    if members is None or "name" not in members or "arguments" not in members:
-        return None
-    name, arguments = json.loads(members["name"]), members["arguments"]
-    if not isinstance(name, str) or not name or not arguments.startswith("{"):
-        return None
-    return ToolCall(name, arguments)
-
-
-def _members(body: str) -> dict[str, str] | None:
-    """Key -> text of the value, for each member of a JSON object; None if it is not one."""
-    at = _skip(body, 0)
-    if body[at : at + 1] != "{":
-        return None
-    members: dict[str, str] = {}
-    while True:
-        try:
-            key, at = _DECODER.raw_decode(body, _skip(body, at + 1))
-            at = _skip(body, at)
-            start = _skip(body, at + 1)
-            if not isinstance(key, str) or body[at : at + 1] != ":":
-                return None
-            _, end = _DECODER.raw_decode(body, start)
-        except (ValueError, RecursionError):
-            return None
-        members[key] = body[start:end]
-        at = _skip(body, end)
-        if body[at : at + 1] == "}":
-            return members if _skip(body, at + 1) == len(body) else None
-        if body[at : at + 1] != ",":
-            return None
-
-
-def _skip(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
+def _new_id(short: bool) -> str:
+    letters = uuid.uuid4().hex
+    return letters[:9] if short else "call_" + letters[:24]
