@@ -177,7 +177,8 @@ def cut(text: str, data: st.DataObject) -> Iterator[str]:
 PIECES = st.sampled_from([
     "text", " ", "\n", "<", "<tool_call>", "</tool_call>", CALL, '{"name": "f"', "{", "}", "[", "]", "(", ")", "'", '"',
     "\\", "[TOOL_CALLS]", "[ARGS]", "f", '{"name": "f", "parameters": {}}', "; ", "<|python_tag|>", "[f(count=1)]",
-    "=1",     "<function=f>", "</function>", "<parameter=text>", "</parameter>", "<function_calls>", "</function_calls>", ",",
+    "=1", "<function=f>", "</function>", "<parameter=text>", "</parameter>", "<function_calls>", "</function_calls>",
+    ",",
 ])  # fmt: skip
 
 
