@@ -1,5 +1,6 @@
 """Agents that a check should find something in, or nothing, in a file that the command line can load."""
 
+import functools
 import itertools
 import os
 import queue
@@ -46,6 +47,23 @@ def shouting(task: dict[str, Any]) -> str:
     messages = question(task)
     messages += [{"role": "assistant", "content": ask(messages).upper() + "!"}, {"role": "user", "content": "Sure?"}]
     return ask(messages)
+
+
+_kept = functools.cache(lambda asked: ask([{"role": "user", "content": asked}]))
+
+
+@lightning.agent(role="solver", trainable=True)
+def cached(task: dict[str, Any]) -> str:
+    """Asks once for each task."""
+    return _kept(task["question"])
+
+
+@lightning.agent(role="solver", trainable=True)
+def tooled(task: dict[str, Any]) -> str:
+    """Offers a tool."""
+    tool: Any = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    reply = client.chat.completions.create(model="gpt", messages=question(task), max_tokens=6, tools=[tool])
+    return reply.choices[0].message.content or ""
 
 
 @lightning.agent(role="planner")

@@ -14,6 +14,7 @@ import agents
 import bandit_backend
 import checked
 import pytest
+from tinymodel import save_tiny
 
 import lightning_sdk as lightning
 
@@ -166,3 +167,16 @@ def test_what_was_recorded_can_be_kept(tmp_path: Path, light: list[str]) -> None
     assert values == {name: value for name, value in result.values.items() if name != "integrations"}
     assert (tmp_path / "kept" / "hub.log").exists() and list((tmp_path / "kept" / "spans").glob("*.log"))
     assert all(name in result.values for name in NO_KEYS)
+
+
+def test_a_cache_of_the_agents_own_is_told(folder: Path, light: list[str]) -> None:
+    """All rollouts of a task but the first end without a call."""
+    done = check(folder, "cached", *light, "--set", "rollouts.concurrency=1")
+    assert "others of the same task ended without a call to one: 6 of 8" in found(done)["same answers"]
+
+
+def test_tools_that_the_template_does_not_show_are_told(folder: Path, tmp_path: Path) -> None:
+    """The embedded engine refuses them, and the check shows its words."""
+    save_tiny(tmp_path / "model")
+    told = found(check(folder, "tooled", "--model", str(tmp_path / "model"), "--json"))
+    assert "the chat template of model does not show tools to the model" in told["rollouts failed"]
