@@ -54,7 +54,7 @@ def same(diagnosis: Diagnosis) -> str:
     ],
 )
 def test_the_same_tokens_by_no_chance(more: dict[str, Any], cause: str) -> None:
-    """Thirty tokens at even odds do not agree eight times: the randomness was taken away, and the reward is not blamed."""
+    """Thirty tokens do not agree eight times: the randomness was taken away, and the reward is not blamed."""
     groups = [[said(10 * place + number, **more) for number in range(4)] for place in range(2)]
     diagnosis = diagnosed(made(*groups))
     text = same(diagnosis)
