@@ -123,7 +123,7 @@ def no_calls(rollouts: int, elsewhere: int = 0, outside: int = 0) -> Finding:
         cause = f"{outside} calls were made outside of every rollout meanwhile; see there."
         remedy = ""
     else:
-        cause = "Either it calls none, or it uses a client that no integration catches."
+        cause = "It calls none, or it uses a client that no integration catches, or a cache answers in its place."
         remedy = (
             f"Make the calls with {_SEAMS}, or send them through `lightning-sdk gateway`; lightning.status() in the "
             "agent's process lists the integrations."

@@ -16,7 +16,7 @@ MODEL = "lightning_spark"
 #: Above the hub and below the backends that run in processes of their own.
 SHARED = ("lightning_process", "lightning_losses", "lightning_vllm")
 #: Imported inside a function, with a clear way out where they are missing.
-OPTIONAL = {"lightning_sdk": {"rich", "pyarrow", "ray"}}
+OPTIONAL = {"lightning_sdk": {"rich", "pyarrow", "ray"}, "lightning_autogen": {"autogen_ext"}}
 #: Integration -> what it imports beside the framework that it waits for, because that brings it along.
 BESIDE = {"lightning_autogen": {"autogen_core"}, "lightning_litellm": {"openai"}}
 #: Scripts that are run from a clone and not imported by the product may use what the examples need.
