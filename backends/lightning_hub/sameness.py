@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -11,6 +12,8 @@ from lightning_sdk.call import Call
 
 #: Temperature and top_p up to which a model hardly ever says anything but its first choice.
 _COLD, _NARROW = 0.2, 0.3
+#: Log of a chance below which rollouts do not agree by chance.
+_LEAST = math.log(1e-6)
 
 
 class _Request(msgspec.Struct):
@@ -53,7 +56,20 @@ def causes(groups: Sequence[Sequence[Part]]) -> list[tuple[str, str]]:
         found.append((
             "top_p or top_k leaves hardly any token to choose from", "Leave them out: --set sampling.top_p=1."
         ))  # fmt: skip
+    if not found and (chance := _log_chance(groups)) < _LEAST:
+        found.append((
+            f"by the model's own probabilities that happens once in 10^{-chance / math.log(10):.0f} times, so the engine "
+            "does not draw freely",
+            "Take a fixed seed, a temperature or a cache out of the server's own configuration, or of a proxy before it.",
+        ))  # fmt: skip
     return found
+
+
+def _log_chance(groups: Sequence[Sequence[Part]]) -> float:
+    """Of groups in which all are alike, how likely the others were to say what the first one did."""
+    return sum(
+        (len(group) - 1) * float(row.logprobs[row.mask].sum()) for group in groups for row in group[0].trajectories
+    )
 
 
 def words(groups: Sequence[Sequence[Part]]) -> tuple[str, str]:

@@ -120,6 +120,15 @@ def test_rollouts_that_are_all_alike(asked: dict[str, Any], words: str) -> None:
     assert "mend the reward" not in text
 
 
+def test_draws_that_agree_by_no_chance() -> None:
+    """The model's own probabilities tell an engine that does not draw freely from a model that is sure."""
+    text = said(played([[0] * 4, [0] * 4], [["It is 5"] * 4, ["It is 7"] * 4]))
+    assert (
+        "by the model's own probabilities that happens once in 10^12 times" in text and "does not draw freely" in text
+    )
+    assert "the model is that sure" not in text and "server's own configuration" in text
+
+
 def test_a_reply_that_comes_twice_is_of_a_cache() -> None:
     """The engine gives no reply twice."""
     rollouts = played([[0, 0], [0, 0]], SAME)
