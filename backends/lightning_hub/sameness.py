@@ -58,9 +58,9 @@ def causes(groups: Sequence[Sequence[Part]]) -> list[tuple[str, str]]:
         ))  # fmt: skip
     if not found and (chance := _log_chance(groups)) < _LEAST:
         found.append((
-            f"by the model's own probabilities that happens once in 10^{-chance / math.log(10):.0f} times, so the engine "
-            "does not draw freely",
-            "Take a fixed seed, a temperature or a cache out of the server's own configuration, or of a proxy before it.",
+            f"by the model's own probabilities that happens once in 10^{-chance / math.log(10):.0f} times, so the "
+            "engine does not draw freely",
+            "Take a fixed seed, a temperature or a cache out of the server's own configuration, or of a proxy's.",
         ))  # fmt: skip
     return found
 
