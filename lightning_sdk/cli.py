@@ -324,12 +324,12 @@ def _run_train(options: argparse.Namespace) -> None:
         **_common(options), **_place(options), held_out=options.held_out, steps=options.steps, resume=options.resume,
         from_runs=options.from_runs,
     )  # fmt: skip
-    _print(report, options.json)
+    _print(report, options)
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
     report = training.evaluate(**_common(options), **_place(options))
-    _print(report, options.json)
+    _print(report, options)
 
 
 def _run_rescore(options: argparse.Namespace) -> int:
@@ -341,8 +341,20 @@ def _run_rescore(options: argparse.Namespace) -> int:
     return 0 if found.scored else 1
 
 
-def _print(report: Report, as_json: bool) -> None:
-    print(json.dumps(report.values) if as_json else report)
+def _print(report: Report, options: argparse.Namespace) -> None:
+    """The report on standard output, unless the display of the run has just shown it in the same place."""
+    if options.json:
+        print(json.dumps(report.values))
+    elif options.quiet or not _same_output():
+        print(report)
+
+
+def _same_output() -> bool:
+    """Whether standard output and standard error go to one terminal, file or pipe."""
+    try:
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
+    except (OSError, ValueError):  # closed, or not a file at all
+        return False
 
 
 def _run_runner(options: argparse.Namespace) -> None:

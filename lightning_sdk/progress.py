@@ -13,7 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, TextIO
+
+from lightning_sdk.report import Report
 
 _log = logging.getLogger(__name__)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -79,6 +82,7 @@ class _Lines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._clock = _Clock()
+        self._run = ""
 
     def status(self, event: Mapping[str, Any]) -> None:
         self._print(_text(event))
@@ -88,6 +92,7 @@ class _Lines:
 
     def started(self, event: Mapping[str, Any]) -> None:
         self._clock.start()
+        self._run = str(event.get("run") or "")
         self._print(_starting(event))
 
     def step(self, event: Mapping[str, Any]) -> None:
@@ -110,9 +115,13 @@ class _Lines:
             self._print(f"{name:<8}{_bounds(score)}")
         if report.get("change"):
             self._print(f"{'change':<8}{_bounds(report['change'], '+')}, by task")
+        for line in _details(report):
+            self._print(line)
         self._print(_ending(report))
         for each in report.get("findings") or ():
             self._print(_found(each))
+        if self._run:
+            self._print(_place(self._run, report))
 
     def close(self) -> None:
         self._stream.flush()
@@ -146,6 +155,7 @@ class _Bar:
         self._table, self._text, self._escape = Table, Text, escape
         self._console = Console(file=stream, highlight=False)
         self._clock = _Clock()
+        self._run = ""
         self._live = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -168,6 +178,7 @@ class _Bar:
 
     def started(self, event: Mapping[str, Any]) -> None:
         self._clock.start()
+        self._run = str(event.get("run") or "")
         self._console.print(self._escape(_starting(event)))
         steps = int(event["steps"])
         self._live.update(self._task, description="training" if steps else "scoring", total=steps or None)
@@ -199,11 +210,15 @@ class _Bar:
             if report.get("change"):
                 table.add_row("after minus before", *_cells(report["change"], "+"))
             self._console.print(table)
+        for line in _details(report):
+            self._console.print(self._text(line), soft_wrap=True)
         colour = {"better": "bold green", "worse": "bold red"}.get(str(report.get("verdict")), "bold")
         self._console.print(f"[{colour}]{self._escape(_ending(report))}[/{colour}]")
         for each in report.get("findings") or ():
             shade = "red" if each["severity"] == "fatal" else "yellow"
             self._console.print(self._text(_found(each), shade), soft_wrap=True)
+        if self._run:
+            self._console.print(self._text(_place(self._run, report)), soft_wrap=True)
 
     def close(self) -> None:
         self._live.stop()
@@ -276,6 +291,17 @@ def _tasks(score: Mapping[str, Any]) -> str:
 def _scores(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     held_out: Mapping[str, Mapping[str, Any]] = report.get("held_out") or {}
     return [(name, held_out[name]) for name in ("before", "after", "evaluation") if name in held_out]
+
+
+def _details(report: Mapping[str, Any]) -> list[str]:
+    return Report(Path(), dict(report)).details()
+
+
+def _place(run: str, report: Mapping[str, Any]) -> str:
+    """Where everything is, from where the user stands."""
+    folder = Path(run)
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return f"run     {shown}: report.md" + (", curve.png, checkpoints" if report.get("steps") else "")
 
 
 def _ending(report: Mapping[str, Any]) -> str:

@@ -102,18 +102,22 @@ class Report:
             lines.append(f"after     {self.after}")
         if self.change is not None:
             lines.append(f"change    {self.change.signed()}, by task")
-        for role, after in self.roles("after").items():
-            before = self.roles("before").get(role)
-            lines.append(f"role      {role}: {f'{before} before, ' if before else ''}{after} after")
+        lines += self.details()
         if self.steps:
             lines.append(f"trained   {self.steps} steps in {self.train_seconds:.0f} s")
-            lines += self._failed()
             lines.append(f"verdict   {self.verdict}")
         lines += [f"{each['severity']:<10}{each['kind']}: {_first_line(each)}" for each in self.findings]
         return "\n".join(lines)
 
-    def _failed(self) -> list[str]:
-        """A line for each status that was not ok."""
+    def details(self) -> list[str]:
+        """A line for each role with rewards of its own, and one for each way in which rollouts of a training failed."""
+        lines = []
+        for role, after in self.roles("after").items():
+            before = self.roles("before").get(role)
+            lines.append(f"role      {role}: {f'{before} before, ' if before else ''}{after} after")
+        return [*lines, *(self._failures() if self.steps else ())]
+
+    def _failures(self) -> list[str]:
         statuses: Mapping[str, int] = self.values.get("rollouts_by_status") or {}
         done: Mapping[str, str] = (self.values.get("failures") or {}).get("done") or {}
         failed = {status: count for status, count in statuses.items() if status != "ok" and count}

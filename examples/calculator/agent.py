@@ -88,7 +88,7 @@ if __name__ == "__main__":
     lightning.init()
     held_out = tasks(seed=900_000_000, size=400)  # a seed that nobody looked at while tuning
     expressions = {task["metadata"]["expression"] for task in held_out}
-    report = lightning.train(
+    lightning.train(
         solve,
         tasks=[task for task in tasks(seed=1, size=3000) if task["metadata"]["expression"] not in expressions],
         held_out=held_out,
@@ -97,4 +97,3 @@ if __name__ == "__main__":
         steps=40,
         name="calculator",
     )
-    print(report)

@@ -65,8 +65,7 @@ if __name__ == "__main__":
     parser.add_argument("--backend-python", help="Python of an environment that has lightning-agent-sdk[train]")
     options = parser.parse_args()
     lightning.init()
-    report = lightning.train(
+    lightning.train(
         solve, tasks=tasks(1, 2000), held_out=tasks(2, 200), model="spark", steps=options.steps, name="openai_agents",
         backend_python=options.backend_python,
     )  # fmt: skip
-    print(report)

@@ -179,7 +179,6 @@ if __name__ == "__main__":
         name="one-reward" if options.one_reward else "two-roles",
         **{"rollouts.tasks_per_step": 8},
     )
-    print(report)
     # Scores of different rewards cannot be compared. The bills can: both ways to train are measured by the same number.
     checkpoint = str(report.folder / report.values["checkpoint"])
     bills = lightning.evaluate(order, held_out, one_for_all, model=checkpoint, name=f"{report.folder.name}-bills")

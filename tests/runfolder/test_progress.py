@@ -95,6 +95,20 @@ def test_what_is_wrong_is_told_at_the_end() -> None:
     ]
 
 
+def test_the_end_names_roles_failures_and_the_folder() -> None:
+    """All that the report has, so that it need not be printed a second time."""
+    score = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 20}
+    report = REPORT | {
+        "held_out": {"before": {**score, "roles": {"writer": score}}, "after": {**score, "roles": {"writer": score}}},
+        "rollouts_by_status": {"ok": 9, "timeout": 2}, "failures": {"done": {"timeout": "tried again"}},
+    }  # fmt: skip
+    begun = {"type": "started", "steps": 2, "model": "spark", "run": str(Path.cwd() / "runs" / "solve")}
+    lines = shown([begun, {"type": "finished", "report": report}]).splitlines()
+    assert "role      writer: 0.500 [0.400, 0.600], n=20 before, 0.500 [0.400, 0.600], n=20 after" in lines
+    assert "failed    2 timeout: tried again" in lines
+    assert lines[-1] == "run     runs/solve: report.md, curve.png, checkpoints"
+
+
 def test_quiet_shows_warnings_only() -> None:
     """What may need a hand is said all the same."""
     assert shown(EVENTS, quiet=True) == "warning: 3 rollouts timed out [limit 120 s]\n"
