@@ -138,7 +138,8 @@ class Hosted:
             sys.path += [each for each in config["path"] if each not in sys.path]
         running = session.start()
         running.attach(config["address"], config["key"], keep=False)
-        agent, rewards = (_found(config["agent"]), rewards_of([_found(each) for each in config["rewards"]]))
+        agent, functions = _found(config["agent"]), [_found(each) for each in config["rewards"]]
+        rewards = rewards_of(functions) if functions else ()
         self._address = config["address"]
         self._runner = Runner(self._address, config["key"], agent, rewards, concurrency=config["concurrency"])
         self._runner.start()

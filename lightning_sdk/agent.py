@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 from lightning_sdk import sink
 from lightning_sdk.call import Span
 from lightning_sdk.errors import SettingError
+from lightning_sdk.failure import summary
 from lightning_sdk.scope import Scope, above, ambient, current, entered, new_span_id, new_trace_id
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -134,7 +135,7 @@ class Turn:
                 started_ns=self._started,
                 ended_ns=time.time_ns(),
                 status="ok" if error is None else "cancelled" if cancelled else "error",
-                error="" if error is None or cancelled else f"{type(error).__name__}: {error}",
+                error="" if error is None or cancelled else summary(error),
                 attributes={"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": name},
                 trace=self.scope.trace,
             ),

@@ -94,7 +94,7 @@ def check(
         raise SettingError("setting rollouts.runner='0': a check runs its few rollouts itself; leave it out")
     with _folder(keep) as folder:
         # Other processes find the reward by its name, so there it is not listened to.
-        witness = None if placed is None or placed.elsewhere else Witness(rewards)
+        witness = None if placed is None or placed.elsewhere or not rewards else Witness(rewards)
         job = Job(agent, witness.rewards if witness else rewards, chosen, folder, backend_python, quiet)
         last = job.run("check", tasks=loaded)
     values = {**last["diagnosis"], "integrations": dict(session.start().integrations)}

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lightning_sdk.errors import BY_NAME, HubError, LightningError, RewardError
+from lightning_sdk.errors import BY_NAME, HubError, LightningError, RewardError, SettingError
 from lightning_sdk.folders import find_run_folder
 from lightning_sdk.reward import Function, Named, named
 from lightning_sdk.scoring import ascores, scores
@@ -81,6 +81,8 @@ def rescore(
         HubError: the store cannot be read; or it is to be written while a hub has the folder.
     """
     functions = named(reward)
+    if not functions:
+        raise SettingError("rescore: give the reward functions to apply: reward=function, or reward=[...]")
     # A thread with a loop of its own: there may be one here already, as in a notebook.
     with (
         _Store(find_run_folder(run, runs), functions, write, backend_python) as store,

@@ -47,6 +47,8 @@ class Given(NamedTuple):
 marked: list[Named] = []
 
 _LARGEST = 3.4028234663852886e38  # float32: rewards are float32 from here on
+_SHOWN = 200
+"""Characters of a value that is no reward."""
 
 
 @overload
@@ -90,11 +92,13 @@ def reward(
 def named(given: Function | Sequence[Function] | None) -> tuple[Named, ...]:
     """The reward functions of a run with their names; by default the one function that is marked.
 
+    No function is right for an agent that rewards itself with `emit_reward`; the first rollouts show whether it does.
+
     Raises:
-        SettingError: there is none, it is not clear which, one cannot be called, or two have the same name.
+        SettingError: it is not clear which, one cannot be called, or two have the same name.
     """
     if given is None:
-        return (_the_marked(),)
+        return _the_marked()
     functions = list(given) if isinstance(given, Sequence) else [given]
     if not functions:
         raise SettingError("reward=[]: give at least one function of (task, answer)")
@@ -142,15 +146,60 @@ def as_rewards(value: Any, source: str) -> dict[str, float]:
 
 def as_number(value: Any, source: str) -> float:
     """`value` as a finite float32; RewardError that names it otherwise."""
-    # NumPy and torch scalars are no `Real` but know how to become one; text and None do not get that far.
-    if isinstance(value, Real) or (hasattr(value, "__float__") and not isinstance(value, str)):
-        number = float(value)
-        if math.isfinite(number) and abs(number) <= _LARGEST:
-            rounded: float = struct.unpack("f", struct.pack("f", number))[0]
-            return rounded
+    number = _number(value)
+    if number is not None and math.isfinite(number) and abs(number) <= _LARGEST:
+        rounded: float = struct.unpack("f", struct.pack("f", number))[0]
+        return rounded
     raise RewardError(
-        f"{source} gave {value!r} ({type(value).__name__}): a reward is a finite number, or a dict of role to number"
+        f"{source} gave {_shown(value)} ({type(value).__name__}{_size(value)}): a reward is a finite number, or a dict "
+        f"of role to number{_hint(value)}"
     )
+
+
+def unrewarded(rewards: Sequence[Named]) -> str:
+    """What is said of a rollout that nothing rewarded."""
+    if not rewards:
+        return f"{UNREWARDED}: there is no reward function, and the agent called no lightning.emit_reward()"
+    gave = " and ".join(f"{each.told} gave None" for each in rewards)
+    return f"{UNREWARDED}: {gave}, and the agent called no lightning.emit_reward()"
+
+
+#: Begins the error of a rollout that nothing rewarded.
+UNREWARDED = "the rollout ended without a reward"
+
+
+def _number(value: Any) -> float | None:
+    """The one number that `value` clearly is, None if it is not one."""
+    try:
+        # Arrays and tensors of one element, of whatever shape; NumPy and torch scalars are no `Real` either.
+        if callable(getattr(value, "item", None)):
+            value = value.item()
+        return float(value) if isinstance(value, Real) or hasattr(value, "__float__") else None
+    except Exception:  # too large, a signalling NaN, several elements, or whatever its class raises
+        return None
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = " ".join(repr(value).split())
+    except Exception as error:
+        return f"a value that cannot be shown (its repr raised {type(error).__name__})"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _size(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f" of shape {tuple(shape)}" if isinstance(shape, tuple) else ""
+
+
+def _hint(value: Any) -> str:
+    if value is None:
+        return "; a function that ends without `return` gives None"
+    if isinstance(value, str):
+        return "; read the number from the text with float(...) in the function"
+    if isinstance(value, Sequence) or hasattr(value, "shape"):
+        return "; return one number, such as its mean"
+    return ""
 
 
 def name_of(function: Function) -> str:
@@ -158,15 +207,13 @@ def name_of(function: Function) -> str:
     return str(getattr(function, "__name__", type(function).__name__)).strip("<>")
 
 
-def _the_marked() -> Named:
-    if len(marked) == 1:
-        return marked[0]
+def _the_marked() -> tuple[Named, ...]:
+    if len(marked) <= 1:
+        return tuple(marked)
     names = ", ".join(name_of(each.function) for each in marked)
     raise SettingError(
         f"reward: {len(marked)} functions are marked with @lightning.reward ({names}); name one: reward=..., "
         "or those that count: reward=[...]"
-        if marked
-        else "reward: no function is marked with @lightning.reward; give one: reward=function(task, answer) -> number"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -14,7 +13,8 @@ from lightning_sdk import answer as answers
 from lightning_sdk import sink
 from lightning_sdk.call import Status
 from lightning_sdk.errors import RewardError
-from lightning_sdk.reward import Given
+from lightning_sdk.failure import describe, plain, status_of
+from lightning_sdk.reward import Given, Named, unrewarded
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
 from lightning_sdk.wire import Event
 
@@ -23,7 +23,8 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
     """Record what runs inside as one rollout: `with lightning.rollout(task) as r: ...`.
 
     For a hand-written loop. Calls, spans and `emit_reward` inside belong to it. An exception passes through and ends
-    it as `agent_error`. `lightning.train` opens one by itself around each call of the agent.
+    it as `agent_error`; Ctrl-C, which is nobody's error, as `infrastructure_error`. `lightning.train` opens one by
+    itself around each call of the agent.
     """
 
     def __init__(self, task: Mapping[str, Any] | None = None) -> None:
@@ -48,7 +49,8 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered.__exit__(kind, error, trace)
-        end(self._scope, Status.OK if error is None else Status.AGENT_ERROR, described(error), self.answer)
+        status = Status.OK if error is None else status_of(self._scope, error)
+        end(self._scope, status, "" if error is None else describe(error, status), self.answer)
 
     async def __aenter__(self) -> rollout:
         return self.__enter__()
@@ -70,11 +72,12 @@ def assigned(message: Mapping[str, Any]) -> RolloutScope:
     )
 
 
-def rewarded(scope: RolloutScope, given: Sequence[Given]) -> Status:
-    """Send what the reward functions gave; the status that the rollout has now."""
+def send_rewards(scope: RolloutScope, given: Sequence[Given], rewards: Sequence[Named]) -> None:
+    """Send what the reward functions gave; RewardError if neither they nor anybody inside gave anything."""
     for each in given:
         sink.reward(scope, each.value, each.role, each.name, "", by_function=True)
-    return Status.OK
+    if not scope.rewarded:
+        raise RewardError(unrewarded(rewards))
 
 
 def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None) -> None:
@@ -83,20 +86,5 @@ def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None
         sink.harmless("ending a rollout's calls", scope.at_end.pop())
     shown = sink.harmless("showing an answer", lambda: answers.shown(answer)) or ""
     kept = sink.harmless("keeping an answer", lambda: answers.kept(answer)) or ("", "it could not be read")
-    event = (Event.END, scope.key, status.value, error, time.time_ns(), shown, *kept)
+    event = (Event.END, scope.key, status.value, plain(error), time.time_ns(), shown, *kept)
     sink.put(event, 300 + len(kept[0]))
-
-
-def failure(scope: RolloutScope, error: BaseException) -> Status:
-    """Whose fault an exception is."""
-    if isinstance(error, RewardError):
-        return Status.REWARD_ERROR
-    return Status.INFRASTRUCTURE_ERROR if scope.broken else Status.AGENT_ERROR
-
-
-def described(error: BaseException | None) -> str:
-    """Class, message and the last frames of the user's code, short enough to show."""
-    if error is None:
-        return ""
-    frames = [f"{f.filename}:{f.lineno} in {f.name}" for f in traceback.extract_tb(error.__traceback__)[-3:]]
-    return "\n  ".join([f"{type(error).__name__}: {error}"[:2000], *frames])

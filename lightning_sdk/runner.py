@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import inspect
 import json
 import logging
 import os
 import socket
-import sys
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from lightning_sdk import address as addresses
 from lightning_sdk import reference, session
+from lightning_sdk.attempt import aexecute, execute
 from lightning_sdk.call import Status
 from lightning_sdk.errors import HubError, HubGone
 from lightning_sdk.hub import HubClient
 from lightning_sdk.reward import Named, named
-from lightning_sdk.rollout import assigned, described, end, failure, rewarded
-from lightning_sdk.scope import Scope, entered
-from lightning_sdk.scoring import ascores, scores
-from lightning_sdk.settled import settled, settled_here
 
 log = logging.getLogger("lightning_sdk.runner")
 
@@ -90,7 +87,8 @@ class Runner:
         for thread in self._threads[:2]:
             thread.join(_PARK + 2.0)
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            with contextlib.suppress(RuntimeError):  # it has ended by itself just now
+                self._loop.call_soon_threadsafe(self._loop.stop)
             self._threads[2].join(_PARK + 2.0)
 
     @property
@@ -147,7 +145,10 @@ class Runner:
     def _serve(self) -> None:
         assert self._loop is not None
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        while not self._stopping.is_set():
+            # A task of an agent that raises one of these, or stops the loop, ends `run_forever` for all others too.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_forever()
         left = asyncio.all_tasks(self._loop)
         for task in left:
             task.cancel()
@@ -168,7 +169,7 @@ class Runner:
                 self._coroutines.pop(key, None)
 
         if self._loop is not None:
-            coroutine = asyncio.run_coroutine_threadsafe(self._aexecute(message), self._loop)
+            coroutine = asyncio.run_coroutine_threadsafe(self._aexecute(message, key), self._loop)
             with self._changing:
                 self._coroutines[key] = coroutine
             coroutine.add_done_callback(lambda _: done())
@@ -182,54 +183,45 @@ class Runner:
 
         threading.Thread(target=run, name=f"rollout-{message['id'][:8]}", daemon=True).start()
 
-    async def _aexecute(self, message: dict[str, Any]) -> None:
-        rollout, answer = assigned(message), None
-        try:
-            with entered(Scope(rollout=rollout)):
-                answer = await asyncio.wait_for(settled(self._agent(dict(message["task"]))), message["timeout"])
-                status, error = rewarded(rollout, await ascores(self._rewards, message["task"], answer)), ""
-        except TimeoutError:
-            status, error = Status.TIMEOUT, f"no answer after {message['timeout']} s"
-        except Exception as raised:
-            status, error = failure(rollout, raised), described(raised)
-        end(rollout, status, error, answer)
-        self._count(status)
+    async def _aexecute(self, message: dict[str, Any], key: bytes) -> None:
+        def is_wanted() -> bool:
+            return not self._stopping.is_set() and key in self._begun
+
+        self._count(await aexecute(self._agent, self._rewards, message, is_wanted))
 
     def _count(self, status: Status) -> None:
         with self._changing:
             self.ended[status.value] += 1
 
 
-def execute(agent: Callable[..., Any], rewards: Sequence[Named], message: dict[str, Any]) -> Status:
-    """Run one rollout in this thread and report it; how it ended."""
-    rollout, answer, error = assigned(message), None, ""
-    try:
-        with entered(Scope(rollout=rollout)):
-            answer = settled_here(agent(dict(message["task"])))
-            status = rewarded(rollout, scores(rewards, message["task"], answer))
-    except Exception as raised:
-        status, error = failure(rollout, raised), described(raised)
-    end(rollout, status, error, answer)
-    return status
-
-
 def main() -> None:
     """Run as a program: one JSON line on stdin says what to run; the end of stdin stops it."""
-    config = json.loads(sys.stdin.readline())
+    told = _take_stdin()
+    config = json.loads(told.readline())
     running = session.start()
     running.attach(config["address"], config["key"], keep=False)
-    agent, rewards = reference.load(config["agent"]), named([reference.load(each) for each in config["rewards"]])
+    agent, functions = reference.load(config["agent"]), [reference.load(each) for each in config["rewards"]]
+    rewards = named(functions) if functions else ()
     runner = Runner(config["address"], config["key"], agent, rewards,
                     concurrency=config["concurrency"], kind=config["kind"])  # fmt: skip
 
     def stop_at_end_of_input() -> None:
-        sys.stdin.read()
+        told.read()
         runner.stop()
 
     threading.Thread(target=stop_at_end_of_input, daemon=True).start()
     runner.start()
     runner.wait()
     session.shutdown()
+
+
+def _take_stdin() -> TextIO:
+    """What the training says, which the agent has no part in: it would wait for it in input(), and exit() closes it."""
+    told = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return told
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Endpoint:
 class RolloutScope:
     """The rollout under way, as its spans see it."""
 
-    __slots__ = ("_drawn", "at_end", "broken", "calls", "endpoint", "id", "key", "roles", "sampling")
+    __slots__ = ("_drawn", "at_end", "broken", "calls", "endpoint", "id", "key", "rewarded", "roles", "sampling")
 
     def __init__(
         self,
@@ -52,6 +52,8 @@ class RolloutScope:
         self.calls = 0
         self.broken = ""
         """What failed of ours during a call, '' if nothing did."""
+        self.rewarded = False
+        """Somebody gave it a reward: a function, or code inside."""
         self.at_end: list[Callable[[], object]] = []
         """Run once when the rollout ends, ahead of the event that says so."""
         self._drawn: dict[str, Iterator[int]] = {}

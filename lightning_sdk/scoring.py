@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_sdk.errors import RewardError
+from lightning_sdk.failure import first_of, summary
 from lightning_sdk.reward import Given, Named, as_rewards
 from lightning_sdk.settled import settled, settled_here
 
 
 def scores(rewards: Sequence[Named], task: Mapping[str, Any], answer: Any) -> list[Given]:
-    """What all functions give, in a thread without a loop. RewardError if one raises or gives no finite number."""
+    """What all functions give, in a thread without a loop; of one that returns None, nothing.
+
+    RewardError if one raises anything, exit() and a cancelled task too, or gives what is not a finite number.
+    """
     found: list[Given] = []
     for each in rewards:
-        with _blaming(each):
+        try:
             value = settled_here(each.function(dict(task), answer))
+        except BaseException as error:
+            raise _blame(each, error) from error
         found += _given(each, value)
     return found
 
@@ -25,21 +30,25 @@ async def ascores(rewards: Sequence[Named], task: Mapping[str, Any], answer: Any
     """The same on the loop that runs."""
     found: list[Given] = []
     for each in rewards:
-        with _blaming(each):
+        try:
             value = await settled(each.function(dict(task), answer))
+        except BaseException as error:
+            raise _blame(each, error) from error
         found += _given(each, value)
     return found
 
 
 def _given(each: Named, value: Any) -> list[Given]:
-    return [Given(each.name, role, number) for role, number in as_rewards(value, each.told).items()]
-
-
-@contextlib.contextmanager
-def _blaming(each: Named) -> Iterator[None]:
-    """What is raised inside is the reward function's fault: RewardError with its words."""
+    if value is None:  # nothing to add to what else the rollout earned
+        return []
     try:
-        yield
-    except Exception as error:
-        text = f"{each.told} raised {type(error).__name__}: {error}"
-        raise RewardError(text).with_traceback(error.__traceback__) from error
+        return [Given(each.name, role, number) for role, number in as_rewards(value, each.told).items()]
+    except RewardError:
+        raise
+    except Exception as error:  # a dict of the user's own whose items() raises
+        raise _blame(each, error) from error
+
+
+def _blame(each: Named, error: BaseException) -> RewardError:
+    """What a reward function raised is its own fault, whatever it is."""
+    return RewardError(f"{each.told} raised {summary(first_of(error))}").with_traceback(error.__traceback__)

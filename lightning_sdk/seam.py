@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning_sdk import bias, sink
 from lightning_sdk.call import CallMeta
+from lightning_sdk.failure import summary
 from lightning_sdk.scope import Endpoint, above, current, new_span_id, speaking
 from lightning_sdk.wire import Event
 
@@ -137,8 +138,8 @@ class OpenCall:
         """Finish with what was raised. `unreachable`: the server, and not the request, was at fault; if that server
         is our engine, the rollout failed through us and not through the agent."""
         if unreachable and self.endpoint is not None and self._scope.rollout is not None:
-            self._scope.rollout.broken = f"{type(error).__name__}: {error}"
-        self.finish(reply, http_status, status="error", error=f"{type(error).__name__}: {error}")
+            self._scope.rollout.broken = summary(error)
+        self.finish(reply, http_status, status="error", error=summary(error))
 
     def __del__(self) -> None:
         if not self._finished:  # never read, never closed

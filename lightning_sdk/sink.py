@@ -53,6 +53,8 @@ def span(rollout: RolloutScope | None, span: Span) -> None:
 def reward(
     rollout: RolloutScope | None, value: float, role: str, name: str, span_id: str, *, by_function: bool = False
 ) -> None:
+    if rollout is not None:
+        rollout.rewarded = True
     put((Event.REWARD, key_of(rollout), value, role, name, span_id, time.time_ns(), by_function), 120)
 
 

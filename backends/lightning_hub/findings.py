@@ -5,6 +5,7 @@ The one place of these words: `lightning-sdk check` prints them, and a training 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,8 @@ from lightning_hub.refused import last_refused, reason, words
 from lightning_hub.rollout import Rollout
 from lightning_sdk import ranges
 from lightning_sdk.call import Call, Status
+from lightning_sdk.remedy import MARK
+from lightning_sdk.reward import UNREWARDED
 from lightning_sdk.settings import Settings
 
 #: Values of `credit.advantage` with the group for a baseline: nothing is learned where all of its rewards are equal.
@@ -77,11 +80,10 @@ def failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> Findi
     failed = [each for each in rollouts if each.status != Status.OK]
     if not failed:
         return None
-    # Two failures are the same if their statuses and first lines are; what follows are the frames.
-    kinds = Counter((each.status, each.error.partition("\n")[0]) for each in failed)
-    (status, first), count = kinds.most_common(1)[0]
-    example = next(each.error for each in failed if each.status == status and each.error.startswith(first))
-    alike = [each for each in failed if each.status == status and each.error.partition("\n")[0] == first]
+    kinds = Counter((each.status, kind_of(each.error)) for each in failed)
+    (status, kind), count = kinds.most_common(1)[0]
+    alike = [each for each in failed if each.status == status and kind_of(each.error) == kind]
+    example = alike[0].error
     others = f" There were {len(kinds) - 1} other kinds of failure." if len(kinds) > 1 else ""
     allowed = len(failed) <= max_failed * len(rollouts) and len(failed) < len(rollouts)
     return Finding(
@@ -89,22 +91,36 @@ def failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> Findi
         Severity.WARNING if allowed else Severity.FATAL,
         f"{len(failed)} of {len(rollouts)} rollouts of {name} failed; failure.max_failed allows {max_failed:.0%}.",
         f"{count} ended as {status}:\n{tail(example)}\n",
-        advice(status, alike) + others,
+        advice(status, example, alike) + others,
     )
 
 
-def tail(error: str, lines: int = 8) -> str:
-    """The first and the last lines of an error, indented."""
-    kept = error.strip().splitlines() or ["no error was reported"]
-    kept = kept if len(kept) <= lines else [kept[0], "...", *kept[-(lines - 2) :]]
+def kind_of(error: str) -> str:
+    """What errors of one kind have in common: the first line, but for the numbers and quoted texts in it."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"|\d[\d.]*", "_", error.partition("\n")[0])
+
+
+def tail(error: str, lines: int = 20) -> str:
+    """The first and the last lines of an error, indented, without what it says to do."""
+    kept = error.partition(f"\n{MARK}")[0].strip().splitlines() or ["no error was reported"]
+    kept = kept if len(kept) <= lines else [*kept[: lines // 2 - 1], "...", *kept[-(lines // 2) :]]
     return "\n".join("  " + line for line in kept)
 
 
-def advice(status: Status, failed: Sequence[Rollout] = ()) -> str:
-    """What to do about rollouts that ended so; `failed`: some of them, with their calls."""
+def advice(status: Status, error: str = "", failed: Sequence[Rollout] = ()) -> str:
+    """What to do about rollouts that ended so, with this error; `failed`: some of them, with their calls."""
     refused = next((call for each in failed if (call := last_refused(each)) is not None), None)
     if status == Status.AGENT_ERROR and refused is not None:
         return " ".join(words(refused))
+    _, _, told = error.partition(f"\n{MARK}")
+    if told:
+        return told
+    if status == Status.REWARD_ERROR and UNREWARDED in error:
+        return (
+            "Put @lightning.reward above a function of (task, answer) that returns a number, or name one: "
+            "lightning.train(agent, tasks, function), --reward FILE.py:FUNCTION; or call lightning.emit_reward(number) "
+            "in the agent, which then needs no function."
+        )
     return {
         Status.AGENT_ERROR: "The agent raised this: run it on one task by itself and mend it.",
         Status.REWARD_ERROR: "The reward function is at fault: it must return a finite number, or a dict of role to "

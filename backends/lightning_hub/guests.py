@@ -77,6 +77,6 @@ def _refuse_another(theirs: Mapping[str, Any], expected: Mapping[str, Any]) -> N
         )
     if rewards is not None and rewards != theirs.get("rewards"):
         raise SettingError(
-            f"the training {expected['run']!r} is rewarded by {', '.join(rewards)} and this runner by "
-            f"{', '.join(theirs.get('rewards') or ['nothing'])}: give the same ones, --reward FILE.py:FUNCTION"
+            f"the training {expected['run']!r} is rewarded by {', '.join(rewards) or 'no function'} and this runner by "
+            f"{', '.join(theirs.get('rewards') or ['none'])}: give the same ones, --reward FILE.py:FUNCTION"
         )

@@ -18,6 +18,7 @@ from lightning_hub.offer import GRACE_SECONDS, Offer, Outcome, Place, Rules
 from lightning_hub.rollout import Assignment
 from lightning_hub.store import Store
 from lightning_sdk.call import Status
+from lightning_sdk.reward import UNREWARDED
 
 LEASE_SECONDS = 15.0
 """A runner that is silent for so long has lost its leases."""
@@ -175,7 +176,7 @@ class Leases:
                 return end.key not in self._over
             status, error = end.status, end.error
             if status == Status.OK and not end.rewarded:
-                status, error = Status.REWARD_ERROR, "the rollout ended without a reward"
+                status, error = Status.REWARD_ERROR, f"{UNREWARDED}, by a function or from inside"
             self._close(end.key, status, error, saved=status == end.status, until=None)
         self.on_work()
         return True

@@ -70,6 +70,9 @@ class Rescoring:
         if error:
             self._failed[error.partition("\n")[0][:300]] += 1
             return
+        if not given and not self._records[number].emitted:
+            self._failed["no reward function gave a number, and nothing was given inside"] += 1
+            return
         ended = int((self._records[number].entry.ended or 0.0) * 1e9)
         self._given[number] = tuple(Reward(role, name, value, ended) for name, role, value in given)
 

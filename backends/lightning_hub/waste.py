@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lightning_hub.breaks import Reason
-from lightning_hub.findings import Finding, Severity, advice, broken_sequences, tail
+from lightning_hub.findings import Finding, Severity, advice, broken_sequences, kind_of, tail
 from lightning_hub.record import Record, called
 from lightning_sdk.call import Status
 
@@ -35,8 +35,7 @@ def failed(record: Record) -> Iterator[Finding]:
             Severity.FATAL if lost == everything else Severity.WARNING,
             f"{lost:.0f} of {everything:.0f} rollouts failed: "
             f"{_told({str(status): count for status, count in counts.items() if status != Status.OK and count})}.",
-            _example(record, worst),
-            advice(worst, record.failed_sample),
+            *_cause_and_remedy(record, worst),
         )
     again = {name: record.total(name) for name in ("retries", "refilled", "deadline_timeouts")}
     if sum(again.values()) > REPEATED * everything:
@@ -52,13 +51,15 @@ def failed(record: Record) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _example(record: Record, status: Status) -> str:
-    errors = Counter(entry.error.partition("\n")[0] for entry in record.failed if entry.status == status)
+def _cause_and_remedy(record: Record, status: Status) -> tuple[str, str]:
+    """The most common error of a status, and what to do about it."""
+    errors = [entry.error for entry in record.failed if entry.status == status]
     if not errors:
-        return "They are left out: nothing is learned from them."
-    first, count = errors.most_common(1)[0]
-    example = next(entry.error for entry in record.failed if entry.error.startswith(first))
-    return f"{count} ended as {status}:\n{tail(example)}\n"
+        return "They are left out: nothing is learned from them.", advice(status)
+    kind, count = Counter(map(kind_of, errors)).most_common(1)[0]
+    example = next(error for error in errors if kind_of(error) == kind)
+    alike = [each for each in record.failed_sample if each.status == status and kind_of(each.error) == kind]
+    return f"{count} ended as {status}:\n{tail(example)}\n", advice(status, example, alike)
 
 
 def truncated(record: Record) -> Iterator[Finding]:

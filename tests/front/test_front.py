@@ -20,7 +20,7 @@ from standin import KEY, StandIn, fronting, stand_in
 
 import lightning_sdk as lightning
 from lightning_sdk.call import Status
-from lightning_sdk.rollout import failure
+from lightning_sdk.failure import status_of
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
 from lightning_sdk.seam import ROLLOUT_HEADER
 from lightning_vllm.front import Front
@@ -317,7 +317,7 @@ def test_a_rollout_that_loses_its_server_is_a_failure_of_ours(stream: bool, one:
     scope = Scope(rollout=rollout, role="solver", trainable=True)
     with entered(scope), nowhere() as client, pytest.raises(Exception) as raised:
         list(client.chat.completions.create(model="m", messages=[{"role": "user", "content": "a"}], stream=stream))
-    assert failure(rollout, raised.value) is Status.INFRASTRUCTURE_ERROR
+    assert status_of(rollout, raised.value) is Status.INFRASTRUCTURE_ERROR
 
 
 def test_the_seam_names_the_rollout(two: Fronted) -> None:
