@@ -32,6 +32,7 @@ from lightning_sdk.tasks import Source, Task, load, split
 
 log = logging.getLogger("lightning_sdk")
 
+_SELF_REWARDED = "no reward function: what counts is what the agent gives with lightning.emit_reward()"
 _FAREWELL = 5.0
 """Seconds in which runners of elsewhere hear that it is over."""
 _BRIEF_SECONDS = 2.0
@@ -70,7 +71,7 @@ def train(
         agent: Function of one task (a dict); plain, async, or a generator. Its answer goes to `reward`.
         tasks: A .jsonl or .parquet file, or a list of dicts.
         reward: Function of (task, answer) -> number, or dict of role to number, or several of them, which are stored
-            by name, weighed by `credit.rewards.NAME` and added up; by default the one function marked with `@reward`.
+            by name, weighed by `credit.rewards.NAME` and added up; by default the one marked `@reward`, or none.
         held_out: Tasks for the score before and after; by default a fifth of `tasks` is set aside.
         from_runs: Folders of earlier runs to learn from, as `stored.method` says; the agent runs for the score only.
         model, steps: 'spark', a folder in Hugging Face format, or a hub name; and how often it is updated.
@@ -192,6 +193,8 @@ class Job:
                 integrations=dict(running.integrations),
                 identity=reference.identity(self._agent, (each.name for each in self._rewards)), **request,
             )  # fmt: skip
+            if not self._rewards:
+                display.show({"type": "notice", "text": _SELF_REWARDED})
             if key is not None and self._listen:
                 self._invite(display, hub.address, key)
             stack.callback(crew.stop)

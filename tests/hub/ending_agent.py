@@ -111,16 +111,20 @@ async def asolve(task: dict[str, Any]) -> str:
         return reply.choices[0].message.content or ""
 
 
+@lightning.agent(role="solver", trainable=True)
+def judged(task: dict[str, Any]) -> str:
+    """It gives its own reward."""
+    answer = ask(task["how"])
+    lightning.emit_reward(float(answer == "3"))
+    return answer
+
+
 def one(task: dict[str, Any], answer: str) -> float:
     return 1.0
 
 
-def ending_too(task: dict[str, Any], answer: str) -> float:
+async def aending(task: dict[str, Any], answer: str) -> float:
     """A reward function that ends as the task says."""
-    PLAIN[task["score"]][0]()
-    return 1.0
-
-
-async def aending_too(task: dict[str, Any], answer: str) -> float:
-    await ASYNC[task["score"]][0]()
+    if task["how"].startswith("reward-"):
+        await ASYNC[task["how"].removeprefix("reward-")][0]()
     return 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import ending_agent
 import pytest
 from ending_agent import ASYNC, PLAIN
+from openai import OpenAI
 
 import lightning_sdk as lightning
 
@@ -77,9 +79,85 @@ def test_our_own_deadline_is_a_timeout(checked: Callable[..., Any]) -> None:
     @lightning.agent(role="solver", trainable=True)
     async def slow(task: dict[str, Any]) -> str:
         try:
-            await ending_agent.asyncio.sleep(60)
+            await asyncio.sleep(60)
         finally:
             raise KeyError("what a cancelled agent raises is not what ended it")
 
     found = checked(slow, tasks("slow"), **{"rollouts.timeout": 1.0})
     assert found == [("slow", "timeout", "no answer after 1 s (rollouts.timeout)")] * 2
+
+
+def test_whatever_an_async_reward_raises(checked: Callable[..., Any]) -> None:
+    """It is the reward's error, and the loop goes on; a judge that did not answer in time is told as that."""
+    expected = {f"reward-{name}": f"RewardError: the reward function aending() raised {line}"
+                for name, (_, line) in ASYNC.items()}  # fmt: skip
+    found = checked(ending_agent.asolve, tasks("good", *expected), ending_agent.aending)
+    assert_ended(found, expected, "reward_error")
+    late = [error for how, _, error in found if how == "reward-atimeout"]
+    assert all("-> The service that the reward function calls was not reached" in error for error in late)
+
+
+def test_code_that_cancels_every_task(checked: Callable[..., Any]) -> None:
+    """Whoever is hit by it ends at once as cancelled; nothing waits for the deadline."""
+
+    @lightning.agent(role="solver", trainable=True)
+    async def agent(task: dict[str, Any]) -> str:
+        if task["how"] == "cancels":
+            for each in asyncio.all_tasks():
+                each.cancel()
+        await asyncio.sleep(60 if task["how"] == "waits" else 0)
+        return await ending_agent.asolve(task)
+
+    found = checked(agent, tasks("cancels", "waits"))
+    assert {(status, error.splitlines()[0]) for _, status, error in found} == {("agent_error", "CancelledError")}
+
+
+@pytest.fixture
+def train(
+    installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., lightning.Report]]:
+    """`lightning.train` with the bandit, for two small steps."""
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    monkeypatch.setitem(sys.modules["lightning_sdk.agent"].declared, "solver", True)
+    monkeypatch.setattr(sys.modules["lightning_sdk.reward"], "marked", [])
+
+    def start(agent: Any, **more: Any) -> lightning.Report:
+        settings = {"rollouts.tasks_per_step": 2, "rollouts.group_size": 4, "algorithm.aggregation": "token-mean",
+                    "failure.refills": 0, **more}  # fmt: skip
+        return lightning.train(
+            agent, tasks(*"abcdef"), backend="bandit", runs=tmp_path, steps=2, quiet=True, **settings
+        )
+
+    yield start
+    lightning.shutdown()
+
+
+@pytest.mark.parametrize("runner", ["threads", "2"])
+def test_an_agent_that_rewards_itself_is_trained(train: Callable[..., lightning.Report], runner: str) -> None:
+    """Without any reward function, in this process and in others."""
+    report = train(ending_agent.judged, **{"rollouts.runner": runner})
+    assert report.values["rollouts_by_status"]["ok"] == 16 and report.before is not None
+
+
+def test_neither_a_reward_function_nor_a_reward_from_inside(train: Callable[..., lightning.Report]) -> None:
+    """The first round ends the training, and both ways to give a reward are named."""
+    with pytest.raises(lightning.RolloutsFailed) as error:
+        train(ending_agent.solve)
+    text = str(error.value)
+    assert "without a reward: there is no reward function" in text
+    assert "Put @lightning.reward above a function" in text and "lightning.emit_reward(number)" in text
+
+
+def test_the_end_of_a_training_says_whose_fault_it_was(train: Callable[..., lightning.Report]) -> None:
+    """The agent's own line, and an advice that fits what happened."""
+
+    @lightning.agent(role="solver", trainable=True)
+    def agent(task: dict[str, Any]) -> str:
+        return OpenAI(api_key="k", base_url="http://127.0.0.1:9/v1", max_retries=0).models.list().object
+
+    with pytest.raises(lightning.RolloutsFailed) as error:
+        train(agent, reward=ending_agent.one)
+    text = str(error.value)
+    assert f"{__file__}:" in text and "in agent: return OpenAI(" in text
+    assert "The service at http://127.0.0.1:9/v1/models that the agent calls was not reached" in text
+    assert "mend it" not in text

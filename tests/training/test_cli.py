@@ -65,7 +65,6 @@ def test_the_result_is_printed_once(folder: Path) -> None:
         (["train", "agnet.py:solve", "--tasks", "tasks.jsonl"], "no file agnet.py"),
         (["train", "agent.py", "--tasks", "tasks.jsonl"], "FILE.py:FUNCTION"),
         (["train", "agent.py:solve", "--tasks", "missing.jsonl"], "no file missing.jsonl"),
-        (["train", "agent.py:solve", "--tasks", "tasks.jsonl"], "no function is marked with @lightning.reward"),
         (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--set", "lr=1"], "unknown setting 'lr'"),
         (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--set", "steps"], "NAME=VALUE"),
         (["runs", "nothing"], "no run 'nothing'"),
