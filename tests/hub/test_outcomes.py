@@ -100,9 +100,15 @@ def test_whatever_an_async_reward_raises(checked: Callable[..., Any]) -> None:
 def test_code_that_cancels_every_task(checked: Callable[..., Any]) -> None:
     """Whoever is hit by it ends at once as cancelled; nothing waits for the deadline."""
 
+    waiting = list[str]()
+
     @lightning.agent(role="solver", trainable=True)
     async def agent(task: dict[str, Any]) -> str:
-        if task["how"] == "cancels":
+        if task["how"] == "waits":
+            waiting.append(task["how"])
+        else:
+            while len(waiting) < 2:
+                await asyncio.sleep(0.01)
             for each in asyncio.all_tasks():
                 each.cancel()
         await asyncio.sleep(60 if task["how"] == "waits" else 0)
