@@ -67,16 +67,24 @@ class Measured:
         answer: dict[str, Any] = self._shop.order(task)
         if "held_out" in task:
             answer["alone"] = self._shop.add_up(self._shop.bill_of(task["price"], task))
+            self.held_out[task["held_out"]].append(self._marks(task, answer))
+        else:
+            self.training.append(self._marks(task, answer))
         return answer
 
-    def reward(self, task: dict[str, Any], answer: dict[str, Any]) -> float | dict[str, float]:
-        bill, each = self._shop.one_for_all(task, answer), self._shop.one_for_each(task, answer)
-        marks = {"bill": bill, "clerk": each["clerk"], "cashier": each.get("cashier")}
+    def _marks(self, task: dict[str, Any], answer: dict[str, Any]) -> Marks:
+        each = self._each(task, answer)
+        return {"bill": self._shop.one_for_all(task, answer), "clerk": each["clerk"], "cashier": each.get("cashier")}
+
+    def _each(self, task: dict[str, Any], answer: dict[str, Any]) -> dict[str, float]:
+        """The worth of what each role said."""
+        each: dict[str, float] = self._shop.one_for_each(task, answer)
         if "held_out" in task:
-            marks["cashier"] = each["cashier"] = self._shop.one_for_all(task, {"bill": answer["alone"]})
-            self.held_out[task["held_out"]].append(marks)
-        else:
-            self.training.append(marks)
+            each["cashier"] = self._shop.one_for_all(task, {"bill": answer["alone"]})
+        return each
+
+    def reward(self, task: dict[str, Any], answer: dict[str, Any]) -> float | dict[str, float]:
+        bill, each = self._shop.one_for_all(task, answer), self._each(task, answer)
         whole: dict[str, float | dict[str, float]] = {"one": bill, "sum": sum(each.values()), "each": each}
         return whole[self._kind]
 

@@ -210,4 +210,7 @@ def _verdict(values: Mapping[str, Any]) -> str:
     if not values["learnable"]:
         return "Nothing could be learned from these rollouts."
     complete = sum(each["complete"] for each in values["calls"])
-    return f"Ready to train: {complete} calls of {len(values['sequences'])} roles can be learned from."
+    can = f"{complete} calls of {len(values['sequences'])} roles can be learned from"
+    if examination.DOUBTS & {each["kind"] for each in values["findings"]}:
+        return f"{can}, but it may not be what you want to be learned; see the warnings."
+    return f"Ready to train: {can}."

@@ -14,6 +14,12 @@ from typing import Any
 
 from lightning_sdk.errors import BY_NAME, HubError, LightningError
 
+#: Findings that say that a reward that rises need not be what it is meant to be.
+DOUBTS = frozenset({
+    "reward not repeatable", "reward ignores the task", "reward follows length", "answer in the prompt",
+    "one answer to all",
+})  # fmt: skip
+
 
 def examined(folder: Path, python: str | None = None) -> dict[str, Any]:
     """What the run in this folder shows, as plain data: run, status, steps, roles, summary, findings, learnable.
@@ -56,6 +62,8 @@ def verdict(values: Mapping[str, Any]) -> str:
     """The last line."""
     if not values["learnable"]:
         return "Nothing is being learned; the first finding is the most serious one."
+    if DOUBTS & {each["kind"] for each in values["findings"]}:
+        return "Whatever the reward shows, it may not be what you want to be learned; see the first warnings."
     if any(each["rises"] for each in values["roles"]):
         return "It is being learned." if not values["findings"] else "It is being learned; see the warnings."
     return "Nothing was found that keeps it from being learned." if not values["findings"] else (

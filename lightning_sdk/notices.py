@@ -1,4 +1,4 @@
-"""Notices: spans that tell the hub what went past the seams, and which integration is off.
+"""Notices: spans that tell the hub what went past the seams, which integration is off, and what rewards give twice.
 
 They travel with the other spans of a rollout, so that whoever diagnoses it finds them in their place.
 """
@@ -16,9 +16,13 @@ from lightning_sdk.scope import current, new_span_id, speaking
 UNCAUGHT = "uncaught llm request"
 #: Name of the span that says why an integration is off.
 OFF = "integration off"
+#: Name of the span that says that a reward gives different numbers for the same answer.
+UNREPEATED = "reward not repeatable"
 
 ADDRESS, PATH, MODEL = "server.address", "url.path", "gen_ai.request.model"
 CLIENT, INTEGRATION, REASON = "lightning.client", "lightning.integration", "lightning.reason"
+REWARD, AGAIN, DIFFERENT = "lightning.reward", "lightning.scored_again", "lightning.scored_differently"
+FIRST, SECOND = "lightning.reward.first", "lightning.reward.second"
 
 
 def uncaught(client: str, asked: dict[str, Any], started_ns: int, error: BaseException | None) -> None:
@@ -36,3 +40,10 @@ def integration_off(name: str, why: str) -> None:
     scope, now = current(), time.time_ns()
     attributes = {INTEGRATION: name, REASON: why}
     sink.span(scope.rollout, Span(new_span_id(), scope.span, OFF, scope.role, now, now, "error", why, attributes))
+
+
+def not_repeatable(reward: str, again: int, different: int, first: float, second: float) -> None:
+    """Tell that so many of the answers that a reward scored again got another number, such as `second` for `first`."""
+    scope, now = current(), time.time_ns()
+    attributes = {REWARD: reward, AGAIN: again, DIFFERENT: different, FIRST: first, SECOND: second}
+    sink.span(scope.rollout, Span(new_span_id(), scope.span, UNREPEATED, scope.role, now, now, "ok", "", attributes))

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from lightning_sdk import address as addresses
-from lightning_sdk import reference, session
+from lightning_sdk import reference, repeats, session
 from lightning_sdk.attempt import aexecute, execute
 from lightning_sdk.call import Status
 from lightning_sdk.errors import HubError, HubGone
@@ -54,7 +54,7 @@ class Runner:
         does not answer is asked again, for it may come back."""
         self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._lasting = lasting
-        self._agent, self._rewards, self._concurrency = agent, tuple(rewards), concurrency
+        self._agent, self._rewards, self._concurrency = agent, repeats.listen(tuple(rewards)), concurrency
         self._address, self._key = address, key
         self._stopping = threading.Event()
         self._changing = threading.RLock()  # to cancel a coroutine is to be told at once that it is over

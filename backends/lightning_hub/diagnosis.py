@@ -143,6 +143,7 @@ def diagnose(seen: Round) -> Diagnosis:
         *_about_ids(seen, problems),
         *_about_rewards(ok, rewards, seen.settings),
         _about_signal(seen),
+        *_about_repeats(spans),
         *_about_sequences(roles.values(), seen.settings),
         *_about_shortcuts(seen, ok),
         findings.late(seen.late) if seen.late else None,
@@ -324,6 +325,14 @@ def _about_signal(seen: Round) -> Finding | None:
     trained = [each for each in seen.rollouts if each.mode == "train"]
     flat = flatness(trained, seen.settings, seen.tasks)
     return flat.finding() if flat is not None else None
+
+
+def _about_repeats(spans: Iterable[Span]) -> Iterable[Finding]:
+    """Rewards that gave different numbers for the same answer: each runner tells how often, and goes on counting."""
+    told = [span.attributes for span in spans if span.name == notices.UNREPEATED]
+    last = {each[notices.REWARD]: each for each in sorted(told, key=lambda each: int(each[notices.AGAIN]))}
+    names = notices.AGAIN, notices.DIFFERENT, notices.FIRST, notices.SECOND
+    yield from (findings.not_repeatable(str(reward), *(each[name] for name in names)) for reward, each in last.items())
 
 
 def _about_sequences(roles: Iterable[_Role], settings: Settings) -> Iterable[Finding]:

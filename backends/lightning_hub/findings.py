@@ -320,6 +320,20 @@ def weight_of_nothing(names: Sequence[str], given: Sequence[str]) -> Finding:
     )
 
 
+def not_repeatable(reward: str, again: int, different: int, first: float, second: float) -> Finding:
+    """A reward that depends on something else than the task and the answer."""
+    return Finding(
+        "reward not repeatable",
+        Severity.WARNING,
+        f"{reward} gave {different} of {again} answers another number when it scored the same task and answer again, "
+        f"such as {first:.6g} and then {second:.6g}.",
+        "It depends on something else than the task and the answer: on chance, on the clock, or on what a rollout left "
+        "behind. What a rise of such a reward shows is not that the agent got better.",
+        "Call it twice with the same task and answer and print both numbers. If a judge or a game is random on "
+        "purpose, return the mean of several draws; if it reads a state, put that into the answer.",
+    )
+
+
 def broken_sequences(reasons: Mapping[Reason, int], joined: int, settings: Settings) -> Finding:
     """Turns that could have continued a row and opened another."""
     broken = sum(reasons.values())

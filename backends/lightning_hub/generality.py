@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+from lightning_hub import evaluation
 from lightning_hub.evaluation import HeldOut
 from lightning_hub.findings import Finding, Severity
-from lightning_hub.interval import Interval, difference
+from lightning_hub.interval import Interval, interval
 from lightning_hub.record import Record
-from lightning_hub.trend import trend
+from lightning_hub.remedy import other_rate, sentence, to_set
+from lightning_hub.scale import scale_of
+from lightning_hub.trend import Trend, trend
 
 #: Held-out tasks below which nothing is said, and how often the tasks of training were seen, at which they are few.
 TASKS, SEEN = 20, 4.0
-#: Part of the first score that is left, at which nothing is.
-LOST = 0.1
+#: Part of the way down to the lowest reward that was seen, at which nothing is left of a score.
+LOST = 0.9
+#: Part of what was gained in training that held-out tasks show at most, where they are said not to have gained.
+SHOWN = 0.5
 
 
 def change(record: Record) -> Interval | None:
     """How the score on held-out tasks changed from the first evaluation to the last, task by task."""
-    if (found := ends(record)) is None:
-        return None
-    first, last = (each.scores for each in found)
-    both = [task for task in first if task in last]
-    return difference([first[task] for task in both], [last[task] for task in both]) if both else None
+    found = ends(record)
+    return None if found is None else evaluation.change(*found)
+
+
+def verdict(record: Record) -> str:
+    """'better', 'worse' or what else is to be said of that change; '' without two evaluations."""
+    found = ends(record)
+    told = "" if found is None else evaluation.verdict(*found)
+    return "" if told == evaluation.NOT_MEASURED else told
 
 
 def ends(record: Record) -> tuple[HeldOut, HeldOut] | None:
@@ -35,13 +45,14 @@ def ends(record: Record) -> tuple[HeldOut, HeldOut] | None:
 def worse(record: Record) -> Iterator[Finding]:
     """A held-out score that training has lowered."""
     found, both = change(record), ends(record)
-    if found is None or both is None or found.high >= 0:
+    if found is None or both is None or not found.high < 0:  # a NaN is no bound
         return
     first, last = both
-    lost = last.score.mean <= LOST * first.score.mean
+    lost = _lost(record, first, last) > LOST
     if found.n < TASKS and not lost:
         return
-    rate = max(record.values("learning_rate"), default=1e-5)
+    smaller = other_rate(record, 0.1)
+    every = to_set(record.settings, "evaluation.every", 5)
     yield Finding(
         "held-out score worse",
         Severity.FATAL if lost else Severity.WARNING,
@@ -49,33 +60,61 @@ def worse(record: Record) -> Iterator[Finding]:
         f"{found.mean:+.3f}, 95% interval {found.low:+.3f} to {found.high:+.3f}.",
         "What was trained made the agent worse at what it is measured by: the steps were too large, or the reward of "
         "training is not the reward of the held-out tasks.",
-        f"Begin anew with a smaller rate: --set optimizer.learning_rate={rate / 10:.1e}; from which step on it falls, "
-        "--set evaluation.every=5 shows.",
-    )
+        sentence("; ".join(way for way in (
+            f"begin again with a smaller rate: {smaller}" if smaller else "",
+            f"see from which step on it falls: {every}" if every else "",
+        ) if way)),
+    )  # fmt: skip
+
+
+def _lost(record: Record, first: HeldOut, last: HeldOut) -> float:
+    """The part that is gone of the way from the lowest reward that was seen up to the first score."""
+    earned = [value for each in record.scored for value in each.rewards.values()]
+    seen = scale_of([*first.scores.values(), *last.scores.values(), *earned])
+    floor = min(last.score.mean, seen.low if seen is not None else math.inf)
+    reached = first.score.mean - floor
+    return (first.score.mean - last.score.mean) / reached if reached > 0 else 0.0
 
 
 def overfit(record: Record) -> Iterator[Finding]:
-    """A reward that rises in training and a held-out score that does not."""
-    found, rewards = change(record), record.values("reward_mean")
-    if found is None or found.n < TASKS or len(rewards) < 3 or found.low > 0:
+    """A reward that rises in training and a held-out score that does not, and lags behind it."""
+    found, both, rewards = change(record), ends(record), record.values("reward_mean")
+    if found is None or both is None or found.n < TASKS or len(rewards) < 3:
         return
-    gain = trend(rewards)
-    if not gain.rises:
+    gain, last = trend(rewards), both[1].score
+    most = found.high if math.isfinite(found.high) else _most(*both)
+    # A model that answers as well there as in training has nothing to catch up with.
+    if not gain.rises or most >= SHOWN * (gain.last - gain.first) or not last.mean < gain.last:
         return
+    yield _not_better(record, found, gain)
+
+
+def _most(first: HeldOut, last: HeldOut) -> float:
+    """The largest gain that is possible where too few tasks changed for an interval: as many as may rise, on the scale
+    of their scores."""
+    both = [(value, last.scores[task]) for task, value in first.scores.items() if task in last.scores]
+    seen = scale_of([value for pair in both for value in pair])
+    rose = interval([float(after > before) for before, after in both])
+    return rose.high * (seen.high - seen.low) if seen is not None and both else math.inf
+
+
+def _not_better(record: Record, found: Interval, gain: Trend) -> Finding:
     tasks = len(record.tasks) or int(record.facts.get("tasks") or 0)
     groups = record.total("groups") / max(1, len(record.roles))
     seen = groups / tasks if tasks else 0.0
     few = seen >= SEEN
-    bounds = "too few of them changed to tell" if found.method == "none" else (
+    bounds = "too few of them changed to tell" if math.isnan(found.high) else (
         f"95% interval {found.low:+.3f} to {found.high:+.3f}")  # fmt: skip
-    yield Finding(
+    every, more = (to_set(record.settings, f"evaluation.{name}", value)
+                   for name, value in (("every", 5), ("tasks", 4 * found.n)))  # fmt: skip
+    return Finding(
         "held-out score not better",
         Severity.WARNING,
         f"the reward in training rose from {gain.first:.3g} to {gain.last:.3g}, and the score on {found.n} held-out "
-        f"tasks is not shown to be better: {found.mean:+.3f}, {bounds}.",
+        f"tasks did not rise with it: {found.mean:+.3f}, {bounds}.",
         f"The {tasks} tasks were seen {seen:.0f} times each: what was learned may be these tasks by heart." if few else
         "There may be too few held-out tasks to see it, they may be of another kind, or the model only became surer "
         "of answers that it gave greedily before.",
-        "Take more tasks, or stop earlier: --set evaluation.every=5 shows when." if few else
-        f"--set evaluation.tasks={4 * found.n}, with as many held-out tasks, and train longer.",
+        f"Take more tasks, or stop earlier{f': {every} shows when' if every else ''}." if few else
+        f"Take more held-out tasks{f' ({more})' if more else ''}, and train longer.",
     )  # fmt: skip

@@ -14,10 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from lightning_hub import generality, instability, leak, shortcut, stagnation, waste
+from lightning_hub import (
+    generality,
+    instability,
+    leak,
+    monotony,
+    movement,
+    shortcut,
+    silence,
+    stagnation,
+    waste,
+)
 from lightning_hub.findings import Finding, Severity
 from lightning_hub.record import Record, called, read
-from lightning_hub.trend import FEWEST
+from lightning_hub.trend import FEWEST, MANY, clear_from
 from lightning_sdk.errors import LightningError
 
 #: The finding of a run that ended with an error.
@@ -27,6 +37,8 @@ _FIRST_ONLY = frozenset({
     "no signal", "no reward", "rollouts failed", "broken sequences", "role without calls",
     "role filter matched nothing", "answer in the prompt", "reward follows length",
 })  # fmt: skip
+#: Findings of the first rollouts that say what all rewards of the run are worth.
+_ABOUT_REWARDS = frozenset({"reward not repeatable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +75,9 @@ class Health:
         said = [_went(each) for each in self.roles] or ["No step of this run was finished."]
         if self.record.stored:
             said = [_taught(self.record)]
-        change = generality.change(self.record)
-        both = generality.ends(self.record)
-        if change is not None and both is not None and change.n:
+        shown, both = generality.verdict(self.record), generality.ends(self.record)
+        if shown and both is not None:
             first, last = both
-            shown = "better" if change.low > 0 else "worse" if change.high < 0 else "not shown to be better"
             said.append(
                 f"On held-out tasks the score went from {first.score.mean:.3g} to {last.score.mean:.3g}: {shown}."
             )
@@ -105,32 +115,44 @@ def _findings(record: Record) -> Iterator[Finding]:
     if not record.steps:
         yield from (each for each in early if each.what not in record.error)
         return
-    yield from instability.not_finite(record)
+    lost = list(instability.not_finite(record))
+    yield from lost
     if record.stored:
-        yield from stagnation.still(record)
+        yield from movement.still(record)
         return
-    blockers = [
-        *stagnation.unheard(record),
-        *stagnation.unrewarded(record),
-        *(instability.diverged(record) if instability.broken(record) else stagnation.silent(record)),
-        *stagnation.still(record),
-    ]
-    yield from blockers
-    hints = [
-        *(() if blockers else stagnation.flat(record)),
-        *instability.mismatch(record),
-        *instability.stale(record),
-        *(() if blockers else instability.collapsed(record)),
-        *map(leak.finding, leak.leaks(record.sample, record.tasks, record.settings)),
-        *map(shortcut.finding, shortcut.by_length(record.sample, record.settings)),
-        *(() if blockers else generality.worse(record)),
-        *generality.overfit(record),
-    ]
+    yield from (each for each in early if each.kind in _ABOUT_REWARDS)
+    blockers = [*lost, *_blockers(record)]
+    yield from blockers[len(lost) :]
+    hints = list(_hints(record, bool(blockers)))
     yield from hints
     yield from (*waste.failed(record), *waste.truncated(record), *waste.in_pieces(record))
-    yield from (each for each in early if each.kind not in _FIRST_ONLY)
+    yield from (each for each in early if each.kind not in _FIRST_ONLY | _ABOUT_REWARDS)
     if not blockers and not hints and not stagnation.rises(record):
         yield from stagnation.level(record)
+
+
+def _blockers(record: Record) -> Iterator[Finding]:
+    """Why nothing can be learned."""
+    yield from (*stagnation.unheard(record), *stagnation.unrewarded(record))
+    quiet = list(silence.fell_silent(record))
+    yield from quiet
+    if broken := instability.broken(record):
+        yield from instability.diverged(record, broken)
+    elif not quiet:  # what is left of a conversation is all alike
+        yield from stagnation.silent(record)
+    yield from movement.still(record)
+
+
+def _hints(record: Record, blocked: bool) -> Iterator[Finding]:
+    """Why less is learned than could be; `blocked`: there is more to say already."""
+    yield from () if blocked else stagnation.flat(record)
+    yield from (*instability.mismatch(record), *instability.stale(record))
+    yield from () if blocked else instability.collapsed(record)
+    yield from monotony.one_answer(record)
+    yield from map(leak.finding, leak.leaks(record.sample, record.tasks, record.settings))
+    yield from map(shortcut.finding, shortcut.by_length(record.sample, record.settings))
+    yield from () if blocked else generality.worse(record)
+    yield from generality.overfit(record)
 
 
 def _of_dict(values: dict[str, Any]) -> Finding:
@@ -154,10 +176,17 @@ def _role(record: Record, role: str) -> RoleHealth | None:
     values = [value for _, value in stagnation.rewards_of(record, role)]
     if not values:
         return None
-    fifth = max(1, len(values) // 5)
+    fifth, weights = max(1, len(values) // 5), stagnation.weights_of(record, role)
     trend = stagnation.trend_of(record, role)
-    first, last = float(np.mean(values[:fifth])), float(np.mean(values[-fifth:]))
+    first, last = (
+        float(np.average(values[part], weights=weights[part])) for part in (slice(fifth), slice(-fifth, None))
+    )
     rises, falls = trend is not None and trend.rises, trend is not None and trend.falls
+    if not rises and not falls and len(values) >= FEWEST:
+        # A reward that jumps and stays there is no straight line.
+        errors = np.square(instability.errors(record, role))
+        error = float(np.sqrt(np.mean(errors[:fifth]) / fifth + np.mean(errors[-fifth:]) / fifth))
+        rises, falls = (sign * (last - first) > clear_from(MANY) * error for sign in (1, -1))
     return RoleHealth(role, len(values), first, last, rises, falls)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from lightning_hub.archive import Archive, Entry
 from lightning_hub.evaluation import HeldOut
 from lightning_hub.rewards import earned
-from lightning_hub.rollout import Rollout
+from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.call import Status
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
@@ -92,6 +92,18 @@ class Record:
     def total(self, name: str) -> float:
         return sum(self.values(name))
 
+    def spoken(self, role: str) -> dict[int, float]:
+        """Step -> rollouts in which the role spoke; of versions that did not count them, those it was trained on."""
+        counted = dict(self.series(f"rollouts/{role}"))
+        if counted or self.settings.credit_of("" if role == NO_ROLE else role).schedule != "always":
+            return counted
+        each, missing = (dict(self.series(f"{name}/{role}")) for name in ("rows_per_rollout", "rewards_missing"))
+        return {
+            step: rows / each[step] + missing.get(step, 0.0)
+            for step, rows in self.series(f"rows/{role}")
+            if each.get(step)
+        }
+
     def groups(self, role: str) -> list[list[Scored]]:
         """The rollouts of each group that have a reward for `role`, where there are two at least, by step."""
         found: dict[str, list[Scored]] = {}
@@ -132,10 +144,11 @@ def _with_rollouts(record: Record, archive: Archive) -> Record:
     entries = [entry for entry in archive.entries("train") if entry.step is not None and entry.step <= last]
     ok = [entry for entry in entries if entry.status == Status.OK]
     failed = [entry for entry in entries if entry.status != Status.OK]
+    roles = record.roles
     first, end = _ends(record.evaluations, archive.entries("evaluate"))
     return replace(
         record,
-        scored=[_scored(entry, archive, record) for entry in ok],
+        scored=[score_entry(entry, archive.rewards(entry), roles, record.settings) for entry in ok],
         failed=failed,
         failed_sample=list(archive.rollouts(failed[:_FAILED])),
         sample=list(archive.rollouts(_spread(ok))),
@@ -145,16 +158,14 @@ def _with_rollouts(record: Record, archive: Archive) -> Record:
     )
 
 
-def _scored(entry: Entry, archive: Archive, record: Record) -> Scored:
-    bare = Rollout(entry.id, entry.task_id, entry.group, entry.mode, entry.attempt, entry.status, entry.error, 0.0,
-                   archive.rewards(entry))  # fmt: skip
-    found = {}
-    for role in record.roles:
-        name = "" if role == NO_ROLE else role
-        value = earned(bare, name, record.settings.credit_of(name))
-        if value is not None:
-            found[role] = value
-    return Scored(entry, entry.step or 0, found)
+def score_entry(entry: Entry, given: tuple[Reward, ...], roles: Sequence[str], settings: Settings) -> Scored:
+    """What a rollout that was given these rewards earned for each of these roles, by their names in metrics."""
+    bare = Rollout(
+        entry.id, entry.task_id, entry.group, entry.mode, entry.attempt, entry.status, entry.error, 0.0, given
+    )
+    names = {role: "" if role == NO_ROLE else role for role in roles}
+    values = {role: earned(bare, name, settings.credit_of(name)) for role, name in names.items()}
+    return Scored(entry, entry.step or 0, {role: value for role, value in values.items() if value is not None})
 
 
 def _spread(entries: Sequence[Entry]) -> list[Entry]:

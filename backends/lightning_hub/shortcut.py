@@ -96,7 +96,7 @@ def finding(length: Length) -> Finding:
         f"{'longer' if longer else 'shorter'}, the more (rank correlation {length.correlation:.2f} on average).",
         f"If that is not what the reward is for, the model learns to be {'long' if longer else 'brief'}, nothing else.",
         "Print the reward of a good short and of a bad long answer. "
-        + ("Cap what length can earn, or let it cost: --set length.limit=... " if longer else
+        + ("Cap what length can earn, or let it cost: length.limit, length.buffer and length.penalty. " if longer else
            "Reward what is said as well; an empty answer must not earn the most. ")
         + "If length is what you want, ignore this.",
     )  # fmt: skip

@@ -29,7 +29,7 @@ def measure(
     groups, groups_without_signal, rollouts_trained, rows, rows_per_rollout, tokens_trained, tokens_masked (sampled and
     not trained), tokens_masked_length (of those, for `length.*`), tokens_context, rewards_missing, reward_mean,
     reward_std, advantage_std, staleness_mean and staleness_max (in versions), completions_truncated (share),
-    breaks/REASON.
+    breaks/REASON; by role only: rollouts, in which it spoke.
     """
     counted = _counted(parts, made)
     signal = _of(parts, made, rows, version) | _spread([each for each in scores if math.isfinite(each)])
@@ -41,7 +41,7 @@ def measure(
     for role, counts in counted.items():
         of_role = [part for part in parts if part.role == role]
         own = _of(of_role, made, [row for row in rows if row.role == role], version) | counts
-        own |= _spread([part.reward for part in of_role if part.reward is not None])
+        own |= _spread([part.reward for part in of_role if part.reward is not None]) | {"rollouts": float(len(of_role))}
         signal |= {f"{name}/{role or 'none'}": value for name, value in own.items()}
     return signal
 

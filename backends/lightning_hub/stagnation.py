@@ -1,4 +1,4 @@
-"""Stagnation: why the reward of a run does not rise although nothing broke: no reward, no signal, no movement."""
+"""Stagnation: why the reward of a run does not rise although nothing broke: no reward, no signal, or nobody knows."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from lightning_hub.drift import Drift, drift
 from lightning_hub.findings import GROUPED, Finding, Severity
 from lightning_hub.flatness import OPENING, Flatness, Why, flatness, level_of
 from lightning_hub.record import NO_ROLE, Record, Scored, called
-from lightning_hub.trend import CLEAR, FEWEST, Trend, trend
+from lightning_hub.remedy import choices, other_rate, sentence, to_set
+from lightning_hub.scale import scale
+from lightning_hub.trend import FEWEST, Trend, trend
 
-#: Answers to held-out tasks that stayed the same, as a part, and mean difference of their log-probs in nats, with which
-#: a policy has not moved.
-STILL_SAME, STILL_MOVED = 0.8, 0.003
-#: Sum over all steps of the learning rate, which bounds how far AdamW moves a weight, below which no policy moves.
-STILL_RATE = 1e-6
-_STILL_STEPS = 10
-#: Steps from which on a reward that does not rise is said.
-_LONG = 20
-#: How far a policy may well move in a run, in the same measure.
-_TARGET = 0.05
+#: Steps from which on a reward that does not rise is said; the largest rise that could have gone unseen then, in
+#: standard deviations of a rollout's reward; and the part of the way to the best reward from which on that is no fault.
+_LONG, UNSEEN, HIGH = 20, 0.2, 0.9
 #: Part of the groups in which all rewards are equal, from which on it is said, and fewest groups that it is said of.
 FLAT = 0.7
+#: The same of groups of fewer rollouts than this, which are often equal by chance.
+FLAT_SMALL, _LARGE = 0.9, 4
 _FLAT_GROUPS = 20
 #: Part of a role's rollouts without a reward.
 UNREWARDED = 0.2
@@ -36,10 +32,16 @@ def rewards_of(record: Record, role: str) -> list[tuple[int, float]]:
     return record.series(f"reward_mean/{role}")
 
 
+def weights_of(record: Record, role: str) -> list[float]:
+    """How much the mean reward of each step counts: as many rollouts as it is the mean of."""
+    spoken = record.spoken(role)
+    return [spoken.get(step) or 1.0 for step, _ in rewards_of(record, role)]
+
+
 def trend_of(record: Record, role: str) -> Trend | None:
     """Of a role's mean reward, None for fewer than 3 steps."""
     values = [value for _, value in rewards_of(record, role)]
-    return trend(values) if len(values) > 2 else None
+    return trend(values, weights_of(record, role)) if len(values) > 2 else None
 
 
 def rises(record: Record) -> bool:
@@ -166,18 +168,20 @@ def flat(record: Record) -> Iterator[Finding]:
         groups = record.groups(role)
         groups = groups[len(groups) // 2 :]  # as the policy is now
         equal = [group for group in groups if len({each.rewards[role] for each in group}) == 1]
-        if len(groups) < _FLAT_GROUPS or len(equal) < FLAT * len(groups):
+        most = FLAT if len(groups) and len(groups[0]) >= _LARGE else FLAT_SMALL
+        if len(groups) < _FLAT_GROUPS or len(equal) < most * len(groups):
             continue
-        yield _flat(role, groups, equal)
+        yield _flat(record, role, groups, equal)
 
 
-def _flat(role: str, groups: list[list[Scored]], equal: list[list[Scored]]) -> Finding:
+def _flat(record: Record, role: str, groups: list[list[Scored]], equal: list[list[Scored]]) -> Finding:
     values = [each.rewards[role] for group in groups for each in group]
     middle = (min(values) + max(values)) / 2
     high = sum(group[0].rewards[role] > middle for group in equal) / len(equal)
     easy, hard = high > FLAT, high < 1 - FLAT
     side = "too easy" if easy else "too hard" if hard else "either too easy or too hard"
     number = len(groups[0])
+    replaced = "" if record.settings.algorithm.dynamic_sampling else "--set algorithm.dynamic_sampling=2"
     remedy = "Take harder tasks" if easy else "Take easier tasks" if hard else "Take tasks of a middling difficulty"
     return Finding(
         "most groups flat",
@@ -185,80 +189,30 @@ def _flat(role: str, groups: list[list[Scored]], equal: list[list[Scored]]) -> F
         f"in {len(equal)} of the last {len(groups)} groups of {called(role)} all {number} rewards were equal, "
         f"in {high:.0%} of these high and in {1 - high:.0%} low.",
         f"Nothing is learned from them: most tasks are {side} for this model.",
-        f"{remedy}, or let such groups be replaced: --set algorithm.dynamic_sampling=2; more rollouts of each task "
-        f"help too: --set rollouts.group_size={2 * number}.",
-    )
-
-
-def still(record: Record) -> Iterator[Finding]:
-    """A policy that has signals and does not move: the learning rate is too low."""
-    signals = len(record.steps) - sum(
-        bool(groups) and flat >= groups
-        for groups, flat in zip(record.values("groups"), record.values("groups_without_signal"), strict=False)
-    )
-    rates = record.values("learning_rate")
-    if signals < FEWEST or not rates or rises(record) or not any(record.values("grad_norm")):
-        return
-    moved = drift(record.before, record.after)
-    evidence = _measured(record, moved) or _bounded(record, rates, moved)
-    if evidence:
-        used = max(rates)
-        times = _TARGET / max(moved.moved, 1e-7) if moved is not None else 1e-3 / sum(rates)
-        yield Finding(
-            "learning rate too low",
-            Severity.FATAL,
-            f"{evidence} The learning rate was {used:.1e} at most, in {len(record.steps)} steps, of which {signals} "
-            f"had a signal; the gradient's norm was {_middle(record.values('grad_norm')):.2g}.",
-            "There is something to learn and the weights hardly change.",
-            "Leave optimizer.learning_rate out: one is chosen from the model's size; or raise it: "
-            f"--set optimizer.learning_rate={max(3.0, times) * used:.0e}.",
-        )
-
-
-def _measured(record: Record, moved: Drift | None) -> str:
-    kl = record.values("kl_reference")
-    if moved is not None and moved.same >= STILL_SAME * moved.prompts and moved.moved < STILL_MOVED:
-        return (
-            f"The policy hardly moved: {moved.same} of {moved.prompts} held-out answers are the same before and after, "
-            f"token for token, and a token's log-probability changed by {moved.moved:.1e} nats."
-        )
-    if moved is None and len(kl) >= FEWEST and max(kl) < STILL_MOVED**2:
-        return f"The policy hardly moved: its KL divergence from where it began is {max(kl):.1e} nats at most."
-    return ""
-
-
-def _bounded(record: Record, rates: list[float], moved: Drift | None) -> str:
-    """Before there is a second evaluation: that the rates are too small for any weight to move, and nothing did."""
-    level = [trend_of(record, role) for role in record.roles]
-    entropies = record.values("entropy")
-    if moved is not None or len(record.steps) < _STILL_STEPS or sum(rates) >= STILL_RATE or not entropies:
-        return ""
-    if any(each is None or abs(each.clear) > CLEAR for each in [*level, trend(entropies)]):
-        return ""
-    return (
-        f"The learning rates of all steps add up to {sum(rates):.1e}, and no weight can move by more than about that."
+        f"{choices(remedy, f'let such groups be replaced: {replaced}' if replaced else '')}; more rollouts of each "
+        f"task help too: --set rollouts.group_size={2 * number}.",
     )
 
 
 def level(record: Record) -> Iterator[Finding]:
-    """The last resort: a reward that does not rise, and nobody knows why."""
+    """The last resort: a reward that is shown not to rise, and nobody knows why."""
     for role in record.roles:
-        found = trend_of(record, role)
-        if found is None or found.n < _LONG or found.rises or found.falls:
+        found, of_role = trend_of(record, role), scale(record, role)
+        if found is None or of_role is None or found.n < _LONG or found.rises or found.falls:
             continue
         values = [value for _, value in rewards_of(record, role)]
+        gain = found.last - found.first + 2 * found.error
+        if gain > UNSEEN * of_role.spread or of_role.place(found.last) >= HIGH:
+            continue
         noise = sum(abs(b - a) for a, b in pairwise(values)) / (len(values) - 1)
+        more = to_set(record.settings, "rollouts.tasks_per_step", 2 * record.settings.rollouts.tasks_per_step)
+        rate = other_rate(record, 3.0)
         yield Finding(
             "reward flat",
             Severity.WARNING,
             f"the reward of {called(role)} went from {found.first:.3g} to {found.last:.3g} in {found.n} steps, "
             f"which is no more than its noise (two steps differ by {noise:.2g} on average).",
             "There may be too few steps or rollouts to see it, or the steps are too small.",
-            f"Train longer, or take more rollouts a step: --set rollouts.tasks_per_step="
-            f"{2 * record.settings.rollouts.tasks_per_step}; or larger steps: "
-            f"--set optimizer.learning_rate={3 * max(record.values('learning_rate'), default=1e-5):.1e}.",
-        )
-
-
-def _middle(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2] if values else 0.0
+            sentence(choices("train longer", f"take more rollouts a step: {more}" if more else "",
+                             f"take larger steps: {rate}" if rate else "")),
+        )  # fmt: skip

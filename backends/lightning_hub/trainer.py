@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from lightning_hub import flatness, refusals
+from lightning_hub import flatness, instability, refusals
 from lightning_hub.backend import Backend, Batch, Scoring, Update
 from lightning_hub.checkpoints import Checkpoints
 from lightning_hub.credit import Weighed, flat_groups, weigh
@@ -314,6 +314,8 @@ class Trainer:
         self._store.put_step(step, metrics)
         self._folder.step(metrics)
         self._feed.publish("step", step=step, steps=self._settings.steps, metrics=metrics)
+        if (lost := instability.lost_step(step, metrics)) is not None:
+            self._feed.publish("warning", text=str(lost))
 
     def _save(self, backend: Backend) -> None:
         folder = self._checkpoints.save(self.step, backend.save)

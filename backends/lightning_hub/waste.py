@@ -9,6 +9,7 @@ from dataclasses import replace
 from lightning_hub.breaks import Reason
 from lightning_hub.findings import Finding, Severity, advice, broken_sequences, kind_of, tail
 from lightning_hub.record import Record, called
+from lightning_hub.remedy import choices, sentence, to_set
 from lightning_sdk.call import Status
 
 #: Part of the rollouts that failed, and of the attempts that were repeated or replaced.
@@ -43,7 +44,7 @@ def failed(record: Record) -> Iterator[Finding]:
         yield Finding(
             "rollouts repeated",
             Severity.WARNING,
-            f"beside {everything:.0f} rollouts there were "
+            f"in addition to {everything:.0f} rollouts there were "
             f"{_told({name.replace('_', ' '): count for name, count in again.items() if count})}.",
             "Each costs as much as a rollout, and those of a step wait for it.",
             "Raise rollouts.deadline or lower rollouts.tasks_per_step." if most == "deadline_timeouts"
@@ -64,24 +65,32 @@ def _cause_and_remedy(record: Record, status: Status) -> tuple[str, str]:
 
 def truncated(record: Record) -> Iterator[Finding]:
     """Completions that ended at the token limit."""
-    calls, limit = record.total("calls"), record.settings.sampling.max_tokens
-    if calls < _FEWEST:
+    if record.total("calls") < _FEWEST:
         return
     for role in record.roles:
-        shares = record.values(f"completions_truncated/{role}")
-        share = sum(shares) / len(shares) if shares else 0.0
+        share = _truncated(record, role)
         if share > TRUNCATED:
-            left_out = record.settings.length.truncated
+            how = record.settings.length.truncated
+            left = to_set(record.settings, "length.truncated", "mask") if how == "train" else ""
             yield Finding(
                 "completions truncated",
                 Severity.WARNING,
                 f"{share:.0%} of the completions of {called(role)} ended at the token limit.",
                 "What comes after it is never seen by the reward; a role may be punished for what it was about to say."
-                if left_out == "train"
-                else f"They are left out (length.truncated={left_out}): nothing is learned from them.",
-                f"Raise max_tokens in the agent's calls (where they name none, --set sampling.max_tokens={2 * limit})"
-                + (", or leave such completions out: --set length.truncated=mask." if left_out == "train" else "."),
+                if how == "train"
+                else f"They are left out (length.truncated={how}): nothing is learned from them.",
+                sentence(choices(_longer(record), f"leave such completions out: {left}" if left else "")),
             )
+
+
+def _truncated(record: Record, role: str) -> float:
+    shares = record.values(f"completions_truncated/{role}")
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def _longer(record: Record) -> str:
+    limit = to_set(record.settings, "sampling.max_tokens", 2 * record.settings.sampling.max_tokens)
+    return f"raise max_tokens in the agent's calls (where they name none, {limit})"
 
 
 def in_pieces(record: Record) -> Iterator[Finding]:

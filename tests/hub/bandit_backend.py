@@ -31,7 +31,7 @@ class Bandit:
             raise RuntimeError("a bug of the backend")
         self._rate = settings.optimizer.learning_rate or 4.0
         self._logits, self._version, self._dies = np.zeros(4), 0, settings.model == "mortal"
-        self._run, self._patient = run, settings.model == "patient"
+        self._run, self._patient, self._lossy = run, settings.model == "patient", settings.model == "lossy"
         self._random = np.random.default_rng(settings.seed)
         bandit = self
 
@@ -72,7 +72,8 @@ class Bandit:
         return {"learning_rate": self._rate, "parameters": 4}
 
     def update(self, batch: Batch) -> Update:
-        """Model 'patient' waits for the file `go-STEP` in the run's folder, half a minute at most."""
+        """Model 'patient' waits for the file `go-STEP` in the run's folder, half a minute at most; of 'lossy' the
+        gradient of step 2 is not finite."""
         end = time.monotonic() + 30.0 * self._patient
         while time.monotonic() < end and not (self._run / f"go-{batch.step}").exists():
             time.sleep(0.01)
@@ -82,6 +83,8 @@ class Bandit:
             for place in np.flatnonzero(row.weights):
                 chosen = np.eye(4)[row.tokens[place] - FIRST_ARM]
                 gradient += row.weights[place] * row.advantages[place] * (chosen - chances)
+        if self._lossy and batch.step == 2:
+            return Update(self._version, {"loss": float("nan"), "grad_norm": float("inf"), "skipped": 1.0})
         self._logits = self._logits + self._rate * gradient
         self._version += 1
         return Update(

@@ -81,6 +81,19 @@ def test_assignments_say_how_to_sample(train: Callable[..., Runner]) -> None:
     assert all(each["task"] == TASKS[each["task_id"]] and each["roles"] == ["solver"] for each in trained)
 
 
+def test_a_gradient_that_is_not_finite_is_told_in_its_step(train: Callable[..., Runner]) -> None:
+    """As a warning right after that step, and the training goes on."""
+    runner = train()
+    assert runner.train(good, {"model": "lossy", "steps": 3})["type"] == "finished"
+    told = [(at, event) for at, event in enumerate(runner.events) if "not finite" in event.get("text", "")]
+    assert [event["type"] for _, event in told] == ["warning"]
+    at, event = told[0]
+    assert event["text"].startswith(
+        "the gradient of step 2 was not finite (loss is nan), and the step changed nothing."
+    )
+    assert runner.events[at - 1]["type"] == "step" and runner.events[at - 1]["step"] == 2
+
+
 def test_failed_rollouts_are_left_out_not_zero(train: Callable[..., Runner]) -> None:
     """An agent that raises now and then costs rows, and each status is counted."""
     runner, seen = train(), {"train": 0}

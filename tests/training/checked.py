@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 import queue
+import random
 import threading
 import time
 from concurrent.futures import Future
@@ -153,6 +154,14 @@ LETTERS = [{"question": f"Say a digit, case {n}", "answer": str(n % 4)} for n in
 
 def right(task: dict[str, Any], answer: str) -> float:
     return float(answer == task["answer"])
+
+
+def chance(task: dict[str, Any], answer: str) -> float:
+    return random.random()
+
+
+def clock(task: dict[str, Any], answer: str) -> float:
+    return time.perf_counter() % 60
 
 
 def shaped(task: dict[str, Any], answer: str) -> float:

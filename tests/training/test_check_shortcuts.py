@@ -114,3 +114,22 @@ def test_a_training_tells_of_a_leak_in_its_first_step(
     settings: dict[str, Any] = {**agents.SMALL, "rollouts.tasks_per_step": 4, "runs": tmp_path, "name": "run"}
     report = lightning.train(checked.leaking, tasks, checked.by_turns, steps=1, backend="bandit", **settings)
     assert report.steps == 1 and "field 'answer' is in the messages of the first call" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reward", [checked.chance, checked.clock])
+def test_a_reward_of_something_else_than_the_answer(
+    light: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], reward: Reward
+) -> None:
+    """A check tells it, a training warns of it in its first step, and what is said of the run begins with it."""
+    result = lightning.check(checked.single, checked.LETTERS, reward, **SMALL)
+    told = {each["kind"]: each["what"] for each in result.findings}
+    assert f"{reward.__name__}() gave" in told["reward not repeatable"]
+    assert result.learnable and "Ready to train" not in str(result)
+    report = lightning.train(
+        checked.single, checked.LETTERS, reward, steps=2, backend="bandit", runs=tmp_path, name="run", quiet=True,
+        **{"rollouts.tasks_per_step": 4, "rollouts.group_size": 6},
+    )  # fmt: skip
+    assert "when it scored the same task and answer again" in capsys.readouterr().err
+    afterwards = lightning.check(report.folder)
+    assert afterwards.findings[0]["kind"] == "reward not repeatable"
+    assert "It is being learned" not in str(afterwards)
