@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightning_sdk import bias, sink
+from lightning_sdk import sink
 from lightning_sdk.call import CallMeta
 from lightning_sdk.failure import summary
 from lightning_sdk.scope import Endpoint, above, current, new_span_id, speaking
@@ -24,6 +24,11 @@ ROLLOUT_HEADER = "x-lightning-rollout"
 WHOLE: dict[str, Any] = {
     "top_p": 1.0, "top_k": -1, "min_p": 0.0, "frequency_penalty": 0.0, "presence_penalty": 0.0,
     "repetition_penalty": 1.0, "logit_bias": {}, "min_tokens": 0, "bad_words": [], "allowed_token_ids": None,
+}  # fmt: skip
+
+#: Fields that make the rollouts of a group alike, or look for the likeliest text -> values with which they do nothing.
+ALIKE: dict[str, tuple[Any, ...]] = {
+    "seed": (), "best_of": (1,), "use_beam_search": (False,), "length_penalty": (1,), "typical_p": (1,),
 }  # fmt: skip
 
 
@@ -84,14 +89,14 @@ class OpenCall:
             chat: It goes to chat completions; False: to (text) completions.
         """
         assert self.endpoint is not None
-        new, taken = bias.split(body)
-        sampling = dict(self.sampling)
+        new, sampling, taken = dict(body), dict(self.sampling), dict[str, Any]()
         default_tokens = sampling.pop("max_tokens_default", None)
         if sampling.pop("rollout_seed", None) is not None:
             sampling["seed"] = self._seed
         if sampling.pop("whole_distribution", None) is not None:
             # No weight makes up for tokens that are never drawn, and the learner does not know of penalties.
             sampling |= {name: value for name, value in WHOLE.items() if name == "top_p" or name in new}
+            taken = {name: new.pop(name) for name in ALIKE if name in new}
         if default_tokens and not new.get("max_tokens") and not new.get("max_completion_tokens"):
             new["max_tokens"] = default_tokens
         if new.get("tool_choice") not in (None, "none", "auto"):
@@ -105,7 +110,7 @@ class OpenCall:
     def _say_changes(self, asked: Mapping[str, Any], taken: Mapping[str, Any], sampling: Mapping[str, Any]) -> None:
         """Log once what the role asks for and does not get."""
         given = {name: value for name, value in sampling.items() if asked.get(name) not in (None, value)}
-        without = [name for name in taken if name not in given]
+        without = [name for name, value in taken.items() if value not in (None, *ALIKE[name])]
         if not given and not without:
             return
         instead = [f"{name}={value!r}" for name, value in given.items()]

@@ -203,11 +203,3 @@ def test_a_trained_call_is_never_answered_by_the_cache(wire, captured, monkeypat
     for _ in range(2):
         assert_all_trained(captured(how, wire, "openai/gpt-4o-mini"), wire, ["outer"])
     assert len(kept) == 1 and litellm.cache.cache.cache_dict == kept
-
-
-def test_a_trained_call_has_no_seed(wire, captured) -> None:
-    """Nor the likeliest token alone, however LiteLLM is asked for them."""
-    ask = {**at(wire, "openai/gpt-4o-mini"), "seed": 5, "extra_body": {"top_k": 1}}
-    result = captured(lambda: litellm.completion(**ask))
-    assert_all_trained(result, wire, ["outer"])
-    assert "top_k" not in result.calls[0].request and result.calls[0].request["seed"] != 5

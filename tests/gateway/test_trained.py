@@ -126,23 +126,23 @@ def test_every_protocol_is_trained_on_what_was_sampled(
     assert json.loads(call.request)["temperature"] == 0.0  # the training's, and not the provider's default
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "responses"])
 def test_a_fixed_seed_is_taken_out(
-    trained: dict[str, str], recorder: Recorder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
-    path: str,
+    start: Callable[..., Gateway], service: Service, recorder: Recorder, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The engine would draw the same for every rollout of a group; agents of other languages lose theirs too."""
     monkeypatch.setattr(sink, "_said", set())
-    asked = {"messages": MESSAGES} if path == "chat/completions" else {"input": QUESTION}
-    if path == "chat/completions":
-        asked |= {"seed": 5, "top_k": 1}
-    data = {"model": "x", **asked, "temperature": 0.7}
-    status, _, answer = ask(f"{trained['OPENAI_BASE_URL']}/{path}", data, authorization=trained["OPENAI_API_KEY"])
+    sampling = {"temperature": 1.0, "whole_distribution": 1.0, "max_tokens_default": 8}
+    rollout = RolloutScope("r" * 32, b"k" * 16, Endpoint(service.url, "tiny", KEY), sampling)
+    scope = Scope(rollout=rollout, role="solver", trainable=True, named=True)
+    environment = start("http://127.0.0.1:9").environment(scope)
+    data = {"model": "x", "messages": MESSAGES, "temperature": 0.7, "seed": 5, "top_k": 1}
+    bearer = f"Bearer {environment['OPENAI_API_KEY']}"
+    status, _, answer = ask(f"{environment['OPENAI_BASE_URL']}/chat/completions", data, authorization=bearer)
     assert status == 200, answer
-    (call,) = recorder.calls
-    sent = json.loads(call.request)
-    assert not {"seed", "top_k"} & set(sent) and sent["temperature"] == SAMPLING["temperature"]
-    assert "asks for temperature=0.7" in caplog.text and ("no seed, no top_k" in caplog.text) == ("seed" in asked)
+    sent = json.loads(recorder.calls[0].request)
+    assert "seed" not in sent and (sent["temperature"], sent["top_k"], sent["top_p"]) == (1.0, -1, 1.0)
+    assert "asks for temperature=0.7, top_k=1, seed=5; while" in caplog.text
 
 
 def test_text_completions_are_trained(trained: dict[str, str], service: Service, recorder: Recorder) -> None:

@@ -21,7 +21,6 @@ import lightning_sdk as lightning
 from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine
 from lightning_hub.decode import decode
-from lightning_sdk import sink
 from lightning_sdk.call import Call, CallMeta
 from lightning_sdk.errors import Untranslatable
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
@@ -244,15 +243,14 @@ def test_errors_of_the_engine_are_anthropics(client: anthropic.Anthropic, engine
     assert (call.meta.status, call.meta.http_status) == ("error", 400) and "response_format" in call.problem
 
 
-def test_what_makes_rollouts_alike_is_taken_out(
-    client: anthropic.Anthropic, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Anthropic's word for the likeliest token alone reaches no engine."""
-    monkeypatch.setattr(sink, "_said", set())
+def test_what_shapes_the_distribution_gives_way(client: anthropic.Anthropic) -> None:
+    """Anthropic's words for it too, while training."""
     with Provider() as engine:
-        trained(engine.url, lambda: client.messages.create(**ASK, extra_body={"top_k": 1}), "engine-key", "policy")
-        assert "top_k" not in engine.requests[0].body
-    assert caplog.text.count("asks for top_k=1; while it is trained") == 1
+        sampling = {"temperature": 1.0, "whole_distribution": 1.0}
+        rollout = RolloutScope("0" * 32, bytes(16), Endpoint(engine.url, "policy", "engine-key"), sampling)
+        with entered(Scope(rollout=rollout, role="solver", trainable=True)):
+            client.messages.create(**ASK, extra_body={"top_k": 1, "top_p": 0.1})
+        assert (engine.requests[0].body["top_k"], engine.requests[0].body["top_p"]) == (-1, 1.0)
 
 
 def test_what_cannot_be_translated_is_said(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,8 @@ from trained import trained
 
 import lightning_sdk as lightning
 from lightning_embedded.protocol import read_chat
-from lightning_sdk.seam import WHOLE
+from lightning_sdk import sink
+from lightning_sdk.seam import ALIKE, WHOLE
 
 ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "abc"}]}
 SHAPED: dict[str, Any] = {
@@ -70,3 +72,49 @@ def test_evaluation_asks_as_the_agent_does(client: openai.OpenAI, engine: Provid
     trained(engine, lambda: client.chat.completions.create(**ASK, **SHAPED), temperature=0.0)
     body = engine.requests[-1].body
     assert (body["top_p"], body["top_k"], body["logit_bias"]) == (0.5, 20, {"7": -100})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", 7), ("best_of", 4), ("use_beam_search", True), ("length_penalty", 0.5), ("typical_p", 0.2)],
+)
+def test_what_makes_rollouts_alike_is_taken_out(
+    client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    name: str, value: Any,
+) -> None:  # fmt: skip
+    """With one seed, or a search for the likeliest, a group says the same: taken out while training, and said once."""
+    monkeypatch.setattr(sink, "_said", set())
+
+    def act() -> None:
+        client.chat.completions.create(**ASK, n=2, extra_body={name: value})
+
+    for _ in range(2):
+        trained(engine, act, temperature=1.0, whole_distribution=1.0)
+    trained(engine, act, temperature=0.0)
+    assert [each.body.get(name) for each in engine.requests] == [None, None, value]
+    assert [each.body["n"] for each in engine.requests] == [2] * 3  # each choice is drawn by itself
+    assert caplog.text.count(f"asks for {name}={value!r}; while it is trained") == 1
+    assert f"have no {name} instead" in caplog.text
+
+
+def test_what_changes_nothing_is_not_told(
+    client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frameworks send penalties of 0 and the like with every call."""
+    monkeypatch.setattr(sink, "_said", set())
+    quiet = WHOLE | {name: values[0] for name, values in ALIKE.items() if values} | {"seed": None}
+    act = functools.partial(client.chat.completions.create, **ASK, extra_body=quiet)
+    trained(engine, act, temperature=1.0, whole_distribution=1.0)
+    assert not set(engine.requests[0].body) & set(ALIKE) and "asks for" not in caplog.text
+
+
+def test_a_role_that_is_not_trained_keeps_its_seed(client: openai.OpenAI, provider: Provider, engine: Provider) -> None:
+    """What leaves for the user's own provider is the user's affair, inside of rollouts too."""
+
+    @lightning.agent(role="helper")
+    def helper() -> None:
+        client.chat.completions.create(**ASK, seed=7, extra_body={"top_k": 1})
+
+    trained(engine, helper, temperature=1.0, whole_distribution=1.0)
+    assert (provider.requests[0].body["seed"], provider.requests[0].body["top_k"]) == (7, 1)
+    assert engine.requests == []

@@ -16,7 +16,6 @@ from recorder import Recorder
 
 import lightning_openai
 import lightning_sdk as lightning
-from lightning_sdk import bias, sink
 from lightning_sdk.call import Call
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
 from lightning_sdk.wire import pack_floats, pack_ints
@@ -262,51 +261,6 @@ def test_changed_sampling_is_said_once(
         trained(engine, lambda: client.chat.completions.create(**ASK, temperature=0.3), temperature=1.0)
     assert caplog.text.count("asks for temperature=0.3; while it is trained") == 1
     assert caplog.text.count("have temperature=1.0 instead") == 1
-
-
-ALIKE: dict[str, Any] = {
-    "seed": 7, "top_k": 1, "min_p": 0.9, "typical_p": 0.2, "logit_bias": {"5": 100}, "frequency_penalty": 0.5,
-    "presence_penalty": 0.5, "repetition_penalty": 1.2, "length_penalty": 0.5, "min_tokens": 3,
-    "allowed_token_ids": [5], "bad_words": ["no"], "best_of": 4, "use_beam_search": True,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ALIKE)
-def test_what_makes_rollouts_alike_is_taken_out(
-    client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
-    name: str,
-) -> None:  # fmt: skip
-    """Neither a seed nor a sampler other than the model's own reaches the engine, and that is said once."""
-    monkeypatch.setattr(sink, "_said", set())
-    assert set(ALIKE) == set(bias.FIELDS)
-    for _ in range(2):
-        trained(engine, lambda: client.chat.completions.create(**ASK, extra_body={name: ALIKE[name]}), temperature=1.0)
-    assert [name in request.body for request in engine.requests] == [False, False]
-    assert caplog.text.count(f"asks for {name}={ALIKE[name]!r}; while it is trained") == 1
-    assert f"have no {name} instead" in caplog.text
-
-
-def test_what_changes_nothing_is_not_told(
-    client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Frameworks send penalties of 0 and the like with every call; several choices are each drawn freely."""
-    monkeypatch.setattr(sink, "_said", set())
-    quiet = {name: values[0] for name, values in bias.FIELDS.items() if values}
-    trained(engine, lambda: client.chat.completions.create(**ASK, n=2, seed=None, extra_body=quiet), temperature=1.0)
-    assert not set(engine.requests[0].body) & set(bias.FIELDS) and engine.requests[0].body["n"] == 2
-    assert "asks for" not in caplog.text
-
-
-def test_a_role_that_is_not_trained_keeps_its_seed(client: openai.OpenAI, provider: Provider, engine: Provider) -> None:
-    """What leaves for the user's own provider is the user's affair, inside of rollouts too."""
-
-    @lightning.agent(role="helper")
-    def helper() -> None:
-        client.chat.completions.create(**ASK, seed=7, extra_body={"top_k": 1})
-
-    trained(engine, helper, temperature=1.0)
-    assert (provider.requests[0].body["seed"], provider.requests[0].body["top_k"]) == (7, 1)
-    assert engine.requests == []
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}])

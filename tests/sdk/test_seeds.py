@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -63,8 +64,9 @@ def test_each_call_of_a_rollout_has_its_own_seed(client: openai.OpenAI, engine: 
 
 def test_training_has_no_seed(client: openai.OpenAI, engine: Provider) -> None:
     """One that the agent gives is taken out: all rollouts of a group would say the same."""
-    trained(engine, asking(client, 2), temperature=1.0)
-    trained(engine, lambda: client.chat.completions.create(**ASK, seed=5), temperature=1.0)
+    trained(engine, asking(client, 2), temperature=1.0, whole_distribution=1.0)
+    act = functools.partial(client.chat.completions.create, **ASK, seed=5)
+    trained(engine, act, temperature=1.0, whole_distribution=1.0)
     assert seeds(engine) == [None, None, None]
 
 
