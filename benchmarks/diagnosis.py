@@ -1,6 +1,6 @@
 """How often `lightning-sdk check RUN` is right: runs of which it is known whether they are healthy, and what ails them.
 
-    python benchmarks/diagnosis.py [--json] [--seeds 8] [--without-trained] [--only WORD]
+    python benchmarks/diagnosis.py [--json] [--seeds 8] [--workers 1] [--without-trained] [--only WORD]
 
 Three sources, which each case names:
 
@@ -25,11 +25,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from diagnosis_cases import HEALTHY, SICK, Case, judge, judge_health
-from diagnosis_trainings import TRAININGS, Training
 
 from lightning_hub.health import examine
 from lightning_hub.interval import interval
@@ -49,8 +49,8 @@ def judge_simulated(case: Case, seeds: Iterable[int]) -> Result:
     return _result(case.name, case.source, case.expected, outcomes, examples)
 
 
-def judge_trained(training: Training, folder: Path) -> Result:
-    """One real training."""
+def judge_trained(training: Any, folder: Path) -> Result:
+    """One real training, a `diagnosis_trainings.Training`."""
     values = training.run(folder)
     case = Case(training.name, lambda seed: None, training.expected, training.true, "trained")
     outcome = judge(case, values["findings"])
@@ -68,11 +68,20 @@ def _result(
     return {"case": name, "source": source, "expected": list(expected), **counts, "not_right": examples[:3]}
 
 
+def judge_place(place: int, seeds: int) -> Result:
+    """The case at this place, which another process has too."""
+    return judge_simulated((*HEALTHY, *SICK)[place], range(seeds))
+
+
 def judge_all(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
-    for case in (*HEALTHY, *SICK):
-        if options.only in case.name:
-            yield judge_simulated(case, range(options.seeds))
-    for training in () if options.without_trained else TRAININGS:
+    places = [place for place, case in enumerate((*HEALTHY, *SICK)) if options.only in case.name]
+    with ProcessPoolExecutor(options.workers) as pool:
+        yield from pool.map(judge_place, places, [options.seeds] * len(places))
+    if options.without_trained:
+        return
+    from diagnosis_trainings import TRAININGS  # noqa: PLC0415 - needs torch, the examples and a free machine
+
+    for training in TRAININGS:
         if options.only in training.name:
             yield judge_trained(training, folder)
 
@@ -96,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON line and nothing else")
     parser.add_argument("--seeds", type=int, default=8, help="simulated runs of each kind (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes for simulated runs (%(default)s)")
     parser.add_argument("--without-trained", action="store_true", help="leave out what has to be trained first")
     parser.add_argument("--only", default="", help="cases with this word in their names")
     options = parser.parse_args()
