@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from lightning_sdk import reference
 from lightning_sdk.cores import cores
+from lightning_sdk.errors import HubError
+from lightning_sdk.hub import HubClient
 from lightning_sdk.placement import Placement
 from lightning_sdk.reward import Named
 from lightning_sdk.runner import Runner
@@ -75,30 +79,53 @@ class Processes:
     def __init__(self, agent: Callable[..., Any], rewards: Sequence[Named], concurrency: int, count: int) -> None:
         """SettingError for a function that another process cannot find."""
         self._count = min(count or cores(), concurrency)
-        self._config = {**named(agent, rewards), "kind": "auto", "concurrency": -(-concurrency // self._count)}
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._config: dict[str, Any] = {
+            **named(agent, rewards),
+            "kind": "auto",
+            "concurrency": -(-concurrency // self._count),
+        }
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        """Those that have not ended by themselves, by the names of their runners."""
 
     def start(self, address: str, key: str) -> None:
-        line = json.dumps({**self._config, "address": address, "key": key}).encode() + b"\n"
+        self._config |= {"address": address, "key": key}
         for _ in range(self._count):
-            # A session of its own: Ctrl-C is for the training to handle, and the runner ends when its stdin closes.
-            process = subprocess.Popen([sys.executable, "-m", "lightning_sdk.runner"], stdin=subprocess.PIPE,
-                                       start_new_session=True)  # fmt: skip
-            self._workers.append(process)
-            assert process.stdin is not None
-            process.stdin.write(line)
-            process.stdin.flush()
+            self._start_one()
 
     def failure(self) -> str:
-        ended = self._workers and all(process.poll() is not None for process in self._workers)
-        return "every runner process ended; what they printed is above" if ended else ""
+        for name, process in list(self._workers.items()):
+            if process.poll() is not None:
+                self._replace(name, process)
+        return "" if self._workers else "every runner process ended; what they printed is above"
+
+    def _start_one(self) -> None:
+        name = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+        # A session of its own: Ctrl-C is for the training to handle, and the runner ends when its stdin closes.
+        process = subprocess.Popen([sys.executable, "-m", "lightning_sdk.runner"], stdin=subprocess.PIPE,
+                                   start_new_session=True)  # fmt: skip
+        self._workers[name] = process
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({**self._config, "name": name}).encode() + b"\n")
+        process.stdin.flush()
+
+    def _replace(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        """Tell the hub at once that a process ended by itself, and start another one if rollouts ended with it."""
+        del self._workers[name]
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        lost = 0
+        with contextlib.suppress(HubError), HubClient(self._config["address"], self._config["key"]) as hub:
+            lost = hub.ask("release", runner=name, exit_code=process.returncode)
+        if lost:  # each costs an attempt at a rollout, so there is an end to it
+            self._start_one()
 
     def stop(self) -> None:
-        for process in self._workers:
+        for process in self._workers.values():
             if process.stdin is not None:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
-        for process in self._workers:
+        for process in self._workers.values():
             try:
                 process.wait(10.0)
             except subprocess.TimeoutExpired:

@@ -49,10 +49,11 @@ class Runner:
         concurrency: int,
         kind: str = "auto",
         lasting: bool = False,
+        name: str = "",
     ) -> None:
         """`kind` is 'threads', 'asyncio', or 'auto', which takes asyncio for async agents; with `lasting` a hub that
-        does not answer is asked again, for it may come back."""
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        does not answer is asked again, for it may come back; `name` is what the hub knows it by, made up if empty."""
+        self.id = name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._lasting = lasting
         self._agent, self._rewards, self._concurrency = agent, repeats.listen(tuple(rewards)), concurrency
         self._address, self._key = address, key
@@ -203,7 +204,7 @@ def main() -> None:
     agent, functions = reference.load(config["agent"]), [reference.load(each) for each in config["rewards"]]
     rewards = named(functions) if functions else ()
     runner = Runner(config["address"], config["key"], agent, rewards,
-                    concurrency=config["concurrency"], kind=config["kind"])  # fmt: skip
+                    concurrency=config["concurrency"], kind=config["kind"], name=config["name"])  # fmt: skip
 
     def stop_at_end_of_input() -> None:
         told.read()

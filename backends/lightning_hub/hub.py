@@ -189,9 +189,10 @@ class Hub:
 
         return Parked(poll, _seconds(params), lambda _: self.leases.undo(given))
 
-    def _release(self, params: dict[str, Any]) -> None:
-        self.leases.release(str(params["runner"]))
+    def _release(self, params: dict[str, Any]) -> int:
+        released = self.leases.release(str(params["runner"]), params.get("exit_code"))
         self.guests.leave(str(params["runner"]))
+        return released
 
     def _watch(self, params: dict[str, Any]) -> Parked:
         after = int(params.get("after", 0))

@@ -159,14 +159,16 @@ class Leases:
         self._store.lease((time.time() + self._lease_seconds, key) for key in keys)
         return keys
 
-    def release(self, runner: str) -> None:
-        """A runner that goes in good order gives its leases back at once."""
+    def release(self, runner: str, exit_code: int | None = None) -> int:
+        """A runner gives its leases back at once; how many. `exit_code`: its process ended by itself with this."""
         with self._changed:
-            for key in [key for key, attempt in self._active.items() if attempt.runner == runner]:
-                self._close(key, Status.INFRASTRUCTURE_ERROR, f"runner {runner} stopped", saved=False,
-                            until=self.position())  # fmt: skip
+            keys = [key for key, attempt in self._active.items() if attempt.runner == runner]
+            status, why = _departure(runner, exit_code, len(keys))
+            for key in keys:
+                self._close(key, status, why, saved=False, until=self.position())
             self._seen.pop(runner, None)
         self.on_work()
+        return len(keys)
 
     def end(self, end: End) -> bool:
         """An END event arrived. False if its attempt is over already; True for attempts that were never leased."""
@@ -242,3 +244,17 @@ class Leases:
             self._close(key, Status.TIMEOUT, f"{why}; it had run for {took:.0f} s", saved=False,
                         until=self.position())  # fmt: skip
         offer.cut(never, f"{why}, before a runner took it", time.monotonic())
+
+
+def _departure(runner: str, exit_code: int | None, rollouts: int) -> tuple[Status, str]:
+    """How the rollouts end that a runner leaves behind: whose fault it was is known if there was one only."""
+    if exit_code is None:
+        return Status.INFRASTRUCTURE_ERROR, f"runner {runner} stopped"
+    if exit_code >= 0 and rollouts == 1:
+        return Status.AGENT_ERROR, f"the agent ended its process with exit code {exit_code}, as os._exit() does"
+    many = "1 rollout" if rollouts == 1 else f"{rollouts} rollouts"
+    how = f"ended with exit code {exit_code}" if exit_code >= 0 else f"was killed by signal {-exit_code}"
+    return Status.INFRASTRUCTURE_ERROR, (
+        f"the runner's process {how} while {many} ran in it: os._exit() in one of them, a crash in native "
+        "code, or no memory left"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -109,6 +110,14 @@ async def asolve(task: dict[str, Any]) -> str:
         messages: list[Any] = [{"role": "user", "content": task["how"]}]
         reply = await client.chat.completions.create(model="gpt", messages=messages)
         return reply.choices[0].message.content or ""
+
+
+@lightning.agent(role="solver", trainable=True)
+def leaving(task: dict[str, Any]) -> str:
+    """It ends its process."""
+    if task["how"] == "leaves":
+        os._exit(7)
+    return ask(task["how"])
 
 
 @lightning.agent(role="solver", trainable=True)

@@ -258,6 +258,24 @@ def test_a_runner_has_as_many_as_it_has_places(make: Make) -> None:
     assert len(played.lease(2)) == 2
 
 
+@pytest.mark.parametrize(
+    ("rollouts", "exit_code", "status", "said"),
+    [
+        (1, 3, Status.AGENT_ERROR, "the agent ended its process with exit code 3"),
+        (2, 3, Status.INFRASTRUCTURE_ERROR, "ended with exit code 3 while 2 rollouts ran in it"),
+        (1, -9, Status.INFRASTRUCTURE_ERROR, "was killed by signal 9 while 1 rollout ran in it"),
+    ],
+)
+def test_a_runner_whose_process_ended(make: Make, rollouts: int, exit_code: int, status: Status, said: str) -> None:
+    """Whose fault it was is known where one rollout ran in it that exited; otherwise it is nobody's."""
+    played = make(rollouts, retries=0)
+    played.lease(rollouts)
+    assert played.leases.release("r", exit_code) == rollouts and played.leases.release("r", exit_code) == 0
+    outcomes = played.leases.outcomes(played.offer)
+    assert [each.status for each in outcomes] == [status] * rollouts
+    assert all(said in each.error for each in outcomes)
+
+
 def test_the_oldest_round_comes_first(make: Make) -> None:
     """Also with what it tries again or refills; a round that asks to be the first one is handed out before."""
     played = make(2, refills=1)

@@ -118,6 +118,15 @@ def test_code_that_cancels_every_task(checked: Callable[..., Any]) -> None:
     assert {(status, error.splitlines()[0]) for _, status, error in found} == {("agent_error", "CancelledError")}
 
 
+def test_an_agent_that_ends_its_process(checked: Callable[..., Any]) -> None:
+    """os._exit() is told at once, as the agent's error where no other rollout ran there; another process follows."""
+    found = checked(ending_agent.leaving, tasks("leaves", "a", "b"),
+                    **{"rollouts.runner": "2", "rollouts.concurrency": 2})  # fmt: skip
+    why = "the agent ended its process with exit code 7, as os._exit() does"
+    for how, status, error in found:
+        assert (status, error) == (("agent_error", why) if how == "leaves" else ("ok", "")), how
+
+
 @pytest.fixture
 def train(
     installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
