@@ -101,13 +101,18 @@ class Report:
         if self.after is not None:
             lines.append(f"after     {self.after}")
         if self.change is not None:
-            lines.append(f"change    {self.change.signed()}, by task")
+            lines.append(f"change    {self.change.signed()}, by task{self._pairing(self.change.n)}")
         lines += self.details()
         if self.steps:
             lines.append(f"trained   {self.steps} steps in {self.train_seconds:.0f} s")
             lines.append(f"verdict   {self.verdict}")
         lines += [f"{each['severity']:<10}{each['kind']}: {_first_line(each)}" for each in self.findings]
         return "\n".join(lines)
+
+    def _pairing(self, tasks: int) -> str:
+        """Which tasks are compared, where that is not all of them."""
+        scored = [each.n for each in (self.before, self.after) if each is not None]
+        return "" if set(scored) == {tasks} else f", on the {tasks} tasks that have a score in both"
 
     def details(self) -> list[str]:
         """A line for each role with rewards of its own, and one for each way in which rollouts of a training failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Iterable, Mapping
@@ -45,6 +46,25 @@ def split(tasks: list[Task], part: float, most: int, seed: int) -> tuple[list[Ta
         [task for index, task in enumerate(tasks) if index not in chosen],
         [task for index, task in enumerate(tasks) if index in chosen],
     )
+
+
+def canonical(task: Mapping[str, Any]) -> str:
+    """A task as JSON that is the same for equal tasks, whatever the order of their keys; 1 and 1.0 are equal."""
+    return json.dumps(_whole(task), sort_keys=True)
+
+
+def task_id(task: Mapping[str, Any]) -> int:
+    """A number of 52 bits by which a task is known: it depends on the task's content and on nothing else."""
+    return int(hashlib.sha256(canonical(task).encode()).hexdigest()[:13], 16)
+
+
+def _whole(value: Any) -> Any:
+    """With whole floats as integers: a table has a column of integers as floats once a value is missing."""
+    if isinstance(value, Mapping):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _from_file(path: Path, what: str) -> list[Task]:

@@ -130,7 +130,10 @@ def measure(
 
 
 def change(before: HeldOut | None, after: HeldOut | None) -> Interval | None:
-    """The paired difference over the tasks, and in each over the seeds, that have a score in both; None without any."""
+    """The paired difference over the tasks, and in each over the seeds, that have a score in both; None without any.
+
+    A task is known by its content: what the two lists have at the same place may be different tasks.
+    """
     if before is None or after is None or before.temperature != after.temperature:
         return None
     return _difference(before.seeded, after.seeded)
@@ -156,6 +159,8 @@ def verdict(before: HeldOut | None, after: HeldOut | None) -> str:
     if before.temperature != after.temperature:
         return NOT_MEASURED
     found = change(before, after)
+    if found is None and before.seeded and after.seeded:
+        return NOT_MEASURED  # they have no task in common
     if found is not None:
         up, down = found.low > 0, found.high < 0
     else:

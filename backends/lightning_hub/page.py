@@ -46,10 +46,15 @@ def _verdict_sentence(report: Mapping[str, Any]) -> str:
                 "Whether it is better was **not measured**: before, the held-out tasks were run at temperature "
                 f"{before['temperature']:g}, after training at {after['temperature']:g}."
             )
+        if before and after and before["n"] and after["n"]:
+            return (
+                "Whether it is better was **not measured**: the tasks that were run before training and those that "
+                "were run after it have none in common."
+            )
         return "Whether it is better was **not measured**: a held-out score before or after training is missing."
     moved = f"from {before['mean']:.3f} to {after['mean']:.3f} on held-out tasks"
     change = report["change"]
-    by = f" (by task: {_signed(change)})" if change else ""
+    by = f" (by task: {_signed(change)}{_pairing(change, before, after)})" if change else ""
     if report["verdict"] == "better":
         return f"**Better**: the score went {moved}{by}."
     if report["verdict"] == "worse":
@@ -78,6 +83,13 @@ def _indented(finding: Mapping[str, Any]) -> str:
 def _signed(change: Mapping[str, Any]) -> str:
     bounds = "no interval" if change["low"] is None else f"95% interval {change['low']:+.3f} to {change['high']:+.3f}"
     return f"{change['mean']:+.3f}, {bounds}, n={change['n']}"
+
+
+def _pairing(change: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """On how many tasks the two are compared, where that is not all of them."""
+    if change["n"] == before["n"] == after["n"]:
+        return ""
+    return f", over the tasks that have a score in both; before there were {before['n']}, after {after['n']}"
 
 
 def _held_out_table(report: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from lightning_hub.backend import BackendSpec, Endpoint
 from lightning_hub.rollout import Assignment
 from lightning_sdk.errors import SettingError, TaskError
 from lightning_sdk.settings import Settings
+from lightning_sdk.tasks import Task, task_id
 
 GROUP = "lightning_sdk.backends"
 #: What the hub itself does, whatever the backend.
@@ -30,12 +31,12 @@ class Plan:
 
     settings: Settings
     backend: BackendSpec
-    tasks: list[dict[str, Any]]
-    held_out: list[dict[str, Any]]
+    tasks: list[Task]
+    held_out: list[Task]
     resume: bool = False
     from_runs: tuple[str, ...] = ()
     """Folders of earlier runs to learn from, instead of running the agent."""
-    reserved: tuple[dict[str, Any], ...] = ()
+    reserved: tuple[Task, ...] = ()
     """All held-out tasks, also those beyond `evaluation.tasks`."""
     declared_roles: dict[str, bool] = field(default_factory=dict)
     """Role -> trainable, as the agent's process declares them; may be incomplete."""
@@ -80,9 +81,7 @@ class Plan:
     def of_step(self, step: int, endpoint: Endpoint) -> list[Assignment]:
         """The rollouts of a training step (from 1), each group's beside each other so that an engine computes its
         prompt once. They depend on the seed and the step alone, so a resumed run goes on where it was."""
-        count = self.settings.rollouts.tasks_per_step
-        first = (step - 1) * count
-        return self._groups(step, 0, [self._shuffled(first + place) for place in range(count)], endpoint)
+        return self._groups(step, 0, self._of_step(step), endpoint)
 
     def of_further(self, step: int, first: int, count: int, endpoint: Endpoint) -> list[Assignment]:
         """The rollouts of `count` further tasks of a step, after the `first` ones, to replace groups without signal.
@@ -90,17 +89,22 @@ class Plan:
         Their order depends on the seed and the step alone, and takes nothing from the order of the steps: those before
         and after have the same tasks, whatever had to be replaced. The step's own tasks come last.
         """
-        own = {each.task_id for each in self.of_step(step, endpoint)}
+        own = set(self._of_step(step))
         drawn = np.random.default_rng((self.settings.seed, step, 1)).permutation(len(self.tasks)).tolist()
         order = sorted(drawn, key=lambda task: task in own)  # stable: as drawn, within both parts
         tasks = [order[at % len(order)] for at in range(first, first + count)]
         return self._groups(step, self.settings.rollouts.tasks_per_step + first, tasks, endpoint)
 
+    def _of_step(self, step: int) -> list[int]:
+        """Places of a step's tasks in their list."""
+        count = self.settings.rollouts.tasks_per_step
+        return [self._shuffled((step - 1) * count + place) for place in range(count)]
+
     def _groups(self, step: int, first: int, tasks: Sequence[int], endpoint: Endpoint) -> list[Assignment]:
         """A group of rollouts for each task, from this place in the step on."""
         sampling = {"temperature": self.settings.sampling.temperature, "whole_distribution": 1.0}
         return [
-            self._assignment(task, f"{step}-{place}", "train", endpoint, sampling)
+            self._assignment(self.tasks[task], f"{step}-{place}", "train", endpoint, sampling)
             for place, task in enumerate(tasks, first)
             for _ in range(self.settings.rollouts.group_size)
         ]
@@ -109,16 +113,16 @@ class Plan:
         """The rollouts of each held-out task beside each other, in the order of their seeds: greedy ones, or each with
         a seed that depends on `seed`, the task and its place alone: two models are compared on the same draws."""
         return [
-            self._assignment(number, f"{name}-{number}", "evaluate", endpoint, self._evaluated(number, place))
-            for number in range(len(self.held_out))
+            self._assignment(task, f"{name}-{number}", "evaluate", endpoint, self._evaluated(task, place))
+            for number, task in enumerate(self.held_out)
             for place in range(self.settings.evaluation.seeds)
         ]
 
-    def _evaluated(self, number: int, place: int) -> dict[str, float]:
+    def _evaluated(self, task: Task, place: int) -> dict[str, float]:
         temperature = self.settings.evaluation.temperature
         if not temperature:
             return {"temperature": 0.0}
-        drawn = np.random.SeedSequence((self.settings.seed, number, place)).generate_state(1)
+        drawn = np.random.SeedSequence((self.settings.seed, task_id(task), place)).generate_state(1)
         return {"temperature": temperature, "rollout_seed": int(drawn[0])}
 
     def _shuffled(self, position: int) -> int:
@@ -127,13 +131,13 @@ class Plan:
         return int(np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.tasks))[place])
 
     def _assignment(
-        self, number: int, group: str, mode: str, endpoint: Endpoint, sampling: dict[str, float]
+        self, task: Task, group: str, mode: str, endpoint: Endpoint, sampling: dict[str, float]
     ) -> Assignment:
         return Assignment(
             id=os.urandom(16).hex(),
             key=os.urandom(16),
-            task_id=number,
-            task=(self.tasks if mode == "train" else self.held_out)[number],
+            task_id=task_id(task),
+            task=task,
             group=group,
             mode=mode,
             attempt=1,

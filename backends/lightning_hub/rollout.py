@@ -18,7 +18,7 @@ class Assignment:
     key: bytes
     """Secret of this attempt, 16 random bytes: events with another key do not count for it."""
     task_id: int
-    """Index of the task in its list."""
+    """Number that depends on the task's content alone, so that it is the same in every list and every session."""
     task: dict[str, Any]
     group: str
     """Rollouts of one group are compared with each other."""

@@ -16,6 +16,7 @@ from lightning_hub.lock import locked
 from lightning_hub.log import Log
 from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.store import Store
+from lightning_sdk import tasks
 from lightning_sdk.errors import HubError, SettingError
 from lightning_sdk.settings import Settings
 
@@ -135,8 +136,8 @@ def _record(row: tuple[Any, ...], given: list[tuple[Reward, bool, int]]) -> Reco
 
 
 def canonical(task: Mapping[str, Any]) -> str:
-    """A task as JSON that is the same for equal tasks."""
-    return json.dumps(json.loads(json.dumps(task, default=str)), sort_keys=True)
+    """As `lightning_sdk.tasks.canonical`, of a task that may hold anything."""
+    return tasks.canonical(json.loads(json.dumps(task, default=str)))
 
 
 def with_weights(settings: Settings, weights: Mapping[str, float]) -> Settings:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hubs import end, reply, reward
-from runners import Runner, ask_engine, call, failing, good
+from runners import TASKS, Runner, ask_engine, call, failing, good
 
 from lightning_sdk.errors import SettingError, TaskError
 
@@ -32,7 +32,8 @@ def test_more_failures_than_allowed(runner: Runner) -> None:
     """One failure of two is allowed by failure.max_failed=0.5, but not by 0.4."""
 
     def agent(assignment: dict[str, Any]) -> list[Any]:
-        return failing("agent_error", "ValueError: x")(assignment) if assignment["task_id"] else good(assignment)
+        fails = assignment["task"] == TASKS[1]
+        return failing("agent_error", "ValueError: x")(assignment) if fails else good(assignment)
 
     name, message = failed(runner.train(agent, {"failure.max_failed": 0.4}))
     assert name == "RolloutsFailed"

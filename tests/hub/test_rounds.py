@@ -109,7 +109,7 @@ def test_an_evaluation_is_tried_again_and_not_refilled(train: Train) -> None:
     runner = train()
 
     def agent(assignment: dict[str, Any]) -> list[Any]:
-        if assignment["mode"] == "evaluate" and (assignment["task_id"] == 0 or assignment["attempt"] == 1):
+        if assignment["mode"] == "evaluate" and (assignment["task"] == TASKS[0] or assignment["attempt"] == 1):
             return [end(assignment["key"], "infrastructure_error", "no route")]
         return good(assignment)
 
@@ -117,7 +117,8 @@ def test_an_evaluation_is_tried_again_and_not_refilled(train: Train) -> None:
     before = runner.play(agent, lambda event: event["type"] == "evaluation")
     assert (before["n"], before["failed"]) == (1, 1)
     evaluated = [each for each in runner.leased if each["mode"] == "evaluate"]
-    assert sorted((each["task_id"], each["attempt"]) for each in evaluated) == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    tried = sorted((TASKS.index(each["task"]), each["attempt"]) for each in evaluated)
+    assert tried == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
 # --- the deadline
@@ -196,7 +197,7 @@ def tasks_of(runner: Runner, step: int) -> list[int]:
     for each in runner.leased:
         at, place = map(int, each["group"].split("-"))
         if at == step:
-            found[place] = each["task_id"]
+            found[place] = MIXED.index(each["task"])
     assert sorted(found) == list(range(len(found)))
     return [found[place] for place in range(len(found))]
 
@@ -207,7 +208,7 @@ def planned(step: int, **settings: Any) -> tuple[list[int], list[int]]:
     plan, endpoint = Plan(chosen, backend, MIXED, []), Endpoint("", "", "")
     own = plan.of_step(step, endpoint)
     further = plan.of_further(step, 0, 12, endpoint)
-    return [each.task_id for each in own[::4]], [each.task_id for each in further[::4]]
+    return [MIXED.index(each.task) for each in own[::4]], [MIXED.index(each.task) for each in further[::4]]
 
 
 @pytest.mark.parametrize("rounds", [1, 4])

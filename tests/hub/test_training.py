@@ -14,6 +14,7 @@ from hubs import Client, begin, end, reward
 from runners import TASKS, Runner, ask_engine, call, good
 
 from lightning_sdk.errors import HubError, SettingError
+from lightning_sdk.tasks import task_id
 
 
 def a_step(event: dict[str, Any]) -> bool:
@@ -78,7 +79,7 @@ def test_assignments_say_how_to_sample(train: Callable[..., Runner]) -> None:
     assert groups[:12] == sorted(groups[:12])
     assert [groups[:12].count(group) for group in sorted(set(groups[:12]))] == [4, 4, 4]
     assert len({each["key"] for each in runner.leased}) == len(runner.leased)
-    assert all(each["task"] == TASKS[each["task_id"]] and each["roles"] == ["solver"] for each in trained)
+    assert all(each["task_id"] == task_id(each["task"]) and each["roles"] == ["solver"] for each in trained)
 
 
 def test_a_gradient_that_is_not_finite_is_told_in_its_step(train: Callable[..., Runner]) -> None:
@@ -255,7 +256,7 @@ def tasks_of_steps(runner: Runner) -> dict[int, list[int]]:
             step, place = (int(part) for part in each["group"].split("-"))
             tasks = found.setdefault(step, [])
             if place == len(tasks):
-                tasks.append(each["task_id"])
+                tasks.append(TASKS.index(each["task"]))
     return found
 
 

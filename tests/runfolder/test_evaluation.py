@@ -15,6 +15,7 @@ from lightning_hub.plan import Plan
 from lightning_hub.rollout import Assignment, Reward, Rollout
 from lightning_sdk.call import Status
 from lightning_sdk.settings import Settings
+from lightning_sdk.tasks import task_id
 
 ENDPOINT = Endpoint("http://127.0.0.1:1/v1", "m", "k")
 #: What came of one rollout: a reward, rewards by role, or how it failed.
@@ -25,15 +26,21 @@ def settings(seeds: int = 2, **more: Any) -> Settings:
     return Settings.from_dict({"evaluation.seeds": seeds, "evaluation.temperature": 0.8, **more})
 
 
-def assigned(chosen: Settings, tasks: int, name: str = "before") -> list[Assignment]:
+def assigned(chosen: Settings, tasks: int, name: str = "before", first: int = 0) -> list[Assignment]:
     spec = BackendSpec("none", frozenset(), lambda *_: None)  # type: ignore[arg-type]
-    return Plan(chosen, spec, [], [{"task": number} for number in range(tasks)]).of_held_out(name, ENDPOINT)
+    return Plan(chosen, spec, [], [{"task": first + number} for number in range(tasks)]).of_held_out(name, ENDPOINT)
 
 
-def evaluated(name: str, came: Sequence[Sequence[Came]], chosen: Settings | None = None) -> HeldOut:
-    """An evaluation of tasks, each with what came of its seeds; rollouts end in another order than they began."""
+def known(number: int) -> str:
+    """The name by which one of these tasks is known."""
+    return str(task_id({"task": number}))
+
+
+def evaluated(name: str, came: Sequence[Sequence[Came]], chosen: Settings | None = None, first: int = 0) -> HeldOut:
+    """An evaluation of tasks from this number on, each with what came of its seeds; rollouts end in another order than
+    they began."""
     chosen = chosen or settings(len(came[0]))
-    assignments = assigned(chosen, len(came), name)
+    assignments = assigned(chosen, len(came), name, first)
     ended = [_ended(one, each) for one, each in zip(assignments, (one for task in came for one in task), strict=True)]
     return measure(name, 0, assignments, ended[::-1], chosen)
 
@@ -51,11 +58,11 @@ def test_each_task_is_run_with_its_own_seeds_and_every_evaluation_with_the_same(
     """No two rollouts share a seed, and before and after have the same ones; another `seed` gives others."""
     before, after = (assigned(settings(3), 5, name) for name in ("before", "after"))
     drawn = [each.sampling["rollout_seed"] for each in before]
-    assert [each.task_id for each in before] == [task for task in range(5) for _ in range(3)]
+    assert [each.task["task"] for each in before] == [task for task in range(5) for _ in range(3)]
     assert len(set(drawn)) == 15 and drawn == [each.sampling["rollout_seed"] for each in after]
     assert {each.sampling["temperature"] for each in before} == {0.8}
     assert not set(drawn) & {each.sampling["rollout_seed"] for each in assigned(settings(3, seed=1), 5)}
-    more = [each.sampling["rollout_seed"] for each in assigned(settings(4), 5) if each.task_id == 0]
+    more = [each.sampling["rollout_seed"] for each in assigned(settings(4), 5) if each.task["task"] == 0]
     assert more[:3] == drawn[:3]
 
 
@@ -69,9 +76,9 @@ def test_a_tasks_score_is_the_mean_over_its_seeds_and_tasks_are_what_counts() ->
     """Tasks are the clusters: twice as many seeds of the same scores make no interval narrower."""
     scores = [[0.2, 0.4], [1.0, 0.0], [0.5, 0.5], [0.9, 0.7]]
     one, two = evaluated("before", scores), evaluated("before", [[*task, *task] for task in scores])
-    assert one.scores == pytest.approx({"0": 0.3, "1": 0.5, "2": 0.5, "3": 0.8})
+    assert one.scores == pytest.approx({known(0): 0.3, known(1): 0.5, known(2): 0.5, known(3): 0.8})
     assert one.score.mean == pytest.approx(0.525) and (one.score.n, one.seeds) == (4, 2)
-    assert one.by_seed["1"] == [1.0, 0.0]
+    assert one.by_seed[known(1)] == [1.0, 0.0]
     assert (one.score.low, one.score.high) == pytest.approx((two.score.low, two.score.high))
 
 
@@ -79,12 +86,12 @@ def test_failed_rollouts_are_left_out_and_counted_by_task() -> None:
     """A task keeps the mean of the seeds that went well; one without any has no score, and is no zero."""
     came: list[list[Came]] = [[1.0, Status.TIMEOUT], [Status.AGENT_ERROR, Status.TIMEOUT], [0.5, 0.0], [{}, 0.25]]
     found = evaluated("before", came)
-    assert found.scores == {"0": 1.0, "2": 0.25, "3": 0.25}
+    assert found.scores == {known(0): 1.0, known(2): 0.25, known(3): 0.25}
     assert (found.score.n, found.failed) == (3, 4)
     assert found.failures == {"timeout": 2, "agent_error": 1, "no_reward": 1}
     line = found.as_line()
-    assert line["failed_by_task"] == {"0": 1, "1": 2, "3": 1}
-    assert line["by_seed"]["0"] == [1.0, None]
+    assert line["failed_by_task"] == {known(0): 1, known(1): 2, known(3): 1}
+    assert line["by_seed"][known(0)] == [1.0, None]
 
 
 def test_an_evaluation_is_read_back_as_it_was_written() -> None:
@@ -133,6 +140,17 @@ def test_the_verdict_goes_by_the_change_of_tasks(gain: float, said: str) -> None
     noise = [0.02 * (-1) ** task for task in range(20)]
     moved = [[score + gain + noise[task] for score in scores] for task, scores in enumerate(base)]
     assert verdict(evaluated("before", base), evaluated("after", moved)) == said
+
+
+def test_only_equal_tasks_are_paired() -> None:
+    """Tasks at the same place of two lists are not the same task: the pairing goes by their content, and says how many
+    there were; without any the verdict is that nothing was measured."""
+    before = evaluated("before", [[0.0]] * 8 + [[0.5]] * 4, Settings())
+    shifted = evaluated("after", [[0.5]] * 4 + [[1.0]] * 8, Settings(), first=8)
+    found = change(before, shifted)
+    assert found is not None and (found.n, found.mean) == (4, 0.0)
+    other = evaluated("after", [[1.0]] * 8, Settings(), first=100)
+    assert change(before, other) is None and verdict(before, other) == "not measured"
 
 
 def test_what_was_measured_in_different_ways_is_not_compared() -> None:

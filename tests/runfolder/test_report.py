@@ -164,6 +164,21 @@ def test_the_printed_report_ends_with_the_verdict(tmp_path: Path) -> None:
     assert lines[-1] == "verdict   better"
 
 
+def test_a_report_says_on_how_many_tasks_two_scores_are_compared(tmp_path: Path) -> None:
+    """Where not all tasks have a score both times, and where none has."""
+    before, after = ({str(task): 0.5 + task / 100 for task in tasks} for tasks in (range(20), range(4, 28)))
+    for name, paired in (("some", after), ("none", {f"other {task}": score for task, score in after.items()})):
+        folder = RunFolder(tmp_path / name)
+        folder.config({"settings": Settings().as_dict()})
+        folder.evaluation(HeldOut("before", 0, interval([*before.values()]), 0, before))
+        folder.step({"step": 1, "reward_mean": 0.5})
+        folder.evaluation(HeldOut("after", 1, interval([*paired.values()]), 0, paired))
+        folder.finish(Totals())
+    assert "n=16, by task, on the 16 tasks that have a score in both" in str(read(tmp_path / "some"))
+    assert "n=16, over the tasks that have a score in both; before there were 20, after 24" in page(tmp_path / "some")
+    assert read(tmp_path / "none").verdict == "not measured" and "have none in common" in page(tmp_path / "none")
+
+
 def test_a_score_of_nothing_can_be_printed() -> None:
     """Every rollout failed: there is a line, and no error."""
     nothing = {"mean": None, "low": None, "high": None, "n": 0}
