@@ -80,7 +80,7 @@ def check(
     if isinstance(agent, str | Path):
         return Check(examination.examined(find_run_folder(agent), backend_python))
     if tasks is None:
-        raise SettingError("check: an agent needs tasks: a .jsonl or .parquet file (--tasks FILE), or a list of dicts")
+        raise SettingError("check: an agent needs tasks: a file such as tasks.jsonl (--tasks FILE), or a list of dicts")
     loaded = load(tasks)
     given: dict[str, Any] = {"model": model, "backend": backend, "engine": engine, **settings}
     given["roles"] = role_names(roles)

@@ -135,7 +135,7 @@ def _agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> Non
     defaults = Settings()
     _agent(parser, or_run)
     parser.add_argument("--tasks", required=not or_run, metavar="FILE",
-                        help="tasks: .jsonl or .parquet, one object per line")  # fmt: skip
+                        help="tasks: .jsonl, .json, .csv or .parquet")  # fmt: skip
     parser.add_argument(
         "--model", default=defaults.model, help="spark, a folder in HF format, or a hub name (%(default)s)"
     )

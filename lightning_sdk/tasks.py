@@ -1,51 +1,69 @@
-"""Tasks: what an agent is asked, read from a list, a JSONL file or a Parquet file, and split for evaluation."""
+"""Tasks: what an agent is asked, taken from a file or from Python, known by their content, and split for evaluation."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk import wire
+from lightning_sdk import task_files
 from lightning_sdk.errors import TaskError
+from lightning_sdk.plain_data import NotPlain, plain_object
 
 Task = dict[str, Any]
-Source = str | Path | Iterable[Mapping[str, Any]]
+Source = str | Path | Iterable[Any]
+"""A file, or any iterable of mappings: a list, a generator, a Hugging Face dataset; or a DataFrame."""
 
 
 def load(source: Source, what: str = "tasks") -> list[Task]:
-    """The tasks of a file (.jsonl, .parquet) or of any iterable of mappings.
+    """The tasks of a file (.jsonl, .json, .csv, .parquet), an iterable of mappings, or a table of pandas, polars or
+    pyarrow. NumPy's numbers and arrays in them become Python's.
 
     Raises:
-        TaskError: the file is missing, of another kind, or empty; or a line or item is no JSON object. The message
-            names the line.
+        TaskError: the file is missing, damaged, of another kind, or empty; or an item is no mapping, or holds what is
+            no plain data. The message names the line or the task, and the key.
     """
-    if isinstance(source, str | Path):
-        tasks = _from_file(Path(source).expanduser(), what)
-    else:
-        tasks = [_checked(task, f"{what}[{index}]") for index, task in enumerate(source)]
+    path = Path(source).expanduser() if isinstance(source, str | Path) else None
+    found = task_files.read(path, what) if path is not None else _items(source, what)
+    tasks = [_checked(task, where) for where, task in found]
     if not tasks:
-        raise TaskError(f"{what}: {source if isinstance(source, str | Path) else 'the list'} holds no task")
+        raise TaskError(f"{what}: {path or 'what was given'} holds no task")
     return tasks
 
 
 def split(tasks: list[Task], part: float, most: int, seed: int) -> tuple[list[Task], list[Task]]:
-    """Training and held-out tasks: a seeded draw of `part` of them, at most `most`; each task is in one of the two.
+    """Training and held-out tasks: a seeded draw of `part` of the different ones, at most `most`.
+
+    Equal tasks are on the same side: all in training, or held out, there once.
 
     Raises:
-        TaskError: fewer than two tasks.
+        TaskError: fewer than two different tasks.
     """
-    if len(tasks) < 2:
-        raise TaskError("one task alone cannot be split into training and held-out tasks: give more, or held_out=...")
-    count = max(1, min(most, int(len(tasks) * part)))
-    chosen = set(random.Random(seed).sample(range(len(tasks)), count))
-    return (
-        [task for index, task in enumerate(tasks) if index not in chosen],
-        [task for index, task in enumerate(tasks) if index in chosen],
-    )
+    different = unique(tasks)
+    if len(different) < 2:
+        alike = "one task alone" if len(tasks) < 2 else f"{len(tasks)} equal tasks"
+        raise TaskError(f"{alike} cannot be split into training and held-out tasks: give more, or held_out=...")
+    count = max(1, min(most, int(len(different) * part)))
+    chosen = set(random.Random(seed).sample(range(len(different)), count))
+    held_out = [task for index, task in enumerate(different) if index in chosen]
+    return without(tasks, held_out), held_out
+
+
+def unique(tasks: Iterable[Task]) -> list[Task]:
+    """The first of each set of equal tasks."""
+    found: dict[str, Task] = {}
+    for task in tasks:
+        found.setdefault(canonical(task), task)
+    return list(found.values())
+
+
+def without(tasks: Iterable[Task], others: Iterable[Mapping[str, Any]]) -> list[Task]:
+    """Those of `tasks` that equal none of `others`."""
+    known = {canonical(task) for task in others}
+    return [task for task in tasks if canonical(task) not in known]
 
 
 def canonical(task: Mapping[str, Any]) -> str:
@@ -67,39 +85,40 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _from_file(path: Path, what: str) -> list[Task]:
-    if not path.is_file():
-        raise TaskError(f"{what}: no file {path}; give a .jsonl or .parquet file, or a list of dicts")
-    if path.suffix == ".parquet":
-        return _from_parquet(path)
-    if path.suffix not in {".jsonl", ".ndjson", ".json"}:
-        raise TaskError(f"{what}: {path} is neither .jsonl nor .parquet")
-    tasks: list[Task] = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    tasks.append(_checked(json.loads(line), f"{path}, line {number}"))
-                except ValueError as error:
-                    raise TaskError(f"{path}, line {number}: not JSON ({error}): {line.strip()[:80]}") from None
-    return tasks
-
-
-def _from_parquet(path: Path) -> list[Task]:
+def _items(source: Any, what: str) -> Iterator[tuple[str, Any]]:
+    """The items of what is not a file, each with its place in words."""
+    if isinstance(source, Mapping):  # one task, or the splits of a Hugging Face dataset
+        keys, first = ", ".join(map(str, source)), next(iter(source), "")
+        raise TaskError(
+            f"{what} is one {type(source).__name__} with {keys[:80]}: give a list of dicts; [{what}] if it is one "
+            f"task, {what}[{first!r}] if that holds the tasks"
+        )
     try:
-        import pyarrow.parquet  # noqa: PLC0415 - only users of Parquet need it
-    except ModuleNotFoundError:
-        raise TaskError(f"{path}: reading Parquet needs pyarrow; install it: pip install pyarrow") from None
-    rows: list[Any] = pyarrow.parquet.read_table(path).to_pylist()
-    return [_checked(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
+        rows = iter(_rows(source))
+    except TypeError:
+        called = f"; call it: {what}()" if callable(source) else ""
+        raise TaskError(
+            f"{what} is {source!r:.80}{called}: give a file ({task_files.KINDS}), a list of dicts, or a DataFrame"
+        ) from None
+    for index, row in enumerate(rows):
+        yield f"{what}[{index}]", row
+
+
+def _rows(source: Any) -> Iterable[Any]:
+    """Rows of a table as its library gives them, by its methods: none of these libraries has to be there."""
+    if hasattr(source, "to_dicts"):  # polars
+        return source.to_dicts()  # type: ignore[no-any-return]
+    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas
+        return source.to_dict(orient="records")  # type: ignore[no-any-return]
+    if hasattr(source, "to_pylist"):  # pyarrow
+        return source.to_pylist()  # type: ignore[no-any-return]
+    return source  # type: ignore[no-any-return]
 
 
 def _checked(task: Any, where: str) -> Task:
     if not isinstance(task, Mapping):
         raise TaskError(f"{where}: a task is an object of names and values, not {type(task).__name__}: {task!r:.80}")
-    plain = dict(task)
     try:
-        wire.pack(plain)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TaskError(f"{where}: a task holds plain data only (text, numbers, lists, dicts): {error}") from None
-    return plain
+        return plain_object(task)
+    except NotPlain as error:
+        raise TaskError(f"{where}{error}") from None

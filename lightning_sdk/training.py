@@ -69,7 +69,8 @@ def train(
 
     Args:
         agent: Function of one task (a dict); plain, async, or a generator. Its answer goes to `reward`.
-        tasks: A .jsonl or .parquet file, or a list of dicts.
+        tasks: A .jsonl, .json, .csv or .parquet file; a list or another iterable of dicts, such as a Hugging Face
+            dataset; or a DataFrame.
         reward: Function of (task, answer) -> number, or dict of role to number, or several of them, which are stored
             by name, weighed by `credit.rewards.NAME` and added up; by default the one marked `@reward`, or none.
         held_out: Tasks for the score before and after; by default a fifth of `tasks` is set aside.

@@ -104,9 +104,10 @@ def measure(
 ) -> HeldOut:
     """The scores of an evaluation's rollouts. `assignments` has each task's in the order of their seeds."""
     ran = {each.id: each for each in rollouts}
+    names = _names(assignments)
     of_task: dict[str, list[Rollout | None]] = {}
     for each in assignments:
-        of_task.setdefault(str(each.task_id), []).append(ran.get(each.id))
+        of_task.setdefault(names[each.group], []).append(ran.get(each.id))
     by_seed = {task: [_score(each, settings) for each in tried] for task, tried in of_task.items()}
     failures = Counter(
         _failure(each)
@@ -166,6 +167,16 @@ def verdict(before: HeldOut | None, after: HeldOut | None) -> str:
     else:
         up, down = after.score.low > before.score.high, after.score.high < before.score.low
     return "better" if up else "worse" if down else NOT_SHOWN
+
+
+def _names(assignments: Sequence[Assignment]) -> dict[str, str]:
+    """Group -> the name of its task, which depends on the task's content; '#2' for the second of equal tasks."""
+    names, seen = dict[str, str](), Counter[int]()
+    for each in assignments:
+        if each.group not in names:
+            seen[each.task_id] += 1
+            names[each.group] = f"{each.task_id}" + (f"#{seen[each.task_id]}" if seen[each.task_id] > 1 else "")
+    return names
 
 
 def _difference(before: BySeed, after: BySeed) -> Interval | None:

@@ -153,6 +153,22 @@ def test_only_equal_tasks_are_paired() -> None:
     assert change(before, other) is None and verdict(before, other) == "not measured"
 
 
+def test_a_task_that_is_there_twice_counts_twice() -> None:
+    """Each place has a score, and both are paired with their own again: the mean is the one over the whole file."""
+    spec = BackendSpec("none", frozenset(), lambda *_: None)  # type: ignore[arg-type]
+    plan = Plan(Settings(), spec, [], [{"q": 1}, {"q": 2}, {"q": 1.0}])
+    before, after = (
+        measure(
+            name, 0, assigned, [_ended(one, value) for one, value in zip(assigned, values, strict=True)], Settings()
+        )
+        for name, values in (("before", (0.0, 1.0, 0.5)), ("after", (0.5, 1.0, 0.5)))
+        for assigned in [plan.of_held_out(name, ENDPOINT)]
+    )
+    assert (before.score.n, before.score.mean) == (3, 0.5)
+    found = change(before, after)
+    assert found is not None and (found.n, found.mean) == (3, pytest.approx(0.5 / 3))
+
+
 def test_what_was_measured_in_different_ways_is_not_compared() -> None:
     """As when a run is resumed with another temperature; nor is what has no score at all."""
     greedy = evaluated("before", [[0.0]] * 9, Settings())

@@ -1,13 +1,11 @@
-"""Settings are checked when they are made; tasks when they are read."""
+"""Settings are checked when they are made."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 import lightning_sdk as lightning
 from lightning_sdk.settings import Settings, parse
-from lightning_sdk.tasks import load, split
 
 
 def test_settings_survive_the_wire() -> None:
@@ -49,42 +47,6 @@ def test_command_line_values_take_their_settings_type() -> None:
     assert parse("rollouts.group_size", "4") == 4
     with pytest.raises(lightning.SettingError, match="expected int"):
         parse("rollouts.group_size", "four")
-
-
-def test_broken_line_of_a_task_file_is_named(tmp_path: Path) -> None:
-    """The third line is the broken one, and the message says so."""
-    path = tmp_path / "tasks.jsonl"
-    path.write_text('{"q": 1}\n\n{"q": \n')
-    with pytest.raises(lightning.TaskError, match=r"tasks.jsonl, line 3: not JSON"):
-        load(path)
-    path.write_text('{"q": 1}\n[1, 2]\n')
-    with pytest.raises(lightning.TaskError, match=r"line 2: a task is an object of names and values, not list"):
-        load(path)
-
-
-@pytest.mark.parametrize(("name", "content", "said"), [
-    ("missing.jsonl", None, "no file"), ("empty.jsonl", "\n", "holds no task"), ("tasks.csv", "a,b", "neither .jsonl"),
-])  # fmt: skip
-def test_task_files_that_are_none(tmp_path: Path, name: str, content: str | None, said: str) -> None:
-    """A missing, empty or foreign file is refused with its name."""
-    if content is not None:
-        (tmp_path / name).write_text(content)
-    with pytest.raises(lightning.TaskError, match=said):
-        load(tmp_path / name)
-
-
-def test_tasks_must_be_plain_data() -> None:
-    """A task that cannot travel is refused where it is given."""
-    with pytest.raises(lightning.TaskError, match=r"tasks\[1\].*plain data"):
-        load([{"a": 1}, {"b": object()}])
-
-
-def test_split_puts_each_task_on_one_side() -> None:
-    """Training and held-out tasks are disjoint, complete, and the same for the same seed."""
-    tasks = [{"i": i} for i in range(50)]
-    train, held_out = split(tasks, 0.2, 8, seed=3)
-    assert len(held_out) == 8 and sorted(t["i"] for t in train + held_out) == list(range(50))
-    assert split(tasks, 0.2, 8, seed=3) == (train, held_out)
 
 
 def test_settings_of_verl_and_vllm_are_kept_by_their_full_names() -> None:
