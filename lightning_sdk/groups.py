@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+
+class Group:
+    """What all groups share: one remembers which of its settings were given, as only those change a run that goes on.
+
+    A copy has forgotten it.
+    """
+
+    __slots__ = ("given",)
+    given: frozenset[str]
+
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        made = super().__new__(cls)
+        in_order = [each.name for each in fields(cls)[: len(values)]]  # type: ignore[arg-type]
+        object.__setattr__(made, "given", frozenset([*in_order, *named]))
+        return made
+
+    def chosen(self) -> dict[str, Any]:
+        """Name -> value of what was given, or is not at its default."""
+        default = type(self)()
+        values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items()
+                if name in self.given or value != getattr(default, name)}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(Group):
     """How the engine samples the calls of trainable roles while training. Evaluation has a temperature of its own."""
 
     temperature: float = 1.0
@@ -18,7 +42,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Credit:
+class Credit(Group):
     """How the rewards of a role become the advantages of its tokens. `credit.*` is for every role, `role.NAME.*` for
     one of them."""
 
@@ -46,7 +70,7 @@ class Credit:
 
 
 @dataclass(frozen=True, slots=True)
-class Algorithm:
+class Algorithm(Group):
     """The loss: how advantages become a gradient."""
 
     loss: str = "ppo"
@@ -72,7 +96,7 @@ class Algorithm:
 
 
 @dataclass(frozen=True, slots=True)
-class Divergence:
+class Divergence(Group):
     """The pull towards the reference model, which is the one that training began with."""
 
     coefficient: float = 0.0
@@ -84,7 +108,7 @@ class Divergence:
 
 
 @dataclass(frozen=True, slots=True)
-class Importance:
+class Importance(Group):
     """Importance sampling between the sampler, which may be older or compute otherwise, and the trainer."""
 
     kind: str = "truncate"
@@ -99,7 +123,7 @@ class Importance:
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class Value(Group):
     """The value head of PPO, trained where `credit.advantage` is 'gae'."""
 
     gae_lambda: float = 0.95
@@ -115,7 +139,7 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
+class Length(Group):
     """What a row holds, and what happens to sequences that are too long."""
 
     rows: str = "lineage"
@@ -137,7 +161,7 @@ class Length:
 
 
 @dataclass(frozen=True, slots=True)
-class Optimizer:
+class Optimizer(Group):
     """AdamW and its schedule."""
 
     learning_rate: float | None = None
@@ -159,7 +183,7 @@ class Optimizer:
 
 
 @dataclass(frozen=True, slots=True)
-class Lora:
+class Lora(Group):
     """Low-rank adapters instead of all weights (arXiv:2106.09685)."""
 
     rank: int = 0
@@ -171,7 +195,7 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class Serving(Group):
     """How trainable roles' calls are served."""
 
     host: str = "127.0.0.1"
@@ -189,7 +213,7 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class Cluster(Group):
     """Where VERL trains: the Ray that it uses, and what it takes of it."""
 
     address: str = ""
@@ -203,7 +227,7 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
-class Rollouts:
+class Rollouts(Group):
     """What is run in each step, and where."""
 
     tasks_per_step: int = 16
@@ -226,7 +250,7 @@ class Rollouts:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Group):
     """What happens to a rollout that did not end ok: 'exclude' it, 'retry' it, or 'train' on it with `reward`."""
 
     agent_error: str = "exclude"
@@ -252,7 +276,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Group):
     """Training from the rollouts of earlier runs, without running the agent for it."""
 
     method: str = "rejection"
@@ -267,7 +291,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Group):
     """How the score on held-out tasks is measured."""
 
     tasks: int = 200
@@ -283,7 +307,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class Export(Group):
     """What is sent to an OpenTelemetry collector."""
 
     otlp_endpoint: str | None = None

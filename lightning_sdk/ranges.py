@@ -143,6 +143,13 @@ _RULES: dict[str, _Rule] = {
 }
 
 
+def allowed(name: str) -> str:
+    """Which values the setting with this dotted name may have, in words; '' if any."""
+    rules = _CREDIT if name.startswith(("credit.", "role.")) else _RULES
+    rule = rules.get(name.rpartition(".")[2] if rules is _CREDIT else name)
+    return rule[1] if rule else ""
+
+
 def refuse_out_of_range(flat: Mapping[str, Any], by_role: Mapping[str, Credit]) -> None:
     """SettingError for a value that cannot be, by its dotted name; `by_role` with '' for the default one."""
     for name, rule in _RULES.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.groups import (
@@ -20,6 +20,7 @@ from lightning_sdk.groups import (
     Evaluation,
     Export,
     Failure,
+    Group,
     Importance,
     Length,
     Lora,
@@ -31,10 +32,11 @@ from lightning_sdk.groups import (
     Value,
 )
 from lightning_sdk.ranges import refuse_out_of_range
+from lightning_sdk.setting_values import convert, convert_verbatim, from_text, mapping
 
 __all__ = [
     "Algorithm", "Cluster", "Credit", "Divergence", "Evaluation", "Export", "Failure", "Importance", "Length", "Lora",
-    "Optimizer", "Rollouts", "Sampling", "Serving", "Settings", "Stored", "Value", "parse",
+    "Optimizer", "Rollouts", "Sampling", "Serving", "Settings", "Stored", "Value", "explicit", "parse",
 ]  # fmt: skip
 
 
@@ -132,7 +134,16 @@ def parse(name: str, text: str) -> Any:
     """The value of `text` for the setting with this dotted name, as a command line gives it."""
     if name.startswith(VERBATIM):
         return text
-    return _parsed(name, text, _hint(name))
+    return from_text(name, text, _hint(name))
+
+
+def explicit(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted name -> value of each setting that nested or dotted plain data, or groups, give; typed."""
+    made: dict[str, Any] = _build(Settings, _nest(values), "", plain=True)
+    flat: dict[str, Any] = dict(made.pop("verbatim", {}))
+    for name, value in made.items():
+        flat.update(_flatten({name: value.chosen() if isinstance(value, Group) else value}))
+    return flat
 
 
 def _hint(name: str) -> Any:
@@ -149,26 +160,10 @@ def _hint(name: str) -> Any:
     return hints[leaf]
 
 
-def _parsed(name: str, text: str, hint: Any) -> Any:
-    if name == "roles":
-        return tuple(part for part in text.split(",") if part)
-    kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not type(None)]
-    if text.lower() == "none" and type(None) in get_args(hint):
-        return None
-    if kinds == [bool]:
-        if text.lower() not in {"true", "false"}:
-            raise SettingError(f"setting {name}={text!r}: expected true or false")
-        return text.lower() == "true"
-    try:
-        return kinds[0](text)
-    except ValueError:
-        raise SettingError(f"setting {name}={text!r}: expected {kinds[0].__name__}") from None
-
-
 def _build(cls: type[Any], values: Any, prefix: str, plain: bool = False) -> Any:
     """An object of `cls` from plain data; if `plain`, only the checked values."""
-    if isinstance(values, cls):
-        return values
+    if isinstance(values, Group) and isinstance(values, cls):
+        values = values.chosen()
     if not isinstance(values, Mapping):
         raise SettingError(f"setting {prefix[:-1]}={values!r}: expected a dict, or lightning_sdk.{cls.__name__}")
     hints = get_type_hints(cls)
@@ -179,49 +174,30 @@ def _build(cls: type[Any], values: Any, prefix: str, plain: bool = False) -> Any
         if name in _GROUPS and not prefix:
             made[name] = _build(_GROUPS[name], value, name + ".")
         else:
-            made[name] = _typed(prefix + name, value, hints[name])
+            made[name] = _convert(prefix + name, value, hints[name])
     return made if plain else cls(**made)
 
 
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    if name == "roles":
-        return tuple(value)
+def _convert(name: str, value: Any, hint: Any) -> Any:
     if name == "verbatim":
-        return dict(_verbatim(_mapping(name, value)))
+        return dict(_verbatim(mapping(name, value)))
     if name == "role":
-        return {str(role): _role(role, given) for role, given in _mapping(name, value).items()}
+        return {str(role): _role(role, given) for role, given in mapping(name, value).items()}
     if get_origin(hint) is Mapping:
-        return {str(key): _typed(f"{name}.{key}", each, float) for key, each in _mapping(name, value).items()}
-    kinds = get_args(hint) or (hint,)
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in kinds)
-        raise SettingError(f"setting {name}={value!r}: expected {wanted}")
-    return value
+        return {str(key): convert(f"{name}.{key}", each, float) for key, each in mapping(name, value).items()}
+    return convert(name, value, hint)
 
 
 def _verbatim(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if not str(name).startswith(VERBATIM):
             raise SettingError(f"setting verbatim.{name}: such a name begins with {', '.join(VERBATIM)}")
-        if not isinstance(value, str | int | float | bool | list | None):
-            raise SettingError(f"setting {name}={value!r}: expected a text, a number, a truth value or a list")
-        yield str(name), value
+        yield str(name), convert_verbatim(name, value)
 
 
 def _role(role: str, given: Any) -> dict[str, Any]:
-    """What is different for one role, as plain data: of a `Credit` what differs from the default."""
-    if isinstance(given, Credit):
-        default = asdict(Credit())
-        return {name: value for name, value in asdict(given).items() if value != default[name]}
+    """What is different for one role, as plain data: of a `Credit` what was given."""
     return dict(_build(Credit, given, f"role.{role}.", plain=True))
-
-
-def _mapping(name: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise SettingError(f"setting {name}={value!r}: expected a dict")
-    return value
 
 
 def _unknown(name: str) -> str:
@@ -247,6 +223,7 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names as nested data."""
     nested: dict[str, Any] = {}
     for name, value in values.items():
+        given = value.chosen() if name in _GROUPS and isinstance(value, _GROUPS[name]) else value
         path = name.split(".")
         if of_role := _OF_ROLE.fullmatch(name):  # a role's name may have dots
             path = ["role", of_role[1], *of_role[2].split(".", 1)]
@@ -256,7 +233,7 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
             path = ["credit", "rewards", name.removeprefix("credit.rewards.")]
         elif len(path) > 2:
             raise SettingError(_unknown(name))
-        _put(nested, path, value, name)
+        _put(nested, path, given, name)
     return nested
 
 
