@@ -14,9 +14,9 @@ from lightning_sdk.errors import SettingError
 from lightning_sdk.folders import find_run_folder, make_folder
 from lightning_sdk.probing import Witness
 from lightning_sdk.reward import Function, named
-from lightning_sdk.settings import Settings
+from lightning_sdk.settings import Settings, explicit
 from lightning_sdk.tasks import Source, load
-from lightning_sdk.training import Job, refuse_unknown_roles, role_names, weighed
+from lightning_sdk.training import Job, given_settings, refuse_unknown_roles, weighed
 
 #: A check is this small unless `rollouts.tasks_per_step` and `rollouts.group_size` say otherwise.
 TASKS, ROLLOUTS_OF_EACH = 4, 4
@@ -54,9 +54,9 @@ def check(
     tasks: Source | None = None,
     reward: Function | Sequence[Function] | None = None,
     *,
-    model: str = "spark",
-    backend: str = "embedded",
-    engine: str = "auto",
+    model: str | Path | None = None,
+    backend: str | None = None,
+    engine: str | None = None,
     roles: str | list[str] | tuple[str, ...] = (),
     keep: str | Path | None = None,
     backend_python: str | None = None,
@@ -82,11 +82,9 @@ def check(
     if tasks is None:
         raise SettingError("check: an agent needs tasks: a file such as tasks.jsonl (--tasks FILE), or a list of dicts")
     loaded = load(tasks)
-    given: dict[str, Any] = {"model": model, "backend": backend, "engine": engine, **settings}
-    given["roles"] = role_names(roles)
-    if "rollouts" not in given:
-        given.setdefault("rollouts.tasks_per_step", min(TASKS, len(loaded)))
-        given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)
+    given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles or None))
+    given.setdefault("rollouts.tasks_per_step", min(TASKS, len(loaded)))
+    given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)
     rewards = named(reward)
     chosen = weighed(Settings.from_dict(given), rewards)
     refuse_unknown_roles(chosen)

@@ -42,6 +42,10 @@ _EXAMPLES = {
 }
 """Command -> command lines that a reader can copy."""
 
+#: Options that stand for a setting -> its dotted name.
+_OPTIONS = {"model": "model", "backend": "backend", "engine": "engine", "roles": "roles", "steps": "steps",
+            "runners": "rollouts.runner"}  # fmt: skip
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 0 done, 1 an error that says what to do, 2 wrong usage, 130 interrupted.
@@ -136,16 +140,14 @@ def _agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> Non
     _agent(parser, or_run)
     parser.add_argument("--tasks", required=not or_run, metavar="FILE",
                         help="tasks: .jsonl, .json, .csv or .parquet")  # fmt: skip
-    parser.add_argument(
-        "--model", default=defaults.model, help="spark, a folder in HF format, or a hub name (%(default)s)"
-    )
-    parser.add_argument("--backend", default=defaults.backend, help="an installed backend (%(default)s)")
-    parser.add_argument("--engine", default=defaults.engine, help="what serves the model: embedded, vllm, or auto: the "
-                        "backend's own (%(default)s)")  # fmt: skip
+    parser.add_argument("--model", help=f"spark, a folder in HF format, or a hub name ({defaults.model})")
+    parser.add_argument("--backend", help=f"an installed backend ({defaults.backend})")
+    parser.add_argument("--engine", help="what serves the model: embedded, vllm, or auto: the backend's own "
+                        f"({defaults.engine})")  # fmt: skip
     parser.add_argument(
         "--backend-python", metavar="PYTHON", help="python of another environment that holds the backend"
     )
-    parser.add_argument("--roles", default="", metavar="A,B", help="only these roles; default: all declared trainable")
+    parser.add_argument("--roles", metavar="A,B", help="only these roles; default: all declared trainable")
     parser.add_argument("--set", action=_Set, default=[], metavar="NAME=VALUE", dest="settings",
                         help="any other setting, repeatable; `--set help` lists them with their defaults")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object, and nothing else")
@@ -180,8 +182,9 @@ def _train(commands: Any) -> None:
     parser.add_argument(
         "--held-out", metavar="FILE", help="tasks for the score before and after; default: a fifth of --tasks"
     )
-    parser.add_argument("--steps", type=int, default=defaults.steps, help="updates of the model (%(default)s)")
-    parser.add_argument("--resume", metavar="RUN", help="go on with this run's folder, from its last checkpoint")
+    parser.add_argument("--steps", help=f"updates of the model ({defaults.steps}); with --resume in all, from step 1")
+    parser.add_argument("--resume", metavar="RUN", help="go on with this run from its last checkpoint: it keeps its "
+                        "settings and held-out tasks, and only what is given changes")  # fmt: skip
     parser.add_argument("--from", action="append", default=[], metavar="RUN", dest="from_runs",
                         help="learn from the stored rollouts of this run, see stored.method; repeatable")  # fmt: skip
 
@@ -267,46 +270,46 @@ def _runs(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    values = {}
-    for pair in pairs:
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given, by options of their own or by --set."""
+    values: dict[str, Any] = {}
+    for pair in options.settings:
         name, equals, text = pair.partition("=")
         if not equals:
             raise SettingError(f"--set {pair}: expected NAME=VALUE, such as optimizer.learning_rate=1e-5")
+        values[name] = parse(name, text)
+    for option, name in _OPTIONS.items():
+        text = getattr(options, option, None)
+        if text is None:
+            continue
+        if name in values:
+            raise SettingError(f"--{option} {text} and --set {name}=...: the same setting twice; leave one out")
         values[name] = parse(name, text)
     return values
 
 
 def _common(options: argparse.Namespace) -> dict[str, Any]:
-    agent = reference.load(options.agent)
     return {
-        "agent": agent,
+        "agent": reference.load(options.agent),
         "tasks": options.tasks,
         "reward": [reference.load(each) for each in options.rewards] or None,
-        "model": options.model,
-        "backend": options.backend,
-        "engine": options.engine,
         "backend_python": options.backend_python,
-        "roles": tuple(role for role in options.roles.split(",") if role),
         "quiet": options.quiet or options.json,
+        **_settings(options),
     }
 
 
 def _place(options: argparse.Namespace) -> dict[str, Any]:
-    """Where a run is kept and where it runs, with all other settings."""
-    settings = _settings(options.settings)
-    if options.runners is not None:
-        settings["rollouts.runner"] = options.runners
-    return {"name": options.name, "runs": options.runs, "listen": options.listen, **settings}
+    """Where a run is kept, and where others join it."""
+    return {"name": options.name, "runs": options.runs, "listen": options.listen}
 
 
 def _run_check(options: argparse.Namespace) -> int:
-    settings = _settings(options.settings)
     if _is_run(options.agent, options.runs):
         run = find_run_folder(options.agent, options.runs)
         found = checking.check(run, backend_python=options.backend_python)
     else:
-        found = checking.check(**_common(options), keep=options.keep, **settings)
+        found = checking.check(**_common(options), keep=options.keep)
     if options.json:
         print(json.dumps(found.values))
     else:
@@ -321,7 +324,7 @@ def _is_run(given: str, runs: str) -> bool:
 
 def _run_train(options: argparse.Namespace) -> None:
     report = training.train(
-        **_common(options), **_place(options), held_out=options.held_out, steps=options.steps, resume=options.resume,
+        **_common(options), **_place(options), held_out=options.held_out, resume=options.resume,
         from_runs=options.from_runs,
     )  # fmt: skip
     _print(report, options)

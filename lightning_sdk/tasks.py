@@ -7,11 +7,12 @@ import json
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning_sdk import task_files
 from lightning_sdk.errors import TaskError
 from lightning_sdk.plain_data import NotPlain, plain_object
+from lightning_sdk.settings import Settings
 
 Task = dict[str, Any]
 Source = str | Path | Iterable[Any]
@@ -50,6 +51,42 @@ def split(tasks: list[Task], part: float, most: int, seed: int) -> tuple[list[Ta
     chosen = set(random.Random(seed).sample(range(len(different)), count))
     held_out = [task for index, task in enumerate(different) if index in chosen]
     return without(tasks, held_out), held_out
+
+
+class Parts(NamedTuple):
+    """Training and held-out tasks, which have none in common."""
+
+    training: list[Task]
+    held_out: list[Task]
+    warnings: tuple[str, ...] = ()
+    """What the user is told of tasks that were on both sides, or twice on one."""
+    notices: tuple[str, ...] = ()
+
+
+def divide(tasks: list[Task], held_out: list[Task] | None, settings: Settings) -> Parts:
+    """The tasks that a new run trains on, and those that it holds out: `held_out` if given, else a draw of the tasks.
+
+    Raises:
+        TaskError: there would be none to train on.
+    """
+    if held_out is None:
+        evaluation = settings.evaluation
+        return Parts(*split(tasks, evaluation.split, evaluation.tasks, settings.seed))
+    different, training = unique(held_out), without(tasks, held_out)
+    if not training:
+        raise TaskError(
+            f"tasks: all {len(tasks)} are in held_out as well, so there is none to train on: leave held_out out, and "
+            "a part of the tasks is held out"
+        )
+    warnings = list[str]()
+    if both := len(tasks) - len(training):
+        warnings.append(
+            f"{both} of {len(tasks)} tasks are held out as well, and are not trained on: a score on tasks that were "
+            "trained on says nothing about others. Take them out of tasks or of held_out"
+        )
+    if twice := len(held_out) - len(different):
+        warnings.append(f"{twice} of {len(held_out)} held-out tasks equal another one: each counts once")
+    return Parts(training, different, tuple(warnings))
 
 
 def unique(tasks: Iterable[Task]) -> list[Task]:

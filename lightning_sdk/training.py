@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning_sdk import address as addresses
 from lightning_sdk import crew as crews
-from lightning_sdk import invitation, placement, reference, session
+from lightning_sdk import earlier_run, invitation, placement, reference, session
 from lightning_sdk import report as reports
 from lightning_sdk.actors import Actors
 from lightning_sdk.agent import declared
@@ -27,8 +27,8 @@ from lightning_sdk.hub import HubClient, HubProcess
 from lightning_sdk.progress import Progress
 from lightning_sdk.report import Report
 from lightning_sdk.reward import Function, Named, named
-from lightning_sdk.settings import Settings
-from lightning_sdk.tasks import Source, Task, load, split
+from lightning_sdk.settings import Settings, explicit
+from lightning_sdk.tasks import Source, divide, load
 
 log = logging.getLogger("lightning_sdk")
 
@@ -50,10 +50,10 @@ def train(
     *,
     held_out: Source | None = None,
     from_runs: Sequence[str | Path] = (),
-    model: str = "spark",
-    steps: int = 40,
-    backend: str = "embedded",
-    engine: str = "auto",
+    model: str | Path | None = None,
+    steps: int | None = None,
+    backend: str | None = None,
+    engine: str | None = None,
     roles: str | list[str] | tuple[str, ...] = (),
     name: str | None = None,
     runs: str | Path = "runs",
@@ -75,11 +75,14 @@ def train(
             by name, weighed by `credit.rewards.NAME` and added up; by default the one marked `@reward`, or none.
         held_out: Tasks for the score before and after; by default a fifth of `tasks` is set aside.
         from_runs: Folders of earlier runs to learn from, as `stored.method` says; the agent runs for the score only.
-        model, steps: 'spark', a folder in Hugging Face format, or a hub name; and how often it is updated.
-        backend, engine: Name of an installed backend, and what serves the model: 'embedded', 'vllm', or 'auto'.
+        model, steps: 'spark' (the default), a folder in Hugging Face format, or a hub name; and how often it is
+            updated, by default 40 times.
+        backend, engine: Name of an installed backend, by default 'embedded', and what serves the model: 'embedded',
+            'vllm', or 'auto' (the default), which is the backend's own.
         roles: Train only these roles; by default every role declared trainable.
         name, runs: Name of the run, by default the agent's name and the time; and the folder of runs.
-        resume: Folder of an earlier run to go on with, from its last checkpoint, or from step 1 if there is none.
+        resume: Folder or name of an earlier run to go on with, from its last checkpoint, or from step 1 if there is
+            none. It keeps its settings and its held-out tasks; only what is given here changes.
         backend_python: Python of another virtual environment that holds the backend; this one's by default.
         listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins; its key is
             the environment's LIGHTNING_KEY, or a new one that is shown. By default nobody does.
@@ -92,17 +95,30 @@ def train(
         NothingToTrain, RolloutsFailed, HubGone, BackendDied: no call of a trainable role was captured, too many
             rollouts failed, or the hub or the backend died; the message says with what, and how to go on.
     """
-    given = {"model": model, "steps": steps, "backend": backend, "engine": engine, **settings}
-    chosen = Settings.from_dict({**given, "roles": role_names(roles)})
-    train_tasks, test_tasks = _tasks(tasks, held_out, chosen)
+    if resume is not None and name is not None:
+        raise SettingError(f"name={name!r}: a run that goes on keeps its name; leave it out, or leave resume out")
+    given = explicit(
+        given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles or None)
+    )
     rewards = named(reward)
-    chosen = weighed(chosen, rewards)
+    loaded, apart = load(tasks), None if held_out is None else load(held_out, "held_out")
+    stored = [str(find_run_folder(each, runs)) for each in from_runs]
+    earlier = None if resume is None else earlier_run.read(resume, runs)
+    if earlier is None:
+        chosen = weighed(Settings.from_dict(given), rewards)
+        parts = divide(loaded, apart, chosen)
+    else:
+        chosen, stored = earlier.settings_with(given, listen), earlier.stored(stored)
+        earlier.refuse_other_rewards(_marks(rewards))
+        parts = earlier.divide(loaded, apart)
     refuse_unknown_roles(chosen)
     invitation.opened(chosen, listen)  # before anything is made
-    stored = _stored([str(find_run_folder(each, runs)) for each in from_runs], resume)
-    folder = _folder(Path(runs), name or reference.name_of(agent), Path(resume) if resume else None)
+    folder = earlier.folder if earlier else make_run_folder(runs, name or reference.name_of(agent))
     job = Job(agent, rewards, chosen, folder, backend_python, quiet, listen)
-    job.run("train", tasks=train_tasks, held_out=test_tasks, from_runs=stored, resume=resume is not None)
+    told = [*(("warning", each) for each in parts.warnings), *(("notice", each) for each in parts.notices)]
+    told += [("notice", each) for each in earlier_run.describe(earlier.settings, chosen)] if earlier else []
+    job.run("train", told, tasks=parts.training, held_out=parts.held_out, from_runs=stored, rewards=_marks(rewards),
+            resume=earlier is not None)  # fmt: skip
     return reports.read(folder)
 
 
@@ -111,9 +127,9 @@ def evaluate(
     tasks: Source,
     reward: Function | Sequence[Function] | None = None,
     *,
-    model: str = "spark",
-    backend: str = "embedded",
-    engine: str = "auto",
+    model: str | Path | None = None,
+    backend: str | None = None,
+    engine: str | None = None,
     roles: str | list[str] | tuple[str, ...] = (),
     name: str | None = None,
     runs: str | Path = "runs",
@@ -130,15 +146,13 @@ def evaluate(
     `evaluation.tasks` says otherwise.
     """
     loaded = load(tasks)
-    given: dict[str, Any] = {"model": model, "backend": backend, "engine": engine, **settings}
-    given["roles"] = role_names(roles)
-    if "evaluation" not in given and "evaluation.tasks" not in given:
-        given["evaluation.tasks"] = len(loaded)
+    given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles or None))
+    given.setdefault("evaluation.tasks", len(loaded))
     rewards = named(reward)
     chosen = weighed(Settings.from_dict(given), rewards)
     refuse_unknown_roles(chosen)
     invitation.opened(chosen, listen)
-    folder = _folder(Path(runs), name or f"{reference.name_of(agent)}-evaluation", None)
+    folder = make_run_folder(runs, name or f"{reference.name_of(agent)}-evaluation")
     Job(agent, rewards, chosen, folder, backend_python, quiet, listen).run("evaluate", tasks=loaded)
     return reports.read(folder)
 
@@ -167,17 +181,24 @@ class Job:
         assert placed is not None  # the settings have checked it
         self._placement = placed
 
-    def run(self, method: str, **request: Any) -> dict[str, Any]:
-        """The hub's last event, 'finished'. KeyboardInterrupt says what was kept."""
+    def run(self, method: str, told: Sequence[tuple[str, str]] = (), **request: Any) -> dict[str, Any]:
+        """The hub's last event, 'finished'. KeyboardInterrupt says what was kept.
+
+        `told`: 'notice' or 'warning', and what is shown before anything else.
+        """
         try:
-            return self._run(method, request)
+            return self._run(method, told, request)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._kept(method)) from None
 
-    def _run(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
+    def _run(self, method: str, told: Sequence[tuple[str, str]], request: dict[str, Any]) -> dict[str, Any]:
         with contextlib.ExitStack() as stack:
             display = Progress(quiet=self._quiet)
             stack.callback(display.close)
+            for kind, text in told:
+                display.show({"type": kind, "text": text})
+            if request.get("resume"):
+                self._validate(request)
             crew, listen, settings = self._crew(stack)
             key = invitation.Key.make() if listen else None
             hub = HubProcess(self._folder, python=self._python, bind=listen or invitation.CLOSED,
@@ -188,12 +209,7 @@ class Job:
             client = stack.enter_context(HubClient(here, hub.key, hub.alive))
             if key is not None:
                 stack.callback(_disband, hub, client)
-            running = session.start()
-            client.ask(
-                method, settings=settings.as_dict(), declared_roles=dict(declared), naming=running.patches.naming,
-                integrations=dict(running.integrations),
-                identity=reference.identity(self._agent, (each.name for each in self._rewards)), **request,
-            )  # fmt: skip
+            client.ask(method, **self._request(settings, request))
             if not self._rewards:
                 display.show({"type": "notice", "text": _SELF_REWARDED})
             if key is not None and self._listen:
@@ -201,6 +217,23 @@ class Job:
             stack.callback(crew.stop)
             crew.start(hub.address, hub.key)
             return self._follow(hub, client, crew, display, method)
+
+    def _request(self, settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
+        running = session.start()
+        return {
+            "settings": settings.as_dict(), "declared_roles": dict(declared), "naming": running.patches.naming,
+            "integrations": dict(running.integrations),
+            "identity": reference.identity(self._agent, (each.name for each in self._rewards)), **request,
+        }  # fmt: skip
+
+    def _validate(self, request: dict[str, Any]) -> None:
+        """Ask a hub in another folder what it thinks of a training: one that is refused leaves its folder untouched."""
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lightning-resume-")))
+            hub = HubProcess(folder, python=self._python)
+            stack.callback(hub.stop)
+            client = stack.enter_context(HubClient(hub.address, hub.key, hub.alive))
+            client.ask("validate", **self._request(self._settings, request))
 
     def _crew(self, stack: contextlib.ExitStack) -> tuple[Crew, str, Settings]:
         """The runners to start, where the hub has to listen ('' for nobody from elsewhere), and the settings then."""
@@ -272,7 +305,7 @@ class Job:
         """What is left of what was interrupted, and how a training goes on."""
         if method != "train":
             return "stopped before the end; nothing was measured"
-        saved = self._last_checkpoint()
+        saved = earlier_run.last_checkpoint(self._folder)
         if not saved:
             return "the training was stopped before its first step was finished; nothing was learned"
         return (
@@ -280,14 +313,9 @@ class Job:
             f"step-{saved:05d}; --resume {self._folder} (resume={str(self._folder)!r}) goes on from there"
         )
 
-    def _last_checkpoint(self) -> int:
-        """The step of the last checkpoint, 0 if there is none."""
-        steps = [path.name.removeprefix("step-") for path in (self._folder / "checkpoints").glob("step-*")]
-        return max((int(step) for step in steps if step.isdigit()), default=0)
-
     def _way_on(self) -> str:
         """How a training goes on whose hub or backend died."""
-        saved = self._last_checkpoint()
+        saved = earlier_run.last_checkpoint(self._folder)
         if not (self._folder / "config.json").is_file():
             return "Nothing was written yet: start it again."
         typed = f"resume={str(self._folder)!r} (--resume {self._folder})"
@@ -317,21 +345,20 @@ def _streaming(hub: HubProcess, address: str) -> Iterator[None]:
             current.attach(before.address, before.key)
 
 
-def _tasks(given: Source, held_out: Source | None, settings: Settings) -> tuple[list[Task], list[Task]]:
-    loaded = load(given)
-    if held_out is not None:
-        return loaded, load(held_out, "held_out")
-    return split(loaded, settings.evaluation.split, settings.evaluation.tasks, settings.seed)
+def given_settings(settings: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:
+    """All settings that were given, the arguments of their own among them."""
+    return {**{name: value for name, value in arguments.items() if value is not None}, **settings}
+
+
+def _marks(rewards: Sequence[Named]) -> dict[str, float | None]:
+    """Name of each reward function -> the weight that it is marked with."""
+    return {each.name: each.weight for each in rewards}
 
 
 def weighed(settings: Settings, rewards: Sequence[Named]) -> Settings:
     """The settings, with the weights that `@reward` gives where nothing else is set."""
     marked = {each.name: each.weight for each in rewards if each.weight is not None}
     return replace(settings, credit=replace(settings.credit, rewards={**marked, **settings.credit.rewards}))
-
-
-def role_names(roles: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    return (roles,) if isinstance(roles, str) else tuple(roles)
 
 
 def refuse_unknown_roles(settings: Settings) -> None:
@@ -343,28 +370,3 @@ def refuse_unknown_roles(settings: Settings) -> None:
         what = f"roles: no agent has the role {', '.join(map(repr, unknown))}" if unknown else (
             f"setting {', '.join(settled)}: no agent has that role")  # fmt: skip
         raise SettingError(f"{what}; declared roles: {known}")
-
-
-def _folder(runs: Path, name: str, resume: Path | None) -> Path:
-    """The run's folder: made, or found again."""
-    if resume is not None:
-        if not (resume / "config.json").is_file():
-            raise SettingError(f"resume: {resume} is no run (it has no config.json)")
-        return resume
-    return make_run_folder(runs, name)
-
-
-def _stored(given: list[str], resume: str | Path | None) -> list[str]:
-    """The runs to learn from: a run that is resumed goes on with those it began with."""
-    if resume is None:
-        return given
-    try:
-        before = list(json.loads((Path(resume) / "config.json").read_text("utf-8")).get("from_runs") or ())
-    except (OSError, ValueError):
-        return given  # what is wrong with the folder is told where it is opened
-    if given and given != before:
-        began = ", ".join(before) or "the agent's own rollouts"
-        raise SettingError(
-            f"resume: {resume} learns from {began}, and from_runs={given} is something else: leave it out"
-        )
-    return before

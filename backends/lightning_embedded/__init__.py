@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_embedded.process import start
+from lightning_embedded.process import refuse, start
 from lightning_hub.backend import BackendSpec
 
 __all__ = ["backend"]
@@ -32,4 +32,5 @@ backend = BackendSpec(
         }
     ),
     start=start,
+    refuse=refuse,
 )

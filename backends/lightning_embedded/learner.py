@@ -117,7 +117,12 @@ class Learner:
         self.model.load_state_dict(weights)
         if head is not None:
             head.load_state_dict(state["value_head"])
+        # The state also has the settings of its time; those of now count.
+        groups = self._optimizer.param_groups
+        own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         self._optimizer.load_state_dict(state["optimizer"])
+        for group, values in zip(self._optimizer.param_groups, own, strict=True):
+            group.update(values)
         self.version, self.steps = int(state["version"]), int(state["steps"])
 
     def _usable(self, batch: Batch) -> list[Row]:

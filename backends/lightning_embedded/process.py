@@ -27,17 +27,22 @@ def start(settings: Settings, folder: Path) -> Child:
 
     SettingError for settings that mean nothing together.
     """
+    refuse(settings)
+    return Child("embedded", "lightning_embedded", settings, folder, ENVIRONMENT)
+
+
+def refuse(settings: Settings) -> None:
+    """What `start` refuses at once, before torch is imported."""
     if settings.algorithm.clip_dual and settings.algorithm.loss == "cispo":
         raise SettingError(
             f"setting algorithm.clip_dual={settings.algorithm.clip_dual}: 'cispo' has no dual clip, its weights are "
             "bounded by clip_high; set it to 0, or take algorithm.loss=ppo"
         )
-    locate(settings.model)  # a wrong folder is told at once, before torch is imported
+    locate(settings.model)
     if settings.engine == "vllm":
         available.check(settings)
     else:
         _refuse_without_vllm(settings)
-    return Child("embedded", "lightning_embedded", settings, folder, ENVIRONMENT)
 
 
 def _refuse_without_vllm(settings: Settings) -> None:

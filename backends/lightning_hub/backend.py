@@ -153,3 +153,5 @@ class BackendSpec:
     """Dotted setting names; 'optimizer.*' covers a group."""
     start: Callable[[Settings, Path], Backend]
     """Settings and the run's folder -> a running backend. Raises ModelError for a model that cannot be served."""
+    refuse: Callable[[Settings], None] = lambda _: None
+    """Raises for settings that mean nothing together, or a model that is not there; starts nothing."""

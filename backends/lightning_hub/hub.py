@@ -170,6 +170,7 @@ class Hub:
             "join": self.guests.join,
             "over": lambda params: Parked(lambda: self.guests.over(params), _seconds(params)),
             "disband": lambda params: Parked(self.guests.gone, _seconds(params)),
+            "validate": _validate,
             "train": lambda params: self._run(params, lambda: Plan.of_training(params)),
             "check": lambda params: self._run(params, lambda: Plan.of_training({**params, "check_only": True})),
             "evaluate": lambda params: self._run(params, lambda: Plan.of_evaluation(params)),
@@ -236,6 +237,11 @@ class Hub:
             **self.index.counters,
             **self._receiver.counters,
         }
+
+
+def _validate(params: dict[str, Any]) -> None:
+    """Raises what `train` would raise at once; starts and writes nothing."""
+    Plan.of_training(params)
 
 
 def _seconds(params: dict[str, Any]) -> float:

@@ -20,6 +20,7 @@ def markdown(report: Mapping[str, Any], folder: str) -> str:
         _what_ran(report),
         _roles(report),
         _chosen(report),
+        _changed(report),
         _go_on(report, folder),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -243,11 +244,22 @@ def _chosen(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", "All settings are in `config.json`."])
 
 
+def _changed(report: Mapping[str, Any]) -> str:
+    """Settings that changed when the run went on: those in `config.json` did not hold from its first step."""
+    lines = [
+        f"| {each['after_step']} | {name} | {_shown(before)} | {_shown(after)} |"
+        for each in report["resumed"]
+        for name, (before, after) in each["changed"].items()
+    ]
+    head = ["## Changed on the way", "", "| after step | setting | before | then |", "|---|---|---|---|"]
+    return "\n".join([*head, *lines]) if lines else ""
+
+
 def _go_on(report: Mapping[str, Any], folder: str) -> str:
     lines = ["## How to go on", ""]
     if report["checkpoint"]:
         lines += [
-            f"- Train further: the same command with `--resume {folder}`, and `--steps` with the new total.",
+            f"- Train further: `--resume {folder}` instead of its settings, and `--steps` with the new total.",
             f"- Serve it as an OpenAI-compatible API: `lightning-sdk serve --model {folder}/{report['checkpoint']}`.",
             f"- The model, in Hugging Face format: `{folder}/{report['checkpoint']}`.",
         ]

@@ -45,6 +45,13 @@ class Plan:
     """One round of rollouts, and what it shows; nothing is trained."""
     integrations: dict[str, str] = field(default_factory=dict)
     """Integration -> its state in the agent's process."""
+    rewards: dict[str, float | None] = field(default_factory=dict)
+    """Reward function -> the weight that it is marked with."""
+
+    @property
+    def kind(self) -> str:
+        """What is done, as config.json names it."""
+        return "an evaluation" if self.evaluate_only else "a check" if self.check_only else "training"
 
     @classmethod
     def of_training(cls, params: Mapping[str, Any]) -> Plan:
@@ -62,7 +69,9 @@ class Plan:
             dict(params.get("declared_roles") or {}),
             check_only=bool(params.get("check_only")),
             integrations=dict(params.get("integrations") or {}),
+            rewards=dict(params.get("rewards") or {}),
         )
+        plan.backend.refuse(settings)
         _refuse_stored(plan)
         unknown = set(settings.roles) - set(plan.declared_roles)
         # Where a framework names agents, the first rollouts tell.

@@ -75,6 +75,7 @@ def compose(
         "roles": _roles(metrics[-1]) if metrics else {},
         "checkpoint": checkpoint,
         "settings": settings,
+        "resumed": config.get("resumed", []),
         "facts": config.get("facts", {}),
         "versions": config.get("versions", {}),
     }

@@ -1,6 +1,7 @@
 """A run's folder: settings, metrics, curves and reports, written so that a kill at any moment leaves a readable run.
 
-config.json        settings, what was chosen where they leave it open, versions, arguments
+config.json        settings, what was chosen where they leave it open, versions, arguments, what changed on going on
+tasks.json         the held-out tasks, which stay so as long as the run goes on, and the ids of those trained on
 metrics.jsonl      one line per step
 evaluations.jsonl  one line per evaluation on held-out tasks
 diagnosis.json     what step 1 showed: calls, rewards and sequences by role, and what is wrong
@@ -79,6 +80,16 @@ class RunFolder:
         """
         self._config |= {"name": self.name, **values, "versions": _versions()}
         _replace(self.path / "config.json", json.dumps(_plain(self._config), indent=2, allow_nan=False) + "\n")
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """What config.json says, empty if there is none."""
+        return self._config
+
+    def tasks(self, training: Iterable[int], held_out: Iterable[Mapping[str, Any]]) -> None:
+        """Write down which tasks are held out, and the ids of those that are trained on."""
+        values = {"held_out": list(held_out), "training": list(dict.fromkeys(training))}
+        _replace(self.path / "tasks.json", json.dumps(values, allow_nan=False) + "\n")
 
     def step(self, metrics: Mapping[str, float]) -> None:
         """Append the metrics of one step: 'step' (from 1) and any other numbers. ValueError for a step out of order."""

@@ -26,7 +26,10 @@ from lightning_hub.stock import Stock, without_effect
 from lightning_hub.store import Store
 from lightning_sdk import placement
 from lightning_sdk.call import Status
-from lightning_sdk.errors import LightningError, NothingToTrain, SettingError
+from lightning_sdk.earlier_run import differences
+from lightning_sdk.errors import LightningError, ModelError, NothingToTrain, SettingError
+from lightning_sdk.settings import Settings
+from lightning_sdk.tasks import task_id
 
 _log = logging.getLogger(__name__)
 _UNWRITTEN = "the end of the run could not be written down: hub.log in its folder says why"
@@ -46,6 +49,8 @@ class Trainer:
                 f"{folder} holds a run of {self._folder.last_step} steps: "
                 f"give --resume {folder.name} to go on with it, or another name"
             )
+        self._writes = not plan.resume
+        """Whether the folder is this session's: one that cannot go on is left as it was."""
         self.step = 0
         """The last step that was finished."""
         self._version = 0
@@ -102,9 +107,9 @@ class Trainer:
             self._feed.publish(**last)
 
     def _carry_out(self) -> dict[str, Any]:
-        # Before anything that takes long: with it, --resume finds the run.
         plan = self._plan
-        self._folder.config({"settings": self._settings.as_dict(), "from_runs": list(plan.from_runs)})
+        if not plan.resume:  # Before anything that takes long: with it, --resume finds the run.
+            self._write_start()
         if plan.from_runs:
             self._stock = Stock(list(map(Path, plan.from_runs)), self._settings, plan.reserved, plan.declared_roles)
         self._feed.publish("status", text=f"starting the {self._plan.backend.name} backend")
@@ -256,9 +261,10 @@ class Trainer:
     # --- what is written down
 
     def _begin(self, backend: Backend) -> None:
-        if self._plan.resume:
-            self._resume(backend)
         facts = {name: each if isinstance(each, int | float) else str(each) for name, each in backend.facts().items()}
+        if self._plan.resume:
+            self._refuse_other_model(facts)
+            self._resume(backend)
         sizes: dict[str, Any] = {"tasks": len(self._plan.tasks), "held_out_tasks": len(self._plan.held_out)}
         if self._stock is not None:
             self._stock.refuse_other_tokenizers(str(facts.get("tokenizer", "")))
@@ -266,7 +272,10 @@ class Trainer:
             self._feed.publish("status", text=self._stock.said())
             if idle := without_effect(self._settings):
                 self._feed.publish("warning", text=f"no effect on learning from stored rollouts: {', '.join(idle)}")
-        self._folder.config({"settings": self._settings.as_dict(), "facts": {**facts, **sizes}})
+        if self._plan.resume:
+            self._write_start()
+        self._folder.config({"facts": {**facts, **sizes}})
+        self._writes = True
         self._feed.publish(
             "started",
             run=str(self._folder.path),
@@ -277,6 +286,32 @@ class Trainer:
             endpoint={"url": backend.endpoint.url, "model": backend.endpoint.model},
             **sizes,
         )
+
+    def _write_start(self) -> None:
+        """What is known of a run before its first rollout: how it was started, and which tasks are held out."""
+        plan, before = self._plan, self._folder.values
+        values: dict[str, Any] = {
+            "kind": plan.kind,
+            "settings": self._settings.as_dict(),
+            "from_runs": list(plan.from_runs),
+            "rewards": plan.rewards,
+        }
+        if plan.resume and "settings" in before:
+            changed = differences(Settings.from_dict(before["settings"]), self._settings)
+            values["resumed"] = [*before.get("resumed", []), {"after_step": self.step, "changed": changed}]
+        if not plan.evaluate_only:
+            self._folder.tasks(map(task_id, plan.tasks), plan.reserved)
+        self._folder.config(values)
+
+    def _refuse_other_model(self, facts: Mapping[str, Any]) -> None:
+        """ModelError where the model is another one than the run began with, as after its folder was replaced."""
+        before = self._folder.values.get("facts") or {}
+        for name in ("tokenizer", "parameters"):
+            if name in before and name in facts and before[name] != facts[name]:
+                raise ModelError(
+                    f"model {self._settings.model!r} is not the one that this run began with: {name} is "
+                    f"{facts[name]}, and was {before[name]}. Put that one there again, or begin a new run"
+                )
 
     def _resume(self, backend: Backend) -> None:
         """Continue after the last complete checkpoint; what came after it is cut."""
@@ -348,8 +383,9 @@ class Trainer:
         _log.error("the run failed", exc_info=error)
         text = str(error) if known else f"{type(error).__name__}: {error}; a bug of the hub or its backend: see hub.log"
         name = type(error).__name__ if known else "LightningError"
-        self._settle()
-        self._folder.fail(error if known else text, self._store.totals(), self._checkpoints.last_name())
+        if self._writes:
+            self._settle()
+            self._folder.fail(error if known else text, self._store.totals(), self._checkpoints.last_name())
         return {"kind": "failed", "error": [name, text]}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_hub.backend import BackendSpec
-from lightning_verl.process import start
+from lightning_verl.process import refuse_at_start, start
 
 __all__ = ["backend"]
 
@@ -38,4 +38,5 @@ backend = BackendSpec(
         }
     ),
     start=start,
+    refuse=refuse_at_start,
 )

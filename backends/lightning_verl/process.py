@@ -29,10 +29,15 @@ def start(settings: Settings, folder: Path) -> Child:
         SettingError: VERL, Ray or vLLM is missing, or something is asked for that VERL does not do.
         ModelError: the model cannot be used.
     """
+    refuse_at_start(settings)
+    return Child("VERL", "lightning_verl", settings, folder, ENVIRONMENT)
+
+
+def refuse_at_start(settings: Settings) -> None:
+    """As `start`, without starting anything."""
     refuse(settings)
     _refuse_missing()
     locate(settings.model)
-    return Child("VERL", "lightning_verl", settings, folder, ENVIRONMENT)
 
 
 def refuse(settings: Settings) -> None:

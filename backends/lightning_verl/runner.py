@@ -107,6 +107,8 @@ class Runner:
     def load(self, folder: str, version: int) -> int:
         """Go on from a folder that `save` wrote, and serve it."""
         self._trainer.actor_rollout_wg.load_checkpoint(str(Path(folder) / SHARDS))
+        optimizer = self._rules.settings.optimizer
+        self._trainer.actor_rollout_wg.set_optimizer(optimizer.weight_decay, (optimizer.beta1, optimizer.beta2))
         self._trainer.serve(version)
         self._version = version
         return version

@@ -24,6 +24,12 @@ class GuidedWorker(ActorRolloutRefWorker):  # type: ignore[misc]
             group["lr"] = rate
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def set_optimizer(self, weight_decay: float, betas: tuple[float, float]) -> None:
+        """What is set now, in the place of what a checkpoint's optimizer had in its time."""
+        for group in self.actor.engine.optimizer.param_groups:
+            group.update(weight_decay=weight_decay, betas=betas)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def parameters(self) -> int:
         """How many numbers are trained, over all processes."""
         return sum(each.numel() for each in self.actor.engine.module.parameters() if each.requires_grad)

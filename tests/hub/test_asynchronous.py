@@ -31,7 +31,7 @@ def a_step(number: int) -> Callable[[dict[str, Any]], bool]:
 def planned(step: int) -> list[int]:
     """Tasks of a step."""
     plan = Plan(Settings.from_dict(SETTINGS), backend, TASKS, [])
-    return [each.task_id for each in plan.of_step(step, Endpoint("", "", ""))[::GROUP]]
+    return [TASKS.index(each.task) for each in plan.of_step(step, Endpoint("", "", ""))[::GROUP]]
 
 
 def tasks_of_steps(runner: Runner) -> dict[int, list[int]]:
@@ -40,7 +40,7 @@ def tasks_of_steps(runner: Runner) -> dict[int, list[int]]:
     for each in runner.leased:
         if each["mode"] == "train":
             step, place = map(int, each["group"].split("-"))
-            found.setdefault(step, {})[place] = each["task_id"]
+            found.setdefault(step, {})[place] = TASKS.index(each["task"])
     return {step: [of_step[place] for place in sorted(of_step)] for step, of_step in sorted(found.items())}
 
 

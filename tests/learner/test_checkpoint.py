@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lightning_embedded import checkpoint
 from lightning_embedded.learner import Learner
 from lightning_hub.backend import Batch
+from lightning_losses.schedule import rate_at
 from lightning_process import mark
 from lightning_process.model import load
 from lightning_sdk.errors import ModelError
@@ -48,6 +49,34 @@ def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tiny: Path, tmp_p
     train(second, range(3, 6))
     assert torch.equal(weights(second.model), weights(whole.model))
     assert second.version == whole.version == 6
+
+
+@pytest.mark.parametrize("changed", ["weight_decay=0.5", "beta1=0.5", "beta2=0.5", "learning_rate=0.1"])
+def test_settings_of_the_optimizer_act_after_a_resume(tiny: Path, tmp_path: Path, changed: str) -> None:
+    """A checkpoint has those of its time: the next update is AdamW's by the new ones (arXiv:1711.05101, algorithm 2),
+    computed here by hand from the same weights, moments and gradients."""
+    name, _, value = changed.partition("=")
+    first = make_learner(tiny)
+    train(first, range(2))
+    checkpoint.write(tmp_path, first.model, load(str(tiny)).tokenizer, first.state())
+    found = checkpoint.read(tmp_path)
+    settings = Settings.from_dict({**SETTINGS.flat(), f"optimizer.{name}": float(value)})
+    second = Learner(load(str(tiny)).model, settings)
+    second.restore(found.weights, found.state)
+    optimizer, parameters = second._optimizer, second._network.parameters
+    old = [(each.detach().clone(), {key: kept.clone() for key, kept in optimizer.state[each].items()})
+           for each in parameters]  # fmt: skip
+    gradients: list[torch.Tensor] = []
+    optimizer.register_step_pre_hook(lambda *_: gradients.extend(each.grad.clone() for each in parameters))  # type: ignore[union-attr]
+    train(second, range(2, 3))
+    chosen = settings.optimizer
+    rate = rate_at(2, settings.steps, chosen.learning_rate or 0.0, chosen)
+    for each, (weight, state), gradient in zip(parameters, old, gradients, strict=True):
+        count = int(state["step"]) + 1
+        mean = chosen.beta1 * state["exp_avg"] + (1 - chosen.beta1) * gradient
+        square = chosen.beta2 * state["exp_avg_sq"] + (1 - chosen.beta2) * gradient**2
+        step = mean / (1 - chosen.beta1**count) / ((square / (1 - chosen.beta2**count)).sqrt() + 1e-8)
+        torch.testing.assert_close(each.detach(), weight * (1 - rate * chosen.weight_decay) - rate * step)
 
 
 def test_checkpoint_is_a_hugging_face_model(tiny: Path, tmp_path: Path) -> None:

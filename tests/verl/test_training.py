@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 import verl_runs as runs
 from descendants import descendants
 
@@ -53,13 +54,22 @@ def test_the_checkpoint_is_a_model_in_hugging_face_format(trained: Path) -> None
 
 
 def test_a_run_goes_on_from_its_checkpoint(trained: Path) -> None:
-    """With VERL's optimizer, from the step after it, and the weights that were saved are served at once."""
-    process = runs.begin(trained, 11, resume=True)
+    """With VERL's optimizer, from the step after it, and the weights that were saved are served at once. A setting of
+    the optimizer that was given for going on acts: every weight is 0.9 of what it was, but for the step itself."""
+    process = runs.begin(trained, 11, resume=True, **{"optimizer.weight_decay": 100.0})
     runs.end(process, trained)
+    norms = [_norm(trained / "runs" / "run" / "checkpoints" / f"step-{step:05d}") for step in (10, 11)]
+    assert norms[1] == pytest.approx(0.9 * norms[0], rel=0.02)
     later = runs.steps(trained)
     assert [each["step"] for each in later] == list(range(1, 12))
     assert abs(later[-1]["kl_sampler"]) < 1e-3
     assert later[-1]["reward_mean/solver"] > later[0]["reward_mean/solver"]
+
+
+def _norm(checkpoint: Path) -> float:
+    """Of all weights together."""
+    weights = load_file(checkpoint / "model.safetensors")
+    return float(sum((each.float() ** 2).sum() for each in weights.values()) ** 0.5)
 
 
 def test_a_run_tells_where_its_start_went(trained: Path) -> None:
