@@ -248,6 +248,46 @@ def test_resume_goes_on_after_the_last_checkpoint(train: Callable[..., Runner]) 
     again.close()
 
 
+def test_a_resume_that_cannot_read_its_run_changes_nothing_of_it(train: Callable[..., Runner]) -> None:
+    """A checkpoint that cannot be read, or another model than the run began with: settings, metrics, scores and report
+    stay as they were, and what failed is said."""
+    runner = train()
+    folder = runner.hub.folder
+    assert runner.train(good, {"steps": 2})["type"] == "finished"
+    kept = (folder / "checkpoints/step-00002/bandit.json").read_bytes()
+    (folder / "checkpoints/step-00002/bandit.json").unlink()
+    before = _written(folder)
+    last = runner.train(good, {"steps": 3, "save_every": 1}, resume=True)
+    assert last["type"] == "failed" and "FileNotFoundError" in last["error"][1]
+    assert _written(folder) == before
+    (folder / "checkpoints/step-00002/bandit.json").write_bytes(kept)
+    config = json.loads((folder / "config.json").read_text())
+    config["facts"]["parameters"] = 5
+    (folder / "config.json").write_text(json.dumps(config))
+    before = _written(folder)
+    last = runner.train(good, {"steps": 3, "save_every": 1}, resume=True)
+    assert last["error"][0] == "ModelError" and "parameters is 4, and was 5" in last["error"][1]
+    assert _written(folder) == before
+
+
+def _written(folder: Path) -> dict[Path, bytes]:
+    """What a run has written down of itself, but for logs and the store."""
+    return {path: path.read_bytes() for path in folder.rglob("*.*") if path.suffix in {".json", ".jsonl", ".md"}}
+
+
+def test_what_changes_on_going_on_is_written_down(train: Callable[..., Runner]) -> None:
+    """After which step, from what to what; and the tasks: those held out, and the ids of the others."""
+    runner = train()
+    runner.train(good, {"steps": 2}, rewards={"right": 0.5})
+    last = runner.train(good, {"steps": 3, "optimizer.learning_rate": 2.0}, resume=True, tasks=TASKS[3:])
+    config = json.loads((runner.hub.folder / "config.json").read_text())
+    changed = {"steps": [2, 3], "optimizer.learning_rate": [None, 2.0]}
+    assert config["resumed"] == [{"after_step": 2, "changed": changed}] == last["report"]["resumed"]
+    assert (config["kind"], config["settings"]["optimizer"]["learning_rate"]) == ("training", 2.0)
+    tasks = json.loads((runner.hub.folder / "tasks.json").read_text())
+    assert tasks == {"held_out": TASKS[:2], "training": [task_id(task) for task in TASKS[3:]]}
+
+
 def tasks_of_steps(runner: Runner) -> dict[int, list[int]]:
     """Step -> the tasks of its groups."""
     found: dict[int, list[int]] = {}

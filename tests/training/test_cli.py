@@ -67,6 +67,11 @@ def test_the_result_is_printed_once(folder: Path) -> None:
         (["train", "agent.py:solve", "--tasks", "missing.jsonl"], "no file missing.jsonl"),
         (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--set", "lr=1"], "unknown setting 'lr'"),
         (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--set", "steps"], "NAME=VALUE"),
+        (
+            ["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--steps", "many"],
+            "steps='many': expected a whole number",
+        ),
+        (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--steps", "1", "--set", "steps=2"], "setting twice"),
         (["runs", "nothing"], "no run 'nothing'"),
         (["runs", "--runs", "agent.py"], "agent.py is a file"),
         (["check", "runs/nothing"], "is not the folder or the name of a run"),

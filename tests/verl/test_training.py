@@ -8,9 +8,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 import verl_runs as runs
 from descendants import descendants
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.timeout(900)
 
