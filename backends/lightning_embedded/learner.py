@@ -119,9 +119,9 @@ class Learner:
             head.load_state_dict(state["value_head"])
         # The state also has the settings of its time; those of now count.
         groups = self._optimizer.param_groups
-        own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        now = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         self._optimizer.load_state_dict(state["optimizer"])
-        for group, values in zip(self._optimizer.param_groups, own, strict=True):
+        for group, values in zip(self._optimizer.param_groups, now, strict=True):
             group.update(values)
         self.version, self.steps = int(state["version"]), int(state["steps"])
 
