@@ -95,8 +95,6 @@ def train(
         NothingToTrain, RolloutsFailed, HubGone, BackendDied: no call of a trainable role was captured, too many
             rollouts failed, or the hub or the backend died; the message says with what, and how to go on.
     """
-    if resume is not None and name is not None:
-        raise SettingError(f"name={name!r}: a run that goes on keeps its name; leave it out, or leave resume out")
     given = explicit(
         given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles or None)
     )
@@ -108,7 +106,9 @@ def train(
         chosen = weighed(Settings.from_dict(given), rewards)
         parts = divide(loaded, apart, chosen)
     else:
-        chosen, stored = earlier.settings_with(given, listen), earlier.stored(stored)
+        if name not in {None, earlier.folder.name}:
+            raise SettingError(f"name={name!r}: {earlier.folder} keeps its name; leave name out, or resume")
+        stored, chosen = earlier.stored(stored), earlier.settings_with(given, listen)
         earlier.refuse_other_rewards(_marks(rewards))
         parts = earlier.divide(loaded, apart)
     refuse_unknown_roles(chosen)

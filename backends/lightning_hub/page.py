@@ -42,17 +42,7 @@ def _headline(report: Mapping[str, Any]) -> str:
 def _verdict_sentence(report: Mapping[str, Any]) -> str:
     before, after = report["held_out"].get("before"), report["held_out"].get("after")
     if report["verdict"] == NOT_MEASURED:
-        if before and after and before["temperature"] != after["temperature"]:
-            return (
-                "Whether it is better was **not measured**: before, the held-out tasks were run at temperature "
-                f"{before['temperature']:g}, after training at {after['temperature']:g}."
-            )
-        if before and after and before["n"] and after["n"]:
-            return (
-                "Whether it is better was **not measured**: the tasks that were run before training and those that "
-                "were run after it have none in common."
-            )
-        return "Whether it is better was **not measured**: a held-out score before or after training is missing."
+        return f"Whether it is better was **not measured**: {_why_not_measured(before, after)}."
     moved = f"from {before['mean']:.3f} to {after['mean']:.3f} on held-out tasks"
     change = report["change"]
     by = f" (by task: {_signed(change)}{_pairing(change, before, after)})" if change else ""
@@ -67,6 +57,17 @@ def _verdict_sentence(report: Mapping[str, Any]) -> str:
         "More steps, more held-out tasks (`evaluation.tasks`) or more seeds (`evaluation.seeds`, with "
         "`evaluation.temperature`) would tell."
     )
+
+
+def _why_not_measured(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
+    if before and after and before["temperature"] != after["temperature"]:
+        return (
+            f"before, the held-out tasks were run at temperature {before['temperature']:g}, after training at "
+            f"{after['temperature']:g}"
+        )
+    if before and after and before["n"] and after["n"]:
+        return "the tasks that were run before training and those that were run after it have none in common"
+    return "a held-out score before or after training is missing"
 
 
 def _findings(report: Mapping[str, Any]) -> str:

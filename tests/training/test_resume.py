@@ -93,7 +93,7 @@ def test_a_run_that_goes_on_keeps_its_settings_and_held_out_tasks(run: Path, cap
         ({"steps": 3, "tasks": [{"a": 1}, 2]}, lightning.TaskError, r"tasks\[1\]: a task is an object"),
         ({"steps": 3, "held_out": TASKS[:4]}, lightning.TaskError, "held-out tasks of .* stay the same"),
         ({"steps": 3, "reward": agents.text}, lightning.SettingError, "is length, and was now given as text"),
-        ({"steps": 3, "name": "other"}, lightning.SettingError, "a run that goes on keeps its name"),
+        ({"steps": 3, "name": "other"}, lightning.SettingError, "keeps its name; leave name out"),
     ],
 )
 def test_a_resume_that_is_refused_leaves_the_folder_as_it_was(
