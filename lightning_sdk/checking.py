@@ -82,7 +82,7 @@ def check(
     if tasks is None:
         raise SettingError("check: an agent needs tasks: a file such as tasks.jsonl (--tasks FILE), or a list of dicts")
     loaded = load(tasks)
-    given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles or None))
+    given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
     given.setdefault("rollouts.tasks_per_step", min(TASKS, len(loaded)))
     given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)
     rewards = named(reward)

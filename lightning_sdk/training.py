@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning_sdk import address as addresses
 from lightning_sdk import crew as crews
@@ -21,6 +21,7 @@ from lightning_sdk import report as reports
 from lightning_sdk.actors import Actors
 from lightning_sdk.agent import declared
 from lightning_sdk.crew import Crew
+from lightning_sdk.earlier_run import EarlierRun
 from lightning_sdk.errors import BY_NAME, BackendDied, HubError, HubGone, LightningError, SettingError
 from lightning_sdk.folders import find_run_folder, make_run_folder
 from lightning_sdk.hub import HubClient, HubProcess
@@ -95,30 +96,23 @@ def train(
         NothingToTrain, RolloutsFailed, HubGone, BackendDied: no call of a trainable role was captured, too many
             rollouts failed, or the hub or the backend died; the message says with what, and how to go on.
     """
-    given = explicit(
-        given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles or None)
-    )
-    rewards = named(reward)
-    loaded, apart = load(tasks), None if held_out is None else load(held_out, "held_out")
+    given = explicit(given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles))
+    rewards, loaded = named(reward), load(tasks)
+    apart = None if held_out is None else load(held_out, "held_out")
     stored = [str(find_run_folder(each, runs)) for each in from_runs]
     earlier = None if resume is None else earlier_run.read(resume, runs)
     if earlier is None:
-        chosen = weighed(Settings.from_dict(given), rewards)
-        parts = divide(loaded, apart, chosen)
+        start = _Start(weighed(Settings.from_dict(given), rewards), stored)
+        parts = divide(loaded, apart, start.settings)
     else:
-        if name not in {None, earlier.folder.name}:
-            raise SettingError(f"name={name!r}: {earlier.folder} keeps its name; leave name out, or resume")
-        stored, chosen = earlier.stored(stored), earlier.settings_with(given, listen)
-        earlier.refuse_other_rewards(_marks(rewards))
-        parts = earlier.divide(loaded, apart)
-    refuse_unknown_roles(chosen)
-    invitation.opened(chosen, listen)  # before anything is made
+        start, parts = _go_on(earlier, given, stored, rewards, name, listen), earlier.divide(loaded, apart)
+    refuse_unknown_roles(start.settings)
+    invitation.opened(start.settings, listen)  # before anything is made
     folder = earlier.folder if earlier else make_run_folder(runs, name or reference.name_of(agent))
-    job = Job(agent, rewards, chosen, folder, backend_python, quiet, listen)
-    told = [*(("warning", each) for each in parts.warnings), *(("notice", each) for each in parts.notices)]
-    told += [("notice", each) for each in earlier_run.describe(earlier.settings, chosen)] if earlier else []
-    job.run("train", told, tasks=parts.training, held_out=parts.held_out, from_runs=stored, rewards=_marks(rewards),
-            resume=earlier is not None)  # fmt: skip
+    job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen)
+    told = [*(("warning", each) for each in parts.warnings), *(("notice", each) for each in parts.notices), *start.told]
+    job.run("train", told, tasks=parts.training, held_out=parts.held_out, from_runs=start.from_runs,
+            rewards=_marks(rewards), resume=earlier is not None)  # fmt: skip
     return reports.read(folder)
 
 
@@ -146,7 +140,7 @@ def evaluate(
     `evaluation.tasks` says otherwise.
     """
     loaded = load(tasks)
-    given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles or None))
+    given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
     given.setdefault("evaluation.tasks", len(loaded))
     rewards = named(reward)
     chosen = weighed(Settings.from_dict(given), rewards)
@@ -345,9 +339,34 @@ def _streaming(hub: HubProcess, address: str) -> Iterator[None]:
             current.attach(before.address, before.key)
 
 
+class _Start(NamedTuple):
+    """What a training begins with, beside its tasks."""
+
+    settings: Settings
+    from_runs: list[str]
+    told: Sequence[tuple[str, str]] = ()
+
+
+def _go_on(
+    earlier: EarlierRun,
+    given: dict[str, Any],
+    stored: list[str],
+    rewards: Sequence[Named],
+    name: str | None,
+    listen: str,
+) -> _Start:
+    """The start of a training that goes on with an earlier run. SettingError for what cannot change in it."""
+    if name not in {None, earlier.folder.name}:
+        raise SettingError(f"name={name!r}: {earlier.folder} keeps its name; leave name out, or resume")
+    from_runs = earlier.stored(stored)
+    settings = earlier.settings_with(given, listen)
+    earlier.refuse_other_rewards(_marks(rewards))
+    return _Start(settings, from_runs, [("notice", each) for each in earlier_run.describe(earlier.settings, settings)])
+
+
 def given_settings(settings: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:
     """All settings that were given, the arguments of their own among them."""
-    return {**{name: value for name, value in arguments.items() if value is not None}, **settings}
+    return {**{name: value for name, value in arguments.items() if value not in (None, ())}, **settings}
 
 
 def _marks(rewards: Sequence[Named]) -> dict[str, float | None]:
