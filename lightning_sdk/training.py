@@ -366,7 +366,12 @@ def _go_on(
 
 def given_settings(settings: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:
     """All settings that were given, the arguments of their own among them."""
-    return {**{name: value for name, value in arguments.items() if value not in (None, ())}, **settings}
+    named = {name: value for name, value in arguments.items() if value is not None and not _is_empty(value)}
+    return {**named, **settings}
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, list | tuple) and not value
 
 
 def _marks(rewards: Sequence[Named]) -> dict[str, float | None]:
