@@ -125,8 +125,9 @@ def plain(rows: Sequence[Row], budget: int, device: torch.device) -> Iterator[Mi
 def spread(micro: MicroBatch, values: Tensor, into: Sequence[NDArray[np.float32]], rows: Sequence[Row]) -> None:
     """Write `values` [M] to where their tokens are in the rows; `into` has an array [T] for each row."""
     found, owners = values.detach().float().cpu().numpy(), micro.targets.row.cpu().numpy()
-    for index in np.unique(owners):
-        into[index][rows[index].weights != 0] = found[owners == index]
+    ends = np.flatnonzero(np.diff(owners)) + 1  # the tokens of a row lie beside each other
+    for index, own in zip(owners[np.append(0, ends)], np.split(found, ends), strict=True):
+        into[index][rows[index].weights != 0] = own
 
 
 def _inputs(row: Row) -> NDArray[np.int32]:
