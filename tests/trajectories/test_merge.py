@@ -99,3 +99,17 @@ def test_another_conversation_and_another_choice_are_no_break() -> None:
 def test_nothing_gives_nothing() -> None:
     """A rollout without trainable calls has no trajectory."""
     assert merge([]) == []
+
+
+def test_a_call_is_not_said_to_leave_what_began_later() -> None:
+    """The third call shares most with the second, but left it within its first prompt: it left the first one."""
+    made = [
+        call(1, [1, 2], sampled(3)),
+        call(2, [1, 2, 9, 9, 9, 9], sampled(5)),
+        call(3, [1, 2, 9, 9, 8, 8, 8], sampled(4)),
+    ]
+    first, second, third = rows(*made)
+    assert first.broke is None
+    assert second.broke is not None and third.broke is not None
+    assert (second.broke.previous, second.broke.position, second.broke.kind) == (made[0].meta.id, 2, "sampled")
+    assert (third.broke.previous, third.broke.position, third.broke.kind) == (made[0].meta.id, 2, "sampled")
