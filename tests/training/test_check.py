@@ -171,7 +171,7 @@ def test_what_was_recorded_can_be_kept(tmp_path: Path, light: list[str]) -> None
 
 def test_a_cache_of_the_agents_own_is_told(folder: Path, light: list[str]) -> None:
     """All rollouts of a task but the first end without a call."""
-    done = check(folder, "cached", *light, "--set", "rollouts.concurrency=1")
+    done = check(folder, "cached", *light, "--set", "rollouts.concurrency=1", reward="constant")
     told = found(done)["no signal"]
     assert "6 of 8 rollouts failed, or made no call, as behind a cache" in told and "caches of model calls" in told
 
