@@ -3,8 +3,11 @@
 # A Python 3.11 or newer with venv. Found by itself; choose with: make demo PYTHON=/path/to/python3.12
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
-# What pip is asked for as PyTorch, with options. Looked at once, when .venv is made; `make clean` to choose again.
+# What pip is asked for as PyTorch, with options: the one dependency that no lock holds, since its build is of your machine.
+# Looked at once, when .venv is made; `make clean` to choose again.
 TORCH ?= torch==2.13.0
+# The major version of the OpenAI SDK in .venv. Looked at when .venv is made, too.
+OPENAI ?= 3
 # Passed on to pytest: make test ARGS="-k stream"
 ARGS ?=
 # Tests that run at once. Most of them wait for processes that they start; more than the cores is too many.
@@ -15,14 +18,19 @@ FRAMEWORKS := $(patsubst tests/frameworks/locks/%.txt,%,$(sort $(wildcard tests/
 # Python compiles what it imports; compiling all of torch and transformers ahead takes half a minute.
 PIP := -m pip --disable-pip-version-check install --no-compile
 PIP_INSTALL := $(BIN)/python $(PIP)
+# Locks name every distribution with its version and hashes, so nothing is resolved and nothing else gets in.
+LOCKED := --quiet --no-deps --require-hashes --requirement
+EDITABLE := --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo frameworks verl-cpu test test-frameworks test-verl test-vllm check format bench clean
+.PHONY: help install demo frameworks verl-cpu test test-openai2 test-frameworks test-verl test-vllm test-newest check \
+	format bench locks clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  PYTHON=...            the Python to use (3.11 or newer)'
 	@echo '  TORCH=...             the PyTorch to install, as pip is told it (default: $(TORCH))'
+	@echo '  OPENAI=...            the major version of the OpenAI SDK, 2 or 3 (default: $(OPENAI))'
 
 install: .venv/.installed-dev  ## make .venv with everything for work on this repository
 
@@ -31,6 +39,12 @@ demo: .venv/.installed  ## install what is needed, then train the calculator age
 
 test: .venv/.installed-dev  ## run the tests, without those of the frameworks, of VERL and of vLLM
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-openai2: .venvs/openai2-seam/.installed  ## run the tests of the OpenAI seam with openai 2
+	.venvs/openai2-seam/bin/python -m pytest $(or $(ARGS),$(wildcard tests/sdk/test_openai_*.py) tests/sdk/test_seeds.py)
+
+test-newest: .venv/.installed-dev  ## say in one table what works with the newest of everything, and what breaks
+	$(BIN)/python tests/locks/newest.py --torch '$(TORCH)' --workers $(WORKERS) $(ARGS)
 
 frameworks: $(FRAMEWORKS:%=.venvs/%/.installed)  ## make an environment of agent frameworks for each list in tests/frameworks/locks
 
@@ -70,9 +84,27 @@ bench: .venv/.installed-dev  ## run every benchmark; results go to benchmarks/re
 		cat $$result; \
 	done
 
+# uv reads neither pip's settings nor a lock that it is about to replace; pip checks the hashes when it installs.
+UV_COMPILE = .venvs/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+WITHOUT_TORCH = awk '/^[^ ]/ { keep = !/^(torch==|triton==|nvidia-|cuda-)/ } keep'
+
+locks: .venvs/uv/.installed  ## write locks/ again: the newest that pyproject.toml allows, for Python 3.11 to 3.13
+	$(UV_COMPILE) --extra train --extra examples --group dev pyproject.toml | $(WITHOUT_TORCH) > locks/dev.new
+	$(UV_COMPILE) --extra train --extra examples --group build --constraint locks/dev.new pyproject.toml \
+		| $(WITHOUT_TORCH) > locks/demo.new
+	awk '/==/ && !/^openai==/ { sub(/ *\\$$/, ""); print }' locks/dev.new > locks/constraints.new
+	echo 'openai>=2.20,<3' | $(UV_COMPILE) --constraint locks/constraints.new - > locks/openai2.new
+	rm locks/constraints.new
+	for name in dev demo openai2; do mv locks/$$name.new locks/$$name.txt; done
+
 clean:  ## remove all environments and caches; runs stay
 	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venvs/uv/.installed:
+	$(call fresh,uv)
+	.venvs/uv/bin/python $(PIP) --quiet uv
+	@touch $@
 
 # PyTorch comes first and alone, so that nothing else decides which build of it is taken.
 .venv/.torch:
@@ -85,15 +117,25 @@ clean:  ## remove all environments and caches; runs stay
 	$(PIP_INSTALL) $(TORCH)
 	@touch $@
 
-.venv/.installed: .venv/.torch pyproject.toml
+.venv/.installed: .venv/.torch pyproject.toml locks/demo.txt locks/openai2.txt
 	@echo 'Installing Lightning SDK and what the example needs.'
-	$(PIP_INSTALL) --quiet --editable '.[train,examples]'
+	$(PIP_INSTALL) $(LOCKED) locks/demo.txt
+	$(if $(filter 2,$(OPENAI)),$(PIP_INSTALL) $(LOCKED) locks/openai2.txt)
+	$(PIP_INSTALL) $(EDITABLE)
 	@touch $@
 
-.venv/.installed-dev: .venv/.installed
+.venv/.installed-dev: .venv/.installed locks/dev.txt
 	@echo 'Installing the tools for tests and checks.'
-	$(PIP_INSTALL) --quiet --upgrade 'pip>=25.1'  # --group is that young
-	$(PIP_INSTALL) --quiet --group dev
+	$(PIP_INSTALL) $(LOCKED) locks/dev.txt
+	$(if $(filter 2,$(OPENAI)),$(PIP_INSTALL) $(LOCKED) locks/openai2.txt)
+	@touch $@
+
+# The hub's side has openai for its tests alone, so no torch is needed to run them with the other major version.
+.venvs/openai2-seam/.locked: locks/dev.txt locks/openai2.txt
+	$(call fresh,openai2-seam)
+	@echo 'Installing what the tests of the SDK need, with openai 2.'
+	.venvs/openai2-seam/bin/python $(PIP) $(LOCKED) locks/dev.txt
+	.venvs/openai2-seam/bin/python $(PIP) $(LOCKED) locks/openai2.txt
 	@touch $@
 
 define fresh  # an empty environment: $(call fresh,NAME)
@@ -121,7 +163,7 @@ endef
 
 # Integrations are found by their entry points, which an editable installation reads once.
 .venvs/%/.installed: .venvs/%/.locked pyproject.toml
-	.venvs/$*/bin/python $(PIP) --quiet --no-deps --no-build-isolation --editable .
+	.venvs/$*/bin/python $(PIP) $(EDITABLE)
 	@touch $@
 
 .PRECIOUS: .venvs/%/.locked

@@ -9,6 +9,7 @@ own HTTP handlers, where their raw replies are read.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from lightning_sdk.patches import Patches
 from lightning_sdk.scope import Endpoint, speaking
 from lightning_sdk.seam import SEEN, OpenCall, open_call
 from lightning_sdk.sink import harmless, say_once
-from lightning_sdk.speaking import require
+from lightning_sdk.speaking import release, require
 from lightning_sdk.tee import tap
 
 #: Functions of LiteLLM that ask for the provider of a call to a language model; embeddings and others ask too.
@@ -34,12 +35,19 @@ _MODEL_PATH = re.compile(
     re.IGNORECASE,
 )
 
+_REMEDY = "pip install 'litellm>=1.108.6,<2'"
+#: Withdrawn from the index.
+_MALICIOUS = frozenset({"1.82.7", "1.82.8"})
+#: From the first to below the second, every call with tools imports what only mcp 2 has.
+_FAILS_ON_TOOLS = ((1, 106), (1, 108, 4))
+_MCP = (2, 1)  # the oldest that was tried
+
 _posting: ContextVar[OpenCall | None] = ContextVar("lightning_litellm_call", default=None)
 
 
 def instrument(patches: Patches) -> None:
     """Patch LiteLLM; run by `lightning_sdk.init()` once `litellm` is imported."""
-    require("litellm", "1.83", "2")
+    check_version()
     import litellm.main  # noqa: PLC0415 - loaded only where the user has litellm
     from litellm.caching.caching import Cache  # noqa: PLC0415
     from litellm.llms.custom_httpx import http_handler  # noqa: PLC0415
@@ -49,7 +57,7 @@ def instrument(patches: Patches) -> None:
               (http_handler.HTTPHandler, "post"), (http_handler.AsyncHTTPHandler, "post"),
               (Cache, "should_use_cache")]  # fmt: skip
     if missing := [name for owner, name in needed if not hasattr(owner, name)]:
-        raise UnsupportedVersion(f"this litellm has no {', '.join(missing)}; pip install 'litellm>=1.83,<1.106'")
+        raise UnsupportedVersion(f"this litellm has no {', '.join(missing)}; {_REMEDY}")
     patches.wrap(litellm.main, "get_llm_provider", _provider)
     patches.wrap(ProviderConfigManager, "get_provider_responses_api_config", _no_responses)
     bypass(patches, Cache, "should_use_cache", instead=False)
@@ -58,6 +66,32 @@ def instrument(patches: Patches) -> None:
     for client in (http_handler.httpx.Client, http_handler.httpx.AsyncClient):
         patches.wrap(client, "build_request", _build)
     harmless("readying log-probabilities", _ready_logprobs)
+
+
+def check_version() -> None:
+    """UnsupportedVersion for a release that is out of range or malicious; one warning for one that fails on tools."""
+    version = _version("litellm")
+    if version in _MALICIOUS:
+        raise UnsupportedVersion(
+            f"litellm {version} is a malicious release: replace every key that was on this machine, and {_REMEDY}"
+        )
+    require("litellm", "1.83", "2")
+    if not _FAILS_ON_TOOLS[0] <= release(version) < _FAILS_ON_TOOLS[1]:
+        return
+    beside = _version("mcp")
+    if release(beside) < _MCP:
+        say_once(
+            "litellm tools",
+            "lightning: litellm %s fails on calls with tools %s; %s, or pip install 'mcp>=2.2'",
+            version, f"beside mcp {beside}" if beside else "without mcp", _REMEDY,
+        )  # fmt: skip
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _ready_logprobs() -> None:

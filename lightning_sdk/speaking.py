@@ -58,7 +58,7 @@ def require(distribution: str, at_least: str, below: str, *, module: str = "") -
         version = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         raise UnsupportedVersion(f"{distribution} is not installed as a distribution: {wanted}") from None
-    if not _numbers(at_least) <= _numbers(version) < _numbers(below):
+    if not release(at_least) <= release(version) < release(below):
         raise UnsupportedVersion(f"{distribution} {version} is not supported; install one that is: {wanted}")
     if module and not _ships(distribution, module):
         raise UnsupportedVersion(f"the imported {module} is not that of {distribution}, which is installed as well")
@@ -73,7 +73,7 @@ def _ships(distribution: str, module: str) -> bool:
     return Path(str(installed.locate_file(""))).resolve() in Path(file).resolve().parents
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def release(version: str) -> tuple[int, ...]:
     """The leading numbers of a version, without zeros at the end: (1, 107) of 1.107.0rc2."""
     found = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in re.sub(r"(\.0+)+$", "", found[0]).split(".")) if found else ()

@@ -54,7 +54,7 @@ def test_files_that_are_named_exist(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_are_real(name: str) -> None:
     """Every `make` line names a target, and the real parser takes every `lightning-sdk` line."""
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for program, *arguments in commands(name):
         if program == "make":
             assert arguments[0] in targets, arguments

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import lightning_litellm
 import lightning_sdk as lightning
 from lightning_sdk import session
 from lightning_sdk.errors import UnsupportedVersion
@@ -48,6 +49,44 @@ def test_versions_are_compared_as_numbers(
     else:
         with pytest.raises(UnsupportedVersion, match=rf"{version} is not.*some-framework>=1\.2\.0,<2'"):
             require("some-framework", "1.2.0", "2")
+
+
+@pytest.mark.parametrize(
+    ("version", "mcp", "fails"),
+    [("1.83.0", "1.30.0", False), ("1.105.7", "1.30.0", False), ("1.106.0", "1.30.0", True),
+     ("1.106.2", "1.30.0", True),
+     ("1.106.2", "", True), ("1.106.2", "2.1.1", False), ("1.106.2", "2.2.0", False), ("1.106.12", "1.30.0", True),
+     ("1.107.0rc2", "1.30.0", True), ("1.108.3", "1.30.0", True), ("1.108.3", "2.3.0", False),
+     ("1.108.4", "1.30.0", False), ("1.110.2", "", False)],
+)  # fmt: skip
+def test_releases_of_litellm_that_fail_on_tools_are_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    version: str,
+    mcp: str,
+    fails: bool,
+) -> None:
+    """One warning with what to type, where a release fails with the mcp that is installed; nothing is refused."""
+    installed(tmp_path, monkeypatch, "litellm", version)
+    if mcp:
+        installed(tmp_path, monkeypatch, "mcp", mcp)
+    lightning_litellm.check_version()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == fails
+    if fails:
+        assert f"litellm {version} fails on calls with tools {f'beside mcp {mcp}' if mcp else 'without mcp'}" in said[0]
+        assert "pip install 'litellm>=1.108.6,<2', or pip install 'mcp>=2.2'" in said[0]
+
+
+@pytest.mark.parametrize("version", ["1.82.7", "1.82.8"])
+def test_malicious_releases_of_litellm_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """They are called what they are, and not merely out of range."""
+    installed(tmp_path, monkeypatch, "litellm", version)
+    with pytest.raises(UnsupportedVersion, match=rf"{version} is a malicious release: .*litellm>=1\.108\.6,<2'"):
+        lightning_litellm.check_version()
 
 
 def test_an_unsupported_version_is_said_once_with_the_range(
