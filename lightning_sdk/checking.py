@@ -205,9 +205,12 @@ def _finding(number: int, finding: Mapping[str, Any]) -> str:
 def _verdict(values: Mapping[str, Any]) -> str:
     if "run" in values:
         return examination.verdict(values)
-    if not values["learnable"]:
-        return "Nothing could be learned from these rollouts."
     complete = sum(each["complete"] for each in values["calls"])
+    if not values["learnable"]:
+        fatal = {each["kind"] for each in values["findings"] if each["severity"] == "fatal"}
+        if complete and fatal == {"calls failed"}:
+            return "Not ready to train: there are roles that nothing could be learned from."
+        return "Nothing could be learned from these rollouts."
     can = f"{complete} calls of {len(values['sequences'])} roles can be learned from"
     if examination.DOUBTS & {each["kind"] for each in values["findings"]}:
         return f"{can}, but it may not be what you want to be learned; see the warnings."

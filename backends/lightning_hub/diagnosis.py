@@ -137,10 +137,11 @@ def diagnose(seen: Round) -> Diagnosis:
     spans += [stray for stray in seen.strays if isinstance(stray, Span)]
     elsewhere = _elsewhere(spans)
     outside = sum(isinstance(stray, Call) for stray in seen.strays)
+    failed = findings.failures(seen.rollouts, seen.name, seen.max_failed)
     found = [
-        findings.failures(seen.rollouts, seen.name, seen.max_failed),
+        failed,
         *_about_calls(seen, elsewhere, outside, _off(seen, spans)),
-        *_about_ids(seen, problems),
+        *_about_ids(seen, problems, failed is not None and failed.severity == Severity.FATAL),
         *_about_rewards(ok, rewards, seen.settings),
         _about_signal(seen),
         *_about_repeats(spans),
@@ -290,7 +291,8 @@ def _silent(seen: Round, trainable: Sequence[Call]) -> list[str]:
     return [role for role in dict.fromkeys([*seen.roles, *seen.settings.role]) if role not in spoke]
 
 
-def _about_ids(seen: Round, problems: Sequence[str]) -> Iterable[Finding]:
+def _about_ids(seen: Round, problems: Sequence[str], failed: bool) -> Iterable[Finding]:
+    """Calls that cannot be trained on; `failed`: that the rollouts failed says already why calls did."""
     trainable = [call for each in seen.rollouts for call in each.calls if call.meta.trainable]
     # As the reply told it, so also for rollouts that failed and for greedy ones.
     told = [call.problem for call in trainable if call.problem and went_well(call)]
@@ -301,7 +303,9 @@ def _about_ids(seen: Round, problems: Sequence[str]) -> Iterable[Finding]:
         by_role.setdefault(call.meta.role, []).append(call)
     working = {role for role, calls in by_role.items() if any(map(went_well, calls))}
     yield from (
-        findings.calls_failed(role, calls, alone=not working) for role, calls in by_role.items() if role not in working
+        findings.calls_failed(role, calls, alone=not working)
+        for role, calls in by_role.items()
+        if role not in working and not failed
     )
 
 

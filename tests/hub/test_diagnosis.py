@@ -162,8 +162,10 @@ def test_an_agent_that_raises_what_the_engine_refused() -> None:
     refused = call(1, status="error", http_status=400, problem="HTTP 400: audio is not supported by this engine")
     error = "BadRequestError: Error code: 400 - audio is not supported by this engine"
     bad = [rollout(n, refused, status=Status.AGENT_ERROR, error=error) for n in (1, 2)]
-    text = said(diagnose(Round(bad)), "rollouts failed")
+    diagnosis = diagnose(Round(bad))
+    text = said(diagnosis, "rollouts failed")
     assert "Change what the message names" in text and "mend it" not in text
+    assert kinds(diagnosis) == ["fatal rollouts failed"]  # which is said once
     own = [rollout(n, call(1), status=Status.AGENT_ERROR, error="KeyError: 'x'") for n in (1, 2)]
     assert "run it on one task by itself and mend it" in said(diagnose(Round(own)), "rollouts failed")
 

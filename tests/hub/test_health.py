@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spoken import assistant, call, rollout
 
 from lightning_hub.archive import Entry
 from lightning_hub.evaluation import HeldOut
@@ -131,6 +132,37 @@ def test_rewards_that_never_differ() -> None:
     assert kinds(health) == ["fatal no signal"]
     assert "from step 1 to 12 all rewards of the role solver were equal" in said(health, "no signal")
     assert "every reward was 0.25" in said(health, "no signal")
+
+
+def test_answers_are_shown_where_they_are_kept() -> None:
+    """With the words that the first step of a training has."""
+    flat = changed(lambda step: {"groups_without_signal": step["groups"], "reward_mean/solver": 0.0}, 12)
+    spoken_ones = [
+        rollout(at, call(at, answer=assistant(f"It is {at}")), rewards={"": 0.0}, group=f"{at // 2 + 1}-0",
+                task_id=at // 2, answer=f"It is {at}")
+        for at in range(6)
+    ]  # fmt: skip
+    tasks = {number: {"question": f"{number} + 2?"} for number in range(3)}
+    record = replace(flat, scored=scored(1, 0, [0.0, 0.0]), sample=spoken_ones, tasks=tasks)
+    text = said(examine(record), "no signal")
+    assert text.count("\n  answer  ") == 3 and 'task    {"question": "2 + 2?"}' in text
+    assert "Every answer was wrong" in text and "spark, the small model" in text
+
+
+def test_nothing_that_is_left_out_for_its_length_is_trained_on() -> None:
+    """Rewards differ, and yet nothing is learned: the setting that does it is named, and not advised."""
+    cut: Step = {
+        "tokens_trained/solver": 0.0,
+        "tokens_masked_length/solver": 900.0,
+        "completions_truncated/solver": 1.0,
+    }
+    settings = Settings.from_dict({"length.truncated": "mask"})
+    health = examine(replace(changed(lambda _: {**cut, "calls": 96.0}), settings=settings))
+    assert kinds(health) == ["fatal no signal", "warning completions truncated"]
+    assert "no token of the role solver was trained on" in said(health, "no signal")
+    assert "length.truncated=mask leaves those out" in said(health, "no signal")
+    assert "--set length.truncated=mask" not in str(health.findings)
+    assert "nothing is learned from them" in said(health, "completions truncated")
 
 
 def test_a_signal_that_is_gone_because_all_is_solved() -> None:
