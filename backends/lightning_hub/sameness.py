@@ -10,8 +10,8 @@ import msgspec
 from lightning_hub.part import Part
 from lightning_sdk.call import Call
 
-#: Temperature and top_p up to which a model hardly ever says anything but its first choice.
-_COLD, _NARROW = 0.2, 0.3
+#: Temperature up to which a model hardly ever says anything but its first choice.
+_COLD = 0.2
 #: Log of a chance below which rollouts do not agree by chance.
 _LEAST = math.log(1e-6)
 
@@ -19,8 +19,6 @@ _LEAST = math.log(1e-6)
 class _Request(msgspec.Struct):
     seed: int | None = None
     temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
 
 
 _requests = msgspec.json.Decoder(_Request)
@@ -52,10 +50,6 @@ def causes(groups: Sequence[Sequence[Part]]) -> list[tuple[str, str]]:
         found.append((
             f"they were sampled at temperature {everything[0].temperature:g}", "Raise it: --set sampling.temperature=1."
         ))  # fmt: skip
-    if everything and all(_is_narrow(each) for each in everything):
-        found.append((
-            "top_p or top_k leaves hardly any token to choose from", "Leave them out: --set sampling.top_p=1."
-        ))  # fmt: skip
     if not found and (chance := _log_chance(groups)) < _LEAST:
         found.append((
             f"by the model's own probabilities that happens once in 10^{-chance / math.log(10):.0f} times, so the "
@@ -86,10 +80,6 @@ def words(groups: Sequence[Sequence[Part]]) -> tuple[str, str]:
 
 def _is_one_seed(seeds: Sequence[int | None]) -> bool:
     return len(seeds) > 1 and None not in seeds and len(set(seeds)) == 1
-
-
-def _is_narrow(request: _Request) -> bool:
-    return request.top_k == 1 or (request.top_p is not None and request.top_p <= _NARROW)
 
 
 def _calls(group: Sequence[Part]) -> list[Call]:
