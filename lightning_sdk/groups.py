@@ -304,6 +304,15 @@ class Evaluation(Group):
     """Rollouts of each task, with different seeds; more than one need a temperature."""
     temperature: float = 0.0
     """0 is greedy."""
+    reward_low: float | None = None
+    """The lowest reward that a rollout can have, as the agent is scored; by default 0 or -1 if none lower is seen."""
+    reward_high: float | None = None
+    """The highest one; by default 1 if none higher is seen."""
+
+    @property
+    def reward_range(self) -> tuple[float, float] | None:
+        """None where it is not set."""
+        return None if self.reward_low is None or self.reward_high is None else (self.reward_low, self.reward_high)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,8 @@ _RULES: dict[str, _Rule] = {
     "evaluation.split": (lambda v: 0 < v < 1, "between 0 and 1"),
     "evaluation.seeds": _at_least(1),
     "evaluation.temperature": _within(0, 2),
+    "evaluation.reward_low": (lambda _: True, ""),
+    "evaluation.reward_high": (lambda _: True, ""),
 }
 
 
@@ -183,6 +185,12 @@ def _together(flat: Mapping[str, Any]) -> None:
         raise SettingError(
             f"setting evaluation.seeds={flat['evaluation.seeds']}: greedy rollouts do not depend on a seed; "
             "set evaluation.temperature as well, such as 1.0"
+        )
+    low, high = flat["evaluation.reward_low"], flat["evaluation.reward_high"]
+    if (low is None) != (high is None) or (low is not None and low >= high):
+        raise SettingError(
+            f"setting evaluation.reward_low={low!r}, evaluation.reward_high={high!r}: give both, the lowest and the "
+            "highest reward that a rollout can have"
         )
     if flat["rollouts.staleness"] and flat["importance.kind"] == "off":
         raise SettingError(

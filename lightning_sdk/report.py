@@ -19,12 +19,14 @@ class Score:
     mean: float
     """NaN if no task has a score."""
     low: float | None
-    """None, as `high`: one task has no interval."""
+    """None, as `high`, where no interval can be given."""
     high: float | None
     n: int
     """Tasks that count; those of which every rollout failed do not."""
     seeds: int = 1
     """Rollouts of each task."""
+    missing: str = ""
+    """Why there is no interval."""
 
     def __str__(self) -> str:
         return self._shown("")
@@ -35,8 +37,10 @@ class Score:
 
     def _shown(self, sign: str) -> str:
         tasks = f"n={self.n}" + (f" x {self.seeds} seeds" if self.seeds > 1 else "")
+        if math.isnan(self.mean):
+            return f"no score, {tasks}"
         if self.low is None or self.high is None:
-            return f"{self.mean:{sign}.3f}, {tasks}"
+            return f"{self.mean:{sign}.3f}, {tasks}" + (f" (no interval: {self.missing})" if self.missing else "")
         return f"{self.mean:{sign}.3f} [{self.low:{sign}.3f}, {self.high:{sign}.3f}], {tasks}"
 
 
@@ -74,6 +78,11 @@ class Report:
         return list(self.values.get("findings") or ())
 
     @property
+    def verdict_reason(self) -> str:
+        """What the verdict rests on, or why it is not another; '' where the interval of the change says it all."""
+        return str(self.values.get("verdict_reason") or "")
+
+    @property
     def steps(self) -> int:
         return int(self.values.get("steps", 0))
 
@@ -105,7 +114,7 @@ class Report:
         lines += self.details()
         if self.steps:
             lines.append(f"trained   {self.steps} steps in {self.train_seconds:.0f} s")
-            lines.append(f"verdict   {self.verdict}")
+            lines.append(f"verdict   {self.verdict}" + (f": {self.verdict_reason}" if self.verdict_reason else ""))
         lines += [f"{each['severity']:<10}{each['kind']}: {_first_line(each)}" for each in self.findings]
         return "\n".join(lines)
 
@@ -141,7 +150,7 @@ def _score(values: Mapping[str, Any] | None) -> Score | None:
     if not values:
         return None
     mean = values["mean"] if values["mean"] is not None else math.nan
-    return Score(mean, values["low"], values["high"], values["n"], values.get("seeds", 1))
+    return Score(mean, values["low"], values["high"], values["n"], values.get("seeds", 1), values.get("missing", ""))
 
 
 def read(folder: Path) -> Report:

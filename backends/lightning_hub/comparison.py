@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lightning_hub.interval import Interval, difference, interval
+from lightning_hub.evaluation import mean
+from lightning_hub.interval import difference, interval
 from lightning_hub.ranking import grouped, pairs, pairs_within, signal
+from lightning_hub.reward_range import Trained, reward_range
 from lightning_hub.rewards import earned, score
 from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.stored import Record
@@ -20,6 +23,7 @@ _MODES = ("train", "evaluate", "observe")
 #: Rollouts that are shown of those that changed most.
 _MOST = 5
 _CUT = 200
+_Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def _compared(mode: str, role: str, scored: Sequence[Scored], before: Settings, 
     return {
         "mode": mode, "role": role, "rollouts": len(scored), "without_old_reward": int(np.isnan(old).sum()),
         "without_new_reward": int(np.isnan(new).sum()),
-        "old": _interval(old), "new": _interval(new), "change": difference(x.tolist(), y.tolist()).as_dict(),
+        **_scores([each.record.task for each in scored], old, new),
         "tau_within_groups": _number(within.tau), "tau_overall": _number(overall.tau),
         "pairs": within.total, "pairs_ordered": within.ordered_before, "pairs_flipped": within.discordant,
         "flipped": _number(within.flipped), "groups": told.groups, "groups_compared": told.compared,
@@ -80,10 +84,26 @@ def _value(rollout: Rollout, role: str, settings: Settings) -> float:
     return math.nan if value is None else value
 
 
-def _interval(values: Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:
-    finite: Iterator[float] = (float(value) for value in values if math.isfinite(value))
-    found: Interval = interval(list(finite))
-    return found.as_dict()
+def _scores(tasks: Sequence[str], old: _Numbers, new: _Numbers) -> dict[str, Any]:
+    """Means over tasks with their intervals, and the change of the tasks' means: rollouts of one task are alike."""
+    known = np.concatenate([old, new])
+    known = known[np.isfinite(known)]
+    seen = Trained(float(known.min()), float(known.max()), len(known)) if len(known) else None
+    within = reward_range(known.tolist(), None, seen)
+    both = np.isfinite(old) & np.isfinite(new)
+    return {
+        "old": interval(_by_task(tasks, old, np.isfinite(old)), within=within).as_dict(),
+        "new": interval(_by_task(tasks, new, np.isfinite(new)), within=within).as_dict(),
+        "change": difference(_by_task(tasks, old, both), _by_task(tasks, new, both), within=within).as_dict(),
+    }
+
+
+def _by_task(tasks: Sequence[str], values: _Numbers, known: NDArray[np.bool_]) -> list[float]:
+    """The mean of each task's values."""
+    found: dict[str, list[float]] = {}
+    for at in np.flatnonzero(known).tolist():
+        found.setdefault(tasks[at], []).append(float(values[at]))
+    return [mean(each) for each in found.values()]
 
 
 def _shown(record: Record, old: float, new: float) -> dict[str, Any]:

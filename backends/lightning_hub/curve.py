@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,23 +92,23 @@ def _draw_roles(axes: Any, roles: Mapping[str, Sequence[Point]]) -> None:
 def _draw_held_out(axes: Any, held_out: Sequence[HeldOutPoint]) -> None:
     from matplotlib.patheffects import withStroke  # noqa: PLC0415
 
-    shown = [(step, score) for step, score in held_out if score.n]
+    shown = _measured(held_out)
     if not shown:
         return
-    below = [_width(score.mean, score.low) for _, score in shown]
-    above = [_width(score.high, score.mean) for _, score in shown]
+    below = [_width(mean, score.low) for _, mean, score in shown]
+    above = [_width(score.high, mean) for _, mean, score in shown]
     axes.errorbar(
-        [step for step, _ in shown], [score.mean for _, score in shown], yerr=[below, above], color=_HELD_OUT,
+        [step for step, _, _ in shown], [mean for _, mean, _ in shown], yerr=[below, above], color=_HELD_OUT,
         fmt="D" if len(shown) < 3 else "D--", linewidth=1, elinewidth=1.6, capsize=4, markersize=5.5, zorder=5,
         clip_on=False, label="held-out tasks, 95% interval",
     )  # fmt: skip
     # Legible above a line, too.
     outline = [withStroke(linewidth=3, foreground="white")]
-    for step, score in {shown[0][0]: shown[0], shown[-1][0]: shown[-1]}.values():
+    for step, mean, score in {shown[0][0]: shown[0], shown[-1][0]: shown[-1]}.values():
         # Below its interval, and inwards: there the curves are seldom.
-        lowest = score.low if math.isfinite(score.low) else score.mean
+        lowest = mean if score.low is None else score.low
         axes.annotate(
-            f"{score.mean:.3f}", (step, lowest), xytext=(0, -6), textcoords="offset points", va="top",
+            f"{mean:.3f}", (step, lowest), xytext=(0, -6), textcoords="offset points", va="top",
             ha="left" if step <= shown[-1][0] / 2 else "right", fontsize=9, color=_HELD_OUT, fontweight="bold",
             path_effects=outline, zorder=6,
         )  # fmt: skip
@@ -138,10 +137,9 @@ def draw_text(
         marker = plotext.marker("braille", pixel="blue+")
         figure.draw(figure.signal(list(steps), smooth(values).tolist(), marker=marker).lines())
         told.append("⠤⠒ training reward, smoothed")
-    shown = [(step, score) for step, score in held_out if score.n]
-    if shown:
+    if shown := _measured(held_out):
         marker = plotext.marker("●", pixel="orange+")
-        figure.draw(figure.signal([step for step, _ in shown], [score.mean for _, score in shown], marker=marker))
+        figure.draw(figure.signal([step for step, _, _ in shown], [mean for _, mean, _ in shown], marker=marker))
         told.append("● held-out score")
     # A legend inside would hide the curve.
     figure.title("    ".join(told))
@@ -162,7 +160,7 @@ def _ticks(last: int) -> list[int]:
 def _limits(rewards: Sequence[Point], held_out: Sequence[HeldOutPoint]) -> tuple[float, float]:
     """Range of the y axis: 0 to 1 for rewards in that range, else what the values need."""
     values = [value for _, value in rewards]
-    values += [v for _, score in held_out for v in (score.low, score.mean, score.high) if math.isfinite(v)]
+    values += [v for _, score in held_out for v in (score.low, score.mean, score.high) if v is not None]
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
@@ -172,5 +170,11 @@ def _limits(rewards: Sequence[Point], held_out: Sequence[HeldOutPoint]) -> tuple
     return low - margin, high + margin
 
 
-def _width(upper: float, lower: float) -> float:
-    return max(0.0, upper - lower)  # 0 for NaN: no interval, no bar
+def _measured(held_out: Sequence[HeldOutPoint]) -> list[tuple[int, float, Interval]]:
+    """Step, mean and interval of the evaluations that have a score."""
+    return [(step, score.mean, score) for step, score in held_out if score.mean is not None]
+
+
+def _width(upper: float | None, lower: float | None) -> float:
+    """0 where there is no interval: no bar."""
+    return 0.0 if upper is None or lower is None else upper - lower

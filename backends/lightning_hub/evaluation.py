@@ -1,4 +1,4 @@
-"""Evaluation: rollouts on held-out tasks as scores by task and seed, and two evaluations compared task by task.
+"""Evaluation: rollouts on held-out tasks as scores by task and seed.
 
 A task's score is the mean over its seeds; tasks, not rollouts, are what an interval is over. A rollout that failed has
 no score: it is left out and counted, and so is a task of which every rollout failed.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from lightning_hub.interval import Interval, difference, interval
+from lightning_hub.interval import Interval, interval
+from lightning_hub.looks import PLANNED_LOOK, Look
+from lightning_hub.reward_range import Trained, reward_range
 from lightning_hub.rewards import earned, score
 from lightning_hub.rollout import Assignment, Rollout
 from lightning_sdk.call import Status
@@ -21,8 +23,6 @@ from lightning_sdk.settings import Settings
 BySeed = Mapping[str, Sequence[float | None]]
 """Task -> score of each seed, None where that rollout has none."""
 
-NOT_SHOWN = "not shown to be better"
-NOT_MEASURED = "not measured"
 #: What a rollout that ended ok is counted as when nothing that counts was given.
 _UNREWARDED = "no_reward"
 
@@ -58,17 +58,30 @@ class HeldOut:
     """Rollouts of each task."""
     temperature: float = 0.0
     """That they were sampled at."""
+    look: Look = PLANNED_LOOK
+    """Which comparison with the score before training this is."""
+    planned_step: int = 0
+    """After which the run was to end when this was measured."""
+    range_given: tuple[float, float] | None = None
+    """Lowest and highest score that can be, where settings say so."""
+    trained: Trained | None = None
+    """Scores of the training rollouts before this."""
 
     @property
     def seeded(self) -> BySeed:
         """`by_seed`, of older versions too."""
         return self.by_seed or {task: (value,) for task, value in self.scores.items()}
 
+    @property
+    def seen(self) -> list[float]:
+        """Scores of single rollouts."""
+        return [value for values in self.seeded.values() for value in values if value is not None]
+
     def as_dict(self) -> dict[str, Any]:
         """As in report.json: without what single tasks have."""
         return {
             "step": self.step, **self.score.as_dict(), "seeds": self.seeds, "temperature": self.temperature,
-            "failed": self.failed, "failures": dict(self.failures),
+            "failed": self.failed, "failures": dict(self.failures), "look": asdict(self.look),
             "roles": {role: each.score.as_dict() for role, each in self.roles.items()},
         }  # fmt: skip
 
@@ -76,7 +89,8 @@ class HeldOut:
         """As in evaluations.jsonl: all of it."""
         failed = {task: sum(value is None for value in values) for task, values in self.by_seed.items()}
         return {
-            "name": self.name, **self.as_dict(), "scores": dict(self.scores),
+            "name": self.name, **self.as_dict(), "planned_step": self.planned_step, "range_given": self.range_given,
+            "trained": asdict(self.trained) if self.trained else None, "scores": dict(self.scores),
             "by_seed": {task: list(values) for task, values in self.by_seed.items()},
             "failed_by_task": {task: count for task, count in failed.items() if count},
             "roles": {
@@ -95,14 +109,30 @@ class HeldOut:
                 role: OfRole(Interval.from_dict(each), each.get("by_seed") or {})
                 for role, each in (line.get("roles") or {}).items()
             },
-            int(line.get("seeds", 1)), float(line.get("temperature", 0.0)),
+            int(line.get("seeds", 1)), float(line.get("temperature", 0.0)), Look(**(line.get("look") or {})),
+            int(line.get("planned_step", 0)), _pair(line.get("range_given")),
+            Trained(**line["trained"]) if line.get("trained") else None,
         )  # fmt: skip
 
 
+def latest(lines: Iterable[Mapping[str, Any]]) -> list[HeldOut]:
+    """The last evaluation of each name in evaluations.jsonl, in order, without those that a resume has cut away."""
+    found = {str(line["name"]): line for line in lines if not line.get("cut")}
+    return [HeldOut.from_line(line) for line in found.values()]
+
+
 def measure(
-    name: str, step: int, assignments: Sequence[Assignment], rollouts: Sequence[Rollout], settings: Settings
+    name: str,
+    step: int,
+    assignments: Sequence[Assignment],
+    rollouts: Sequence[Rollout],
+    settings: Settings,
+    *,
+    look: Look = PLANNED_LOOK,
+    trained: Trained | None = None,
 ) -> HeldOut:
-    """The scores of an evaluation's rollouts. `assignments` has each task's in the order of their seeds."""
+    """The scores of an evaluation's rollouts. `assignments` has each task's in the order of their seeds; `look` and
+    `trained` as in `HeldOut`."""
     ran = {each.id: each for each in rollouts}
     names = _names(assignments)
     of_task: dict[str, list[Rollout | None]] = {}
@@ -115,11 +145,12 @@ def measure(
         for each, value in zip(tried, by_seed[task], strict=True)
         if value is None
     )
-    scores = _means(by_seed)
+    scores, given = _means(by_seed), settings.evaluation.reward_range
+    seen = [value for values in by_seed.values() for value in values if value is not None]
     return HeldOut(
         name,
         step,
-        interval(list(scores.values())),
+        interval(list(scores.values()), within=reward_range(seen, given, trained)),
         failures.total(),
         scores,
         by_seed,
@@ -127,46 +158,11 @@ def measure(
         {role: _of_role(role, of_task, settings) for role in _rewarded_roles(rollouts)},
         settings.evaluation.seeds,
         settings.evaluation.temperature,
+        look,
+        settings.steps,
+        given,
+        trained,
     )
-
-
-def change(before: HeldOut | None, after: HeldOut | None) -> Interval | None:
-    """The paired difference over the tasks, and in each over the seeds, that have a score in both; None without any.
-
-    A task is known by its content: what the two lists have at the same place may be different tasks.
-    """
-    if before is None or after is None or before.temperature != after.temperature:
-        return None
-    return _difference(before.seeded, after.seeded)
-
-
-def change_of_roles(before: HeldOut | None, after: HeldOut | None) -> dict[str, Interval]:
-    """Role -> the paired difference of what it earned by itself."""
-    if before is None or after is None or before.temperature != after.temperature:
-        return {}
-    both = [role for role in before.roles if role in after.roles]
-    found = {role: _difference(before.roles[role].by_seed, after.roles[role].by_seed) for role in both}
-    return {role: each for role, each in found.items() if each is not None}
-
-
-def verdict(before: HeldOut | None, after: HeldOut | None) -> str:
-    """'better', 'worse', 'not shown to be better', or 'not measured'.
-
-    By the interval of the task-by-task difference where the scores of the same tasks are known, else by whether the
-    two intervals are apart, which is the stricter test.
-    """
-    if before is None or after is None or not before.score.n or not after.score.n:
-        return NOT_MEASURED
-    if before.temperature != after.temperature:
-        return NOT_MEASURED
-    found = change(before, after)
-    if found is None and before.seeded and after.seeded:
-        return NOT_MEASURED  # they have no task in common
-    if found is not None:
-        up, down = found.low > 0, found.high < 0
-    else:
-        up, down = after.score.low > before.score.high, after.score.high < before.score.low
-    return "better" if up else "worse" if down else NOT_SHOWN
 
 
 def _names(assignments: Sequence[Assignment]) -> dict[str, str]:
@@ -179,25 +175,13 @@ def _names(assignments: Sequence[Assignment]) -> dict[str, str]:
     return names
 
 
-def _difference(before: BySeed, after: BySeed) -> Interval | None:
-    pairs = [_paired(before[task], after[task]) for task in before if task in after]
-    both = [pair for pair in pairs if pair is not None]
-    return difference([one for one, _ in both], [other for _, other in both]) if both else None
-
-
-def _paired(before: Sequence[float | None], after: Sequence[float | None]) -> tuple[float, float] | None:
-    """A task's means over the seeds with a score in both; None if there is no such seed."""
-    both = [(x, y) for x, y in zip(before, after, strict=False) if x is not None and y is not None]
-    return (_mean([x for x, _ in both]), _mean([y for _, y in both])) if both else None
-
-
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)  # the same values in another order have the same mean, so no difference
 
 
 def _means(by_seed: BySeed) -> dict[str, float]:
     known = {task: [value for value in values if value is not None] for task, values in by_seed.items()}
-    return {task: _mean(values) for task, values in known.items() if values}
+    return {task: mean(values) for task, values in known.items() if values}
 
 
 def _score(rollout: Rollout | None, settings: Settings) -> float | None:
@@ -205,6 +189,10 @@ def _score(rollout: Rollout | None, settings: Settings) -> float | None:
         return None
     value = score(rollout, settings)
     return value if math.isfinite(value) else None
+
+
+def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
+    return (float(values[0]), float(values[1])) if values else None
 
 
 def _failure(rollout: Rollout | None) -> str:

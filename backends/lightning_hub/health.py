@@ -75,12 +75,10 @@ class Health:
         said = [_went(each) for each in self.roles] or ["No step of this run was finished."]
         if self.record.stored:
             said = [_taught(self.record)]
-        shown, both = generality.verdict(self.record), generality.ends(self.record)
-        if shown and both is not None:
-            first, last = both
-            said.append(
-                f"On held-out tasks the score went from {first.score.mean:.3g} to {last.score.mean:.3g}: {shown}."
-            )
+        judged, both = generality.judgement(self.record), generality.ends(self.record)
+        if judged is not None and both is not None:
+            first, last = (generality.score_of(each) for each in both)
+            said.append(f"On held-out tasks the score went from {first:.3g} to {last:.3g}: {judged}.")
         return " ".join(said)
 
     def as_dict(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_hub.evaluation import NOT_MEASURED
+from lightning_hub.judgement import NOT_MEASURED
 
 
 def markdown(report: Mapping[str, Any], folder: str) -> str:
@@ -42,32 +42,22 @@ def _headline(report: Mapping[str, Any]) -> str:
 def _verdict_sentence(report: Mapping[str, Any]) -> str:
     before, after = report["held_out"].get("before"), report["held_out"].get("after")
     if report["verdict"] == NOT_MEASURED:
-        return f"Whether it is better was **not measured**: {_why_not_measured(before, after)}."
+        return f"Whether it is better was **not measured**: {report['verdict_reason']}."
+    why = f" {report['verdict_reason'][0].upper()}{report['verdict_reason'][1:]}." if report["verdict_reason"] else ""
     moved = f"from {before['mean']:.3f} to {after['mean']:.3f} on held-out tasks"
     change = report["change"]
     by = f" (by task: {_signed(change)}{_pairing(change, before, after)})" if change else ""
     if report["verdict"] == "better":
-        return f"**Better**: the score went {moved}{by}."
+        return f"**Better**: the score went {moved}{by}.{why}"
     if report["verdict"] == "worse":
-        return f"**Worse**: the score went {moved}{by}."
+        return f"**Worse**: the score went {moved}{by}.{why}"
     if any(each["severity"] == "fatal" for each in report["findings"]):
         return f"**Not shown to be better**: the score went {moved}{by}. Why nothing was learned is told below."
     return (
-        f"**Not shown to be better**: the score went {moved}{by}, which chance alone may explain. "
+        f"**Not shown to be better**: the score went {moved}{by}, which chance alone may explain.{why} "
         "More steps, more held-out tasks (`evaluation.tasks`) or more seeds (`evaluation.seeds`, with "
         "`evaluation.temperature`) would tell."
     )
-
-
-def _why_not_measured(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
-    if before and after and before["temperature"] != after["temperature"]:
-        return (
-            f"before, the held-out tasks were run at temperature {before['temperature']:g}, after training at "
-            f"{after['temperature']:g}"
-        )
-    if before and after and before["n"] and after["n"]:
-        return "the tasks that were run before training and those that were run after it have none in common"
-    return "a held-out score before or after training is missing"
 
 
 def _findings(report: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_hub.archive import Archive, Entry
-from lightning_hub.evaluation import HeldOut
+from lightning_hub.evaluation import HeldOut, latest
 from lightning_hub.rewards import earned
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.call import Status
@@ -128,7 +128,7 @@ def read(folder: Path) -> Record:
         raise SettingError(f"{folder}: no step is finished yet, so there is nothing to check; try again later")
     record = Record(
         name=str(Path(folder.parent.name, folder.name)), settings=_settings(config.get("settings") or {}), steps=steps,
-        evaluations=_evaluations(_lines(folder / "evaluations.jsonl")), diagnosis=diagnosis,
+        evaluations=latest(_lines(folder / "evaluations.jsonl")), diagnosis=diagnosis,
         status=str(report.get("status") or "unfinished"), error=str(report.get("error") or ""),
         stored=bool(config.get("from_runs")), facts=config.get("facts") or {},
     )  # fmt: skip
@@ -207,11 +207,6 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any
             yield from _flat(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
-
-
-def _evaluations(lines: Iterable[Mapping[str, Any]]) -> list[HeldOut]:
-    latest = {str(line["name"]): line for line in lines}
-    return [HeldOut.from_line(line) for line in latest.values()]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_hub.evaluation import HeldOut, change, change_of_roles, verdict
+from lightning_hub.evaluation import HeldOut
+from lightning_hub.judgement import change_of_roles, judge
 from lightning_sdk.call import Status
 
 Step = Mapping[str, float | None]
@@ -49,7 +50,7 @@ def compose(
     settings = config.get("settings", {})
     measured = {each.name: each for each in held_out}
     before, after = measured.get("before"), measured.get("after")
-    by_task = change(before, after)
+    judged = judge(before, after)
     of_roles = change_of_roles(before, after)
     return {
         "name": config.get("name", ""),
@@ -58,9 +59,10 @@ def compose(
         "model": settings.get("model", ""),
         "backend": settings.get("backend", ""),
         "held_out": {each.name: each.as_dict() for each in held_out},
-        "change": by_task.as_dict() if by_task else None,
+        "change": judged.change.as_dict() if judged.change else None,
         "change_by_role": {role: each.as_dict() for role, each in of_roles.items()},
-        "verdict": verdict(before, after),
+        "verdict": judged.verdict,
+        "verdict_reason": judged.reason,
         "findings": list(findings),
         "train_seconds": round(totals.train_seconds, 3),
         "steps": int(metrics[-1]["step"] or 0) if metrics else 0,

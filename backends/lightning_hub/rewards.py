@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +63,13 @@ def score(rollout: Rollout, settings: Settings) -> float:
     roles = {reward.role for reward in rollout.rewards}
     values = [value for role in roles if (value := _own(rollout, role, settings.credit_of(role))) is not None]
     return float(np.mean(values)) if values else math.nan
+
+
+def reward_ends(rollouts: Sequence[Rollout], settings: Settings) -> dict[str, float]:
+    """The lowest and the highest score of the rollouts that ended ok, as metrics of a step; empty without any."""
+    scores = [score(each, settings) for each in rollouts if each.status == Status.OK]
+    known = [each for each in scores if math.isfinite(each)]
+    return {"reward_min": min(known), "reward_max": max(known)} if known else {}
 
 
 def _own(rollout: Rollout, role: str, credit: Credit) -> float | None:

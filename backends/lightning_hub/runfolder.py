@@ -3,7 +3,7 @@
 config.json        settings, what was chosen where they leave it open, versions, arguments, what changed on going on
 tasks.json         the held-out tasks, which stay so as long as the run goes on, and the ids of those trained on
 metrics.jsonl      one line per step
-evaluations.jsonl  one line per evaluation on held-out tasks
+evaluations.jsonl  one line per evaluation on held-out tasks; 'cut' where a resumed run began before it
 diagnosis.json     what step 1 showed: calls, rewards and sequences by role, and what is wrong
 tensorboard/       the same as TensorBoard events
 curve.png, report.md, report.json   written by `finish` and `fail`
@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_hub.curve import HeldOutPoint, Point, draw_png, draw_text
-from lightning_hub.evaluation import HeldOut
+from lightning_hub.evaluation import HeldOut, latest
 from lightning_hub.events import Events
 from lightning_hub.health import ENDED, examine
+from lightning_hub.looks import Look, next_look
 from lightning_hub.page import markdown
 from lightning_hub.record import read
 from lightning_hub.report import Totals, compose
+from lightning_hub.reward_range import Trained
 from lightning_sdk.errors import SettingError
 
 _log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ _PACKAGES = (
     "lightning-agent-sdk", "torch", "transformers", "tokenizers", "safetensors", "numpy", "openai", "pyzmq", "msgpack",
     "wrapt", "aiohttp", "vllm", "verl", "reasoning-gym",
 )  # fmt: skip
+#: Metrics of a step: the lowest and the highest score of its rollouts, and how many have one.
+_OF_REWARD = ("reward_min", "reward_max", "rollouts_ok")
 
 
 class RunFolder:
@@ -69,9 +73,19 @@ class RunFolder:
 
     @property
     def held_out(self) -> list[HeldOut]:
-        """Evaluations so far, the last one of each name, in order."""
-        latest = {line["name"]: line for line in self._evaluations}
-        return [HeldOut.from_line(line) for line in latest.values()]
+        """Evaluations so far, the last one of each name, in order, without those that were cut."""
+        return latest(self._evaluations)
+
+    @property
+    def trained(self) -> Trained | None:
+        """The scores of the training rollouts so far; None before the first step."""
+        lines = [line for line in self._steps if all(line.get(name) is not None for name in _OF_REWARD)]
+        low, high, count = ([line[name] for line in lines] for name in _OF_REWARD)
+        return Trained(min(low), max(high), int(sum(count))) if lines else None
+
+    def next_look(self, name: str, step: int) -> Look:
+        """Which comparison with the score before training an evaluation of this name after this step is."""
+        return next_look(name, step, self._evaluations)
 
     def config(self, values: Mapping[str, Any]) -> None:
         """Write `values` ('settings', 'facts', 'argv' ...) to config.json, beside versions; keeps what was there.
@@ -115,9 +129,15 @@ class RunFolder:
         _replace(self.path / "diagnosis.json", json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
 
     def cut(self, step: int) -> None:
-        """Drop everything after `step`: a resumed run goes on from there."""
+        """Drop everything after `step`: a resumed run goes on from there.
+
+        Evaluations stay, marked as cut: that somebody looked at them counts for the verdict.
+        """
         self._steps = [line for line in self._steps if line["step"] <= step]
-        self._evaluations = [line for line in self._evaluations if line["step"] <= step and line["name"] != "after"]
+        self._evaluations = [
+            {**line, "cut": True} if line["step"] > step or line["name"] == "after" else line
+            for line in self._evaluations
+        ]
         _replace(self.path / "metrics.jsonl", _lines(self._steps))
         _replace(self.path / "evaluations.jsonl", _lines(self._evaluations))
         # TensorBoard keeps old event files and hides their steps from here on.

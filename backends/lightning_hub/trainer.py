@@ -19,6 +19,7 @@ from lightning_hub.feed import Feed
 from lightning_hub.index import Index
 from lightning_hub.leases import Leases
 from lightning_hub.plan import Plan
+from lightning_hub.rewards import reward_ends
 from lightning_hub.rollout import Rollout
 from lightning_hub.rounds import Played, Rounds, Stopped
 from lightning_hub.runfolder import RunFolder
@@ -254,7 +255,10 @@ class Trainer:
         assignments = self._plan.of_held_out(name, backend.endpoint)
         played = rounds.evaluation(assignments, f"evaluation {name!r}")
         self._examine(played, rounds)
-        measured = measure(name, self.step, assignments, played.rollouts, self._settings)
+        measured = measure(
+            name, self.step, assignments, played.rollouts, self._settings,
+            look=self._folder.next_look(name, self.step), trained=self._folder.trained,
+        )  # fmt: skip
         self._folder.evaluation(measured)
         self._feed.publish("evaluation", name=name, **measured.as_dict())
 
@@ -333,7 +337,7 @@ class Trainer:
         calls = [call for each in rollouts for call in each.calls if call.meta.trainable]
         tokens = sum(call.output_tokens for call in calls)
         metrics = {
-            **update.metrics, **weighed.signal, **seconds,
+            **update.metrics, **weighed.signal, **seconds, **reward_ends(rollouts, self._settings),
             **{f"rollouts_{status}": sum(each.status == status for each in rollouts) for status in Status},
             **played.counts(), "calls": len(calls), "tokens_generated": tokens,
             "tokens_per_second": tokens / played.seconds if played.seconds else 0.0,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lightning_hub.backend import BackendSpec, Endpoint
-from lightning_hub.evaluation import HeldOut, change, change_of_roles, measure, verdict
+from lightning_hub.evaluation import HeldOut, measure
+from lightning_hub.judgement import change, change_of_roles, judge, verdict
+from lightning_hub.looks import Look
 from lightning_hub.plan import Plan
+from lightning_hub.reward_range import Trained
 from lightning_hub.rollout import Assignment, Reward, Rollout
 from lightning_sdk.call import Status
+from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.tasks import task_id
 
@@ -113,8 +117,8 @@ def test_roles_with_rewards_of_their_own_have_scores_of_their_own() -> None:
     assert before.roles["writer"].score.mean == pytest.approx(0.7)
     assert before.score.mean == pytest.approx((0.7 + 0.5) / 2)
     moved = change_of_roles(before, after)
-    assert moved["writer"].mean == pytest.approx(0.4) and moved["writer"].low > 0
-    assert moved["checker"].mean == 0.0 and moved["checker"].method == "none"
+    assert moved["writer"].mean == pytest.approx(0.4) and moved["writer"].n == 8
+    assert moved["checker"].mean == 0.0 and not moved["checker"].is_above(0)
     assert not evaluated("before", [[0.5]]).roles
 
 
@@ -130,13 +134,16 @@ def test_before_and_after_are_compared_on_the_same_tasks_and_seeds() -> None:
 def test_the_order_of_seeds_makes_no_change() -> None:
     """The same three numbers in another order have exactly the same mean: such tasks did not change."""
     found = change(evaluated("before", [[0.1, 0.2, 0.3]] * 9), evaluated("after", [[0.3, 0.2, 0.1]] * 9))
-    assert found is not None and (found.mean, found.method) == (0.0, "none")
+    assert found is not None and found.mean == 0.0
+    assert judge(evaluated("before", [[0.1, 0.2, 0.3]] * 9), evaluated("after", [[0.3, 0.2, 0.1]] * 9)).reason == (
+        "no task's score changed"
+    )
 
 
 @pytest.mark.parametrize(("gain", "said"), [(0.3, "better"), (-0.3, "worse"), (0.0, "not shown to be better")])
 def test_the_verdict_goes_by_the_change_of_tasks(gain: float, said: str) -> None:
     """In words."""
-    base = [[0.1 * (task % 7) + 0.35, 0.05 * (task % 3) + 0.35] for task in range(20)]
+    base = [[0.05 * (task % 7) + 0.35, 0.05 * (task % 3) + 0.35] for task in range(20)]
     noise = [0.02 * (-1) ** task for task in range(20)]
     moved = [[score + gain + noise[task] for score in scores] for task, scores in enumerate(base)]
     assert verdict(evaluated("before", base), evaluated("after", moved)) == said
@@ -176,4 +183,58 @@ def test_what_was_measured_in_different_ways_is_not_compared() -> None:
     nothing = evaluated("after", [[Status.TIMEOUT]] * 9, Settings())
     assert change(greedy, sampled) is None and change_of_roles(greedy, sampled) == {}
     assert verdict(greedy, sampled) == verdict(greedy, nothing) == verdict(None, greedy) == "not measured"
-    assert math.isnan(nothing.score.mean) and nothing.failed == 9
+    assert nothing.score.mean is None and nothing.failed == 9
+
+
+def at(name: str, scores: Sequence[float], chosen: Settings | None = None, **more: Any) -> HeldOut:
+    """An evaluation with one greedy rollout a task."""
+    found = evaluated(name, [[score] for score in scores], chosen or Settings())
+    return replace(found, **more)
+
+
+def test_a_verdict_says_why_it_is_no_better() -> None:
+    """Too few tasks, nothing that changed, a range that is not known, or one that is wider than it need be."""
+    three = judge(at("before", [0.0] * 3), at("after", [1.0] * 3))
+    assert three.verdict == "not shown to be better" and three.reason.startswith("3 tasks are too few: had every one")
+    assert judge(at("before", [1.1] * 3), at("after", [1.1] * 3)).reason.startswith("all scores are 1.1, and what else")
+    few = judge(at("before", [1.1] * 7), at("after", [2.2] * 7))
+    assert few.reason.startswith("too few tasks (7) for a reward of unknown range: at least 20, or set evaluation.")
+    wide = judge(at("before", [0.4] * 30), at("after", [0.45] * 30))
+    assert wide.verdict == "not shown to be better" and wide.reason.startswith(
+        "30 tasks are too few for a reward of 0 to 1"
+    )
+    narrow = Settings.from_dict({"evaluation.reward_low": 0.3, "evaluation.reward_high": 0.5})
+    assert judge(at("before", [0.4] * 30, narrow), at("after", [0.45] * 30, narrow)).verdict == "better"
+
+
+def test_a_score_outside_the_range_that_is_set_is_not_judged_by_it() -> None:
+    """It says which score, and what was set."""
+    chosen = Settings.from_dict({"evaluation.reward_low": 0.0, "evaluation.reward_high": 1.0})
+    found = judge(at("before", [0.0] * 30, chosen), at("after", [3.0] * 30, chosen))
+    assert found.verdict == "not shown to be better" and "a score of 3 lies outside" in found.reason
+
+
+def test_a_gain_of_a_reward_of_any_range_counts_once_training_has_shown_the_range() -> None:
+    """With what it rests on; a training that was too short to show it does not do."""
+    before, after = [5.0 + 0.1 * (task % 5) for task in range(60)], [9.0 + 0.1 * (task % 7) for task in range(60)]
+    unknown = judge(at("before", before), at("after", after, trained=Trained(4.0, 10.0, 255)))
+    assert unknown.verdict == "not shown to be better" and "too few training rollouts" in unknown.reason
+    known = judge(at("before", before), at("after", after, trained=Trained(4.0, 10.0, 256)))
+    assert known.verdict == "better" and known.reason.startswith("if the reward stays within 2.5 to 11.5")
+
+
+def test_a_later_look_needs_more_and_says_so() -> None:
+    """Seven of seven changed tasks are better at the one look that was planned, and not at the third."""
+    before, after = [0.0] * 60, [1.0] * 7 + [0.0] * 53
+    once = judge(at("before", before), at("after", after))
+    again = judge(at("before", before), at("after", after, look=Look(3, 0.03)))
+    assert once.verdict == "better" and once.reason == ""
+    assert again.verdict == "not shown to be better"
+    assert again.reason == "the interval allows for 3 looks at the held-out tasks"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, None), (None, 1.0), (1.0, 0.0), (1.0, 1.0), (0.0, float("inf"))])
+def test_a_range_is_two_numbers_in_order(low: float | None, high: float | None) -> None:
+    """Half a range says nothing of the other half."""
+    with pytest.raises(SettingError, match=r"evaluation\.reward_"):
+        Settings.from_dict({"evaluation.reward_low": low, "evaluation.reward_high": high})

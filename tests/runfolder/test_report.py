@@ -43,13 +43,13 @@ def held_out(name: str, step: int, level: float) -> HeldOut:
 
 
 def finished(path: Path, settings: dict[str, Any] | None = None, metrics: dict[str, float] = STEP) -> dict[str, Any]:
-    """A run with two roles whose score rises by 0.2."""
+    """A run with two roles whose score rises by 0.3."""
     folder = RunFolder(path)
     folder.config({"settings": Settings.from_dict({"steps": 2, **(settings or {})}).as_dict()})
     folder.evaluation(held_out("before", 0, 0.2))
     for step in (1, 2):
         folder.step({**metrics, "step": step})
-    folder.evaluation(held_out("after", 2, 0.4))
+    folder.evaluation(held_out("after", 2, 0.5))
     return folder.finish(Totals(10.0, {"ok": 60, "timeout": 3, "agent_error": 2, "reward_error": 0}, 65, 2400))
 
 
@@ -89,12 +89,12 @@ def test_the_scores_say_how_they_were_measured(tmp_path: Path) -> None:
     report = finished(tmp_path / "run")
     before, change = report["held_out"]["before"], report["change"]
     assert (before["seeds"], before["temperature"], before["n"], before["failures"]) == (2, 0.7, 20, {"timeout": 1})
-    assert change["n"] == 20 and change["mean"] == pytest.approx(0.2) and change["low"] > 0
-    assert report["verdict"] == "better" and report["change_by_role"]["checker"]["mean"] == pytest.approx(0.1)
+    assert change["n"] == 20 and change["mean"] == pytest.approx(0.3) and change["low"] > 0
+    assert report["verdict"] == "better" and report["change_by_role"]["checker"]["mean"] == pytest.approx(0.15)
     text = page(tmp_path / "run")
     assert "| 20 x 2 seeds | 1 (timeout) |" not in text and "| 20 x 2 seeds | 1 (1 timeout) |" in text
-    assert "| after minus before, by task | +0.200 | +0.200 to +0.200 | 20 in both | |" in text
-    assert "| writer | before |" in text and "| checker | after minus before, by task | +0.100 |" in text
+    assert "| after minus before, by task | +0.300 | +0.075 to +0.421 | 20 in both | |" in text
+    assert "| writer | before |" in text and "| checker | after minus before, by task | +0.150 |" in text
 
 
 def test_what_failed_is_said_with_what_was_done(tmp_path: Path) -> None:
@@ -149,16 +149,33 @@ def test_roles_stand_side_by_side(tmp_path: Path) -> None:
     assert "| checker | 0.250 | 0.200 | - | - | - | - | - | - | - | - |" in text
 
 
+def test_three_equal_scores_are_printed_without_an_interval_and_with_a_reason(tmp_path: Path) -> None:
+    """Not as `1.100 [1.100, 1.100]`; report.md says it too."""
+    folder = RunFolder(tmp_path / "run")
+    folder.config({"settings": Settings().as_dict()})
+    for name, step in (("before", 0), ("after", 1)):
+        if step:
+            folder.step({"step": 1, "reward_mean": 1.1})
+        scores = {str(task): 1.1 for task in range(3)}
+        folder.evaluation(HeldOut(name, step, interval([1.1] * 3), 0, scores, {task: [1.1] for task in scores}))
+    folder.finish(Totals())
+    lines = str(read(tmp_path / "run")).splitlines()
+    why = "all scores are 1.1, and what else the reward can be is not known"
+    assert lines[1] == f"before    1.100, n=3 (no interval: {why})"
+    assert lines[-1] == f"verdict   not shown to be better: {why}"
+    assert read(tmp_path / "run").verdict_reason == why and f"explain. A{why[1:]}." in page(tmp_path / "run")
+
+
 def test_the_printed_report_ends_with_the_verdict(tmp_path: Path) -> None:
     """As `train` returns it and the command prints it."""
     finished(tmp_path / "run")
     report = read(tmp_path / "run")
     change, roles = report.change, report.roles("after")
-    assert change is not None and change.mean == pytest.approx(0.2) and report.verdict == "better"
+    assert change is not None and change.mean == pytest.approx(0.3) and report.verdict == "better"
     assert roles["writer"].n == 20 and report.roles("before")["writer"].mean == pytest.approx(0.34, abs=0.01)
     lines = str(report).splitlines()
     assert lines[1].startswith("before    0.3") and lines[1].endswith("n=20 x 2 seeds")
-    assert lines[3] == "change    +0.200 [+0.200, +0.200], n=20, by task"
+    assert lines[3] == "change    +0.300 [+0.075, +0.421], n=20, by task"
     assert lines[4].startswith("role      writer: 0.3") and " before, " in lines[4]
     assert "failed    3 timeout: tried again up to 2 times, then left out" in str(report)
     assert lines[-1] == "verdict   better"
@@ -183,7 +200,7 @@ def test_a_score_of_nothing_can_be_printed() -> None:
     """Every rollout failed: there is a line, and no error."""
     nothing = {"mean": None, "low": None, "high": None, "n": 0}
     report = Report(Path("run"), {"held_out": {"after": nothing}})
-    assert report.after is not None and math.isnan(report.after.mean) and "after     nan, n=0" in str(report)
+    assert report.after is not None and math.isnan(report.after.mean) and "after     no score, n=0" in str(report)
     assert str(Score(0.5, 0.4, 0.6, 9)) == "0.500 [0.400, 0.600], n=9"
 
 

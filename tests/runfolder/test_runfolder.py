@@ -16,7 +16,9 @@ from tensorboardX.record_writer import masked_crc32c
 
 from lightning_hub.evaluation import HeldOut
 from lightning_hub.interval import interval
+from lightning_hub.looks import PLANNED
 from lightning_hub.report import Totals
+from lightning_hub.reward_range import Trained
 from lightning_hub.runfolder import RunFolder
 from lightning_sdk.settings import Settings
 
@@ -107,7 +109,7 @@ def test_the_report_holds_the_scores_and_what_was_used(tmp_path: Path) -> None:
     report = trained(tmp_path / "run").finish(TOTALS, "checkpoints/step-00003")
     assert report == json.loads((tmp_path / "run" / "report.json").read_text())
     before = report["held_out"]["before"]
-    assert (before["mean"], before["n"], before["method"], before["failed"]) == (0.3, 200, "wilson", 0)
+    assert (before["mean"], before["n"], before["method"], before["failed"]) == (0.3, 200, "clopper-pearson", 0)
     assert 0.23 < before["low"] < 0.3 < before["high"] < 0.37
     assert (report["name"], report["status"], report["model"], report["backend"]) == (
         "run", "finished", "spark", "embedded",
@@ -124,7 +126,8 @@ def test_the_page_says_what_a_reader_wants_to_know(tmp_path: Path) -> None:
     page = (tmp_path / "runs" / "demo" / "report.md").read_text()
     for part in (
         "# demo", "`spark` was trained for 3 steps", "**Better**: the score went from 0.300 to 0.900",
-        "+0.600, 95% interval", "| before (step 0) | 0.300 | 0.241 to 0.367 (wilson) | 200 | 0 |", "(curve.png)",
+        "+0.600, 95% interval", "(curve.png)",
+        "| before (step 0) | 0.300 | 0.237 to 0.369 (clopper-pearson) | 200 | 0 |",
         "| timeout | 6 | tried again up to 2 times, then left out; up to 1 other rollout of the task in the place of",
         "| learning_rate | 0.0001 |", "--resume runs/demo",
         "lightning-sdk serve --model runs/demo/checkpoints/step-00003",
@@ -155,15 +158,15 @@ def test_tasks_are_compared_with_themselves(tmp_path: Path) -> None:
     assert (report["change"]["n"], report["verdict"]) == (190, "better")
 
 
-def test_without_scores_by_task_overlapping_intervals_show_nothing(tmp_path: Path) -> None:
-    """The stricter test, where tasks cannot be paired."""
+def test_without_scores_by_task_nothing_is_compared(tmp_path: Path) -> None:
+    """Two means of tasks that nobody can pair may be of different tasks."""
     folder = RunFolder(tmp_path / "run")
     folder.evaluation(HeldOut("before", 0, interval([1.0] * 60 + [0.0] * 140)))
     folder.step({"step": 1, "reward_mean": 0.5})
-    folder.evaluation(HeldOut("after", 1, interval([1.0] * 75 + [0.0] * 125)))
-    assert folder.finish(TOTALS)["verdict"] == "not shown to be better"
     folder.evaluation(HeldOut("after", 1, interval([1.0] * 120 + [0.0] * 80)))
-    assert folder.finish(TOTALS)["verdict"] == "better"
+    report = folder.finish(TOTALS)
+    assert (report["verdict"], report["change"]) == ("not measured", None)
+    assert report["verdict_reason"] == "no task has a score both before and after training"
 
 
 def test_failed_evaluation_rollouts_are_told_apart_from_zeros(tmp_path: Path) -> None:
@@ -216,6 +219,28 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     again = [value for tag, step, value in found if (tag, step) == ("train/reward_mean", 2)]
     assert again == pytest.approx([0.2, 0.9])
     assert ("start", 2, 0.0) in found
+
+
+def test_looks_that_a_resume_cut_away_still_count(tmp_path: Path) -> None:
+    """Whoever looks, and goes on because it is not better yet, has looked: the later verdict is the stricter."""
+    folder = trained(tmp_path / "run")
+    folder.cut(1)
+    again = RunFolder(tmp_path / "run")
+    look = again.next_look("after", 3)
+    assert [each.name for each in again.held_out] == ["before"]
+    assert look.number == 2 and look.share < PLANNED
+    assert [line.get("cut", False) for line in lines(tmp_path / "run" / "evaluations.jsonl")] == [False, True]
+
+
+def test_what_training_has_seen_of_the_reward_is_known(tmp_path: Path) -> None:
+    """Over all steps, those of which nothing was measured left out."""
+    folder = RunFolder(tmp_path / "run")
+    assert folder.trained is None
+    for step, low, high in ((1, 0.0, 2.0), (2, -3.0, 1.0)):
+        folder.step({"step": step, "reward_min": low, "reward_max": high, "rollouts_ok": 8})
+    folder.step({"step": 3, "rollouts_ok": 0})
+    assert folder.trained == Trained(-3.0, 2.0, 16)
+    folder.close()
 
 
 def test_the_curve_of_a_run_is_there_at_any_time(tmp_path: Path) -> None:

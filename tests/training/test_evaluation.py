@@ -98,6 +98,8 @@ def test_a_training_is_measured_on_the_same_draws_before_and_after(tmp_path: Pat
     assert list(values["roles"]) == ["writer", "checker"] and "## Roles in step 3" in page
     assert values["roles"]["writer"]["entropy"] > 0 and "| 8 x 2 seeds | 0 |" in page
     assert report.roles("after")["checker"].n == 8
+    assert found["after"]["look"] == {"number": 1, "share": 0.9} and found["after"]["planned_step"] == 3
+    assert found["before"]["trained"] is None and found["after"]["trained"]["count"] == 24
 
 
 def test_the_command_says_the_verdict_last(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_the_command_says_the_verdict_last(tmp_path: Path) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=110)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[-1] == "verdict   not shown to be better" and lines[3].startswith("change    ")
+    assert lines[-1].startswith("verdict   not shown to be better: ") and lines[3].startswith("change    ")
     assert "not shown to be better: 1 steps in" in done.stderr
     assert "n=2 x 2 seeds" in done.stdout
 
