@@ -310,7 +310,8 @@ def _ending(report: Mapping[str, Any]) -> str:
         return f"failed after {report.get('steps', 0)} steps: {report.get('error') or 'unknown error'}"
     spent = f"{report.get('steps', 0)} steps in {_duration(float(report.get('train_seconds') or 0))}"
     verdict = report.get("verdict") or "not measured"
-    return f"{verdict}: {spent}" if report.get("steps") else "done"
+    reason = f"; {report['verdict_reason']}" if report.get("verdict_reason") else ""
+    return f"{verdict}: {spent}{reason}" if report.get("steps") else "done"
 
 
 def _found(finding: Mapping[str, Any]) -> str:

@@ -73,6 +73,10 @@ def test_without_a_terminal_each_event_is_a_line() -> None:
     [
         ({"status": "failed", "steps": 4, "error": "the engine died"}, "failed after 4 steps: the engine died"),
         (REPORT | {"verdict": "not shown to be better"}, "not shown to be better: 2 steps in 1:15"),
+        (
+            REPORT | {"verdict": "not shown to be better", "verdict_reason": "3 tasks are too few"},
+            "not shown to be better: 2 steps in 1:15; 3 tasks are too few",
+        ),
         ({"status": "finished", "steps": 0}, "done"),
     ],
 )
