@@ -45,7 +45,9 @@ def judge(before: HeldOut | None, after: HeldOut | None) -> Judgement:
                          f"after training at {after.temperature:g}")  # fmt: skip
     pairs = pairs_of(before.seeded, after.seeded)
     if not pairs:
-        return Judgement(NOT_MEASURED, "no task has a score both before and after training")
+        return Judgement(
+            NOT_MEASURED, "the tasks that were run before training and those that were run after it have none in common"
+        )
     within = reward_range([*before.seen, *after.seen], after.range_given, after.trained)
     found = _change(pairs, after.look, within)
     if found.is_above(0) or found.is_below(0):
