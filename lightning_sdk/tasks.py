@@ -62,6 +62,10 @@ class Parts(NamedTuple):
     """What the user is told of tasks that were on both sides, or twice on one."""
     notices: tuple[str, ...] = ()
 
+    def told(self) -> list[tuple[str, str]]:
+        """'warning' or 'notice', and the text, of all of them."""
+        return [*(("warning", each) for each in self.warnings), *(("notice", each) for each in self.notices)]
+
 
 def divide(tasks: list[Task], held_out: list[Task] | None, settings: Settings) -> Parts:
     """The tasks that a new run trains on, and those that it holds out: `held_out` if given, else a draw of the tasks.

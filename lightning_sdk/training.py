@@ -29,7 +29,7 @@ from lightning_sdk.progress import Progress
 from lightning_sdk.report import Report
 from lightning_sdk.reward import Function, Named, named
 from lightning_sdk.settings import Settings, explicit
-from lightning_sdk.tasks import Source, divide, load
+from lightning_sdk.tasks import Parts, Source, divide, load
 
 log = logging.getLogger("lightning_sdk")
 
@@ -70,16 +70,13 @@ def train(
 
     Args:
         agent: Function of one task (a dict); plain, async, or a generator. Its answer goes to `reward`.
-        tasks: A .jsonl, .json, .csv or .parquet file; a list or another iterable of dicts, such as a Hugging Face
-            dataset; or a DataFrame.
+        tasks: A .jsonl, .json, .csv or .parquet file; a list or another iterable of dicts; or a DataFrame.
         reward: Function of (task, answer) -> number, or dict of role to number, or several of them, which are stored
             by name, weighed by `credit.rewards.NAME` and added up; by default the one marked `@reward`, or none.
         held_out: Tasks for the score before and after; by default a fifth of `tasks` is set aside.
         from_runs: Folders of earlier runs to learn from, as `stored.method` says; the agent runs for the score only.
-        model, steps: 'spark' (the default), a folder in Hugging Face format, or a hub name; and how often it is
-            updated, by default 40 times.
-        backend, engine: Name of an installed backend, by default 'embedded', and what serves the model: 'embedded',
-            'vllm', or 'auto' (the default), which is the backend's own.
+        model, steps: 'spark' (default), a folder in Hugging Face format, or a hub name; how often it is updated (40).
+        backend, engine: An installed backend ('embedded'); what serves the model: 'auto' (default), 'embedded', 'vllm'.
         roles: Train only these roles; by default every role declared trainable.
         name, runs: Name of the run, by default the agent's name and the time; and the folder of runs.
         resume: Folder or name of an earlier run to go on with, from its last checkpoint, or from step 1 if there is
@@ -97,23 +94,16 @@ def train(
             rollouts failed, or the hub or the backend died; the message says with what, and how to go on.
     """
     given = explicit(given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles))
-    rewards, loaded = named(reward), load(tasks)
-    apart = None if held_out is None else load(held_out, "held_out")
+    rewards, loaded, apart = named(reward), load(tasks), held_out if held_out is None else load(held_out, "held_out")
     stored = [str(find_run_folder(each, runs)) for each in from_runs]
     earlier = None if resume is None else earlier_run.read(resume, runs)
-    if earlier is None:
-        start = _Start(weighed(Settings.from_dict(given), rewards), stored)
-        parts = divide(loaded, apart, start.settings)
-    else:
-        start, parts = _go_on(earlier, given, stored, rewards, name, listen), earlier.divide(loaded, apart)
+    start = _first(given, stored, rewards) if earlier is None else _go_on(earlier, given, stored, rewards, name, listen)
+    parts = earlier.divide(loaded, apart) if earlier else divide(loaded, apart, start.settings)
     refuse_unknown_roles(start.settings)
-    invitation.opened(start.settings, listen)  # before anything is made
+    invitation.opened(start.settings, listen)
     folder = earlier.folder if earlier else make_run_folder(runs, name or reference.name_of(agent))
     job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen)
-    told = [*(("warning", each) for each in parts.warnings), *(("notice", each) for each in parts.notices), *start.told]
-    job.run("train", told, tasks=parts.training, held_out=parts.held_out, from_runs=start.from_runs,
-            rewards=_marks(rewards), resume=earlier is not None)  # fmt: skip
-    return reports.read(folder)
+    return _run_training(job, start, parts, rewards, earlier is not None)
 
 
 def evaluate(
@@ -165,7 +155,8 @@ class Job:
         listen: str = "",
     ) -> None:
         self._agent, self._rewards, self._settings = agent, rewards, settings
-        self._folder, self._python, self._quiet = folder, python, quiet
+        self.folder = self._folder = folder
+        self._python, self._quiet = python, quiet
         self._listen = listen
         self._seen = 0
         """Number of the hub's last event that was shown."""
@@ -339,12 +330,22 @@ def _streaming(hub: HubProcess, address: str) -> Iterator[None]:
             current.attach(before.address, before.key)
 
 
+def _run_training(job: Job, start: _Start, parts: Parts, rewards: Sequence[Named], resume: bool) -> Report:
+    job.run("train", [*parts.told(), *start.told], tasks=parts.training, held_out=parts.held_out,
+            from_runs=start.from_runs, rewards=_marks(rewards), resume=resume)  # fmt: skip
+    return reports.read(job.folder)
+
+
 class _Start(NamedTuple):
     """What a training begins with, beside its tasks."""
 
     settings: Settings
     from_runs: list[str]
     told: Sequence[tuple[str, str]] = ()
+
+
+def _first(given: dict[str, Any], stored: list[str], rewards: Sequence[Named]) -> _Start:
+    return _Start(weighed(Settings.from_dict(given), rewards), stored)
 
 
 def _go_on(
