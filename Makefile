@@ -41,7 +41,7 @@ test: .venv/.installed-dev  ## run the tests, without those of the frameworks, o
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-openai2: .venvs/openai2-seam/.installed  ## run the tests of the OpenAI seam with openai 2
-	.venvs/openai2-seam/bin/python -m pytest $(or $(ARGS),$(wildcard tests/sdk/test_openai_*.py) tests/sdk/test_seeds.py)
+	.venvs/openai2-seam/bin/python -m pytest $(or $(ARGS),tests/sdk/test_openai_seam.py tests/sdk/test_openai_clients.py)
 
 test-newest: .venv/.installed-dev  ## say in one table what works with the newest of everything, and what breaks
 	$(BIN)/python tests/locks/newest.py --torch '$(TORCH)' --workers $(WORKERS) $(ARGS)
@@ -130,7 +130,7 @@ clean:  ## remove all environments and caches; runs stay
 	$(if $(filter 2,$(OPENAI)),$(PIP_INSTALL) $(LOCKED) locks/openai2.txt)
 	@touch $@
 
-# The hub's side has openai for its tests alone, so no torch is needed to run them with the other major version.
+# These tests need no torch, and torch is most of an environment.
 .venvs/openai2-seam/.locked: locks/dev.txt locks/openai2.txt
 	$(call fresh,openai2-seam)
 	@echo 'Installing what the tests of the SDK need, with openai 2.'
