@@ -16,6 +16,7 @@ import numpy as np
 from lightning_hub import findings, leak, shortcut
 from lightning_hub.advantage import dr_grpo
 from lightning_hub.breaks import Opening, Reason, openings
+from lightning_hub.failed_rollouts import find_failures
 from lightning_hub.findings import Elsewhere, Finding, Severity
 from lightning_hub.flatness import flatness
 from lightning_hub.refused import went_well
@@ -137,7 +138,7 @@ def diagnose(seen: Round) -> Diagnosis:
     spans += [stray for stray in seen.strays if isinstance(stray, Span)]
     elsewhere = _elsewhere(spans)
     outside = sum(isinstance(stray, Call) for stray in seen.strays)
-    failed = findings.failures(seen.rollouts, seen.name, seen.max_failed)
+    failed = find_failures(seen.rollouts, seen.name, seen.max_failed)
     found = [
         failed,
         *_about_calls(seen, elsewhere, outside, _off(seen, spans)),

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from lightning_hub import advantage
 from lightning_hub.advantage import Floats
 from lightning_hub.backend import Row, Scoring
-from lightning_hub.findings import GROUPED
 from lightning_hub.part import Part
 from lightning_sdk.errors import SettingError
 from lightning_sdk.groups import Credit
+from lightning_sdk.ranges import GROUPED
 from lightning_sdk.settings import Settings
 
 Arrays = list[NDArray[np.float32]]

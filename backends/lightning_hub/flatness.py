@@ -13,9 +13,10 @@ from typing import Any
 from lightning_hub import sameness, samples
 from lightning_hub.credit import compared_parts, trained_rollouts
 from lightning_hub.estimation import groups, has_signal, is_frozen
-from lightning_hub.findings import GROUPED, Finding, Severity
+from lightning_hub.findings import Finding, Severity
 from lightning_hub.part import Part, parts
 from lightning_hub.rollout import Rollout
+from lightning_sdk.ranges import GROUPED
 from lightning_sdk.settings import Settings
 
 KIND = "no signal"

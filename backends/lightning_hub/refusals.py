@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lightning_hub import findings
 from lightning_hub.diagnosis import Diagnosis
+from lightning_hub.failed_rollouts import find_failures
 from lightning_hub.findings import Severity
 from lightning_hub.flatness import Flatness
 from lightning_hub.rollout import Rollout
@@ -14,7 +15,7 @@ from lightning_sdk.errors import NothingToTrain, RolloutsFailed
 
 def refuse_failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> None:
     """RolloutsFailed if more than `max_failed` of the rollouts failed, or all of them."""
-    found = findings.failures(rollouts, name, max_failed)
+    found = find_failures(rollouts, name, max_failed)
     if found is not None and found.severity == Severity.FATAL:
         raise RolloutsFailed(str(found))
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from lightning_hub.findings import GROUPED, Finding, Severity
+from lightning_hub.findings import Finding, Severity
 from lightning_hub.flatness import OPENING, Flatness, Why, flatness, level_of
 from lightning_hub.record import NO_ROLE, Record, Scored, called
 from lightning_hub.remedy import choices, other_rate, sentence, to_set
 from lightning_hub.scale import scale
 from lightning_hub.trend import FEWEST, Trend, trend
+from lightning_sdk.ranges import GROUPED
 
 #: Steps from which on a reward that does not rise is said; the largest rise that could have gone unseen then, in
 #: standard deviations of a rollout's reward; and the part of the way to the best reward from which on that is no fault.

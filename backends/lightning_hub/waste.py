@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lightning_hub.breaks import Reason
-from lightning_hub.findings import Finding, Severity, advice, broken_sequences, kind_of, tail
+from lightning_hub.failed_rollouts import error_advice, error_kind, error_text
+from lightning_hub.findings import Finding, Severity, broken_sequences
 from lightning_hub.record import Record, called
 from lightning_hub.remedy import choices, sentence, to_set
 from lightning_sdk.call import Status
@@ -56,11 +57,11 @@ def _cause_and_remedy(record: Record, status: Status) -> tuple[str, str]:
     """The most common error of a status, and what to do about it."""
     errors = [entry.error for entry in record.failed if entry.status == status]
     if not errors:
-        return "They are left out: nothing is learned from them.", advice(status)
-    kind, count = Counter(map(kind_of, errors)).most_common(1)[0]
-    example = next(error for error in errors if kind_of(error) == kind)
-    alike = [each for each in record.failed_sample if each.status == status and kind_of(each.error) == kind]
-    return f"{count} ended as {status}:\n{tail(example)}\n", advice(status, example, alike)
+        return "They are left out: nothing is learned from them.", error_advice(status)
+    kind, count = Counter(map(error_kind, errors)).most_common(1)[0]
+    example = next(error for error in errors if error_kind(error) == kind)
+    alike = [each for each in record.failed_sample if each.status == status and error_kind(each.error) == kind]
+    return f"{count} ended as {status}:\n{error_text(example)}\n", error_advice(status, example, alike)
 
 
 def truncated(record: Record) -> Iterator[Finding]:
