@@ -23,11 +23,11 @@ LOCKED := --quiet --no-deps --require-hashes --requirement
 EDITABLE := --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo frameworks verl-cpu test test-openai2 test-frameworks test-verl test-vllm test-newest check \
+.PHONY: help install demo frameworks verl-cpu test test-seam-openai2 test-frameworks test-verl test-vllm test-newest check \
 	format bench locks clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  PYTHON=...            the Python to use (3.11 or newer)'
 	@echo '  TORCH=...             the PyTorch to install, as pip is told it (default: $(TORCH))'
 	@echo '  OPENAI=...            the major version of the OpenAI SDK, 2 or 3 (default: $(OPENAI))'
@@ -40,7 +40,7 @@ demo: .venv/.installed  ## install what is needed, then train the calculator age
 test: .venv/.installed-dev  ## run the tests, without those of the frameworks, of VERL and of vLLM
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-openai2: .venvs/openai2-seam/.installed  ## run the tests of the OpenAI seam with openai 2
+test-seam-openai2: .venvs/openai2-seam/.installed  ## run the tests of the OpenAI seam with openai 2
 	.venvs/openai2-seam/bin/python -m pytest $(or $(ARGS),tests/sdk/test_openai_seam.py tests/sdk/test_openai_clients.py)
 
 test-newest: .venv/.installed-dev  ## say in one table what works with the newest of everything, and what breaks
