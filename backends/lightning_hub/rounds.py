@@ -20,6 +20,7 @@ from lightning_hub.leases import Leases
 from lightning_hub.offer import Offer, Rules
 from lightning_hub.plan import Plan
 from lightning_hub.rollout import Assignment, Rollout
+from lightning_sdk.tasks import task_id
 
 #: How often it is looked whether the backend still lives while rollouts run.
 _WATCH_SECONDS = 2.0
@@ -69,6 +70,7 @@ class Rounds:
         """Whoever sets `stopping` also wakes the leases."""
         self._plan, self._backend, self._leases, self._index = plan, backend, leases, index
         self._stopping = stopping
+        self._tasks = {task_id(task): task for task in (*plan.tasks, *plan.held_out)}
         self._ahead = 0 if plan.check_only else plan.settings.rollouts.staleness
         self._offered: dict[int, Played] = {}
         """Step -> its round, those ahead too."""
@@ -124,13 +126,13 @@ class Rounds:
                 self._plan.integrations,
                 settings.failure.max_failed,
                 settings,
-                dict(enumerate(self._plan.tasks)),
+                self._tasks,
             )
         )
 
     def flatness(self, played: Played) -> Flatness | None:
         """Why nothing can be learned from a round; None if something can."""
-        return flatness(played.rollouts, self._plan.settings, dict(enumerate(self._plan.tasks)))
+        return flatness(played.rollouts, self._plan.settings, self._tasks)
 
     def close(self, why: str) -> None:
         """Drop what is under way or offered ahead. Idempotent."""

@@ -79,5 +79,7 @@ ENDS: dict[str, tuple[list[Any], list[Any]]] = {
     "evaluation.split": INSIDE,
     "evaluation.seeds": ([1], [0, -1]),
     "evaluation.temperature": ([0.0, 2.0], [-TINY, 2.01]),
+    "evaluation.reward_low": ([None], [0.0]),  # only both together
+    "evaluation.reward_high": ([None], [1.0]),
 }
 ACCEPTED = [(name, value) for name, (accepted, _) in ENDS.items() for value in accepted]

@@ -199,7 +199,7 @@ def test_the_command_shows_and_writes(place: Workplace, copied: Callable[[], Pat
     done = place.type("rescore", str(run), "--reward", "stored_agent.py:other", "--write", "--json")
     assert json.loads(done.stdout)["rescoring"] == 1 and rows(run, "SELECT number FROM rescorings") == [(1,)]
     done = place.type("rescore", "nothing", "--reward", "stored_agent.py:other")
-    assert done.returncode == 1 and "nothing is no run" in done.stderr
+    assert done.returncode == 1 and "nothing is not the folder or the name of a run" in done.stderr
     shutil.rmtree(run / "spans")  # answers are in the store
     done = place.type("rescore", str(run), "--reward", "stored_agent.py:first")
     assert done.returncode == 0 and "instead of second" in done.stdout

@@ -126,7 +126,7 @@ def test_the_same_from_python(folder: Path) -> None:
     """A path or text instead of an agent; nothing there is an error that says so."""
     found = lightning.check(folder / "runs" / "slow")
     assert not found.learnable and found.findings[0]["kind"] == "learning rate too low"
-    with pytest.raises(SettingError, match="is no run"):
+    with pytest.raises(SettingError, match="is not the folder or the name of a run"):
         lightning.check(str(folder / "runs" / "none"))
 
 
@@ -140,7 +140,7 @@ def test_reading_a_run_changes_nothing(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["runs/none"], "is no run"), (["agent.py:single"], "--tasks FILE")],
+    [(["runs/none"], "is not the folder or the name of a run"), (["agent.py:single"], "--tasks FILE")],
 )
 def test_what_cannot_be_checked(folder: Path, arguments: list[str], words: str) -> None:
     """Exit code 2 and a message, nothing on standard output."""

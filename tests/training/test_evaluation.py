@@ -102,7 +102,7 @@ def test_a_training_is_measured_on_the_same_draws_before_and_after(tmp_path: Pat
     assert found["before"]["trained"] is None and found["after"]["trained"]["count"] == 24
 
 
-def test_the_command_says_the_verdict_last(tmp_path: Path) -> None:
+def test_the_command_says_the_verdict(tmp_path: Path) -> None:
     """On standard output, with the change by task above it; nothing was learned in one step of a constant reward."""
     (tmp_path / "tasks.jsonl").write_text("\n".join(json.dumps(task) for task in TASKS))
     (tmp_path / "agent.py").write_text(Path(agents.__file__).read_text())
@@ -113,7 +113,9 @@ def test_the_command_says_the_verdict_last(tmp_path: Path) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=110)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[-1].startswith("verdict   not shown to be better: ") and lines[3].startswith("change    ")
+    (verdict,) = [line for line in lines if line.startswith("verdict   ")]
+    assert verdict.startswith("verdict   not shown to be better: ") and lines[3].startswith("change    ")
+    assert all(line.split(maxsplit=1)[0] in {"fatal", "warning"} for line in lines[lines.index(verdict) + 1 :])
     assert "not shown to be better: 1 steps in" in done.stderr
     assert "n=2 x 2 seeds" in done.stdout
 

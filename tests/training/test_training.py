@@ -57,7 +57,7 @@ def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
     # What the engine sampled and what the learner computes for the same tokens are the same numbers.
     assert all(abs(step["kl_sampler_max"]) < 1e-3 and step["rollouts_ok"] == 4 for step in steps)
     before, after = report.before, report.after
-    assert before is not None and after is not None and 0 <= before.low <= before.mean <= before.high
+    assert before is not None and after is not None and before.mean >= 0 and before.low is None
     assert "trained   2 steps" in str(report)
 
 
