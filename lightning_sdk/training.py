@@ -155,7 +155,7 @@ class Job:
         listen: str = "",
     ) -> None:
         self._agent, self._rewards, self._settings = agent, rewards, settings
-        self.folder = self._folder = folder
+        self.folder = folder
         self._python, self._quiet = python, quiet
         self._listen = listen
         self._seen = 0
@@ -186,7 +186,7 @@ class Job:
                 self._validate(request)
             crew, listen, settings = self._crew(stack)
             key = invitation.Key.make() if listen else None
-            hub = HubProcess(self._folder, python=self._python, bind=listen or invitation.CLOSED,
+            hub = HubProcess(self.folder, python=self._python, bind=listen or invitation.CLOSED,
                              key=key.value if key else "")  # fmt: skip
             stack.callback(hub.stop)
             here = addresses.reached(hub.address, invitation.CLOSED)
@@ -290,20 +290,20 @@ class Job:
         """What is left of what was interrupted, and how a training goes on."""
         if method != "train":
             return "stopped before the end; nothing was measured"
-        saved = earlier_run.last_checkpoint(self._folder)
+        saved = earlier_run.last_checkpoint(self.folder)
         if not saved:
             return "the training was stopped before its first step was finished; nothing was learned"
         return (
-            f"the training was stopped after step {saved}, and the model is in {self._folder}/checkpoints/"
-            f"step-{saved:05d}; --resume {self._folder} (resume={str(self._folder)!r}) goes on from there"
+            f"the training was stopped after step {saved}, and the model is in {self.folder}/checkpoints/"
+            f"step-{saved:05d}; --resume {self.folder} (resume={str(self.folder)!r}) goes on from there"
         )
 
     def _way_on(self) -> str:
         """How a training goes on whose hub or backend died."""
-        saved = earlier_run.last_checkpoint(self._folder)
-        if not (self._folder / "config.json").is_file():
+        saved = earlier_run.last_checkpoint(self.folder)
+        if not (self.folder / "config.json").is_file():
             return "Nothing was written yet: start it again."
-        typed = f"resume={str(self._folder)!r} (--resume {self._folder})"
+        typed = f"resume={str(self.folder)!r} (--resume {self.folder})"
         if not saved:
             return f"There was no checkpoint yet: {typed} begins again at step 1, and keeps a score measured before it."
         return f"Nothing that was confirmed is lost; {typed} goes on from the last checkpoint, after step {saved}."
