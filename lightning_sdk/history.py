@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sdk.errors import SettingError
+from lightning_sdk.folders import find_run_folder
 
 
 def listing(runs: Path, *, as_json: bool = False) -> str:
@@ -29,11 +30,8 @@ def listing(runs: Path, *, as_json: bool = False) -> str:
 
 
 def describe(runs: Path, name: str, *, as_json: bool = False) -> str:
-    """The report of one run, by name or folder."""
-    folder = next((path for path in (runs / name, Path(name)) if (path / "config.json").is_file()), None)
-    if folder is None:
-        known = ", ".join(sorted(path.name for path in runs.iterdir())) if runs.is_dir() else "none"
-        raise SettingError(f"no run {name!r} in {runs}; there are: {known}")
+    """The report of one run, by name or folder; SettingError if there is no such run."""
+    folder = find_run_folder(name, runs)
     if as_json:
         return json.dumps(_read(folder / "report.json") or _summary(folder))
     report = folder / "report.md"

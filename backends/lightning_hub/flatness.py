@@ -47,6 +47,10 @@ class Why(StrEnum):
     """Rewards differ between tasks and never within one."""
 
 
+#: What rewards mean that nobody gave a range for.
+_USUAL = {0.0: Why.WRONG, -1.0: Why.WRONG, 1.0: Why.RIGHT}
+
+
 @dataclass(frozen=True, slots=True)
 class Flatness:
     """What there is to say of rollouts without a signal."""
@@ -58,6 +62,8 @@ class Flatness:
     tasks: Mapping[int, Mapping[str, Any]]
     rollouts: int
     """Those that went well and those that did not."""
+    reward: float | None = None
+    """What each of them earned; None where they differ or it is not known."""
 
     @property
     def compared(self) -> int:
@@ -105,11 +111,19 @@ def flatness(
     spoken = [part for of_role in by_role.values() for part in of_role if part.steps]
     if not spoken or any(has_signal(of_role, {}) for of_role in by_role.values()):
         return None
-    whys = {_why([part for part in of_role if part.steps], seen) for of_role in by_role.values()}
-    return Flatness(whys.pop() if len(whys) == 1 else Why.EQUAL, spoken, settings, tasks, len(rollouts))
+    whys = {_why([part for part in of_role if part.steps], settings, seen) for of_role in by_role.values()}
+    rewards = {part.reward for part in spoken}
+    return Flatness(
+        whys.pop() if len(whys) == 1 else Why.EQUAL,
+        spoken,
+        settings,
+        tasks,
+        len(rollouts),
+        rewards.pop() if len(rewards) == 1 else None,
+    )
 
 
-def _why(of_role: Sequence[Part], seen: Sequence[float]) -> Why:
+def _why(of_role: Sequence[Part], settings: Settings, seen: Sequence[float]) -> Why:
     """Of the parts in which one role spoke."""
     values = [part.reward for part in of_role if part.reward is not None]
     compared = [group for group in groups(of_role) if len(group) > 1]
@@ -117,22 +131,24 @@ def _why(of_role: Sequence[Part], seen: Sequence[float]) -> Why:
         return Why.CUT
     if not compared and of_role[0].credit.advantage in GROUPED:
         return Why.LONE
-    level = level_of(values, seen)
+    level = level_of(values, seen, settings.evaluation.reward_range)
     if compared and all(map(sameness.is_alike, compared)) and (level != Why.RIGHT or sameness.causes(compared)):
         return Why.ALIKE
     return level
 
 
-def level_of(values: Sequence[float], seen: Sequence[float]) -> Why:
-    """What equal rewards mean. Nobody says what is much, so where `seen` does not tell, 0 is wrong and 1 is right."""
-    low, high = min([*values, *seen]), max([*values, *seen])
+def level_of(values: Sequence[float], seen: Sequence[float], given: tuple[float, float] | None = None) -> Why:
+    """What equal rewards mean, by the range that is `given`, or by what was `seen` at other times.
+
+    Where neither tells, 0 and -1 are taken for wrong, 1 for right, and any other value for equal.
+    """
+    value = values[0]
     if min(values) != max(values):
         return Why.SPLIT
-    if low != high and values[0] in {low, high}:
-        return Why.WRONG if values[0] == low else Why.RIGHT
-    if low != high or 0 < values[0] < 1:
-        return Why.EQUAL
-    return Why.WRONG if values[0] <= 0 else Why.RIGHT
+    low, high = given or (min([value, *seen]), max([value, *seen]))
+    if low == high:
+        return _USUAL.get(value, Why.EQUAL)
+    return {low: Why.WRONG, high: Why.RIGHT}.get(value, Why.EQUAL)
 
 
 # --- words
@@ -145,27 +161,40 @@ def _words(flat: Flatness) -> tuple[str, str]:
         Why.CUT: lambda: _cut(flat),
         Why.LONE: lambda: _lone(flat),
         Why.ALIKE: lambda: sameness.words(compared),
-        Why.WRONG: lambda: _wrong(flat.settings),
-        Why.RIGHT: lambda: _RIGHT,
+        Why.WRONG: lambda: _wrong(flat),
+        Why.RIGHT: lambda: _right(flat),
         Why.SPLIT: lambda: _split(flat.settings),
         Why.EQUAL: lambda: _equal(flat.settings),
     }[flat.why]()
 
 
-_RIGHT = (
-    "Every answer was right, or the reward takes all for right. Tasks that are solved have nothing more to teach.",
-    "If these answers are right, take harder tasks. If not, mend the reward.",
-)
-
-
-def _wrong(settings: Settings) -> tuple[str, str]:
-    known = _SHIPPED.get(settings.model, f"The model {settings.model} may not be able to do these tasks")
+def _right(flat: Flatness) -> tuple[str, str]:
+    what = "Every answer was right, or the reward takes all for right."
+    if not _is_end(flat):
+        what = f"Every answer earned {flat.reward:g}, the highest reward of this run."
     return (
-        f"Every answer was wrong, or the reward takes none for right. {known}.",
+        f"{what} Tasks that are solved have nothing more to teach.",
+        "If these answers are right, take harder tasks. If not, mend the reward.",
+    )
+
+
+def _wrong(flat: Flatness) -> tuple[str, str]:
+    model = flat.settings.model
+    known = _SHIPPED.get(model, f"The model {model} may not be able to do these tasks")
+    what = "Every answer was wrong, or the reward takes none for right."
+    if not _is_end(flat):
+        what = f"Every answer earned {flat.reward:g}, the lowest reward of this run."
+    return (
+        f"{what} {known}.",
         "If one of these answers is right, mend the reward. If none is, take a model that can do these tasks (--model, "
         "with a folder or a name on the Hugging Face hub), easier tasks, or a reward that gives a part for a part of "
         "the way.",
     )
+
+
+def _is_end(flat: Flatness) -> bool:
+    """Whether what each earned is an end of the reward's range, as set or as usual, and not only of what was seen."""
+    return flat.reward is None or flat.reward in (flat.settings.evaluation.reward_range or _USUAL)
 
 
 def _split(settings: Settings) -> tuple[str, str]:

@@ -128,7 +128,9 @@ def _flatness(record: Record, role: str, first: int) -> Flatness:
     values = [each.rewards[role] for each in record.scored if role in each.rewards and each.step >= first]
     values = values or [value for step, value in rewards_of(record, role) if step >= first]
     untrained = not any(record.values(f"tokens_trained/{role}")[-1:] or [1.0])
-    return Flatness(Why.CUT if untrained else level_of(values, seen), (), record.settings, record.tasks, 0)
+    why = Why.CUT if untrained else level_of(values, seen, record.settings.evaluation.reward_range)
+    reward = values[0] if len(set(values)) == 1 else None
+    return Flatness(why, (), record.settings, record.tasks, 0, reward)
 
 
 def _silent(record: Record, role: str) -> tuple[int, int, bool] | None:

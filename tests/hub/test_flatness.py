@@ -79,10 +79,25 @@ def test_every_answer_earned_the_same() -> None:
 
 
 def test_what_is_much_is_known_from_other_rewards() -> None:
-    """0.25 is right where 0 was seen, and wrong where 1 was."""
-    for seen, words in (([0.0, 0.25], "Every answer was right"), ([0.25, 1.0], "Every answer was wrong")):
+    """0.25 is the highest where 0 was seen, and the lowest where 1 was; whether that is right, they do not tell."""
+    for seen, words in (([0.0, 0.25], "earned 0.25, the highest"), ([0.25, 1.0], "earned 0.25, the lowest")):
         flat = flatness(played([[0.25, 0.25]]), Settings(), TASKS, seen=seen)
-        assert flat is not None and words in str(flat.finding())
+        assert flat is not None and words in str(flat.finding()) and "Every answer was" not in str(flat.finding())
+
+
+@pytest.mark.parametrize("rewards", [[[19, 19], [19, 19]], [[-3, -3]], [[0.5, 0.5]], [[2, 2]]])
+def test_nobody_calls_answers_right_whose_reward_has_another_scale(rewards: list[list[float]]) -> None:
+    """A reward such as the length of an answer is told as equal, since 19 may be much or little."""
+    text = said(played(rewards))
+    assert "Every answer was" not in text and "does not tell them apart" in text
+
+
+def test_the_range_of_a_reward_says_what_is_right() -> None:
+    """With evaluation.reward_low and reward_high, only their ends are wrong and right."""
+    scale = {"evaluation.reward_low": 0.0, "evaluation.reward_high": 10.0}
+    assert "Every answer was right" in said(played([[10, 10]]), **scale)
+    assert "Every answer was wrong" in said(played([[0, 0]]), **scale)
+    assert "does not tell them apart" in said(played([[1, 1]]), **scale)
 
 
 def test_tasks_that_are_solved_always_or_never() -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
+import openai
 import pytest
 from provider import Provider
 from recorder import Recorder
 from traced import exported, joined, tracer_provider  # noqa: F401 - fixtures
 
+import lightning_sdk as lightning
 from lightning_sdk import sink
 
 
@@ -23,3 +25,19 @@ def recorder() -> Iterator[Recorder]:
 def provider() -> Iterator[Provider]:
     with Provider() as provider:
         yield provider
+
+
+@pytest.fixture
+def engine() -> Iterator[Provider]:
+    """A second provider, for the engine that trained calls go to."""
+    with Provider() as engine:
+        yield engine
+
+
+@pytest.fixture
+def client(provider: Provider, recorder: Recorder) -> Iterator[openai.OpenAI]:
+    """A client of the provider, in a process that records."""
+    lightning.init()
+    with openai.OpenAI(base_url=provider.url, api_key="users-key") as client:
+        yield client
+    lightning.shutdown()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 from provider import Provider
-from recorder import Recorder
 from trained import trained
 
 import lightning_sdk as lightning
@@ -26,20 +24,6 @@ SHAPED: dict[str, Any] = {
         "allowed_token_ids": [1, 2],
     },
 }  # fmt: skip
-
-
-@pytest.fixture
-def engine() -> Iterator[Provider]:
-    with Provider() as engine:
-        yield engine
-
-
-@pytest.fixture
-def client(provider: Provider, recorder: Recorder) -> Iterator[openai.OpenAI]:
-    lightning.init()
-    with openai.OpenAI(base_url=provider.url, api_key="users-key") as client:
-        yield client
-    lightning.shutdown()
 
 
 def test_nothing_shapes_what_is_trained_on(

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -12,12 +11,6 @@ from recorder import Recorder
 from trained import ASK, CHAT, assert_trained, only, trained
 
 import lightning_sdk as lightning
-
-
-@pytest.fixture
-def engine() -> Iterator[Provider]:
-    with Provider() as engine:
-        yield engine
 
 
 def create(client: openai.OpenAI) -> str:

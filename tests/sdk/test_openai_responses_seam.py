@@ -33,12 +33,6 @@ def client(provider: Provider) -> Iterator[openai.OpenAI]:
         yield client
 
 
-@pytest.fixture
-def engine() -> Iterator[Provider]:
-    with Provider() as engine:
-        yield engine
-
-
 # --- every way to call, and to read
 
 

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
-import pytest
 from provider import Provider
-from recorder import Recorder
 from trained import trained
 
 import lightning_sdk as lightning
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
 
 ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "abc"}]}
-
-
-@pytest.fixture
-def engine() -> Iterator[Provider]:
-    with Provider() as engine:
-        yield engine
-
-
-@pytest.fixture
-def client(provider: Provider, recorder: Recorder) -> Iterator[openai.OpenAI]:
-    lightning.init()
-    with openai.OpenAI(base_url=provider.url, api_key="users-key", max_retries=2) as client:
-        yield client
-    lightning.shutdown()
 
 
 def seeds(engine: Provider) -> list[int | None]:

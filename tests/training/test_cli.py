@@ -72,7 +72,7 @@ def test_the_result_is_printed_once(folder: Path) -> None:
             "steps='many': expected a whole number",
         ),
         (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--steps", "1", "--set", "steps=2"], "setting twice"),
-        (["runs", "nothing"], "no run 'nothing'"),
+        (["runs", "nothing"], "nothing is not the folder or the name of a run"),
         (["runs", "--runs", "agent.py"], "agent.py is a file"),
         (["check", "runs/nothing"], "is not the folder or the name of a run"),
         (["train", *TRAINED, "--name", "../elsewhere"], "--runs FOLDER"),
