@@ -24,11 +24,6 @@ class _Anthropic(Seam):
                 f"a role that is trained speaks through {type(client).__name__}, whose calls are signed for AWS and "
                 "cannot be sent elsewhere; use anthropic.Anthropic() in this agent while it is trained"
             )
-        if getattr(getattr(client, "_client", None), "auth", None) is not None:
-            raise Untranslatable(
-                "a role that is trained speaks through an Anthropic client whose http_client has auth=...: it would "
-                "put those credentials on a call to the engine; leave auth out in this agent while it is trained"
-            )
 
 
 seam = _Anthropic(

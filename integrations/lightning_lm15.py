@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ _PATHS: dict[str, Callable[[Mapping[str, Any]], Translation] | None] = {
 }
 #: Headers that every server may see; others are for the user's own provider.
 _PUBLIC = ("accept", "content-type", "user-agent")
+#: A call to the engine is being sent.
+_to_engine: ContextVar[bool] = ContextVar("lightning_lm15_to_engine", default=False)
 
 
 def instrument(patches: Patches) -> None:
@@ -32,6 +35,17 @@ def instrument(patches: Patches) -> None:
 
     patches.wrap(transports.StdlibTransport, "stream", _streaming)
     patches.wrap(transports.StdlibAsyncTransport, "_do_stream", _astreaming)
+    for module in (transports._sync, transports._async):
+        patches.wrap(module, "proxy_route_for", _routing)
+
+
+def _routing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The engine is asked directly; a proxy would see its key, and may not reach it."""
+
+    def proxy_route_for(*args: Any, **kwargs: Any) -> Any:
+        return None if _to_engine.get() else original(*args, **kwargs)
+
+    return proxy_route_for
 
 
 def _streaming(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,11 +54,14 @@ def _streaming(original: Callable[..., Any]) -> Callable[..., Any]:
         if call is None:
             return original(self, request)
         request, translation = _sent(request, call)
+        token = _to_engine.set(call.endpoint is not None)
         try:
             response = original(self, request)
         except BaseException as error:
             _failed(call, error)
             raise
+        finally:
+            _to_engine.reset(token)
         tee = _Tee(call, response, translation)
         release, response._chunks = response._release, tee.iterate(response._chunks)
 
@@ -64,11 +81,14 @@ def _astreaming(original: Callable[..., Any]) -> Callable[..., Any]:
         if call is None:
             return await original(self, request)
         request, translation = _sent(request, call)
+        token = _to_engine.set(call.endpoint is not None)
         try:
             response = await original(self, request)
         except BaseException as error:
             _failed(call, error)
             raise
+        finally:
+            _to_engine.reset(token)
         tee = _Tee(call, response, translation)
         release, response._chunks = response._release, tee.aiterate(response._chunks)
 

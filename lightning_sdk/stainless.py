@@ -7,25 +7,22 @@ calling thread keeps the raw bytes and nothing else.
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
+from lightning_sdk.engine_transport import route_to_engine
 from lightning_sdk.errors import UnsupportedVersion
 from lightning_sdk.patches import Patches
-from lightning_sdk.seam import ROLLOUT_HEADER, SEEN, OpenCall, open_call
+from lightning_sdk.seam import SEEN, OpenCall, open_call
 from lightning_sdk.sink import harmless
 from lightning_sdk.tee import replace_content, tap
 from lightning_sdk.translation import Translation
 
 #: Where a request carries its call and its translation, on its way to its response.
 _KEY = "lightning_call"
-#: Headers that any engine may see. An allow-list, since gateways put keys under names of their own.
-_PLAIN = (b"accept", b"connection", b"content-", b"host", b"idempotency-key", b"trace", b"user-agent", b"x-request-id",
-          b"x-stainless-")  # fmt: skip
 #: The one path that needs no logprobs flag but a number; every other goes to chat completions.
 _TEXT = "/completions"
 _CHAT = "/chat/completions"
@@ -64,8 +61,6 @@ class Seam:
             (base.AsyncAPIClient, self.arequesting, self.aprocessing),
         ):
             patches.wrap(client, "_process_response", process)
-            if hasattr(client, "_send_request"):
-                patches.wrap(client, "_send_request", self.sending)
             # Other tools may have put their own `request` on a subclass; ours must still be the outermost.
             for owner in (client, *(each for each in _subclasses(client) if "request" in vars(each))):
                 patches.wrap(owner, "request", bracket)
@@ -159,39 +154,14 @@ class Seam:
                 translation = translate(json.loads(call.request))
             options = _redirected(options, call, end, translation)
         request = build(options)
-        if call.endpoint is not None and not hasattr(client, "_send_request"):  # else that is where
-            self._scrub(request, call.headers())
+        if call.endpoint is not None:
+            route_to_engine(client._client, request, call.headers())
         request.extensions[_KEY] = (call, translation)
         call.request = request.content
         return request
 
     def check_client(self, client: Any) -> None:
         """Untranslatable if this client of the SDK cannot read an engine's reply or would sign the request anew."""
-
-    def _scrub(self, request: Any, shown: Mapping[str, str]) -> None:
-        """Show the engine's headers for the user's credentials, and drop what is for their own provider alone, such as
-        the query."""
-        request.headers.update(shown)
-        for name, _ in request.headers.raw:  # a list of its own
-            if not _is_plain(name):
-                del request.headers[name.decode()]
-        if request.url.query:
-            request.url = request.url.copy_with(query=None)
-
-    # --- _send_request: what would be added after the request was built
-
-    def sending(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Serves both clients: what the original returns is handed on."""
-
-        def _send_request(client: Any, request: Any, **kwargs: Any) -> Any:
-            call, _ = request.extensions.get(_KEY) or (None, None)
-            if call is not None and call.endpoint is not None:
-                # Signatures, and credentials that the HTTP client has of its own.
-                self._scrub(request, call.headers())
-                kwargs["auth"] = None
-            return original(client, request, **kwargs)
-
-        return _send_request
 
     # --- _process_response: capture
 
@@ -228,11 +198,6 @@ def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
     for each in owner.__subclasses__():
         yield each
         yield from _subclasses(each)
-
-
-@functools.lru_cache(1024)  # a client sends the same few names each time
-def _is_plain(header: bytes) -> bool:
-    return header.lower().startswith((*_PLAIN, b"authorization", ROLLOUT_HEADER.encode()))
 
 
 def _redirected(options: Any, call: OpenCall, end: str, translation: Translation | None) -> Any:

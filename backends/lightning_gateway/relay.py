@@ -92,16 +92,16 @@ class Relay:
         with entered(caller.scope):
             call = open_call("gateway", caller.path)
         if call is None:
-            return await self._exchange(request, url, headers, body, None, None)
+            return await self._exchange(request, url, proxy_for(url), headers, body, None, None)
         return await self._recorded(request, caller, kind, call, url, headers, body)
 
     async def _unrecorded(self, request: web.Request, caller: Caller, url: str, headers: Headers) -> web.StreamResponse:
-        endpoint = caller.scope.endpoint()
+        endpoint, proxy = caller.scope.endpoint(), proxy_for(url)
         if endpoint is not None and request.method == "GET" and caller.path.startswith("/v1/models"):
             shown = {"authorization": f"Bearer {endpoint.key}"}
-            url, headers = endpoint.url + caller.path[3:], to_engine(request.headers, shown)
+            url, proxy, headers = endpoint.url + caller.path[3:], None, to_engine(request.headers, shown)
         body = request.content if request.can_read_body else None
-        return await self._exchange(request, url, headers, body, None, None)
+        return await self._exchange(request, url, proxy, headers, body, None, None)
 
     async def _recorded(
         self, request: web.Request, caller: Caller, kind: str, call: OpenCall, url: str, headers: Headers, body: bytes
@@ -111,14 +111,15 @@ class Relay:
         if grant is not None and not grant.open(recording):
             raise Refused(404, "this rollout has ended", "rollout_not_found")
         try:
-            translation = None
+            translation, proxy = None, proxy_for(url)
             call.request = body
             if call.endpoint is not None:
                 body, translation = _rewritten(call, kind, body)
                 call.request = body
                 place = "/completions" if kind == "/completions" else "/chat/completions"
-                url, headers = call.endpoint.url + place, to_engine(request.headers, call.headers())
-            return await self._exchange(request, url, headers, body, recording, translation)
+                # The engine is asked directly; a proxy would see its key, and may not reach it.
+                url, proxy, headers = call.endpoint.url + place, None, to_engine(request.headers, call.headers())
+            return await self._exchange(request, url, proxy, headers, body, recording, translation)
         except Refused as refused:
             recording.fail(refused, unreachable=refused.status in {502, 504})
             raise
@@ -134,7 +135,7 @@ class Relay:
                 grant.closed(recording)
 
     async def _exchange(
-        self, request: web.Request, url: str, headers: Headers, body: Any,
+        self, request: web.Request, url: str, proxy: str | None, headers: Headers, body: Any,
         recording: Recording | None, translation: Translation | None,
     ) -> web.StreamResponse:  # fmt: skip
         """Send, and pass the reply back. Refused as long as nothing has been passed back."""
@@ -145,7 +146,7 @@ class Relay:
                 headers=headers,
                 data=body,
                 allow_redirects=False,
-                proxy=proxy_for(url),
+                proxy=proxy,
                 trace_request_ctx=_SEEN,
             )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:

@@ -109,7 +109,8 @@ class Server:
         """vLLM's own counts, in Prometheus' text format."""
         request = urllib.request.Request(f"http://{_HOST}:{self._port}/metrics")
         request.add_header("Authorization", f"Bearer {self._key}")
-        with urllib.request.urlopen(request, timeout=_HEALTH) as reply:
+        straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would see the key
+        with straight.open(request, timeout=_HEALTH) as reply:
             return str(reply.read().decode())
 
     def close(self) -> None:

@@ -390,3 +390,15 @@ def test_many_threads_change_a_busy_front(two: Fronted) -> None:
         changing.join()
     assert [reply.status for reply in replies] == [200] * 300
     assert max(reply.versions[0][0][0] for reply in replies) > 2
+
+
+def test_servers_are_asked_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A front asks its servers itself, whatever proxy the environment names: it would see their key."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "localhost")  # for who asks the front here; its servers have another name
+    with ExitStack() as stack:
+        fronted = Fronted(stack, 1, 2.0)
+        assert all("127.0.0.1" in server.upstream.url for server in fronted.servers)
+        fronted.url = fronted.url.replace("127.0.0.1", "localhost")
+        assert fronted.ask().status == 200

@@ -175,6 +175,21 @@ def test_models_are_the_engines(trained: dict[str, str]) -> None:
     assert status == 200 and [each["id"] for each in json.loads(answer)["data"]] == ["tiny"]
 
 
+def test_the_engine_is_asked_past_the_proxy(
+    start: Callable[..., Gateway], service: Service, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine of another machine too, and its list of models: a proxy would see its key."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # for this test's own client; the engine has another name here
+    elsewhere = Endpoint(service.url.replace("127.0.0.1", "0.0.0.0"), "tiny", KEY)
+    scope = Scope(rollout=RolloutScope("r" * 32, b"k" * 16, elsewhere, SAMPLING), role="solver", trainable=True)
+    environment = start("http://127.0.0.1:9").environment(scope)
+    assert chat(environment, False) == greedy(service)[2]
+    with openai.OpenAI(base_url=environment["OPENAI_BASE_URL"], api_key=environment["OPENAI_API_KEY"]) as client:
+        assert [each.id for each in client.models.list()] == ["tiny"]
+    assert [call.problem for call in recorder.calls] == [""]
+
+
 def test_what_cannot_be_said_in_chat_completions(trained: dict[str, str], recorder: Recorder) -> None:
     """An error in the caller's protocol that names the value; the call is an error and the engine is not blamed."""
     data = {"model": "x", "input": "?", "background": True}

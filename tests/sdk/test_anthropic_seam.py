@@ -272,17 +272,18 @@ def test_clients_that_sign_are_refused(engine: Service, recorder: Recorder) -> N
         trained(engine.url, lambda: client.messages.create(**ASK))
 
 
-def test_credentials_of_the_http_client_are_refused(
+def test_credentials_of_the_http_client_stay_with_the_provider(
     theirs: AnthropicProvider, engine: Service, recorder: Recorder
 ) -> None:
-    """An HTTP client adds its `auth` after everything else, so that the engine would see it; untrained it is theirs."""
+    """An HTTP client adds its `auth` after everything else; the engine sees its own key all the same, and answers."""
     lightning.init()
     mine = httpx2.Client(auth=("user", "secret"))
     with anthropic.Anthropic(api_key="key", base_url=theirs.url, http_client=mine) as client:
         assert client.messages.create(**ASK).id == "msg_01"
-        with pytest.raises(Untranslatable, match=r"auth=.*leave auth out"):
-            trained(engine.url, lambda: client.messages.create(**ASK))
-    assert [call.meta.status for call in recorder.calls] == ["ok", "error"]
+        trained(engine.url, lambda: client.messages.create(**ASK))
+    assert [(call.meta.status, call.meta.trainable, call.problem) for call in recorder.calls] == [
+        ("ok", False, ""), ("ok", True, ""),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("cloud", ["vertex", "foundry"])
