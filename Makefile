@@ -23,8 +23,8 @@ LOCKED := --quiet --no-deps --require-hashes --requirement
 EDITABLE := --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo frameworks verl-cpu test test-seam-openai2 test-frameworks test-verl test-vllm test-newest check \
-	format bench locks clean
+.PHONY: help install demo frameworks verl-cpu test test-seam-openai2 test-hosts test-frameworks test-verl test-vllm \
+	test-newest check format bench locks clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: .venv/.installed-dev  ## run the tests, without those of the frameworks, o
 
 test-seam-openai2: .venvs/openai2-seam/.installed  ## run the tests of the OpenAI seam with openai 2
 	.venvs/openai2-seam/bin/python -m pytest $(or $(ARGS),tests/sdk/test_openai_seam.py tests/sdk/test_openai_clients.py)
+
+test-hosts: .venvs/hosts/.installed  ## run inside gunicorn, Celery and Jupyter, and beside Sentry, Logfire and Datadog
+	.venvs/hosts/bin/python -m pytest $(or $(ARGS),tests/hosts)
 
 test-newest: .venv/.installed-dev  ## say in one table what works with the newest of everything, and what breaks
 	$(BIN)/python tests/locks/newest.py --torch '$(TORCH)' --workers $(WORKERS) $(ARGS)
@@ -94,8 +97,10 @@ locks: .venvs/uv/.installed  ## write locks/ again: the newest that pyproject.to
 		| $(WITHOUT_TORCH) > locks/demo.new
 	awk '/==/ && !/^openai==/ { sub(/ *\\$$/, ""); print }' locks/dev.new > locks/constraints.new
 	echo 'openai>=2.20,<3' | $(UV_COMPILE) --constraint locks/constraints.new - > locks/openai2.new
+	sed -i '/^opentelemetry-/d' locks/constraints.new  # each instrumentation asks for one version of it
+	$(UV_COMPILE) --extra hub --group hosts --constraint locks/constraints.new pyproject.toml > locks/hosts.new
 	rm locks/constraints.new
-	for name in dev demo openai2; do mv locks/$$name.new locks/$$name.txt; done
+	for name in dev demo openai2 hosts; do mv locks/$$name.new locks/$$name.txt; done
 
 clean:  ## remove all environments and caches; runs stay
 	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
@@ -136,6 +141,13 @@ clean:  ## remove all environments and caches; runs stay
 	@echo 'Installing what the tests of the SDK need, with openai 2.'
 	.venvs/openai2-seam/bin/python $(PIP) $(LOCKED) locks/dev.txt
 	.venvs/openai2-seam/bin/python $(PIP) $(LOCKED) locks/openai2.txt
+	@touch $@
+
+# Nor do those of what agents live in and beside.
+.venvs/hosts/.locked: locks/hosts.txt
+	$(call fresh,hosts)
+	@echo 'Installing web servers, queues, notebooks and the tools that watch them.'
+	.venvs/hosts/bin/python $(PIP) $(LOCKED) $<
 	@touch $@
 
 define fresh  # an empty environment: $(call fresh,NAME)

@@ -18,6 +18,7 @@ class Patches:
         self._done: list[tuple[Any, str, Any, Any]] = []
         self._also: list[Callable[[], None]] = []
         self._lock = threading.Lock()
+        self._undone = False
         self.naming = False
         """An integration names agents at run time: roles may come up that no decorator declares."""
 
@@ -31,6 +32,12 @@ class Patches:
             self._done.append((owner, name, vars(owner).get(name, _MISSING), replacement))
             setattr(owner, name, replacement)
 
+    def when_imported(self, module: str, instrument: Callable[[], object]) -> None:
+        """Run `instrument` once `module` is imported, now if it is already; never after `undo`."""
+        from wrapt import register_post_import_hook  # noqa: PLC0415 - importing the SDK must not load wrapt
+
+        register_post_import_hook(lambda _: None if self._undone else instrument(), module)
+
     def also(self, undo: Callable[[], None]) -> None:
         """Run `undo` too when everything is put back: for what is not an attribute."""
         with self._lock:
@@ -40,6 +47,7 @@ class Patches:
         """Put everything back; the names of attributes that somebody else has replaced since, which stay."""
         kept: list[str] = []
         with self._lock:
+            self._undone = True
             while self._also:
                 self._also.pop()()
             while self._done:

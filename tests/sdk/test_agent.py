@@ -5,7 +5,8 @@ import contextvars
 import inspect
 import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, process, thread
+from multiprocessing.pool import Pool
 from typing import Any
 
 import pytest
@@ -208,13 +209,17 @@ def test_scope_follows_tasks_threads_and_pools() -> None:
         assert pool.submit(role).result() == ""
 
 
-def test_threads_are_restored_by_shutdown() -> None:
-    """After `shutdown()` the patched methods are the very objects that they were."""
-    before = (threading.Thread.start, ThreadPoolExecutor.submit)
+def test_what_other_tools_replace_is_left_alone() -> None:
+    """`Thread.start`, `Thread.run` and `submit` stay what they are, and `shutdown()` restores what we do replace."""
+    theirs = {threading.Thread: ("start", "run"), ThreadPoolExecutor: ("submit",), ProcessPoolExecutor: ("submit",)}
+    before = [getattr(owner, name) for owner, names in theirs.items() for name in names]
+    owners = (threading.Thread, ThreadPoolExecutor, ProcessPoolExecutor, Pool, thread._WorkItem, process._WorkItem)
+    held = [dict(vars(owner)) for owner in owners]
     lightning.init()
-    assert (threading.Thread.start, ThreadPoolExecutor.submit) != before
+    assert before == [getattr(owner, name) for owner, names in theirs.items() for name in names]
+    assert all(dict(vars(owner)) != old for owner, old in zip(owners, held, strict=True))
     lightning.shutdown()
-    assert (threading.Thread.start, ThreadPoolExecutor.submit) == before
+    assert held == [dict(vars(owner)) for owner in owners]
 
 
 def test_coroutine_finished_in_another_context() -> None:

@@ -1,0 +1,147 @@
+"""Work belongs to the rollout that submitted it, in whatever thread or process it is done, and whoever started that."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.pool import Pool, ThreadPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorder import Recorder
+
+import lightning_sdk as lightning
+from lightning_sdk import sink
+from lightning_sdk.scope import Endpoint, RolloutScope, Scope, current, entered
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True)
+def started(recorder: Recorder) -> None:
+    lightning.init(integrations=frozenset())
+
+
+def whose(*_: object) -> str:
+    """The rollout that is under way here, and the role."""
+    scope = current()
+    return f"{scope.rollout.id if scope.rollout else 'nobody'} {scope.role}"
+
+
+def in_rollout(name: str, act: Callable[[], Any]) -> Any:
+    """`act` inside a rollout that is called `name`, in the role 'solver'."""
+    with entered(Scope(rollout=RolloutScope(name, name.encode()), role="solver")):
+        return act()
+
+
+def tell(result: list[str]) -> Callable[[object], None]:
+    return lambda _: result.append(whose())
+
+
+@pytest.mark.parametrize("make", [lambda: ThreadPool(1), lambda: FORK.Pool(1)], ids=["threads", "processes"])
+def test_work_in_a_pool_belongs_to_who_submitted_it(make: Callable[[], Pool]) -> None:
+    """Whatever way it is submitted, and although the first rollout made the pool."""
+    pool = in_rollout("first", make)
+    ways: dict[str, Callable[[], Any]] = {
+        "apply": lambda: pool.apply(whose),
+        "apply_async": lambda: pool.apply_async(func=whose).get(20),
+        "map": lambda: pool.map(whose, [1])[0],
+        "map_async": lambda: pool.map_async(whose, [1]).get(20)[0],
+        "starmap": lambda: pool.starmap(whose, [(1, 2)])[0],
+        "imap": lambda: next(pool.imap(whose, [1])),
+        "imap in chunks": lambda: next(iter(pool.imap(whose, [1, 2], 2))),
+        "imap_unordered": lambda: next(pool.imap_unordered(whose, [1])),
+    }
+    with pool:
+        assert {way: in_rollout("second", act) for way, act in ways.items()} == dict.fromkeys(ways, "second solver")
+        assert {way: act() for way, act in ways.items()} == dict.fromkeys(ways, "nobody ")
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_work_in_an_executor_belongs_to_who_submitted_it(kind: str) -> None:
+    """Also where the first rollout made the executor and its first worker."""
+    executor = ThreadPoolExecutor(1) if kind == "threads" else ProcessPoolExecutor(1, FORK)
+    with executor:
+        assert in_rollout("first", lambda: executor.submit(whose).result(20)) == "first solver"
+        assert in_rollout("second", lambda: executor.submit(whose).result(20)) == "second solver"
+        assert in_rollout("third", lambda: next(executor.map(whose, [1]))) == "third solver"
+        assert executor.submit(whose).result(20) == "nobody "
+
+
+def test_callbacks_of_work_belong_to_who_submitted_it() -> None:
+    """They run in a thread of the pool, which belongs to nobody."""
+    seen: list[str] = []
+    pool, executor = in_rollout("first", lambda: (ThreadPool(1), ThreadPoolExecutor(1)))
+
+    def submit() -> Future[str]:
+        pool.apply_async(whose, callback=tell(seen)).get(20)
+        pool.map_async(int, ["x"], error_callback=tell(seen)).wait(20)
+        future = executor.submit(threading.Event().wait, 0.05)
+        future.add_done_callback(tell(seen))
+        return future
+
+    with pool, executor:
+        in_rollout("second", submit).result(20)
+    assert seen == ["second solver"] * 3
+
+
+def test_an_initializer_belongs_to_nobody() -> None:
+    """It runs for all who will submit work."""
+    seen: list[str] = []
+
+    def begin() -> None:
+        with ThreadPool(1, tell(seen), (0,)) as pool, ThreadPoolExecutor(1, "", tell(seen), (0,)) as executor:
+            pool.apply(whose)
+            executor.submit(whose).result(20)
+
+    in_rollout("first", begin)
+    assert seen == ["nobody "] * 2
+
+
+def test_items_are_drawn_where_they_come_from() -> None:
+    """A generator given to `imap` runs in a thread of the pool, and belongs to who gave it."""
+    pool = in_rollout("first", lambda: ThreadPool(1))
+
+    def items() -> Iterator[str]:
+        yield whose()
+        yield whose()
+
+    with pool:
+        assert in_rollout("second", lambda: list(pool.imap(str, items()))) == ["second solver"] * 2
+
+
+class Delivering(Recorder):
+    """Says in a file that it was asked to deliver, and what it had by then."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self._file = file
+
+    def flush(self, timeout: float) -> bool:
+        self._file.write_text(f"{os.getpid()} {len(self.events)}")
+        return True
+
+
+def look(file: Path) -> tuple[Any, ...]:
+    scope = current()
+    assert scope.rollout is not None
+    lightning.emit_reward(1.0)
+    return scope.rollout.id, scope.rollout.key, scope.endpoint(), scope.rollout.seed("a"), os.getpid(), file.exists()
+
+
+def test_work_in_another_process_is_the_rollouts(tmp_path: Path) -> None:
+    """It goes to the rollout's engine with a seed of its own, and has left its process when its result is there."""
+    file, endpoint = tmp_path / "delivered", Endpoint("http://engine", "m", "k")
+    sink.connect(Delivering(file))
+    rollout = RolloutScope("trained", b"key", endpoint, {"rollout_seed": 7}, frozenset("a"))
+    seeds = {rollout.seed("a")}
+    with entered(Scope(rollout=rollout, role="a")), FORK.Pool(1) as pool:
+        for number in (1, 2):
+            name, key, sent, seed, process, early = pool.apply(look, (file,))
+            assert (name, key, sent, early) == ("trained", b"key", endpoint, False)
+            assert file.read_text().split() == [str(process), str(number)]
+            seeds.add(seed)
+            file.unlink()
+    assert len(seeds | {rollout.seed("a")}) == 4
