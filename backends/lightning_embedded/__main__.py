@@ -1,4 +1,4 @@
-"""The embedded backend's process: one model, its engine and its learner, behind one HTTP port."""
+"""The embedded backend's process: one model, its engine and its learner, each behind a port."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def _build(config: Config) -> Built:
     training = Training(Learner(loaded.model, settings), engine, loaded, facts, asynchronous=asynchronous)
     config.phases.end("model")
     # Thread counts are per thread in OpenMP: the learner's has its own, apart from the engine's.
-    LearnerRoutes(training, lambda: torch.set_num_threads(learning)).add_to(app)
-    return Built(app, name, training.facts())
+    learner = LearnerRoutes(training, lambda: torch.set_num_threads(learning))
+    return Built(app, learner, name, training.facts())
 
 
 if __name__ == "__main__":

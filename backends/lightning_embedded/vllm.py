@@ -53,10 +53,9 @@ def _build(config: Config, source: Source) -> Built:
     except BaseException:
         fleet.close()
         raise
-    app = front.app()
     training = Training(learner, fleet, loaded, facts, asynchronous=asynchronous)
-    LearnerRoutes(training, lambda: torch.set_num_threads(learning)).add_to(app)
-    return Built(app, name, training.facts())
+    routes = LearnerRoutes(training, lambda: torch.set_num_threads(learning))
+    return Built(front.app(), routes, name, training.facts())
 
 
 def _facts(settings: Settings, card: Card, found: list[Place]) -> dict[str, object]:

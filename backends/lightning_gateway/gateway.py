@@ -22,6 +22,7 @@ from lightning_gateway.upstream import Upstream
 from lightning_sdk.address import BACKLOG
 from lightning_sdk.errors import LightningError, PortInUse
 from lightning_sdk.scope import Scope
+from lightning_sdk.visitor import refusal
 
 log = logging.getLogger("lightning_gateway")
 
@@ -156,6 +157,8 @@ class Gateway:
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error in the shape of the caller's protocol."""
     try:
+        if why := refusal(request.headers, _local(request)):
+            raise Refused(403, why, "not_for_pages")
         return await handler(request)
     except Refused as refused:
         return response(refused, anthropic=_anthropic(request))
@@ -174,6 +177,12 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception as error:
         log.exception("lightning: the gateway failed at %s", request.path)
         return response(Refused(500, f"the gateway failed: {error!r}"), anthropic=_anthropic(request))
+
+
+def _local(request: web.Request) -> str:
+    """The address of this machine that a request came in by."""
+    name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    return str(name[0]) if name else ""
 
 
 def _anthropic(request: web.Request) -> bool:

@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp import web
 
 from lightning_gateway.caller import Caller
+from lightning_gateway.paths import refuse_beyond_models, refuse_climbing
 from lightning_gateway.recording import Recording
 from lightning_gateway.refusal import Refused
 from lightning_gateway.upstream import Headers, Upstream, passed_back, passed_on, proxy_for, to_engine
@@ -82,6 +83,9 @@ class Relay:
 
     async def __call__(self, request: web.Request, caller: Caller, *, anthropic: bool) -> web.StreamResponse:
         """Answer `request` with what the engine or the provider answers. Refused when that cannot be had."""
+        refuse_climbing(caller.path)
+        if caller.grant is not None and not caller.has_key:
+            refuse_beyond_models(request.method, caller.path)
         url = self._upstream.url(caller.path, request.rel_url.raw_query_string, anthropic=anthropic)
         credential = self._upstream.credential(anthropic=anthropic) if caller.grant is not None else None
         kind = call_of(request.method, caller.path)

@@ -27,6 +27,8 @@ class Endpoint:
     the machine of the hub: runners put the name there by which they reach the hub."""
     model: str
     key: str
+    divisible: bool = False
+    """Its server also takes the keys that `lightning_hub.rollout_key` derives from this one, each for one rollout."""
 
 
 @dataclass(frozen=True, slots=True)

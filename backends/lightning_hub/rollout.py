@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from lightning_hub import rollout_key
 from lightning_hub.backend import Endpoint
 from lightning_sdk.call import Call, Span, Status
+
+_KEY_SECONDS = 600.0
+"""For which a rollout's key opens the engine beyond the rollout's own time: a process may have stood still in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,14 @@ class Assignment:
             "id": self.id, "key": self.key, "task_id": self.task_id, "task": self.task, "group": self.group,
             "mode": self.mode, "attempt": self.attempt, "timeout": self.timeout, "sampling": self.sampling,
             "roles": list(self.roles),
-            "endpoint": {"url": self.endpoint.url, "model": self.endpoint.model, "key": self.endpoint.key},
+            "endpoint": {"url": self.endpoint.url, "model": self.endpoint.model, "key": self._key()},
         }  # fmt: skip
+
+    def _key(self) -> str:
+        """What opens the engine for this attempt."""
+        if not self.endpoint.divisible:
+            return self.endpoint.key
+        return rollout_key.derive(self.endpoint.key, self.id, self.timeout + _KEY_SECONDS)
 
 
 class Reward(NamedTuple):

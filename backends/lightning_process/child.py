@@ -47,8 +47,9 @@ class Child:
         """
         self._name, self._log = f"the {name} backend", folder / LOG
         self._extra = "train" if name == "embedded" else name.lower()
-        key = secrets.token_urlsafe(24)
-        config = {"settings": settings.as_dict(), "key": key, "folder": str(folder.resolve()),
+        key, self._learner_key = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        keys = {"engine": key, "learner": self._learner_key}
+        config = {"settings": settings.as_dict(), "keys": keys, "folder": str(folder.resolve()),
                   "begun": time.monotonic()}  # fmt: skip
         with self._log.open("ab") as log:
             # A session of its own: Ctrl-C is for the hub to handle, and the child ends when its stdin closes.
@@ -66,8 +67,10 @@ class Child:
             self.close()
             raise
         self._facts: dict[str, object] = ready["facts"]
-        self._host, self._port = str(ready["host"]), int(ready["port"])
-        self.endpoint = Endpoint(f"http://{addresses.literal(self._host)}:{self._port}/v1", str(ready["model"]), key)
+        self._learner = int(ready["learner"])
+        """Its port."""
+        url = f"http://{addresses.literal(str(ready['host']))}:{int(ready['port'])}/v1"
+        self.endpoint = Endpoint(url, str(ready["model"]), key, divisible=True)
 
     @property
     def pid(self) -> int:
@@ -133,8 +136,8 @@ class Child:
 
     def _ask(self, what: str, body: bytes, seconds: float) -> Any:
         """The child's answer to a POST to /learner/`what`."""
-        headers = {"Authorization": f"Bearer {self.endpoint.key}", "Content-Type": "application/msgpack"}
-        connection = HTTPConnection(self._host, self._port, timeout=seconds)
+        headers = {"Authorization": f"Bearer {self._learner_key}", "Content-Type": "application/msgpack"}
+        connection = HTTPConnection(addresses.LOOPBACK, self._learner, timeout=seconds)
         try:
             connection.request("POST", f"/learner/{what}", body, headers)
             response = connection.getresponse()

@@ -1,8 +1,8 @@
-"""The child's side: the program around a backend's engine and learner, behind one HTTP port.
+"""The child's side: the program around a backend's engine and learner, behind an HTTP port each.
 
-Started by `child.py`, with one line of JSON on stdin: {settings, key, folder[, begun]}. Answers one line on stdout:
-{host, port, model, facts}, or {error: [name, message]}. Ends when stdin closes, so that it never outlives the hub,
-however the hub ended.
+Started by `child.py`, with one line of JSON on stdin: {settings, keys, folder[, begun]}. Answers one line on stdout:
+{host, port, learner, model, facts}, or {error: [name, message]}. Ends when stdin closes, so that it never outlives the
+hub, however the hub ended.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any, NamedTuple, TextIO
 from aiohttp import web
 
 from lightning_process.phases import Phases
-from lightning_sdk.address import BACKLOG
+from lightning_process.routes import LearnerRoutes
+from lightning_sdk.address import BACKLOG, LOOPBACK
 from lightning_sdk.errors import LightningError
 from lightning_sdk.settings import Settings
 
@@ -32,6 +33,8 @@ class Built(NamedTuple):
     """What a backend is, once it is ready to serve."""
 
     app: web.Application
+    """The engine."""
+    learner: LearnerRoutes
     model: str
     """Name under which the engine serves it."""
     facts: dict[str, Any]
@@ -43,7 +46,7 @@ class Config:
 
     settings: Settings
     key: str
-    """Of the engine and the learner alike: `Authorization: Bearer KEY`."""
+    """Of the engine: `Authorization: Bearer KEY`."""
     folder: Path
     """The run's."""
     phases: Phases = field(default_factory=Phases)
@@ -65,23 +68,30 @@ def run(build: Callable[[Config], Built], *, at_end: Callable[[], object] | None
     phases = Phases(config.get("begun"))
     phases.end("imports")
     try:
-        built = build(Config(settings, config["key"], Path(config["folder"]), phases))
+        built = build(Config(settings, config["keys"]["engine"], Path(config["folder"]), phases))
     except LightningError as error:
         _answer(answers, {"error": [type(error).__name__, str(error)]})
         if at_end is not None:
             at_end()
         sys.exit(1)
     log.info("%s", phases)
-    asyncio.run(_serve(built._replace(facts=built.facts | phases.facts()), settings.serving.host, answers))
+    built = built._replace(facts=built.facts | phases.facts())
+    asyncio.run(_serve(built, settings.serving.host, config["keys"]["learner"], answers))
 
 
-async def _serve(built: Built, host: str, answers: TextIO) -> None:
-    runner = web.AppRunner(built.app, access_log=None, handle_signals=False)
+async def _serve(built: Built, host: str, learner_key: str, answers: TextIO) -> None:
+    port = await _listen(built.app, host)
+    learner = await _listen(built.learner.app(learner_key), LOOPBACK)  # wherever the engine listens
+    _answer(answers, {"host": host, "port": port, "learner": learner, "model": built.model, "facts": built.facts})
+    await asyncio.Event().wait()
+
+
+async def _listen(app: web.Application, host: str) -> int:
+    """Serve an application on a free port of this address; the port."""
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     await web.TCPSite(runner, host, 0, backlog=BACKLOG).start()
-    port = runner.addresses[0][1]
-    _answer(answers, {"host": host, "port": port, "model": built.model, "facts": built.facts})
-    await asyncio.Event().wait()
+    return int(runner.addresses[0][1])
 
 
 def _answer(answers: TextIO, value: dict[str, Any]) -> None:

@@ -9,6 +9,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from lightning_hub import rollout_key
+from lightning_sdk.seam import ROLLOUT_HEADER
+from lightning_sdk.visitor import refusal
+
 #: Bodies larger than this are refused with 413.
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -37,18 +41,22 @@ def unknown_model(model: object, name: str) -> BadRequest:
     return BadRequest(f"the model {model!r} is not served here; use {name!r}", "model", "model_not_found", 404)
 
 
-def guard(key: str) -> Any:
-    """Middleware: the bearer key on every route but /health, and every error in OpenAI's shape."""
-    expected = f"Bearer {key}".encode()
+def guard(key: str, *, of_rollouts: bool = False) -> Any:
+    """Middleware: the bearer key on every route but /health, no web pages, and every error in OpenAI's shape.
+
+    With `of_rollouts` the keys that `lightning_hub.rollout_key` derives from it open too, each for its own rollout.
+    """
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-            if request.path != "/health" and not hmac.compare_digest(given, expected):
+            if why := refusal(request.headers, _local(request)):
+                raise BadRequest(why, None, "not_for_pages", 403)
+            if request.path != "/health" and not _opens(request, key, of_rollouts):
                 raise BadRequest(
-                    "the key is missing or wrong: send 'Authorization: Bearer KEY'", None, "invalid_api_key", 401
-                )
+                    "the key is missing or wrong, or its rollout is over: send 'Authorization: Bearer KEY'", None,
+                    "invalid_api_key", 401,
+                )  # fmt: skip
             return await handler(request)
         except BadRequest as error:
             return json_reply(error.body, error.status)
@@ -64,6 +72,21 @@ def guard(key: str) -> Any:
             )
 
     return guarded
+
+
+def _opens(request: web.Request, key: str, of_rollouts: bool) -> bool:
+    """Whether the key that a request shows is this one, or one of the rollout that the request is of."""
+    given = request.headers.get("Authorization", "")
+    if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {key}".encode()):
+        return True
+    rollout = rollout_key.owner(key, given.removeprefix("Bearer ")) if of_rollouts else None
+    return rollout is not None and request.headers.get(ROLLOUT_HEADER, rollout) == rollout
+
+
+def _local(request: web.Request) -> str:
+    """The address of this machine that a request came in by."""
+    name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    return str(name[0]) if name else ""
 
 
 def json_reply(body: bytes, status: int = 200) -> web.Response:

@@ -1,4 +1,7 @@
-"""The learner's HTTP routes, beside the engine's: update, score, save, load, facts. Bodies are msgpack.
+"""The learner's HTTP routes: update, score, save, load, facts. Bodies are msgpack.
+
+They are an application apart from the engine's, on loopback and with a key that the hub alone has: whoever may sample
+from the model, as every agent may, cannot change it or write files.
 
     POST /learner/update   a packed batch                  -> [version, metrics]
     POST /learner/score    packed rows, and what           -> a packed array for each row
@@ -24,6 +27,7 @@ from aiohttp import web
 from numpy.typing import NDArray
 
 from lightning_hub.backend import Batch, Row, Update
+from lightning_process.refusal import guard
 from lightning_process.transport import pack_scores, unpack_batch, unpack_question
 from lightning_sdk.errors import LightningError
 from lightning_sdk.wire import MAX_MESSAGE_BYTES, pack, unpack
@@ -61,13 +65,15 @@ class LearnerRoutes:
         self._trained = trained
         self._worker = ThreadPoolExecutor(1, "learner", begin)
 
-    def add_to(self, app: web.Application) -> None:
-        """Register the routes on an application that checks the key and lets large bodies through."""
+    def app(self, key: str) -> web.Application:
+        """The routes as an application, which asks for `Authorization: Bearer key`."""
+        app = web.Application(middlewares=[guard(key)])
         app.router.add_post("/learner/update", self._route(self._update))
         app.router.add_post("/learner/score", self._route(self._score))
         app.router.add_post("/learner/save", self._route(lambda body: self._trained.save(_folder(body))))
         app.router.add_post("/learner/load", self._route(lambda body: self._trained.load(_folder(body))))
         app.router.add_get("/learner/facts", self._route(lambda _: self._trained.facts()))
+        return app
 
     def _route(self, work: Callable[[bytes], Any]) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.Response:

@@ -39,9 +39,7 @@ def assemble(config: Config, source: Source, device: str, runner: Any) -> Built:
     config.phases.end("model")
     driver = Driver(settings, runner, runner.run.remote(verl, Rules(settings)), front, facts)
     config.phases.end("trainer", driver.start)
-    app = front.app()
-    LearnerRoutes(driver).add_to(app)
-    return Built(app, name, driver.facts())
+    return Built(front.app(), LearnerRoutes(driver), name, driver.facts())
 
 
 def _place(settings: Settings, device: str, card: Card, name: str) -> Place:

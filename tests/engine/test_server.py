@@ -308,7 +308,7 @@ def test_a_client_that_leaves_frees_its_slot(service: Service, stream: bool) -> 
     engine.pause()
     body = json.dumps({"model": "tiny", "messages": ASK, "max_tokens": 200, "stream": stream}).encode()
     port = int(service.url.split(":")[2].split("/")[0])
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         until(lambda: engine.waiting + engine.running == 1)

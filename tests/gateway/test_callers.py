@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from asking import ask, body, error, post
@@ -138,3 +139,63 @@ def test_a_role_has_a_bound(gateway: Gateway) -> None:
     """A header is no place for a novel."""
     status, _, answer = ask(f"{gateway.url}/v1/chat/completions", body(), x_lightning_role="x" * 201)
     assert status == 400 and "201 characters" in error(answer)
+
+
+def test_our_key_for_the_provider_goes_with_questions_to_models_only(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollout's key deletes no files and reads no stored replies of the account that pays."""
+    with Scripted(lambda c: c.answer(b"{}")) as upstream:
+        monkeypatch.setenv("LIGHTNING_UPSTREAM_KEY", "sk-operators")
+        gateway = start(upstream.url)
+        rollout = post(f"{gateway.url}/rollouts", {}, gateway.token)[1]
+        inside, shown = f"{gateway.url}/rollout/{rollout['key']}", {"authorization": f"Bearer {rollout['key']}"}
+        for method, path in (
+            ("DELETE", "files/a"), ("GET", "files"), ("POST", "batches"), ("GET", "responses/r"),
+            ("DELETE", "models/m"), ("POST", "fine_tuning/jobs"), ("POST", "x/chat/completions"),
+            ("GET", "chat/completions"),
+            ("POST", "organization/admin_api_keys"), ("PATCH", "responses"), ("HEAD", "models"), ("POST", "models"),
+        ):  # fmt: skip
+            assert ask(f"{inside}/v1/{path}", b"{}", method=method)[0] == 403, (method, path)
+            assert ask(f"{gateway.url}/v1/{path}", b"{}", method=method, **shown)[0] == 403, (method, path)
+        assert upstream.requests == []
+        for method, path in (("POST", "embeddings"), ("GET", "models"), ("GET", "models/a%2Fb"), ("POST", "responses")):
+            assert ask(f"{inside}/v1/{path}", b"{}", method=method)[0] == 200, (method, path)
+        assert {request.header("authorization") for request in upstream.requests} == {"Bearer sk-operators"}
+
+
+@pytest.mark.parametrize("climb", ["..", "%2e%2e", ".%2E", "%252e%252e", "..%2Fx", "..%5cx", "..;a", "."])
+def test_no_path_climbs_out_of_the_upstreams(start: Start, climb: str) -> None:
+    """Not out of its base path, whoever asks, and not by what a server on the way would decode."""
+    with Scripted(lambda c: c.answer(b"{}")) as upstream:
+        gateway = start(f"{upstream.url}/tenant")
+        rollout = post(f"{gateway.url}/rollouts", {}, gateway.token)[1]
+        for base in (gateway.url, f"{gateway.url}/rollout/{rollout['key']}"):
+            for path in (f"v1/models/{climb}/{climb}/admin", f"{climb}/v1/chat/completions", f"v1/{climb}/responses"):
+                assert ask(f"{base}/{path}", body(), authorization="Bearer sk-mine")[0] in {400, 404}, path
+        assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://localhost:3000"},
+        {"sec_fetch_site": "cross-site"}, {"host": "evil.example"}, {"host": "evil.example:4800"},
+        {"host": "127.0.0.1.evil.example"}, {"host": "localhost.evil.example"},
+    ],
+)  # fmt: skip
+def test_a_web_page_gets_nothing(gateway: Gateway, provider: Provider, begun: dict[str, str], headers: Any) -> None:
+    """Neither one that posts to the port, nor one whose own name has become this machine's address."""
+    for method, path in (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("OPTIONS", "/v1/models"),
+                         ("POST", "/rollouts"), ("POST", f"/rollouts/{begun['key']}/reward"),
+                         ("POST", f"/rollout/{begun['key']}/v1/chat/completions")):  # fmt: skip
+        shown = {"authorization": f"Bearer {gateway.token}", **headers} if path == "/rollouts" else headers
+        status, told, _ = ask(gateway.url + path, body(value=1.0), method=method, **shown)
+        assert status == 403 and "access-control-allow-origin" not in told, (path, headers)
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost:1", "[::1]:4800", "LOCALHOST", "a.localhost", "192.0.2.7"])
+def test_names_that_are_this_machines_own(gateway: Gateway, name: str) -> None:
+    """What a port forwarder, a container or a person calls it by."""
+    assert ask(f"{gateway.url}/v1/chat/completions", body(), host=name)[0] == 200

@@ -184,7 +184,7 @@ def test_a_slow_reader_slows_the_upstream(start: Start, recorder: Recorder) -> N
         gateway = start(upstream.url)
         host, port = gateway.url.removeprefix("http://").split(":")
         reader.connect((host, int(port)))
-        reader.sendall(b"GET /v1/files/1/content HTTP/1.1\r\nHost: x\r\n\r\n")
+        reader.sendall(b"GET /v1/files/1/content HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while moved.acquire(timeout=0.5):  # until nothing has moved for a while
             pass
         assert sent < 32

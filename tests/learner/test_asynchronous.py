@@ -48,8 +48,9 @@ class Backend:
 
         self.learner.update = then  # type: ignore[method-assign]
         self.app = make_app(self.engine, Chat(loaded.tokenizer, self.engine.decode), "tiny", "key")
-        LearnerRoutes(Training(self.learner, self.engine, loaded, {}, asynchronous=asynchronous)).add_to(self.app)
-        self.port = 0
+        training = Training(self.learner, self.engine, loaded, {}, asynchronous=asynchronous)
+        self.learner_app = LearnerRoutes(training).app("the learner's")
+        self.port = self.learner_port = 0
 
     def after(self) -> PreTrainedModel:
         """The learner's model as it is now, in plain attention."""
@@ -58,9 +59,9 @@ class Backend:
 
     def update(self) -> int:
         """Over HTTP; the version."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.learner_port, timeout=60)
         body = pack_batch(Batch(1, make_group_rows()))
-        connection.request("POST", "/learner/update", body, {"Authorization": "Bearer key"})
+        connection.request("POST", "/learner/update", body, {"Authorization": "Bearer the learner's"})
         response = connection.getresponse()
         answer = unpack(response.read())
         connection.close()
@@ -71,18 +72,20 @@ class Backend:
 @contextmanager
 def serving(backend: Backend) -> Iterator[Backend]:
     loop, ready = asyncio.new_event_loop(), threading.Event()
-    runner = web.AppRunner(backend.app, access_log=None, handle_signals=False)
+    runners = [web.AppRunner(app, access_log=None, handle_signals=False) for app in (backend.app, backend.learner_app)]
 
     async def begin() -> None:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        backend.port = runner.addresses[0][1]
+        for runner in runners:
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+        backend.port, backend.learner_port = (runner.addresses[0][1] for runner in runners)
         ready.set()
 
     def run() -> None:
         loop.run_until_complete(begin())
         loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
+        for runner in runners:
+            loop.run_until_complete(runner.cleanup())
         loop.close()
 
     thread = threading.Thread(target=run)

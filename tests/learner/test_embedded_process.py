@@ -1,6 +1,7 @@
 """The backend as the hub uses it: a real child process, the real OpenAI client, real kills."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,10 +19,12 @@ from openai import OpenAI
 from tinymodel import SETTINGS, make_group_rows
 
 from lightning_embedded import backend
+from lightning_hub import rollout_key
 from lightning_hub.backend import Batch, Row
 from lightning_process.child import LOG, Child
 from lightning_sdk.errors import BackendDied, LightningError, ModelError, SettingError
 from lightning_sdk.settings import Settings
+from lightning_sdk.wire import pack
 
 
 def sample(process: Child, count: int, max_tokens: int = 4, seed: int = 0) -> tuple[list[Row], set[int]]:
@@ -136,15 +139,59 @@ def test_refusals_are_raised_as_themselves(running: Child, tmp_path: Path) -> No
     running.check()
 
 
-def test_learner_asks_for_the_key(running: Child) -> None:
-    """Nobody else on the machine can train the model."""
-    port = int(running.endpoint.url.split(":")[2].split("/")[0])
-    for headers in ({}, {"Authorization": "Bearer guess"}):
-        for method, path in (("POST", "update"), ("POST", "save"), ("POST", "load"), ("GET", "facts")):
-            connection = HTTPConnection("127.0.0.1", port, timeout=10)
-            connection.request(method, f"/learner/{path}", b"", headers)
-            assert connection.getresponse().status == 401
-            connection.close()
+def test_whoever_may_sample_cannot_train(running: Child, tmp_path: Path) -> None:
+    """The engine's key, and one of a rollout, which every agent finds in its own requests, open nothing of the learner:
+    not where the engine listens, and not at the learner's own port."""
+    engine = int(running.endpoint.url.split(":")[2].split("/")[0])
+    (learner,) = listening(running.pid) - {engine}
+    before, folder = running.facts(), pack({"folder": str(tmp_path)})
+    for key in (running.endpoint.key, rollout_key.derive(running.endpoint.key, "a", 60.0), "guess", ""):
+        shown = {"Authorization": f"Bearer {key}"} if key else {}
+        for path in ("update", "score", "save", "load", "facts"):
+            for method in ("GET", "POST", "PUT", "DELETE"):
+                for port in (engine, learner):
+                    assert asked(port, method, f"/learner/{path}", folder, shown) in {401, 404}, (key, path, port)
+    assert asked(engine, "GET", "/v1/models", b"", {"Authorization": f"Bearer {running.endpoint.key}"}) == 200
+    assert list(tmp_path.iterdir()) == [] and running.facts() == before
+
+
+def test_a_key_of_a_rollout_opens_the_engine_for_that_rollout(running: Child) -> None:
+    """For its time, with its own name; and no other key is made of it."""
+    port, key = int(running.endpoint.url.split(":")[2].split("/")[0]), running.endpoint.key
+    mine, over = rollout_key.derive(key, "mine", 60.0), rollout_key.derive(key, "mine", -1.0)
+    theirs = mine.replace("mine", "theirs")
+    longer = re.sub(r"-(\d+)-", lambda found: f"-{int(found[1]) + 1}-", mine)
+    for shown, rollout, status in (
+        (mine, None, 200), (mine, "mine", 200), (mine, "theirs", 401), (over, "mine", 401), (theirs, "theirs", 401),
+        (longer, "mine", 401), (mine + "\xe9", "mine", 401), (rollout_key.derive(mine, "mine", 60.0), "mine", 401),
+    ):  # fmt: skip
+        headers = {"Authorization": f"Bearer {shown}"} | ({"x-lightning-rollout": rollout} if rollout else {})
+        assert asked(port, "GET", "/v1/models", b"", headers) == status, (shown, rollout)
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Host": "evil.example"}])
+def test_a_web_page_gets_nothing(running: Child, headers: dict[str, str]) -> None:
+    """Not even with the key: neither engine nor learner is for pages, and a page's name is no name of theirs."""
+    shown = {"Authorization": f"Bearer {running.endpoint.key}", **headers}
+    for port in listening(running.pid):
+        for path in ("/v1/models", "/health", "/learner/facts", "/"):
+            assert asked(port, "GET", path, b"", shown) == 403
+
+
+def listening(pid: int) -> set[int]:
+    """The ports at which a process listens."""
+    own = {str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own}
+
+
+def asked(port: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> int:
+    """The status of an answer on loopback."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(method, path, body, headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def test_facts_say_what_was_decided(running: Child) -> None:
