@@ -46,9 +46,10 @@ def announce(address: str, key: str, pid: int) -> Path:
     """Leave the address of a running hub where this user's processes look for it."""
     path = state_folder() / "hub.json"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    fresh = path.with_suffix(f".{os.urandom(8).hex()}")  # a file that is there may be open to others, or a link
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump({"address": address, "key": key, "pid": pid}, file)
+    fresh.replace(path)
     return path
 
 

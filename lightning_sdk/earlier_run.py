@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sdk.errors import SettingError, TaskError
-from lightning_sdk.folders import find_run_folder
+from lightning_sdk.folders import find_run_folder, refuse_links
 from lightning_sdk.settings import Settings
 from lightning_sdk.tasks import Parts, Task, canonical, task_id, without
 
@@ -140,9 +140,10 @@ def read(run: str | Path, runs: str | Path) -> EarlierRun:
     """The run in this folder, or by this name in the folder of runs.
 
     Raises:
-        SettingError: it is not a training, or what it keeps is damaged.
+        SettingError: it is not a training, what it keeps is damaged, or something in it leads out of it.
     """
     folder = find_run_folder(run, runs)
+    refuse_links(folder)
     config = _config(folder)
     if (kind := config.get("kind", "training")) != "training":
         raise SettingError(f"resume: {folder} is the folder of {kind}, and not of a training")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+import stat
 import time
 from pathlib import Path
 
 from lightning_sdk.errors import SettingError
+
+PRIVATE = 0o700
+"""Mode of the folders that are made: what agents were asked and said is nobody else's business on this machine."""
 
 
 def make_folder(path: str | Path, option: str) -> Path:
@@ -17,7 +22,7 @@ def make_folder(path: str | Path, option: str) -> Path:
     """
     folder = Path(path).expanduser()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
     except OSError as error:
         raise _refuse(folder, error, option) from None
     return folder
@@ -37,7 +42,7 @@ def make_run_folder(runs: str | Path, name: str) -> Path:
     parent = make_folder(runs, "runs=FOLDER (--runs FOLDER)")
     for folder in map(parent.joinpath, _names(name)):
         try:
-            folder.mkdir()
+            folder.mkdir(PRIVATE)
         except FileExistsError:
             continue
         except OSError as error:
@@ -64,6 +69,29 @@ def find_run_folder(run: str | Path, runs: str | Path = "runs") -> Path:
         f"{run} is not the folder or the name of a run: there is no config.json in it; `lightning-sdk runs` lists "
         f"the runs in {runs}"
     )
+
+
+def refuse_links(folder: Path) -> None:
+    """SettingError if anything in a run's folder leads out of it: whoever goes on with the run would write there.
+
+    Folders come from elsewhere, in archives and copies, and a run that goes on replaces, cuts and deletes files.
+    """
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            state = path.lstat()
+            if stat.S_ISDIR(state.st_mode) or (stat.S_ISREG(state.st_mode) and state.st_nlink == 1):
+                continue
+            what = _kind(path, state)
+            raise SettingError(
+                f"{path} is {what}: a run that goes on writes in its own folder only; have a copy go on, made with "
+                f"cp -rL {folder} COPY"
+            )
+
+
+def _kind(path: Path, state: os.stat_result) -> str:
+    if stat.S_ISLNK(state.st_mode):
+        return f"a link to {path.readlink()}"
+    return "a file that has a second name elsewhere" if stat.S_ISREG(state.st_mode) else "no plain file"
 
 
 def _refuse(folder: Path, error: OSError, option: str) -> SettingError:

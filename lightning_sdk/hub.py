@@ -21,6 +21,7 @@ import zmq
 
 from lightning_sdk import wire
 from lightning_sdk.errors import BY_NAME, HubError, HubGone, HubRefused, LightningError
+from lightning_sdk.folders import refuse_links
 
 _STARTUP = 60.0
 _ANSWER = 20.0
@@ -114,7 +115,9 @@ class HubProcess:
         Raises:
             HubError: it did not start; the message ends with what it printed.
             PortInUse: the port of `bind` is taken.
+            SettingError: something in the folder leads out of it.
         """
+        refuse_links(run)
         self.key = key or secrets.token_urlsafe(24)
         self.python = python or sys.executable
         self._log = run / "hub.log"
@@ -136,7 +139,7 @@ class HubProcess:
 
     def _open_log(self) -> BufferedWriter:
         try:
-            return self._log.open("ab")
+            return open(self._log, "ab", opener=_private)
         except OSError as error:
             raise HubError(f"cannot write {self._log}: {error.strerror or error}") from None
 
@@ -188,3 +191,8 @@ class HubProcess:
             except subprocess.TimeoutExpired:
                 if act is not None:
                     act()
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that only this user reads."""
+    return os.open(path, flags, 0o600)

@@ -18,6 +18,7 @@ from lightning_sdk.errors import HubError, LightningError
 
 
 def main() -> int:
+    os.umask(0o077)  # tasks, prompts, answers and weights: for this user alone
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # What libraries print belongs in the log: standard output carries one line only.
     answer = os.fdopen(os.dup(1), "w")

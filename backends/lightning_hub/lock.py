@@ -7,14 +7,16 @@ import os
 from pathlib import Path
 
 from lightning_sdk.errors import HubError
+from lightning_sdk.folders import refuse_links
 
 
 def locked(folder: Path) -> int:
     """A file whose lock goes with this process, however it ends; close it to give the folder free.
 
-    HubError if another process has the folder; the message names it.
+    HubError if another process has the folder; the message names it. SettingError if something leads out of it.
     """
-    file = os.open(folder / "hub.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    refuse_links(folder)
+    file = os.open(folder / "hub.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -58,6 +58,7 @@ def run(build: Callable[[Config], Built], *, at_end: Callable[[], object] | None
 
     A LightningError that `build` raises is told to the hub, by its name.
     """
+    os.umask(0o077)  # weights and logs are this user's alone
     # Whatever libraries print belongs in the log: stdout carries one line.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -15,6 +15,7 @@ import pytest
 from agents import SMALL, TASKS
 
 import lightning_sdk as lightning
+from lightning_sdk.hub import HubProcess
 from lightning_sdk.tasks import task_id
 
 #: The first test also waits for the run that all have copies of.
@@ -45,6 +46,40 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def go_on(run: Path, tasks: Any = TASKS, **given: Any) -> lightning.Report:
     return lightning.train(agents.solve, tasks, given.pop("reward", agents.length), resume=run, **given)
+
+
+def test_nobody_else_reads_a_run(finished: Path) -> None:
+    """Prompts, answers, logs and weights are their user's alone, whatever the user's umask is."""
+    found = {path: path.stat().st_mode & 0o777 for path in (finished, *finished.rglob("*"))}
+    assert len(found) > 20 and any(path.name == "learner.pt" for path in found)
+    assert not {path: oct(mode) for path, mode in found.items() if mode & 0o077}
+
+
+@pytest.mark.parametrize("name", ["hub.lock", "hub.log", "metrics.jsonl.new", "checkpoints", "spans/000009.log"])
+def test_a_folder_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    """A link in a folder that somebody gave away would have this user write, cut or delete what it points to."""
+    run, target = tmp_path / "run", tmp_path / "precious"
+    (run / "spans").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({"kind": "training", "settings": {}}))
+    (run / "hub.sqlite").touch()
+    target.mkdir() if name == "checkpoints" else target.write_text("all of it")
+    (run / name).symlink_to(target)
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    with pytest.raises(lightning.SettingError, match=rf"{name} is a link to {target}.*cp -rL"):
+        go_on(run)
+    with pytest.raises(lightning.SettingError, match="is a link to"):
+        HubProcess(run)
+    with pytest.raises(lightning.SettingError, match="is a link to"):
+        lightning.rescore(run, agents.length, write=True)
+    assert before == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    assert target.is_dir() or target.read_text() == "all of it"
+
+
+def test_a_file_with_a_second_name_is_refused(run: Path, tmp_path: Path) -> None:
+    """As in a backup made of hard links: to go on would change the backup too."""
+    (tmp_path / "backup").hardlink_to(run / "metrics.jsonl")
+    with pytest.raises(lightning.SettingError, match="has a second name elsewhere"):
+        go_on(run)
 
 
 def values(path: Path) -> Any:
