@@ -224,8 +224,8 @@ def main() -> None:
                 after = {m: round(statistics.fmean(right(of_kind[-1:], m)), 3) for m in MEASURES}
                 say(f"{kind:5} seed {seed}: {after} in {of_kind[-1]['seconds']:.0f} s")
     result = summary(runs, options)
+    print(json.dumps(result), flush=True)
     draw(options.plot, result)
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":
