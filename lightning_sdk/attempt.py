@@ -30,6 +30,7 @@ def execute(agent: Callable[..., Any], rewards: Sequence[Named], message: Mappin
     """
     attempt = _Attempt(agent, rewards, message)
     try:
+        attempt.rollout.settle_here()
         with entered(attempt.scope):
             attempt.answer = settled_here(agent(dict(attempt.task)))
             send_rewards(attempt.rollout, scores(rewards, attempt.task, attempt.answer), rewards)
@@ -75,6 +76,7 @@ class _Attempt:
     async def arun(self) -> None:
         """Run agent and rewards. Raises nothing: a task that raises SystemExit takes its loop along."""
         try:
+            self.rollout.settle_here()
             with entered(self.scope):
                 self.answer = await settled(self._agent(dict(self.task)))
                 self._scoring = True

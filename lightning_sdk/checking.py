@@ -210,6 +210,8 @@ def _verdict(values: Mapping[str, Any]) -> str:
         fatal = {each["kind"] for each in values["findings"] if each["severity"] == "fatal"}
         if complete and fatal == {"calls failed"}:
             return "Not ready to train: there are roles that nothing could be learned from."
+        if complete and fatal <= examination.MISFILED:
+            return "Not ready to train: what a rollout is trained on is not what happened in it; see the first finding."
         return "Nothing could be learned from these rollouts."
     can = f"{complete} calls of {len(values['sequences'])} roles can be learned from"
     if examination.DOUBTS & {each["kind"] for each in values["findings"]}:

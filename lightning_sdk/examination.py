@@ -17,8 +17,11 @@ from lightning_sdk.errors import BY_NAME, HubError, LightningError
 #: Findings that say that a reward that rises need not be what it is meant to be.
 DOUBTS = frozenset({
     "reward not repeatable", "reward ignores the task", "reward follows length", "answer in the prompt",
-    "one answer to all",
+    "one answer to all", "rollouts mixed",
 })  # fmt: skip
+
+#: Findings that say that calls are filed under no rollout or a wrong one, or answer what another one was asked.
+MISFILED = frozenset({"context lost", "calls after the end", "rollouts mixed"})
 
 
 def examined(folder: Path, python: str | None = None) -> dict[str, Any]:

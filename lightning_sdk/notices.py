@@ -19,9 +19,13 @@ OFF = "integration off"
 #: Name of the span that says that a reward gives different numbers for the same answer.
 UNREPEATED = "reward not repeatable"
 
+#: Name of the span that says that several rollouts run one object of a framework.
+SHARED = "agent shared by rollouts"
+
 ADDRESS, PATH, MODEL = "server.address", "url.path", "gen_ai.request.model"
 CLIENT, INTEGRATION, REASON = "lightning.client", "lightning.integration", "lightning.reason"
 REWARD, AGAIN, DIFFERENT = "lightning.reward", "lightning.scored_again", "lightning.scored_differently"
+OBJECT = "lightning.object"
 FIRST, SECOND = "lightning.reward.first", "lightning.reward.second"
 
 
@@ -47,3 +51,10 @@ def not_repeatable(reward: str, again: int, different: int, first: float, second
     scope, now = current(), time.time_ns()
     attributes = {REWARD: reward, AGAIN: again, DIFFERENT: different, FIRST: first, SECOND: second}
     sink.span(scope.rollout, Span(new_span_id(), scope.span, UNREPEATED, scope.role, now, now, "ok", "", attributes))
+
+
+def shared(name: str) -> None:
+    """Tell that the object called `name` runs in this rollout and ran in another one before."""
+    scope, now = current(), time.time_ns()
+    attributes = {OBJECT: name}
+    sink.span(scope.rollout, Span(new_span_id(), scope.span, SHARED, scope.role, now, now, "ok", "", attributes))

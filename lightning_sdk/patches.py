@@ -22,7 +22,7 @@ class Patches:
         self.naming = False
         """An integration names agents at run time: roles may come up that no decorator declares."""
 
-    def wrap(self, owner: Any, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
+    def wrap(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         """Replace `owner.name` by `make(original)`, keeping name, docstring, signature, and whether it is static."""
         original = getattr(owner, name)
         replacement: Any = functools.wraps(original)(make(original))

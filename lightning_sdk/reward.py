@@ -132,6 +132,11 @@ def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
             "emit_reward() outside a rollout: call it inside an agent that lightning.train() runs, "
             "or inside `with lightning.rollout(task):`"
         )
+    if scope.owner() is None:
+        raise RewardError(
+            "emit_reward() in a thread or task that several rollouts share, or whose rollout is over: it is not known "
+            "which rollout is meant. Call it in the agent's own code, or in work that it submits to a pool"
+        )
     sink.reward(scope.rollout, number, role, name, scope.span)
 
 

@@ -42,6 +42,7 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
 
     def __enter__(self) -> rollout:
         sink.put((Event.BEGIN, self._scope.key, self.id, self.task, time.time_ns()), 500)
+        self._scope.settle_here()
         self._entered.__enter__()
         return self
 
@@ -82,6 +83,7 @@ def send_rewards(scope: RolloutScope, given: Sequence[Given], rewards: Sequence[
 
 def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None) -> None:
     """Say that the rollout is over. Nothing that comes later counts for it."""
+    scope.ended = True
     while scope.at_end:
         sink.harmless("ending a rollout's calls", scope.at_end.pop())
     shown = sink.harmless("showing an answer", lambda: answers.shown(answer)) or ""

@@ -11,6 +11,8 @@ import hashlib
 import itertools
 import os
 import random
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
@@ -31,7 +33,10 @@ class Endpoint:
 class RolloutScope:
     """The rollout under way, as its spans see it."""
 
-    __slots__ = ("_drawn", "at_end", "broken", "calls", "endpoint", "id", "key", "rewarded", "roles", "sampling")
+    __slots__ = (
+        "_drawn", "_home", "at_end", "broken", "calls", "ended", "endpoint", "id", "key", "rewarded", "roles",
+        "sampling",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -56,7 +61,18 @@ class RolloutScope:
         """Somebody gave it a reward: a function, or code inside."""
         self.at_end: list[Callable[[], object]] = []
         """Run once when the rollout ends, ahead of the event that says so."""
+        self.ended = False
+        """It is over, as far as this process knows."""
         self._drawn: dict[str, Iterator[int]] = {}
+        self._home: tuple[int, int, int] | None = None
+
+    def settle_here(self) -> None:
+        """The code that runs now is the rollout's own, and not only started by it."""
+        self._home = _place()
+
+    def is_home(self) -> bool:
+        """Whether the thread or task that runs now is the one that runs the rollout."""
+        return self._home is None or self._home == _place()
 
     def seed(self, role: str) -> int | None:
         """The seed of the role's next call, 31 bits; None where sampling is not seeded.
@@ -97,6 +113,8 @@ class Scope:
     """The role was given to a decorator by name, so that no framework inside may change it."""
     agent: str = ""
     """What a framework calls the agent whose turn this is, '' outside of such a turn."""
+    shared: bool = False
+    """It cannot be known whose work this is: what is done here belongs to no rollout."""
     ambient: tuple[str, ...] = ()
     """What the frameworks' own contexts said when this scope was made: only what they say anew is nearer."""
 
@@ -108,9 +126,44 @@ class Scope:
         chosen = self.role in rollout.roles if rollout.roles else self.trainable
         return rollout.endpoint if chosen else None
 
+    def owner(self) -> RolloutScope | None:
+        """The rollout that what is done here belongs to. Not one that is over, of which only a thread or a task is
+        left: that may work for all."""
+        rollout = self.rollout
+        return None if rollout is None or self.shared or (rollout.ended and not rollout.is_home()) else rollout
+
+
+def current_task() -> object:
+    """The asyncio task that runs here, None if none does."""
+    tasks = sys.modules.get("asyncio.tasks")
+    try:
+        return tasks.current_task() if tasks is not None else None
+    except RuntimeError:  # no loop runs
+        return None
+
+
+def _place() -> tuple[int, int, int]:
+    """Process, thread and task."""
+    return os.getpid(), threading.get_ident(), id(current_task())
+
 
 _current: ContextVar[Scope] = ContextVar("lightning_scope", default=Scope())  # noqa: B039 - frozen
 current = _current.get
+
+_inherited: ContextVar[Scope | None] = ContextVar("lightning_inherited", default=None)
+inherited = _inherited.get
+
+
+def inherit(scope: Scope) -> None:
+    """Go on in `scope` in a thread or task that got one and entered none; an agent that runs here keeps its role."""
+    here, base = _current.get(), _inherited.get()
+    if here.role and here is not base and (base is not None or here.named):
+        own = replace(here, rollout=scope.rollout, span=scope.span, trace=scope.trace, shared=scope.shared)
+        _current.set(own)
+        return
+    _current.set(scope)
+    _inherited.set(scope)
+
 
 #: Ask a framework's own context variable who speaks; '' if it does not know. Kept by `lightning_sdk.speaking`.
 speakers: list[Callable[[], str]] = []

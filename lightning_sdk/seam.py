@@ -6,6 +6,7 @@ A seam is where an integration catches calls. It opens a call before the request
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -41,8 +42,8 @@ class OpenCall:
     """One call under way."""
 
     __slots__ = (
-        "_finished", "_framework", "_parent", "_path", "_scope", "_seed", "_started", "_trace", "endpoint", "id",
-        "request", "sampling", "streamed",
+        "_finished", "_framework", "_owner", "_parent", "_path", "_scope", "_seed", "_started", "_trace", "endpoint",
+        "id", "request", "sampling", "streamed",
     )  # fmt: skip
 
     def __init__(self, framework: str, path: str) -> None:
@@ -50,6 +51,9 @@ class OpenCall:
         self._framework, self._path = framework, path
         self._scope = speaking()
         self._trace, self._parent = above(self._scope)
+        self._owner = self._scope.owner()
+        if self._owner is not self._scope.rollout:
+            self._say_lost()
         self._finished = False
         self.id = new_span_id()
         self.endpoint: Endpoint | None = self._scope.endpoint()
@@ -79,8 +83,8 @@ class OpenCall:
 
     def at_end_of_rollout(self, action: Callable[[], object]) -> None:
         """Run `action` when the rollout ends, if the call belongs to one: what comes later does not count for it."""
-        if self._scope.rollout is not None:
-            self._scope.rollout.at_end.append(action)
+        if self._owner is not None:
+            self._owner.at_end.append(action)
 
     def rewritten(self, body: Mapping[str, Any], *, chat: bool = True) -> dict[str, Any]:
         """The request `body` as the engine is to see it: its model, the rollout's sampling, and what training needs.
@@ -107,6 +111,15 @@ class OpenCall:
         new["logprobs"] = True if chat else new.get("logprobs") or 0
         return new
 
+    def _say_lost(self) -> None:
+        thread = threading.current_thread().name
+        sink.say_once(
+            f"lost {self.role} {thread}",
+            "lightning: a call of role %r in thread %r belongs to no rollout: the rollout that started the thread or "
+            "task is over, or several rollouts share it. A ThreadPoolExecutor or a ThreadPool is followed, and so is a "
+            "thread that each rollout starts and waits for (docs/rollouts.md)", self.role, thread,
+        )  # fmt: skip
+
     def _say_changes(self, asked: Mapping[str, Any], taken: Mapping[str, Any], sampling: Mapping[str, Any]) -> None:
         """Log once what the role asks for and does not get."""
         given = {name: value for name, value in sampling.items() if asked.get(name) not in (None, value)}
@@ -127,7 +140,7 @@ class OpenCall:
         if self._finished:
             return
         self._finished = True
-        scope, rollout = self._scope, self._scope.rollout
+        scope, rollout = self._scope, self._owner
         key = sink.key_of(rollout)
         if rollout is not None:
             rollout.calls += 1
@@ -142,8 +155,8 @@ class OpenCall:
     ) -> None:
         """Finish with what was raised. `unreachable`: the server, and not the request, was at fault; if that server
         is our engine, the rollout failed through us and not through the agent."""
-        if unreachable and self.endpoint is not None and self._scope.rollout is not None:
-            self._scope.rollout.broken = summary(error)
+        if unreachable and self.endpoint is not None and self._owner is not None:
+            self._owner.broken = summary(error)
         self.finish(reply, http_status, status="error", error=summary(error))
 
     def __del__(self) -> None:

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from lightning_sdk import discovery, notices, sink, threads
+from lightning_sdk import discovery, handover, notices, sink, threads
 from lightning_sdk.errors import LightningError, SettingError, UnsupportedVersion
 from lightning_sdk.patches import Patches
 from lightning_sdk.stream import Stream
@@ -34,6 +34,7 @@ class Session:
         self.closed = False
         if carry_context:
             threads.carry_context(self.patches)
+            handover.follow_queues(self.patches)
         self._watch_telemetry()
         for entry in importlib.metadata.entry_points(group=GROUP):
             if integrations is None or entry.name in integrations:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk import scope
+from lightning_sdk import scope, sharing
 from lightning_sdk.agent import Turn, in_turn
 from lightning_sdk.errors import UnsupportedVersion
 from lightning_sdk.patches import Patches
@@ -29,7 +29,10 @@ def speaks(patches: Patches, owner: Any, method: str, name: Callable[..., str | 
     """
 
     def begin(*args: Any, **kwargs: Any) -> Turn:
-        return Turn.of_framework(_told(f"naming the agent of {method}", lambda: name(*args, **kwargs)))
+        told = _told(f"naming the agent of {method}", lambda: name(*args, **kwargs))
+        if args:
+            harmless("seeing who shares an agent", lambda: sharing.note(args[0], told))
+        return Turn.of_framework(told)
 
     patches.wrap(owner, method, lambda original: in_turn(original, begin))
     patches.naming = True

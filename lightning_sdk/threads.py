@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_sdk.patches import Patches
-from lightning_sdk.scope import Scope, entered, speaking
+from lightning_sdk.scope import Scope, entered, inherit, speaking
 from lightning_sdk.sink import harmless
 from lightning_sdk.work import carry, carry_steps
 
@@ -66,6 +66,7 @@ class _Bootstrap:
 
         def bootstrap() -> None:
             with entered(scope):
+                inherit(scope)
                 bound()
 
         return bootstrap

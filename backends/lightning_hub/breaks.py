@@ -145,7 +145,7 @@ def _reason(kind: str, previous: Call, call: Call) -> Reason:
 
 def _of_template(previous: Call, call: Call) -> Reason:
     """What the chat template made otherwise of messages that are the same."""
-    if any(_reasoning(made) or any(end in _text(made) for end in _THOUGHT) for made in sampled(previous)):
+    if any(_reasoning(made) or any(end in text_of(made) for end in _THOUGHT) for made in sampled(previous)):
         return Reason.THINKING
     before, after = (np.frombuffer(each.prompt_ids, "<i4") for each in (previous, call))
     size = min(len(before), len(after))
@@ -172,7 +172,7 @@ def _continued(before: list[dict[str, Any]], after: list[dict[str, Any]], made: 
 
 def _returned(made: Mapping[str, Any], answer: Mapping[str, Any]) -> Reason:
     """How a sampled message came back."""
-    if answer.get("role") != "assistant" or _text(answer) != _text(made):
+    if answer.get("role") != "assistant" or text_of(answer) != text_of(made):
         return Reason.NOT_KEPT
     if _reasoning(made) and _reasoning(answer) != _reasoning(made):
         return Reason.NOT_KEPT
@@ -196,7 +196,7 @@ def _same_calls(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _meaning(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    return _text(message).strip(), [_meant(each) for each in message.get("tool_calls") or ()]
+    return text_of(message).strip(), [_meant(each) for each in message.get("tool_calls") or ()]
 
 
 def _meant(tool_call: Any) -> tuple[Any, Any]:
@@ -216,7 +216,7 @@ def _exact(message: Mapping[str, Any]) -> tuple[Any, ...]:
     calls = message.get("tool_calls") or []
     rest = {key: value for key, value in message.items() if value and key not in (*_IDLE, *_REASONING)}
     role = message.get("role") or "assistant"
-    return role, _text(message), [_written(each) for each in calls], _reasoning(message), rest
+    return role, text_of(message), [_written(each) for each in calls], _reasoning(message), rest
 
 
 def _written(tool_call: Any) -> Any:
@@ -226,7 +226,8 @@ def _written(tool_call: Any) -> Any:
     return tool_call.get("id"), function.get("name"), function.get("arguments")
 
 
-def _text(message: Mapping[str, Any]) -> str:
+def text_of(message: Mapping[str, Any]) -> str:
+    """The text of a message, '' if it has none."""
     content = message.get("content")
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
@@ -253,8 +254,14 @@ def sampled(call: Call) -> list[dict[str, Any]]:
 def told(call: Call) -> list[str]:
     """The text of each message of a call's request; the prompt of a text completion."""
     request = _read(call)
-    texts = [_text(message) for message in request.messages]
+    texts = [text_of(message) for message in request.messages]
     return texts or ([request.prompt] if isinstance(request.prompt, str) else [])
+
+
+def turns(call: Call) -> list[tuple[str, str]]:
+    """Who said what in a call's request: role and text of each message that has one."""
+    said = [(str(each.get("role") or ""), text_of(each)) for each in _messages(call)]
+    return [each for each in said if each[1]]
 
 
 def _read(call: Call) -> _Request:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_hub import findings, leak, shortcut
+from lightning_hub import findings, leak, mixing, shortcut
 from lightning_hub.advantage import dr_grpo
 from lightning_hub.breaks import Opening, Reason, openings
 from lightning_hub.failed_rollouts import find_failures
@@ -147,6 +147,7 @@ def diagnose(seen: Round) -> Diagnosis:
         _about_signal(seen),
         *_about_repeats(spans),
         *_about_sequences(roles.values(), seen.settings),
+        *map(mixing.finding, mixing.find_mixed(seen.rollouts, seen.tasks)),
         *_about_shortcuts(seen, ok),
         findings.late(seen.late) if seen.late else None,
     ]
@@ -282,8 +283,14 @@ def _about_calls(
     if elsewhere:
         yield findings.elsewhere(elsewhere, not trainable, list(off))
     if outside:
-        yield findings.outside(outside, not calls)
+        lost = [stray for stray in seen.strays if isinstance(stray, Call) and _is_lost(stray, wanted)]
+        yield findings.outside(outside, len(lost), not calls)
     yield from (findings.integration_off(name, why) for name, why in off.items())
+
+
+def _is_lost(stray: Call, wanted: set[str]) -> bool:
+    """Whether a call of no rollout should have belonged to one."""
+    return stray.meta.trainable or stray.meta.role in wanted
 
 
 def _silent(seen: Round, trainable: Sequence[Call]) -> list[str]:

@@ -195,16 +195,19 @@ def elsewhere(found: Sequence[Elsewhere], fatal: bool, off: Sequence[str] = ()) 
     )
 
 
-def outside(count: int, fatal: bool) -> Finding:
-    """Calls that belong to no rollout although rollouts ran."""
+def outside(count: int, lost: int, fatal: bool) -> Finding:
+    """Calls that belong to no rollout although rollouts ran; `lost`: of roles to train."""
+    which = f", {lost} of them of roles to train" if lost else ""
     return Finding(
         "context lost",
-        Severity.FATAL if fatal else Severity.WARNING,
-        f"{count} calls were made outside of every rollout while rollouts ran.",
-        "They come from a thread, a pool or a runtime that was started before the rollout, or by code that "
-        "init(carry_context=False) keeps its context from.",
-        "Start the thread or runtime inside the agent function, or run its part with "
-        "contextvars.copy_context().run(...).",
+        Severity.FATAL if fatal or lost else Severity.WARNING,
+        f"{count} calls were made outside of every rollout while rollouts ran{which}.",
+        "They come from a thread or a task that several rollouts share or that outlives the rollout that started it, "
+        "from a runtime that was started before, or from code that init(carry_context=False) keeps its context from.",
+        "Submit the work to a ThreadPoolExecutor or a ThreadPool, which may be shared, or let each rollout start its "
+        "threads and wait for them; where that cannot be, run the agent in processes of one rollout each: --set "
+        "rollouts.runner=N with rollouts.concurrency=N.",
+        passing=not fatal,
     )
 
 
@@ -212,11 +215,13 @@ def late(count: int) -> Finding:
     """Calls that arrived under a rollout that was over."""
     return Finding(
         "calls after the end",
-        Severity.WARNING,
-        f"{count} calls came in after their rollout had ended.",
-        "Something that outlives a rollout goes on in the context of the one that started it: a runtime, a worker, a "
-        "task nobody waits for.",
-        "Start it inside the agent function and stop it before the function returns.",
+        Severity.FATAL,
+        f"{count} calls came in after their rollout had ended, and are not trained on.",
+        "Something that outlives a rollout goes on in the context of the one that started it: a runtime, a worker "
+        "process, a task nobody waits for. What it does for other rollouts is filed under the wrong one.",
+        "Start it inside the agent function and stop it before the function returns, or give it its work through a "
+        "pool: a ThreadPoolExecutor, a ProcessPoolExecutor or a multiprocessing.Pool.",
+        passing=True,
     )
 
 

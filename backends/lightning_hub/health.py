@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lightning_hub import (
     generality,
     instability,
     leak,
+    mixing,
     monotony,
     movement,
     shortcut,
@@ -147,6 +148,8 @@ def _hints(record: Record, blocked: bool) -> Iterator[Finding]:
     yield from (*instability.mismatch(record), *instability.stale(record))
     yield from () if blocked else instability.collapsed(record)
     yield from monotony.one_answer(record)
+    mixed = map(mixing.finding, mixing.find_mixed(record.sample, record.tasks))
+    yield from (replace(each, severity=Severity.WARNING) for each in mixed)
     yield from map(leak.finding, leak.leaks(record.sample, record.tasks, record.settings))
     yield from map(shortcut.finding, shortcut.by_length(record.sample, record.settings))
     yield from () if blocked else generality.worse(record)

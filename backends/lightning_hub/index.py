@@ -68,6 +68,8 @@ class _Entry:
     rewarded: bool = False
     refused: str = ""
     ended: bool = False
+    went_well: bool = False
+    """It ended so. An agent that was given up goes on for a while, which is no news."""
     touched: float = 0.0
 
 
@@ -125,7 +127,7 @@ class Index:
         for name in ("events", "undecodable", "malformed", "late", "dropped_events", "dropped_bytes"):
             self.counters[name] = int(store.get(name, 0))
         self.late_calls = 0
-        """Calls, of this process's time, under the key of an attempt that was over."""
+        """Calls, of this process's time, under the key of an attempt that had ended well."""
         self._strays: deque[tuple[int, int]] = deque(maxlen=_STRAYS)
         self._segments = store.segments()
         self._saved = self._covered = int(store.get("position", 0))
@@ -173,7 +175,7 @@ class Index:
         entry.touched = time.monotonic()
         if entry.ended:
             self.counters["late"] += 1
-            self.late_calls += event.kind == Event.CALL
+            self.late_calls += event.kind == Event.CALL and entry.went_well
         with self._lock:
             entry.extents.extend((position + event.start, event.end - event.start))
             self._unsaved.keys.add(event.key)
@@ -199,7 +201,7 @@ class Index:
         elif fields[0] == Event.END and not entry.ended:
             _, _, status, error, time_ns, output, *kept = fields
             answer, unkept = _answer(*kept)
-            entry.ended = True
+            entry.ended, entry.went_well = True, status == Status.OK
             told = End(key, Status(status), str(error), time_ns / 1e9, entry.rewarded, str(output)[:_OUTPUT])
             self._end(entry, told._replace(answer=answer, unkept=unkept))
 

@@ -10,6 +10,7 @@ from spoken import SYSTEM, assistant, call, rollout, tokens, tool_call, user
 from lightning_hub.breaks import Reason, openings
 from lightning_hub.diagnosis import Diagnosis, Round, diagnose
 from lightning_hub.findings import Severity, broken_sequences
+from lightning_hub.refusals import refuse_unlearnable
 from lightning_hub.trajectory import merge
 from lightning_hub.transition import transitions
 from lightning_sdk import notices
@@ -236,9 +237,21 @@ def test_calls_outside_of_rollouts() -> None:
     assert kinds(diagnose(Round([rollout(n, call(1)) for n in (1, 2)], strays=(stray,)))) == ["warning context lost"]
 
 
+@pytest.mark.parametrize("lost", [call(7), call(7, trainable=False)], ids=["to the engine", "of a role to train"])
+def test_calls_that_should_have_belonged_to_a_rollout(lost: Call) -> None:
+    """What rollouts share is filed under none: a check fails on it, a training goes on with what it has."""
+    made = [rollout(n, call(1)) for n in (1, 2)]
+    diagnosis = diagnose(Round(made, strays=(lost, call(8, trainable=False, role="")), declared={"solver": True}))
+    assert kinds(diagnosis) == ["fatal context lost"] and diagnosis.findings[0].passing
+    assert "2 calls were made outside of every rollout while rollouts ran, 1 of them of roles to train" in said(
+        diagnosis, "context lost"
+    )
+    refuse_unlearnable(diagnosis)
+
+
 def test_calls_after_the_end() -> None:
     """A runtime that outlives its rollout."""
-    assert kinds(diagnose(Round([rollout(n, call(1)) for n in (1, 2)], late=3))) == ["warning calls after the end"]
+    assert kinds(diagnose(Round([rollout(n, call(1)) for n in (1, 2)], late=3))) == ["fatal calls after the end"]
 
 
 def test_an_integration_that_went_off_during_a_rollout() -> None:

@@ -105,14 +105,22 @@ def test_a_thread_from_before_loses_the_rollout(
     folder: Path, light: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its calls belong to nobody, and the finding says so."""
-    monkeypatch.setenv("CHECKED_WORKER", "1")
+    monkeypatch.setenv("CHECKED_WORKER", "unseen")
     done = check(folder, "long_lived", *light)
     assert done.returncode == 1, done.stdout + done.stderr
     findings = found(done)
-    assert re.match(
-        "fatal: 8 calls were made outside of every rollout.*inside the agent function", findings["context lost"]
-    )
+    assert re.match("fatal: 8 calls were made outside of every rollout.*ThreadPoolExecutor", findings["context lost"])
     assert "8 calls were made outside" in findings["no model call"]
+
+
+def test_a_thread_from_before_works_for_who_asks_it(
+    folder: Path, light: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes out of a queue belongs to the rollout that put it there, and can be trained on."""
+    monkeypatch.setenv("CHECKED_WORKER", "seen")
+    done = check(folder, "long_lived", *light)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not found(done)
 
 
 @pytest.mark.parametrize(("role", "code"), [("Researcher", 0), ("Reseacher", 1)])
