@@ -60,6 +60,11 @@ class HubClient:
         with self._lock:
             number = next(self._numbers)
             request = wire.pack([number, method, params])
+            if len(request) > wire.MAX_MESSAGE_BYTES:
+                raise HubError(
+                    f"the request {method!r} has {len(request):,} bytes, and a hub reads {wire.MAX_MESSAGE_BYTES:,} at "
+                    "most: give less data"
+                )
             self._socket.send_multipart([wire.REQUEST, request])
             return self._answer(number, method, request, time.monotonic() + wait + self._seconds)
 

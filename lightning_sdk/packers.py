@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 
 from lightning_sdk.sink import say_once
+from lightning_sdk.wire import MAX_EVENT_BYTES, MAX_MESSAGE_BYTES
 
 _KEPT = 4
 _LARGE = 4 * 2**20
@@ -47,7 +48,11 @@ class Packers:
                 packer.reset()
                 for each in packed:  # what failed took what was packed before it along
                     packer.pack(each)
-        return len(packed), packer.getbuffer()
+        body = packer.getbuffer()
+        if len(body) > MAX_EVENT_BYTES and len(packed) > len(fit := _fitting(packed)):
+            body.release()
+            return self.pack(fit)
+        return len(packed), body
 
     def give_back(self, body: bytes | memoryview) -> None:
         """Pack another batch where this one was."""
@@ -59,3 +64,18 @@ class Packers:
             with contextlib.suppress(BufferError):  # ZeroMQ has not let go of it yet: it is not used again
                 packer.reset()
                 self._free.append(packer)
+
+
+def _fitting(events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Those that one message can carry, which a hub would not read otherwise."""
+    found, left = list[tuple[Any, ...]](), MAX_MESSAGE_BYTES // 2
+    for event in events:
+        size = len(msgpack.packb(event))
+        if size > min(left, MAX_EVENT_BYTES + 1000):
+            say_once(
+                "large", "lightning: an event of %d bytes was dropped: a hub reads %d at most", size, MAX_EVENT_BYTES
+            )
+        else:
+            found.append(event)
+            left -= size
+    return found

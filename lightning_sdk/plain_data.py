@@ -18,7 +18,7 @@ class NotPlain(ValueError):
 
     def __init__(self, what: str, remedy: str, place: str = "") -> None:
         self.what, self.remedy, self.place = what, remedy, place
-        super().__init__(f"{place}{' ' if place else ''}{what}: {remedy}")
+        super().__init__(f"{place} {what}: {remedy}")
 
     def below(self, key: object) -> NotPlain:
         """The same one level further out."""
@@ -36,9 +36,15 @@ def plain_object(values: Mapping[Any, Any]) -> dict[str, Any]:
     except RecursionError:
         raise NotPlain("is nested too deeply, or holds itself", "give flat data") from None
     try:
-        wire.pack(made)
+        size = len(wire.pack(made))
     except (TypeError, ValueError, OverflowError) as error:
         raise NotPlain("cannot be sent", str(error)) from None
+    if size > wire.MAX_TASK_BYTES:
+        largest = max(made, key=lambda key: len(wire.pack(made[key])))
+        raise NotPlain(
+            f"has {size / 2**20:.0f} MiB, most of them in {largest!r}, and a task has "
+            f"{wire.MAX_TASK_BYTES // 2**20} MiB at most", "keep large values in files, and give their paths",
+        )  # fmt: skip
     return made
 
 

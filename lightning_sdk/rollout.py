@@ -14,6 +14,7 @@ from lightning_sdk import sink
 from lightning_sdk.call import Status
 from lightning_sdk.errors import RewardError
 from lightning_sdk.failure import describe, plain, status_of
+from lightning_sdk.plain_data import NotPlain, plain_object
 from lightning_sdk.reward import Given, Named, unrewarded
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
 from lightning_sdk.wire import Event
@@ -41,7 +42,9 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
         return self._scope.id
 
     def __enter__(self) -> rollout:
-        sink.put((Event.BEGIN, self._scope.key, self.id, self.task, time.time_ns()), 500)
+        if sink.listening():
+            task = sink.harmless("recording a task", lambda: _plain(self.task)) or {}
+            sink.put((Event.BEGIN, self._scope.key, self.id, task, time.time_ns()), 500)
         self._scope.settle_here()
         self._entered.__enter__()
         return self
@@ -60,6 +63,15 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
+
+
+def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The task as it can be recorded; the agent goes on without that if it holds what is no plain data."""
+    try:
+        return plain_object(task)
+    except NotPlain as error:
+        sink.say_once("task", "lightning: rollout(task) is recorded without its task: task%s", error)
+        return {}
 
 
 def assigned(message: Mapping[str, Any]) -> RolloutScope:

@@ -15,7 +15,7 @@ from lightning_sdk import sink
 from lightning_sdk.call import CallMeta
 from lightning_sdk.failure import summary
 from lightning_sdk.scope import Endpoint, above, current, new_span_id, speaking
-from lightning_sdk.wire import Event
+from lightning_sdk.wire import MAX_EVENT_BYTES, Event
 
 #: Stays on every HTTP request that a seam has seen, so that the net below the SDKs tells it from one that none saw.
 SEEN = "lightning_seen"
@@ -144,11 +144,17 @@ class OpenCall:
         key = sink.key_of(rollout)
         if rollout is not None:
             rollout.calls += 1
+        request, size = self.request, len(reply) + len(self.request)
+        if size > MAX_EVENT_BYTES:
+            request = reply = b""
+            error = (
+                error or f"a call of {size:,} bytes is recorded without request and reply: it is too large to be sent"
+            )
         meta = CallMeta(
             self.id, self._parent, scope.role, self.endpoint is not None, self._started, time.time_ns(),
             status, error, http_status, self.streamed, self._path, self._framework, self._trace,
         )  # fmt: skip
-        sink.put((Event.REPLY, key, meta, self.request, reply), len(reply) + len(self.request) + 200)
+        sink.put((Event.REPLY, key, meta, request, reply), len(reply) + len(request) + 200)
 
     def fail(
         self, error: BaseException, http_status: int = 0, reply: bytes = b"", *, unreachable: bool = False

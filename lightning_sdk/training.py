@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from lightning_sdk import address as addresses
 from lightning_sdk import crew as crews
-from lightning_sdk import earlier_run, invitation, placement, reference, session
+from lightning_sdk import earlier_run, invitation, placement, reference, session, task_lists
 from lightning_sdk import report as reports
 from lightning_sdk.actors import Actors
 from lightning_sdk.agent import declared
@@ -194,7 +194,7 @@ class Job:
             client = stack.enter_context(HubClient(here, hub.key, hub.alive))
             if key is not None:
                 stack.callback(_disband, hub, client)
-            client.ask(method, **self._request(settings, request))
+            client.ask(method, **task_lists.send_ahead(client, self._request(settings, request)))
             if not self._rewards:
                 display.show({"type": "notice", "text": _SELF_REWARDED})
             if key is not None and self._listen:
@@ -218,7 +218,7 @@ class Job:
             hub = HubProcess(folder, python=self._python)
             stack.callback(hub.stop)
             client = stack.enter_context(HubClient(hub.address, hub.key, hub.alive))
-            client.ask("validate", **self._request(self._settings, request))
+            client.ask("validate", **task_lists.send_ahead(client, self._request(self._settings, request)))
 
     def _crew(self, stack: contextlib.ExitStack) -> tuple[Crew, str, Settings]:
         """The runners to start, where the hub has to listen ('' for nobody from elsewhere), and the settings then."""

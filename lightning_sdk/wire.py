@@ -39,6 +39,10 @@ HELLO, WELCOME, REFUSED, BATCH, ACK, REQUEST, REPLY = (bytes([number]) for numbe
 
 #: No message larger than this is read, whoever sends it.
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+#: An event, packed: a call with more is recorded without its request and reply.
+MAX_EVENT_BYTES = 64 * 1024 * 1024
+#: A task, packed. It is kept in memory, in the store and in each lease of it.
+MAX_TASK_BYTES = 32 * 1024 * 1024
 #: The rollout key of an event that belongs to no rollout.
 NO_ROLLOUT = bytes(16)
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from lightning_embedded.sequence import Params
-from lightning_process.refusal import BadRequest
+from lightning_process.refusal import BadRequest, refuse_too_many
 
 #: Accepted and without effect here.
 HARMLESS = frozenset({
@@ -31,6 +31,7 @@ _TEXT = _READ | {"prompt"}
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _MAX_TOP = 20
 _MAX_N = 128
+_MAX_STOPS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,9 @@ def read_text(body: dict[str, Any]) -> TextRequest:
     wanted = body.get("logprobs")
     top = 0 if wanted is None or isinstance(wanted, bool) else _integer(body, "logprobs", 0, 0, _MAX_TOP)
     common = _common(body, "max_tokens", wanted is not None and wanted is not False, top, 16)
-    return TextRequest(common, _prompts(body.get("prompt")))
+    prompts = _prompts(body.get("prompt"))
+    refuse_too_many(len(prompts), common.n)
+    return TextRequest(common, prompts)
 
 
 def _common(body: dict[str, Any], limit: str, logprobs: bool, top: int, default_max: int | None) -> Request:
@@ -246,6 +249,8 @@ def _stop(value: Any) -> tuple[str, ...]:
     stops = [value] if isinstance(value, str) else value or []
     if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
         raise _wrong("stop", value, "text or a list of texts, none of them empty")
+    if len(stops) > _MAX_STOPS:
+        raise BadRequest(f"stop has {len(stops)} texts, and {_MAX_STOPS} are the most", "stop", "invalid_value")
     return tuple(stops)
 
 

@@ -6,7 +6,6 @@ a slot holds starts from there. No thread of its own; the engine's calls it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_embedded.decoder import Decoder
+from lightning_embedded.fair_queue import FairQueue
 from lightning_embedded.sampler import Draw, Knobs, sample
 from lightning_embedded.sequence import Sequence
 from lightning_embedded.slots import Slots
@@ -55,7 +55,7 @@ class Scheduler:
     def __init__(self, decoder: Decoder, slots: Slots, ends: frozenset[int], version: int) -> None:
         self.rows: list[Sequence | None] = [None] * slots.count
         """The sequence that runs in each slot."""
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = FairQueue()
         self.news: dict[Callable[[list[Sequence]], None], list[Sequence]] = {}
         """What to tell each receiver after this turn of the loop."""
         self.version = version
@@ -77,12 +77,12 @@ class Scheduler:
         self.version = version
         running = [row for row in self.rows if row is not None]
         self.rows = [None] * len(self.rows)
-        self.waiting.extendleft(reversed(running))
+        self.waiting.put_back(running)
         self._slots.forget()
         self._knobs = None
 
     def drop_aborted(self) -> None:
-        self.waiting = deque(sequence for sequence in self.waiting if not sequence.aborted)
+        self.waiting.drop_aborted()
         for sequence in self.rows:
             if sequence is not None and sequence.aborted:
                 self._finish(sequence, "abort")
@@ -110,11 +110,11 @@ class Scheduler:
             at = end
 
     def _choose(self) -> list[_Join]:
-        """As many waiting sequences as have room, first come first, the same prompts together."""
+        """As many waiting sequences as have room, each client's in turn, the same prompts together."""
         room, budget = sum(row is None for row in self.rows), _PREFILL_TOKENS
         joins: dict[bytes, _Join] = {}
         while self.waiting and room > 0 and budget > 0:
-            sequence = self.waiting.popleft()
+            sequence = self.waiting.take()
             if sequence.aborted:
                 continue
             tokens = np.array(sequence.known(), np.int32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +35,8 @@ class Sequence:
     takes `finish` first and the lengths after sees a consistent piece.
     """
 
-    __slots__ = ("aborted", "finish", "logprobs", "owner", "params", "prompt", "random", "receiver", "slot", "stream",
-                 "text", "token_ids", "tops", "versions")  # fmt: skip
+    __slots__ = ("aborted", "client", "finish", "logprobs", "owner", "params", "prompt", "random", "receiver", "slot",
+                 "stream", "text", "token_ids", "tops", "versions")  # fmt: skip
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Sequence:
         stream: bool = False,
         owner: Any = None,
         text: Text | None = None,
+        client: Hashable = None,
     ) -> None:
         self.prompt = prompt
         self.params = params
@@ -57,6 +58,8 @@ class Sequence:
         """Whatever the receiver needs to find its way back."""
         self.text = text
         """Watches for stop strings; None when there are none."""
+        self.client = client
+        """Who asked for it: those that wait get their slots in turn."""
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
         """Of the distribution that each token was drawn from."""

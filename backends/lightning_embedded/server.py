@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -27,9 +27,14 @@ from lightning_process.openai import application
 from lightning_process.refusal import BadRequest, error_body, unknown_model
 from lightning_process.refusal import json_reply as _json
 from lightning_sdk.errors import ModelError
+from lightning_sdk.seam import ROLLOUT_HEADER
 
 #: How often requests whose client is gone are looked for, in seconds.
 _REAP_SECONDS = 0.25
+#: No token stands for more characters on average, not even of blanks or of escapes in JSON.
+_CHARACTERS_PER_TOKEN = 256
+#: Of a request beyond that: tools, options.
+_MOST_CHARACTERS = 2**20
 
 
 def make_app(engine: Engine, chat: Chat, model_name: str, key: str) -> web.Application:
@@ -78,20 +83,25 @@ class _Server:
         return _json(orjson.dumps(self._card()))
 
     async def chat_completions(self, request: web.Request) -> web.StreamResponse:
-        body = read_chat(read_body(await request.read()))
+        data = await request.read()
+        self._refuse_long(len(data), "messages")
+        body = read_chat(read_body(data))
         self._check_model(body.common.model)
         self._reader(body)  # refuses before anything is computed
         try:
             text, ids = self._chat.prompt(body.messages, body.tools, body.template_options)
         except ValueError as error:  # TemplateRefused among them
             raise BadRequest(str(error), "messages") from None
-        return await self._answer(request, self._start(body, [ids], "messages", text))
+        return await self._answer(request, self._start(body, _client(request), [ids], "messages", text))
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         body = read_text(read_body(await request.read()))
         self._check_model(body.common.model)
-        prompts = [self._chat.encode(one, special=True) if isinstance(one, str) else one for one in body.prompts]
-        return await self._answer(request, self._start(body, prompts, "prompt"))
+        for one in body.prompts:
+            self._refuse_long(len(one), "prompt")
+        # Not here: while much text is encoded, others are answered.
+        prompts = await asyncio.to_thread(self._encode, body.prompts)
+        return await self._answer(request, self._start(body, _client(request), prompts, "prompt"))
 
     def _card(self) -> dict[str, Any]:
         return {"id": self._name, "object": "model", "created": self._created, "owned_by": "lightning",
@@ -101,7 +111,20 @@ class _Server:
         if model != self._name:
             raise unknown_model(model, self._name)
 
-    def _start(self, body: ChatRequest | TextRequest, prompts: list[list[int]], param: str, text: str = "") -> Reply:
+    def _encode(self, prompts: Iterable[str | list[int]]) -> list[list[int]]:
+        return [self._chat.encode(one, special=True) if isinstance(one, str) else one for one in prompts]
+
+    def _refuse_long(self, characters: int, param: str) -> None:
+        """BadRequest for what is too long whatever its tokens are: reading it would keep everybody waiting."""
+        if characters > _MOST_CHARACTERS + _CHARACTERS_PER_TOKEN * self._engine.max_length:
+            raise BadRequest(
+                f"the request has {characters:,} characters; this model takes at most {self._engine.max_length} "
+                "tokens, completion included", param, "context_length_exceeded",
+            )  # fmt: skip
+
+    def _start(
+        self, body: ChatRequest | TextRequest, client: Hashable, prompts: list[list[int]], param: str, text: str = ""
+    ) -> Reply:
         """The reply to be, with sequences made and not yet submitted."""
         try:
             for prompt in prompts:
@@ -114,7 +137,8 @@ class _Server:
         common = body.common
         for prompt in prompts:
             for index in range(common.n):
-                sequence = Sequence(prompt, _numbered(common.params, index), self._hear, stream=common.stream)
+                sequence = Sequence(prompt, _numbered(common.params, index), self._hear, stream=common.stream,
+                                    client=client)  # fmt: skip
                 own = Text(self._engine.decode, common.params.stop)
                 reply.choices.append(Choice(len(reply.choices), sequence, own, self._reader(body)))
         return reply
@@ -226,6 +250,11 @@ def _wake(sequences: list[Sequence]) -> None:
             waiter.open.discard(index)
         if sequence.stream or not waiter.open:
             waiter.news.set()
+
+
+def _client(request: web.Request) -> Hashable:
+    """Who shares the slots with others: a rollout, or else this request."""
+    return request.headers.get(ROLLOUT_HEADER) or object()
 
 
 def _numbered(params: Params, index: int) -> Params:

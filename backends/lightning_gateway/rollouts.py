@@ -18,6 +18,7 @@ from lightning_gateway.refusal import Refused
 from lightning_sdk import sink
 from lightning_sdk.call import Status
 from lightning_sdk.errors import RewardError
+from lightning_sdk.plain_data import NotPlain, plain_object
 from lightning_sdk.reward import as_rewards
 from lightning_sdk.rollout import end
 from lightning_sdk.scope import RolloutScope, Scope
@@ -43,9 +44,13 @@ class Rollouts:
             raise Refused(401, "beginning a rollout needs the gateway's token, which it printed when it started: "
                           "send 'Authorization: Bearer TOKEN'", "invalid_token")  # fmt: skip
         body = await _body(request, {"task": dict, "role": str})
+        try:
+            task = plain_object(body.get("task", {}))
+        except NotPlain as error:
+            raise Refused(400, f"'task'{error}", "task") from None
         rollout = RolloutScope(uuid.uuid4().hex, os.urandom(16))
         grant = self._grants.begin(Scope(rollout=rollout, role=body.get("role", "")))
-        sink.put((Event.BEGIN, rollout.key, rollout.id, body.get("task", {}), time.time_ns()), 500)
+        sink.put((Event.BEGIN, rollout.key, rollout.id, task, time.time_ns()), 500)
         environment = self._environment(grant)
         answer = {"id": rollout.id, "key": grant.key, "base_url": environment["OPENAI_BASE_URL"],
                   "environment": environment}  # fmt: skip
@@ -101,7 +106,7 @@ async def _body(request: web.Request, fields: dict[str, type]) -> dict[str, Any]
     raw = await request.read()
     try:
         body = json.loads(raw) if raw.strip() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise Refused(400, f"the body is a JSON {type(body).__name__}: expected an object with {', '.join(fields)}")

@@ -17,6 +17,7 @@ from typing import Any
 
 from lightning_hub.collector import shown_answer
 from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.spans import read_call, read_span
 from lightning_sdk.call import Call, Span, Status
 from lightning_sdk.errors import SettingError
 from lightning_sdk.wire import Event, unpack
@@ -105,9 +106,9 @@ class Archive:
         for event in self._events(entry.key):
             answer = shown_answer(event) or answer
             if event[0] == Event.CALL:
-                calls.append(Call.unpack(event[2]))
+                calls.append(read_call(event[2]))
             elif event[0] == Event.SPAN:
-                spans.append(Span.unpack(event[2]))
+                spans.append(read_span(event[2]))
         return Rollout(
             id=entry.id, task_id=entry.task_id, group=entry.group, mode=entry.mode, attempt=entry.attempt,
             status=entry.status, error=entry.error, seconds=(entry.ended or 0.0) - (entry.started or 0.0),

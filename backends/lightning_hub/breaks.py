@@ -207,7 +207,7 @@ def _meant(tool_call: Any) -> tuple[Any, Any]:
     given = function.get("arguments")
     try:
         return function.get("name"), msgspec.json.decode(given) if isinstance(given, str) else given
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return function.get("name"), given
 
 
@@ -244,7 +244,7 @@ def sampled(call: Call) -> list[dict[str, Any]]:
     for choice in call.choices:
         try:
             message = msgspec.json.decode(choice.message)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             continue
         if isinstance(message, dict):
             found.append(message)
@@ -267,5 +267,5 @@ def turns(call: Call) -> list[tuple[str, str]]:
 def _read(call: Call) -> _Request:
     try:
         return _requests.decode(call.request)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return _Request()

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from lightning_hub.index import Index, refuse
+from lightning_hub.control_events import counted_reward
+from lightning_hub.index import Index
 from lightning_hub.offer import Outcome
 from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.spans import read_call, read_span
 from lightning_sdk import notices
 from lightning_sdk.call import Call, Span, Status
 from lightning_sdk.wire import Event
@@ -25,7 +27,7 @@ def collect(index: Index, outcome: Outcome) -> Rollout:
         for event in index.events(outcome.assignment.key, outcome.until):
             _sort(event, calls, spans, rewards)
             answer = shown_answer(event) or answer
-    except (OSError, ValueError, TypeError) as failure:
+    except (OSError, ValueError, TypeError, RecursionError) as failure:
         status, error = Status.INFRASTRUCTURE_ERROR, f"its spans cannot be read back: {failure!r}"
     calls.sort(key=lambda call: call.meta.started_ns)
     assignment = outcome.assignment
@@ -71,8 +73,8 @@ def strays(index: Index, since_ns: int) -> list[Call | Span]:
 def _sort(event: list[Any], calls: list[Call], spans: list[Span], rewards: list[Reward]) -> None:
     match event:
         case [Event.CALL, _, fields]:
-            calls.append(Call.unpack(fields))
+            calls.append(read_call(fields))
         case [Event.SPAN, _, fields]:
-            spans.append(Span.unpack(fields))
-        case [Event.REWARD, _, value, role, name, _, time_ns, *_] if not refuse(value, role, name):
-            rewards.append(Reward(role, name, float(np.float32(value)), int(time_ns)))
+            spans.append(read_span(fields))
+        case [Event.REWARD, *_] if (given := counted_reward(event)) is not None:
+            rewards.append(Reward(given.role, given.name, float(np.float32(given.value)), given.time_ns))

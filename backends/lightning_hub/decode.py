@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from lightning_hub.decode_messages import message_call, starts_message, streamed_call
+from lightning_hub.surrogates import replace_lone_surrogates
 from lightning_sdk.call import Call, CallMeta, Choice
 from lightning_sdk.wire import pack_floats, pack_ints
 
@@ -68,13 +69,11 @@ class _Merged(msgspec.Struct):
     fields: dict[str, Any] = {}
     tools: dict[int, dict[str, Any]] = {}
     finish_reason: str = ""
-    token_ids: list[int] | None = None
-    logprobs: list[float | None] | None = None
+    token_ids: list[int] = []
+    logprobs: list[float | None] = []
     versions: list[list[int]] = []
 
 
-#: What reading a reply that is not as it should be raises.
-_UNREADABLE = (msgspec.MsgspecError, ValueError, LookupError, OverflowError, TypeError, AttributeError, RecursionError)
 _reply = msgspec.json.Decoder(_Reply)
 _encode = msgspec.json.Encoder().encode
 #: Why a response is incomplete, as a chat completion's finish reason.
@@ -87,8 +86,14 @@ def decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
     """The call of one raw reply. `problem` says what is missing or unreadable."""
     try:
         return _decode(meta, request, reply)
-    except _UNREADABLE as error:
-        return Call(meta, request, "", "", b"", (), 0, 0, f"the reply cannot be read: {error}", reply)
+    except Exception as error:  # whatever a provider sends, it is one call
+        mended = replace_lone_surrogates(reply)
+        return decode(meta, request, mended) if mended != reply else unreadable(meta, request, reply, error)
+
+
+def unreadable(meta: CallMeta, request: bytes, reply: bytes, error: Exception) -> Call:
+    """The call of a reply that cannot be read, which is kept as it came."""
+    return Call(meta, request, "", "", b"", (), 0, 0, f"the reply cannot be read: {str(error)[:500]}", reply)
 
 
 def _decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
@@ -98,7 +103,7 @@ def _decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
         return Call(meta, request, "", "", b"", (), 0, 0, prefix + why)
     if meta.streamed and reply.lstrip()[:1] != b"{":
         if starts_message(reply):
-            return streamed_call(meta, request, _events(reply))
+            return streamed_call(meta, request, _events(replace_lone_surrogates(reply)))
         return _from_stream(meta, request, reply)
     parsed = _reply.decode(reply)
     if parsed.type == "message":
@@ -110,7 +115,7 @@ def _decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
 
 
 def _choice(choice: _Choice) -> Choice:
-    message = bytes(choice.message) or _encode({"content": choice.text or ""})
+    message = replace_lone_surrogates(bytes(choice.message)) or _encode({"content": choice.text or ""})
     return Choice(
         choice.index,
         message,
@@ -139,6 +144,11 @@ def _call(
         usage.completion_tokens or usage.output_tokens or sum(len(choice.token_ids) for choice in choices) // 4,
         problem,
     )
+
+
+def find_problem(call: Call) -> str:
+    """Why a trainable call cannot be trained on, '' if it can."""
+    return _check(call.choices, call.prompt_ids, call.output_tokens == 0)
 
 
 def _check(choices: tuple[Choice, ...], prompt_ids: bytes, nothing_sampled: bool) -> str:
@@ -272,10 +282,8 @@ def _merge(into: _Merged, choice: _Choice) -> None:
     if choice.text:
         into.parts.setdefault("content", []).append(choice.text)
     into.finish_reason = choice.finish_reason or into.finish_reason
-    if choice.token_ids:
-        into.token_ids = (into.token_ids or []) + choice.token_ids
-    if choice.logprobs is not None:
-        into.logprobs = (into.logprobs or []) + _logprobs(choice.logprobs)
+    into.token_ids += choice.token_ids or ()
+    into.logprobs += _logprobs(choice.logprobs)
     for version, count in choice.weight_versions or ():
         if into.versions and into.versions[-1][0] == version:
             into.versions[-1][1] += count
@@ -301,8 +309,8 @@ def _merged_choice(index: int, merged: _Merged) -> Choice:
         index,
         _encode(message),
         merged.finish_reason,
-        pack_ints(merged.token_ids or ()),
-        _pack_logprobs(merged.logprobs or []),
+        pack_ints(merged.token_ids),
+        _pack_logprobs(merged.logprobs),
         merged.versions,
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
+from lightning_hub.surrogates import replace_lone_surrogates
 from lightning_sdk.call import Call, CallMeta, Choice
 
 _FINISH = {
@@ -22,7 +24,7 @@ def starts_message(event: bytes) -> bool:
 
 def message_call(meta: CallMeta, request: bytes, reply: bytes) -> Call:
     """The call of a whole Message."""
-    return _call(meta, request, json.loads(reply), "")
+    return _call(meta, request, msgspec.json.decode(replace_lone_surrogates(reply)), "")
 
 
 def streamed_call(meta: CallMeta, request: bytes, events: Iterable[bytes]) -> Call:
@@ -32,7 +34,7 @@ def streamed_call(meta: CallMeta, request: bytes, events: Iterable[bytes]) -> Ca
     problem = ""
     for data in events:
         try:
-            event = json.loads(data)
+            event = msgspec.json.decode(data)
         except ValueError:  # cut off
             break
         kind = event.get("type")
@@ -46,7 +48,7 @@ def streamed_call(meta: CallMeta, request: bytes, events: Iterable[bytes]) -> Ca
             message.update(event.get("delta") or {})
             message["usage"] = {**(message.get("usage") or {}), **_given(event.get("usage"))}
         elif kind == "error":
-            problem = str((event.get("error") or {}).get("message") or event)
+            problem = str((event.get("error") or {}).get("message") or event)[:2000]
     message["content"] = [blocks[number] for number in sorted(blocks)]
     return _call(meta, request, message, problem)
 
@@ -63,12 +65,18 @@ def _add(block: dict[str, Any], delta: dict[str, Any]) -> None:
 
 def _call(meta: CallMeta, request: bytes, message: dict[str, Any], problem: str) -> Call:
     usage = message.get("usage") or {}
-    reason = message.get("stop_reason") or ""
-    choice = Choice(0, json.dumps(_said(message), ensure_ascii=False).encode(), _FINISH.get(reason, reason), b"", b"")
+    reason = str(message.get("stop_reason") or "")
+    choice = Choice(0, msgspec.json.encode(_said(message)), _FINISH.get(reason, reason), b"", b"")
     return Call(
-        meta, request, message.get("id") or "", message.get("model") or "", b"", (choice,),
-        sum(usage.get(name) or 0 for name in _INPUT), usage.get("output_tokens") or 0, problem,
+        meta, request, str(message.get("id") or ""), str(message.get("model") or ""), b"", (choice,),
+        sum(_count(usage, name) for name in _INPUT), _count(usage, "output_tokens"), problem,
     )  # fmt: skip
+
+
+def _count(usage: dict[str, Any], name: str) -> int:
+    """A number of tokens; 0 for what is none."""
+    value = usage.get(name)
+    return value if isinstance(value, int) and 0 <= value < 2**53 else 0
 
 
 def _said(message: dict[str, Any]) -> dict[str, Any]:
@@ -93,4 +101,4 @@ def _joined(blocks: list[dict[str, Any]], kind: str) -> str | None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value or {}, ensure_ascii=False)
+    return msgspec.json.encode(value or {}).decode()

@@ -23,7 +23,9 @@ from lightning_hub.log import Log
 from lightning_hub.plan import Plan
 from lightning_hub.receiver import Receiver
 from lightning_hub.requests import Method, Parked
+from lightning_hub.set_aside import SetAside
 from lightning_hub.store import Store
+from lightning_hub.task_lists import TaskLists
 from lightning_hub.trainer import Trainer
 from lightning_sdk.errors import HubError
 from lightning_sdk.settings import Export
@@ -62,11 +64,14 @@ class Hub:
         self.feed = Feed()
         self.store = Store(self.folder / "hub.sqlite")
         self.id = self._identity()
+        self._task_lists = TaskLists()
         self.leases = Leases(self.store, config.lease_seconds)
         self.guests = Guests(self.feed, self.leases.runners)
         self._log = Log(self.folder / "spans")
         self.leases.position = lambda: self._log.end
         self.index = Index(self._log, self.store, self.leases.end)
+        self._aside = SetAside(self.folder, self._warn)
+        self.index.on_unusable = self._set_aside
         self._exporter = self._started(Export())
         self.store.on_end = self._ended
         self._recover()
@@ -156,6 +161,9 @@ class Hub:
         if self._exporter is not None:
             self._exporter.strays(places)
 
+    def _set_aside(self, position: int, length: int, why: str) -> None:
+        self._aside.add(self._log.place(position), self._log.read(position, length), why)
+
     def _warn(self, message: str) -> None:
         _log.warning(message)
         self.feed.publish("warning", text=message)
@@ -170,10 +178,11 @@ class Hub:
             "join": self.guests.join,
             "over": lambda params: Parked(lambda: self.guests.over(params), _seconds(params)),
             "disband": lambda params: Parked(self.guests.gone, _seconds(params)),
-            "validate": _validate,
-            "train": lambda params: self._run(params, lambda: Plan.of_training(params)),
-            "check": lambda params: self._run(params, lambda: Plan.of_training({**params, "check_only": True})),
-            "evaluate": lambda params: self._run(params, lambda: Plan.of_evaluation(params)),
+            "tasks": self._task_lists.add,
+            "validate": self._validate,
+            "train": lambda params: self._run(params, Plan.of_training),
+            "check": lambda params: self._run({**params, "check_only": True}, Plan.of_training),
+            "evaluate": lambda params: self._run(params, Plan.of_evaluation),
             "watch": self._watch,
             "status": lambda _: self.status(),
             "stop": lambda _: self.stop(),
@@ -199,10 +208,14 @@ class Hub:
         after = int(params.get("after", 0))
         return Parked(lambda: self.feed.after(after), _seconds(params))
 
-    def _run(self, params: dict[str, Any], plan: Callable[[], Plan]) -> dict[str, Any]:
+    def _validate(self, params: dict[str, Any]) -> None:
+        """Raises what `train` would raise at once; starts and writes nothing."""
+        Plan.of_training(self._task_lists.resolve(params))
+
+    def _run(self, params: dict[str, Any], plan: Callable[[dict[str, Any]], Plan]) -> dict[str, Any]:
         if self._trainer is not None and self._trainer.busy:
             raise HubError(f"this hub is training already, in {self.folder}: stop it, or start another hub")
-        chosen = plan()
+        chosen = plan(self._task_lists.resolve(params))
         self._export(chosen.settings.export)
         self._trainer = Trainer(
             chosen, folder=self.folder, leases=self.leases, index=self.index, store=self.store, feed=self.feed
@@ -237,11 +250,6 @@ class Hub:
             **self.index.counters,
             **self._receiver.counters,
         }
-
-
-def _validate(params: dict[str, Any]) -> None:
-    """Raises what `train` would raise at once; starts and writes nothing."""
-    Plan.of_training(params)
 
 
 def _seconds(params: dict[str, Any]) -> float:

@@ -6,7 +6,6 @@ covers; `recover` reads the log again from there.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from array import array
@@ -18,19 +17,22 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
+from lightning_hub.control_events import BeginEvent, Control, EndEvent, RewardEvent, Unusable, read_control, refuse
 from lightning_hub.log import Log
 from lightning_hub.store import Store
 from lightning_sdk.call import Status
 from lightning_sdk.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Batch, Event, unpack
 
-_LARGEST = 3.4028234663852886e38  # float32
 _OUTPUT = 2000
 _ANSWER = 1_000_000
 #: What the reward function's numbers were called before they had names of their own.
 _BEFORE_NAMES = "final"
 #: Calls and spans of no rollout that can be read back, the last ones.
 _STRAYS = 2000
+_REPLY = int(Event.REPLY)
 _TOLD = (int(Event.CALL), int(Event.SPAN))
+#: The first of the kinds that the index itself reads.
+_CONTROL = int(Event.REWARD)
 #: An attempt that is not known here and silent for so long is dropped from memory (not from the store).
 _IDLE_SECONDS = 300.0
 
@@ -42,6 +44,8 @@ class Located(NamedTuple):
     key: bytes
     start: int
     end: int
+    control: Control | Unusable | None = None
+    """What a REWARD, BEGIN or END event says."""
 
 
 class End(NamedTuple):
@@ -76,7 +80,7 @@ class _Entry:
 @dataclass(slots=True)
 class _Unsaved:
     rewards: list[tuple[bytes, str, str, float | None, str, str, int, bool]] = field(default_factory=list)
-    begins: list[tuple[bytes, str, int, str, int, dict[str, Any], str, str, float]] = field(default_factory=list)
+    begins: list[tuple[bytes, str, int, str, int, str, str, str, float]] = field(default_factory=list)
     ends: list[tuple[str, str, str, float, bytes]] = field(default_factory=list)
     answers: list[tuple[str, str, bytes]] = field(default_factory=list)
     clients: dict[bytes, int] = field(default_factory=dict)
@@ -86,7 +90,11 @@ class _Unsaved:
 
 def _places(position: int, located: Sequence[Located]) -> list[tuple[int, int]]:
     """Where the calls and spans of no rollout are in the log."""
-    return [(position + start, end - start) for kind, key, start, end in located if key == NO_ROLLOUT and kind in _TOLD]
+    return [
+        (position + event.start, event.end - event.start)
+        for event in located
+        if event.key == NO_ROLLOUT and event.kind in _TOLD
+    ]
 
 
 def locate(body: bytes | memoryview, count: int) -> list[Located]:
@@ -101,7 +109,9 @@ def locate(body: bytes | memoryview, count: int) -> list[Located]:
             # [kind, key, ...]: a small array, a small integer and 16 bytes, each in its shortest form.
             if body[start] & 0xF0 != 0x90 or body[start + 2 : start + 4] != b"\xc4\x10":
                 raise ValueError(f"byte {start} begins no event")
-            located.append(Located(body[start + 1], bytes(body[start + 4 : start + 20]), start, end))
+            kind = body[start + 1]
+            control = read_control(body[start:end]) if kind >= _CONTROL else None
+            located.append(Located(kind, bytes(body[start + 4 : start + 20]), start, end, control))
             start = end
     except (msgpack.OutOfData, msgpack.UnpackException, IndexError) as error:
         raise ValueError(f"the body does not hold {count} events: {error!r}") from None
@@ -123,6 +133,8 @@ class Index:
         """Client -> its last event number in the log."""
         self.on_strays: Callable[[list[tuple[int, int]]], None] | None = None
         """Gets the places in the log of calls and spans of no rollout."""
+        self.on_unusable: Callable[[int, int, str], None] = lambda *_: None
+        """Gets position and length of each event that nothing can be made of, and why."""
         self.counters: Counter[str] = Counter()
         for name in ("events", "undecodable", "malformed", "late", "dropped_events", "dropped_bytes"):
             self.counters[name] = int(store.get(name, 0))
@@ -136,7 +148,13 @@ class Index:
         """Read the log from the last saved position on; the number of events read."""
         before = self.counters["events"]
         for position, batch in self._log.recover(self._saved):
-            self.add(position, batch, locate(batch.body, batch.count))
+            try:
+                located = locate(batch.body, batch.count)
+            except ValueError as error:
+                self.counters["malformed"] += batch.count
+                self.on_unusable(position, len(batch.body), str(error))
+                located = []
+            self.add(position, batch, located)
             if self.unsaved_bytes > 64 * 2**20:
                 self.save()
         self.save()
@@ -157,18 +175,20 @@ class Index:
             last = located[-_STRAYS:]
             strays = [event for event in last if event[1] == NO_ROLLOUT and event[0] in _TOLD]
             with self._lock:
-                self._strays.extend((position + start, end - start) for _, _, start, end in strays)
+                self._strays.extend((position + event.start, event.end - event.start) for event in strays)
             if self.on_strays is not None and (loose := _places(position, located)):
                 self.on_strays(loose)
         for event in owned:
-            self._take(position, batch.body, event)
+            self._take(position, event)
+        if any(event.kind == _REPLY for event in located):
+            self._refuse_replies(position, located)
         self._covered = position + len(batch.body)
         number = position >> 32
         events, was_owned = self._segments.get(number, (0, False))
         self._segments[number] = (events + batch.count, was_owned or bool(owned))
         self._unsaved.segments.add(number)
 
-    def _take(self, position: int, body: bytes | memoryview, event: Located) -> None:
+    def _take(self, position: int, event: Located) -> None:
         entry = self._entries.get(event.key)
         if entry is None:
             entry = self._entries[event.key] = _Entry()
@@ -179,31 +199,41 @@ class Index:
         with self._lock:
             entry.extents.extend((position + event.start, event.end - event.start))
             self._unsaved.keys.add(event.key)
-        if event.kind >= Event.REWARD:
-            try:
-                self._control(entry, event.key, unpack(bytes(body[event.start : event.end])))
-            except (ValueError, TypeError, KeyError, OverflowError):
-                self.counters["malformed"] += 1
+        if event.control is not None:
+            self._take_control(entry, position, event)
 
-    def _control(self, entry: _Entry, key: bytes, fields: list[Any]) -> None:
-        if fields[0] == Event.REWARD:
-            _, _, value, role, name, span, time_ns, *source = fields
-            refused = refuse(value, role, name)
-            entry.rewarded, entry.refused = True, entry.refused or refused
-            number = None if refused else float(np.float32(value))
-            by_function = source[0] is True if source else name == _BEFORE_NAMES
-            given = (key, str(role), str(name), number, refused, str(span), int(time_ns), by_function)
-            self._unsaved.rewards.append(given)
-        elif fields[0] == Event.BEGIN:
-            _, _, rollout, task, time_ns = fields
-            row = (key, str(rollout), 1, "observe", -1, dict(task), str(rollout), "", time_ns / 1e9)
-            self._unsaved.begins.append(row)
-        elif fields[0] == Event.END and not entry.ended:
-            _, _, status, error, time_ns, output, *kept = fields
-            answer, unkept = _answer(*kept)
-            entry.ended, entry.went_well = True, status == Status.OK
-            told = End(key, Status(status), str(error), time_ns / 1e9, entry.rewarded, str(output)[:_OUTPUT])
-            self._end(entry, told._replace(answer=answer, unkept=unkept))
+    def _refuse_replies(self, position: int, located: Sequence[Located]) -> None:
+        """What intake could decode is a CALL event here."""
+        for event in located:
+            if event.kind == _REPLY:
+                self.counters["malformed"] += 1
+                self.on_unusable(position + event.start, event.end - event.start, "the fields of a call are malformed")
+
+    def _take_control(self, entry: _Entry, position: int, event: Located) -> None:
+        match event.control:
+            case RewardEvent() as given:
+                refused = refuse(given.value, given.role, given.name)
+                entry.rewarded, entry.refused = True, entry.refused or refused
+                number = None if refused else float(np.float32(given.value))
+                by_function = given.name == _BEFORE_NAMES if given.by_function is None else given.by_function
+                self._unsaved.rewards.append(
+                    (event.key, given.role, given.name, number, refused, given.span, given.time_ns, by_function)
+                )
+            case BeginEvent() as begun:
+                rollout, seconds = begun.rollout, begun.time_ns / 1e9
+                self._unsaved.begins.append(
+                    (event.key, rollout, 1, "observe", -1, begun.task_json, rollout, "", seconds)
+                )
+            case EndEvent() as ended if not entry.ended:
+                answer, unkept = _answer(ended.answer, ended.unkept)
+                entry.ended, entry.went_well = True, ended.status == Status.OK
+                self._end(entry, End(
+                    event.key, ended.status, ended.error, ended.time_ns / 1e9, entry.rewarded, ended.output[:_OUTPUT],
+                    answer, unkept,
+                ))  # fmt: skip
+            case Unusable(why):
+                self.counters["malformed"] += 1
+                self.on_unusable(position + event.start, event.end - event.start, why)
 
     def _end(self, entry: _Entry, end: End) -> None:
         stored, refused = self._store.rewarded(end.key)
@@ -292,18 +322,8 @@ class Index:
                 yield unpack(self._log.read(position, length))
 
 
-def _answer(answer: Any = "", unkept: Any = "", *_: Any) -> tuple[str, str]:
+def _answer(answer: Any, unkept: Any) -> tuple[str, str]:
     """The answer in an END event, and why there is none."""
     if isinstance(answer, str) and 0 < len(answer) <= _ANSWER:
         return answer, ""
     return "", str(unkept)[:_OUTPUT] or "its process sent none that could be kept"
-
-
-def refuse(value: Any, role: Any, name: Any) -> str:
-    """Why a reward is not one, '' if it is."""
-    number = isinstance(value, int | float)
-    if number and math.isfinite(value) and abs(value) <= _LARGEST:
-        return ""
-    whose = f" of role {role!r}" if role else ""
-    kind = "" if number else f" ({type(value).__name__})"
-    return f"reward {name!r}{whose} is {value!r}{kind}: a reward is a finite number"

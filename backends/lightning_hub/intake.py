@@ -13,11 +13,11 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from lightning_hub.decode import decode
+from lightning_hub.decode import decode, unreadable
 from lightning_hub.index import Located, locate
 from lightning_sdk.call import CallMeta
 from lightning_sdk.wire import Batch, Event
@@ -29,7 +29,7 @@ _REPLY, _CALL = int(Event.REPLY), int(Event.CALL)
 _log = logging.getLogger(__name__)
 _pack = msgspec.msgpack.Encoder().encode
 # Views, so that a reply is copied once.
-_unpack_reply = msgspec.msgpack.Decoder(tuple[int, bytes, list[Any], memoryview, memoryview]).decode
+_unpack_reply = msgspec.msgpack.Decoder(tuple[int, bytes, CallMeta, memoryview, memoryview]).decode
 
 
 class Ready(NamedTuple):
@@ -168,22 +168,26 @@ def _rewritten(batch: Batch, located: list[Located], counters: Counter[str]) -> 
             part = _decoded(part, counters)
         start, end = end, end + len(part)
         parts.append(part)
-        moved.append(Located(part[1], event.key, start, end))
+        moved.append(Located(part[1], event.key, start, end, event.control))
     first = batch.first + batch.count - len(parts)
     return Batch(batch.client, first, len(parts), b"".join(parts)), moved
 
 
 def _decoded(event: memoryview, counters: Counter[str]) -> memoryview:
+    """The CALL event of a REPLY event. Never raises: what is no reply stays as it is, for the index to tell."""
     try:
         _, key, meta, request, reply = _unpack_reply(event)
-        call = decode(CallMeta(*meta), bytes(request), bytes(reply))
-    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
-        # Not what a seam sends: kept as it is, so that nothing is lost.
-        counters["malformed"] += 1
+        call = decode(meta, bytes(request), bytes(reply))
+    except Exception:  # whatever it holds, it is one event
         return event
+    try:
+        packed = _pack([_CALL, key, call.pack()])
+    except Exception as error:
+        call = unreadable(meta, bytes(request), bytes(reply), error)
+        packed = _pack([_CALL, key, call.pack()])
     if call.reply:
         counters["undecodable"] += 1
-    return memoryview(_pack([_CALL, key, call.pack()]))
+    return memoryview(packed)
 
 
 def _end_with_parent() -> None:

@@ -6,6 +6,8 @@ Whatever comes later under its key does not count. What then becomes of the roll
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import threading
 import time
@@ -19,9 +21,12 @@ from lightning_hub.rollout import Assignment
 from lightning_hub.store import Store
 from lightning_sdk.call import Status
 from lightning_sdk.reward import UNREWARDED
+from lightning_sdk.wire import MAX_TASK_BYTES
 
 LEASE_SECONDS = 15.0
 """A runner that is silent for so long has lost its leases."""
+#: Of tasks in one answer: what is longer would not be read.
+_LEASE_CHARACTERS = 2 * MAX_TASK_BYTES
 _log = logging.getLogger(__name__)
 
 
@@ -133,10 +138,15 @@ class Leases:
                     self._active[each.key] = _Attempt(place, offer, runner, now, expires)
                     self._taken[runner] += 1
                     given.append(each)
+        tasks = [json.dumps(each.task) for each in given]
+        if len(given) > (fit := _fitting(tasks)):  # the next lease has them
+            self.undo(given[fit:][::-1])
+            given = given[:fit]
         if given:
             with self._store.transaction():
                 self._store.begin(
-                    (a.key, a.id, a.attempt, a.mode, a.task_id, a.task, a.group, runner, wall) for a in given
+                    (a.key, a.id, a.attempt, a.mode, a.task_id, task, a.group, runner, wall)
+                    for a, task in zip(given, tasks, strict=False)
                 )
                 self._store.lease((wall + self._lease_seconds, a.key) for a in given)
         return given
@@ -244,6 +254,12 @@ class Leases:
             self._close(key, Status.TIMEOUT, f"{why}; it had run for {took:.0f} s", saved=False,
                         until=self.position())  # fmt: skip
         offer.cut(never, f"{why}, before a runner took it", time.monotonic())
+
+
+def _fitting(tasks: Sequence[str]) -> int:
+    """How many of these tasks go into one answer."""
+    sizes = itertools.accumulate(map(len, tasks))
+    return sum(place == 0 or size <= _LEASE_CHARACTERS for place, size in enumerate(sizes))
 
 
 def _departure(runner: str, exit_code: int | None, rollouts: int) -> tuple[Status, str]:

@@ -122,6 +122,10 @@ class Log:
             raise OSError(f"{self._path(number)} ends before byte {offset + length}")
         return data
 
+    def place(self, position: int) -> str:
+        """A position in words."""
+        return f"{self.folder.name}/{self._path(position >> 32).name}, byte {position & 0xFFFFFFFF}"
+
     def recover(self, position: int) -> Iterator[tuple[int, Batch]]:
         """Every batch from `position` on, with the position of its body. Cuts a torn tail off the last segment."""
         for number in self.segments():

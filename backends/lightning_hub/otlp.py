@@ -19,7 +19,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from lightning_hub import content
-from lightning_hub.index import refuse
+from lightning_hub.control_events import refuse
+from lightning_hub.spans import read_call, read_span
 from lightning_sdk import genai
 from lightning_sdk.call import Call, Span, root_span_id
 from lightning_sdk.wire import Event, unpack_floats, unpack_ints
@@ -28,7 +29,7 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _OPERATIONS = (("/chat/completions", genai.CHAT), ("/completions", genai.TEXT_COMPLETION),
                ("/embeddings", genai.EMBEDDINGS))  # fmt: skip
 #: What is wrong with an event that another version sent, or a stranger.
-MALFORMED = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)
+MALFORMED = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Translator:
                 if event[0] == Event.REWARD:
                     rewards += _reward(event)
                 elif event[0] == Event.SPAN and event[2][0] == root.id:
-                    links.append(_link(Span.unpack(event[2])))
+                    links.append(_link(read_span(event[2])))
                 elif (draft := self._draft(event)) is not None:
                     drafts.append(replace(draft, trace=attempt.id, parent=draft.parent or root.id))
             except MALFORMED:
@@ -149,9 +150,9 @@ class Translator:
     def _draft(self, event: list[Any]) -> _Draft | None:
         match event:
             case [Event.CALL, _, fields]:
-                return self._call(Call.unpack(fields))
+                return self._call(read_call(fields))
             case [Event.SPAN, _, fields]:
-                span = Span.unpack(fields)
+                span = read_span(fields)
                 # The user's own exporter sends what other instrumentors made.
                 return None if genai.FOREIGN in span.attributes else _agent(span)
         return None
@@ -236,7 +237,7 @@ def _link(span: Span) -> Link:
 def _request(body: bytes) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, ValueError):
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

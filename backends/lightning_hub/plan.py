@@ -213,5 +213,5 @@ def _tasks(values: Any, name: str, *, empty: bool = False) -> list[dict[str, Any
         raise TaskError(f"{name} is {'empty' if values == [] else repr(type(values).__name__)}: give a list of tasks")
     for number, task in enumerate(values):
         if not isinstance(task, dict):
-            raise TaskError(f"task {number} of {name} is {task!r}: a task is a dict, such as {{'question': ...}}")
+            raise TaskError(f"task {number} of {name} is {task!r:.200}: a task is a dict, such as {{'question': ...}}")
     return values

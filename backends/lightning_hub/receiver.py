@@ -42,6 +42,8 @@ _TICK_MS = 250
 _SESSIONS = 100_000
 #: A peer is asked again for what is missing after so many seconds, not for each batch that shows the same gap.
 _ASK_SECONDS = 0.5
+#: Of a greeting: a peer that has not shown the key yet gets no more memory than that.
+_HELLO_BYTES = 4096
 #: After a failed write, so long nothing is taken in.
 _REST_SECONDS = 1.0
 _log = logging.getLogger(__name__)
@@ -187,7 +189,11 @@ class Receiver:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._message(frames)
+            try:
+                self._message(frames)
+            except Exception:  # whatever it holds, it is one message
+                self.counters["garbage"] += 1
+                _log.exception("a message could not be handled and was thrown away")
             if self._crowded:
                 return
 
@@ -219,7 +225,7 @@ class Receiver:
 
     def _hello(self, peer: bytes, payload: bytes) -> None:
         try:
-            hello = wire.unpack(payload)
+            hello = wire.unpack(payload[:_HELLO_BYTES])
             client, key, protocol = hello["client"], hello["key"], hello["protocol"]
             if not (isinstance(client, bytes) and len(client) == 16 and isinstance(key, str)):
                 raise ValueError("malformed")

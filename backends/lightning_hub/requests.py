@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgpack
 import msgspec
 
 from lightning_sdk import wire
@@ -57,9 +58,11 @@ class Requests:
     def take(self, peer: bytes, payload: bytes) -> bool:
         """Answer one REQUEST now or park it. False if it is none."""
         try:
-            number, method, params = wire.unpack(payload)
-            number = int(number)
+            # With keys of any kind, so that what is wrong with them can be answered.
+            number, method, params = msgpack.unpackb(payload, strict_map_key=False)
         except (ValueError, TypeError, RecursionError):
+            return False
+        if not isinstance(number, int) or not 0 <= number < 2**63:
             return False
         try:
             answer = self._call(method, params)
@@ -91,7 +94,7 @@ class Requests:
     def _call(self, method: Any, params: Any) -> Any:
         handler = self._methods.get(method) if isinstance(method, str) else None
         if handler is None:
-            raise HubError(f"the hub has no method {method!r}; it has {', '.join(sorted(self._methods))}")
+            raise HubError(f"the hub has no method {method!r:.80}; it has {', '.join(sorted(self._methods))}")
         try:
             return handler(dict(params))
         except LightningError:
@@ -103,6 +106,8 @@ class Requests:
     def _answer(self, peer: bytes, number: int, result: Any, error: list[str] | None = None) -> bool:
         try:
             payload = _pack([number, error, result])
-        except (TypeError, OverflowError) as failure:
+            if len(payload) > wire.MAX_MESSAGE_BYTES:
+                raise ValueError(f"it has {len(payload):,} bytes, and {wire.MAX_MESSAGE_BYTES:,} are the most")
+        except (TypeError, ValueError, OverflowError, RecursionError) as failure:
             payload = _pack([number, ["HubError", f"the answer cannot be sent: {failure}"], None])
         return self._send(peer, wire.REPLY, payload)

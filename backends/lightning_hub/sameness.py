@@ -94,5 +94,5 @@ def _calls(group: Sequence[Part]) -> list[Call]:
 def _read(call: Call) -> _Request:
     try:
         return _requests.decode(call.request)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return _Request()

@@ -148,12 +148,12 @@ class Store:
 
     # --- rollouts
 
-    def begin(self, rows: Iterable[tuple[bytes, str, int, str, int, dict[str, Any], str, str, float]]) -> None:
-        """Running attempts: key, id, attempt, mode, task id, task, group, runner, start in Unix seconds."""
+    def begin(self, rows: Iterable[tuple[bytes, str, int, str, int, str, str, str, float]]) -> None:
+        """Running attempts: key, id, attempt, mode, task id, task as JSON, group, runner, start in Unix seconds."""
         self._many(
             "INSERT OR IGNORE INTO rollouts (key, id, attempt, mode, task_id, task, grp, runner, started, status) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'running')",
-            [(*row[:5], json.dumps(row[5], default=str), *row[6:]) for row in rows],
+            rows,
         )
 
     def end(self, rows: Iterable[tuple[str, str, str, float, bytes]]) -> None:

@@ -110,7 +110,7 @@ def _versions(call: Call, choice: Choice, count: int) -> NDArray[np.int32]:
 def _temperature(call: Call) -> float:
     try:
         asked = _requests.decode(call.request).temperature
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise _unusable(call, f"its request cannot be read for the temperature: {error}", "") from None
     temperature = 1.0 if asked is None else asked
     if not temperature > 0:

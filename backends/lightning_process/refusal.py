@@ -13,6 +13,8 @@ from lightning_hub import rollout_key
 from lightning_sdk.seam import ROLLOUT_HEADER
 from lightning_sdk.visitor import refusal
 
+#: Completions that one request may ask for: its prompts times `n`.
+MAX_COMPLETIONS = 2048
 #: Bodies larger than this are refused with 413.
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -34,6 +36,15 @@ class Unavailable(RuntimeError):
 
 def error_body(message: str, kind: str, param: str | None = None, code: str | None = None) -> bytes:
     return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def refuse_too_many(prompts: int, n: int) -> None:
+    """BadRequest for a request of more completions than one may ask for."""
+    if prompts * n > MAX_COMPLETIONS:
+        raise BadRequest(
+            f"the request asks for {prompts * n:,} completions ({prompts:,} prompts, n={n}); {MAX_COMPLETIONS:,} are "
+            "the most: send them in several requests", "prompt" if prompts > 1 else "n", "too_many_completions",
+        )  # fmt: skip
 
 
 def unknown_model(model: object, name: str) -> BadRequest:

@@ -262,7 +262,7 @@ def test_what_waits_is_bounded(tmp_path: Path, collector: Collector, monkeypatch
     assert target is not None
     exporter = Exporter(target, index=index, store=store, workflow="w", warn=lambda _: None)
     keys = [number.to_bytes(16, "big") for number in range(1, 13)]
-    store.begin([(key, key.hex(), 1, "observe", -1, {}, "g", "", 1.0) for key in keys])
+    store.begin([(key, key.hex(), 1, "observe", -1, "{}", "g", "", 1.0) for key in keys])
     store.end([("ok", "", "", 2.0, key) for key in keys])
     for key in keys:
         exporter.ended([key])
