@@ -75,7 +75,10 @@ def _items(values: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if not isinstance(key, str):
             raise NotPlain(f"has the key {key!r}, which is {type(key).__name__}", f"keys are text: {str(key)!r}")
-        yield str.__str__(key), _below(key, value)
+        try:
+            yield _text(key), _below(key, value)
+        except NotPlain as error:
+            raise error if error.place else NotPlain(f"has a key that {error.what}", error.remedy) from None
 
 
 def _below(key: object, value: Any) -> Any:

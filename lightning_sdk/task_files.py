@@ -14,7 +14,14 @@ from lightning_sdk.errors import TaskError
 #: What can be read, as messages say it.
 KINDS = ".jsonl (one JSON object a line), .json (an array of objects), .csv (with a header) or .parquet"
 _CONVERT = "pandas.DataFrame.to_json(path, orient='records', lines=True) writes .jsonl"
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+#: How a file begins that is no UTF-8, and what it is then; the longer beginning first.
+_OTHERS = (
+    (b"\xff\xfe\x00\x00", "UTF-32"), (b"\x00\x00\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)  # fmt: skip
+_GZIP = b"\x1f\x8b"
+#: Characters of one CSV value; Python's own limit is 131,072, and a task may hold a document.
+_LONGEST_VALUE = 2**31 - 1
 
 Found = Iterator[tuple[str, Any]]
 """Place of each object in words, such as 'tasks.jsonl, line 3', and the object."""
@@ -79,6 +86,14 @@ def _hint(text: str) -> str:
 def _csv(path: Path) -> Found:
     """Every value is text: a CSV file does not say what is a number."""
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    before = csv.field_size_limit(_LONGEST_VALUE)
+    try:
+        return iter(list(_rows(path, reader)))
+    finally:
+        csv.field_size_limit(before)
+
+
+def _rows(path: Path, reader: Any) -> Found:
     header: list[str] = []
     try:
         for row in reader:
@@ -110,16 +125,26 @@ def _parquet(path: Path) -> Found:
         raise TaskError(f"{path}: reading Parquet needs pyarrow; install it: pip install pyarrow") from None
     try:
         rows: list[Any] = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise TaskError(f"{path}: not a Parquet file, or damaged ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a damaged file makes pyarrow raise nearly anything
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise TaskError(f"{path}: not a Parquet file, or damaged ({told})") from None
     return ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
 
 
 def _text(path: Path) -> str:
     """The file's text, without the mark that some editors put before UTF-8."""
     data = path.read_bytes()
-    if data[:2] in _UTF_16:
-        raise TaskError(f"{path}, line 1: the file is UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 FILE")
+    if data.startswith(_GZIP):
+        raise TaskError(f"{path}: the file is compressed with gzip; unpack it first")
+    for mark, name in _OTHERS:
+        if data.startswith(mark):
+            raise TaskError(f"{path}, line 1: the file is {name}, not UTF-8; convert it: iconv -f {name} -t UTF-8 FILE")
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise TaskError(
+            f"{path}, line {line}: a byte 0x00, which no text has: the file is damaged, or UTF-16; convert that: iconv "
+            "-f UTF-16LE -t UTF-8 FILE"
+        )
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

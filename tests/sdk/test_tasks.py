@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import datetime
 import decimal
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 import lightning_sdk as lightning
+from lightning_sdk import wire
 from lightning_sdk.tasks import canonical, load, split, task_id, unique, without
 
 TASKS = [{"question": "1 + 1", "answer": "2"}, {"question": "café?", "answer": "ja,\nklar"}]
@@ -70,6 +72,11 @@ def test_every_kind_of_file_gives_the_same_tasks(tmp_path: Path, name: str, cont
             r"\['q'\] is 123456789012345678901, an integer of more than 64",
         ),
         ("tasks.jsonl", b'{"q": ' + b"[" * 100_000, "line 1: not JSON"),
+        ("tasks.csv", "q\n1\n".encode("utf-32"), "line 1: the file is UTF-32.*iconv -f UTF-32"),
+        ("tasks.jsonl", '{"q": 1}\n{"q": 2}'.encode("utf-16-le"), "line 1: a byte 0x00.*UTF-16LE"),
+        ("tasks.csv", b"q\n1\n2\x00\n", "line 3: a byte 0x00"),
+        ("tasks.jsonl", b"\x1f\x8b\x08\x00", "compressed with gzip; unpack"),
+        ("tasks.jsonl", b'{"\\ud800": 1}', r"line 1 has a key that is '\\ud800', which holds half"),
         ("tasks.csv", b"q,a\n1,2\n1,2,3\n", "tasks.csv, line 3: 3 values, and the header names 2: 1, 2, 3"),
         ("tasks.csv", b"q,q\n1,2\n", "line 1: the header names 'q' twice: q, q"),
         ("tasks.csv", b"q,\n1,2\n", "line 1: the header has a column without a name"),
@@ -91,6 +98,24 @@ def test_a_folder_or_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None
     (tmp_path / "tasks.jsonl").mkdir()
     with pytest.raises(lightning.TaskError, match=r"tasks\.jsonl is a folder"):
         load(tmp_path / "tasks.jsonl")
+
+
+def test_a_csv_value_may_be_a_document(tmp_path: Path) -> None:
+    """Python's own reader stops at 131,072 characters; its limit is what it was afterwards."""
+    before = csv.field_size_limit()
+    (tmp_path / "tasks.csv").write_text("q,text\n1," + "x" * 200_000 + "\n")
+    assert load(tmp_path / "tasks.csv") == [{"q": "1", "text": "x" * 200_000}]
+    assert csv.field_size_limit() == before
+
+
+def test_a_task_that_is_too_large_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is started, with the key that holds most of it."""
+    monkeypatch.setattr(wire, "MAX_TASK_BYTES", 2**20)
+    tasks = [{"q": "small"}, {"q": "x", "image": "x" * 3 * 2**20}]
+    with pytest.raises(
+        lightning.TaskError, match=r"tasks\[1\] has 3 MiB, most of them in 'image', .*1 MiB at most.*paths"
+    ):
+        load(tasks)
 
 
 # --- from Python
