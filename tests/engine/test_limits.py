@@ -40,7 +40,7 @@ def test_a_client_that_leaves_frees_the_engine(service: Service) -> None:
     body = json.dumps({"model": "tiny", "prompt": ["a b"] * 1024, "n": 2, "max_tokens": 200}).encode()
     host, port = service.url.removeprefix("http://").partition("/")[0].split(":")
     with socket.create_connection((host, int(port))) as connection:
-        head = f"Host: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"Host: {host}:{port}\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + body)
         wait_for(lambda: service.engine.running > 0)
     wait_for(lambda: service.engine.waiting == service.engine.running == 0)
