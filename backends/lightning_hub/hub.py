@@ -71,6 +71,7 @@ class Hub:
         self.leases.position = lambda: self._log.end
         self.index = Index(self._log, self.store, self.leases.end)
         self._aside = SetAside(self.folder, self._warn)
+        self._log.on_damage = self._aside.add
         self.index.on_unusable = self._set_aside
         self._exporter = self._started(Export())
         self.store.on_end = self._ended
@@ -109,7 +110,10 @@ class Hub:
         self._ends.put(None)
         ended = self._trainer is None or self._trainer.stop(_STOP_SECONDS)
         self._receiver.stop()
-        self._thread.join()
+        self._thread.join(_STOP_SECONDS)
+        if self._thread.is_alive():
+            _log.error("the receiver did not stop in %.0f s", _STOP_SECONDS)
+            return False
         if self._exporter is not None:
             self._exporter.close()
         self.store.close()

@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from lightning_sdk.wire import Batch
 
@@ -25,6 +26,8 @@ _BLOCK = 4096
 _BUFFER_BYTES = 4 * 1024 * 1024
 #: From so many bytes on a write goes past the page cache; below, the page cache is faster.
 _DIRECT_BYTES = 128 * 1024
+#: Of a damaged piece.
+_SHOWN_BYTES = 65_536
 _sync = getattr(os, "fdatasync", os.fsync)
 _log = logging.getLogger(__name__)
 
@@ -37,6 +40,8 @@ class Log:
         self._segment_bytes = segment_bytes
         self._readers: dict[int, int] = {}
         self._lock = threading.Lock()
+        self.on_damage: Callable[[str, bytes, str], None] = lambda *_: None
+        """Gets what `recover` leaves out: its place in words, its bytes (of a long piece the first ones), and why."""
         folder.mkdir(parents=True, exist_ok=True)
         self._number, self._file, self._offset = 0, -1, 0
         self._direct = -1
@@ -127,7 +132,8 @@ class Log:
         return f"{self.folder.name}/{self._path(position >> 32).name}, byte {position & 0xFFFFFFFF}"
 
     def recover(self, position: int) -> Iterator[tuple[int, Batch]]:
-        """Every batch from `position` on, with the position of its body. Cuts a torn tail off the last segment."""
+        """Every batch from `position` on, with the position of its body. Leaves a damaged one out, and cuts a torn tail
+        off the last segment."""
         for number in self.segments():
             if number >= position >> 32:
                 start = position & 0xFFFFFFFF if number == position >> 32 else 0
@@ -160,19 +166,28 @@ class Log:
             file.seek(start)
             offset = start
             while offset < size:
-                batch = _record(file.read(Batch.HEADER.size), file.read, size - offset)
-                if batch is None:
-                    self._cut(number, offset, size)
+                batch = _record(file, offset, size)
+                if batch is not None:
+                    yield number << 32 | (offset + Batch.HEADER.size), batch
+                    offset += Batch.HEADER.size + len(batch.body)
+                    continue
+                if number == self._number:
+                    self._cut(offset, size)
                     return
-                yield number << 32 | (offset + Batch.HEADER.size), batch
-                offset += Batch.HEADER.size + len(batch.body)
+                # A closed segment was synced whole: this is damage, not a crash, and what is behind it counts.
+                after = _next(file, offset, size)
+                self._tell_damage(number, offset, after)
+                offset = after
 
-    def _cut(self, number: int, offset: int, size: int) -> None:
-        if number != self._number:
-            # A closed segment was synced whole: this is damage, not a crash, and nothing behind it is thrown away.
-            _log.error("%s is damaged at byte %d; %d bytes are skipped", self._path(number), offset, size - offset)
-            return
-        _log.warning("%s: cut a torn tail of %d bytes", self._path(number), size - offset)
+    def _tell_damage(self, number: int, offset: int, end: int) -> None:
+        with self._path(number).open("rb") as file:
+            file.seek(offset)
+            piece = file.read(min(end - offset, _SHOWN_BYTES))
+        _log.error("%s is damaged at byte %d; %d bytes are skipped", self._path(number), offset, end - offset)
+        self.on_damage(self.place(number << 32 | offset), piece, f"{end - offset} bytes of the log are damaged")
+
+    def _cut(self, offset: int, size: int) -> None:
+        _log.warning("%s: cut a torn tail of %d bytes", self._path(self._number), size - offset)
         os.ftruncate(self._file, offset)
         _sync(self._file)
         self._offset = offset
@@ -200,17 +215,33 @@ class Log:
         return self.folder / f"{number:06d}.log"
 
 
-def _record(header: bytes, read: Callable[[int], bytes], left: int) -> Batch | None:
+def _record(file: BinaryIO, offset: int, size: int) -> Batch | None:
+    """The batch at `offset`, None if none is there."""
+    file.seek(offset)
+    header = file.read(Batch.HEADER.size)
     if len(header) < Batch.HEADER.size:
         return None
     length = Batch.HEADER.unpack(header)[3]
     # A header of zeros is what a file system may leave after a power cut; no batch is empty.
-    if not 0 < length <= left - Batch.HEADER.size:
+    if not 0 < length <= size - offset - Batch.HEADER.size:
         return None
     try:
-        return Batch.read(header, read(length))
+        return Batch.read(header, file.read(length))
     except ValueError:
         return None
+
+
+def _next(file: BinaryIO, offset: int, size: int) -> int:
+    """Where the next whole batch after a damaged one begins, if the headers between lead there; else the end."""
+    while offset + Batch.HEADER.size < size:
+        file.seek(offset)
+        length = Batch.HEADER.unpack(file.read(Batch.HEADER.size))[3]
+        offset += Batch.HEADER.size + length
+        if length and _record(file, offset, size) is not None:
+            return offset
+        if not length:
+            break
+    return size
 
 
 def _open_direct(path: Path) -> int:

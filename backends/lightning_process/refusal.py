@@ -42,7 +42,7 @@ def refuse_too_many(prompts: int, n: int) -> None:
     """BadRequest for a request of more completions than one may ask for."""
     if prompts * n > MAX_COMPLETIONS:
         raise BadRequest(
-            f"the request asks for {prompts * n:,} completions ({prompts:,} prompts, n={n}); {MAX_COMPLETIONS:,} are "
+            f"the request asks for {prompts * n:,} completions (prompts: {prompts:,}, n: {n}); {MAX_COMPLETIONS:,} are "
             "the most: send them in several requests", "prompt" if prompts > 1 else "n", "too_many_completions",
         )  # fmt: skip
 

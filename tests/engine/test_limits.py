@@ -19,7 +19,7 @@ from lightning_sdk.seam import ROLLOUT_HEADER
 
 def test_too_many_completions_are_refused(service: Service) -> None:
     """One request of 100 kB cannot ask for millions of completions; nothing of it is begun."""
-    with pytest.raises(BadRequestError, match=r"2,560,000 completions \(20,000 prompts, n=128\); 2,048 are the most"):
+    with pytest.raises(BadRequestError, match=r"2,560,000 completions \(prompts: 20,000, n: 128\); 2,048 are the most"):
         service.client().completions.create(model="tiny", prompt=["a"] * 20_000, n=128, max_tokens=4)
     assert service.engine.waiting == service.engine.running == 0
     found = service.client().completions.create(model="tiny", prompt=["a", "b"], n=3, max_tokens=2)

@@ -139,6 +139,25 @@ def test_damage_in_a_closed_segment_costs_no_later_one(tmp_path: Path, caplog: p
     log.close()
 
 
+def test_damage_costs_the_batches_that_it_hit(tmp_path: Path) -> None:
+    """Two of five batches in a closed segment: the others are read, and it is told where what is missing lies."""
+    log, told = Log(tmp_path, segment_bytes=500), list[tuple[str, int, str]]()
+    for n in range(1, 7):
+        log.append([record(n, bytes([n]) * 80)])
+    with (tmp_path / "000001.log").open("r+b") as file:
+        for n in (2, 3):
+            file.seek((n - 1) * 116 + 50)
+            file.write(b"y")
+    log.on_damage = lambda place, piece, why: told.append((place, len(piece), why))
+    assert [batch.first for _, batch in log.recover(0)] == [1, 4, 5, 6]
+    assert told == [(f"{tmp_path.name}/000001.log, byte 116", 232, "232 bytes of the log are damaged")]
+    with (tmp_path / "000001.log").open("r+b") as file:
+        file.seek(116)
+        file.write(b"\xff" * 116)  # no header says where the next one begins
+    assert [batch.first for _, batch in log.recover(0)] == [1, 6]
+    log.close()
+
+
 def test_a_failed_write_leaves_the_log_as_it_was(tmp_path: Path) -> None:
     """An append that fails, here for a file that cannot be written, leaves nothing half done."""
     log = Log(tmp_path)
