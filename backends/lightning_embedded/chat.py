@@ -1,7 +1,8 @@
 """Chat: OpenAI messages to token ids and completions back to messages, with a memory of what was really sampled.
 
 The same text has many tokenisations and a model samples whichever it likes. A prompt that continues an earlier one
-therefore starts with the earlier ids themselves, and only what is new is tokenised.
+of its rollout therefore starts with the earlier ids themselves, and only what is new is tokenised. Rollouts of one task
+often say the same text, each in its own ids, so none is given another's.
 """
 
 from __future__ import annotations
@@ -36,13 +37,22 @@ class Chat:
         self._memory = _Memory(decode, memory_tokens)
 
     def prompt(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, options: dict[str, Any] | None = None
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        options: dict[str, Any] | None = None,
+        *,
+        rollout: str = "",
     ) -> tuple[str, list[int]]:
-        """Text and ids of the prompt. TemplateRefused when the template cannot render the messages."""
+        """Text and ids of the prompt. TemplateRefused when the template cannot render the messages.
+
+        Args:
+            rollout: Id of the rollout that asks; '' for requests outside of any, which share one memory.
+        """
         if self.template is None:
             raise ValueError("this model's tokenizer has no chat template; use /v1/completions")
         text = self.template.render(messages, tools, options)
-        ids, done = self._memory.find(text)
+        ids, done = self._memory.find(rollout, text)
         end = self._memory.ending(text, done)
         if end:
             # The end mark is one id whatever surrounds it; with it the rest is tokenised as it would be in place.
@@ -60,14 +70,14 @@ class Chat:
         ids: list[int] = backend.encode(text, add_special_tokens=special).ids
         return ids
 
-    def remember(self, text: str, prompt: list[int], completion: list[int]) -> None:
+    def remember(self, text: str, prompt: list[int], completion: list[int], *, rollout: str = "") -> None:
         """Keep the ids of a prompt, whose text this is, and of the completion that was sampled after it."""
         if completion:
-            self._memory.add(text + self.decode(completion), prompt + completion)
+            self._memory.add(rollout, text + self.decode(completion), prompt + completion)
 
 
 class _Memory:
-    """Rendered text -> its ids, found by the digest of each beginning of a text that ends at an end mark."""
+    """Rendered text of a rollout -> its ids, found by digests of the beginnings of a text that end at an end mark."""
 
     def __init__(self, decode: Decode, tokens: int) -> None:
         self._marks = sorted({decode.token(token) for token in decode.ends} - {""}, key=len, reverse=True)
@@ -77,8 +87,10 @@ class _Memory:
         self._entries: OrderedDict[bytes, array[int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, text: str, ids: list[int]) -> None:
-        key = _digest(text)
+    def add(self, rollout: str, text: str, ids: list[int]) -> None:
+        digest = _begin_digest(rollout)
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        key = digest.digest()
         with self._lock:
             old = self._entries.pop(key, None)
             self._held += len(ids) - (len(old) if old else 0)
@@ -86,11 +98,11 @@ class _Memory:
             while self._held > self._room and self._entries:
                 self._held -= len(self._entries.popitem(last=False)[1])
 
-    def find(self, text: str) -> tuple[list[int], int]:
+    def find(self, rollout: str, text: str) -> tuple[list[int], int]:
         """Ids of the longest remembered beginning of `text`, and its length in characters."""
         if not self._entries:
             return [], 0
-        digest, at = blake2b(digest_size=16), 0
+        digest, at = _begin_digest(rollout), 0
         keys: list[tuple[int, bytes]] = []
         for mark in self._boundary.finditer(text):
             for end in mark.span():  # before the mark: completions that were cut by max_tokens
@@ -110,5 +122,6 @@ class _Memory:
         return next((mark for mark in self._marks if end and text.endswith(mark, 0, end)), "")
 
 
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _begin_digest(rollout: str) -> blake2b:
+    """Of what a rollout has said; no two rollouts have a digest in common."""
+    return blake2b(digest_size=16, key=blake2b(rollout.encode("utf-8", "surrogatepass"), digest_size=32).digest())

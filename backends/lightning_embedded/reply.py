@@ -41,6 +41,8 @@ class Reply:
     prompts: list[list[int]]
     """Ids of each prompt; every one has `n` choices."""
     prompt_text: str = ""
+    rollout: str = ""
+    """Id of the rollout that asked, '' if none did."""
     choices: list[Choice] = field(default_factory=list)
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))

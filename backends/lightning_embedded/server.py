@@ -89,10 +89,13 @@ class _Server:
         self._check_model(body.common.model)
         self._reader(body)  # refuses before anything is computed
         try:
-            text, ids = self._chat.prompt(body.messages, body.tools, body.template_options)
+            rollout = request.headers.get(ROLLOUT_HEADER, "")
+            text, ids = self._chat.prompt(body.messages, body.tools, body.template_options, rollout=rollout)
         except ValueError as error:  # TemplateRefused among them
             raise BadRequest(str(error), "messages") from None
-        return await self._answer(request, self._start(body, _client(request), [ids], "messages", text))
+        reply = self._start(body, _client(request), [ids], "messages", text)
+        reply.rollout = rollout
+        return await self._answer(request, reply)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         body = read_text(read_body(await request.read()))
@@ -223,7 +226,8 @@ class _Server:
     def _remember(self, reply: Reply) -> None:
         if reply.chat:
             for choice in reply.choices:
-                self._chat.remember(reply.prompt_text, choice.sequence.prompt, choice.sequence.token_ids)
+                sequence = choice.sequence
+                self._chat.remember(reply.prompt_text, sequence.prompt, sequence.token_ids, rollout=reply.rollout)
 
     def _check_finished(self, sequences: list[Sequence]) -> None:
         if any(sequence.finish == "error" for sequence in sequences):

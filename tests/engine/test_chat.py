@@ -4,13 +4,14 @@ import random
 from typing import Any
 
 import pytest
-from served_engine import TEMPLATE
+from served_engine import TEMPLATE, Service
 from transformers import PreTrainedTokenizerFast
 
 from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine
 from lightning_embedded.template import Template, TemplateRefused
 from lightning_embedded.text import Decode, Text
+from lightning_sdk.seam import ROLLOUT_HEADER
 
 QWEN = """{%- if tools %}
 {{- '<|im_start|>system\\n' }}
@@ -125,6 +126,27 @@ def test_the_next_prompt_starts_with_the_sampled_ids(engine: Engine, tokenizer: 
         assert engine.decode(ids) == after
     messages[0]["content"] = "What is thirteen?"
     assert chat.prompt(messages, None)[1] == chat.encode(chat.prompt(messages, None)[0])
+
+
+def test_rollouts_that_say_the_same_keep_their_own_ids(service: Service, tokenizer: PreTrainedTokenizerFast) -> None:
+    """The next prompt of each begins with what that rollout sampled; one that sampled nothing gets no other's ids."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "What is twelve plus thirty?"}]
+    end, answer = tokenizer.eos_token_id, "plus"
+    sampled = {"a": [*map(tokenizer.convert_tokens_to_ids, answer), end], "b": [*service.chat.encode(answer), end]}
+    assert sampled["a"] != sampled["b"] and tokenizer.decode(sampled["a"]) == tokenizer.decode(sampled["b"])
+    prompts = {}
+    for rollout in ("a", "b"):
+        text, prompts[rollout] = service.chat.prompt(messages, None, rollout=rollout)
+        service.chat.remember(text, prompts[rollout], sampled[rollout], rollout=rollout)
+    messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "And?"}]
+    with service.client() as client:
+        for rollout, expected in (*sampled.items(), ("c", sampled["b"]), ("", sampled["b"])):
+            reply: Any = client.chat.completions.create(
+                model="tiny", messages=messages, max_tokens=1, extra_body={"return_token_ids": True},
+                extra_headers={ROLLOUT_HEADER: rollout} if rollout else {},
+            )  # fmt: skip
+            start = len(prompts["a"])
+            assert reply.prompt_token_ids[start : start + len(expected)] == expected, rollout
 
 
 def test_a_completion_without_its_end_is_found_too(engine: Engine, tokenizer: PreTrainedTokenizerFast) -> None:
