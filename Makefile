@@ -41,7 +41,8 @@ test: .venv/.installed-dev  ## run the tests, without those of the frameworks, o
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-seam-openai2: .venvs/openai2-seam/.installed  ## run the tests of the OpenAI seam with openai 2
-	.venvs/openai2-seam/bin/python -m pytest $(or $(ARGS),tests/sdk/test_openai_seam.py tests/sdk/test_openai_clients.py)
+	.venvs/openai2-seam/bin/python -m pytest $(or $(ARGS),tests/sdk/test_openai_seam.py tests/sdk/test_openai_clients.py \
+		tests/sdk/test_engine_transport.py)
 
 test-hosts: .venvs/hosts/.installed  ## run inside gunicorn, Celery and Jupyter, and beside Sentry, Logfire and Datadog
 	.venvs/hosts/bin/python -m pytest $(or $(ARGS),tests/hosts)
@@ -52,6 +53,9 @@ test-newest: .venv/.installed-dev  ## say in one table what works with the newes
 frameworks: $(FRAMEWORKS:%=.venvs/%/.installed)  ## make an environment of agent frameworks for each list in tests/frameworks/locks
 
 test-frameworks: .venv/.installed $(FRAMEWORKS:%=test-%)  ## run the tests of the frameworks in each of their environments
+
+frameworks-ends: .venv/.installed-dev .venvs/uv/.installed  ## test both ends of each range of versions that an integration allows
+	$(BIN)/python tests/frameworks/ends.py $(ARGS)
 
 # Hub and engine of these tests run in .venv.
 $(FRAMEWORKS:%=test-%): test-%: .venv/.installed .venvs/%/.installed

@@ -64,7 +64,7 @@ def _url_type(library: Any) -> Any:
 
 @functools.cache
 def _transport_type(library: Any, is_async: bool) -> Any:
-    base = library.AsyncHTTPTransport if is_async else library.HTTPTransport
+    base: Any = library.AsyncHTTPTransport if is_async else library.HTTPTransport
 
     class EngineTransport(base):  # type: ignore[misc]
         def handle_request(self, request: Any) -> Any:

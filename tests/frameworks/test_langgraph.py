@@ -1,7 +1,9 @@
 """LangGraph: nodes by their names, whatever client they call: in parallel, async, nested, in plain threads."""
 
+import asyncio
 import operator
 import threading
+import warnings
 from itertools import pairwise
 from typing import Annotated, Any, TypedDict
 
@@ -14,6 +16,8 @@ from langchain.agents import create_agent
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.prebuilt import create_react_agent
 from openai import AsyncOpenAI, OpenAI
 
 import lightning_sdk as lightning
@@ -23,6 +27,7 @@ ASKED = [{"role": "user", "content": "What is 12 + 30?"}]
 
 class State(TypedDict):
     said: Annotated[list[str], operator.add]
+    messages: Annotated[list[Any], add_messages]
 
 
 def ask(wire: Any) -> str:
@@ -39,6 +44,12 @@ async def aask(wire: Any) -> str:
 
 def model(wire: Any) -> ChatOpenAI:
     return ChatOpenAI(model="gpt-4o-mini", base_url=wire.url, api_key="mine", max_retries=0)
+
+
+def react(wire: Any, name: str | None = None) -> Any:
+    """Deprecated and in wide use."""
+    with warnings.catch_warnings(action="ignore"):
+        return create_react_agent(model(wire), [], name=name)
 
 
 def graph(**nodes: Any) -> Any:
@@ -193,3 +204,47 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
     seen = captured(lambda: team.invoke({"said": []}), train=False)
     assert_same_bytes(before, wire.clear())
     assert seen.roles == ["writer", "checker"]
+
+
+def test_ready_made_agents(wire, captured, proved) -> None:
+    """`create_react_agent` too speaks under its name: called directly, in a node, as a node, and streamed; without a
+    name as the node that holds it, or as its caller. A node of the user's may have the name of an inner one."""
+    named, unnamed = react(wire, "expert"), react(wire)
+
+    def calls(agent: Any) -> Any:
+        return lambda _: {"said": [agent.invoke({"messages": ASKED})["messages"][-1].content]}
+
+    team = chain(manager=calls(named), helper=calls(unnamed), agent=lambda _: {"said": [ask(wire)]}, expert=named)
+    run = captured(lambda: [named.invoke({"messages": ASKED}), team.invoke({"said": [], "messages": ASKED})])
+    assert_all_trained(run, wire, ["expert", "expert", "helper", "agent", "expert"])
+    run = captured(lambda: [unnamed.invoke({"messages": ASKED}), *named.stream({"messages": ASKED})])
+    assert_all_trained(run, wire, ["outer", "expert"])
+    proved("LangGraph", "langgraph", run)
+
+
+def test_ready_made_agents_on_a_loop(wire, captured) -> None:
+    """Two at once keep their names, a reader between two steps of one speaks as itself, and one may be left early."""
+
+    async def main() -> None:
+        await asyncio.gather(*(react(wire, name).ainvoke({"messages": ASKED}) for name in ("left", "right")))
+        steps = react(wire, "expert").astream({"messages": ASKED})
+        await anext(steps)
+        await aask(wire)
+        await steps.aclose()
+
+    run = captured(main)
+    assert sorted(run.roles[:2]) == ["left", "right"] and run.roles[2:] == ["expert", "outer"]
+
+
+def test_a_supervisor_and_its_agents(wire, captured, proved) -> None:
+    """langgraph-supervisor: the supervisor and each agent by their names, whichever way an agent was made."""
+    supervisor = pytest.importorskip("langgraph_supervisor")
+    experts = [react(wire, "math"), create_agent(model(wire), [], name="prose")]
+    team = supervisor.create_supervisor(experts, model=model(wire), supervisor_name="boss").compile()
+    wire.script(
+        Said(tools=(("transfer_to_math", {}),)), Said("42"), Said(tools=(("transfer_to_prose", {}),)), Said("x"),
+        Said("done"),
+    )  # fmt: skip
+    run = captured(lambda: team.invoke({"messages": ASKED}))
+    assert_all_trained(run, wire, ["boss", "math", "boss", "prose", "boss"])
+    proved("LangGraph", "langgraph", run)
