@@ -138,6 +138,7 @@ class Hosted:
             sys.path += [each for each in config["path"] if each not in sys.path]
         running = session.start()
         running.attach(config["address"], config["key"], keep=False)
+        running.reserved_for = "a training's runner"
         agent, functions = _found(config["agent"]), [_found(each) for each in config["rewards"]]
         rewards = rewards_of(functions) if functions else ()
         self._address = config["address"]
@@ -151,7 +152,7 @@ class Hosted:
 
     def stop(self) -> None:
         self._runner.stop()
-        session.shutdown()
+        session.end()
 
 
 def _found(name: str) -> Callable[..., Any]:

@@ -70,7 +70,14 @@ class Guest:
             LightningError: the training failed, with what.
         """
         started = time.monotonic()
-        session.start().attach(self._address, self._key, keep=False)
+        running = session.start()
+        with (
+            running.reserve(f"a runner of {self._identity['agent']}"),
+            running.stream_to(self._address, self._key, lambda: True),
+        ):
+            return self._stay_on(stop, started)
+
+    def _stay_on(self, stop: queue.SimpleQueue[None], started: float) -> Stay:
         try:
             while not self._stay.ended:
                 if self._join(stop):
@@ -144,7 +151,6 @@ class Guest:
             self._runner.stop()
             with contextlib.suppress(HubError), self._client() as hub:
                 hub.ask("release", runner=self._runner.id)
-        session.start().detach(2.0)
 
     def _client(self) -> HubClient:
         return HubClient(self._address, self._key, seconds=_ANSWER)

@@ -201,6 +201,7 @@ def main() -> None:
     config = json.loads(told.readline())
     running = session.start()
     running.attach(config["address"], config["key"], keep=False)
+    running.reserved_for = "a training's runner"  # whatever the agent's file does when it is imported
     agent, functions = reference.load(config["agent"]), [reference.load(each) for each in config["rewards"]]
     rewards = named(functions) if functions else ()
     runner = Runner(config["address"], config["key"], agent, rewards,
@@ -213,7 +214,7 @@ def main() -> None:
     threading.Thread(target=stop_at_end_of_input, daemon=True).start()
     runner.start()
     runner.wait()
-    session.shutdown()
+    session.end()
 
 
 def _take_stdin() -> TextIO:

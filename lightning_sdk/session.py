@@ -6,10 +6,11 @@ This is the one place that loads zmq, wrapt and the integrations, so that import
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib.metadata
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lightning_sdk import discovery, handover, notices, sink, threads
 from lightning_sdk.errors import LightningError, SettingError, UnsupportedVersion
@@ -32,6 +33,8 @@ class Session:
         self.integrations: dict[str, str] = {}
         """Name -> 'waiting' for its framework's import, 'active', or why it is off."""
         self.closed = False
+        self.reserved_for = ""
+        """What the stream is for until it has ended: '' if whoever comes may change it."""
         if carry_context:
             threads.carry_context(self.patches)
             handover.follow_queues(self.patches)
@@ -89,6 +92,41 @@ class Session:
         self.stream = Stream(address, key, spool=discovery.state_folder() / "spool" if keep else None)
         sink.connect(self.stream)
 
+    @contextlib.contextmanager
+    def reserve(self, what: str) -> Iterator[None]:
+        """Keep the stream for `what`: meanwhile `init()` and `shutdown()` leave it alone.
+
+        Raises:
+            LightningError: it is kept for something else.
+        """
+        with _lock:
+            self.refuse_second(what)
+            self.reserved_for = what
+        try:
+            yield
+        finally:
+            self.reserved_for = ""
+
+    @contextlib.contextmanager
+    def stream_to(self, address: str, key: str, is_alive: Callable[[], bool]) -> Iterator[None]:
+        """Stream to this hub meanwhile, and afterwards to whichever hub this process streamed to before."""
+        before = self.stream
+        self.attach(address, key, keep=False)
+        try:
+            yield
+        finally:
+            self.detach(2.0 if is_alive() else 0.0)
+            if before is not None:
+                self.attach(before.address, before.key)
+
+    def refuse_second(self, what: str) -> None:
+        """LightningError if `what` would take the stream from something that needs it."""
+        if self.reserved_for:
+            raise LightningError(
+                f"{what} cannot begin: {self.reserved_for} is under way in this process, which streams to one hub at a "
+                "time. Wait until it is over, or start the second one in a process of its own"
+            )
+
     def detach(self, timeout: float = 5.0) -> None:
         sink.connect(None)
         if self.stream is not None:
@@ -133,6 +171,8 @@ def init(
     found = discovery.find(hub, key)
     if found is None:
         log.info("lightning: no hub is running; calls are not recorded (start one with: lightning-sdk serve)")
+    elif session.reserved_for:
+        log.info("lightning: %s is under way here and keeps its own hub; init() leaves it", session.reserved_for)
     elif session.stream is None or session.stream.address != found.address:
         session.attach(found.address, found.key)
 
@@ -143,16 +183,30 @@ def start(integrations: frozenset[str] | None = None, carry_context: bool = True
     with _lock:
         if _session is None:
             _session = Session(integrations, carry_context)
-            atexit.register(shutdown)
+            atexit.register(end)
         return _session
 
 
 def shutdown(timeout: float = 5.0) -> None:
-    """Flush what was recorded, within `timeout` seconds, and put back everything that `init()` replaced."""
+    """Flush what was recorded, within `timeout` seconds, and put back everything that `init()` replaced.
+
+    Inside a training, an evaluation or a check it does nothing: those record until they end.
+    """
+    if _session is not None and _session.reserved_for:
+        sink.say_once(
+            "shutdown", "lightning: shutdown() was called while %s is under way, which needs to record: it is ignored",
+            _session.reserved_for,
+        )  # fmt: skip
+        return
+    end(timeout)
+
+
+def end(timeout: float = 5.0) -> None:
+    """`shutdown`, whatever is under way."""
     global _session
     with _lock:
         session, _session = _session, None
-    atexit.unregister(shutdown)
+    atexit.unregister(end)
     if session is not None:
         session.close(timeout)
 

@@ -93,6 +93,7 @@ def train(
         NothingToTrain, RolloutsFailed, HubGone, BackendDied: no call of a trainable role was captured, too many
             rollouts failed, or the hub or the backend died; the message says with what, and how to go on.
     """
+    session.start().refuse_second(f"train() of {reference.name_of(agent)}")
     given = explicit(given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles))
     rewards, loaded, apart = named(reward), load(tasks), held_out if held_out is None else load(held_out, "held_out")
     stored = [str(find_run_folder(each, runs)) for each in from_runs]
@@ -129,6 +130,7 @@ def evaluate(
     Arguments and errors are those of `train`; `report.after` holds the score. All tasks are used unless
     `evaluation.tasks` says otherwise.
     """
+    session.start().refuse_second(f"evaluate() of {reference.name_of(agent)}")
     loaded = load(tasks)
     given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
     given.setdefault("evaluation.tasks", len(loaded))
@@ -180,6 +182,8 @@ class Job:
         with contextlib.ExitStack() as stack:
             display = Progress(quiet=self._quiet)
             stack.callback(display.close)
+            running = session.start()
+            stack.enter_context(running.reserve(f"{method}() of {reference.name_of(self._agent)}"))
             for kind, text in told:
                 display.show({"type": kind, "text": text})
             if request.get("resume"):
@@ -190,7 +194,7 @@ class Job:
                              key=key.value if key else "")  # fmt: skip
             stack.callback(hub.stop)
             here = addresses.reached(hub.address, invitation.CLOSED)
-            stack.enter_context(_streaming(hub, here))
+            stack.enter_context(running.stream_to(here, hub.key, hub.alive))
             client = stack.enter_context(HubClient(here, hub.key, hub.alive))
             if key is not None:
                 stack.callback(_disband, hub, client)
@@ -314,20 +318,6 @@ def _disband(hub: HubProcess, client: HubClient) -> None:
     if hub.alive():
         with contextlib.suppress(HubError):
             client.ask("disband", wait=_FAREWELL)
-
-
-@contextlib.contextmanager
-def _streaming(hub: HubProcess, address: str) -> Iterator[None]:
-    """Stream to this hub, and afterwards to whichever hub this process streamed to before."""
-    current = session.start()
-    before = current.stream
-    current.attach(address, hub.key, keep=False)
-    try:
-        yield
-    finally:
-        current.detach(2.0 if hub.alive() else 0.0)
-        if before is not None:
-            current.attach(before.address, before.key)
 
 
 def _run_training(job: Job, start: _Start, parts: Parts, rewards: Sequence[Named], resume: bool) -> Report:
