@@ -14,6 +14,7 @@ from lightning_sdk.call import Span
 from lightning_sdk.errors import SettingError
 from lightning_sdk.failure import summary
 from lightning_sdk.scope import Scope, above, ambient, current, entered, new_span_id, new_trace_id
+from lightning_sdk.sink import harmless
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,6 +89,8 @@ def in_turn(function: Callable[..., Any], begin: Callable[..., Turn]) -> Callabl
             return _astepping(lambda: result, lambda: turn)()
         if inspect.isgenerator(result):
             return _stepping(lambda: result, lambda: turn)()
+        if lazy := _lazy_ways(result):
+            return _lazy_type(lazy)(result, turn)
         turn.close(None)
         return result
 
@@ -97,11 +100,11 @@ def in_turn(function: Callable[..., Any], begin: Callable[..., Turn]) -> Callabl
 class Turn:
     """One run of an agent: its scope, and the span that tells of it."""
 
-    __slots__ = ("_outer", "_parent", "_started", "scope")
+    __slots__ = ("_closed", "_outer", "_parent", "_started", "scope")
 
     def __init__(self, **changes: Any) -> None:
         """A turn in the current scope with `changes`; without any, in that very scope, and no span tells of it."""
-        self._outer = current()
+        self._outer, self._closed = current(), False
         self._started = time.time_ns()
         self.scope: Scope = self._outer
         if changes:
@@ -121,8 +124,9 @@ class Turn:
         return cls(role=outer.role if outer.named else name, agent=name)
 
     def close(self, error: BaseException | None) -> None:
-        if self.scope is self._outer or not sink.listening():
+        if self._closed or self.scope is self._outer or not sink.listening():
             return
+        self._closed = True
         cancelled = isinstance(error, GeneratorExit)
         name = self.scope.agent or self.scope.role
         sink.span(
@@ -226,3 +230,60 @@ def _astepping(
             raise
 
     return generator
+
+
+def _lazy_ways(result: Any) -> tuple[str, ...]:
+    """How an object runs code when it is used: by `__await__`, `__next__` or `__anext__`; () if it does not.
+
+    A task runs in the scope that it was made in, and a file only reads.
+    """
+    kind = type(result)
+    ways = tuple(way for way in ("__await__", "__next__", "__anext__") if hasattr(kind, way))
+    if not ways or hasattr(kind, "_asyncio_future_blocking") or hasattr(kind, "fileno"):
+        return ()
+    return ways
+
+
+@functools.cache
+def _lazy_type(ways: tuple[str, ...]) -> type[Any]:
+    """A transparent proxy of an object that is used in these ways, each step of which is inside its turn."""
+    from wrapt import ObjectProxy  # noqa: PLC0415 - importing the SDK must not load wrapt
+
+    class Lazy(ObjectProxy):  # type: ignore[misc]
+        def __init__(self, result: Any, turn: Turn) -> None:
+            super().__init__(result)
+            self._self_turn = turn
+
+        def __iter__(self) -> Any:
+            return self if iter(self.__wrapped__) is self.__wrapped__ else iter(self.__wrapped__)
+
+        def __aiter__(self) -> Any:
+            return self if aiter(self.__wrapped__) is self.__wrapped__ else aiter(self.__wrapped__)
+
+        def __del__(self) -> None:
+            harmless("closing the turn of what was not used up", lambda: self._self_turn.close(GeneratorExit()))
+
+    steps = {"__await__": _await_lazily, "__next__": _next_lazily, "__anext__": _anext_lazily}
+    return type("Lazy", (Lazy,), {way: steps[way] for way in ways})
+
+
+def _await_lazily(lazy: Any) -> Generator[Any, Any, Any]:
+    return _stepping(lazy.__wrapped__.__await__, lambda: lazy._self_turn)()
+
+
+def _next_lazily(lazy: Any) -> Any:
+    try:
+        with entered(lazy._self_turn.scope):
+            return next(lazy.__wrapped__)
+    except BaseException as error:
+        lazy._self_turn.close(None if isinstance(error, StopIteration) else error)
+        raise
+
+
+async def _anext_lazily(lazy: Any) -> Any:
+    try:
+        with entered(lazy._self_turn.scope):
+            return await anext(lazy.__wrapped__)
+    except BaseException as error:
+        lazy._self_turn.close(None if isinstance(error, StopAsyncIteration) else error)
+        raise

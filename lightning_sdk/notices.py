@@ -19,6 +19,8 @@ OFF = "integration off"
 #: Name of the span that says that a reward gives different numbers for the same answer.
 UNREPEATED = "reward not repeatable"
 
+#: Begins the name of the span of a reward function that runs.
+SCORING = "score"
 #: Name of the span that says that several rollouts run one object of a framework.
 SHARED = "agent shared by rollouts"
 

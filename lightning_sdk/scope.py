@@ -113,6 +113,8 @@ class Scope:
     """The role was given to a decorator by name, so that no framework inside may change it."""
     agent: str = ""
     """What a framework calls the agent whose turn this is, '' outside of such a turn."""
+    judging: bool = False
+    """A reward function runs: what it asks of a model is not trained, whoever is asked."""
     shared: bool = False
     """It cannot be known whose work this is: what is done here belongs to no rollout."""
     ambient: tuple[str, ...] = ()
@@ -121,7 +123,7 @@ class Scope:
     def endpoint(self) -> Endpoint | None:
         """Where a call made here is sent instead, None if it stays where it goes."""
         rollout = self.rollout
-        if rollout is None or rollout.endpoint is None:
+        if rollout is None or rollout.endpoint is None or self.judging:
             return None
         chosen = self.role in rollout.roles if rollout.roles else self.trainable
         return rollout.endpoint if chosen else None

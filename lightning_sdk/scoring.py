@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from lightning_sdk import sink
+from lightning_sdk.call import Span
 from lightning_sdk.errors import RewardError
 from lightning_sdk.failure import first_of, summary
+from lightning_sdk.notices import SCORING
 from lightning_sdk.reward import Given, Named, as_rewards
+from lightning_sdk.scope import current, entered, new_span_id
 from lightning_sdk.settled import settled, settled_here
 
 
@@ -19,7 +26,8 @@ def scores(rewards: Sequence[Named], task: Mapping[str, Any], answer: Any) -> li
     found: list[Given] = []
     for each in rewards:
         try:
-            value = settled_here(each.function(dict(task), answer))
+            with judging(each):
+                value = settled_here(each.function(dict(task), answer))
         except BaseException as error:
             raise _blame(each, error) from error
         found += _given(each, value)
@@ -31,11 +39,25 @@ async def ascores(rewards: Sequence[Named], task: Mapping[str, Any], answer: Any
     found: list[Given] = []
     for each in rewards:
         try:
-            value = await settled(each.function(dict(task), answer))
+            with judging(each):
+                value = await settled(each.function(dict(task), answer))
         except BaseException as error:
             raise _blame(each, error) from error
         found += _given(each, value)
     return found
+
+
+@contextlib.contextmanager
+def judging(reward: Named) -> Iterator[None]:
+    """While a reward function runs: calls to models go to their own provider, and are not trained on."""
+    outer, span, started = current(), new_span_id(), time.time_ns()
+    try:
+        with entered(replace(outer, span=span, judging=True)):
+            yield
+    finally:
+        if outer.rollout is not None:
+            now = time.time_ns()
+            sink.span(outer.rollout, Span(span, outer.span, f"{SCORING} {reward.name}", "", started, now, "ok", "", {}))
 
 
 def _given(each: Named, value: Any) -> list[Given]:

@@ -38,6 +38,10 @@ def _draw(iterable: Iterable[Any], scope: Scope) -> Iterator[Any]:
         yield item
 
 
+#: Fields of a scope that are plain data.
+_PLAIN = ("role", "trainable", "span", "trace", "named", "agent", "judging", "shared")
+
+
 class Work:
     """A function and its scope. It can be pickled when the function can."""
 
@@ -76,7 +80,7 @@ class _Away:
 
 
 def _to_plain(scope: Scope) -> dict[str, Any]:
-    told = {name: getattr(scope, name) for name in ("role", "trainable", "span", "trace", "named", "agent")}
+    told = {name: getattr(scope, name) for name in _PLAIN}
     rollout = scope.rollout
     if rollout is None:
         return told

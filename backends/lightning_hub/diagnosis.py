@@ -277,7 +277,12 @@ def _about_calls(
     elif calls and (missing := _silent(seen, trainable)):
         yield findings.roles_missing(missing, calls)
     wanted = set(seen.roles) or {role for role, trained in seen.declared.items() if trained}
-    stayed = [call for call in calls if call.meta.role in wanted and not call.meta.trainable]
+    stayed = [
+        call
+        for each in seen.rollouts
+        for call in each.calls
+        if call.meta.role in wanted and not call.meta.trainable and not _is_judging(call, each)
+    ]
     if stayed:
         yield findings.not_redirected(stayed)
     if elsewhere:
@@ -286,6 +291,15 @@ def _about_calls(
         lost = [stray for stray in seen.strays if isinstance(stray, Call) and _is_lost(stray, wanted)]
         yield findings.outside(outside, len(lost), not calls)
     yield from (findings.integration_off(name, why) for name, why in off.items())
+
+
+def _is_judging(call: Call, rollout: Rollout) -> bool:
+    """Whether a reward function made a call, perhaps through an agent."""
+    spans = {span.id: span for span in rollout.spans}
+    span = spans.pop(call.meta.parent, None)
+    while span is not None and not span.name.startswith(f"{notices.SCORING} "):
+        span = spans.pop(span.parent, None)
+    return span is not None
 
 
 def _is_lost(stray: Call, wanted: set[str]) -> bool:

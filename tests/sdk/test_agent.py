@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import gc
 import inspect
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, process, thread
@@ -207,6 +209,84 @@ def test_scope_follows_tasks_threads_and_pools() -> None:
         boss(pool)
         assert seen == {"thread": "boss", "pool": "boss", "map": "boss", "to_thread": "boss", "tasks": "coroutine+boss"}
         assert pool.submit(role).result() == ""
+
+
+class Later:
+    """What client libraries return: an object that works when it is awaited or iterated over."""
+
+    def __init__(self) -> None:
+        self.left, self.kind = 2, "later"
+
+    def __await__(self) -> Iterator[Any]:
+        yield from asyncio.sleep(0).__await__()
+        return role()
+
+    def __iter__(self) -> "Later":
+        return self
+
+    def __next__(self) -> str:
+        self.left -= 1
+        if self.left < 0:
+            raise StopIteration
+        return role()
+
+    def __aiter__(self) -> "Later":
+        return self
+
+    async def __anext__(self) -> str:
+        await asyncio.sleep(0)
+        self.left -= 1
+        if self.left < 0:
+            raise StopAsyncIteration
+        return role()
+
+
+@lightning.agent(role="lazy")
+def later() -> Any:
+    return Later()
+
+
+def test_an_object_that_works_later_keeps_its_role(recorder: Recorder) -> None:
+    """Awaitables, iterators and async iterators that a plain function returns work in its role, and alone do."""
+
+    async def use() -> None:
+        assert await later() == "lazy" and role() == ""
+        assert [(each, role()) async for each in later()] == [("lazy", "")] * 2
+
+    asyncio.run(use())
+    assert [(each, role()) for each in later()] == [("lazy", "")] * 2
+    assert list(lightning.agent(role="mapped")(lambda: map(lambda _: role(), "ab"))()) == ["mapped"] * 2  # noqa: C417
+    assert [span.name for span in recorder.spans] == ["invoke_agent lazy"] * 3 + ["invoke_agent mapped"]
+
+
+def test_an_object_that_works_later_stays_what_it_is(recorder: Recorder) -> None:
+    """It has its class and its attributes, which can be set; one that is thrown away ends its turn."""
+    found = later()
+    assert isinstance(found, Later) and found.kind == "later" and iter(found) is found
+    found.kind = "other"
+    assert found.__wrapped__.kind == "other"
+    del found
+    gc.collect()
+    assert [span.status for span in recorder.spans] == ["cancelled"]
+
+
+def test_tasks_and_files_are_handed_on() -> None:
+    """A task runs in the scope that it was made in, and a file is no work."""
+
+    @lightning.agent(role="starter")
+    def start(kind: str) -> Any:
+        return asyncio.ensure_future(coroutine_of_role()) if kind == "task" else tempfile.TemporaryFile()
+
+    async def coroutine_of_role() -> str:
+        return role()
+
+    async def use() -> None:
+        task = start("task")
+        assert type(task) is asyncio.Task and await task == "starter"
+
+    asyncio.run(use())
+    with start("file") as file:
+        assert not hasattr(file, "__wrapped__")
 
 
 def test_what_other_tools_replace_is_left_alone() -> None:
