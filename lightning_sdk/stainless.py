@@ -20,6 +20,7 @@ from lightning_sdk.seam import SEEN, OpenCall, open_call
 from lightning_sdk.sink import harmless
 from lightning_sdk.tee import replace_content, tap
 from lightning_sdk.translation import Translation
+from lightning_sdk.unasked import Unasked
 
 #: Where a request carries its call and its translation, on its way to its response.
 _KEY = "lightning_call"
@@ -143,7 +144,7 @@ class Seam:
         call = opened[0] if opened else self._opened(options)
         if call is None:
             return build(options)
-        translation = None
+        translation: Translation | None = None
         if call.endpoint is not None:
             # Not harmless on purpose: a trainable call that went elsewhere would train on another model's tokens.
             end = next(end for end in self._ends if path.endswith(end))
@@ -152,7 +153,9 @@ class Seam:
                 # What the SDK would have sent, since its options may hold objects of its own.
                 call.request = build(options).content
                 translation = translate(json.loads(call.request))
-            options = _redirected(options, call, end, translation)
+            else:
+                translation = Unasked(_body(options))
+            options = _redirected(options, call, end, translation.chat)
         request = build(options)
         if call.endpoint is not None:
             route_to_engine(client._client, request, call.headers())
@@ -200,14 +203,14 @@ def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
         yield from _subclasses(each)
 
 
-def _redirected(options: Any, call: OpenCall, end: str, translation: Translation | None) -> Any:
+def _body(options: Any) -> dict[str, Any]:
+    """What the SDK was told to send, with objects of its own in it."""
+    return {**(options.json_data if isinstance(options.json_data, Mapping) else {}), **(options.extra_json or {})}
+
+
+def _redirected(options: Any, call: OpenCall, end: str, body: Mapping[str, Any]) -> Any:
     """A copy of the request's options that goes to the engine and asks for what training needs."""
     assert call.endpoint is not None
-    if translation is not None:
-        body = translation.chat
-    else:
-        body = dict(options.json_data) if isinstance(options.json_data, Mapping) else {}
-        body.update(options.extra_json or {})
     url = call.endpoint.url + (_TEXT if end == _TEXT else _CHAT)
     return options.model_copy(
         update={"json_data": call.rewritten(body, chat=end != _TEXT), "extra_json": None, "url": url}

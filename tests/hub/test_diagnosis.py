@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
@@ -389,15 +388,3 @@ def test_rows_of_one_call_are_no_fault() -> None:
     made = [rollout(n, call(1, ONE, ids=BEGUN), call(2, NEXT)) for n in (1, 2)]
     assert kinds(diagnose(Round(made))) == ["warning broken sequences"]
     assert kinds(diagnose(Round(made, settings=Settings.from_dict({"length": {"rows": "call"}})))) == []
-
-
-def test_a_judge_that_could_be_trained_is_no_finding() -> None:
-    """What a reward function asks of an agent stays with its provider, which is right."""
-    scoring = Span("a", "", f"{notices.SCORING} judge", "", 1, 2, "ok", "", {})
-    turn = Span("b", "a", "invoke_agent solver", "solver", 1, 2, "ok", "", {})
-    judged = call(3, trainable=False)
-    judged = dataclasses.replace(judged, meta=judged.meta._replace(parent="b"))
-    made = [rollout(n, call(1), judged, spans=(turn, scoring)) for n in (1, 2)]
-    assert kinds(diagnose(Round(made, declared={"solver": True}))) == []
-    lone = [rollout(n, call(1), judged, spans=(turn,)) for n in (1, 2)]
-    assert kinds(diagnose(Round(lone, declared={"solver": True}))) == ["warning calls not redirected"]

@@ -1,0 +1,27 @@
+"""What a reward function asks of a trainable agent is told apart from what the agent asks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from spoken import call, rollout
+
+from lightning_hub.diagnosis import Diagnosis, Round, diagnose
+from lightning_sdk import notices
+from lightning_sdk.call import Span
+
+
+def kinds(diagnosis: Diagnosis) -> list[str]:
+    return [f"{each.severity} {each.kind}" for each in diagnosis.findings]
+
+
+def test_a_judge_that_could_be_trained_is_no_finding() -> None:
+    """What a reward function asks of an agent stays with its provider, which is right."""
+    scoring = Span("a", "", f"{notices.SCORING} judge", "", 1, 2, "ok", "", {})
+    turn = Span("b", "a", "invoke_agent solver", "solver", 1, 2, "ok", "", {})
+    judged = call(3, trainable=False)
+    judged = dataclasses.replace(judged, meta=judged.meta._replace(parent="b"))
+    made = [rollout(n, call(1), judged, spans=(turn, scoring)) for n in (1, 2)]
+    assert kinds(diagnose(Round(made, declared={"solver": True}))) == []
+    lone = [rollout(n, call(1), judged, spans=(turn,)) for n in (1, 2)]
+    assert kinds(diagnose(Round(lone, declared={"solver": True}))) == ["warning calls not redirected"]
