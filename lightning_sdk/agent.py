@@ -249,7 +249,7 @@ def _lazy_type(ways: tuple[str, ...]) -> type[Any]:
     """A transparent proxy of an object that is used in these ways, each step of which is inside its turn."""
     from wrapt import ObjectProxy  # noqa: PLC0415 - importing the SDK must not load wrapt
 
-    class Lazy(ObjectProxy):  # type: ignore[misc]
+    class Lazy(ObjectProxy):  # type: ignore[type-arg]
         def __init__(self, result: Any, turn: Turn) -> None:
             super().__init__(result)
             self._self_turn = turn

@@ -45,6 +45,7 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
         if sink.listening():
             task = sink.harmless("recording a task", lambda: _plain(self.task)) or {}
             sink.put((Event.BEGIN, self._scope.key, self.id, task, time.time_ns()), 500)
+        sink.prepare_rollout()
         self._scope.settle_here()
         self._entered.__enter__()
         return self
@@ -76,6 +77,7 @@ def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def assigned(message: Mapping[str, Any]) -> RolloutScope:
     """The scope of a rollout that the hub handed to this process."""
+    sink.prepare_rollout()
     return RolloutScope(
         message["id"],
         message["key"],

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import importlib.metadata
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -32,6 +33,9 @@ class Session:
         self.stream: Stream | None = None
         self.integrations: dict[str, str] = {}
         """Name -> 'waiting' for its framework's import, 'active', or why it is off."""
+        self._hooks: dict[str, Callable[[object], None]] = {}
+        self._modules: dict[str, object] = {}
+        """Name of an active integration -> the module that was instrumented, which may be imported again."""
         self.closed = False
         self.reserved_for = ""
         """What the stream is for until it has ended: '' if whoever comes may change it."""
@@ -42,6 +46,7 @@ class Session:
         for entry in importlib.metadata.entry_points(group=GROUP):
             if integrations is None or entry.name in integrations:
                 self._watch(entry)
+        sink.before_rollouts.append(self.look_again)
         if unknown := (integrations or frozenset()) - set(self.integrations):
             self.close()
             known = sorted(entry.name for entry in importlib.metadata.entry_points(group=GROUP))
@@ -51,9 +56,10 @@ class Session:
         """Load the integration once its framework is imported, now if it is already."""
         from wrapt import register_post_import_hook  # noqa: PLC0415 - importing the SDK must not load wrapt
 
-        def hook(_: object) -> None:
-            if self.closed or self.integrations.get(entry.name) == "active":
+        def hook(module: object) -> None:
+            if self.closed or self._modules.get(entry.name) is module:
                 return
+            self._modules[entry.name] = module
             try:
                 instrument: Callable[[Patches], None] = entry.load()
                 instrument(self.patches)
@@ -68,7 +74,15 @@ class Session:
                               "calls are not captured: %r", entry.name, error)  # fmt: skip
 
         self.integrations[entry.name] = "waiting"
+        self._hooks[entry.name] = hook
         register_post_import_hook(hook, entry.name)
+
+    def look_again(self) -> None:
+        """Instrument modules that were imported a second time, as a test or a notebook does that takes them out of
+        `sys.modules`: a hook hears of the first import only."""
+        for name, module in list(self._modules.items()):
+            if (now := sys.modules.get(name)) is not None and now is not module:
+                self._hooks[name](now)
 
     def _off(self, name: str, why: str) -> None:
         self.integrations[name] = f"off: {why}"
@@ -135,6 +149,8 @@ class Session:
 
     def close(self, timeout: float = 5.0) -> None:
         self.closed = True
+        if self.look_again in sink.before_rollouts:
+            sink.before_rollouts.remove(self.look_again)
         kept = self.patches.undo()  # first: what stops here, the gateway for one, still has something to tell
         self.detach(timeout)
         for name in kept:
@@ -184,6 +200,8 @@ def start(integrations: frozenset[str] | None = None, carry_context: bool = True
         if _session is None:
             _session = Session(integrations, carry_context)
             atexit.register(end)
+        else:
+            _session.look_again()
         return _session
 
 
@@ -214,6 +232,8 @@ def end(timeout: float = 5.0) -> None:
 def status() -> dict[str, object]:
     """What this process records: each integration's state, and the stream's counters (`StreamStatus`) or None."""
     session = _session
+    if session is not None:
+        session.look_again()
     stream: StreamStatus | None = session.stream.status() if session and session.stream else None
     return {"integrations": dict(session.integrations) if session else {}, "stream": stream}
 

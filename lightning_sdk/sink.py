@@ -25,6 +25,9 @@ class Destination(Protocol):
     def flush(self, timeout: float) -> bool: ...
 
 
+#: Run when a rollout begins in this process.
+before_rollouts: list[Callable[[], None]] = []
+
 _stream: Destination | None = None
 _said: set[str] = set()
 
@@ -53,6 +56,12 @@ def flush(timeout: float = 2.0) -> None:
     stream = _stream
     if stream is not None and not harmless("flushing the stream", lambda: stream.flush(timeout)):
         say_once("flush", "lightning: a worker process could not deliver its calls in %g s", timeout)
+
+
+def prepare_rollout() -> None:
+    """A rollout begins in this process."""
+    for act in before_rollouts:
+        harmless("preparing a rollout", act)
 
 
 def span(rollout: RolloutScope | None, span: Span) -> None:
