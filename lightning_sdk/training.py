@@ -93,15 +93,13 @@ def train(
         NothingToTrain, RolloutsFailed, HubGone, BackendDied: no call of a trainable role was captured, too many
             rollouts failed, or the hub or the backend died; the message says with what, and how to go on.
     """
-    session.start().refuse_second(f"train() of {reference.name_of(agent)}")
     given = explicit(given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles))
     rewards, loaded, apart = named(reward), load(tasks), held_out if held_out is None else load(held_out, "held_out")
     stored = [str(find_run_folder(each, runs)) for each in from_runs]
     earlier = None if resume is None else earlier_run.read(resume, runs)
     start = _first(given, stored, rewards) if earlier is None else _go_on(earlier, given, stored, rewards, name, listen)
     parts = earlier.divide(loaded, apart) if earlier else divide(loaded, apart, start.settings)
-    refuse_unknown_roles(start.settings)
-    invitation.opened(start.settings, listen)
+    _refuse_early(f"train() of {reference.name_of(agent)}", start.settings, listen)
     folder = earlier.folder if earlier else make_run_folder(runs, name or reference.name_of(agent))
     job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen)
     return _run_training(job, start, parts, rewards, earlier is not None)
@@ -130,14 +128,12 @@ def evaluate(
     Arguments and errors are those of `train`; `report.after` holds the score. All tasks are used unless
     `evaluation.tasks` says otherwise.
     """
-    session.start().refuse_second(f"evaluate() of {reference.name_of(agent)}")
     loaded = load(tasks)
     given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
     given.setdefault("evaluation.tasks", len(loaded))
     rewards = named(reward)
     chosen = weighed(Settings.from_dict(given), rewards)
-    refuse_unknown_roles(chosen)
-    invitation.opened(chosen, listen)
+    _refuse_early(f"evaluate() of {reference.name_of(agent)}", chosen, listen)
     folder = make_run_folder(runs, name or f"{reference.name_of(agent)}-evaluation")
     Job(agent, rewards, chosen, folder, backend_python, quiet, listen).run("evaluate", tasks=loaded)
     return reports.read(folder)
@@ -374,6 +370,13 @@ def weighed(settings: Settings, rewards: Sequence[Named]) -> Settings:
     """The settings, with the weights that `@reward` gives where nothing else is set."""
     marked = {each.name: each.weight for each in rewards if each.weight is not None}
     return replace(settings, credit=replace(settings.credit, rewards={**marked, **settings.credit.rewards}))
+
+
+def _refuse_early(what: str, settings: Settings, listen: str) -> None:
+    """Raise what can be known before a folder is made."""
+    session.start().refuse_second(what)
+    refuse_unknown_roles(settings)
+    invitation.opened(settings, listen)
 
 
 def refuse_unknown_roles(settings: Settings) -> None:
