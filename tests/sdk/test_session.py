@@ -1,5 +1,7 @@
 """One process streams to one hub: what needs the stream keeps it until it ends."""
 
+from pathlib import Path
+
 import pytest
 
 import lightning_sdk as lightning
@@ -13,13 +15,15 @@ def agent(task: dict[str, str]) -> str:
     return task["text"]
 
 
-def test_a_second_training_is_refused() -> None:
+def test_a_second_training_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also an evaluation and a check; it says what is under way, before anything is made; afterwards it may begin."""
+    monkeypatch.chdir(tmp_path)
     running = session.start()
     with running.reserve("train() of solve"):
         for begin in (lightning.train, lightning.evaluate, lightning.check):
             with pytest.raises(LightningError, match=r"of agent cannot begin: train\(\) of solve is under way"):
-                begin(agent, [{"text": "a"}] * 5, lambda *_: 1.0)
+                begin(agent, [{"text": letter} for letter in "abcdefgh"], lambda *_: 1.0)
+    assert not (tmp_path / "runs").exists()
     with running.reserve("check() of agent"):
         assert running.reserved_for == "check() of agent"
 
