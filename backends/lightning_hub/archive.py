@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_hub.collector import shown_answer
+from lightning_hub.collector import shown_answer, sort_event
 from lightning_hub.rollout import Reward, Rollout
-from lightning_hub.spans import read_call, read_span
+from lightning_hub.spans import unpack_event
 from lightning_sdk.call import Call, Span, Status
 from lightning_sdk.errors import SettingError
-from lightning_sdk.wire import Event, unpack
 
 _OVER = "status NOT IN ('queued', 'running')"
 _ENTRY = "key, id, attempt, mode, task_id, grp, status, error, started, ended"
@@ -105,10 +104,7 @@ class Archive:
         calls, spans, answer = list[Call](), list[Span](), ""
         for event in self._events(entry.key):
             answer = shown_answer(event) or answer
-            if event[0] == Event.CALL:
-                calls.append(read_call(event[2]))
-            elif event[0] == Event.SPAN:
-                spans.append(read_span(event[2]))
+            sort_event(event, calls, spans, [])
         return Rollout(
             id=entry.id, task_id=entry.task_id, group=entry.group, mode=entry.mode, attempt=entry.attempt,
             status=entry.status, error=entry.error, seconds=(entry.ended or 0.0) - (entry.started or 0.0),
@@ -125,7 +121,7 @@ class Archive:
         for position, length in zip(places, places, strict=True):
             with (self._folder / f"{position >> 32:06d}.log").open("rb") as file:
                 file.seek(position & 0xFFFFFFFF)
-                yield unpack(file.read(length))
+                yield unpack_event(file.read(length))
 
 
 def entry_of(row: Sequence[Any]) -> Entry:

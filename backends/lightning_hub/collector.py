@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def collect(index: Index, outcome: Outcome) -> Rollout:
     status, error, answer = outcome.status, outcome.error, ""
     try:
         for event in index.events(outcome.assignment.key, outcome.until):
-            _sort(event, calls, spans, rewards)
+            sort_event(event, calls, spans, rewards)
             answer = shown_answer(event) or answer
     except (OSError, ValueError, TypeError, RecursionError) as failure:
         status, error = Status.INFRASTRUCTURE_ERROR, f"its spans cannot be read back: {failure!r}"
@@ -61,7 +62,7 @@ def strays(index: Index, since_ns: int) -> list[Call | Span]:
     spans: list[Span] = []
     for event in index.strays():
         try:
-            _sort(event, calls, spans, [])
+            sort_event(event, calls, spans, [])
         except (ValueError, TypeError):
             continue  # another version's
     return [
@@ -70,11 +71,14 @@ def strays(index: Index, since_ns: int) -> list[Call | Span]:
     ]
 
 
-def _sort(event: list[Any], calls: list[Call], spans: list[Span], rewards: list[Reward]) -> None:
+def sort_event(event: list[Any], calls: list[Call], spans: list[Span], rewards: list[Reward]) -> None:
+    """Add an event to what it is. ValueError for a call that cannot be read: without it nothing can be learned; other
+    pieces that cannot are left out."""
     match event:
-        case [Event.CALL, _, fields]:
-            calls.append(read_call(fields))
+        case [Event.CALL, _, *fields]:
+            calls.append(read_call(*fields or [None]))
         case [Event.SPAN, _, fields]:
-            spans.append(read_span(fields))
+            with contextlib.suppress(ValueError, TypeError):
+                spans.append(read_span(fields))
         case [Event.REWARD, *_] if (given := counted_reward(event)) is not None:
             rewards.append(Reward(given.role, given.name, float(np.float32(given.value)), given.time_ns))

@@ -19,9 +19,10 @@ import numpy as np
 
 from lightning_hub.control_events import BeginEvent, Control, EndEvent, RewardEvent, Unusable, read_control, refuse
 from lightning_hub.log import Log
+from lightning_hub.spans import unpack_event
 from lightning_hub.store import Store
 from lightning_sdk.call import Status
-from lightning_sdk.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Batch, Event, unpack
+from lightning_sdk.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Batch, Event
 
 _OUTPUT = 2000
 _ANSWER = 1_000_000
@@ -260,7 +261,7 @@ class Index:
             places = list(self._strays)
         for position, length in places:
             try:
-                yield unpack(self._log.read(position, length))
+                yield unpack_event(self._log.read(position, length))
             except OSError:
                 continue  # its segment was deleted since
 
@@ -296,7 +297,7 @@ class Index:
     def at(self, places: Iterable[tuple[int, int]]) -> Iterator[list[Any]]:
         """The events at these places of the log, unpacked."""
         for position, length in places:
-            yield unpack(self._log.read(position, length))
+            yield unpack_event(self._log.read(position, length))
 
     def retain(self, limit: int) -> int:
         """Delete the oldest closed segments without events of a rollout until the log has `limit` bytes; how many."""
@@ -319,7 +320,7 @@ class Index:
         pairs = iter(self.extents(key))
         for position, length in zip(pairs, pairs, strict=True):
             if until is None or position < until:
-                yield unpack(self._log.read(position, length))
+                yield unpack_event(self._log.read(position, length))
 
 
 def _answer(answer: Any, unkept: Any) -> tuple[str, str]:

@@ -14,9 +14,12 @@ import pytest
 from hubs import KEY, Client, begin, end, logged, meta, raw_call, reply, reward, rollouts, span
 
 import lightning_sdk as lightning
+from lightning_hub.archive import Archive
+from lightning_hub.collector import strays
 from lightning_hub.hub import Config, Hub
 from lightning_hub.log import Log
 from lightning_hub.set_aside import NAME
+from lightning_hub.spans import read_call, read_span
 from lightning_sdk import wire
 from lightning_sdk.call import Call
 from lightning_sdk.errors import HubError, SettingError, TaskError
@@ -166,17 +169,47 @@ def test_half_a_character_costs_only_itself(open_hub: Opener, folder: Path) -> N
     open_hub()
 
 
+def test_what_was_set_aside_costs_nothing_beside_it(open_hub: Opener, folder: Path) -> None:
+    """A rollout among whose events are such that cannot be read keeps its calls and rewards, and so does what is of no
+    rollout."""
+    odd = [event for event, _ in UNUSABLE.values()]
+    odd.append(wire.pack(span("x", KEY_OF)).replace(b"\x80", b"\x81\x01\x02"))
+    odd.append(wire.pack(span("x", KEY_OF)).replace(b"solver", b"\xff" * 6))
+    good = [
+        wire.pack(event)
+        for event in (
+            begin(KEY_OF, "r1"),
+            raw_call(KEY_OF, reply("kept")),
+            span("s", KEY_OF),
+            reward(KEY_OF, 0.5),
+            end(KEY_OF),
+        )
+    ]
+    hub = open_hub()
+    with Client(hub) as client:
+        number = 0
+        for event in [*odd, *good]:
+            for key in (KEY_OF, NO_ROLLOUT):
+                put(client, event.replace(KEY_OF, key), number := number + 1)
+        loose = strays(hub.index, 0)
+    assert [getattr(each, "name", "a call") for each in loose] == ["a call", "s"]
+    open_hub.close()
+    archive = Archive(folder)
+    [rollout] = archive.rollouts(archive.entries("observe"))
+    assert [json.loads(call.choices[0].message)["content"] for call in rollout.calls] == ["kept"]
+    assert [each.name for each in rollout.spans] == ["s"]
+    assert [each.value for each in rollout.rewards] == [0.5]
+
+
 def test_events_that_are_read_back_are_checked(open_hub: Opener) -> None:
     """A CALL or SPAN whose fields have other types than a seam's is refused where it is read."""
-    from lightning_hub.spans import read_call, read_span  # noqa: PLC0415 - what collector, archive and export share
-
     good = [meta(), b"{}", "", "", b"", [], 0, 0, "no ids", b""]
     assert read_call(good).problem == "no ids"
     for place, value in ((0, meta(started_ns="x")), (0, meta(started_ns=2**63)), (4, b"abc"), (5, [1]), (8, None)):
         with pytest.raises((ValueError, TypeError)):
             read_call([*good[:place], value, *good[place + 1 :]])
-    with pytest.raises(ValueError, match="prompt_token_ids"):
-        read_call([meta(), b"{}", "", "", b"", [[0, b"{}", "stop", b"", b"", []]], 3, 2, "", b""])
+    claimed = read_call([meta(), b"{}", "", "", b"", [[0, b"{}", "stop", b"", b"", []]], 3, 2, "", b""])
+    assert "prompt_token_ids" in claimed.problem
     assert read_span(span("a")[2]).name == "a"
     for fields in (["id"], [*span("a")[2][:4], "x", 2, "ok", "", {}], 3):
         with pytest.raises((ValueError, TypeError)):
