@@ -142,6 +142,7 @@ class Leases:
         if len(given) > (fit := _fitting(tasks)):  # the next lease has them
             self.undo(given[fit:][::-1])
             given = given[:fit]
+            self.on_work()
         if given:
             with self._store.transaction():
                 self._store.begin(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -359,3 +360,15 @@ def test_a_round_that_is_closed(make: Make) -> None:
     assert "before a runner took it" in second.error
     assert played.leases.progress() == (0, 0, 0)
     assert played.lease() == []
+
+
+def test_large_tasks_are_handed_out_as_one_answer_can_carry(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease has as many as fit, one at least, in order; the next one has the rest, and none counts as tried."""
+    monkeypatch.setattr("lightning_hub.leases._LEASE_CHARACTERS", 250)
+    leases = make(0).leases
+    tasks = [replace(assignment(number, 60.0), task={"q": "x" * 100}) for number in range(4)]
+    tasks[0] = replace(tasks[0], task={"q": "x" * 500})
+    leases.offer(tasks, Rules(), 64)
+    handed = [[(each.group, each.attempt) for each in leases.lease("r", 99)] for _ in range(4)]
+    assert handed == [[("g0", 1)], [("g1", 1), ("g2", 1)], [("g3", 1)], []]
+    assert leases.progress() == (0, 4, 0)
