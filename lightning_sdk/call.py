@@ -65,6 +65,8 @@ class Choice:
     """Log-probability of each sampled id under the distribution it was drawn from, packed float32."""
     versions: list[list[int]] = field(default_factory=list)
     """Runs of [model version, number of tokens], in order."""
+    prompt_ids: bytes = b""
+    """What this choice was sampled after, packed int32, in a call with several prompts; empty: the call's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,10 @@ class Call:
 
     def pack(self) -> list[Any]:
         """The call as a msgpack-ready list; `unpack` undoes it."""
-        choices = [[c.index, c.message, c.finish_reason, c.token_ids, c.logprobs, c.versions] for c in self.choices]
+        choices = [
+            [c.index, c.message, c.finish_reason, c.token_ids, c.logprobs, c.versions, c.prompt_ids]
+            for c in self.choices
+        ]
         return [
             list(self.meta), self.request, self.response_id, self.model, self.prompt_ids, choices,
             self.input_tokens, self.output_tokens, self.problem, self.reply,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from lightning_sdk.seam import OpenCall
 from lightning_sdk.sink import harmless
 from lightning_sdk.translation import Translation
+from lightning_sdk.translation.sse import find_error, has_ended
 
-#: How the last bytes of an event stream look, and no text inside JSON does; an SDK may stop reading there.
-_ENDS = (b"\ndata: [DONE]", b'"message_stop"')
-#: A last event that may be long, and so is known by its beginning.
-_LAST_EVENT = re.compile(rb"\nevent: ?response\.(completed|incomplete|failed)\b")
+
+class ErrorEvent(Exception):
+    """The server sent an error in the middle of a stream."""
 
 
 class Passage:
@@ -29,7 +27,7 @@ class Passage:
         self._parts.append(chunk)
         if self._call.streamed:
             passed = chunk if self._translation is None else self._translation.feed(chunk)
-            if _ended(b"".join(self._parts[-2:])):  # who reads on to here may never close it
+            if has_ended(b"".join(self._parts[-2:])):  # who reads on to here may never close it
                 self.finish()
             return passed
         return chunk if self._translation is None else b""
@@ -50,18 +48,14 @@ class Passage:
         self.finished = True
         reply, self._parts = b"".join(self._parts), []
         call, status = self._call, self._status
-        if error is not None:
+        told = find_error(reply) if call.streamed and error is None else ""
+        if told:
+            failed = ErrorEvent(told)
+            harmless("closing a failed reply", lambda: call.fail(failed, status, reply, unreachable=True))
+        elif error is not None:
             harmless("closing a broken reply", lambda: call.fail(error, status, reply, unreachable=unreachable))
-        elif self._complete or _ended(reply):
+        elif self._complete or has_ended(reply):
             harmless("closing a reply", lambda: call.finish(reply, status))
         else:
             early = {"status": "cancelled", "error": "closed before its end"}
             harmless("closing a reply", lambda: call.finish(reply, status, **early))
-
-
-def _ended(reply: bytes) -> bool:
-    """Whether an event stream was read up to its last event."""
-    if any(end in reply[-64:] for end in _ENDS):
-        return True
-    # Its data may come in several pieces: it is over with its blank line.
-    return reply.endswith((b"\n\n", b"\r\n\r\n")) and bool(_LAST_EVENT.match(reply, reply.rfind(b"\nevent:")))

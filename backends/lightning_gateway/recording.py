@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import zlib
 from collections.abc import Callable
 
+from lightning_sdk.passage import ErrorEvent
 from lightning_sdk.seam import OpenCall
-
-#: How the last event of a stream looks, in OpenAI's protocols and in Anthropic's. Readers stop there.
-_LAST = re.compile(rb"data: ?\[DONE\]\s*$|event: ?message_stop\s.*$|event: ?response\.(completed|failed|incomplete)\s",
-                   re.DOTALL)  # fmt: skip
-#: The same as a whole, where it is small.
-_DONE = re.compile(rb'data: ?\[DONE\]\s*$|"message_stop"\s*\}\s*$')
-_TAIL = 65536
-"""Bytes at the end in which the last event is looked for. It is small but in the Responses API, where EOF tells."""
+from lightning_sdk.translation.sse import find_error, has_ended
 
 
 class Recording:
@@ -40,7 +33,7 @@ class Recording:
         with its whole rollout before the connection's end shows here."""
         self._parts.append(chunk)
         self._received += len(chunk)
-        if self._received == self.length or _DONE.search(chunk[-128:]):
+        if self._received == self.length or (self.call.streamed and has_ended(chunk)):
             self.close(complete=True)
 
     def close(self, *, complete: bool = False, why: str = "closed before its end") -> None:
@@ -55,7 +48,9 @@ class Recording:
             self.call.fail(UpstreamError(f"HTTP {self.status}"), self.status, reply, unreachable=True)
         elif self.status >= 400 and complete:
             self.call.fail(UpstreamError(f"HTTP {self.status}"), self.status, reply)
-        elif complete or _LAST.search(reply[-_TAIL:]):
+        elif self.call.streamed and (told := find_error(reply)):
+            self.call.fail(ErrorEvent(told), self.status, reply, unreachable=True)
+        elif complete or (self.call.streamed and has_ended(reply)):
             self.call.finish(reply, self.status)
         else:
             self.call.finish(reply, self.status, status="cancelled", error=why)

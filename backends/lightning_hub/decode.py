@@ -6,7 +6,8 @@ straight into typed structs (msgspec), since a reply with 700 ids and log-probs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from lightning_hub.decode_messages import message_call, starts_message, streamed_call
 from lightning_hub.surrogates import replace_lone_surrogates
 from lightning_sdk.call import Call, CallMeta, Choice
+from lightning_sdk.translation.sse import DONE, read_events
 from lightning_sdk.wire import pack_floats, pack_ints
 
 
@@ -72,14 +74,26 @@ class _Merged(msgspec.Struct):
     token_ids: list[int] = []
     logprobs: list[float | None] = []
     versions: list[list[int]] = []
+    prompt_ids: list[int] = []
+
+
+class _Asked(msgspec.Struct):
+    """What decides which prompt a choice belongs to."""
+
+    prompt: Any = None
+    n: int | None = None
 
 
 _reply = msgspec.json.Decoder(_Reply)
+_asked = msgspec.json.Decoder(_Asked)
 _encode = msgspec.json.Encoder().encode
 #: Why a response is incomplete, as a chat completion's finish reason.
 _INCOMPLETE = {"max_output_tokens": "length"}
+_CHAT = "/chat/completions"
 #: Deltas of these fields are pieces of one text.
 _TEXTS = ("content", "refusal", "reasoning", "reasoning_content", "arguments")
+#: The same of an object's fields: a function call's, an audio answer's.
+_PIECES = frozenset({"name", "arguments", "data", "transcript"})
 
 
 def decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
@@ -103,7 +117,7 @@ def _decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
         return Call(meta, request, "", "", b"", (), 0, 0, prefix + why)
     if meta.streamed and reply.lstrip()[:1] != b"{":
         if starts_message(reply):
-            return streamed_call(meta, request, _events(replace_lone_surrogates(reply)))
+            return streamed_call(meta, request, read_events(replace_lone_surrogates(reply)))
         return _from_stream(meta, request, reply)
     parsed = _reply.decode(reply)
     if parsed.type == "message":
@@ -123,6 +137,7 @@ def _choice(choice: _Choice) -> Choice:
         pack_ints(choice.token_ids or ()),
         _pack_logprobs(_logprobs(choice.logprobs)),
         choice.weight_versions or [],
+        pack_ints(choice.prompt_token_ids or ()),
     )
 
 
@@ -131,8 +146,13 @@ def _call(
 ) -> Call:
     usage = parsed.usage or _Usage()
     prompt_ids = pack_ints(prompt or ())
+    prompts = _count_prompts(request) if meta.path.endswith("/completions") and not meta.path.endswith(_CHAT) else 1
+    if prompts <= 1:
+        choices = tuple(replace(choice, prompt_ids=b"") if choice.prompt_ids else choice for choice in choices)
+    elif meta.trainable and not problem and not all(choice.prompt_ids for choice in choices):
+        problem = f"the request has {prompts} prompts, and the reply does not say which choice belongs to which"
     if meta.trainable and not problem:
-        problem = _check(choices, prompt_ids, usage.completion_tokens == 0)
+        problem = _check(choices, prompt_ids, usage.completion_tokens == 0 or meta.status == "cancelled")
     return Call(
         meta,
         request,
@@ -149,6 +169,15 @@ def _call(
 def find_problem(call: Call) -> str:
     """Why a trainable call cannot be trained on, '' if it can."""
     return _check(call.choices, call.prompt_ids, call.output_tokens == 0)
+
+
+def _count_prompts(request: bytes) -> int:
+    """How many prompts a request to (text) completions has: a list of texts, or of lists of ids."""
+    try:
+        prompt = _asked.decode(request).prompt
+    except msgspec.MsgspecError:
+        return 1
+    return len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
 
 
 def _check(choices: tuple[Choice, ...], prompt_ids: bytes, nothing_sampled: bool) -> str:
@@ -230,8 +259,8 @@ def _from_response(meta: CallMeta, request: bytes, parsed: _Reply, said: str = "
 def _from_stream(meta: CallMeta, request: bytes, reply: bytes) -> Call:
     head, merged, prompt, problem = _Reply(), dict[int, _Merged](), None, ""
     said: list[str] = []
-    for data in _events(reply):
-        if data == b"[DONE]":
+    for data in read_events(reply):
+        if data.strip() == DONE:
             break
         chunk = _reply.decode(data)
         if chunk.response is not None:
@@ -242,6 +271,8 @@ def _from_stream(meta: CallMeta, request: bytes, reply: bytes) -> Call:
         head.id, head.model = head.id or chunk.id, head.model or chunk.model
         head.usage = chunk.usage or head.usage
         prompt = prompt or _prompt_ids(chunk)
+        if chunk.prompt_token_ids and len(chunk.choices or ()) == 1:
+            chunk.choices[0].prompt_token_ids = chunk.prompt_token_ids  # type: ignore[index]
         problem = problem or _error_text(chunk.error or (chunk.type == "error" and chunk.message))
         for choice in chunk.choices or ():
             _merge(merged.setdefault(choice.index, _Merged()), choice)
@@ -249,24 +280,6 @@ def _from_stream(meta: CallMeta, request: bytes, reply: bytes) -> Call:
         return _from_response(meta, request, head, "".join(said), problem)
     choices = tuple(_merged_choice(index, merged[index]) for index in sorted(merged))
     return _call(meta, request, head, choices, prompt, problem)
-
-
-def _events(reply: bytes) -> Iterator[bytes]:
-    """The data of each server-sent event. A last line that was cut off by an early end is left out."""
-    lines = reply.replace(b"\r\n", b"\n").split(b"\n")
-    if lines[-1] and not _complete(lines[-1]):
-        lines.pop()
-    data: list[bytes] = []
-    for line in [*lines, b""]:
-        if line.startswith(b"data:"):
-            data.append(line[5:].strip())
-        elif not line and data:
-            yield b"\n".join(data)
-            data = []
-
-
-def _complete(line: bytes) -> bool:
-    return line.startswith(b"data:") and line.rstrip().endswith((b"}", b"[DONE]"))
 
 
 def _merge(into: _Merged, choice: _Choice) -> None:
@@ -277,11 +290,16 @@ def _merge(into: _Merged, choice: _Choice) -> None:
             _merge_tools(into.tools, value)
         elif name in _TEXTS and isinstance(value, str):
             into.parts.setdefault(name, []).append(value)
+        elif isinstance(value, dict) and isinstance(into.fields.setdefault(name, {}), dict):
+            _merge_object(into.fields[name], value)
+        elif isinstance(value, list) and isinstance(into.fields.get(name), list):
+            into.fields[name] = into.fields[name] + value
         else:
             into.fields[name] = value
     if choice.text:
         into.parts.setdefault("content", []).append(choice.text)
     into.finish_reason = choice.finish_reason or into.finish_reason
+    into.prompt_ids = into.prompt_ids or choice.prompt_token_ids or []
     into.token_ids += choice.token_ids or ()
     into.logprobs += _logprobs(choice.logprobs)
     for version, count in choice.weight_versions or ():
@@ -289,6 +307,13 @@ def _merge(into: _Merged, choice: _Choice) -> None:
             into.versions[-1][1] += count
         else:
             into.versions.append([version, count])
+
+
+def _merge_object(into: dict[str, Any], delta: dict[str, Any]) -> None:
+    """What a legacy `function_call`, and `audio`, gain."""
+    for name, value in delta.items():
+        pieces = name in _PIECES and isinstance(value, str) and isinstance(into.get(name), str)
+        into[name] = into[name] + value if pieces else value
 
 
 def _merge_tools(into: dict[int, dict[str, Any]], deltas: list[dict[str, Any]]) -> None:
@@ -312,6 +337,7 @@ def _merged_choice(index: int, merged: _Merged) -> Choice:
         pack_ints(merged.token_ids),
         _pack_logprobs(merged.logprobs),
         merged.versions,
+        pack_ints(merged.prompt_ids),
     )
 
 

@@ -79,7 +79,7 @@ def transitions(call: Call) -> list[Transition]:
 
 
 def _transition(call: Call, choice: Choice) -> Transition:
-    prompt_ids = np.frombuffer(call.prompt_ids, "<i4")
+    prompt_ids = np.frombuffer(choice.prompt_ids or call.prompt_ids, "<i4")
     completion_ids = np.frombuffer(choice.token_ids, "<i4")
     logprobs = np.frombuffer(choice.logprobs, "<f4")
     if not len(prompt_ids):

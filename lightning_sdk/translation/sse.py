@@ -1,29 +1,40 @@
 """Server-sent events: the data of each event from bytes in pieces of any size, and an event's bytes from its data.
 
-Works on bytes throughout, so that a character split between two pieces is whole again before anybody decodes it.
+As the WHATWG's standard reads them: lines end in CR, LF or both, a first byte order mark does not count, the blank
+after a colon may be missing, and an event's data may have several lines. Works on bytes throughout, so that a character
+split between two pieces is whole again before anybody decodes it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 #: The data of the event that ends a stream of OpenAI's.
 DONE = b"[DONE]"
+_MARK = b"\xef\xbb\xbf"
+#: How the last bytes of a stream look, and no text inside JSON does; an SDK may stop reading there.
+_ENDS = re.compile(rb'(?:^|[\r\n])data: ?\[DONE\]|"message_stop"')
+#: A last event that may be long, and so is known by its beginning.
+_LAST_EVENT = re.compile(rb"[\r\n]?event: ?(response\.(completed|incomplete|failed)|error)\b")
+_BLANK_LINES = (b"\n\n", b"\r\r", b"\r\n\r\n")
+#: An event of an error is among the last bytes, if there is one.
+_ERROR_BYTES = 8192
 
 
 class EventReader:
     """Reads one stream. Feed it the bytes as they come, and `end` it when no more come."""
 
-    __slots__ = ("_after_cr", "_data", "_rest")
+    __slots__ = ("_after_cr", "_begun", "_data", "_rest")
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []
         """Pieces of a line whose end has not come."""
         self._data: list[bytes] = []
         """Data lines of an event whose end has not come."""
-        self._after_cr = False
+        self._after_cr = self._begun = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of every event that `chunk` completes, in order. Comments and fields other than data are skipped."""
@@ -49,12 +60,16 @@ class EventReader:
         return complete
 
     def _line(self, line: bytes, complete: list[bytes]) -> None:
+        if not self._begun:
+            self._begun, line = True, line.removeprefix(_MARK)
         if not line:
             if self._data:
                 complete.append(b"\n".join(self._data))
                 self._data.clear()
         elif line.startswith(b"data:"):
             self._data.append(line[5:].removeprefix(b" "))
+        elif line == b"data":
+            self._data.append(b"")
 
 
 def event(data: Mapping[str, Any] | bytes, name: str = "") -> bytes:
@@ -66,3 +81,47 @@ def event(data: Mapping[str, Any] | bytes, name: str = "") -> bytes:
     body = data if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
     head = f"event: {name}\n".encode() if name else b""
     return head + b"data: " + body + b"\n\n"
+
+
+def read_events(stream: bytes) -> list[bytes]:
+    """The data of the events of a whole stream. A last event that was cut off in the middle is left out."""
+    reader = EventReader()
+    return [*reader.feed(stream), *(data for data in reader.end() if data.strip() == DONE or _parse(data) is not None)]
+
+
+def has_ended(stream: bytes) -> bool:
+    """Whether a stream, or the last bytes of one, reach to the event after which its API sends no more."""
+    if _ENDS.search(stream[-64:]):
+        return True
+    if not stream.endswith(_BLANK_LINES):  # its data may come in several pieces: it is over with its blank line
+        return False
+    start = max(stream.rfind(b"\nevent:"), stream.rfind(b"\revent:"), 0)
+    return bool(_LAST_EVENT.match(stream, start))
+
+
+def find_error(stream: bytes) -> str:
+    """What the error that ended a stream says, '' if none did."""
+    if b"error" not in stream[-_ERROR_BYTES:]:
+        return ""
+    return next(filter(None, map(_read_error, read_events(stream)[-2:])), "")
+
+
+def _read_error(data: bytes) -> str:
+    """What the event with this data says went wrong, '' for any other event."""
+    event = _parse(data) or {}
+    error = event.get("error") or (
+        event.get("type") == "response.failed" and (event.get("response") or {}).get("error")
+    )
+    if not error and event.get("type") == "error":
+        error = event.get("message") or "error"
+    if isinstance(error, dict):
+        error = error.get("message") or error
+    return str(error)[:2000] if error else ""
+
+
+def _parse(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

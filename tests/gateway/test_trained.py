@@ -152,6 +152,22 @@ def test_text_completions_are_trained(trained: dict[str, str], service: Service,
     assert json.loads(answer)["choices"][0]["text"] == whole(recorder.calls[0], service)[1]
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_text_completions_of_several_prompts(
+    trained: dict[str, str], service: Service, recorder: Recorder, stream: bool
+) -> None:
+    """Each prompt's completions are under that prompt, with n > 1 too."""
+    prompts = ["What is 1 + 1?", "Who?"]
+    with openai.OpenAI(base_url=trained["OPENAI_BASE_URL"], api_key=trained["OPENAI_API_KEY"]) as client:
+        reply = client.completions.create(model="gpt", prompt=prompts, n=2, stream=stream)
+        if stream:
+            list(reply)
+    (call,) = recorder.calls
+    assert call.problem == "" and [choice.index for choice in call.choices] == [0, 1, 2, 3]
+    expected = [service.chat.encode(prompts[index // 2], special=True) for index in range(4)]
+    assert [list(unpack_ints(choice.prompt_ids)) for choice in call.choices] == expected
+
+
 def test_the_engine_sees_nothing_meant_for_the_provider(
     start: Callable[..., Gateway], rollout: RolloutScope, recorder: Recorder
 ) -> None:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_hub.decode import decode
+from lightning_hub.transition import transitions
 from lightning_sdk.call import Call, CallMeta
 from lightning_sdk.wire import unpack_floats, unpack_ints
 
@@ -134,6 +135,71 @@ def test_an_error_inside_a_stream() -> None:
     """Servers that fail in the middle send an error as data."""
     call = decoded(sse(chunk({"content": "a"}), {"error": {"message": "out of memory"}}), streamed=True)
     assert call.problem == "out of memory"
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\n", "\r"])
+def test_a_stream_in_every_spelling_of_the_standard(newline: str) -> None:
+    """No blank after the colon, comments, other fields, data in several lines, a byte order mark, any line end."""
+    first = json.dumps(chunk({"content": "a"}), indent=1).splitlines()
+    lines = [": hello", "id: 1", *(f"data:{line}" for line in first), "", "retry: 5", "event: message",
+             f"data:{json.dumps(chunk({'content': 'b'}))}", "", "data:[DONE]", "", "data: unread", ""]  # fmt: skip
+    body = b"\xef\xbb\xbf" + newline.join(lines).encode()
+    call = decoded(body, streamed=True, trainable=False)
+    assert (call.problem, json.loads(call.choices[0].message)["content"]) == ("", "ab")
+
+
+def test_a_stream_with_a_legacy_function_call() -> None:
+    """Its name and its arguments come in pieces, as a tool call's do."""
+    pieces = [{"name": "calc", "arguments": ""}, {"arguments": '{"x"'}, {"arguments": ": 1}"}]
+    call = decoded(sse(*(chunk({"function_call": piece}) for piece in pieces)), streamed=True, trainable=False)
+    assert json.loads(call.choices[0].message)["function_call"] == {"name": "calc", "arguments": '{"x": 1}'}
+
+
+def _of_prompts(*prompts: Any, **choice: Any) -> list[dict[str, Any]]:
+    return [{"index": index, "text": "x", "finish_reason": "stop", "token_ids": [7 + index],
+             "logprobs": {"token_logprobs": [-0.5]}, "prompt_token_ids": prompt, **choice}
+            for index, prompt in enumerate(prompts)]  # fmt: skip
+
+
+def _asked(request: dict[str, Any], body: bytes, *, streamed: bool = False) -> Call:
+    return decode(CallMeta(*meta(streamed=streamed, path="/v1/completions")), json.dumps(request).encode(), body)
+
+
+@pytest.mark.parametrize("shape", ["whole", "stream", "stream of the embedded engine"])
+@pytest.mark.parametrize("prompt", [["A", "B"], [[1], [2, 3]]])
+def test_each_of_several_prompts_has_its_own_completions(shape: str, prompt: list[Any]) -> None:
+    """Choices belong to their own prompts, also with n > 1, whole and streamed, through the log and into training."""
+    choices = _of_prompts([1], [1], [2, 3], [2, 3])
+    if shape == "whole":
+        body = json.dumps({"choices": choices}).encode()
+    elif shape == "stream":
+        body = sse(*({"choices": [choice]} for choice in choices))
+    else:
+        ids = [choice.pop("prompt_token_ids") for choice in choices]
+        body = sse(
+            *({"choices": [choice], "prompt_token_ids": each} for choice, each in zip(choices, ids, strict=True))
+        )
+    call = _asked({"prompt": prompt, "n": 2}, body, streamed=shape != "whole")
+    assert call.problem == ""
+    rows = transitions(Call.unpack(call.pack()))
+    assert [(list(row.prompt_ids), list(row.completion_ids)) for row in rows] == [
+        ([1], [7]), ([1], [8]), ([2, 3], [9]), ([2, 3], [10]),
+    ]  # fmt: skip
+
+
+def test_several_prompts_that_cannot_be_told_apart_are_not_trained_on() -> None:
+    """A server that names the ids of one prompt alone would put the second one's completion under the first."""
+    choices = _of_prompts(None, None)
+    call = _asked({"prompt": ["A", "B"]}, json.dumps({"choices": choices, "prompt_token_ids": [1]}).encode())
+    assert "2 prompts" in call.problem
+    assert _asked({"prompt": ["A"]}, json.dumps({"choices": _of_prompts([1])}).encode()).problem == ""
+
+
+def test_a_trained_stream_closed_before_its_first_token_has_no_fault() -> None:
+    """The server is not blamed for ids that the reader did not wait for."""
+    opening = sse(chunk({"role": "assistant", "content": ""}, prompt_token_ids=[1, 2]), done=False)
+    call = decoded(opening, streamed=True, status="cancelled")
+    assert call.problem == "" and transitions(call) == []
 
 
 @pytest.mark.parametrize(
