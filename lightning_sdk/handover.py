@@ -25,6 +25,8 @@ from lightning_sdk.scope import Scope, current, current_task, inherit, inherited
 from lightning_sdk.sink import harmless
 
 _QUEUES = ("Queue", "PriorityQueue", "LifoQueue")
+_IMMUTABLE = 1 << 8
+"""Py_TPFLAGS_IMMUTABLETYPE."""
 _works_for: ContextVar[Any] = ContextVar("lightning_queue", default=None)
 """The queue whose item gave this worker its scope."""
 
@@ -66,6 +68,8 @@ def follow_queues(patches: Patches) -> None:
 def _instrument(patches: Patches, module: str) -> None:
     for name in _QUEUES:
         owner = getattr(sys.modules[module], name)
+        if owner.__flags__ & _IMMUTABLE:  # gevent puts its own in their place, whose methods cannot be replaced
+            continue
         patches.wrap(owner, "_put", _putting)
         patches.wrap(owner, "_get", _getting)
 

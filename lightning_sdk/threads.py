@@ -12,8 +12,10 @@ in any order. Nothing here replaces those: a scope is taken along further down, 
 from __future__ import annotations
 
 import concurrent.futures.thread
+import contextvars
 import functools
 import inspect
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +35,8 @@ def carry_context(patches: Patches) -> None:
         ("concurrent.futures.thread", _instrument_thread_executors),
         ("concurrent.futures.process", _instrument_process_executors),
         ("multiprocessing.pool", _instrument_pools),
+        ("gevent.greenlet", _instrument_greenlets),
+        ("gevent.threadpool", _instrument_gevent_pools),
     ):
         act = functools.partial(instrument, patches)
         # A Python whose insides are not as we know them is no reason not to start.
@@ -160,3 +164,33 @@ def _carrying_steps(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(pool, carry(func), carry_steps(iterable), *args, **kwargs)
 
     return submit
+
+
+# --- gevent
+
+
+def _instrument_greenlets(patches: Patches) -> None:
+    """A greenlet begins in an empty context. gevent calls this where one is started, whatever starts it."""
+    kind: Any = vars(sys.modules["gevent.greenlet"])["Greenlet"]
+    kind.add_spawn_callback(_let_inherit)
+    patches.also(lambda: kind.remove_spawn_callback(_let_inherit))
+
+
+def _let_inherit(greenlet: Any) -> None:
+    scope = speaking()
+    if scope != _NOWHERE:
+        context = greenlet.gr_context or contextvars.Context()
+        context.run(inherit, scope)
+        greenlet.gr_context = context
+
+
+def _instrument_gevent_pools(patches: Patches) -> None:
+    """Its own threads, which are none of `threading`'s."""
+    patches.wrap(vars(sys.modules["gevent.threadpool"])["ThreadPool"], "spawn", _carrying_function)
+
+
+def _carrying_function(original: Callable[..., Any]) -> Callable[..., Any]:
+    def spawn(pool: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return original(pool, carry(func), *args, **kwargs)
+
+    return spawn

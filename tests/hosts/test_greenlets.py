@@ -1,0 +1,61 @@
+"""gevent: greenlets belong to the rollout that starts them, and work in its pools to the one that submits it."""
+
+PROGRAM = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import gevent
+from gevent.pool import Pool
+from gevent.threadpool import ThreadPool
+from recorder import Recorder
+import lightning_sdk as lightning
+from lightning_sdk import sink
+from lightning_sdk.scope import current
+
+lightning.init()
+sink.connect(Recorder())
+shared = []
+
+def work(*_): return current().role, current().rollout and current().rollout.id
+
+def in_thread():
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(work()))
+    thread.start()
+    thread.join()
+    return seen[0]
+
+def in_executor():
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+@lightning.agent(role="solver")
+def solve():
+    gevent.sleep(0.01)
+    if not shared:
+        shared.extend([Pool(2), ThreadPool(2)])
+    greenlets, threads = shared
+    return {
+        "itself": work(), "thread": in_thread(), "executor": in_executor(), "spawn": gevent.spawn(work).get(),
+        "later": gevent.spawn_later(0.001, work).get(), "pool": greenlets.spawn(work).get(),
+        "map": greenlets.map(work, [1])[0], "threads": threads.spawn(work).get(), "apply": threads.apply(work),
+    }
+
+def run(number):
+    with lightning.rollout() as rollout:
+        return rollout.id, solve()
+
+for greenlet in [gevent.spawn(run, number) for number in range(2)]:
+    rollout, seen = greenlet.get(timeout=20)
+    assert set(seen.values()) == {("solver", rollout)}, (rollout, seen)
+lightning.shutdown()
+with lightning.rollout():
+    assert gevent.spawn(work).get() == ("", None)
+print("done")
+"""
+
+
+def test_greenlets_and_pools(in_new_process) -> None:
+    """Two rollouts at once, in a program that gevent has patched, share pools; after `shutdown()` nothing is left."""
+    assert in_new_process(PROGRAM).strip() == "done"
