@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 _MISSING = object()
+
+
+#: Module -> who waits for its import, and what they do then.
+_awaited: dict[str, list[tuple[Patches, Callable[[], object]]]] = {}
+
+
+def _arrived(module: str) -> None:
+    for patches, instrument in _awaited.pop(module, []):
+        if not patches._undone:
+            instrument()
 
 
 class Patches:
@@ -36,7 +47,15 @@ class Patches:
         """Run `instrument` once `module` is imported, now if it is already; never after `undo`."""
         from wrapt import register_post_import_hook  # noqa: PLC0415 - importing the SDK must not load wrapt
 
-        register_post_import_hook(lambda _: None if self._undone else instrument(), module)
+        if self._undone:
+            return
+        if sys.modules.get(module) is not None:
+            instrument()
+            return
+        is_first = module not in _awaited
+        _awaited.setdefault(module, []).append((self, instrument))
+        if is_first:  # a hook cannot be taken back
+            register_post_import_hook(lambda _: _arrived(module), module)
 
     def also(self, undo: Callable[[], None]) -> None:
         """Run `undo` too when everything is put back: for what is not an attribute."""
@@ -48,6 +67,8 @@ class Patches:
         kept: list[str] = []
         with self._lock:
             self._undone = True
+            for awaiting in list(_awaited.values()):
+                awaiting[:] = [each for each in awaiting if each[0] is not self]
             while self._also:
                 self._also.pop()()
             while self._done:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightning_sdk import sink
+from lightning_sdk import forks, sink
 from lightning_sdk.call import CallMeta
 from lightning_sdk.failure import summary
 from lightning_sdk.scope import Endpoint, above, current, new_span_id, speaking
@@ -38,12 +39,23 @@ def open_call(framework: str, path: str) -> OpenCall | None:
     return OpenCall(framework, path) if sink.listening() or current().rollout is not None else None
 
 
+#: Calls under way. Weak, since a call that nobody will finish any more is finished when it is collected.
+_under_way: dict[str, weakref.ref[OpenCall]] = {}
+
+
+def cut_calls_short() -> None:
+    """Finish every call of this process with what has come of its reply: the recording ends."""
+    for reference in list(_under_way.values()):
+        if (call := reference()) is not None:
+            sink.harmless("closing a call that is still open", call.cut_short)
+
+
 class OpenCall:
-    """One call under way."""
+    """One call under way. In a forked process it is a copy, and only its parent's counts."""
 
     __slots__ = (
-        "_finished", "_framework", "_owner", "_parent", "_path", "_scope", "_seed", "_started", "_trace", "endpoint",
-        "id", "request", "sampling", "streamed",
+        "__weakref__", "_cut_short", "_finished", "_framework", "_generation", "_owner", "_parent", "_path", "_scope",
+        "_seed", "_started", "_trace", "endpoint", "id", "request", "sampling", "streamed",
     )  # fmt: skip
 
     def __init__(self, framework: str, path: str) -> None:
@@ -54,8 +66,10 @@ class OpenCall:
         self._owner = self._scope.owner()
         if self._owner is not self._scope.rollout:
             self._say_lost()
-        self._finished = False
+        self._finished, self._generation = False, forks.generation
+        self._cut_short: Callable[[], object] | None = None
         self.id = new_span_id()
+        _under_way[self.id] = weakref.ref(self)
         self.endpoint: Endpoint | None = self._scope.endpoint()
         """Where the call is to be sent; None: where it was going."""
         self.sampling: dict[str, Any] = {}
@@ -81,8 +95,10 @@ class OpenCall:
             shown[ROLLOUT_HEADER] = self._scope.rollout.id
         return shown
 
-    def at_end_of_rollout(self, action: Callable[[], object]) -> None:
-        """Run `action` when the rollout ends, if the call belongs to one: what comes later does not count for it."""
+    def when_cut_short(self, action: Callable[[], object]) -> None:
+        """Run `action`, which finishes the call with what has come so far, when its rollout or its process ends first:
+        what comes later counts for neither."""
+        self._cut_short = action
         if self._owner is not None:
             self._owner.at_end.append(action)
 
@@ -137,7 +153,8 @@ class OpenCall:
 
     def finish(self, reply: bytes, http_status: int = 200, *, status: str = "ok", error: str = "") -> None:
         """Hand the call to the stream. Later calls of `finish` do nothing."""
-        if self._finished:
+        _under_way.pop(self.id, None)
+        if self._finished or self._generation != forks.generation:
             return
         self._finished = True
         scope, rollout = self._scope, self._owner
@@ -164,6 +181,12 @@ class OpenCall:
         if unreachable and self.endpoint is not None and self._owner is not None:
             self._owner.broken = summary(error)
         self.finish(reply, http_status, status="error", error=summary(error))
+
+    def cut_short(self) -> None:
+        """Finish with what has come so far."""
+        if self._cut_short is not None:
+            self._cut_short()
+        self.finish(b"", 0, status="cancelled", error="the process, or its recording, ended before the reply")
 
     def __del__(self) -> None:
         if not self._finished:  # never read, never closed

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from lightning_sdk import discovery, handover, notices, sink, threads
+from lightning_sdk import discovery, exits, forks, handover, notices, seam, sink, threads
 from lightning_sdk.errors import LightningError, SettingError, UnsupportedVersion
 from lightning_sdk.patches import Patches
 from lightning_sdk.stream import Stream
@@ -43,6 +43,7 @@ class Session:
             threads.carry_context(self.patches)
             handover.follow_queues(self.patches)
         self._watch_telemetry()
+        self._watch_exits()
         for entry in importlib.metadata.entry_points(group=GROUP):
             if integrations is None or entry.name in integrations:
                 self._watch(entry)
@@ -54,7 +55,6 @@ class Session:
 
     def _watch(self, entry: importlib.metadata.EntryPoint) -> None:
         """Load the integration once its framework is imported, now if it is already."""
-        from wrapt import register_post_import_hook  # noqa: PLC0415 - importing the SDK must not load wrapt
 
         def hook(module: object) -> None:
             if self.closed or self._modules.get(entry.name) is module:
@@ -75,7 +75,7 @@ class Session:
 
         self.integrations[entry.name] = "waiting"
         self._hooks[entry.name] = hook
-        register_post_import_hook(hook, entry.name)
+        self.patches.when_imported(entry.name, lambda: hook(sys.modules[entry.name]))
 
     def look_again(self) -> None:
         """Instrument modules that were imported a second time, as a test or a notebook does that takes them out of
@@ -90,15 +90,18 @@ class Session:
 
     def _watch_telemetry(self) -> None:
         """Join OpenTelemetry's traces once its SDK is imported; without it nothing of it is loaded."""
-        from wrapt import register_post_import_hook  # noqa: PLC0415 - as above
 
-        def hook(_: object) -> None:
+        def join() -> None:
             from lightning_sdk import telemetry  # noqa: PLC0415 - it imports the SDK, which only some users have
 
-            if not self.closed:
-                telemetry.join(self.patches)
+            telemetry.join(self.patches)
 
-        register_post_import_hook(lambda module: sink.harmless("joining OpenTelemetry", lambda: hook(module)), _SDK)
+        self.patches.when_imported(_SDK, lambda: sink.harmless("joining OpenTelemetry", join))
+
+    def _watch_exits(self) -> None:
+        """Let what was recorded leave before a process does that passes no `atexit`."""
+        exits.watch_exit(self.patches, self.leave)
+        exits.watch_results(self.patches, self.hand_over)
 
     def attach(self, address: str, key: str, *, keep: bool = True) -> None:
         """Stream to the hub at `address` from now on."""
@@ -147,10 +150,22 @@ class Session:
             self.stream.close(timeout)
             self.stream = None
 
+    def hand_over(self) -> None:
+        """Send what another process may soon ask for."""
+        if self.stream is not None:
+            self.stream.hand_over()
+
+    def leave(self) -> None:
+        """Send what is left of a process that ends at once."""
+        seam.cut_calls_short()
+        if self.stream is not None:
+            self.stream.leave()
+
     def close(self, timeout: float = 5.0) -> None:
         self.closed = True
         if self.look_again in sink.before_rollouts:
             sink.before_rollouts.remove(self.look_again)
+        seam.cut_calls_short()
         kept = self.patches.undo()  # first: what stops here, the gateway for one, still has something to tell
         self.detach(timeout)
         for name in kept:
@@ -159,6 +174,15 @@ class Session:
 
 _session: Session | None = None
 _lock = threading.Lock()
+
+
+def _unlock(_: object) -> None:
+    """In a forked process, where nobody is left who would."""
+    global _lock  # noqa: PLW0603 - of this process
+    _lock = threading.Lock()
+
+
+forks.in_child(Session, _unlock)
 
 
 def init(

@@ -56,7 +56,7 @@ class Tee:
         weakref.finalize(response, self._passage.finish).atexit = False
         # Somebody may keep a response that is not read any more: LiteLLM's logging does.
         still_here = weakref.WeakMethod(self._passage.finish)
-        call.at_end_of_rollout(lambda: (finish := still_here()) and finish())
+        call.when_cut_short(lambda: (finish := still_here()) and finish())
 
     def iterate(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         if self._passage.finished:  # what was read is read again, out of the response's memory

@@ -101,6 +101,38 @@ class Batch:
         return iter(unpacker)
 
 
+@dataclass(frozen=True, slots=True)
+class HubMessage:
+    """What a hub tells a stream: HELLO, WELCOME, REFUSED or ACK."""
+
+    kind: bytes
+    acked: int = 0
+    """Last event number that is durable; of WELCOME and ACK."""
+    hub: str = ""
+    """Id of the hub; of WELCOME."""
+    reason: str = ""
+    """Of REFUSED."""
+
+    FIELDS: ClassVar[dict[bytes, dict[str, type]]] = {
+        HELLO: {}, WELCOME: {"hub": str, "acked": int}, REFUSED: {"reason": str}, ACK: {"acked": int},
+    }  # fmt: skip
+
+    @classmethod
+    def read(cls, frames: list[bytes]) -> HubMessage:
+        """The message of two frames; ValueError if it makes no sense."""
+        if len(frames) != 2 or frames[0] not in cls.FIELDS:
+            raise ValueError(f"{len(frames)} frames that begin with {frames[0][:8]!r}")
+        told, fields = unpack(frames[1]), cls.FIELDS[frames[0]]
+        if fields and not isinstance(told, dict):
+            raise ValueError(f"a {type(told).__name__} instead of a map")
+        for name, kind in fields.items():
+            if type(told.get(name)) is not kind:
+                raise ValueError(f"{name} is {told.get(name)!r:.40}")
+        if fields and not 0 <= told.get("acked", 0) < 2**63:
+            raise ValueError(f"acked is {told['acked']}")
+        return cls(frames[0], **{name: told[name] for name in fields})
+
+
 def hello(client: bytes, key: str) -> bytes:
     """The payload of HELLO from this process."""
     return pack({"protocol": PROTOCOL, "client": client, "key": key, "pid": os.getpid(), "host": socket.gethostname()})

@@ -6,15 +6,17 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_hub import ScriptedHub
 
 import lightning_sdk as lightning
-from lightning_sdk import discovery
+from lightning_sdk import discovery, patches, wire
 from lightning_sdk.hub import HubClient, HubProcess
 from lightning_sdk.stream import Stream
 from lightning_sdk.wire import NO_ROLLOUT, Batch, Event
@@ -201,6 +203,108 @@ def test_forked_child_streams_under_its_own_name(hub: HubProcess, tmp_path: Path
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], check=True, timeout=60)
     assert logged(tmp_path / "run") == Counter([1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b""],
+        [wire.ACK],
+        [b"\xff", b"\xff", b"\xff"],
+        [wire.ACK, b"\xc1"],
+        [wire.ACK, wire.pack({"acked": "all"})],
+        [wire.ACK, wire.pack({"acked": 2**63})],
+        [wire.ACK, wire.pack({"acked": -1})],
+        [wire.ACK, wire.pack([1])],
+        [wire.ACK, b"\x81\x91\x01\x01"],
+        [wire.ACK, wire.pack({"acked": 1000})],
+        [wire.WELCOME, wire.pack({"hub": 1, "acked": 0})],
+        [wire.WELCOME, wire.pack({"hub": "h", "acked": True})],
+        [wire.WELCOME, wire.pack({"hub": "h", "acked": 1000})],
+        [wire.WELCOME, wire.pack(None)],
+        [wire.REFUSED, wire.pack({"reason": 7})],
+        [wire.REPLY, wire.pack([1, None, None])],
+        [wire.BATCH, b"", b""],
+    ],
+)
+def test_nothing_that_a_hub_sends_stops_the_stream(frames: list[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    """A message that makes no sense, before the welcome and after it, is said once and ignored."""
+    with ScriptedHub() as hub:
+        stream = Stream(hub.address)
+        stream.put(event(0), 1100)
+        for greeting in hub.messages(20):
+            hub.tell(*frames)
+            hub.answer(greeting)
+            break
+        hub.serve(lambda: stream.status().acknowledged == 1)
+        hub.tell(*frames)
+        stream.put(event(1), 1100)
+        hub.serve(lambda: stream.status().acknowledged == 2)
+        stream.close(0)
+        assert len(hub.events) == 2 and stream.status().connections == 1
+    assert caplog.text.count("makes no sense") == 1
+
+
+def test_a_message_that_is_too_long_costs_a_connection_and_no_more() -> None:
+    """Of a hub that sends megabytes nothing is kept; a new connection goes on."""
+    with ScriptedHub() as hub:
+        stream = Stream(hub.address)
+        stream.put(event(0), 1100)
+        for greeting in hub.messages(20):
+            hub.answer(greeting)
+            break
+        hub.tell(wire.ACK, bytes(2**22))
+        hub.serve(lambda: stream.status().acknowledged == 1)
+        stream.close(0)
+
+
+def test_sessions_leave_nothing_behind(hub: HubProcess) -> None:
+    """Descriptors, threads and hooks after many sessions that recorded are as many as before the first."""
+
+    def held() -> list[int]:
+        return [len(list(Path(folder).iterdir())) for folder in ("/proc/self/fd", "/proc/self/task")]
+
+    def is_more() -> bool:
+        return any(now > then for now, then in zip(held(), before, strict=True))
+
+    before = held()
+    for _ in range(20):
+        lightning.init(hub.address, hub.key)
+        with lightning.rollout():
+            pass
+        lightning.shutdown()
+    deadline = time.monotonic() + 10
+    while is_more() and time.monotonic() < deadline:  # a thread that has said its last word is still there
+        time.sleep(0.01)
+    assert not is_more() and not any(patches._awaited.values())
+    with HubClient(hub.address, hub.key) as client:
+        assert client.ask("status")["rollouts"] == {"ok": 20}
+
+
+def test_running_out_of_descriptors_never_ends_the_process(hub: HubProcess) -> None:
+    """With 0 to 40 descriptors left a stream neither aborts the process nor loses anything: it waits for some."""
+    script = f"""
+        import os, resource, sys, time
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_stream import event
+        from lightning_sdk.stream import Stream
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+        for left in (*range(10), 20, 40):
+            stream, held = Stream({hub.address!r}, {hub.key!r}), []
+            try:
+                while True:
+                    held.append(os.dup(0))
+            except OSError:
+                for descriptor in held[:left]:
+                    os.close(descriptor)
+            stream.put(event(left), 1100)
+            time.sleep(0.02)
+            for descriptor in held[left:]:
+                os.close(descriptor)
+            assert stream.flush(20), stream.status()
+            stream.close()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
 
 
 def test_process_that_just_ends_has_flushed(hub: HubProcess, tmp_path: Path) -> None:
