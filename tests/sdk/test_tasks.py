@@ -270,6 +270,11 @@ def test_parquet_files_are_read_and_damage_is_told(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes((tmp_path / "tasks.parquet").read_bytes()[:-20])
     with pytest.raises(lightning.TaskError, match=r"bad\.parquet: not a Parquet file, or damaged"):
         load(tmp_path / "bad.parquet")
+    arrow = pytest.importorskip("pyarrow")
+    far = arrow.table({"when": arrow.array([2**62], arrow.timestamp("us"))})  # no date of Python's
+    parquet.write_table(far, tmp_path / "far.parquet")
+    with pytest.raises(lightning.TaskError, match=r"far\.parquet: not a Parquet file, or damaged \(OverflowError"):
+        load(tmp_path / "far.parquet")
 
 
 # --- known by their content
