@@ -168,14 +168,14 @@ def _call(
 
 def find_problem(call: Call) -> str:
     """Why a trainable call cannot be trained on, '' if it can."""
-    return _check(call.choices, call.prompt_ids, call.output_tokens == 0)
+    return _check(call.choices, call.prompt_ids, call.output_tokens == 0 or call.meta.status == "cancelled")
 
 
 def _count_prompts(request: bytes) -> int:
     """How many prompts a request to (text) completions has: a list of texts, or of lists of ids."""
     try:
         prompt = _asked.decode(request).prompt
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return 1
     return len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
 

@@ -16,12 +16,13 @@ from hubs import KEY, Client, begin, end, logged, meta, raw_call, reply, reward,
 import lightning_sdk as lightning
 from lightning_hub.archive import Archive
 from lightning_hub.collector import strays
+from lightning_hub.decode import decode
 from lightning_hub.hub import Config, Hub
 from lightning_hub.log import Log
 from lightning_hub.set_aside import NAME
 from lightning_hub.spans import read_call, read_span
 from lightning_sdk import wire
-from lightning_sdk.call import Call
+from lightning_sdk.call import Call, CallMeta
 from lightning_sdk.errors import HubError, SettingError, TaskError
 from lightning_sdk.hub import HubClient
 from lightning_sdk.task_lists import send_ahead
@@ -203,6 +204,8 @@ def test_what_was_set_aside_costs_nothing_beside_it(open_hub: Opener, folder: Pa
 
 def test_events_that_are_read_back_are_checked(open_hub: Opener) -> None:
     """A CALL or SPAN whose fields have other types than a seam's is refused where it is read."""
+    whole = decode(CallMeta(*meta()), b"{}", json.dumps(reply()).encode())
+    assert read_call(wire.unpack(wire.pack(whole.pack()))) == whole
     good = [meta(), b"{}", "", "", b"", [], 0, 0, "no ids", b""]
     assert read_call(good).problem == "no ids"
     for place, value in ((0, meta(started_ns="x")), (0, meta(started_ns=2**63)), (4, b"abc"), (5, [1]), (8, None)):
