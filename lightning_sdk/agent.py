@@ -127,7 +127,7 @@ class Turn:
         if self._closed or self.scope is self._outer or not sink.listening():
             return
         self._closed = True
-        cancelled = isinstance(error, GeneratorExit)
+        cancelled = issubclass(type(error), GeneratorExit)  # isinstance would ask the object
         name = self.scope.agent or self.scope.role
         sink.span(
             self.scope.rollout,

@@ -13,7 +13,10 @@ SHOWN = 2000
 
 def shown(answer: Any) -> str:
     """A few lines of it for people."""
-    text = (answer if isinstance(answer, str) else "" if answer is None else repr(answer))[:SHOWN]
+    try:
+        text = str.__str__(answer if isinstance(answer, str) else "" if answer is None else repr(answer))[:SHOWN]
+    except BaseException as raised:  # of the user's own class
+        text = f"(a {type(answer).__name__} that cannot be shown: its repr raised {type(raised).__name__})"
     return text.encode("utf-8", "replace").decode()  # half a surrogate pair has no place in a message
 
 
@@ -29,6 +32,8 @@ def kept(answer: Any) -> tuple[str, str]:
         return "", str(reason)
     except RecursionError:
         return "", "it is nested too deeply"
+    except BaseException as raised:  # of the user's own class
+        return "", f"looking at it raised {type(raised).__name__}"
     return (text, "") if text and len(text) <= LIMIT else ("", f"it is longer than {LIMIT:,} characters")
 
 

@@ -26,14 +26,21 @@ def status_of(scope: RolloutScope, error: BaseException) -> Status:
 
     A KeyboardInterrupt in the main thread is Ctrl-C and nobody's; in any other thread only code can have raised it.
     """
-    if isinstance(first_of(error), RewardError):
+    if _is(first_of(error), RewardError):
         return Status.REWARD_ERROR
-    typed = isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+    typed = _is(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
     return Status.INFRASTRUCTURE_ERROR if scope.broken or typed else Status.AGENT_ERROR
 
 
 def describe(error: BaseException, status: Status) -> str:
     """The words for an exception that ended a rollout with `status`, short enough to show."""
+    try:
+        return _describe(error, status)
+    except BaseException as raised:  # of the user's own class, whose attributes may raise what they like
+        return f"{summary(error)}\n  (more cannot be shown: looking at it raised {type(raised).__name__})"
+
+
+def _describe(error: BaseException, status: Status) -> str:
     first = first_of(error)
     lines = [*_message(error, first), *own_lines(first), *_printed(first)]
     for cause in _causes(first):
@@ -51,7 +58,7 @@ def summary(error: BaseException) -> str:
     """'Class: message', whatever its __str__ does."""
     name = type(error).__name__
     try:
-        text = str(error)
+        text = str.__str__(str(error))  # not a subclass, whose own methods would be called
     except BaseException as raised:
         text = f"(its message cannot be shown: __str__ raised {type(raised).__name__})"
     return plain(f"{name}: {text}" if text else name)
@@ -59,10 +66,16 @@ def summary(error: BaseException) -> str:
 
 def first_of(error: BaseException) -> BaseException:
     """The first exception of a group that was raised and not cancelled by the others; of anything else, itself."""
-    while isinstance(error, BaseExceptionGroup):
+    while _is(error, BaseExceptionGroup):
+        assert isinstance(error, BaseExceptionGroup)
         ended = [each for each in error.exceptions if type(each).__name__ != "CancelledError"]
         error = ended[0] if ended else error.exceptions[0]
     return error
+
+
+def _is(error: BaseException, kind: type[BaseException]) -> bool:
+    """isinstance, which asks an object for its `__class__` and so calls code of its own."""
+    return issubclass(type(error), kind)
 
 
 def plain(text: str) -> str:

@@ -17,6 +17,8 @@ from lightning_sdk.wire import MAX_EVENT_BYTES, MAX_MESSAGE_BYTES
 _KEPT = 4
 _LARGE = 4 * 2**20
 """Bytes of a body whose packer is not kept."""
+_DEEPEST, _SHOWN = 100, 200
+"""Levels, and characters, of what is recorded as text."""
 
 
 def keep_freed_memory() -> None:
@@ -43,9 +45,11 @@ class Packers:
             try:
                 packer.pack(event)
                 packed.append(event)
-            except (TypeError, ValueError, OverflowError) as error:
-                say_once("unpackable", "lightning: an event holds what msgpack cannot carry and was dropped: %s", error)
+            except Exception as error:  # also of an object of the user's own
+                say_once("unpackable", "lightning: an event holds what msgpack cannot carry (%s); that is recorded as "
+                         "text", error)  # fmt: skip
                 packer.reset()
+                packed.append(_readable(event))
                 for each in packed:  # what failed took what was packed before it along
                     packer.pack(each)
         body = packer.getbuffer()
@@ -64,6 +68,24 @@ class Packers:
             with contextlib.suppress(BufferError):  # ZeroMQ has not let go of it yet: it is not used again
                 packer.reset()
                 self._free.append(packer)
+
+
+def _readable(value: Any, depth: int = 0) -> Any:
+    """`value` as msgpack carries it, with text in place of what it does not."""
+    kind = type(value)
+    if value is None or kind in (bool, float, bytes) or (kind is int and -(2**63) <= value < 2**64):
+        return value
+    if isinstance(value, int) and -(2**63) <= int(value) < 2**64:
+        return int(value)
+    if depth < _DEEPEST and kind is dict:
+        return {str(_readable(str(name))): _readable(each, depth + 1) for name, each in list(value.items())}
+    if depth < _DEEPEST and isinstance(value, tuple | list):
+        return [_readable(each, depth + 1) for each in tuple(value)]
+    try:
+        text = str.__str__(value if isinstance(value, str) else repr(value)[:_SHOWN])
+    except BaseException:
+        text = f"a {kind.__name__} that cannot be shown"
+    return text.encode("utf-8", "replace").decode()
 
 
 def _fitting(events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -116,14 +116,7 @@ class Seam:
         return open_call(self.framework, path if path.startswith("/") else urlsplit(path).path)
 
     def _failed(self, call: OpenCall, error: BaseException) -> None:
-        response = getattr(error, "response", None)
-        reply = getattr(response, "content", b"") if response is not None else b""
-        status = getattr(error, "status_code", 0) or 0
-        unreachable = status >= 500 or type(error).__name__ in {"APIConnectionError", "APITimeoutError"}
-        harmless(
-            f"closing a failed call of {self.framework}",
-            lambda: call.fail(error, status, reply, unreachable=unreachable),
-        )
+        harmless(f"closing a failed call of {self.framework}", lambda: _close_failed(call, error))
 
     # --- _build_request: rewrite
 
@@ -195,6 +188,17 @@ class Seam:
             return error
 
         return _make_status_error_from_response
+
+
+def _close_failed(call: OpenCall, error: BaseException) -> None:
+    try:
+        response = getattr(error, "response", None)
+        reply = getattr(response, "content", b"") if response is not None else b""
+        status = getattr(error, "status_code", 0) or 0
+    except Exception:  # a class of the user's own, raised by a hook of their client
+        reply, status = b"", 0
+    unreachable = status >= 500 or type(error).__name__ in {"APIConnectionError", "APITimeoutError"}
+    call.fail(error, status, reply, unreachable=unreachable)
 
 
 def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
