@@ -1,4 +1,4 @@
-"""LlamaIndex, 0.14: an agent of a workflow speaks in the steps that ask its model.
+"""LlamaIndex, 0.14.5 and later: an agent of a workflow speaks in the steps that ask its model.
 
 The steps and not `take_step`, because they also hold the answer after the last allowed turn and the structured output,
 and because an agent class of the user's own has a `take_step` of its own.
@@ -21,7 +21,7 @@ _UNNAMED = "Agent"
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `llama_index.core` is imported. Tested with 0.14.25."""
-    require("llama-index-core", "0.14", "0.15", module="llama_index.core")
+    require("llama-index-core", "0.14.5", "0.15", module="llama_index.core")
     from llama_index.core.agent.workflow import AgentWorkflow, BaseWorkflowAgent  # noqa: PLC0415 - only where it is
 
     for owner in (BaseWorkflowAgent, AgentWorkflow):

@@ -13,7 +13,7 @@ _UNNAMED = "Strands Agents"
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `strands` is imported. Tested with 1.62."""
-    require("strands-agents", "1.20", "2", module="strands")
+    require("strands-agents", "1.31", "2", module="strands")
     from strands.agent.agent import Agent  # noqa: PLC0415 - only where the user has it
 
     def name(agent: Any, *_args: Any, **_kwargs: Any) -> str | None:

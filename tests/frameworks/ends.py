@@ -59,12 +59,14 @@ FRAMEWORKS = {
     "crewai": Framework(tests=("test_crewai.py",)),
     "openai-agents": Framework(tests=("test_openai_agents.py",)),
     "pydantic-ai-slim": Framework(tests=("test_pydantic_ai.py",), extra="[openai]"),
-    "smolagents": Framework(tests=("test_smolagents.py",), extra="[openai]"),
+    "smolagents": Framework(tests=("test_smolagents.py",), extra="[openai]", beside=("openai>=2.20",)),
     "dspy": Framework(tests=("test_dspy.py",)),
-    "llama-index-core": Framework(tests=("test_llama_index.py",), beside=("llama-index-llms-openai-like",)),
+    "llama-index-core": Framework(
+        tests=("test_llama_index.py",), beside=("llama-index-llms-openai-like", "openai>=2.20")
+    ),
     "agno": Framework(tests=("test_agno.py",), beside=("openai",)),
-    "strands-agents": Framework(tests=("test_strands.py",), extra="[openai]"),
-    "semantic-kernel": Framework(tests=("test_semantic_kernel.py",)),
+    "strands-agents": Framework(tests=("test_strands.py",), extra="[openai]", beside=("openai>=2.20",)),
+    "semantic-kernel": Framework(tests=("test_semantic_kernel.py",), beside=("openai>=2.20", "httpx", "protobuf")),
     "agent-framework-core": Framework(tests=("test_agent_framework.py",), beside=("agent-framework-openai",)),
     "haystack-ai": Framework(tests=("test_haystack.py",)),
     "google-adk": Framework(tests=("test_google_adk.py",), beside=("litellm", "mcp>=2.2")),

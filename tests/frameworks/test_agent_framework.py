@@ -10,7 +10,7 @@ from scripted import Said
 
 pytest.importorskip("agent_framework")
 pytest.importorskip("agent_framework_openai")
-from agent_framework import Agent, WorkflowBuilder, tool
+from agent_framework import Agent, ResponseStream, WorkflowBuilder, tool
 from agent_framework.openai import OpenAIChatClient, OpenAIChatCompletionClient
 from openai import AsyncOpenAI
 
@@ -79,6 +79,9 @@ def test_a_stream_read_elsewhere(wire, captured) -> None:
     assert_all_trained(run, wire, ["solver", "solver"])
 
 
+@pytest.mark.skipif(
+    not hasattr(ResponseStream, "__aenter__"), reason="this version's streams are only read to their end"
+)
 def test_a_stream_that_is_left_early(wire, captured) -> None:
     """Leaving it ends the agent's turn and its call, and the reader speaks for itself again."""
 

@@ -58,7 +58,7 @@ def test_what_the_engine_really_samples(wire, captured) -> None:
 def test_a_managed_agent(wire, captured, proved) -> None:
     """An agent in an agent speaks under its own name, and its manager again afterwards."""
     boss = agent(wire, "boss", tools=[], managed_agents=[agent(wire, "helper")])
-    wire.script(Said(tools=(("helper", {"task": QUESTION}),)), FINAL, FINAL)
+    wire.script(Said(tools=(("helper", {"task": QUESTION, "additional_args": {}}),)), FINAL, FINAL)
     run = captured(lambda: boss.run(QUESTION))
     assert_all_trained(run, wire, ["boss", "helper", "boss"])
     proved("smolagents", "smolagents", run)
