@@ -147,7 +147,8 @@ def _agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> Non
     parser.add_argument(
         "--backend-python", metavar="PYTHON", help="python of another environment that holds the backend"
     )
-    parser.add_argument("--roles", metavar="A,B", help="only these roles; default: all declared trainable")
+    parser.add_argument("--roles", action="append", metavar="NAME",
+                        help="train only this role, repeatable; default: all declared trainable")  # fmt: skip
     parser.add_argument("--set", action=_Set, default=[], metavar="NAME=VALUE", dest="settings",
                         help="any other setting, repeatable; `--set help` lists them with their defaults")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object, and nothing else")
@@ -284,7 +285,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
             continue
         if name in values:
             raise SettingError(f"--{option} {text} and --set {name}=...: the same setting twice; leave one out")
-        values[name] = parse(name, text)
+        values[name] = tuple(text) if isinstance(text, list) else parse(name, text)
     return values
 
 

@@ -20,7 +20,7 @@ _ALSO: dict[str, Callable[[Any], str | None]] = {
 def from_text(name: str, text: str, hint: Any) -> Any:
     """The value of `text`, as a command line gives it."""
     if get_origin(hint) is tuple:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        return (text,) if text.strip() else ()  # one name, which may hold a comma
     kinds = get_args(hint) or (hint,)
     if text.lower() == "none" and type(None) in kinds:
         return None
@@ -53,7 +53,7 @@ def _names(name: str, value: Any, hint: Any) -> tuple[str, ...]:
     if isinstance(value, list | tuple | set | frozenset) and all(isinstance(each, str) for each in value):
         return tuple(map(str, value))
     if not isinstance(value, str):
-        raise SettingError(f"setting {name}={value!r}: expected names, such as ['a', 'b'] or 'a,b'")
+        raise SettingError(f"setting {name}={value!r}: expected a name or a list of names, such as ['a', 'b']")
     found: tuple[str, ...] = from_text(name, value, hint)
     return found
 

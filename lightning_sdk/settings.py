@@ -58,7 +58,7 @@ class Settings:
     save_every: int = 20
     """Steps between checkpoints; the last step is always saved."""
     roles: tuple[str, ...] = ()
-    """Train only these roles; empty: every role declared trainable."""
+    """Train only these roles, each by its whole name; empty: every role declared trainable."""
     role: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Role -> settings of `credit` that are different for it: {"checker": {"weight": 0.5}}."""
     sampling: Sampling = field(default_factory=Sampling)

@@ -387,4 +387,5 @@ def refuse_unknown_roles(settings: Settings) -> None:
         known = ", ".join(sorted(declared)) or "none; put @lightning.agent(role=..., trainable=True) above the agent"
         what = f"roles: no agent has the role {', '.join(map(repr, unknown))}" if unknown else (
             f"setting {', '.join(settled)}: no agent has that role")  # fmt: skip
-        raise SettingError(f"{what}; declared roles: {known}")
+        several = "; each role is named by itself: --roles A --roles B, or a list" if "," in "".join(unknown) else ""
+        raise SettingError(f"{what}; declared roles: {known}{several}")

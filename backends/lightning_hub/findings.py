@@ -102,7 +102,7 @@ def none_trainable(calls: Iterable[Call], rollouts: int, roles: Sequence[str]) -
         f"no call of a trainable role was captured in {rollouts} rollouts; there were {told}.",
         "A role is trained only where the agent says so.",
         "Put @lightning.agent(role=..., trainable=True) above the function that makes the calls, or name the roles to "
-        "train: --roles A,B.",
+        "train: --roles A --roles B.",
     )
 
 
@@ -114,7 +114,7 @@ def roles_missing(missing: Sequence[str], calls: Iterable[Call]) -> Finding:
         Severity.WARNING,
         f"no call of the role {names} that the settings name was captured; there were {told_roles(calls)}.",
         "Either the name is misspelt, or that agent had nothing to do in these tasks.",
-        "Name roles as they are listed here: --roles A,B or --set role.A.weight=0.5.",
+        "Name roles as they are listed here: --roles A --roles B, or --set role.A.weight=0.5.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -56,14 +57,14 @@ def unheard(record: Record) -> Iterator[Finding]:
     if not missing or not record.steps:
         return
     others = ", ".join(record.roles)
+    named = " ".join(f"--roles {shlex.quote(role)}" for role in record.roles or ("A", "B"))
     yield Finding(
         "role filter matched nothing" if len(missing) == len(record.settings.roles) else "role without calls",
         Severity.FATAL if len(missing) == len(record.settings.roles) else Severity.WARNING,
         f"in {len(record.steps)} steps no call of the role {', '.join(map(repr, missing))} of the setting roles was "
         f"trained; there were {others or 'none of any role'}.",
         "Either the name is misspelt, or that agent had nothing to do in these tasks.",
-        f"Name roles as they are listed here: --roles {','.join(record.roles) or 'A,B'}; "
-        "`lightning-sdk check agent.py:...` lists them too.",
+        f"Name roles as they are listed here: {named}; `lightning-sdk check agent.py:...` lists them too.",
     )
 
 

@@ -45,7 +45,7 @@ def test_settings_survive_the_wire() -> None:
         ({"steps": True}, "steps=True: expected a whole number"),
         ({"export.tokens": 1}, "export.tokens=1: expected true or false"),
         ({"model": 7}, "model=7: expected text"),
-        ({"roles": 7}, r"roles=7: expected names, such as \['a', 'b'\] or 'a,b'"),
+        ({"roles": 7}, r"roles=7: expected a name or a list of names, such as \['a', 'b'\]"),
         ({"credit": {"rewards": 3}}, "credit.rewards=3: expected a dict"),
     ],
 )
@@ -74,7 +74,7 @@ def test_wrong_settings_say_what_is_wanted(values: dict[str, object], said: str)
         ("model", Path("models") / "mine", "models/mine"),
         ("model", np.str_("spark"), "spark"),
         ("roles", ["writer", "checker"], ("writer", "checker")),
-        ("roles", "writer,checker", ("writer", "checker")),
+        ("roles", "Researcher, senior (C++)", ("Researcher, senior (C++)",)),
         ("lora.targets", ["q_proj", "v_proj"], "q_proj,v_proj"),
         ("credit.rewards.brief", np.float64(0.5), 0.5),
         ("role.writer.weight", 2, 2.0),

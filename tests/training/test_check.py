@@ -143,6 +143,13 @@ def test_a_misspelt_role_is_refused_at_once_where_only_decorators_name(folder: P
     assert done.returncode == 2 and "no agent has the role 'sovler'" in done.stderr
 
 
+def test_a_role_with_a_comma_is_named_on_the_command_line(folder: Path) -> None:
+    """One name is one argument; two names in one are told how they are given."""
+    done = check(folder, "good", "--roles", "Researcher, senior", "--roles", "writer")
+    assert done.returncode == 2 and "no agent has the role 'Researcher, senior', 'writer'" in done.stderr
+    assert "--roles A --roles B" in done.stderr
+
+
 def test_training_stops_with_the_same_words(tmp_path: Path, light: list[str]) -> None:
     """What a check calls fatal ends a training in its first rollouts, in the same words; warnings go by."""
     settings: dict[str, Any] = {**agents.SMALL, "runs": tmp_path, "name": "run", "backend": "bandit"}
