@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from concurrent.futures import Future
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import httpx2
@@ -113,6 +114,29 @@ def long_lived(task: dict[str, Any]) -> str:
     answer: Future[str] = Future()
     _asked.put((question(task), answer))
     return answer.result(30)
+
+
+_pools: list[ThreadPool] = []
+
+
+@lightning.agent(role="solver", trainable=True)
+def pooled(task: dict[str, Any]) -> str:
+    """Asks in a pool that the first rollout makes and all share."""
+    if not _pools:
+        _pools.append(ThreadPool(2))
+    return str(_pools[0].apply(ask, (question(task),)))
+
+
+_memory: list[Any] = []
+
+
+@lightning.agent(role="solver", trainable=True)
+def remembering(task: dict[str, Any]) -> str:
+    """Keeps what it was asked and answered for the next rollouts, as an agent does that is made once."""
+    _memory.extend(question(task))
+    answer = ask(list(_memory))
+    _memory.append({"role": "assistant", "content": answer})
+    return answer
 
 
 class Researcher:

@@ -123,6 +123,23 @@ def test_a_thread_from_before_works_for_who_asks_it(
     assert not found(done)
 
 
+def test_a_pool_that_the_first_rollout_makes(folder: Path, light: list[str]) -> None:
+    """Each rollout has its own call, so that nothing is found."""
+    done = check(folder, "pooled", *light)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sequences,) = json.loads(done.stdout)["sequences"]
+    assert (sequences["rollouts"], sequences["turns"]) == (8, 8) and not found(done)
+
+
+def test_a_memory_that_rollouts_share(folder: Path, light: list[str]) -> None:
+    """What others were asked is in the prompt: the check fails and says what to do."""
+    done = check(folder, "remembering", *light)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.match(
+        "fatal: in . of 8 rollouts the first request of the role solver holds", found(done)["rollouts mixed"]
+    )
+
+
 @pytest.mark.parametrize(("role", "code"), [("Researcher", 0), ("Reseacher", 1)])
 def test_a_role_that_only_a_framework_knows(
     folder: Path, light: list[str], monkeypatch: pytest.MonkeyPatch, role: str, code: int
