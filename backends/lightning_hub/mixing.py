@@ -51,7 +51,8 @@ def find_mixed(rollouts: Sequence[Rollout], tasks: Mapping[int, Mapping[str, Any
 def _of(role: str, rollouts: Sequence[Rollout], tasks: Mapping[int, Mapping[str, Any]]) -> Mixed | None:
     calls = {each.id: [call for call in each.calls if call.meta.role == role] for each in rollouts}
     firsts = {rollout: turns(of_role[0]) for rollout, of_role in calls.items() if of_role}
-    everywhere = Counter(message for messages in firsts.values() for message in set(messages))
+    # The last message is the rollout's own question, also where an example asks the same before.
+    everywhere = Counter(message for messages in firsts.values() for message in set(messages[:-1]))
     common = {message for message, count in everywhere.items() if count == len(firsts)}
     said, task_of = _Said(rollouts, calls, firsts), {each.id: each.task_id for each in rollouts}
     texts, mixed = _own_texts(tasks), []

@@ -39,7 +39,15 @@ def test_a_memory_that_grows() -> None:
     found = mixed(*made)
     assert found is not None and found.severity == "fatal" and found.passing
     assert "in 3 of 4 rollouts the first request of the role solver holds a message of another rollout" in found.what
-    assert ANSWERS[0] in found.what and "--runners" in found.remedy
+    assert QUESTIONS[0] in found.what and "--runners" in found.remedy
+
+
+def test_rollouts_that_run_side_by_side() -> None:
+    """Questions come before the answers to others, and the first one is in every request, once as the last message."""
+    every = [user(QUESTIONS[number]) for number in (0, 0, 1, 1)]
+    made = [played(number, *every[: number + 1], task=number // 2) for number in range(4)]
+    found = mixed(*made)
+    assert found is not None and "in 2 of 4 rollouts" in found.what and QUESTIONS[0] in found.what
 
 
 def test_all_requests_are_the_same() -> None:
