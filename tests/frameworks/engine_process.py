@@ -30,7 +30,8 @@ class EngineProcess:
                 env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
             )  # fmt: skip
         assert self._process.stdin and self._process.stdout
-        said = {"settings": settings, "key": self._key, "folder": str(folder)}
+        keys = {"engine": self._key, "learner": secrets.token_urlsafe(24)}
+        said = {"settings": settings, "keys": keys, "folder": str(folder)}
         self._process.stdin.write(json.dumps(said).encode() + b"\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
