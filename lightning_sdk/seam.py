@@ -73,8 +73,8 @@ class OpenCall:
         self.endpoint: Endpoint | None = self._scope.endpoint()
         """Where the call is to be sent; None: where it was going."""
         self.sampling: dict[str, Any] = {}
-        """Request fields to replace when there is an endpoint; of `rollout_seed` comes the call's own `seed`, and of
-        `whole_distribution` the values of `WHOLE`."""
+        """Request fields to replace when there is an endpoint; of `rollout_seed` comes the call's own `seed`, of
+        `whole_distribution` the values of `WHOLE`, and of `free_choice` a `tool_choice` that forces nothing."""
         self.request = b""
         """The JSON body as it was sent, last attempt."""
         self.streamed = False
@@ -117,11 +117,12 @@ class OpenCall:
             # No weight makes up for tokens that are never drawn, and the learner does not know of penalties.
             sampling |= {name: value for name, value in WHOLE.items() if name == "top_p" or name in new}
             taken = {name: new.pop(name) for name in ALIKE if name in new}
+        forced = new.get("tool_choice") not in (None, "none", "auto")
+        if sampling.pop("free_choice", None) is not None and forced:
+            # The server would mask tokens for it, and this learner knows of no masks.
+            sampling["tool_choice"] = "auto"
         if default_tokens and not new.get("max_tokens") and not new.get("max_completion_tokens"):
             new["max_tokens"] = default_tokens
-        if new.get("tool_choice") not in (None, "none", "auto"):
-            # A server forces a call by masking tokens: what it then draws is not the model's own choice.
-            sampling["tool_choice"] = "auto"
         self._say_changes({**new, **taken}, taken, sampling)
         new.update(sampling, model=self.endpoint.model, return_token_ids=True)
         new["logprobs"] = True if chat else new.get("logprobs") or 0

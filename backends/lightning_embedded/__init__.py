@@ -33,4 +33,5 @@ backend = BackendSpec(
     ),
     start=start,
     refuse=refuse,
+    keeps_constraints=True,
 )

@@ -39,7 +39,8 @@ def _build(config: Config) -> Built:
     app = make_app(engine, chat, name, config.key)
     facts: dict[str, object] = {"max_length": engine.max_length, "tokenizer": fingerprint(loaded.tokenizer)}
     facts["tool_parser"] = chat.tools.name if chat.tools is not None else "none: no chat template"
-    training = Training(Learner(loaded.model, settings), engine, loaded, facts, asynchronous=asynchronous)
+    learner = Learner(loaded.model, settings, constraints=chat.constraints(engine.decoder.vocabulary))
+    training = Training(learner, engine, loaded, facts, asynchronous=asynchronous)
     config.phases.end("model")
     # Thread counts are per thread in OpenMP: the learner's has its own, apart from the engine's.
     learner = LearnerRoutes(training, lambda: torch.set_num_threads(learning))

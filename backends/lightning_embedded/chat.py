@@ -7,6 +7,7 @@ often say the same text, each in its own ids, so none is given another's.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from array import array
@@ -14,9 +15,12 @@ from collections import OrderedDict
 from hashlib import blake2b
 from typing import Any
 
+from lightning_embedded.constraint import Constraints
 from lightning_embedded.template import Template
 from lightning_embedded.text import Decode
 from lightning_embedded.tool_format import ToolFormat
+
+log = logging.getLogger(__name__)
 
 
 class Chat:
@@ -35,6 +39,14 @@ class Chat:
         ends = tuple(map(decode.token, sorted(decode.ends)))
         self.tools = ToolFormat(self.template, ends) if self.template is not None else None
         self._memory = _Memory(decode, memory_tokens)
+        self._constraints: Constraints | None = None
+        self._said = False
+
+    def constraints(self, vocabulary: int) -> Constraints:
+        """Of a model with so many ids, made once."""
+        if self._constraints is None:
+            self._constraints = Constraints(self.tokenizer, vocabulary, sorted(self.decode.ends), self.tools)
+        return self._constraints
 
     def prompt(
         self,
@@ -61,6 +73,17 @@ class Chat:
                 return text, ids + more[1:]
             ids, done = [], 0
         return text, ids + self.encode(text[done:])
+
+    def reasoning(self, effort: str | None, options: dict[str, Any]) -> dict[str, Any]:
+        """Options of the template with how much the model is to reason, as far as the template knows of it."""
+        if effort is None or self.template is None:
+            return options
+        words = {"reasoning_effort": effort, "enable_thinking": effort != "none"}
+        known = {name: value for name, value in words.items() if name in self.template.asks}
+        if not known and effort != "none" and not self._said:
+            self._said = True
+            log.warning("reasoning_effort=%r has no effect: the chat template of this model does not know it", effort)
+        return {**known, **options}
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Ids of a text; with `special`, with what the tokenizer puts around a document."""

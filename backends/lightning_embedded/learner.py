@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lightning_embedded.constraint import Constraints
 from lightning_embedded.descent import Descent, indices
 from lightning_embedded.network import Network
 from lightning_embedded.objective import Goal, Policy, Preference, Supervised
@@ -27,17 +28,20 @@ from lightning_sdk.settings import Settings
 class Learner:
     """AdamW on the losses of `objective.py`. Not thread-safe: one call at a time."""
 
-    def __init__(self, model: PreTrainedModel, settings: Settings, *, share: bool = True) -> None:
+    def __init__(
+        self, model: PreTrainedModel, settings: Settings, *, share: bool = True, constraints: Constraints | None = None
+    ) -> None:
         """`model` is trained in place, and is the reference as it is now.
 
-        `share` False computes padded rows instead of common prefixes once.
+        `share` False computes padded rows instead of common prefixes once; without `constraints` rows that were
+        sampled under some are refused.
         """
         torch.manual_seed(settings.seed)
         self.model = model
         self.settings = settings
         self.version = 0
         self.steps = 0
-        self._network = Network(model, settings, share=share)
+        self._network = Network(model, settings, share=share, constraints=constraints)
         self.size = sum(each.numel() for each in self._network.parameters)
         optimizer = settings.optimizer
         self.rate = optimizer.learning_rate or default_rate(self.size)

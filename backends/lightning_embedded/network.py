@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lightning_embedded.constraint import Constraints
 from lightning_embedded.packing import MicroBatch, spread
 from lightning_embedded.scoring import Scorer, Scores
 from lightning_embedded.value_head import ValueHead
@@ -22,12 +23,14 @@ from lightning_sdk.settings import Settings
 class Network:
     """What is kept follows from the settings: a reference where something is compared with it, a head for 'gae'."""
 
-    def __init__(self, model: PreTrainedModel, settings: Settings, *, share: bool) -> None:
+    def __init__(
+        self, model: PreTrainedModel, settings: Settings, *, share: bool, constraints: Constraints | None = None
+    ) -> None:
         """`model` as it is now is the reference."""
         refers = settings.divergence.coefficient > 0 or settings.stored.method == "dpo"
         self.model = model
         self.reference = Scorer(copy.deepcopy(model).requires_grad_(False), share=share) if refers else None
-        self.scorer = Scorer(model, share=share)
+        self.scorer = Scorer(model, share=share, constraints=constraints)
         self.head = _head(model) if any(each.advantage == "gae" for each in settings.credits()) else None
         self.parameters = [each for each in model.parameters() if each.requires_grad]
         self._budget = settings.optimizer.micro_batch_tokens

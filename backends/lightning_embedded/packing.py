@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_embedded.constraint import Constraints, forbidden
 from lightning_embedded.trie import Builder, Trie, order
 from lightning_hub.backend import Row
 from lightning_sdk.errors import LightningError
@@ -40,6 +41,19 @@ class Targets(NamedTuple):
     values: Tensor
 
 
+class Masks(NamedTuple):
+    """What constraints left of the distributions at a micro-batch's `predictors`."""
+
+    bits: Tensor
+    """[K, width] int32, as `Constraint.fill` writes them, each different mask once; the first allows every id."""
+    which: Tensor
+    """[U] int64 the mask of each predictor."""
+
+    def forbidden(self, vocabulary: int) -> Tensor:
+        """[U, vocabulary] bool."""
+        return forbidden(self.bits, vocabulary).index_select(0, self.which)
+
+
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
     """What one forward pass computes."""
@@ -56,6 +70,8 @@ class MicroBatch:
     temperatures: Tensor
     """[U] by which their logits are divided."""
     targets: Targets
+    masks: Masks | None = None
+    """None where nothing was constrained."""
 
 
 def check(rows: Sequence[Row], vocabulary: int) -> None:
@@ -74,6 +90,8 @@ def check(rows: Sequence[Row], vocabulary: int) -> None:
             raise LightningError(f"row of rollout {row.rollout!r}: temperature {row.temperature}, must be above 0")
         if (row.returns is None) != (row.values is None):
             raise LightningError(f"row of rollout {row.rollout!r}: returns and values come together or not at all")
+        if any(not 0 < each.start <= each.end <= size for each in row.constraints):
+            raise LightningError(f"row of rollout {row.rollout!r}: a constraint lies outside of its {size} tokens")
 
 
 def trainable(rows: Sequence[Row], skip_flat: bool) -> list[Row]:
@@ -94,32 +112,36 @@ def sequence(row: Row) -> tuple[str, str]:
     return row.rollout, row.role
 
 
-def shared(rows: Sequence[Row], budget: int, device: torch.device) -> Iterator[MicroBatch]:
+def shared(
+    rows: Sequence[Row], budget: int, device: torch.device, constraints: Constraints | None = None
+) -> Iterator[MicroBatch]:
     """Micro-batches of at most `budget` distinct positions each, and fewer where many rows go on from a long prefix,
     unless one row alone has more."""
     inputs = [_inputs(row) for row in rows]
     builder, members = Builder(), list[int]()
     for index in order(inputs):
         if members and builder.grown(inputs[index]) > budget:
-            yield _from_trie(builder, rows, members, device)
+            yield _from_trie(builder, rows, members, device, constraints)
             builder, members = Builder(), []
         builder.add(inputs[index])
         members.append(index)
     if members:
-        yield _from_trie(builder, rows, members, device)
+        yield _from_trie(builder, rows, members, device, constraints)
 
 
-def plain(rows: Sequence[Row], budget: int, device: torch.device) -> Iterator[MicroBatch]:
+def plain(
+    rows: Sequence[Row], budget: int, device: torch.device, constraints: Constraints | None = None
+) -> Iterator[MicroBatch]:
     """Micro-batches of at most `budget` padded tokens each, unless one row alone has more."""
     inputs = [_inputs(row) for row in rows]
     members: list[int] = []
     for index in sorted(range(len(rows)), key=lambda index: (len(inputs[index]), inputs[index].tobytes())):
         if members and (len(members) + 1) * len(inputs[index]) > budget:
-            yield _padded(rows, members, [inputs[each] for each in members], device)
+            yield _padded(rows, members, [inputs[each] for each in members], device, constraints)
             members = []
         members.append(index)
     if members:
-        yield _padded(rows, members, [inputs[each] for each in members], device)
+        yield _padded(rows, members, [inputs[each] for each in members], device, constraints)
 
 
 def spread(micro: MicroBatch, values: Tensor, into: Sequence[NDArray[np.float32]], rows: Sequence[Row]) -> None:
@@ -135,14 +157,21 @@ def _inputs(row: Row) -> NDArray[np.int32]:
     return row.tokens[: int(np.flatnonzero(row.weights)[-1])]
 
 
-def _from_trie(builder: Builder, rows: Sequence[Row], members: list[int], device: torch.device) -> MicroBatch:
+def _from_trie(
+    builder: Builder, rows: Sequence[Row], members: list[int], device: torch.device, constraints: Constraints | None
+) -> MicroBatch:
     trie = builder.build(device)
-    predictors, temperatures, targets = _targets(rows, members, trie.paths, device)
-    return MicroBatch(trie.tokens, trie.positions, None, trie, predictors, temperatures, targets)
+    return MicroBatch(
+        trie.tokens, trie.positions, None, trie, *_targets(rows, members, trie.paths, device, constraints)
+    )
 
 
 def _padded(
-    rows: Sequence[Row], members: list[int], inputs: list[NDArray[np.int32]], device: torch.device
+    rows: Sequence[Row],
+    members: list[int],
+    inputs: list[NDArray[np.int32]],
+    device: torch.device,
+    constraints: Constraints | None,
 ) -> MicroBatch:
     width = max(map(len, inputs))
     tokens, mask = np.zeros((len(inputs), width), np.int64), np.zeros((len(inputs), width), np.int64)
@@ -150,22 +179,30 @@ def _padded(
         tokens[index, : len(each)] = each
         mask[index, : len(each)] = 1
     paths = [index * width + np.arange(len(each)) for index, each in enumerate(inputs)]
-    predictors, temperatures, targets = _targets(rows, members, paths, device)
+    found = _targets(rows, members, paths, device, constraints)
     positions = torch.arange(width, device=device).expand(len(inputs), -1)
     flat = (torch.from_numpy(array).to(device) for array in (tokens, mask))
-    return MicroBatch(next(flat), positions, next(flat), None, predictors, temperatures, targets)
+    return MicroBatch(next(flat), positions, next(flat), None, *found)
 
 
 def _targets(
-    rows: Sequence[Row], members: list[int], paths: list[NDArray[np.int64]], device: torch.device
-) -> tuple[Tensor, Tensor, Targets]:
-    """Predicting positions with their temperatures, each pair once, and the tokens that they predict."""
+    rows: Sequence[Row],
+    members: list[int],
+    paths: list[NDArray[np.int64]],
+    device: torch.device,
+    constraints: Constraints | None,
+) -> tuple[Tensor, Tensor, Targets, Masks | None]:
+    """Predicting positions with their temperatures and masks, each once, and the tokens that they predict."""
     packed = [rows[index] for index in members]
     sampled = [np.flatnonzero(row.weights) for row in packed]
     counts = list(map(len, sampled))
     where = np.concatenate([path[at - 1] for path, at in zip(paths, sampled, strict=True)])
     heat = np.repeat([row.temperature for row in packed], counts)
-    pairs, place = np.unique(np.stack([where.astype(np.float64), heat]), axis=1, return_inverse=True)
+    keys, bits = [where.astype(np.float64), heat], None
+    if any(row.constraints for row in packed):
+        which, bits = _masks(packed, sampled, constraints)
+        keys.append(which.astype(np.float64))
+    pairs, place = np.unique(np.stack(keys), axis=1, return_inverse=True)
 
     def tensor(array: NDArray[Any], dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(array).to(device, dtype)
@@ -186,4 +223,26 @@ def _targets(
         returns=gathered("returns"),
         values=gathered("values"),
     )
-    return tensor(pairs[0], torch.int64), tensor(pairs[1], torch.float32), targets
+    masks = None if bits is None else Masks(torch.from_numpy(bits).to(device), tensor(pairs[2], torch.int64))
+    return tensor(pairs[0], torch.int64), tensor(pairs[1], torch.float32), targets, masks
+
+
+def _masks(
+    packed: Sequence[Row], sampled: Sequence[NDArray[np.int64]], constraints: Constraints | None
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Which mask each sampled token was drawn under, and the masks; the first is the one of free text."""
+    if constraints is None:
+        raise LightningError("rows were sampled under constraints, and this learner was given none of its model's")
+    free = np.full(constraints.width, -1, np.int32)
+    known = {free.tobytes(): 0}
+    which = []
+    for row, at in zip(packed, sampled, strict=True):
+        own = np.zeros(len(row.tokens), np.int64)
+        for each in row.constraints:
+            # Not further than the last token that counts: a grammar's time is its ids' time.
+            end = min(each.end, int(at[-1]) + 1) if len(at) else each.start
+            ids = row.tokens[each.start : end].tolist()
+            for place, bits in enumerate(constraints.masks(each.constraint, ids), each.start):
+                own[place] = known.setdefault(bits.tobytes(), len(known))
+        which.append(own[at])
+    return np.concatenate(which), np.frombuffer(b"".join(known), np.int32).reshape(len(known), -1).copy()

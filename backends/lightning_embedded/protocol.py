@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from lightning_embedded.sequence import Params
+from lightning_hub.constraint import FREE_CHOICES, constraint_of
 from lightning_process.refusal import BadRequest, refuse_too_many
 
 #: Accepted and without effect here.
@@ -17,16 +18,18 @@ HARMLESS = frozenset({
 })  # fmt: skip
 #: Accepted with this value (or null) only: any other would change the answer in a way that is not offered.
 ONLY: dict[str, Any] = {
-    "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "response_format": {"type": "text"},
-    "modalities": ["text"], "functions": [], "best_of": 1, "echo": False, "suffix": "", "reasoning_effort": "none",
+    "logit_bias": {}, "modalities": ["text"], "functions": [], "best_of": 1, "echo": False, "suffix": "",
     "return_tokens_as_token_ids": False, "skip_special_tokens": False, "min_tokens": 0, "top_k": -1, "min_p": 0,
-    "repetition_penalty": 1, "add_generation_prompt": True, "continue_final_message": False,
+    "add_generation_prompt": True, "continue_final_message": False,
 }  # fmt: skip
 _READ = frozenset({
     "model", "n", "stream", "stream_options", "temperature", "top_p", "seed", "stop", "max_tokens", "logprobs",
-    "return_token_ids",
+    "return_token_ids", "presence_penalty", "frequency_penalty", "repetition_penalty",
 })  # fmt: skip
-_CHAT = _READ | {"messages", "tools", "tool_choice", "top_logprobs", "max_completion_tokens", "chat_template_kwargs"}
+_CHAT = _READ | {
+    "messages", "tools", "tool_choice", "top_logprobs", "max_completion_tokens", "chat_template_kwargs",
+    "response_format", "reasoning_effort",
+}  # fmt: skip
 _TEXT = _READ | {"prompt"}
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _MAX_TOP = 20
@@ -55,6 +58,10 @@ class ChatRequest:
     tools: list[dict[str, Any]] | None
     parse_tools: bool
     template_options: dict[str, Any] = field(default_factory=dict)
+    constraint: str = ""
+    """As `lightning_hub.constraint.constraint_of` has it; '' for free text."""
+    effort: str | None = None
+    """How much the model is to reason, in words that its template may know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +90,18 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
         raise BadRequest("top_logprobs needs logprobs: true", "top_logprobs")
     tools = _tools(body.get("tools"))
     choice = body.get("tool_choice")
-    if choice not in (None, "none", "auto"):
-        raise BadRequest(
-            f"tool_choice={_shown(choice)} cannot be enforced by this engine; use 'auto' or 'none'", "tool_choice"
-        )
+    if choice not in FREE_CHOICES and tools is None:
+        raise BadRequest(f"tool_choice={_shown(choice)} needs tools", "tool_choice", "invalid_value")
+    effort = body.get("reasoning_effort")
+    if effort is not None and not isinstance(effort, str):
+        raise _wrong("reasoning_effort", effort, "text, such as 'low'")
     options = body.get("chat_template_kwargs") or {}
     if not isinstance(options, dict):
         raise _wrong("chat_template_kwargs", options, "an object")
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     return ChatRequest(
         _common(body, limit, logprobs, top, None), _messages(body.get("messages")), tools,
-        tools is not None and choice != "none", options,
+        tools is not None and choice != "none", options, constraint_of(body), effort,
     )  # fmt: skip
 
 
@@ -120,6 +128,9 @@ def _common(body: dict[str, Any], limit: str, logprobs: bool, top: int, default_
         max_tokens=_integer(body, limit, 1 << 30 if default_max is None else default_max, 1, 1 << 30),
         temperature=_number(body, "temperature", 1.0, 0.0, 2.0),
         top_p=_number(body, "top_p", 1.0, 0.0, 1.0, above=True),
+        presence=_number(body, "presence_penalty", 0.0, -2.0, 2.0),
+        frequency=_number(body, "frequency_penalty", 0.0, -2.0, 2.0),
+        repetition=_number(body, "repetition_penalty", 1.0, 0.0, 10.0, above=True),
         stop=_stop(body.get("stop")),
         seed=None if body.get("seed") is None else _integer(body, "seed", 0, -(1 << 63), (1 << 63) - 1),
         top_logprobs=top,

@@ -1,15 +1,20 @@
 """The sampler: one vectorised draw for all rows, each with its own temperature, top-p and random number.
 
-The log-probability of a token is that of the distribution it was drawn from, temperature and top-p applied. For greedy
-rows (temperature 0) it is the log-softmax of the raw logits.
+The log-probability of a token is that of the distribution it was drawn from: constraint, penalties, temperature and
+top-p applied. For greedy rows (temperature 0) it is the log-softmax of the logits that constraint and penalties leave.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from lightning_embedded.constraint import Constraint, forbidden
+from lightning_embedded.sequence import Sequence as Sampled
 
 
 class Draw(NamedTuple):
@@ -24,9 +29,17 @@ class Draw(NamedTuple):
 
 
 class Knobs:
-    """Temperatures and top-p of n rows, prepared once for as long as the rows stay the same."""
+    """How each of n rows is drawn, prepared once for as long as the rows stay the same."""
 
-    def __init__(self, temperatures: list[float], top_ps: list[float]) -> None:
+    def __init__(
+        self,
+        temperatures: list[float],
+        top_ps: list[float],
+        constraints: Sequence[Constraint | None] = (),
+        penalised: Sequence[tuple[int, Sampled]] = (),
+    ) -> None:
+        """`penalised`: rows whose penalties look at what was said."""
+        self.penalised = penalised
         greedy = [value == 0 for value in temperatures]
         self.greedy = torch.tensor(greedy) if any(greedy) else None
         self.all_greedy = all(greedy)
@@ -35,11 +48,19 @@ class Knobs:
         nucleus = [row for row, p in enumerate(top_ps) if p < 1.0 and temperatures[row] > 0]
         self.rows = torch.tensor(nucleus) if nucleus else None
         self.top_p = torch.tensor([top_ps[row] for row in nucleus], dtype=torch.float64)[:, None]
+        self.constraints = [each for each in constraints if each is not None]
+        self.constrained = torch.tensor([row for row, each in enumerate(constraints) if each is not None])
 
 
 def sample(logits: Tensor, knobs: Knobs, uniforms: list[float]) -> Draw:
     """One id for each row of `logits` [n, vocabulary]: where the cumulative distribution passes `uniforms` [n]."""
     logits = logits.float()
+    if knobs.constraints:
+        logits = _masked(logits, knobs)
+    if knobs.penalised:
+        logits = logits.clone()
+        for row, sequence in knobs.penalised:
+            _penalise(logits[row], sequence)
     if knobs.scale is not None:
         logits = logits * knobs.scale.to(logits.device)
     distribution = torch.log_softmax(logits, -1)
@@ -53,6 +74,28 @@ def sample(logits: Tensor, knobs: Knobs, uniforms: list[float]) -> Draw:
         if knobs.greedy is not None:
             ids = torch.where(knobs.greedy.to(ids.device), distribution.argmax(-1), ids)
     return Draw(ids, distribution.gather(1, ids[:, None])[:, 0], distribution)
+
+
+def _masked(logits: Tensor, knobs: Knobs) -> Tensor:
+    vocabulary = logits.shape[1]
+    bits = np.zeros((len(knobs.constraints), -(-vocabulary // 32)), np.int32)
+    for line, constraint in zip(bits, knobs.constraints, strict=True):
+        constraint.fill(line)
+    rows = knobs.constrained.to(logits.device)
+    hidden = forbidden(torch.from_numpy(bits).to(logits.device), vocabulary)
+    return logits.index_copy(0, rows, logits[rows].masked_fill(hidden, -torch.inf))
+
+
+def _penalise(logits: Tensor, sequence: Sampled) -> None:
+    """Change [vocabulary] in place, as OpenAI (presence, frequency) and CTRL (arXiv:1909.05858, section 4.1) do."""
+    params = sequence.params
+    if params.repetition != 1:
+        seen = torch.tensor(sorted({*sequence.prompt, *sequence.token_ids}), device=logits.device)
+        values = logits[seen]
+        logits[seen] = torch.where(values > 0, values / params.repetition, values * params.repetition)
+    if sequence.token_ids and (params.presence or params.frequency):
+        said, counts = torch.tensor(sequence.token_ids, device=logits.device).unique(return_counts=True)
+        logits[said] -= params.presence + params.frequency * counts
 
 
 def _invert(distribution: Tensor, uniforms: list[float]) -> Tensor:

@@ -182,8 +182,7 @@ class Scheduler:
         if len(members) > len(joins):
             counts = torch.tensor([len(join.members) for join in joins], device=logits.device)
             logits = logits.repeat_interleave(counts, 0)
-        knobs = Knobs([s.params.temperature for s in members], [s.params.top_p for s in members])
-        self._accept(members, sample(logits, knobs, [s.random() for s in members]))
+        self._accept(members, sample(logits, _knobs(members), [s.random() for s in members]))
 
     def step(self) -> None:
         """One token for every sequence that has a slot."""
@@ -192,10 +191,7 @@ class Scheduler:
             return
         rows = self.rows[:count]
         if self._knobs is None:
-            self._knobs = Knobs(
-                [row.params.temperature if row else 0.0 for row in rows],
-                [row.params.top_p if row else 1.0 for row in rows],
-            )
+            self._knobs = _knobs(rows)
         live = np.array([row is not None for row in rows])
         starts = np.where(live, self._slots.lengths[:count], 0)
         last = np.array([row.token_ids[-1] if row else 0 for row in rows], np.int64)
@@ -243,8 +239,11 @@ class Scheduler:
                 self._finish(sequence, "stop")
             elif made >= sequence.params.max_tokens or len(sequence.prompt) + made >= room:
                 self._finish(sequence, "length")
-            elif sequence.stream:
-                self.news.setdefault(sequence.receiver, []).append(sequence)
+            else:
+                if sequence.constraint is not None:
+                    sequence.constraint.accept(token)
+                if sequence.stream:
+                    self.news.setdefault(sequence.receiver, []).append(sequence)
 
     def _stopped(self, sequence: Sequence, token: int) -> bool:
         if sequence.text is None:
@@ -260,3 +259,13 @@ class Scheduler:
         sequence.finish = reason
         if not sequence.aborted:
             self.news.setdefault(sequence.receiver, []).append(sequence)
+
+
+def _knobs(rows: list[Sequence] | list[Sequence | None]) -> Knobs:
+    """An empty row costs nothing: it is greedy."""
+    return Knobs(
+        [row.params.temperature if row else 0.0 for row in rows],
+        [row.params.top_p if row else 1.0 for row in rows],
+        [row.constraint if row else None for row in rows],
+        [(place, row) for place, row in enumerate(rows) if row and row.is_penalised],
+    )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lightning_embedded.constraint import Constraints
 from lightning_embedded.context import configured, is_chunked
 from lightning_embedded.packing import MicroBatch, plain, shared
 from lightning_embedded.trie import ATTENTION, Trie, attending
@@ -34,16 +35,18 @@ class Scores(NamedTuple):
 class Scorer:
     """Computes scores with one model, in the layout that the model supports."""
 
-    def __init__(self, model: PreTrainedModel, *, share: bool = True) -> None:
+    def __init__(self, model: PreTrainedModel, *, share: bool = True, constraints: Constraints | None = None) -> None:
+        """`constraints`: what the masks of constrained rows are found with."""
         model.train(False)  # no dropout: the sampler had none
         self.model = model
+        self._constraints = constraints
         self.shares = share and _can_share(model)
         if self.shares:
             model.set_attn_implementation(ATTENTION)
 
     def micro_batches(self, rows: Sequence[Row], budget: int) -> Iterator[MicroBatch]:
         layout: Callable[..., Iterator[MicroBatch]] = shared if self.shares else plain
-        return layout(rows, budget, self.model.device)
+        return layout(rows, budget, self.model.device, self._constraints)
 
     def score(self, micro: MicroBatch, *, entropy_gradient: bool = False) -> Scores:
         return _score(self.model, micro, entropy_gradient)
@@ -54,6 +57,9 @@ def _score(model: PreTrainedModel, micro: MicroBatch, entropy_gradient: bool = F
     with _head_only(model, micro.predictors) as hidden, following, _precision(model):
         output = model(input_ids=micro.tokens, position_ids=micro.positions, attention_mask=micro.mask, use_cache=False)
     logits = output.logits[0].float() / micro.temperatures[:, None]
+    if micro.masks is not None:
+        # Not infinite: the entropy's gradient would not be a number. exp() of it is 0 all the same.
+        logits = logits.masked_fill(micro.masks.forbidden(logits.shape[1]), torch.finfo(logits.dtype).min)
     everything = logits.log_softmax(-1)
     # One number for each token: a distribution for each would be [M, vocabulary], and rows that say the same share one.
     at = micro.targets.place * everything.shape[1] + micro.targets.tokens

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_embedded.constraint import Constraint
 from lightning_embedded.text import Text
 
 
@@ -19,6 +20,12 @@ class Params:
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
+    presence: float = 0.0
+    """Taken from the logit of each id that was sampled before."""
+    frequency: float = 0.0
+    """Likewise, for each time that it was."""
+    repetition: float = 1.0
+    """Logits of ids in prompt and completion are divided by it, negative ones multiplied."""
     stop: tuple[str, ...] = ()
     seed: int | None = None
     """The same seed gives the same completion, whatever else is in the batch."""
@@ -35,8 +42,8 @@ class Sequence:
     takes `finish` first and the lengths after sees a consistent piece.
     """
 
-    __slots__ = ("aborted", "client", "finish", "logprobs", "owner", "params", "prompt", "random", "receiver", "slot",
-                 "stream", "text", "token_ids", "tops", "versions")  # fmt: skip
+    __slots__ = ("aborted", "client", "constraint", "finish", "logprobs", "owner", "params", "prompt", "random",
+                 "receiver", "slot", "stream", "text", "token_ids", "tops", "versions")  # fmt: skip
 
     def __init__(
         self,
@@ -48,6 +55,7 @@ class Sequence:
         owner: Any = None,
         text: Text | None = None,
         client: Hashable = None,
+        constraint: Constraint | None = None,
     ) -> None:
         self.prompt = prompt
         self.params = params
@@ -60,6 +68,8 @@ class Sequence:
         """Watches for stop strings; None when there are none."""
         self.client = client
         """Who asked for it: those that wait get their slots in turn."""
+        self.constraint = constraint
+        """Says which ids may come next; None for free text."""
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
         """Of the distribution that each token was drawn from."""
@@ -77,6 +87,12 @@ class Sequence:
     def known(self) -> list[int]:
         """Prompt and completion so far."""
         return self.prompt + self.token_ids
+
+    @property
+    def is_penalised(self) -> bool:
+        """Whether what was said before changes what comes next beyond the model."""
+        params = self.params
+        return bool(params.presence or params.frequency or params.repetition != 1)
 
     def append(self, token: int, logprob: float, version: int) -> None:
         self.logprobs.append(logprob)

@@ -17,7 +17,9 @@ import orjson
 from aiohttp import web
 
 from lightning_embedded.chat import Chat
+from lightning_embedded.constraint import Constraint
 from lightning_embedded.engine import Engine, EngineClosed, PromptTooLong
+from lightning_embedded.grammar import GrammarError
 from lightning_embedded.protocol import ChatRequest, TextRequest, read_body, read_chat, read_text
 from lightning_embedded.reply import Choice, Reply
 from lightning_embedded.sequence import Params, Sequence
@@ -65,6 +67,7 @@ class _Server:
         self._engine = engine
         self._chat = chat
         self._name = model_name
+        self._constraints = chat.constraints(engine.decoder.vocabulary)
         self._created = int(time.time())
         self._waiters: set[_Waiter] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -90,7 +93,8 @@ class _Server:
         self._reader(body)  # refuses before anything is computed
         try:
             rollout = request.headers.get(ROLLOUT_HEADER, "")
-            text, ids = self._chat.prompt(body.messages, body.tools, body.template_options, rollout=rollout)
+            options = self._chat.reasoning(body.effort, body.template_options)
+            text, ids = self._chat.prompt(body.messages, body.tools, options, rollout=rollout)
         except ValueError as error:  # TemplateRefused among them
             raise BadRequest(str(error), "messages") from None
         reply = self._start(body, _client(request), [ids], "messages", text)
@@ -142,6 +146,7 @@ class _Server:
             for index in range(common.n):
                 sequence = Sequence(prompt, _numbered(common.params, index), self._hear, stream=common.stream,
                                     client=client)  # fmt: skip
+                sequence.constraint = self._constraint(body)
                 own = Text(self._engine.decode, common.params.stop)
                 reply.choices.append(Choice(len(reply.choices), sequence, own, self._reader(body)))
         return reply
@@ -154,6 +159,15 @@ class _Server:
             return self._chat.tools.reader(body.tools or [], self._name)
         except ModelError as error:
             raise BadRequest(str(error), "tools", "tools_unsupported") from None
+
+    def _constraint(self, body: ChatRequest | TextRequest) -> Constraint | None:
+        """What limits one completion. BadRequest if it cannot be kept."""
+        if isinstance(body, TextRequest) or not body.constraint:
+            return None
+        try:
+            return self._constraints.start(body.constraint)
+        except GrammarError as error:
+            raise BadRequest(str(error), error.param, "unsupported_parameter") from None
 
     async def _answer(self, request: web.Request, reply: Reply) -> web.StreamResponse:
         self._loop = asyncio.get_running_loop()

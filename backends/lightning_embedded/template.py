@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import jinja2
+from jinja2 import meta
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -37,6 +38,8 @@ class Template:
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self._template = environment.from_string(source)
+        self.asks = frozenset(meta.find_undeclared_variables(environment.parse(source)))
+        """The variables that it looks at."""
         self._variables = variables
         self._text_arguments = self._prints_text_arguments()
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from lightning_embedded.spelling import Spelling, read_spelling
 from lightning_embedded.template import Template, TemplateRefused
 from lightning_embedded.tool_forms import FORMS, Form
 from lightning_embedded.tools import ToolReader
@@ -40,7 +41,10 @@ class ToolFormat:
         """The template refuses ids of calls that are not nine letters."""
         self.turn = turns[False] or turns[True] or ""
         """What the template makes of a call."""
-        self.form = self._printed() or self._hinted()
+        printed = self._printed()
+        self.form = printed[0] if printed is not None else self._hinted()
+        self.spelling = self._spelling(printed[1]) if printed is not None else None
+        """How a call is written that the model is made to write; None where its form is not known as text."""
 
     @property
     def name(self) -> str:
@@ -74,30 +78,39 @@ class ToolFormat:
         except TemplateRefused:
             return None
 
-    def _turn(self, identity: str) -> str | None:
-        """What follows the question where the assistant calls a tool."""
+    def _turn(self, identity: str, calls: int = 1) -> str | None:
+        """What follows the question where the assistant calls a tool, so many times."""
         function = {"name": _NAME, "arguments": _ARGUMENTS}
         call = {"id": identity, "type": "function", "function": function}
-        whole = self._rendered([_TOOL], {"role": "assistant", "content": "", "tool_calls": [call]}, begin=False)
+        turn = {"role": "assistant", "content": "", "tool_calls": [call] * calls}
+        whole = self._rendered([_TOOL], turn, begin=False)
         return None if whole is None else whole.rpartition(_ASKED)[2]
 
-    def _said(self) -> Iterator[str]:
-        """What the model says in that turn, behind what the template begins an answer with and before its end."""
+    def _said(self, turn: str) -> Iterator[str]:
+        """What the model says in a turn, behind what the template begins an answer with and before its end."""
         begun = self._prompt.rpartition(_ASKED)[2]
-        same = next((at for at, (a, b) in enumerate(zip(begun, self.turn, strict=False)) if a != b), len(begun))
-        for at in (len(begun), *sorted({self.turn.rfind(sign, 0, same) + 1 for sign in "\n>]"}, reverse=True)):
-            text = self.turn[at:] if self.turn.startswith(begun[:at]) else ""
+        same = next((at for at, (a, b) in enumerate(zip(begun, turn, strict=False)) if a != b), len(begun))
+        for at in (len(begun), *sorted({turn.rfind(sign, 0, same) + 1 for sign in "\n>]"}, reverse=True)):
+            text = turn[at:] if turn.startswith(begun[:at]) else ""
             for end in self._ends:
                 text = text.partition(end)[0]
             if text:
                 yield text
 
-    def _printed(self) -> Form | None:
-        for text in self._said():
+    def _spelling(self, text: str) -> Spelling | None:
+        identity = _SHORT_ID if self.short_ids else _LONG_ID
+        twice = list(self._said(self._turn(identity, 2) or ""))
+        return read_spelling(text, twice, _NAME, _ARGUMENTS, identity)
+
+    def _printed(self) -> tuple[Form, str] | None:
+        """The form of what is printed, and the text that it reads."""
+        for text in self._said(self.turn):
             for form in FORMS:
                 _, calls = ToolReader(form, {_NAME: _SCHEMA}).split(text)
                 if [(call.name, json.loads(call.arguments)) for call in calls] == [(_NAME, json.loads(_ARGUMENTS))]:
-                    return form
+                    # Thinking that the template shows before a call is not a part of it.
+                    start, _ = form.begins(text, alone=True, more=False)
+                    return form, text[start:] if text[:start].strip() else text
         return None
 
     def _hinted(self) -> Form | None:

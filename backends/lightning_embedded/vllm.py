@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
+import orjson
 import torch
 
+from lightning_embedded.chat import Chat
+from lightning_embedded.constraint import Constraints
+from lightning_embedded.grammar import GrammarError
 from lightning_embedded.learner import Learner
+from lightning_embedded.protocol import read_body
+from lightning_embedded.text import Decode
 from lightning_embedded.threads import small, threads
 from lightning_embedded.training import Training
-from lightning_process.model import load
+from lightning_hub.constraint import FREE_CHOICES, constraint_of
+from lightning_process.model import Loaded, load
 from lightning_process.program import Built, Config
+from lightning_process.refusal import BadRequest
 from lightning_process.routes import LearnerRoutes
 from lightning_process.source import Source, locate
 from lightning_sdk.settings import Settings
@@ -45,7 +55,9 @@ def _build(config: Config, source: Source) -> Built:
     fleet = Fleet(front, found, config.folder, launcher(settings, card, name), asynchronous=asynchronous)
     try:
         loaded = load(settings.model)
-        learner = Learner(loaded.model, settings)
+        constraints = constraints_of(loaded)
+        front.constrain = constraining(constraints)
+        learner = Learner(loaded.model, settings, constraints=constraints)
         config.phases.end("model")
         facts = _facts(settings, card, found)
         facts |= {"max_length": fleet.wait(), "tokenizer": card.tokenizer}
@@ -56,6 +68,31 @@ def _build(config: Config, source: Source) -> Built:
     training = Training(learner, fleet, loaded, facts, asynchronous=asynchronous)
     routes = LearnerRoutes(training, lambda: torch.set_num_threads(learning))
     return Built(front.app(), routes, name, training.facts())
+
+
+def constraints_of(loaded: Loaded) -> Constraints:
+    """As vLLM keeps them: it ends an answer with the tokenizer's own end alone."""
+    tokenizer, vocabulary = loaded.tokenizer, int(loaded.model.config.get_text_config().vocab_size)
+    ends = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) else []
+    return Constraints(tokenizer, vocabulary, ends, Chat(tokenizer, Decode(tokenizer, ends)).tools)
+
+
+def constraining(constraints: Constraints) -> Callable[[bytes], bytes]:
+    """Has a server keep a constraint by the very grammar that the learner finds the masks with."""
+    grammar = lru_cache(256)(constraints.grammar)
+
+    def constrain(data: bytes) -> bytes:
+        body = read_body(data)
+        try:
+            asked = {"grammar": grammar(constraint_of(body))}
+        except GrammarError as error:
+            raise BadRequest(str(error), error.param, "unsupported_parameter") from None
+        choice = body.get("tool_choice")
+        kept = {name: value for name, value in body.items() if name != "response_format"}
+        kept |= {"structured_outputs": asked} | ({} if choice in FREE_CHOICES else {"tool_choice": "auto"})
+        return orjson.dumps(kept)
+
+    return constrain
 
 
 def _facts(settings: Settings, card: Card, found: list[Place]) -> dict[str, object]:

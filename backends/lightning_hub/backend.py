@@ -31,6 +31,17 @@ class Endpoint:
     """Its server also takes the keys that `lightning_hub.rollout_key` derives from this one, each for one rollout."""
 
 
+class Constrained(NamedTuple):
+    """Sampled tokens of a row that were drawn under a constraint: only what it allowed had a probability."""
+
+    start: int
+    """Position of the first one, where the constraint began."""
+    end: int
+    """Position behind the last one."""
+    constraint: str
+    """As `lightning_hub.constraint.constraint_of` has it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One trajectory, weighed: a token sequence of length T with, for each token, what the loss needs.
@@ -59,6 +70,8 @@ class Row:
     """[T] what the value head learns to predict before each sampled token; only where `credit.advantage` is 'gae'."""
     values: NDArray[np.float32] | None = None
     """[T] what it predicted when `Scoring.score` was asked; with `returns`."""
+    constraints: tuple[Constrained, ...] = ()
+    """What of it was drawn under constraints, in order; the rest is free text."""
 
 
 class Objective(StrEnum):
@@ -157,3 +170,6 @@ class BackendSpec:
     """Settings and the run's folder -> a running backend. Raises ModelError for a model that cannot be served."""
     refuse: Callable[[Settings], None] = lambda _: None
     """Raises for settings that mean nothing together, or a model that is not there; starts nothing."""
+    keeps_constraints: bool = False
+    """It trains on what was drawn under `Row.constraints`. Where not, calls that an agent forces are left to the model,
+    and its engine refuses a `response_format`."""

@@ -166,6 +166,7 @@ def rows_of(made: Credited, weight: float) -> list[Row]:
                 rollout=trajectory.rollout,
                 returns=None if made.returns is None else made.returns[place][:end],
                 values=None if made.values is None else made.values[place][:end],
+                constraints=trajectory.constraints(end),
             )
         )
     return rows

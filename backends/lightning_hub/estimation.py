@@ -193,4 +193,7 @@ def _scores(of_role: list[Part], scoring: Scoring | None, what: str, setting: st
 def _plain_row(part: Part, place: int) -> Row:
     row = part.trajectories[place]
     sampled = row.mask.astype(np.float32)
-    return Row(row.tokens, sampled, np.zeros_like(sampled), row.logprobs, row.temperature, -1, row.role, row.rollout)
+    return Row(
+        row.tokens, sampled, np.zeros_like(sampled), row.logprobs, row.temperature, -1, row.role, row.rollout,
+        constraints=row.constraints(len(row.tokens)),
+    )  # fmt: skip

@@ -134,6 +134,9 @@ class Plan:
         drawn = np.random.SeedSequence((self.settings.seed, task_id(task), place)).generate_state(1)
         return {"temperature": temperature, "rollout_seed": int(drawn[0])}
 
+    def _choice(self) -> dict[str, float]:
+        return {} if self.backend.keeps_constraints else {"free_choice": 1.0}
+
     def _shuffled(self, position: int) -> int:
         """Which task comes at `position` when each epoch has its own order."""
         epoch, place = divmod(position, len(self.tasks))
@@ -152,7 +155,7 @@ class Plan:
             attempt=1,
             timeout=self.settings.rollouts.timeout,
             endpoint=endpoint,
-            sampling={**sampling, "max_tokens_default": self.settings.sampling.max_tokens},
+            sampling={**sampling, **self._choice(), "max_tokens_default": self.settings.sampling.max_tokens},
             roles=self.settings.roles,
         )
 

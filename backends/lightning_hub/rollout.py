@@ -35,7 +35,8 @@ class Assignment:
     endpoint: Endpoint
     sampling: dict[str, float]
     """What replaces the agent's own request fields in trainable calls, such as {"temperature": 1.0}; of `rollout_seed`
-    each call gets a `seed` of its own, and with `whole_distribution` nothing else shapes what is drawn from."""
+    each call gets a `seed` of its own, with `whole_distribution` nothing else shapes what is drawn from, and with
+    `free_choice` no call of a tool is forced."""
     roles: tuple[str, ...]
     """Roles to train; empty: every role declared trainable."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_hub.backend import Constrained
 from lightning_hub.open_rows import ID_BYTES, OpenRow, OpenRows, Prompt, pack, read_prompt, shared
 from lightning_hub.transition import Transition
 
@@ -49,6 +50,8 @@ class Piece:
     started_ns: int
     """When the call was made."""
     finish_reason: str
+    constraint: str = ""
+    """What they were limited to, as `Transition.constraint`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +79,14 @@ class Trajectory:
     def calls(self) -> tuple[str, ...]:
         """Ids of the calls whose tokens are sampled here, in order."""
         return tuple(piece.call for piece in self.pieces)
+
+    def constraints(self, end: int) -> tuple[Constrained, ...]:
+        """What of its first `end` tokens was drawn under constraints."""
+        return tuple(
+            Constrained(piece.start, min(piece.end, end), piece.constraint)
+            for piece in self.pieces
+            if piece.constraint and piece.start < end
+        )
 
 
 def merge(transitions: Sequence[Transition], rollout: str = "", *, apart: bool = False) -> list[Trajectory]:
@@ -139,7 +150,7 @@ def _close(row: OpenRow, rollout: str, broke: Break | None = None) -> Trajectory
     pieces = []
     for start, part in zip(row.starts, row.parts, strict=True):
         end = start + len(part.completion_ids)
-        pieces.append(Piece(part.call, part.choice, start, end, part.started_ns, part.finish_reason))
+        pieces.append(Piece(part.call, part.choice, start, end, part.started_ns, part.finish_reason, part.constraint))
         sampled = slice(start, end)
         mask[sampled] = True
         logprobs[sampled] = part.logprobs

@@ -6,11 +6,13 @@ Nothing here is re-tokenised and nothing is made up: a call without its ids or l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_hub.constraint import constraint_of, is_constrained
 from lightning_sdk.call import Call, Choice
 from lightning_sdk.errors import LightningError
 
@@ -45,12 +47,19 @@ class Transition:
     """Why the engine stopped: 'length' where it reached the token limit."""
     started_ns: int
     """When the call was made, Unix time."""
+    constraint: str = ""
+    """What the completion was limited to, as `constraint_of` has it; '' for free text."""
 
 
 class _Request(msgspec.Struct):
-    """The one field of a request that the learner needs."""
+    """What of a request says from which distribution was drawn."""
 
     temperature: float | None = None
+    response_format: Any = None
+    tool_choice: Any = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
 
 
 _requests = msgspec.json.Decoder(_Request)
@@ -91,10 +100,13 @@ def _transition(call: Call, choice: Choice) -> Transition:
         raise _unusable(call, f"choice {choice.index} has log-prob {logprobs[at]} at sampled token {at}")
     if min(prompt_ids.min(), completion_ids.min()) < 0:
         raise _unusable(call, "a token id is negative")
+    request = _request(call)
+    _refuse_penalties(call, request)
     return Transition(
         role=call.meta.role, call=call.meta.id, choice=choice.index, prompt_ids=prompt_ids,
         completion_ids=completion_ids, logprobs=logprobs, versions=_versions(call, choice, len(completion_ids)),
-        temperature=_temperature(call), finish_reason=choice.finish_reason, started_ns=call.meta.started_ns,
+        temperature=_temperature(call, request), finish_reason=choice.finish_reason,
+        started_ns=call.meta.started_ns, constraint=_constraint(call, request),
     )  # fmt: skip
 
 
@@ -107,12 +119,29 @@ def _versions(call: Call, choice: Choice, count: int) -> NDArray[np.int32]:
     return np.repeat(runs[:, 0], runs[:, 1])
 
 
-def _temperature(call: Call) -> float:
+def _request(call: Call) -> _Request:
     try:
-        asked = _requests.decode(call.request).temperature
+        return _requests.decode(call.request)
     except (msgspec.DecodeError, RecursionError) as error:
         raise _unusable(call, f"its request cannot be read for the temperature: {error}", "") from None
-    temperature = 1.0 if asked is None else asked
+
+
+def _refuse_penalties(call: Call, request: _Request) -> None:
+    """Trained calls are made without; what an evaluation drew with some cannot be learned from later."""
+    for name, none in (("presence_penalty", 0), ("frequency_penalty", 0), ("repetition_penalty", 1)):
+        value = getattr(request, name)
+        if value is not None and value != none:
+            raise _unusable(call, f"it was sampled with {name}={value:g}, which the learner does not know of", "")
+
+
+def _constraint(call: Call, request: _Request) -> str:
+    if not is_constrained(request.response_format, request.tool_choice):
+        return ""
+    return constraint_of(msgspec.json.decode(call.request))
+
+
+def _temperature(call: Call, request: _Request) -> float:
+    temperature = 1.0 if request.temperature is None else request.temperature
     if not temperature > 0:
         raise _unusable(
             call, f"it was sampled at temperature {temperature:g}, which is no distribution to learn from", ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_hub.backend import Batch, Objective, Pair, Row
+from lightning_hub.backend import Batch, Constrained, Objective, Pair, Row
 from lightning_sdk.wire import pack, unpack
 
 _ARRAYS = (
@@ -27,7 +27,7 @@ def unpack_batch(data: bytes) -> Batch:
     try:
         step, objective, pairs, rows = unpack(data)
         return Batch(int(step), _unpacked(rows), Objective(objective), tuple(Pair(*map(str, pair)) for pair in pairs))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise ValueError(f"not a batch: {error}") from None
 
 
@@ -41,7 +41,7 @@ def unpack_question(data: bytes) -> tuple[list[Row], str]:
     try:
         what, rows = unpack(data)
         return _unpacked(rows), str(what)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise ValueError(f"not rows to be scored: {error}") from None
 
 
@@ -54,22 +54,27 @@ def unpack_scores(packed: Sequence[bytes]) -> list[NDArray[np.float32]]:
     return [np.frombuffer(each, "<f4").astype("f4") for each in packed]
 
 
-def _packed(rows: Sequence[Row]) -> list[list[Any]]:
-    return [_pack_row(row) for row in rows]
+def _packed(rows: Sequence[Row]) -> list[Any]:
+    """The rows, and each constraint once: a schema may be longer than what was sampled under it."""
+    texts = list(dict.fromkeys(each.constraint for row in rows for each in row.constraints))
+    places = {text: place for place, text in enumerate(texts)}
+    return [texts, [_pack_row(row, places) for row in rows]]
 
 
-def _unpacked(rows: Sequence[list[Any]]) -> list[Row]:
-    return [_unpack_row(row) for row in rows]
+def _unpacked(packed: Sequence[Any]) -> list[Row]:
+    texts, rows = packed
+    return [_unpack_row(row, [str(text) for text in texts]) for row in rows]
 
 
-def _pack_row(row: Row) -> list[Any]:
+def _pack_row(row: Row, places: Mapping[str, int]) -> list[Any]:
     found = ((getattr(row, name), kind) for name, kind in _ARRAYS)
     arrays = [None if array is None else np.asarray(array, kind).tobytes() for array, kind in found]
-    return [*arrays, row.temperature, row.version, row.role, row.rollout]
+    constraints = [[each.start, each.end, places[each.constraint]] for each in row.constraints]
+    return [*arrays, row.temperature, row.version, row.role, row.rollout, constraints]
 
 
-def _unpack_row(fields: list[Any]) -> Row:
-    *packed, temperature, version, role, rollout = fields
+def _unpack_row(fields: list[Any], texts: Sequence[str]) -> Row:
+    *packed, temperature, version, role, rollout, constraints = fields
     tokens, weights, advantages, logprobs, returns, values = (
         None if data is None else np.frombuffer(data, kind).astype(kind[1:])
         for data, (_, kind) in zip(packed, _ARRAYS, strict=True)
@@ -87,4 +92,5 @@ def _unpack_row(fields: list[Any]) -> Row:
         str(rollout),
         returns,
         values,
+        tuple(Constrained(int(start), int(end), texts[place]) for start, end, place in constraints),
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_hub.backend import Row
 from lightning_losses.dealing import deal
+from lightning_sdk.errors import LightningError
 
 #: Field -> what it holds, one number for each token of the response.
 ADVANTAGES, WEIGHTS, ROLE = "advantages", "token_weights", "role_index"
@@ -22,8 +23,18 @@ ROLES = "roles"
 
 
 def usable(rows: Sequence[Row]) -> list[Row]:
-    """The rows with a token that counts; the others have a gradient of exactly zero."""
-    return [row for row in rows if row.weights.any()]
+    """The rows with a token that counts; the others have a gradient of exactly zero.
+
+    LightningError for rows that were drawn under a constraint: VERL's workers know no masks.
+    """
+    kept = [row for row in rows if row.weights.any()]
+    for row in kept:
+        if row.constraints:
+            raise LightningError(
+                f"row of rollout {row.rollout!r} was sampled under the constraint {row.constraints[0].constraint[:200]}"
+                ": backend verl cannot train on it; leave response_format out, or train with backend=embedded"
+            )
+    return kept
 
 
 def list_roles(rows: Sequence[Row]) -> list[str]:

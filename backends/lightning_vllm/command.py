@@ -38,6 +38,7 @@ _OURS: dict[str, str] = {
     "tensor_parallel_size": "set serving.tensor_parallel",
     "data_parallel_size": "set serving.replicas",
     "logprobs_mode": "training needs those of the distribution that was drawn from",
+    "structured_outputs_config": "the learner finds the masks of llguidance again, and no others",
     "generation_config": "training needs the distribution that it corrects for",
     "override_generation_config": "training needs the distribution that it corrects for",
     "worker_extension_cls": "it takes the weights",
@@ -124,6 +125,7 @@ def _arguments(settings: Settings, card: Card, place: Place) -> dict[str, Any]:
     named: dict[str, Any] = {
         "seed": secrets.randbelow(1 << 31),  # one for all would make replicas sample alike
         "logprobs_mode": "processed_logprobs",
+        "structured_outputs_config": {"backend": "guidance", "enable_in_reasoning": True},
         "generation_config": "vllm",
         "middleware": "lightning_vllm.lock.Lock",
         "uvicorn_log_level": "warning",

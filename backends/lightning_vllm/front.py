@@ -24,7 +24,7 @@ from aiohttp import web
 from lightning_process.openai import application
 from lightning_process.refusal import BadRequest, Unavailable, json_reply, unknown_model
 from lightning_sdk.seam import ROLLOUT_HEADER
-from lightning_vllm.asked import Asked
+from lightning_vllm.asked import Asked, refuse_constraints
 from lightning_vllm.pool import Pool, Server, Upstream, UpstreamCounts
 from lightning_vllm.stamp import StampedStream, stamped
 
@@ -88,6 +88,8 @@ class Front:
         """`key`: what callers show; `model`: the name that they ask for; `patience`: seconds that a request waits for
         a server to come back before it is answered with 503; `keep_alive`: seconds for which a connection to a server
         stays open, less than the server's own."""
+        self.constrain: Callable[[bytes], bytes] = refuse_constraints
+        """What is asked of a server instead of a request that limits its answer; BadRequest if nothing is."""
         self._key, self._model, self._patience, self._keep_alive = key, model, patience, keep_alive
         self._created = int(time.time())
         self._pool = Pool()
@@ -240,6 +242,8 @@ class Front:
             if not isinstance(asked.model, str):
                 raise BadRequest("model: expected text", "model", "invalid_value")
             raise unknown_model(asked.model, self._model)
+        if asked.is_constrained:
+            asked.data = self.constrain(asked.data)
         until, losses, last = 0.0, 0, None
         while True:
             try:

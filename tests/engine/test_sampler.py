@@ -3,6 +3,7 @@
 import torch
 
 from lightning_embedded.sampler import Knobs, sample
+from lightning_embedded.sequence import Params, Sequence
 
 
 def frequencies(knobs: Knobs, logits: torch.Tensor, draws: int) -> torch.Tensor:
@@ -32,3 +33,19 @@ def test_the_ends_of_the_interval_are_possible_tokens() -> None:
     draw = sample(logits, Knobs([1.0, 1.0], [1.0, 1.0]), [0.0, 1.0 - 2.0**-53])
     assert draw.ids.tolist() == [1, 4]
     assert torch.isfinite(draw.logprobs).all()
+
+
+def test_penalties_change_what_is_drawn_from() -> None:
+    """Presence once, frequency for each time, repetition for the prompt too, and the log-prob is what they leave."""
+    logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(3))
+    params = Params(max_tokens=9, temperature=0.5, presence=0.3, frequency=0.7, repetition=1.5)
+    sequence = Sequence([1, 2, 5], params, lambda _: None)
+    sequence.token_ids = [5, 7, 7]
+    expected = logits[0].clone()
+    for seen in (1, 2, 5, 7):
+        expected[seen] = expected[seen] / 1.5 if expected[seen] > 0 else expected[seen] * 1.5
+    for said, count in ((5, 1), (7, 2)):
+        expected[said] -= 0.3 + 0.7 * count
+    draw = sample(logits, Knobs([0.5], [1.0], [None], [(0, sequence)]), [0.4])
+    torch.testing.assert_close(draw.distribution[0], torch.log_softmax(expected / 0.5, -1))
+    assert draw.logprobs[0] == draw.distribution[0, draw.ids[0]]

@@ -402,3 +402,20 @@ def test_servers_are_asked_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None
         assert all("127.0.0.1" in server.upstream.url for server in fronted.servers)
         fronted.url = fronted.url.replace("127.0.0.1", "localhost")
         assert fronted.ask().status == 200
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"tool_choice": "required"},
+        {"structured_outputs": {"regex": "a"}},
+    ],
+    ids=str,
+)
+def test_masks_that_no_learner_finds_again_are_refused(one: Fronted, fields: dict[str, Any]) -> None:
+    """A front whose learner knows no masks names the field and asks no server; free text passes."""
+    assert one.ask(response_format={"type": "text"}, tool_choice="auto").status == 200
+    refused = one.ask(**fields)
+    assert refused.status == 400 and [refused.json()["error"]["param"]] == list(fields)
+    assert asked(one.servers) == [1]

@@ -69,10 +69,10 @@ def test_assignments_say_how_to_sample(train: Callable[..., Runner]) -> None:
     trained = [each for each in runner.leased if each["mode"] == "train"]
     evaluated = [each for each in runner.leased if each["mode"] == "evaluate"]
     assert {json.dumps(each["sampling"]) for each in trained} == {
-        json.dumps({"temperature": 0.7, "whole_distribution": 1.0, "max_tokens_default": 256})
+        json.dumps({"temperature": 0.7, "whole_distribution": 1.0, "free_choice": 1.0, "max_tokens_default": 256})
     }
     assert {json.dumps(each["sampling"]) for each in evaluated} == {
-        json.dumps({"temperature": 0.0, "max_tokens_default": 256})
+        json.dumps({"temperature": 0.0, "free_choice": 1.0, "max_tokens_default": 256})
     }
     assert len(evaluated) == 2
     groups = [each["group"] for each in trained]

@@ -234,7 +234,7 @@ def test_nothing_of_the_users_reaches_the_engine(client: anthropic.Anthropic, re
 
 def test_errors_of_the_engine_are_anthropics(client: anthropic.Anthropic, engine: Service, recorder: Recorder) -> None:
     """The SDK raises its own error with a body of Anthropic's shape and the engine's words."""
-    schema: Any = {"format": {"type": "json_schema", "schema": {"type": "object", "properties": {}}}}
+    schema: Any = {"format": {"type": "json_schema", "schema": {"type": "odd"}}}
     with pytest.raises(anthropic.BadRequestError) as error:
         trained(engine.url, lambda: client.messages.create(**ASK, output_config=schema))
     assert (error.value.body["type"], error.value.body["error"]["type"]) == ("error", "invalid_request_error")

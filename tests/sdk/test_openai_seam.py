@@ -263,15 +263,25 @@ def test_changed_sampling_is_said_once(
     assert caplog.text.count("have temperature=1.0 instead") == 1
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}, "none"])
+def test_forms_and_forced_calls_reach_the_engine(client: openai.OpenAI, engine: Provider, choice: Any) -> None:
+    """The learner finds the masks again with which they are kept, so nothing is left to the model instead."""
+    tools: Any = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+    form: Any = {"type": "json_object"}
+    ask = {**ASK, "tools": tools, "tool_choice": choice, "response_format": form}
+    trained(engine, lambda: client.chat.completions.create(**ask), whole_distribution=1.0)
+    assert [(sent.body["tool_choice"], sent.body["response_format"]) for sent in engine.requests] == [(choice, form)]
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}])
 def test_a_forced_tool_call_is_left_to_the_model(
     client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture, choice: Any
 ) -> None:
-    """A server forces a call by masking tokens, so that what it draws is not the policy's: said once, and 'auto'."""
+    """Where the learner knows no masks, what a forced call is drawn from is not the policy: said once, and 'auto'."""
     tools: Any = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
-    for _ in range(2):
-        trained(engine, lambda: client.chat.completions.create(**ASK, tools=tools, tool_choice=choice))
-    trained(engine, lambda: client.chat.completions.create(**ASK, tools=tools, tool_choice="none"))
+    for asked in (choice, choice, "none"):
+        ask = {**ASK, "tools": tools, "tool_choice": asked}
+        trained(engine, lambda ask=ask: client.chat.completions.create(**ask), free_choice=1.0)
     assert [request.body["tool_choice"] for request in engine.requests] == ["auto", "auto", "none"]
     assert caplog.text.count("asks for tool_choice=") == 1
 

@@ -1,10 +1,12 @@
 """What of a call can be learned from, and what is said about the rest."""
 
 import dataclasses
+import json
 
 import pytest
 from conversations import call, sampled
 
+from lightning_hub.trajectory import merge
 from lightning_hub.transition import UNKNOWN_VERSION, UnusableCall, transitions
 from lightning_sdk.call import Call
 from lightning_sdk.wire import pack_floats, pack_ints
@@ -73,6 +75,7 @@ UNUSABLE = [
     (with_choice(GOOD, versions=[[1, 3]]), "versions for 3 of 2 sampled tokens"),
     (call(9, [1, 2], sampled(3), temperature=0.0), "sampled at temperature 0"),
     (dataclasses.replace(GOOD, request=b"{"), "request cannot be read"),
+    (dataclasses.replace(GOOD, request=b'{"frequency_penalty": 0.5}'), "sampled with frequency_penalty=0.5"),
 ]
 
 
@@ -85,3 +88,23 @@ def test_a_call_that_cannot_be_trained_on_says_why(made: Call, why: str) -> None
     # The engine is to blame for what it left out, and for nothing else.
     of_the_engine = "temperature" not in str(raised.value)
     assert of_the_engine == ("return_token_ids" in str(raised.value))
+
+
+def test_what_limited_a_completion_stays_with_its_tokens() -> None:
+    """The form and the tools of the request, through merging and cutting; descriptions do not matter, order does."""
+    schema = {"type": "object", "properties": {"b": {}, "a": {}}}
+    tool = {"type": "function", "function": {"name": "f", "description": "long", "parameters": schema}}
+    body = {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}, "tools": [tool],
+        "temperature": 1.0, "messages": [],
+    }  # fmt: skip
+    formed = dataclasses.replace(call(2, [1, 2, 3], sampled(4, 5)), request=json.dumps(body).encode())
+    (row,) = merge([*transitions(call(1, [1], sampled(2))), *transitions(formed)])
+    (kept,) = row.constraints(4)
+    assert (kept.start, kept.end) == (3, 4) and row.constraints(3) == ()
+    asked = json.loads(kept.constraint)
+    assert asked["tools"] == [{"name": "f", "parameters": schema}] and "temperature" not in asked
+    assert kept.constraint.index('"b"') < kept.constraint.index('"a"')
+    free = {"tools": [tool], "tool_choice": "auto", "response_format": {"type": "text"}}
+    (transition,) = transitions(dataclasses.replace(formed, request=json.dumps(free).encode()))
+    assert transition.constraint == ""

@@ -17,6 +17,7 @@ from openai import OpenAI
 from standin import listening
 from transformers import PreTrainedModel
 
+from lightning_embedded.vllm import constraining, constraints_of
 from lightning_process.model import load
 from lightning_process.source import locate
 from lightning_sdk.seam import ROLLOUT_HEADER
@@ -39,7 +40,9 @@ class Served:
     def __init__(self, fleet: Fleet, servers: dict[Path, list[Server]], url: str) -> None:
         self.fleet, self.url = fleet, url
         self._servers = servers
-        self.model: PreTrainedModel = load(MODEL).model
+        self.loaded = load(MODEL)
+        self.model: PreTrainedModel = self.loaded.model
+        self.constraints = constraints_of(self.loaded)
         self.version = 0
         self._threads = ThreadPoolExecutor(32)
         self._client = OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=600)
@@ -107,6 +110,7 @@ def serving(folder: Path, replicas: int = 1, **settings: Any) -> Iterator[Served
         fleet.wait()
         with listening(front.app()) as url:
             served = Served(fleet, started, url)
+            front.constrain = constraining(served.constraints)
             yield served
             served.close()
     finally:
