@@ -94,7 +94,7 @@ def test_the_gradient_is_that_of_the_expected_reward(tiny: Path) -> None:
         torch.randn(len(gradient), generator=generator) / len(gradient) ** 0.5,
     ]:
         values = []
-        for step in (1e-2, -1e-2):
+        for step in (2e-3, -2e-3):
             learner.model.load_state_dict(before)
             at = 0
             with torch.no_grad():
@@ -102,7 +102,7 @@ def test_the_gradient_is_that_of_the_expected_reward(tiny: Path) -> None:
                     each.add_(step * direction[at : at + each.numel()].view_as(each))
                     at += each.numel()
             values.append(worth(learner, rows))
-        slope = (values[0] - values[1]) / 2e-2
+        slope = (values[0] - values[1]) / 4e-3
         assert -float(gradient @ direction) == pytest.approx(slope, rel=0.02, abs=2e-4)
 
 
@@ -148,7 +148,7 @@ def test_a_constrained_policy_learns(tiny: Path) -> None:
             done.set()
 
     try:
-        for step in range(12):
+        for step in range(6):
             waiting: list[Sequence] = []
             for index in range(32):
                 params = Params(max_tokens=12, seed=step, index=index)
@@ -168,4 +168,4 @@ def test_a_constrained_policy_learns(tiny: Path) -> None:
             engine.publish(learner.model.state_dict(), update.version)
     finally:
         engine.close()
-    assert max(shares[:2]) < 0.6 and min(shares[-2:]) > 0.9
+    assert shares[0] < 0.3 and min(shares[-2:]) > 0.9
