@@ -43,8 +43,8 @@ def _build(config: Config) -> Built:
     training = Training(learner, engine, loaded, facts, asynchronous=asynchronous)
     config.phases.end("model")
     # Thread counts are per thread in OpenMP: the learner's has its own, apart from the engine's.
-    learner = LearnerRoutes(training, lambda: torch.set_num_threads(learning))
-    return Built(app, learner, name, training.facts())
+    routes = LearnerRoutes(training, lambda: torch.set_num_threads(learning))
+    return Built(app, routes, name, training.facts())
 
 
 if __name__ == "__main__":

@@ -94,8 +94,8 @@ def _penalise(logits: Tensor, sequence: Sampled) -> None:
         values = logits[seen]
         logits[seen] = torch.where(values > 0, values / params.repetition, values * params.repetition)
     if sequence.token_ids and (params.presence or params.frequency):
-        said, counts = torch.tensor(sequence.token_ids, device=logits.device).unique(return_counts=True)
-        logits[said] -= params.presence + params.frequency * counts
+        counts = torch.bincount(torch.tensor(sequence.token_ids, device=logits.device), minlength=len(logits))
+        logits -= params.presence * (counts > 0) + params.frequency * counts
 
 
 def _invert(distribution: Tensor, uniforms: list[float]) -> Tensor:
