@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from lightning_sdk import discovery, exits, forks, handover, notices, seam, sink, threads
 from lightning_sdk.errors import LightningError, SettingError, UnsupportedVersion
 from lightning_sdk.patches import Patches
-from lightning_sdk.stream import Stream
+from lightning_sdk.stream import LEAVE_AWAY_SECONDS, Stream
 from lightning_sdk.stream_status import StreamStatus
 
 log = logging.getLogger("lightning_sdk")
@@ -223,7 +223,7 @@ def start(integrations: frozenset[str] | None = None, carry_context: bool = True
     with _lock:
         if _session is None:
             _session = Session(integrations, carry_context)
-            atexit.register(end)
+            atexit.register(_end_at_exit)
         else:
             _session.look_again()
         return _session
@@ -248,9 +248,16 @@ def end(timeout: float = 5.0) -> None:
     global _session
     with _lock:
         session, _session = _session, None
-    atexit.unregister(end)
+    atexit.unregister(_end_at_exit)
     if session is not None:
         session.close(timeout)
+
+
+def _end_at_exit() -> None:
+    """At exit. What started this process, a notebook for one, may kill it while it waits for a hub that is away."""
+    session = _session
+    away = session is not None and session.stream is not None and session.stream.is_away()
+    end(*([LEAVE_AWAY_SECONDS] if away else []))
 
 
 def status() -> dict[str, object]:

@@ -33,7 +33,7 @@ _POLL_SECONDS = 0.002
 _END_SECONDS = 2.0
 """For the background thread to end."""
 _HAND_OVER_SECONDS = 1.0
-_LEAVE_SECONDS, _LEAVE_AWAY_SECONDS = 2.0, 0.25
+_LEAVE_SECONDS, LEAVE_AWAY_SECONDS = 2.0, 0.25
 """For the last events of a process that ends at once; where the hub is away they go to the spool folder sooner."""
 
 
@@ -69,7 +69,7 @@ class Stream:
 
     def _begin(self) -> None:
         """State of a fresh stream; also after a fork, where the parent's thread and socket do not exist."""
-        self._was_away = hasattr(self, "_sender") and self._is_away()  # seen by the parent
+        self._was_away = hasattr(self, "_sender") and self.is_away()  # seen by the parent
         self._queue = EventQueue()
         self._sender = Sender(
             self.address, self.key, self._queue, window=self._window, spill=self._spill, leftovers=self._leftovers
@@ -119,12 +119,12 @@ class Stream:
 
     def hand_over(self) -> None:
         """Flush before another process learns what this one did. Does not wait for a hub that is away."""
-        if self._sender.waiting > 0 and not self._is_away():
+        if self._sender.waiting > 0 and not self.is_away():
             self.flush(_HAND_OVER_SECONDS)
 
     def leave(self) -> None:
         """Close in a process that ends at once."""
-        self.close(_LEAVE_AWAY_SECONDS if self._is_away() else _LEAVE_SECONDS)
+        self.close(LEAVE_AWAY_SECONDS if self.is_away() else _LEAVE_SECONDS)
 
     def status(self) -> StreamStatus:
         """The counters now."""
@@ -134,7 +134,8 @@ class Stream:
         status.spilled_bytes = self._sender.spilled_bytes
         return status
 
-    def _is_away(self) -> bool:
+    def is_away(self) -> bool:
+        """Whether the hub did not answer when it was last looked for."""
         return self._sender.is_away or (self._was_away and not self._sender.is_welcome)
 
     def _wait_for_room(self) -> bool:
