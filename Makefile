@@ -55,7 +55,7 @@ frameworks: $(FRAMEWORKS:%=.venvs/%/.installed)  ## make an environment of agent
 test-frameworks: .venv/.installed $(FRAMEWORKS:%=test-%)  ## run the tests of the frameworks in each of their environments
 
 frameworks-ends: .venv/.installed-dev .venvs/uv/.installed  ## test both ends of each range of versions that an integration allows
-	$(BIN)/python tests/frameworks/ends.py $(ARGS)
+	$(BIN)/python tests/frameworks/gate_ends.py $(ARGS)
 
 # Hub and engine of these tests run in .venv.
 $(FRAMEWORKS:%=test-%): test-%: .venv/.installed .venvs/%/.installed

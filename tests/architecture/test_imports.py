@@ -18,7 +18,11 @@ SHARED = ("lightning_process", "lightning_losses", "lightning_vllm")
 #: Imported inside a function, with a clear way out where they are missing.
 OPTIONAL = {"lightning_sdk": {"rich", "pyarrow", "ray"}, "lightning_autogen": {"autogen_ext"}}
 #: Integration -> what it imports beside the framework that it waits for, because that brings it along.
-BESIDE = {"lightning_autogen": {"autogen_core"}, "lightning_litellm": {"openai"}}
+BESIDE = {
+    "lightning_langgraph": {"langchain_core"},
+    "lightning_autogen": {"autogen_core"},
+    "lightning_litellm": {"openai"},
+}
 #: Scripts that are run from a clone and not imported by the product may use what the examples need.
 SCRIPTS = {"lightning_spark"}
 

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from fronted import Fronted, asked
 from openai import BadRequestError, OpenAI
 from standin import fronting, stand_in
 
@@ -33,3 +34,20 @@ def test_one_request_cannot_take_the_servers_from_everybody(prompt: Any, n: int,
         assert count in str(refused.value)
         client.completions.create(model="spark", prompt=prompt[:2], n=1)
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"tool_choice": "required"},
+        {"structured_outputs": {"regex": "a"}},
+    ],
+    ids=str,
+)
+def test_masks_that_no_learner_finds_again_are_refused(one: Fronted, fields: dict[str, Any]) -> None:
+    """A front whose learner knows no masks names the field and asks no server; free text passes."""
+    assert one.ask(response_format={"type": "text"}, tool_choice="auto").status == 200
+    refused = one.ask(**fields)
+    assert refused.status == 400 and [refused.json()["error"]["param"]] == list(fields)
+    assert asked(one.servers) == [1]

@@ -7,103 +7,24 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import openai
 import pytest
+from fronted import MODEL, OURS, Fronted, asked
 from openai import OpenAI
-from standin import KEY, StandIn, fronting, stand_in
+from standin import KEY, stand_in
 
 import lightning_sdk as lightning
 from lightning_sdk.call import Status
 from lightning_sdk.failure import status_of
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
-from lightning_sdk.seam import ROLLOUT_HEADER
-from lightning_vllm.front import Front
-
-OURS, MODEL = "front-key", "spark"
-
-
-@dataclass(frozen=True)
-class Reply:
-    status: int
-    headers: dict[str, str]
-    text: str
-
-    def json(self) -> Any:
-        return json.loads(self.text)
-
-    @property
-    def versions(self) -> list[Any]:
-        return [choice["weight_versions"] for choice in self.json()["choices"]]
-
-
-class Fronted:
-    """A front, its servers, and somebody who asks."""
-
-    def __init__(self, stack: ExitStack, servers: int, patience: float) -> None:
-        self.servers = [stack.enter_context(stand_in(f"server{number}")) for number in range(servers)]
-        self.front = Front(OURS, MODEL, patience=patience)
-        self.url = stack.enter_context(fronting(self.front))
-        self.front.serve([server.upstream for server in self.servers], 1)
-        self._threads = stack.enter_context(ThreadPoolExecutor(16))
-
-    def ask(
-        self,
-        rollout: str = "r",
-        path: str = "chat/completions",
-        key: str = OURS,
-        seconds: float = 20.0,
-        **fields: Any,
-    ) -> Reply:
-        body = {"model": MODEL, "messages": [{"role": "user", "content": "2+2"}], **fields}
-        headers = {"Authorization": f"Bearer {key}", **({ROLLOUT_HEADER: rollout} if rollout else {})}
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), headers)
-        try:
-            with urllib.request.urlopen(request, timeout=seconds) as reply:
-                return Reply(reply.status, dict(reply.headers), reply.read().decode())
-        except urllib.error.HTTPError as error:
-            with error:
-                return Reply(error.code, dict(error.headers), error.read().decode())
-
-    def later(self, rollout: str = "r", **fields: Any) -> Future[Reply]:
-        return self._threads.submit(self.ask, rollout, **fields)
-
-    def until(self, true: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 10
-        while not true():
-            assert time.monotonic() < deadline, self.front.counts()
-            time.sleep(0.005)
-
-    def client(self) -> OpenAI:
-        return OpenAI(base_url=self.url, api_key=OURS, max_retries=0)
-
-
-@pytest.fixture
-def two() -> Iterator[Fronted]:
-    """A front with two servers."""
-    with ExitStack() as stack:
-        yield Fronted(stack, 2, 20.0)
-
-
-@pytest.fixture
-def one() -> Iterator[Fronted]:
-    """A front with one server, and little patience."""
-    with ExitStack() as stack:
-        yield Fronted(stack, 1, 0.6)
 
 
 def nowhere() -> OpenAI:
     """A user's client, whose own address answers nothing."""
     return OpenAI(base_url="http://127.0.0.1:1/v1", api_key="user's")
-
-
-def asked(servers: Sequence[StandIn]) -> list[int]:
-    return [len(server.requests) for server in servers]
 
 
 def test_a_reply_is_the_server_s_with_its_version_beside_the_ids(two: Fronted) -> None:
@@ -402,20 +323,3 @@ def test_servers_are_asked_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None
         assert all("127.0.0.1" in server.upstream.url for server in fronted.servers)
         fronted.url = fronted.url.replace("127.0.0.1", "localhost")
         assert fronted.ask().status == 200
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"response_format": {"type": "json_object"}},
-        {"tool_choice": "required"},
-        {"structured_outputs": {"regex": "a"}},
-    ],
-    ids=str,
-)
-def test_masks_that_no_learner_finds_again_are_refused(one: Fronted, fields: dict[str, Any]) -> None:
-    """A front whose learner knows no masks names the field and asks no server; free text passes."""
-    assert one.ask(response_format={"type": "text"}, tool_choice="auto").status == 200
-    refused = one.ask(**fields)
-    assert refused.status == 400 and [refused.json()["error"]["param"]] == list(fields)
-    assert asked(one.servers) == [1]
