@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sdk.agent import agent
 from lightning_sdk.errors import (
     BackendDied,
+    DiskError,
     HubError,
     HubGone,
     HubRefused,
@@ -87,6 +88,7 @@ __all__ = [
     "Check",
     "Cluster",
     "Credit",
+    "DiskError",
     "Divergence",
     "Evaluation",
     "Export",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning_sdk.call import Status
+from lightning_sdk.clock import Clock
 from lightning_sdk.failure import describe, status_of
 from lightning_sdk.reward import Named
 from lightning_sdk.rollout import assigned, end, send_rewards
@@ -21,6 +22,7 @@ from lightning_sdk.settled import settled, settled_here
 
 _WIND_DOWN_SECONDS = 1.0
 """For an agent whose time is over to close what it has open."""
+_LOOK_SECONDS = 0.5
 
 
 def execute(agent: Callable[..., Any], rewards: Sequence[Named], message: Mapping[str, Any]) -> Status:
@@ -104,6 +106,8 @@ class _Attempt:
 
 
 async def _is_done(task: asyncio.Task[None], seconds: float) -> bool:
-    """Whether a task ends within `seconds`; it is left alone either way."""
-    done, _ = await asyncio.wait({task}, timeout=seconds)
-    return bool(done)
+    """Whether a task ends within `seconds` in which this loop runs too; it is left alone either way."""
+    clock = Clock()
+    while not task.done() and (left := seconds - clock.read()) > 0:
+        await asyncio.wait({task}, timeout=min(left, _LOOK_SECONDS))
+    return task.done()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any, TextIO
 
 from lightning_sdk import examination, placement, session
 from lightning_sdk.errors import SettingError
-from lightning_sdk.folders import find_run_folder, make_folder
+from lightning_sdk.folders import find_run_folder, make_folder, temporary_folder
+from lightning_sdk.job import Job
 from lightning_sdk.probing import Witness
 from lightning_sdk.reward import Function, named
 from lightning_sdk.settings import Settings, explicit
 from lightning_sdk.tasks import Source, load
-from lightning_sdk.training import Job, given_settings, refuse_unknown_roles, weighed
+from lightning_sdk.training import given_settings, refuse_unknown_roles, weighed
 
 #: A check is this small unless `rollouts.tasks_per_step` and `rollouts.group_size` say otherwise.
 TASKS, ROLLOUTS_OF_EACH = 4, 4
@@ -106,8 +106,8 @@ def check(
 @contextlib.contextmanager
 def _folder(keep: str | Path | None) -> Iterator[Path]:
     if keep is None:
-        with tempfile.TemporaryDirectory(prefix="lightning-check-") as made:
-            yield Path(made)
+        with temporary_folder("check") as made:
+            yield made
     else:
         yield make_folder(keep, "keep=FOLDER (--keep FOLDER)")
 

@@ -61,7 +61,7 @@ class Within:
 
     def start(self, address: str, key: str) -> None:
         self._runner = Runner(address, key, self._agent, self._rewards,
-                              concurrency=self._concurrency, kind=self._kind)  # fmt: skip
+                              concurrency=self._concurrency, kind=self._kind, watched=True)  # fmt: skip
         self._runner.start()
 
     def failure(self) -> str:
@@ -110,13 +110,15 @@ class Processes:
 
     def _replace(self, name: str, process: subprocess.Popen[bytes]) -> None:
         """Tell the hub at once that a process ended by itself, and start another one if rollouts ended with it."""
-        del self._workers[name]
         if process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
-        lost = 0
-        with contextlib.suppress(HubError), HubClient(self._config["address"], self._config["key"]) as hub:
-            lost = hub.ask("release", runner=name, exit_code=process.returncode)
+        try:
+            with HubClient(self._config["address"], self._config["key"]) as hub:
+                lost = hub.ask("release", runner=name, exit_code=process.returncode)
+        except HubError:
+            return  # it does not listen now: nobody else tells it, so the next look does
+        del self._workers[name]
         if lost:  # each costs an attempt at a rollout, so there is an end to it
             self._start_one()
 

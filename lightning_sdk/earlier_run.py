@@ -150,7 +150,8 @@ def read(run: str | Path, runs: str | Path) -> EarlierRun:
     tasks, report = _json(folder / "tasks.json"), _json(folder / "report.json")
     if not isinstance(tasks, dict) or not isinstance(tasks.get("held_out"), list):
         raise SettingError(
-            f"resume: {folder} cannot go on: its tasks.json, which says which tasks are held out, is missing or damaged"
+            f"resume: {folder} cannot go on: its tasks.json, which says which tasks are held out, is missing or "
+            "damaged. Begin a new run, without --resume"
         )
     settings, done = Settings.from_dict(config["settings"]), last_checkpoint(folder)
     complete = isinstance(report, dict) and report.get("status") == "finished" and report.get("steps") == settings.steps
@@ -219,7 +220,9 @@ def _named(rewards: Mapping[str, float | None]) -> str:
 def _config(folder: Path) -> dict[str, Any]:
     config = _json(folder / "config.json")
     if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
-        raise SettingError(f"resume: {folder} cannot go on: its config.json is missing or damaged")
+        raise SettingError(
+            f"resume: {folder} cannot go on: its config.json is missing or damaged. Begin a new run, without --resume"
+        )
     return config
 
 

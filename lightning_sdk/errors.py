@@ -8,7 +8,8 @@ LightningError
 ├── HubError            the hub cannot be started, reached or trusted
 │   ├── HubGone         the hub stopped answering
 │   └── HubRefused      the hub answered no (wrong key, wrong protocol)
-├── BackendDied         the backend ended while it served, or no longer answers
+├── BackendDied         the backend ended while it started or served, or no longer answers
+├── DiskError           a disk is full, or cannot be written
 ├── PortInUse           the address asked for is taken
 ├── NothingToTrain      no call of a trainable role was captured
 ├── RolloutsFailed      too many rollouts failed to go on
@@ -50,7 +51,11 @@ class HubRefused(HubError):
 
 
 class BackendDied(LightningError):
-    """The backend ended while it served, or no longer answers."""
+    """The backend ended while it started or served, or no longer answers."""
+
+
+class DiskError(LightningError):
+    """A disk is full, or cannot be written. What was kept before is there, and a training can go on."""
 
 
 class PortInUse(LightningError):
@@ -86,6 +91,7 @@ BY_NAME: dict[str, type[LightningError]] = {
         HubGone,
         HubRefused,
         BackendDied,
+        DiskError,
         PortInUse,
         NothingToTrain,
         RolloutsFailed,

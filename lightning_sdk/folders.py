@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import stat
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from lightning_sdk.errors import SettingError
+from lightning_sdk.errors import DiskError, SettingError
 
 PRIVATE = 0o700
 """Mode of the folders that are made: what agents were asked and said is nobody else's business on this machine."""
@@ -54,6 +57,23 @@ def make_run_folder(runs: str | Path, name: str) -> Path:
 def _names(name: str) -> itertools.chain[str]:
     dated = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     return itertools.chain((name, dated), (f"{dated}-{number}" for number in itertools.count(2)))
+
+
+@contextlib.contextmanager
+def temporary_folder(what: str) -> Iterator[Path]:
+    """A folder that is gone afterwards.
+
+    Raises:
+        DiskError: there is no room for one.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix=f"lightning-{what}-")
+    except OSError as error:
+        raise DiskError(
+            f"no temporary folder can be made: {error}. Make room there, or name another place with TMPDIR=FOLDER"
+        ) from None
+    with made as folder:
+        yield Path(folder)
 
 
 def find_run_folder(run: str | Path, runs: str | Path = "runs") -> Path:

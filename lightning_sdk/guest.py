@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_sdk import reference, session
+from lightning_sdk.clock import Clock
 from lightning_sdk.errors import HubError, HubGone, LightningError
 from lightning_sdk.hub import HubClient
 from lightning_sdk.reward import Named
@@ -56,7 +57,7 @@ class Guest:
         self._address, self._key, self._patience, self._say = address, key, patience, say
         self._identity = reference.identity(agent, (each.name for each in rewards))
         self._concurrency = concurrency
-        self._runner = Runner(address, key, agent, rewards, concurrency=concurrency, lasting=True)
+        self._runner = Runner(address, key, agent, rewards, concurrency=concurrency)
         self._stay = Stay(address)
         self._began = False
 
@@ -89,7 +90,7 @@ class Guest:
 
     def _join(self, stop: queue.SimpleQueue[None]) -> bool:
         """Wait for the hub and its training; False if something else came first."""
-        told, until = "", time.monotonic() + self._patience
+        told, clock = "", Clock(2 * _ANSWER)
         name = f"{socket.gethostname()} ({self._runner.id.rsplit('-', 2)[1]})"
         while stop.empty():
             try:
@@ -101,7 +102,7 @@ class Guest:
             if joined:
                 self._joined(joined)
                 return True
-            left = until - time.monotonic()
+            left = self._patience - clock.read()
             if left <= 0:
                 raise HubGone(
                     f"{why}, after {self._patience:.0f} s: is the training running, with --listen, and does this "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
+import math
 import os
 import re
 import secrets
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from io import BufferedWriter
 from pathlib import Path
@@ -19,24 +20,34 @@ from typing import Any
 
 import zmq
 
-from lightning_sdk import wire
+from lightning_sdk import disk, wire
+from lightning_sdk.clock import Clock
 from lightning_sdk.errors import BY_NAME, HubError, HubGone, HubRefused, LightningError
 from lightning_sdk.folders import refuse_links
 
-_STARTUP = 60.0
-_ANSWER = 20.0
-"""Seconds in which a hub that lives answers, beyond the wait that was asked for."""
-_LOOK = 0.5
-"""Seconds after which it is looked again whether it lives."""
+log = logging.getLogger("lightning_sdk")
+
+_STARTUP_SECONDS = 60.0
+"""After which it is said that the start takes long."""
+_ANSWER_SECONDS = 20.0
+"""In which a hub answers, beyond the wait that was asked for."""
+_SLOW = "lightning: the hub (process %d) has been starting for %.0f s; %s says what it does"
+_LOOK_SECONDS = 0.5
+"""After which it is looked again whether it lives."""
+_DEAF = (
+    "lightning: the hub at %s has not answered %r for %.0f s, but its process has not ended: this waits for it, until "
+    "Ctrl-C. If it was stopped, kill -CONT lets it go on"
+)
 
 
 class HubClient:
     """Asks a hub. One thread at a time."""
 
     def __init__(
-        self, address: str, key: str, alive: Callable[[], bool] = lambda: True, seconds: float = _ANSWER
+        self, address: str, key: str, alive: Callable[[], bool] = lambda: True, seconds: float = _ANSWER_SECONDS
     ) -> None:
-        """`alive` tells of a hub that one has started oneself whether it still runs; `seconds`: it answers in these."""
+        """`alive` tells whether it makes sense to wait on, as of a hub that one has started oneself whether it still
+        runs; `seconds`: it answers in these, in which this process runs too, or is gone."""
         self.address, self._alive, self._seconds = address, alive, seconds
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -66,14 +77,18 @@ class HubClient:
                     "most: give less data"
                 )
             self._socket.send_multipart([wire.REQUEST, request])
-            return self._answer(number, method, request, time.monotonic() + wait + self._seconds)
+            return self._answer(number, method, request, wait)
 
-    def _answer(self, number: int, method: str, request: bytes, deadline: float) -> Any:
-        while (left := deadline - time.monotonic()) > 0:
-            alive = self._alive()
-            if not self._socket.poll(int(min(left, _LOOK) * 1000) + 1):
-                if not alive:
+    def _answer(self, number: int, method: str, request: bytes, wait: float) -> Any:
+        clock, told = Clock(), math.isfinite(self._seconds)
+        while True:
+            alive, passed = self._alive(), clock.read()
+            if not self._socket.poll(int(_LOOK_SECONDS * 1000)):
+                if not alive or passed > wait + self._seconds:
                     break
+                if not told and passed > wait + _ANSWER_SECONDS:
+                    told = True
+                    log.warning(_DEAF, self.address, method, passed)
                 continue
             kind, payload = self._socket.recv_multipart()[:2]
             message = wire.unpack(payload)
@@ -119,6 +134,7 @@ class HubProcess:
 
         Raises:
             HubError: it did not start; the message ends with what it printed.
+            DiskError: there is no room in the folder.
             PortInUse: the port of `bind` is taken.
             SettingError: something in the folder leads out of it.
         """
@@ -146,13 +162,16 @@ class HubProcess:
         try:
             return open(self._log, "ab", opener=_private)
         except OSError as error:
-            raise HubError(f"cannot write {self._log}: {error.strerror or error}") from None
+            told = disk.trouble(error, self._log.parent)
+            raise told or HubError(f"cannot write {self._log}: {error.strerror or error}") from None
 
     def _handshake(self, config: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        watchdog = threading.Timer(_STARTUP, self._process.kill)
-        watchdog.start()
+        # However long it reads a log after a crash: the end of its process ends this too.
+        slow = threading.Timer(_STARTUP_SECONDS, log.warning, (_SLOW, self._process.pid, _STARTUP_SECONDS, self._log))
+        slow.daemon = True
+        slow.start()
         try:
             self._process.stdin.write(json.dumps(config).encode() + b"\n")
             self._process.stdin.flush()
@@ -160,7 +179,7 @@ class HubProcess:
         except BrokenPipeError:
             line = b""
         finally:
-            watchdog.cancel()
+            slow.cancel()
         ready: dict[str, Any] = json.loads(line) if line.strip() else {}
         if "address" in ready:
             return ready

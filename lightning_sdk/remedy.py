@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from lightning_sdk import disk
 from lightning_sdk.call import Status
 from lightning_sdk.errors import RewardError
 
@@ -34,9 +35,12 @@ def remedy(error: BaseException, status: Status) -> str:
     if status not in {Status.AGENT_ERROR, Status.REWARD_ERROR}:
         return ""
     who = "the reward function" if status == Status.REWARD_ERROR else "the agent"
-    again = f"if it is away only now and then, try such rollouts again: --set failure.{status}=retry"
+    again_set = f"--set failure.{status}=retry"
+    again = f"if it is away only now and then, try such rollouts again: {again_set}"
     chain = [each for each in _chain(error) if not isinstance(each, RewardError)]
     where = next((f" at {address}" for each in chain if (address := _address(each))), "")
+    if any(map(disk.is_full, chain)):
+        return f"The disk that {who} writes to is full: make room there; to try such rollouts again, {again_set}."
     for each in chain:
         if code := _http_status(each):
             return _refused(who, code, where, again)

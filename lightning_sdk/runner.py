@@ -25,7 +25,7 @@ from lightning_sdk import address as addresses
 from lightning_sdk import reference, repeats, session
 from lightning_sdk.attempt import aexecute, execute
 from lightning_sdk.call import Status
-from lightning_sdk.errors import HubError, HubGone
+from lightning_sdk.errors import DiskError, HubError, HubGone
 from lightning_sdk.hub import HubClient
 from lightning_sdk.reward import Named, named
 
@@ -33,7 +33,7 @@ log = logging.getLogger("lightning_sdk.runner")
 
 _PARK = 1.0
 """Seconds that the hub holds a question for work before it answers that there is none."""
-_HEARTBEAT = 3.0
+_HEARTBEAT = 1.0
 
 
 class Runner:
@@ -48,13 +48,13 @@ class Runner:
         *,
         concurrency: int,
         kind: str = "auto",
-        lasting: bool = False,
+        watched: bool = False,
         name: str = "",
     ) -> None:
-        """`kind` is 'threads', 'asyncio', or 'auto', which takes asyncio for async agents; with `lasting` a hub that
-        does not answer is asked again, for it may come back; `name` is what the hub knows it by, made up if empty."""
+        """`kind` is 'threads', 'asyncio', or 'auto', which takes asyncio for async agents; with `watched` it is for
+        others to tell the hub when this process ends; `name` is what the hub knows it by, made up if empty."""
         self.id = name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._lasting = lasting
+        self._watched = watched
         self._agent, self._rewards, self._concurrency = agent, repeats.listen(tuple(rewards)), concurrency
         self._address, self._key = address, key
         self._stopping = threading.Event()
@@ -79,7 +79,7 @@ class Runner:
             thread.start()
 
     def wait(self) -> None:
-        """Until the hub is gone or `stop` is called from elsewhere."""
+        """Until `stop` is called from elsewhere, or the hub refuses this runner."""
         self._threads[0].join()
 
     def stop(self) -> None:
@@ -100,7 +100,8 @@ class Runner:
 
     def _lease(self, hub: HubClient) -> None:
         while not self._stopping.is_set():
-            for message in hub.ask("lease", runner=self.id, places=self._concurrency, wait=_PARK):
+            given = hub.ask("lease", runner=self.id, places=self._concurrency, watched=self._watched, wait=_PARK)
+            for message in given:
                 self._begin(message)
 
     def _renew(self, hub: HubClient) -> None:
@@ -110,14 +111,16 @@ class Runner:
             self._give_up(begun - set(hub.ask("renew", runner=self.id)))
 
     def _connected(self, talk: Callable[[HubClient], None]) -> None:
-        """`talk` to the hub until stopped; again and again, if this runner is to outlast the hub."""
+        """`talk` to the hub until stopped. One that does not answer, or whose disk is full, is asked again: whether the
+        training is over is not for a runner to guess."""
         while not self._stopping.is_set():
             try:
-                with HubClient(self._address, self._key) as hub:
+                with HubClient(self._address, self._key, lambda: not self._stopping.is_set()) as hub:
                     talk(hub)
             except HubGone:
-                if not self._lasting:
-                    raise
+                continue
+            except DiskError:
+                self._stopping.wait(_PARK)
 
     def _work(self) -> None:
         try:
@@ -204,8 +207,8 @@ def main() -> None:
     running.reserved_for = "a training's runner"  # whatever the agent's file does when it is imported
     agent, functions = reference.load(config["agent"]), [reference.load(each) for each in config["rewards"]]
     rewards = named(functions) if functions else ()
-    runner = Runner(config["address"], config["key"], agent, rewards,
-                    concurrency=config["concurrency"], kind=config["kind"], name=config["name"])  # fmt: skip
+    runner = Runner(config["address"], config["key"], agent, rewards, concurrency=config["concurrency"],
+                    kind=config["kind"], watched=True, name=config["name"])  # fmt: skip
 
     def stop_at_end_of_input() -> None:
         told.read()

@@ -14,6 +14,7 @@ import threading
 from typing import Any
 
 from lightning_hub.hub import Config, Hub
+from lightning_sdk import disk
 from lightning_sdk.errors import HubError, LightningError
 
 
@@ -25,13 +26,18 @@ def main() -> int:
     os.dup2(2, 1)
     try:
         config = _config(sys.stdin.readline())
+    except LightningError as error:
+        _say(answer, {"error": [type(error).__name__, str(error)]})
+        return 1
+    try:
         hub = Hub(config)
     except LightningError as error:
         _say(answer, {"error": [type(error).__name__, str(error)]})
         return 1
     except Exception as error:
         logging.getLogger(__name__).exception("the hub did not start")
-        _say(answer, {"error": ["HubError", f"the hub did not start: {type(error).__name__}: {error}"]})
+        told = disk.trouble(error, config.run) or HubError(f"the hub did not start: {type(error).__name__}: {error}")
+        _say(answer, {"error": [type(told).__name__, str(told)]})
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hub.stop())
@@ -57,7 +63,7 @@ def _config(line: str) -> Config:
 def _until_closed(hub: Hub) -> None:
     while os.read(0, 4096):
         pass
-    hub.stop()
+    hub.orphan()
 
 
 def _say(answer: Any, message: dict[str, Any]) -> None:

@@ -18,12 +18,16 @@ class Checkpoints:
         return f"checkpoints/step-{step:05d}"
 
     def save(self, step: int, write: Callable[[Path], None]) -> Path:
-        """Let `write` fill a folder, then give it its name."""
+        """Let `write` fill a folder, then give it its name. What is written in part is taken away again."""
         final = self._folder.parent / self.name(step)
         partial = final.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        write(partial)
+        try:
+            write(partial)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)  # where the disk is full, the report needs the room
+            raise
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         return final

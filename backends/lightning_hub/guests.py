@@ -1,5 +1,7 @@
 """Guests: runners of other processes that joined the training: that they run the same agent, and hear of its end.
 
+A training whose process is killed has not ended: nothing is told then, and guests wait for it to go on.
+
 Whoever shows the hub's key may lease; joining is how a runner that was started by hand learns that it is at the right
 training, before it takes anything.
 """
@@ -23,10 +25,13 @@ class Guests:
         """Runner -> its name for people."""
         self._expected: dict[str, Any] | None = None
         self._since = 0
+        self._told: dict[str, Any] = {}
+        """How the training ended for its own process, where that is not on the feed."""
+        self._kept = False
 
     def expect(self, identity: Mapping[str, Any], run: str) -> None:
         """A training begins: of this agent, with these rewards (`lightning_sdk.reference.identity`)."""
-        self._expected, self._since = {**identity, "run": run}, self._feed.count
+        self._expected, self._since, self._told = {**identity, "run": run}, self._feed.count, {}
 
     def join(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Let a runner in. {} while no training has begun; SettingError if it is of another agent."""
@@ -53,6 +58,15 @@ class Guests:
         if name and not self._ending:
             self._feed.publish("notice", text=f"{name} has left ({len(set(self._here) & set(self._seen()))} joined)")
 
+    def disband(self, status: str, error: str) -> None:
+        """The training's process ends it: it was 'stopped', or has 'failed' with an error; '' where the feed tells."""
+        if status and not self._ending:
+            self._told = {"status": status, "error": error}
+
+    def keep(self) -> None:
+        """The training's process is gone: nobody is told of an end from now on. Any thread."""
+        self._kept = True
+
     def gone(self) -> bool:
         """Whether every guest that lives has left."""
         return not set(self._here) & set(self._seen())
@@ -60,6 +74,8 @@ class Guests:
     @property
     def _ending(self) -> dict[str, Any]:
         event = self._feed.ending
+        if self._told or self._kept:
+            return self._told
         if event is None or event["number"] <= self._since:
             return {}
         if event["type"] == "failed":

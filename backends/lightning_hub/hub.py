@@ -18,15 +18,17 @@ from lightning_hub.feed import Feed
 from lightning_hub.guests import Guests
 from lightning_hub.index import Index
 from lightning_hub.leases import LEASE_SECONDS, Leases
-from lightning_hub.lock import locked
+from lightning_hub.lock import locked, mark_ending
 from lightning_hub.log import Log
 from lightning_hub.plan import Plan
 from lightning_hub.receiver import Receiver
 from lightning_hub.requests import Method, Parked
 from lightning_hub.set_aside import SetAside
+from lightning_hub.standstill import is_stopped
 from lightning_hub.store import Store
 from lightning_hub.task_lists import TaskLists
 from lightning_hub.trainer import Trainer
+from lightning_hub.writes import Writes
 from lightning_sdk.errors import HubError
 from lightning_sdk.settings import Export
 
@@ -59,6 +61,7 @@ class Hub:
     def __init__(self, config: Config) -> None:
         """Open the folder, recover the log and bind. HubError if another hub has the folder, PortInUse."""
         self.folder = Path(config.run).absolute()
+        self._parent = os.getppid() if config.lifeline else 0
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = locked(self.folder)
         self.feed = Feed()
@@ -78,6 +81,7 @@ class Hub:
         self._recover()
         self.index.on_strays = self._strays if self._exporter else None
         self._trainer: Trainer | None = None
+        self._writes = Writes(self.folder, self._warn)
         # A signal handler may put into it whatever this thread is doing; an Event could be locked by its own waiter.
         self._ends: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._receiver = Receiver(
@@ -87,7 +91,8 @@ class Hub:
             log=self._log,
             index=self.index,
             methods=self._methods(),
-            tick=self.leases.expire,
+            tick=self._tick,
+            writes=self._writes,
             retain_bytes=config.retain_bytes,
             warn=self._warn,
             workers=config.workers,
@@ -105,9 +110,17 @@ class Hub:
         """Ask for the end; returns at once. Any thread, signal handlers too."""
         self._ends.put(None)
 
+    def orphan(self) -> None:
+        """Ask for the end, since whoever started this hub is gone. Where that was in the middle of a training, its
+        guests are told nothing: they wait for it to go on."""
+        if self._trainer is not None and self._trainer.busy and not self._trainer.interrupted:
+            self.guests.keep()
+        self.stop()
+
     def close(self) -> bool:
         """Stop the trainer and its backend, make everything durable. False if the backend did not stop in time."""
         self._ends.put(None)
+        mark_ending(self._lock)
         ended = self._trainer is None or self._trainer.stop(_STOP_SECONDS)
         self._receiver.stop()
         self._thread.join(_STOP_SECONDS)
@@ -128,6 +141,10 @@ class Hub:
             _log.exception("the receiver failed; the hub stops")
         finally:
             self._ends.put(None)
+
+    def _tick(self) -> None:
+        """Keep the time of the leases, which stands still while the training does."""
+        self.leases.expire(paused=bool(self._parent) and is_stopped(self._parent))
 
     def _identity(self) -> str:
         found = self.store.get("hub")
@@ -181,7 +198,7 @@ class Hub:
             "release": self._release,
             "join": self.guests.join,
             "over": lambda params: Parked(lambda: self.guests.over(params), _seconds(params)),
-            "disband": lambda params: Parked(self.guests.gone, _seconds(params)),
+            "disband": self._disband,
             "tasks": self._task_lists.add,
             "validate": self._validate,
             "train": lambda params: self._run(params, Plan.of_training),
@@ -194,19 +211,23 @@ class Hub:
         }
 
     def _lease(self, params: dict[str, Any]) -> Parked:
-        runner, places = str(params["runner"]), int(params["places"])
+        runner, places, watched = str(params["runner"]), int(params["places"]), bool(params.get("watched"))
         given: list[Any] = []
 
         def poll() -> list[dict[str, Any]]:
-            given[:] = self.leases.lease(runner, places)
+            given[:] = self.leases.lease(runner, places, watched=watched)
             return [each.as_message() for each in given]
 
-        return Parked(poll, _seconds(params), lambda _: self.leases.undo(given))
+        return Parked(poll, _seconds(params), lambda _: self.leases.undo(given), lambda: self.leases.vanish(runner))
 
     def _release(self, params: dict[str, Any]) -> int:
         released = self.leases.release(str(params["runner"]), params.get("exit_code"))
         self.guests.leave(str(params["runner"]))
         return released
+
+    def _disband(self, params: dict[str, Any]) -> Parked:
+        self.guests.disband(str(params.get("status", "")), str(params.get("error", "")))
+        return Parked(self.guests.gone, _seconds(params))
 
     def _watch(self, params: dict[str, Any]) -> Parked:
         after = int(params.get("after", 0))
@@ -222,8 +243,9 @@ class Hub:
         chosen = plan(self._task_lists.resolve(params))
         self._export(chosen.settings.export)
         self._trainer = Trainer(
-            chosen, folder=self.folder, leases=self.leases, index=self.index, store=self.store, feed=self.feed
-        )
+            chosen, folder=self.folder, leases=self.leases, index=self.index, store=self.store, feed=self.feed,
+            writes=self._writes,
+        )  # fmt: skip
         self.guests.expect(params.get("identity") or {}, self.folder.name)
         self._trainer.start()
         return {}

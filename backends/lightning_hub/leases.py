@@ -1,7 +1,10 @@
 """Leases: which runner has which attempt at which rollout, until when, and what happens when it does not come back.
 
-An attempt ends once: by its END event, by the silence of its runner, by its timeout, or by the end of its round.
-Whatever comes later under its key does not count. What then becomes of the rollout is the offer's to say.
+An attempt ends once: by its END event, by the end or the silence of its runner, by its timeout, or by the end of its
+round. Whatever comes later under its key does not count. What then becomes of the rollout is the offer's to say.
+
+Silence is a reason only for runners whose end nobody here sees. Those of the training itself are watched by it: it says
+when one of their processes has ended. While the hub or the training stands still no time passes for any of them.
 """
 
 from __future__ import annotations
@@ -9,10 +12,11 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lightning_hub.index import End
@@ -20,11 +24,14 @@ from lightning_hub.offer import GRACE_SECONDS, Offer, Outcome, Place, Rules
 from lightning_hub.rollout import Assignment
 from lightning_hub.store import Store
 from lightning_sdk.call import Status
+from lightning_sdk.clock import Clock
 from lightning_sdk.reward import UNREWARDED
 from lightning_sdk.wire import MAX_TASK_BYTES
 
 LEASE_SECONDS = 15.0
 """A runner that is silent for so long has lost its leases."""
+_BACK_SECONDS = 3.0
+"""For a runner whose connection ended to come back: its network may have been away, and it renews every second."""
 #: Of tasks in one answer: what is longer would not be read.
 _LEASE_CHARACTERS = 2 * MAX_TASK_BYTES
 _log = logging.getLogger(__name__)
@@ -37,7 +44,7 @@ class _Attempt:
     runner: str
     started: float
     expires: float
-    """Monotonic time at which its timeout has passed."""
+    """Time at which its timeout has passed."""
 
 
 class Leases:
@@ -52,8 +59,15 @@ class Leases:
         self._active: dict[bytes, _Attempt] = {}
         self._taken: Counter[str] = Counter()
         """How many of them each runner has."""
+        self._clock = Clock()
         self._seen: dict[str, float] = {}
+        self._watched: set[str] = set()
+        """Runners that the training has started, and whose end it tells."""
+        self._vanished: dict[str, float] = {}
+        """Runner -> when its connection ended; it has not been heard of since."""
         self._over: set[bytes] = set()
+        self._unsaved: list[tuple[str, str, str, float, bytes]] = []
+        """Ends that are not in the store yet."""
         self._concurrency = 0
         self.on_work: Callable[[], None] = lambda: None
         """Called when something can be leased, on whichever thread made it so."""
@@ -78,7 +92,7 @@ class Leases:
     def add(self, offer: Offer, assignments: Sequence[Assignment]) -> bool:
         """Further rollouts of a round. False if it has no time left for any."""
         with self._changed:
-            if offer.closed or time.monotonic() > offer.late:
+            if offer.closed or self._clock.read() > offer.late:
                 return False
             offer.add(assignments)
         self.on_work()
@@ -88,7 +102,7 @@ class Leases:
         """Whether every rollout of the round is over, after `seconds` at most or once `stopped()`; see `wake`."""
         with self._changed:
             if offer.began is None:
-                offer.began = time.monotonic()
+                offer.began = self._clock.read()
             self._changed.wait_for(lambda: stopped() or offer.over, seconds)
             return offer.over
 
@@ -119,17 +133,22 @@ class Leases:
     def runners(self) -> list[str]:
         """Runners that asked for work or renewed within the lease time."""
         with self._changed:
-            oldest = time.monotonic() - self._lease_seconds
+            oldest = self._clock.read() - self._lease_seconds
             return sorted(name for name, seen in self._seen.items() if seen >= oldest)
 
     # --- the runners' side
 
-    def lease(self, runner: str, places: int) -> list[Assignment]:
-        """Attempts for `runner`, which has as many at once as it has places; those of the oldest offer first."""
-        now, wall = time.monotonic(), time.time()
+    def lease(self, runner: str, places: int, *, watched: bool = False) -> list[Assignment]:
+        """Attempts for `runner`, which has as many at once as it has places; those of the oldest offer first.
+
+        `watched`: whoever has started it sees its process end, and tells it with `release`.
+        """
+        now, wall = self._clock.read(), time.time()
         given: list[Assignment] = []
         with self._changed:
-            self._seen[runner] = now
+            self._see(runner, now)
+            if watched:
+                self._watched.add(runner)
             free = min(places - self._taken[runner], self._concurrency - len(self._active))
             for offer in self._offers if free > 0 else ():
                 for place in offer.take(now, free - len(given)):
@@ -138,18 +157,20 @@ class Leases:
                     self._active[each.key] = _Attempt(place, offer, runner, now, expires)
                     self._taken[runner] += 1
                     given.append(each)
+        if not given:
+            return given
         tasks = [json.dumps(each.task) for each in given]
         if len(given) > (fit := _fitting(tasks)):  # the next lease has them
             self.undo(given[fit:][::-1])
             given = given[:fit]
-            self.on_work()
-        if given:
-            with self._store.transaction():
-                self._store.begin(
-                    (a.key, a.id, a.attempt, a.mode, a.task_id, task, a.group, runner, wall)
-                    for a, task in zip(given, tasks, strict=False)
-                )
-                self._store.lease((wall + self._lease_seconds, a.key) for a in given)
+        try:
+            self._store.begin(
+                (a.key, a.id, a.attempt, a.mode, a.task_id, task, a.group, runner, wall)
+                for a, task in zip(given, tasks, strict=False)
+            )
+        except sqlite3.Error:  # a full disk: they wait until they can be handed out
+            self.undo(given[::-1])
+            raise
         return given
 
     def undo(self, given: Sequence[Assignment]) -> None:
@@ -159,16 +180,14 @@ class Leases:
                 if each.key in self._active:
                     attempt = self._forget(each.key)
                     attempt.offer.put_back(attempt.place)
-        error = "the runner went before it got the lease"
-        self._store.end((str(Status.INFRASTRUCTURE_ERROR), error, "", time.time(), each.key) for each in given)
+            status, why = str(Status.INFRASTRUCTURE_ERROR), "the runner went before it got the lease"
+            self._save((status, why, "", time.time(), each.key) for each in given)
 
     def renew(self, runner: str) -> list[bytes]:
         """Keep the leases of `runner`; their keys. An attempt that is not among them is lost."""
         with self._changed:
-            self._seen[runner] = time.monotonic()
-            keys = [key for key, attempt in self._active.items() if attempt.runner == runner]
-        self._store.lease((time.time() + self._lease_seconds, key) for key in keys)
-        return keys
+            self._see(runner, self._clock.read())
+            return [key for key, attempt in self._active.items() if attempt.runner == runner]
 
     def release(self, runner: str, exit_code: int | None = None) -> int:
         """A runner gives its leases back at once; how many. `exit_code`: its process ended by itself with this."""
@@ -178,8 +197,16 @@ class Leases:
             for key in keys:
                 self._close(key, status, why, saved=False, until=self.position())
             self._seen.pop(runner, None)
+            self._watched.discard(runner)
+            self._vanished.pop(runner, None)
         self.on_work()
         return len(keys)
+
+    def vanish(self, runner: str) -> None:
+        """The connection of `runner` ended, as it does with its process. It may come back."""
+        with self._changed:
+            if runner in self._seen and runner not in self._watched:
+                self._vanished[runner] = self._clock.read()
 
     def end(self, end: End) -> bool:
         """An END event arrived. False if its attempt is over already; True for attempts that were never leased."""
@@ -194,14 +221,20 @@ class Leases:
         self.on_work()
         return True
 
-    def expire(self) -> None:
-        """End the attempts whose runner is silent or whose time is up, and the rounds whose time is up."""
-        now = time.monotonic()
+    def expire(self, *, paused: bool = False) -> None:
+        """End the attempts whose runner is silent or whose time is up, and the rounds whose time is up.
+
+        To be called every second or more often, since it keeps the time. `paused`: none has passed since the last call.
+        """
+        now = self._clock.read(paused=paused)
         with self._changed:
+            self._save()
+            for runner in [each for each, since in self._vanished.items() if now - since > _BACK_SECONDS]:
+                self._end_vanished(runner)
             for key, attempt in list(self._active.items()):
-                silent = now - self._seen.get(attempt.runner, 0.0)
+                silent = now - self._seen.get(attempt.runner, attempt.started)
                 assignment = attempt.place.assignment
-                if silent > self._lease_seconds:
+                if silent > self._lease_seconds and attempt.runner not in self._watched:
                     status, why = Status.INFRASTRUCTURE_ERROR, f"runner {attempt.runner} was silent for {silent:.1f} s"
                 elif now > attempt.expires:
                     status, why = Status.TIMEOUT, f"no end within {assignment.timeout:g} s (rollouts.timeout)"
@@ -218,16 +251,39 @@ class Leases:
 
     # --- inside the lock
 
+    def _see(self, runner: str, now: float) -> None:
+        self._seen[runner] = now
+        self._vanished.pop(runner, None)
+
+    def _end_vanished(self, runner: str) -> None:
+        """A runner is gone that nobody watches: its attempts end, and it counts no longer."""
+        del self._vanished[runner], self._seen[runner]
+        keys = [key for key, attempt in self._active.items() if attempt.runner == runner]
+        for key in keys:
+            self._close(key, Status.INFRASTRUCTURE_ERROR, _ended(runner, len(keys)), saved=False, until=self.position())
+        if keys:
+            _log.warning("%s", _ended(runner, len(keys)))
+
     def _close(self, key: bytes, status: Status, error: str, *, saved: bool, until: int | None) -> None:
         """End an attempt. `saved`: the index writes its end to the store; `until`: see `Outcome`."""
         attempt = self._forget(key)
         if not saved:
-            self._store.end([(str(status), error, "", time.time(), key)])
-        now = time.monotonic()
+            self._save([(str(status), error, "", time.time(), key)])
+        now = self._clock.read()
         outcome = Outcome(attempt.place.assignment, status, error, now - attempt.started, until)
         attempt.offer.end(attempt.place, outcome, now)
         if attempt.offer.over:
             self._changed.notify_all()
+
+    def _save(self, ends: Iterable[tuple[str, str, str, float, bytes]] = ()) -> None:
+        """Write ends to the store, these and those that could not be written before."""
+        self._unsaved += ends
+        try:
+            self._store.end(self._unsaved)
+        except sqlite3.Error as error:  # a full disk: the next call tries again, and so does a hub that starts here
+            _log.warning("the ends of %d attempts cannot be written yet: %s", len(self._unsaved), error)
+        else:
+            self._unsaved.clear()
 
     def _forget(self, key: bytes) -> _Attempt:
         """An attempt that is under way no longer: its runner has a place more, and what comes under its key is late."""
@@ -251,10 +307,18 @@ class Leases:
         """End what is under way, as a timeout, and what waits, as `never` says."""
         offer.closed = True
         for key in [key for key, attempt in self._active.items() if attempt.offer is offer]:
-            took = time.monotonic() - self._active[key].started
+            took = self._clock.read() - self._active[key].started
             self._close(key, Status.TIMEOUT, f"{why}; it had run for {took:.0f} s", saved=False,
                         until=self.position())  # fmt: skip
-        offer.cut(never, f"{why}, before a runner took it", time.monotonic())
+        offer.cut(never, f"{why}, before a runner took it", self._clock.read())
+
+
+def _ended(runner: str, rollouts: int) -> str:
+    many = "1 rollout" if rollouts == 1 else f"{rollouts} rollouts"
+    return (
+        f"runner {runner} ended, and its connection with it, while {many} ran there: os._exit() in one of them, a "
+        "crash in native code, no memory left, or its network is gone"
+    )
 
 
 def _fitting(tasks: Sequence[str]) -> int:

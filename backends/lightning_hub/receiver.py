@@ -30,6 +30,7 @@ from lightning_hub.index import Index
 from lightning_hub.intake import Intake, Ready
 from lightning_hub.log import Log
 from lightning_hub.requests import Method, Requests
+from lightning_hub.writes import Writes
 from lightning_sdk import wire
 from lightning_sdk.errors import HubError, PortInUse
 from lightning_sdk.wire import Batch
@@ -46,6 +47,7 @@ _ASK_SECONDS = 0.5
 _HELLO_BYTES = 4096
 #: After a failed write, so long nothing is taken in.
 _REST_SECONDS = 1.0
+_EVENTS, _DATABASE = "the log", "hub.sqlite"
 _log = logging.getLogger(__name__)
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -78,13 +80,14 @@ class Receiver:
         index: Index,
         methods: Mapping[str, Method],
         tick: Callable[[], None],
+        writes: Writes,
         retain_bytes: int | None = None,
         warn: Callable[[str], None] = lambda _: None,
         workers: int | None = None,
     ) -> None:
         """Bind the socket; `workers`: see `Intake`. PortInUse if the address is taken, HubError if it is none."""
         self._hub, self._key, self._log, self._index = hub, key.encode(), log, index
-        self._tick, self._warn = tick, warn
+        self._tick, self._warn, self._writes = tick, warn, writes
         self._retain, self._retained = retain_bytes, log.segment
         self._sessions: dict[bytes, _Session] = {}
         self._strangers: dict[bytes, float] = {}
@@ -96,7 +99,7 @@ class Receiver:
         self._writer = ThreadPoolExecutor(1, "log")
         self._saved_at = time.monotonic()
         self.counters: Counter[str] = Counter()
-        self._requests = Requests(methods, self._send)
+        self._requests = Requests(methods, self._send, self._is_there, log.folder.parent)
         self._stopping = threading.Event()
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
@@ -162,11 +165,14 @@ class Receiver:
         if now - self._saved_at < _SAVE_SECONDS and self._index.unsaved_bytes < _SAVE_BYTES:
             return
         self._saved_at = now
+        self._requests.drop_gone()
         try:
             self._index.save()
             self._tick()
         except sqlite3.Error as error:
             self._cannot_save(error)
+        else:
+            self._writes.succeed(_DATABASE)
         if self._retain is not None and self._log.segment != self._retained:
             self._retained = self._log.segment
             self._delete_old(self._retain)
@@ -245,8 +251,13 @@ class Receiver:
         self.counters["refused"] += 1
         self._send(peer, wire.REFUSED, _pack({"reason": reason}))
 
-    def _welcome(self, peer: bytes, client: bytes) -> None:
-        self._send(peer, wire.WELCOME, _pack({"hub": self._hub, "acked": self._index.clients.get(client, 0)}))
+    def _is_there(self, peer: bytes) -> bool:
+        """Whether a peer is connected, which only sending it something shows."""
+        session = self._sessions.get(peer)
+        return session is not None and self._welcome(peer, session.client)
+
+    def _welcome(self, peer: bytes, client: bytes) -> bool:
+        return self._send(peer, wire.WELCOME, _pack({"hub": self._hub, "acked": self._index.clients.get(client, 0)}))
 
     def _stranger(self, peer: bytes) -> None:
         """A peer that has not greeted this process, as after a restart of the hub: ask it to."""
@@ -334,6 +345,7 @@ class Receiver:
         except OSError as error:
             self._cannot_write(error)
             return
+        self._writes.succeed(_EVENTS)
         for peer, acked in commit.acks.items():
             self._send(peer, wire.ACK, _pack({"acked": acked}))
         for position, each in zip(positions, commit.batches, strict=True):
@@ -346,17 +358,13 @@ class Receiver:
         self._intake.clear()
         self._to_ack = {}
         self._rest_until = time.monotonic() + _REST_SECONDS
-        self._say(f"the log cannot be written ({error}); events wait in the agents' processes until it can")
+        self.counters["write_errors"] += 1
+        self._writes.fail(_EVENTS, error, "events wait in the agents' processes")
 
     def _cannot_save(self, error: sqlite3.Error) -> None:
         """The log is the truth: what is not in the database is read from it again, now or at the next start."""
-        self._say(f"hub.sqlite cannot be written ({error}); the log is complete, and the index is saved when it can be")
-
-    def _say(self, why: str) -> None:
         self.counters["write_errors"] += 1
-        _log.error(why)
-        if self.counters["write_errors"] == 1:
-            self._warn(why)
+        self._writes.fail(_DATABASE, error, "the log has it all")
 
 
 def _bind(context: zmq.Context[zmq.Socket[bytes]], bind: str) -> zmq.Socket[bytes]:

@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgpack
 import msgspec
 
-from lightning_sdk import wire
+from lightning_sdk import disk, wire
 from lightning_sdk.errors import HubError, LightningError
 
 _log = logging.getLogger(__name__)
@@ -28,7 +29,9 @@ class Parked:
     seconds: float
     """How long to wait for it; then the last false value is the answer."""
     lost: Callable[[Any], None] = lambda _: None
-    """Gets the answer when the peer has gone."""
+    """Gets the answer that could not be sent since the peer has gone."""
+    gone: Callable[[], None] = lambda: None
+    """Called when the peer has gone, whether or not there was an answer."""
 
 
 #: Params in, plain data or `Parked` out; raises LightningError.
@@ -45,9 +48,16 @@ class _Waiting(NamedTuple):
 class Requests:
     """Belongs to the receiver's thread."""
 
-    def __init__(self, methods: Mapping[str, Method], send: Callable[[bytes, bytes, bytes], bool]) -> None:
-        """`send` takes peer, kind and payload; False if the peer has gone."""
-        self._methods, self._send = methods, send
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        send: Callable[[bytes, bytes, bytes], bool],
+        is_there: Callable[[bytes], bool],
+        folder: Path,
+    ) -> None:
+        """`send` takes peer, kind and payload; False if the peer has gone, as with `is_there`. `folder`: where the
+        methods write."""
+        self._methods, self._send, self._is_there, self._folder = methods, send, is_there, folder
         self._waiting: list[_Waiting] = []
 
     @property
@@ -83,13 +93,23 @@ class Requests:
             try:
                 answer = each.parked.poll()
             except Exception as error:
-                _log.exception("a parked request failed")
-                self._answer(each.peer, each.number, None, ["HubError", f"the hub failed: {error!r}"])
+                failed = self._failure("a request", error)
+                self._answer(each.peer, each.number, None, [type(failed).__name__, str(failed)])
                 continue
             if not answer and time.monotonic() < each.until:
                 self._waiting.append(each)
             elif not self._answer(each.peer, each.number, answer):
                 each.parked.lost(answer)
+                each.parked.gone()
+
+    def drop_gone(self) -> None:
+        """Forget the requests of peers that have gone: the end of a process is the end of its connection."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if self._is_there(each.peer):
+                self._waiting.append(each)
+            else:
+                each.parked.gone()
 
     def _call(self, method: Any, params: Any) -> Any:
         handler = self._methods.get(method) if isinstance(method, str) else None
@@ -100,8 +120,15 @@ class Requests:
         except LightningError:
             raise
         except Exception as error:
-            _log.exception("%s failed", method)
-            raise HubError(f"{method} failed in the hub: {error!r}; hub.log in the run's folder has more") from error
+            raise self._failure(method, error) from error
+
+    def _failure(self, what: str, error: Exception) -> LightningError:
+        """What the client is told of an error that nobody foresaw, or of a full disk."""
+        if (told := disk.trouble(error, self._folder)) is not None:
+            _log.error("%s failed: %s", what, told)
+            return told
+        _log.error("%s failed", what, exc_info=error)
+        return HubError(f"{what} failed in the hub: {error!r}; hub.log in the run's folder has more")
 
     def _answer(self, peer: bytes, number: int, result: Any, error: list[str] | None = None) -> bool:
         try:

@@ -20,6 +20,7 @@ from lightning_hub.leases import Leases
 from lightning_hub.offer import Offer, Rules
 from lightning_hub.plan import Plan
 from lightning_hub.rollout import Assignment, Rollout
+from lightning_hub.writes import Writes
 from lightning_sdk.tasks import task_id
 
 #: How often it is looked whether the backend still lives while rollouts run.
@@ -66,10 +67,12 @@ class Played:
 class Rounds:
     """The rounds of one plan, run on one backend. For one thread."""
 
-    def __init__(self, plan: Plan, backend: Backend, leases: Leases, index: Index, stopping: threading.Event) -> None:
+    def __init__(
+        self, plan: Plan, backend: Backend, leases: Leases, index: Index, writes: Writes, stopping: threading.Event
+    ) -> None:
         """Whoever sets `stopping` also wakes the leases."""
         self._plan, self._backend, self._leases, self._index = plan, backend, leases, index
-        self._stopping = stopping
+        self._writes, self._stopping = writes, stopping
         self._tasks = {task_id(task): task for task in (*plan.tasks, *plan.held_out)}
         self._ahead = 0 if plan.check_only else plan.settings.rollouts.staleness
         self._offered: dict[int, Played] = {}
@@ -81,6 +84,7 @@ class Rounds:
         Raises:
             Stopped: the run is to end.
             BackendDied: a process of the backend does not run.
+            DiskError: what rollouts send cannot be written.
         """
         settings = self._plan.settings
         for ahead in range(step, min(step + self._ahead, settings.steps) + 1):
@@ -134,8 +138,9 @@ class Rounds:
         """Why nothing can be learned from a round; None if something can."""
         return flatness(played.rollouts, self._plan.settings, self._tasks)
 
-    def close(self, why: str) -> None:
+    def close(self) -> None:
         """Drop what is under way or offered ahead. Idempotent."""
+        why = "the hub was stopped" if self._stopping.is_set() else "the run ended"
         for played in self._offered.values():
             self._leases.close(played.offer, why)
         self._offered.clear()
@@ -156,6 +161,7 @@ class Rounds:
                 raise Stopped
             if not done:
                 self._backend.check()
+                self._writes.check()
         known = {(each.id, each.attempt): each for each in played.rollouts}
         played.rollouts = [
             known.get((each.assignment.id, each.assignment.attempt)) or collect(self._index, each)

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS segments (number INTEGER PRIMARY KEY, events INTEGER 
 CREATE TABLE IF NOT EXISTS rollouts (
     key BLOB PRIMARY KEY, id TEXT NOT NULL, attempt INTEGER NOT NULL, mode TEXT NOT NULL, task_id INTEGER NOT NULL,
     task TEXT NOT NULL, grp TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL DEFAULT '',
-    output TEXT NOT NULL DEFAULT '', runner TEXT NOT NULL DEFAULT '', lease_until REAL,
+    output TEXT NOT NULL DEFAULT '', runner TEXT NOT NULL DEFAULT '',
     started REAL, ended REAL, answer TEXT NOT NULL DEFAULT '', unkept TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rollouts_id ON rollouts (id);
@@ -104,10 +104,10 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise
-            self._db.execute("COMMIT")
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query."""
@@ -166,10 +166,6 @@ class Store:
     def put_answers(self, rows: Iterable[tuple[str, str, bytes]]) -> None:
         """Answer as JSON, why there is none, key."""
         self._many("UPDATE rollouts SET answer=?, unkept=? WHERE key=?", rows)
-
-    def lease(self, rows: Iterable[tuple[float, bytes]]) -> None:
-        """Lease end in Unix seconds, key."""
-        self._many(f"UPDATE rollouts SET lease_until=? WHERE key=? AND {_LIVE}", rows)
 
     def end_orphans(self, error: str, ended: float) -> None:
         """End every attempt that an earlier hub process had handed out."""
@@ -268,9 +264,13 @@ class Store:
                 self._db.execute("BEGIN IMMEDIATE")
             try:
                 self._db.executemany(statement, rows)
+                if not inside:
+                    self._db.execute("COMMIT")
             except BaseException:
                 if not inside:
-                    self._db.execute("ROLLBACK")
+                    self._roll_back()
                 raise
-            if not inside:
-                self._db.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:  # where the disk is full, SQLite has done so itself
+            self._db.execute("ROLLBACK")

@@ -14,6 +14,7 @@ from lightning_hub.backend import Backend, Batch, Scoring, Update
 from lightning_hub.checkpoints import Checkpoints
 from lightning_hub.credit import Weighed, flat_groups, weigh
 from lightning_hub.diagnosis import Diagnosis
+from lightning_hub.ending import Ending
 from lightning_hub.evaluation import measure
 from lightning_hub.feed import Feed
 from lightning_hub.index import Index
@@ -25,32 +26,36 @@ from lightning_hub.rounds import Played, Rounds, Stopped
 from lightning_hub.runfolder import RunFolder
 from lightning_hub.stock import Stock, without_effect
 from lightning_hub.store import Store
+from lightning_hub.writes import Writes
 from lightning_sdk import placement
 from lightning_sdk.call import Status
 from lightning_sdk.earlier_run import differences
-from lightning_sdk.errors import LightningError, ModelError, NothingToTrain, SettingError
+from lightning_sdk.errors import ModelError, NothingToTrain, SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.tasks import task_id
 
 _log = logging.getLogger(__name__)
-_UNWRITTEN = "the end of the run could not be written down: hub.log in its folder says why"
 
 
 class Trainer:
     """One plan, carried out in a thread of its own. What happens is told on the feed."""
 
-    def __init__(self, plan: Plan, *, folder: Path, leases: Leases, index: Index, store: Store, feed: Feed) -> None:
+    def __init__(
+        self, plan: Plan, *, folder: Path, leases: Leases, index: Index, store: Store, feed: Feed, writes: Writes
+    ) -> None:
         """SettingError if the folder holds a run that is not to be resumed."""
         self._plan, self._settings = plan, plan.settings
         self._leases, self._index, self._store, self._feed = leases, index, store, feed
+        self._writes = writes
         self._folder = RunFolder(folder)
         self._checkpoints = Checkpoints(folder)
+        self._ending = Ending(self._folder, self._checkpoints, index, store)
         if self._folder.last_step and not (plan.resume or plan.evaluate_only):
             raise SettingError(
                 f"{folder} holds a run of {self._folder.last_step} steps: "
                 f"give --resume {folder.name} to go on with it, or another name"
             )
-        self._writes = not plan.resume
+        self._owns_folder = not plan.resume
         """Whether the folder is this session's: one that cannot go on is left as it was."""
         self.step = 0
         """The last step that was finished."""
@@ -74,6 +79,11 @@ class Trainer:
         """Until the backend is closed and the last event is told."""
         return not self._over.is_set()
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was asked to end."""
+        return self._stopping.is_set()
+
     def start(self) -> None:
         self._thread.start()
 
@@ -89,23 +99,28 @@ class Trainer:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        last: dict[str, Any] = {"kind": "failed", "error": ["LightningError", _UNWRITTEN]}
+        last = self._end()
+        self._close()
+        self._over.set()
+        self._feed.publish(**last)
+
+    def _end(self) -> dict[str, Any]:
+        """Carry the plan out; the last event, whatever happens."""
         try:
-            last = self._carry_out()
-        except Stopped:
-            last = self._end_early()
+            try:
+                return self._carry_out()
+            except Stopped:
+                return self._end_early()
         except BaseException as error:
-            last = self._fail(error)
-        finally:
-            if self._rounds is not None:
-                self._rounds.close("the hub was stopped" if self._stopping.is_set() else "the run ended")
-            if self._backend is not None:
-                self._backend.close()
-            if self._stock is not None:
-                self._stock.close()
-            self._folder.close()
-            self._over.set()
-            self._feed.publish(**last)
+            return self._ending.fail(error, writes=self._owns_folder)
+
+    def _close(self) -> None:
+        for part in (self._rounds, self._backend, self._stock, self._folder):
+            try:
+                if part is not None:
+                    part.close()
+            except Exception:  # as on a full disk: the others are closed all the same
+                _log.exception("%s was not closed well", type(part).__name__)
 
     def _carry_out(self) -> dict[str, Any]:
         plan = self._plan
@@ -115,7 +130,7 @@ class Trainer:
             self._stock = Stock(list(map(Path, plan.from_runs)), self._settings, plan.reserved, plan.declared_roles)
         self._feed.publish("status", text=f"starting the {self._plan.backend.name} backend")
         backend = self._backend = self._plan.backend.start(self._settings, self._folder.path)
-        rounds = self._rounds = Rounds(self._plan, backend, self._leases, self._index, self._stopping)
+        rounds = self._rounds = Rounds(self._plan, backend, self._leases, self._index, self._writes, self._stopping)
         if self._plan.check_only:
             return self._check(rounds)
         self._begin(backend)
@@ -126,7 +141,7 @@ class Trainer:
             self._evaluate("after", backend, rounds)
         else:
             self._train(backend, rounds)
-        return self._finish("finished")
+        return self._ending.finish("finished", self.step)
 
     def _await_runner(self) -> None:
         """Nobody runs rollouts yet: the first round's time begins with the first runner that joins."""
@@ -279,7 +294,7 @@ class Trainer:
         if self._plan.resume:
             self._write_start()
         self._folder.config({"facts": {**facts, **sizes}})
-        self._writes = True
+        self._owns_folder = True
         self._feed.publish(
             "started",
             run=str(self._folder.path),
@@ -360,18 +375,6 @@ class Trainer:
         folder = self._checkpoints.save(self.step, backend.save)
         self._store.put_version(self._version, self.step, time.time(), str(folder.relative_to(self._folder.path)))
 
-    def _finish(self, status: str) -> dict[str, Any]:
-        """Write the report; the last event."""
-        self._settle()
-        report = self._folder.finish(self._store.totals(), self._checkpoints.last_name(), status)
-        return {"kind": "finished", "report": report, "curve": self._folder.curve() if self.step else ""}
-
-    def _settle(self) -> None:
-        """Wait a second at most until the store has what rollouts sent: the report's findings are read from there."""
-        end = time.monotonic() + 1.0
-        while self._index.unsaved_bytes > 0 and time.monotonic() < end:
-            time.sleep(0.02)
-
     def _end_early(self) -> dict[str, Any]:
         """Asked to stop: keep what was learned, so that --resume goes on from here."""
         if (
@@ -380,17 +383,7 @@ class Trainer:
             and self._checkpoints.last_name() != self._checkpoints.name(self.step)
         ):
             self._save(self._backend)
-        return self._finish("stopped")
-
-    def _fail(self, error: BaseException) -> dict[str, Any]:
-        known = isinstance(error, LightningError)
-        _log.error("the run failed", exc_info=error)
-        text = str(error) if known else f"{type(error).__name__}: {error}; a bug of the hub or its backend: see hub.log"
-        name = type(error).__name__ if known else "LightningError"
-        if self._writes:
-            self._settle()
-            self._folder.fail(error if known else text, self._store.totals(), self._checkpoints.last_name())
-        return {"kind": "failed", "error": [name, text]}
+        return self._ending.finish("stopped", self.step)
 
 
 def _trainable(rollouts: list[Rollout]) -> int:

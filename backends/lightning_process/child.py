@@ -6,7 +6,9 @@ import json
 import os
 import re
 import secrets
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,12 +25,16 @@ from numpy.typing import NDArray
 from lightning_hub.backend import Batch, Endpoint, Row, Update
 from lightning_process.transport import pack_batch, pack_question, unpack_scores
 from lightning_sdk import address as addresses
+from lightning_sdk.clock import Clock
 from lightning_sdk.errors import BY_NAME, BackendDied, LightningError, SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.wire import pack, unpack
 
-#: Seconds that the child may take: to load a model (a download included), to update or score, for a file, to end.
+#: Seconds that the child may take while we wait: to load a model (a download included), to update or score, for a
+#: file, to end.
 _START, _UPDATE, _FILES, _END = 1800.0, 3600.0, 600.0, 20.0
+_LOOK_SECONDS = 0.5
+"""After which it is looked again whether the child lives."""
 LOG = "backend.log"
 
 
@@ -43,7 +49,7 @@ class Child:
     ) -> None:
         """Start `python -m module`, with its log in the run's folder, and wait until it serves.
 
-        ModelError, SettingError and so on if the child refuses; LightningError if it does not come up.
+        ModelError, SettingError and so on if the child refuses; BackendDied if it ends before it serves.
         """
         self._name, self._log = f"the {name} backend", folder / LOG
         self._extra = "train" if name == "embedded" else name.lower()
@@ -124,10 +130,13 @@ class Child:
             stdin.flush()
         except BrokenPipeError:
             raise self._not_started() from None
-        reader.join(_START)
-        if not lines:
-            raise LightningError(f"{self._name} was not ready after {_START:.0f} s; see {self._log}")
-        if not lines[0]:
+        clock = Clock()
+        while not lines and self._child.poll() is None:
+            if clock.read() > _START:
+                raise LightningError(f"{self._name} was not ready after {_START:.0f} s; see {self._log}")
+            reader.join(_LOOK_SECONDS)
+        reader.join(_LOOK_SECONDS)  # what it said before it ended
+        if not lines or not lines[0]:
             raise self._not_started()
         ready: dict[str, Any] = json.loads(lines[0])
         if "error" in ready:
@@ -140,6 +149,7 @@ class Child:
         connection = HTTPConnection(addresses.LOOPBACK, self._learner, timeout=seconds)
         try:
             connection.request("POST", f"/learner/{what}", body, headers)
+            self._await_answer(connection.sock, seconds)
             response = connection.getresponse()
             answer = response.read()
         except TimeoutError:
@@ -154,12 +164,20 @@ class Child:
             raise _error(*unpack(answer))
         return unpack(answer)
 
+    def _await_answer(self, connection: socket.socket, seconds: float) -> None:
+        """Until something comes on it: the answer, or its end, which is the child's. TimeoutError after `seconds` in
+        which this process ran too."""
+        clock = Clock()
+        while not select.select([connection], [], [], _LOOK_SECONDS)[0]:
+            if clock.read() > seconds:
+                raise TimeoutError
+
     def _not_started(self) -> LightningError:
         """Why the child ended before it was ready; what is not installed is told without a traceback."""
         told = self._gone("while it started")
         missing = re.findall(r"^  (?:ModuleNotFoundError|ImportError): (.*)$", told, re.MULTILINE)
         if not missing:
-            return LightningError(told)
+            return BackendDied(told)
         return SettingError(
             f"{self._name} cannot be imported by {sys.executable} ({missing[-1]}): install what it needs there, "
             f"pip install 'lightning-agent-sdk[{self._extra}]', or name the Python of an environment that has it: "

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from lightning_hub.backend import Batch, Row, Update
 from lightning_process.refusal import guard
 from lightning_process.transport import pack_scores, unpack_batch, unpack_question
+from lightning_sdk import disk
 from lightning_sdk.errors import LightningError
 from lightning_sdk.wire import MAX_MESSAGE_BYTES, pack, unpack
 
@@ -70,7 +70,7 @@ class LearnerRoutes:
         app = web.Application(middlewares=[guard(key)])
         app.router.add_post("/learner/update", self._route(self._update))
         app.router.add_post("/learner/score", self._route(self._score))
-        app.router.add_post("/learner/save", self._route(lambda body: self._trained.save(_folder(body))))
+        app.router.add_post("/learner/save", self._route(self._save))
         app.router.add_post("/learner/load", self._route(lambda body: self._trained.load(_folder(body))))
         app.router.add_get("/learner/facts", self._route(lambda _: self._trained.facts()))
         return app
@@ -81,12 +81,8 @@ class LearnerRoutes:
             try:
                 result = await asyncio.get_running_loop().run_in_executor(self._worker, work, body)
                 return _reply(200, result)
-            except (LightningError, ValueError) as error:
-                name = type(error).__name__ if isinstance(error, LightningError) else "LightningError"
-                return _reply(400, [name, str(error)])
             except Exception as error:
-                log.error("%s", traceback.format_exc())
-                return _reply(500, ["LightningError", f"the learner failed: {type(error).__name__}: {error}"])
+                return _refusal(error)
 
         return handle
 
@@ -94,8 +90,23 @@ class LearnerRoutes:
         update = self._trained.update(unpack_batch(body))
         return [update.version, update.metrics]
 
+    def _save(self, body: bytes) -> int:
+        folder = _folder(body)
+        try:
+            return self._trained.save(folder)
+        except Exception as error:
+            raise disk.trouble(error, folder) or error from None
+
     def _score(self, body: bytes) -> list[bytes]:
         return pack_scores(self._trained.score(*unpack_question(body)))
+
+
+def _refusal(error: Exception) -> web.Response:
+    if isinstance(error, LightningError | ValueError):
+        name = type(error).__name__ if isinstance(error, LightningError) else "LightningError"
+        return _reply(400, [name, str(error)])
+    log.error("the learner failed", exc_info=error)
+    return _reply(500, ["LightningError", f"the learner failed: {type(error).__name__}: {error}"])
 
 
 def _folder(body: bytes) -> Path:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from lightning_sdk.clock import Clock
 from lightning_sdk.errors import LightningError
 from lightning_vllm.health import healthy
 from lightning_vllm.pool import Upstream
@@ -79,11 +80,11 @@ class Server:
 
     def wait(self, seconds: float, stop: Callable[[], bool] = lambda: False) -> None:
         """Return when it is ready to serve, or when `stop` says so. ServerGone if it ends, or takes over `seconds`."""
-        deadline = time.monotonic() + seconds
+        clock = Clock(2 * _HEALTH)
         while self.alive():
             if stop() or healthy(self.upstream, _HEALTH):
                 return
-            if time.monotonic() > deadline:
+            if clock.read() > seconds:
                 raise ServerGone(self._told(f"was not ready after {seconds:.0f} s"))
             time.sleep(_LOOK)
         raise ServerGone(self._told("ended while it started"))

@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
+from lightning_sdk import disk
+
 _SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "lightning-weights-"
 
@@ -36,10 +38,17 @@ def in_file(state: Mapping[str, Tensor], folder: Path) -> Iterator[Path]:
     size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
     made = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_room(size) or folder))
     try:
-        save_file(weights, made / "model.safetensors", metadata={"format": "pt"})
+        _write(weights, made)
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _write(weights: dict[str, Tensor], folder: Path) -> None:
+    try:
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    except Exception as error:
+        raise disk.trouble(error, folder) or error from None
 
 
 def sweep() -> None:

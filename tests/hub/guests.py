@@ -68,7 +68,7 @@ class Place:
     """A folder with agent and tasks, and what runs there."""
 
     def __init__(self, folder: Path, site: Path) -> None:
-        self.folder, self._site = folder, site
+        self.folder, self.site = folder, site
         self._commands: list[Command] = []
         shutil.copy(AGENT, folder / "agent.py")
         (folder / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS)))
@@ -78,7 +78,7 @@ class Place:
         settings = [word for each in SMALL for word in ("--set", each)]
         arguments = ["train", f"agent.py:{agent}", "--tasks", "tasks.jsonl", "--backend", "bandit", "--runners", "0",
                      "--listen", listen, "--name", "run", "--steps", "2", *settings, *more]  # fmt: skip
-        return self.start(*arguments, PYTHONPATH=str(self._site), **environment)
+        return self.start(*arguments, PYTHONPATH=str(self.site), **environment)
 
     def start(self, *arguments: str, folder: Path | None = None, **environment: str) -> Command:
         self._commands.append(Command(*arguments, folder=folder or self.folder, **environment))

@@ -50,7 +50,8 @@ def test_another_machine_runs_the_rollouts(place: Place, tmp_path: Path) -> None
     assert stay["ended"] == "finished" and stay["run"] == "run" and stay["rollouts"] == {"ok": 10}
     assert training.end()[0] == 0
     assert place.report()["rollouts_by_status"]["ok"] == 8
-    assert "was silent for" in (tmp_path / "runs" / "run" / "hub.log").read_text()
+    told = (tmp_path / "runs" / "run" / "hub.log").read_text()
+    assert "ended, and its connection with it, while" in told and "was silent for" not in told
     endpoint = json.loads((tmp_path / "runs" / "run" / "config.json").read_text())["settings"]["serving"]["host"]
     assert endpoint == own_address()
 
@@ -130,6 +131,38 @@ def test_a_runner_outlasts_the_hub(place: Place, start: Callable[..., Hub], inst
     again.close()
     assert code == 0 and "the training has finished" in said
     assert again.events[-1]["type"] == "finished" and len(again.steps()) >= 2
+
+
+def test_a_runner_waits_for_a_training_that_was_killed(place: Place, tmp_path: Path) -> None:
+    """Its process, and so its hub in good order: what is typed as the page says gets the runner back, at once."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        hub = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    more = ["--steps", "500", "--set", "save_every=1", "--set", "failure.flat_steps=0"]
+    training = place.train("solve", hub, *more, LIGHTNING_KEY="of both")
+    guest = place.start("runner", "agent.py:solve", "--hub", hub, LIGHTNING_KEY="of both")
+    training.until("  reward ")
+    training.process.kill()
+    done = len((tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines())
+    words = ["--resume", "run", "--listen", hub, "--runners", "0", "--steps", str(done + 20)]
+    again = place.start("train", "agent.py:solve", "--tasks", "tasks.jsonl", *words,
+                        PYTHONPATH=str(place.site), LIGHTNING_KEY="of both")  # fmt: skip
+    code, said = again.end()
+    assert code == 0, said
+    code, said = guest.end()
+    assert code == 0 and "waiting for it" in said and "the training has finished" in said
+
+
+def test_a_runner_hears_why_its_training_gave_up(place: Place, start: Callable[..., Hub], installed: Path) -> None:
+    """Where the training's own process fails, and neither hub nor backend: the reason, and exit code 1."""
+    hub = start(path=installed)
+    runner = Runner(hub)
+    runner.begin({"steps": 500})
+    guest = place.start("runner", "agent.py:solve", "--hub", hub.address, LIGHTNING_KEY=KEY)
+    guest.until("running solve for the training")
+    runner.watcher.ask("disband", status="failed", error="every runner process ended", wait=5.0)
+    runner.close()
+    code, said = guest.end()
+    assert code == 1 and "failed: every runner process ended" in said
 
 
 def test_a_runner_that_is_stopped_gives_its_rollouts_back(place: Place, tmp_path: Path) -> None:

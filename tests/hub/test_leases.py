@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from lightning_hub import leases
 from lightning_hub.backend import Endpoint
 from lightning_hub.index import End
 from lightning_hub.leases import Leases
 from lightning_hub.offer import Offer, Outcome, Rules
 from lightning_hub.rollout import Assignment
 from lightning_hub.store import Store
+from lightning_sdk import clock
 from lightning_sdk.call import Status
 from lightning_sdk.settings import Settings
 
@@ -372,3 +375,64 @@ def test_large_tasks_are_handed_out_as_one_answer_can_carry(make: Make, monkeypa
     handed = [[(each.group, each.attempt) for each in leases.lease("r", 99)] for _ in range(4)]
     assert handed == [[("g0", 1)], [("g1", 1), ("g2", 1)], [("g3", 1)], []]
     assert leases.progress() == (0, 4, 0)
+
+
+def test_no_lease_is_lost_to_a_standstill_of_the_hub(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No runner was silent, no rollout slow and no round late: nobody listened."""
+    monkeypatch.setattr(clock, "_LONGEST_SECONDS", 0.02)
+    played = make(1, lease_seconds=0.2, timeout=0.2, grace_seconds=0.0, seconds=0.2, retries=0)
+    [given] = played.lease()
+    time.sleep(0.5)
+    played.leases.expire()
+    assert played.leases.renew("r") == [given.key]
+    time.sleep(0.3)
+    played.leases.expire(paused=True)
+    assert played.leases.renew("r") == [given.key]
+    deadline = time.monotonic() + 10
+    while played.leases.renew("r") and time.monotonic() < deadline:  # while it runs, its time does too
+        time.sleep(0.01)
+        played.leases.expire()
+    assert played.outcomes() == [("g0", "timeout", 1)]
+
+
+def test_a_runner_whose_end_is_watched_may_be_silent(make: Make) -> None:
+    """As an agent is that keeps the interpreter to itself; it is over once its process has ended, or its time is up."""
+    played = make(2, lease_seconds=0.05)
+    kept = played.leases.lease("watched", 1, watched=True)
+    [lost] = played.leases.lease("silent", 1)
+    time.sleep(0.1)
+    played.leases.expire()
+    assert played.leases.renew("watched") == [kept[0].key] and played.leases.renew("silent") == []
+    assert played.leases.release("watched", -9) == 1
+    assert {each.id for each in played.lease()} == {kept[0].id, lost.id}
+
+
+def test_what_cannot_be_stored_is_handed_out_later(make: Make, store: Store) -> None:
+    """While the database is full nothing is handed out and nothing is lost; ends are written once it can be."""
+    played = make(2)
+    [first] = played.lease(1)
+    store.rows("PRAGMA query_only = ON")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        played.lease()
+    assert played.leases.release("r") == 1
+    store.rows("PRAGMA query_only = OFF")
+    assert {each.id for each in played.lease()} == {"0", "1"}
+    played.leases.expire()
+    assert store.rows("SELECT status FROM rollouts WHERE key = ?", first.key) == [("infrastructure_error",)]
+
+
+def test_a_runner_whose_connection_ended_is_gone_unless_it_comes_back(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ends closes it, long before its silence counts; a network that broke is mended by the runner."""
+    monkeypatch.setattr(leases, "_BACK_SECONDS", 0.1)
+    played = make(2)
+    [lost] = played.leases.lease("lost", 1)
+    [kept] = played.leases.lease("back", 1)
+    played.leases.vanish("lost")
+    played.leases.vanish("back")
+    assert played.leases.renew("back") == [kept.key]
+    time.sleep(0.15)
+    played.leases.expire()
+    assert played.leases.renew("back") == [kept.key]
+    assert [each.id for each in played.lease()] == [lost.id]

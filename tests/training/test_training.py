@@ -124,13 +124,25 @@ def test_resume_goes_on_where_it_stopped(tmp_path: Path, killed: str, error: typ
     assert [step["step"] for step in lines(tmp_path / "run" / "metrics.jsonl")] == list(range(1, done + 2))
 
 
+def test_a_backend_that_is_killed_while_it_starts(tmp_path: Path) -> None:
+    """As by the kernel where memory is short: it is said how it ended and what to type, and that trains."""
+    killer = threading.Thread(target=_kill_after, args=(tmp_path / "run", 0, "lightning_embedded"))
+    killer.start()
+    told = r"was killed with SIGKILL[\s\S]* while it started[\s\S]*--resume .*run.* begins again at step 1"
+    with pytest.raises(lightning.BackendDied, match=told):
+        train(tmp_path, agents.solve, steps=1)
+    killer.join()
+    assert train(tmp_path, agents.solve, resume=tmp_path / "run").values["steps"] == 1
+
+
 def _kill_after(run: Path, steps: int, module: str) -> None:
     """kill -9 this process's descendant that runs the module, once so many steps are done."""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         metrics = run / "metrics.jsonl"
-        if metrics.exists() and len(metrics.read_text().splitlines()) >= steps:
-            for pid in descendants(module, os.getpid()):
+        done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+        if done >= steps and (found := descendants(module, os.getpid())):
+            for pid in found:
                 os.kill(pid, signal.SIGKILL)
             return
         time.sleep(0.05)

@@ -1,0 +1,31 @@
+"""The clock: seconds in which this process ran. While it stands still, no time passes.
+
+A process stands still after Ctrl-Z, with its machine, or while something else has the processor. What it waits for may
+have happened meanwhile, so that time says nothing about whether the other side is alive.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+_LONGEST_SECONDS = 2.0
+"""That count between two readings, unless it is said otherwise."""
+
+
+class Clock:
+    """Any thread may read it."""
+
+    def __init__(self, longest_seconds: float = 0.0) -> None:
+        """`longest_seconds`: within which it is always read again; what is longer was a standstill."""
+        self._lock, self._longest_seconds = threading.Lock(), longest_seconds or _LONGEST_SECONDS
+        self._read_at, self._seconds = time.monotonic(), 0.0
+
+    def read(self, *, paused: bool = False) -> float:
+        """Seconds so far; with `paused` those since the last reading do not count."""
+        with self._lock:
+            now = time.monotonic()
+            if not paused:
+                self._seconds += min(now - self._read_at, self._longest_seconds)
+            self._read_at = now
+            return self._seconds

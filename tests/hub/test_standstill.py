@@ -1,0 +1,102 @@
+"""Processes that stand still, as after Ctrl-Z or with a paused machine, and go on: nothing is lost, so nothing ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from guests import Place
+from hubs import KEY, Hub
+
+from lightning_sdk import clock as clocks
+from lightning_sdk import hub as hubs
+from lightning_sdk.clock import Clock
+from lightning_sdk.errors import HubGone
+from lightning_sdk.hub import HubClient
+
+
+@pytest.fixture
+def place(tmp_path: Path, installed: Path) -> Iterator[Place]:
+    place = Place(tmp_path, installed)
+    yield place
+    place.close()
+
+
+def stand_still(pid: int, seconds: float) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGCONT)
+
+
+def test_no_time_passes_while_nobody_reads_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gap counts as its longest, and a paused one not at all."""
+    monkeypatch.setattr(clocks, "_LONGEST_SECONDS", 0.01)
+    clock = Clock()
+    time.sleep(0.2)
+    assert 0 < clock.read() <= 0.01
+    before = clock.read()
+    time.sleep(0.02)
+    assert clock.read(paused=True) == before
+
+
+def test_a_hub_of_our_own_that_stands_still_is_waited_for(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As long as its process lives, and it is said; once that has ended, the wait ends too."""
+    monkeypatch.setattr(hubs, "_ANSWER_SECONDS", 0.6)
+    with HubClient(hub.address, KEY, lambda: hub.process.poll() is None, float("inf")) as client:
+        assert client.ask("status")["training"] is False
+        os.kill(hub.process.pid, signal.SIGSTOP)
+        threading.Timer(2.5, os.kill, (hub.process.pid, signal.SIGCONT)).start()
+        assert client.ask("status")["training"] is False
+        assert "has not answered 'status'" in caplog.text and "kill -CONT" in caplog.text
+        hub.kill()
+        with pytest.raises(HubGone, match="its process has ended"):
+            client.ask("status")
+
+
+def test_a_hub_elsewhere_that_is_silent_is_given_up(hub: Hub) -> None:
+    """Nothing else can be known of it."""
+    os.kill(hub.process.pid, signal.SIGSTOP)
+    with HubClient(hub.address, KEY, seconds=0.5) as client, pytest.raises(HubGone, match=r"is its process running\?"):
+        client.ask("status")
+
+
+def test_a_client_that_stood_still_looks_at_its_socket_first(hub: Hub) -> None:
+    """Its patience is over when it goes on, and the answer has been there all the time."""
+    script = f"""if True:
+        import os, signal
+        from lightning_sdk.hub import HubClient
+        with HubClient({hub.address!r}, {KEY!r}, seconds=1.0) as client:
+            client.ask("status")
+            print("ready", flush=True)
+            assert client.ask("watch", wait=2.0) == []
+    """
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None and client.stdout.readline() == b"ready\n"
+        stand_still(client.pid, 5.0)
+        assert client.wait(20) == 0
+
+
+@pytest.mark.parametrize("who", ["hub", "training"])
+def test_a_training_goes_on_after_a_standstill(place: Place, tmp_path: Path, who: str) -> None:
+    """Longer than a lease and a step's deadline: no rollout of it is lost or tried again."""
+    words = ["--runners", "threads", "--set", "rollouts.deadline=3", "--set", "rollouts.timeout=3", "--steps", "12"]
+    training = place.train("solve", "tcp://127.0.0.1:0", *words)
+    training.until("  reward ")
+    pid = training.process.pid
+    if who == "hub":
+        pid = int((tmp_path / "runs" / "run" / "hub.lock").read_text())
+    stand_still(pid, 6.0)
+    code, said = training.end()
+    assert code == 0, said
+    assert place.report()["rollouts_by_status"] == {"ok": 48} | {
+        status: 0 for status in place.report()["rollouts_by_status"] if status != "ok"
+    }
