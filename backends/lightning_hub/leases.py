@@ -163,6 +163,7 @@ class Leases:
         if len(given) > (fit := _fitting(tasks)):  # the next lease has them
             self.undo(given[fit:][::-1])
             given = given[:fit]
+            self.on_work()
         try:
             self._store.begin(
                 (a.key, a.id, a.attempt, a.mode, a.task_id, task, a.group, runner, wall)

@@ -133,6 +133,7 @@ def test_a_runner_outlasts_the_hub(place: Place, start: Callable[..., Hub], inst
     assert again.events[-1]["type"] == "finished" and len(again.steps()) >= 2
 
 
+@pytest.mark.timeout(300)  # three programs, one after the other
 def test_a_runner_waits_for_a_training_that_was_killed(place: Place, tmp_path: Path) -> None:
     """Its process, and so its hub in good order: what is typed as the page says gets the runner back, at once."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -143,7 +144,7 @@ def test_a_runner_waits_for_a_training_that_was_killed(place: Place, tmp_path: P
     training.until("  reward ")
     training.process.kill()
     done = len((tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines())
-    words = ["--resume", "run", "--listen", hub, "--runners", "0", "--steps", str(done + 20)]
+    words = ["--resume", "run", "--listen", hub, "--runners", "0", "--steps", str(done + 5)]
     again = place.start("train", "agent.py:solve", "--tasks", "tasks.jsonl", *words,
                         PYTHONPATH=str(place.site), LIGHTNING_KEY="of both")  # fmt: skip
     code, said = again.end()
