@@ -71,17 +71,15 @@ def train(
     """
     given = explicit(given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles))
     rewards, loaded, apart = named(reward), load(tasks), held_out if held_out is None else load(held_out, "held_out")
-    stored = [str(find_run_folder(each, runs)) for each in from_runs]
-    earlier = None if resume is None else earlier_run.read(resume, runs)
+    stored, earlier = _find(from_runs, runs), None if resume is None else earlier_run.read(resume, runs)
     start = _first(given, stored, rewards) if earlier is None else _go_on(earlier, given, stored, rewards, name, listen)
     parts = earlier.divide(loaded, apart) if earlier else divide(loaded, apart, start.settings)
     _refuse_early(f"train() of {reference.name_of(agent)}", start.settings, listen)
     wanted = name or reference.name_of(agent)
     folder = earlier.folder if earlier else make_run_folder(runs, wanted)
-    if not earlier and folder.name != wanted:
-        start = start._replace(told=[*start.told, ("notice", _taken(folder, wanted))])
+    told = [*start.told, *([] if earlier else _tell_of_name(folder, wanted))]
     job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen)
-    return _run_training(job, start, parts, rewards, earlier is not None)
+    return _run_training(job, start._replace(told=told), parts, rewards, earlier is not None)
 
 
 def evaluate(
@@ -132,8 +130,16 @@ class _Start(NamedTuple):
     told: Sequence[tuple[str, str]] = ()
 
 
-def _taken(folder: Path, name: str) -> str:
-    return f"this run is in {folder}, since {folder.parent / name} is there already (--resume goes on with that one)"
+def _find(from_runs: Sequence[str | Path], runs: str | Path) -> list[str]:
+    return [str(find_run_folder(each, runs)) for each in from_runs]
+
+
+def _tell_of_name(folder: Path, name: str) -> list[tuple[str, str]]:
+    """What to tell of a run that is in another folder than the one that its name stands for."""
+    if folder.name == name:
+        return []
+    there = folder.parent / name
+    return [("notice", f"this run is in {folder}, since {there} is there already (--resume goes on with that one)")]
 
 
 def _first(given: dict[str, Any], stored: list[str], rewards: Sequence[Named]) -> _Start:

@@ -143,6 +143,7 @@ def test_a_runner_waits_for_a_training_that_was_killed(place: Place, tmp_path: P
     guest = place.start("runner", "agent.py:solve", "--hub", hub, LIGHTNING_KEY="of both")
     training.until("  reward ")
     training.process.kill()
+    guest.until("waiting for it")
     done = len((tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines())
     words = ["--resume", "run", "--listen", hub, "--runners", "0", "--steps", str(done + 5)]
     again = place.start("train", "agent.py:solve", "--tasks", "tasks.jsonl", *words,
@@ -150,7 +151,7 @@ def test_a_runner_waits_for_a_training_that_was_killed(place: Place, tmp_path: P
     code, said = again.end()
     assert code == 0, said
     code, said = guest.end()
-    assert code == 0 and "waiting for it" in said and "the training has finished" in said
+    assert code == 0 and "the training has finished" in said
 
 
 def test_a_runner_hears_why_its_training_gave_up(place: Place, start: Callable[..., Hub], installed: Path) -> None:

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from leasing import Make, Round, assignment, end, make_round
 
 from lightning_hub import leases
-from lightning_hub.backend import Endpoint
-from lightning_hub.index import End
-from lightning_hub.leases import Leases
-from lightning_hub.offer import Offer, Outcome, Rules
-from lightning_hub.rollout import Assignment
+from lightning_hub.offer import Rules
 from lightning_hub.store import Store
 from lightning_sdk import clock
 from lightning_sdk.call import Status
 from lightning_sdk.settings import Settings
-
-RETRIED = frozenset({Status.INFRASTRUCTURE_ERROR, Status.TIMEOUT})
-
-
-class Round:
-    """Leases with one round of rollouts offered, and what the trainer asks of them."""
-
-    def __init__(self, leases: Leases, offer: Offer) -> None:
-        self.leases, self.offer = leases, offer
-
-    def lease(self, places: int = 99, runner: str = "r") -> list[Assignment]:
-        return self.leases.lease(runner, places)
-
-    def over(self) -> bool:
-        return self.leases.wait(self.offer, 0.0, lambda: False)
-
-    def outcomes(self) -> list[tuple[str, str, int]]:
-        """Group, status and attempt of each."""
-        return [(each.assignment.group, str(each.status), each.assignment.attempt) for each in self.close()]
-
-    def close(self, why: str = "") -> list[Outcome]:
-        return self.leases.close(self.offer, why)
-
-
-Make = Callable[..., Round]
 
 
 @pytest.fixture
@@ -58,26 +31,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def make(store: Store) -> Make:
     """Leases with a round of rollouts offered."""
-
-    def make(
-        count: int = 2, *, concurrency: int = 64, timeout: float = 60.0, lease_seconds: float = 15.0,
-        grace_seconds: float = 5.0, **rules: Any,
-    ) -> Round:  # fmt: skip
-        leases = Leases(store, lease_seconds, grace_seconds)
-        chosen = Rules(**{"retried": RETRIED, "retries": 1, **rules})
-        return Round(leases, leases.offer([assignment(n, timeout) for n in range(count)], chosen, concurrency))
-
-    return make
-
-
-def assignment(number: int, timeout: float) -> Assignment:
-    endpoint = Endpoint("http://127.0.0.1:1/v1", "m", "k")
-    key = bytes([number]) * 16
-    return Assignment(str(number), key, number, {}, f"g{number}", "train", 1, timeout, endpoint, {}, ())
-
-
-def end(key: bytes, status: Status = Status.OK, *, rewarded: bool = True) -> End:
-    return End(key, status, "" if status == Status.OK else "why", time.time(), rewarded, "")
+    return functools.partial(make_round, store)
 
 
 def test_a_round_is_over_when_every_rollout_is(make: Make) -> None:
