@@ -17,8 +17,9 @@ from lightning_sdk.patches import Patches
 from lightning_sdk.sink import harmless
 from lightning_sdk.speaking import require, speaker
 
-#: The modules whose functions are the nodes of ready-made agents: `create_react_agent`'s and `create_agent`'s.
-_AGENTS = ("langgraph.prebuilt.", "langchain.agents.")
+#: The modules whose functions are the nodes of ready-made agents: `create_react_agent`'s and `create_agent`'s. Not
+#: `ToolNode`'s, which graphs of the user's have too.
+_AGENTS = ("langgraph.prebuilt.chat_agent_executor", "langchain.agents.")
 #: The name that LangGraph gives to every graph that was given none.
 _UNNAMED = "LangGraph"
 

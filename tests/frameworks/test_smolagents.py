@@ -49,8 +49,8 @@ def test_an_agent_with_a_tool(wire, captured, proved, touched) -> None:
 
 def test_what_the_engine_really_samples(wire, captured) -> None:
     """Not dictated: an unchanged agent, which always asks for a forced tool call, and the small model answers."""
-    options = {"model": model(wire), "max_steps": 2}
-    run = captured(lambda: agent(wire, "solver", **options).run(QUESTION))
+    options = {"model": model(wire), "max_steps": 1}
+    run = captured(lambda: agent(wire, "solver", **options).run(QUESTION), max_tokens_default=48)
     assert_all_trained(run, wire)
     assert set(run.roles) == {"solver"} and not any(each.scripted for each in run.exchanges)
 
