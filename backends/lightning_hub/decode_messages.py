@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -101,4 +102,4 @@ def _joined(blocks: list[dict[str, Any]], kind: str) -> str | None:
 
 
 def _json(value: Any) -> str:
-    return msgspec.json.encode(value or {}).decode()
+    return json.dumps(value or {}, ensure_ascii=False)

@@ -73,7 +73,7 @@ def test_each_task_is_run_with_its_own_seeds_and_every_evaluation_with_the_same(
 def test_greedy_evaluation_has_no_seed() -> None:
     """Nothing about it changes."""
     (only,) = assigned(Settings(), 1)
-    assert only.sampling == {"temperature": 0.0, "max_tokens_default": 256}
+    assert only.sampling == {"temperature": 0.0, "free_choice": 1.0, "max_tokens_default": 256}
 
 
 def test_a_tasks_score_is_the_mean_over_its_seeds_and_tasks_are_what_counts() -> None:
