@@ -24,7 +24,7 @@ EDITABLE := --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo frameworks verl-cpu test test-seam-openai2 test-hosts test-frameworks test-verl test-vllm \
-	test-newest check format bench locks clean
+	test-models test-newest check format bench locks clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ test-verl: .venv/.installed .venvs/verl/.installed  ## compare our algorithms wi
 
 test-vllm: .venv/.installed .venvs/verl/.installed  ## serve and train with a real vLLM
 	.venvs/verl/bin/python -m pytest $(or $(ARGS),tests/vllm)
+
+test-models: .venv/.installed .venvs/verl/.installed  ## train the architectures that users bring, tiny, on VERL and on vLLM
+	.venvs/verl/bin/python -m pytest $(or $(ARGS),tests/models)
 
 check: .venv/.installed-dev  ## lint, formatting, strict types, architecture and documentation
 	$(BIN)/ruff check .

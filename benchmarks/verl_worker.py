@@ -123,7 +123,7 @@ def configuration(case: Case, model: Path) -> Any:
     actor, engine, policy = "actor_rollout_ref.actor", "actor_rollout_ref.actor.fsdp_config", "actor_rollout_ref.model"
     overrides = [
         f"{policy}.path={model}",
-        f"+{policy}.load_tokenizer=False",
+        *([] if any("load_tokenizer" in each for each in case.extra) else [f"+{policy}.load_tokenizer=False"]),
         f"{policy}.use_remove_padding={case.packed}",
         f"{policy}.enable_gradient_checkpointing={case.checkpointing}",
         f"+{policy}.override_config.attn_implementation={case.attention}",

@@ -11,13 +11,16 @@ from lightning_embedded import vllm
 from lightning_embedded.chat import Chat
 from lightning_embedded.engine import Engine
 from lightning_embedded.learner import Learner
+from lightning_embedded.memory import look
 from lightning_embedded.server import make_app
 from lightning_embedded.threads import threads
 from lightning_embedded.training import Training
+from lightning_process.dissection import dissect
 from lightning_process.fingerprint import fingerprint
-from lightning_process.model import load
+from lightning_process.model import Loaded, load
 from lightning_process.program import Built, Config, run
 from lightning_process.routes import LearnerRoutes
+from lightning_sdk.settings import Settings
 
 
 def build(config: Config) -> Built:
@@ -29,6 +32,7 @@ def build(config: Config) -> Built:
 def _build(config: Config) -> Built:
     settings = config.settings
     loaded = load(settings.model)
+    _look(settings, loaded)
     size = sum(each.numel() for each in loaded.model.parameters())
     asynchronous = settings.rollouts.staleness > 0
     decoding, learning = threads(size, asynchronous)
@@ -45,6 +49,12 @@ def _build(config: Config) -> Built:
     # Thread counts are per thread in OpenMP: the learner's has its own, apart from the engine's.
     routes = LearnerRoutes(training, lambda: torch.set_num_threads(learning))
     return Built(app, routes, name, training.facts())
+
+
+def _look(settings: Settings, loaded: Loaded) -> None:
+    anatomy = dissect(loaded.model.config)
+    held = 4.0 * anatomy.parameters if anatomy else 0.0  # the engine's weights
+    look(settings, anatomy, held, "take a smaller model, or a GPU with backend=verl (docs/verl.md)")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,17 @@ class Training:
     """
 
     def __init__(
-        self, learner: Learner, engine: Publishing, loaded: Loaded, facts: dict[str, object], *, asynchronous: bool
+        self,
+        learner: Learner,
+        engine: Publishing,
+        loaded: Loaded,
+        facts: dict[str, object],
+        *,
+        asynchronous: bool,
+        name: Callable[[Any, Weights], Weights] = lambda _, weights: weights,
     ) -> None:
+        """`name`: a model's weights by the names that the engine has for them."""
+        self._name = name
         self._learner, self._engine, self._loaded, self._facts = learner, engine, loaded, facts
         self._asynchronous = asynchronous
 
@@ -75,4 +84,5 @@ class Training:
         return self._learner.version
 
     def _publish(self) -> None:
-        self._engine.publish(self._learner.model.state_dict(), self._learner.version)
+        model = self._learner.model
+        self._engine.publish(self._name(model, model.state_dict()), self._learner.version)

@@ -14,6 +14,7 @@ from lightning_embedded.chat import Chat
 from lightning_embedded.constraint import Constraints
 from lightning_embedded.grammar import GrammarError
 from lightning_embedded.learner import Learner
+from lightning_embedded.memory import look
 from lightning_embedded.protocol import read_body
 from lightning_embedded.text import Decode
 from lightning_embedded.threads import small, threads
@@ -23,6 +24,7 @@ from lightning_process.model import Loaded, load
 from lightning_process.program import Built, Config
 from lightning_process.refusal import BadRequest
 from lightning_process.routes import LearnerRoutes
+from lightning_process.saved import saved
 from lightning_process.source import Source, locate
 from lightning_sdk.settings import Settings
 from lightning_vllm import available, command
@@ -36,6 +38,12 @@ from lightning_vllm.places import places, visible
 from lightning_vllm.reading import read
 
 log = logging.getLogger(__name__)
+
+#: Out of what does not fit.
+_WAYS = (
+    "lower serving.memory, give vLLM another GPU, or set backend=verl, which trains adapters (lora.rank=16) and on "
+    "several GPUs (cluster.gpus)"
+)
 
 
 def build(config: Config) -> Built:
@@ -51,6 +59,7 @@ def _build(config: Config, source: Source) -> Built:
     decoding, learning = threads(card.parameters, asynchronous)
     torch.set_num_threads(learning)
     found = places(settings, visible(torch.cuda.device_count()), decoding, small=small(card.parameters))
+    look(settings, card.anatomy, _served(settings, found), _WAYS)
     front = Front(config.key, name, keep_alive=command.KEEP_ALIVE / 2)
     fleet = Fleet(front, found, config.folder, launcher(settings, card, name), asynchronous=asynchronous)
     try:
@@ -65,7 +74,8 @@ def _build(config: Config, source: Source) -> Built:
     except BaseException:
         fleet.close()
         raise
-    training = Training(learner, fleet, loaded, facts, asynchronous=asynchronous)
+    training = Training(learner, fleet, loaded, facts, asynchronous=asynchronous,
+                        name=lambda model, weights: dict(saved(model, weights)))  # fmt: skip
     routes = LearnerRoutes(training, lambda: torch.set_num_threads(learning))
     return Built(front.app(), routes, name, training.facts())
 
@@ -93,6 +103,12 @@ def constraining(constraints: Constraints) -> Callable[[bytes], bytes]:
         return orjson.dumps(kept)
 
     return constrain
+
+
+def _served(settings: Settings, found: list[Place]) -> float:
+    """Bytes of the learner's GPU that vLLM has."""
+    shared = any(place.shared for place in found)
+    return settings.serving.memory * torch.cuda.get_device_properties(0).total_memory if shared else 0.0
 
 
 def _facts(settings: Settings, card: Card, found: list[Place]) -> dict[str, object]:

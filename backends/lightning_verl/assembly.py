@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 
 from lightning_process.model import load
 from lightning_process.program import Built, Config
@@ -58,7 +59,8 @@ def _place(settings: Settings, device: str, card: Card, name: str) -> Place:
     if length > limit:
         raise SettingError(f"setting serving.max_length={length}: the model takes {limit} tokens at most")
     flash = device == "cuda" and find_spec("flash_attn") is not None
-    return Place(device, cluster.nodes, gpus, card.path, name, length, flash, card.plain_head,
+    memory = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else 0
+    return Place(device, cluster.nodes, gpus, card.path, name, length, flash, card.anatomy, memory,
                  tool_parser(settings, card))  # fmt: skip
 
 

@@ -17,8 +17,10 @@ import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_process.anatomy import Anatomy
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from lightning_verl.memory import settle
 from lightning_verl.plugin import SOCKETS
 from lightning_vllm.command import verbatim
 
@@ -53,8 +55,10 @@ class Place:
     """Tokens of prompt and completion together."""
     flash_attention: bool = False
     """Whether flash-attn is installed."""
-    plain_head: bool = True
-    """Whether the model's logits are its head's product and nothing more: no bias, scale or cap."""
+    anatomy: Anatomy | None = None
+    """Of the model, if it is known."""
+    gpu_bytes: int = 0
+    """Memory of a GPU, 0 without one."""
     tool_parser: str = "none"
     """vLLM's name of it."""
 
@@ -76,12 +80,19 @@ def configuration(settings: Settings, place: Place, folder: Path) -> DictConfig:
         if name in given and meant(given[name]) != value:
             log.warning("setting %s=%r has no effect: this backend needs it to be %r", name, given[name], value)
         _put(config, name, value)
-    rollout = config.actor_rollout_ref.rollout
+    rollout, model = config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
+    if model.use_fused_kernels and not fuses(settings, place):
+        raise SettingError(
+            f"setting {_MODEL}.use_fused_kernels={model.use_fused_kernels}: they multiply with the weight of the "
+            "model's head and leave out what else this head does (a bias, a scale, a cap, an adapter); leave it out"
+        )
     if mode(settings) == APART and rollout.checkpoint_engine.backend == "naive":
         raise SettingError(
             f"setting {_TRAVEL}.backend='naive': weights have to travel to the GPUs of cluster.engine_gpus="
             f"{settings.cluster.engine_gpus}; leave it out, or take 'nccl'"
         )
+    if place.anatomy and place.gpu_bytes:
+        settle(config, place.anatomy, place.gpu_bytes, set(given), apart=mode(settings) == APART)
     parallel = [rollout[f"{kind}_parallel_size"] for kind in ("tensor_model", "pipeline_model", "data")]
     if "distributed_executor_backend" not in rollout.engine_kwargs.vllm and parallel == [1, 1, 1]:
         # vLLM's own choice, which VERL overrides: one process less to start.
@@ -156,13 +167,12 @@ def _names(values: Any, prefix: str = "") -> Any:
 def mapped(settings: Settings, place: Place) -> dict[str, Any]:
     """What our settings mean to VERL. A user who knows better may say otherwise, by VERL's names."""
     optimizer, cpu = settings.optimizer, place.device == "cpu"
-    tokens = max(optimizer.micro_batch_tokens, place.max_length)
     parser = None if place.tool_parser == "none" else place.tool_parser
     values: dict[str, Any] = {
         # Packed rows need flash-attn: without it each token would look at a mask of the whole pack. And VERL's own
         # log-probabilities are then a loop over tokens, which its fused kernels are not (benchmarks/verl_update.py).
         f"{_MODEL}.use_remove_padding": place.flash_attention,
-        f"{_MODEL}.use_fused_kernels": not place.flash_attention and place.plain_head,
+        f"{_MODEL}.use_fused_kernels": not place.flash_attention and fuses(settings, place),
         f"{_MODEL}.fused_kernel_options.impl_backend": "torch",
         f"{_MODEL}.enable_gradient_checkpointing": not cpu,
         f"{_MODEL}.override_config.attn_implementation": "flash_attention_2" if place.flash_attention else "sdpa",
@@ -172,7 +182,7 @@ def mapped(settings: Settings, place: Place) -> dict[str, Any]:
         f"{_MODEL}.lora.merge": settings.lora.rank > 0,  # vLLM serves the whole model, under one name
         f"{_ACTOR}.strategy": "fsdp2",
         f"{_ACTOR}.use_dynamic_bsz": True,
-        f"{_ACTOR}.ppo_max_token_len_per_gpu": tokens,
+        f"{_ACTOR}.ppo_max_token_len_per_gpu": optimizer.micro_batch_tokens,  # a longer row is computed alone
         f"{_ACTOR}.use_torch_compile": not cpu,
         f"{_ACTOR}.fsdp_config.use_torch_compile": not cpu,
         f"{_ACTOR}.grad_clip": optimizer.max_norm,
@@ -195,6 +205,13 @@ def mapped(settings: Settings, place: Place) -> dict[str, Any]:
         "reward.num_workers": 0,  # the hub has rewarded
     }
     return values | _travel(settings, cpu=cpu) | (_on_cpu() if cpu else {})
+
+
+def fuses(settings: Settings, place: Place) -> bool:
+    """Whether log-probabilities may be computed of the head's weight alone, without the logits of a whole batch."""
+    targets = _modules(settings.lora.targets) if settings.lora.rank else ()
+    adapted = "lm_head" in ([targets] if isinstance(targets, str) else targets)
+    return place.anatomy is not None and place.anatomy.plain_head and not adapted
 
 
 def _travel(settings: Settings, *, cpu: bool) -> dict[str, Any]:

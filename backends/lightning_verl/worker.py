@@ -7,7 +7,7 @@ from typing import Any
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
-from lightning_verl import plugin
+from lightning_verl import engine, plugin
 
 
 class GuidedWorker(ActorRolloutRefWorker):  # type: ignore[misc]
@@ -15,6 +15,7 @@ class GuidedWorker(ActorRolloutRefWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         plugin.require()
+        engine.choose()
         super().__init__(*args, **kwargs)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]

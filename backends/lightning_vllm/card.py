@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lightning_process.anatomy import Anatomy
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -15,9 +17,12 @@ class Card:
     """Tokens that it attends to, 0 if its config does not say."""
     token_bytes: int
     """Of keys and values in float32, for each token; 0 if its config does not say."""
-    parameters: int
-    """About so many, 0 if its config does not say."""
     tokenizer: str = ""
     """The tokenizer's fingerprint."""
-    plain_head: bool = True
-    """Its logits are its head's product and nothing more: its config names no bias, scale or cap."""
+    anatomy: Anatomy | None = None
+    """None of a model whose class cannot be made of its config alone."""
+
+    @property
+    def parameters(self) -> int:
+        """0 if it is not known."""
+        return self.anatomy.parameters if self.anatomy else 0

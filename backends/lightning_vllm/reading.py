@@ -6,19 +6,18 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
+from lightning_process.dissection import dissect
 from lightning_process.fingerprint import fingerprint
 from lightning_process.source import Source
 from lightning_sdk.errors import ModelError
 from lightning_vllm.card import Card
 
-#: What a config says of logits that are more than the product of the model's head.
-_OF_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_bias")
-
 
 def read(source: Source) -> Card:
     """ModelError if there is no config or tokenizer to be read."""
     try:
-        config = AutoConfig.from_pretrained(source.path, local_files_only=source.local).get_text_config()
+        whole = AutoConfig.from_pretrained(source.path, local_files_only=source.local)
+        config = whole.get_text_config()
         tokenizer = AutoTokenizer.from_pretrained(source.path, local_files_only=source.local)
     except Exception as error:  # a broken file raises anything
         raise ModelError(
@@ -28,8 +27,7 @@ def read(source: Source) -> Card:
     if isinstance(template, dict):
         template = "\n".join(template.values())
     length = int(getattr(config, "max_position_embeddings", 0) or 0)
-    plain = not any(getattr(config, each, None) for each in _OF_HEAD)
-    return Card(source.path, template, length, _token_bytes(config), _parameters(config), fingerprint(tokenizer), plain)
+    return Card(source.path, template, length, _token_bytes(config), fingerprint(tokenizer), dissect(whole))
 
 
 def _token_bytes(config: Any) -> int:
@@ -38,10 +36,3 @@ def _token_bytes(config: Any) -> int:
         return 0
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     return int(2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * size * 4)
-
-
-def _parameters(config: Any) -> int:
-    """Of a dense decoder: attention and three products of the feed-forward part in each layer, and the embedding."""
-    width, layers = getattr(config, "hidden_size", 0) or 0, getattr(config, "num_hidden_layers", 0) or 0
-    inner = getattr(config, "intermediate_size", 0) or 4 * width
-    return int(layers * (4 * width * width + 3 * width * inner) + width * config.vocab_size)

@@ -19,7 +19,7 @@ from lightning_vllm.parsers import parser_of
 from lightning_vllm.places import places, visible
 from lightning_vllm.sharing import in_file
 
-CARD = Card("folder", "{{ '<tool_call>' }}", max_length=2048, token_bytes=4096, parameters=10**6)
+CARD = Card("folder", "{{ '<tool_call>' }}", max_length=2048, token_bytes=4096)
 GPU = Place(gpus=("3",), shared=True)
 
 

@@ -1,0 +1,68 @@
+"""The memory that this learner will take, estimated from the model's anatomy before a weight of it is loaded.
+
+It has the whole model on one device, in float32: weights, gradients and AdamW's two moments. On a GPU its matrices are
+multiplied in bfloat16, for which each has a copy while a micro-batch is computed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+
+from lightning_process.anatomy import Anatomy
+from lightning_process.need import GB, Need
+from lightning_sdk.errors import SettingError
+from lightning_sdk.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: Bytes for each logit, from the head's product to its gradient.
+_LOGIT_BYTES = 20
+#: Of a process with a GPU, before it holds a tensor.
+_CONTEXT = 1.5 * GB
+
+
+def estimate(settings: Settings, anatomy: Anatomy, *, gpu: bool, served: float) -> Need:
+    """`served`: bytes of the same device that the engine has."""
+    size, tokens = anatomy.parameters, settings.optimizer.micro_batch_tokens
+    refers = settings.divergence.coefficient > 0 or settings.stored.method == "dpo"
+    inside = (2.0 if gpu else 4.0) * tokens * (10 * anatomy.width + 2 * anatomy.layer / anatomy.width)
+    return Need({
+        "weights": 4.0 * size,
+        "optimizer": 8.0 * size,
+        "gradients": 4.0 * size,
+        "the reference": 4.0 * size if refers else 0.0,
+        "the engine": served,
+        "copies in bfloat16": 2.0 * size if gpu else 0.0,
+        "activations": inside * anatomy.layers,
+        "logits": float(_LOGIT_BYTES * tokens * anatomy.vocabulary),
+        "the rest": _CONTEXT if gpu else 0.0,
+    })  # fmt: skip
+
+
+def look(settings: Settings, anatomy: Anatomy | None, served: float, ways: str) -> None:
+    """SettingError for a model that cannot be trained here; what is close to that is warned of. `ways`: out of it."""
+    if anatomy is None:
+        return
+    gpu = torch.cuda.is_available()
+    room = float(torch.cuda.get_device_properties(0).total_memory if gpu else _memory())
+    judge(settings, estimate(settings, anatomy, gpu=gpu, served=served), room, ways, gpu=gpu)
+
+
+def judge(settings: Settings, need: Need, room: float, ways: str, *, gpu: bool) -> None:
+    """As `look`, of a device with so many bytes."""
+    tokens = settings.optimizer.micro_batch_tokens
+    device = "the GPU" if gpu else "this machine"
+    size = f"{need.parts['weights'] / 4e9:.1f} billion parameters"
+    what = f"training {size} here takes about {need.total / GB:.0f} of the {room / GB:.0f} GB of {device}: {need}"
+    certain = sum(need.parts[name] for name in ("weights", "optimizer", "gradients", "the reference", "the engine"))
+    if certain > room and gpu:
+        raise SettingError(f"{what}; {ways}")
+    if need.total > room:
+        log.warning("%s; where that is too much, lower optimizer.micro_batch_tokens=%d, or %s", what, tokens, ways)
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,133 @@
+"""The memory that a run will take on each GPU, estimated from the model's anatomy before anything is loaded.
+
+VERL keeps weights, gradients and AdamW's two moments in float32, in equal parts on all GPUs that train. vLLM has its
+share of the same GPUs while it serves, and sleeps during an update. What does not fit while vLLM serves waits in the
+machine's own memory; what does not fit during an update is refused, or, where it is close, warned of.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from omegaconf import DictConfig
+
+from lightning_process.anatomy import Anatomy
+from lightning_process.need import GB, Need
+from lightning_sdk.errors import SettingError
+
+log = logging.getLogger(__name__)
+
+ENGINE = "actor_rollout_ref.actor.fsdp_config"
+#: Tokens whose logits VERL's fused kernels hold at once, and bytes for each logit of them, and of all.
+_CHUNK, _CHUNK_BYTES, _LOGIT_BYTES = 512, 20, 16
+#: What two processes on a GPU have before they hold a tensor, and a sleeping vLLM.
+_CONTEXTS = 3 * GB
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a GPU is to hold."""
+
+    updating: Need
+    serving: Need
+    """Together with vLLM's share; empty if vLLM has GPUs of its own."""
+
+
+def estimate(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, *, apart: bool) -> Fit:
+    """From VERL's whole configuration. `apart`: vLLM has GPUs of its own."""
+    rollout, actor, model = (config.actor_rollout_ref[name] for name in ("rollout", "actor", "model"))
+    engine, trainer = actor.fsdp_config, config.trainer
+    processes = trainer.nnodes * trainer.n_gpus_per_node
+    each = 4 if engine.model_dtype in ("fp32", "float32") else 2
+    trained = _trained(anatomy, model.lora_rank)
+    weights, moments = each * anatomy.parameters / processes, 2 * each * trained / processes
+    offloaded = bool(engine.offload_policy)
+    updating = Need({
+        "weights": 0.0 if offloaded else weights,
+        "optimizer": 0.0 if offloaded else moments,
+        "gradients": 0.0 if offloaded else each * trained / processes,
+        "layers at work": 2.0 * (2 * anatomy.layer + anatomy.head) + 6.0 * max(anatomy.layer, anatomy.head),
+        "activations": _activations(anatomy, actor.ppo_max_token_len_per_gpu, model.enable_gradient_checkpointing),
+        "logits": _logits(anatomy, actor.ppo_max_token_len_per_gpu, fused=bool(model.use_fused_kernels)),
+        "the rest": _CONTEXTS,
+    })  # fmt: skip
+    if apart:
+        return Fit(updating, Need({}))
+    return Fit(updating, Need({
+        "weights": 0.0 if offloaded or engine.param_offload else weights,
+        "optimizer": 0.0 if offloaded or engine.optimizer_offload else moments,
+        "vLLM": rollout.gpu_memory_utilization * gpu_bytes,
+        "the rest": _CONTEXTS,
+    }))  # fmt: skip
+
+
+def settle(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, given: set[str], *, apart: bool) -> Fit:
+    """Have waiting what does not fit while vLLM serves, but for what the user has `given`, and look at the rest.
+
+    SettingError for what cannot fit, with what to set.
+    """
+    for name in ("optimizer_offload", "param_offload"):
+        fit = estimate(config, anatomy, gpu_bytes, apart=apart)
+        if fit.serving.total > gpu_bytes and f"{ENGINE}.{name}" not in given:
+            config.actor_rollout_ref.actor.fsdp_config[name] = True
+            log.warning("%s does not fit beside vLLM (%s, of %s): set %s.%s=true", _of(name), fit.serving,
+                        f"{gpu_bytes / GB:.0f} GB", ENGINE, name)  # fmt: skip
+    fit = estimate(config, anatomy, gpu_bytes, apart=apart)
+    _look(config, anatomy, gpu_bytes, fit)
+    return fit
+
+
+def _look(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, fit: Fit) -> None:
+    rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
+    size, room = f"{anatomy.parameters / 1e9:.1f} billion parameters", f"{gpu_bytes / GB:.0f} GB"
+    share = rollout.gpu_memory_utilization * gpu_bytes
+    width = rollout.tensor_model_parallel_size
+    if (served := 2 * anatomy.parameters / width) > share:
+        raise SettingError(
+            f"setting serving.memory={rollout.gpu_memory_utilization}: vLLM's share of a GPU is {share / GB:.0f} of "
+            f"{room}, and the model's weights alone, {size}, take {served / GB:.0f} GB of it; raise it, or set "
+            f"serving.tensor_parallel={width * 2}"
+        )
+    if fit.serving.total > gpu_bytes:
+        raise SettingError(
+            f"{size} and vLLM do not fit on a GPU of {room} together: {fit.serving}; lower serving.memory, or set "
+            f"{ENGINE}.optimizer_offload=true and {ENGINE}.param_offload=true"
+        )
+    processes = trainer.nnodes * trainer.n_gpus_per_node
+    certain = sum(fit.updating.parts[name] for name in ("weights", "optimizer", "gradients"))
+    rest = fit.updating.total - certain
+    wanted = ceil(certain * processes / max(1.0, gpu_bytes - rest)) if gpu_bytes > rest else 0
+    more = f"cluster.gpus={wanted}" if processes < wanted <= 16 else "more GPUs"
+    what = (
+        f"an update of {size} on {processes} GPU{'s' * (processes > 1)} of {room} takes about "
+        f"{fit.updating.total / GB:.0f} GB of each: {fit.updating}"
+    )
+    ways = f"{more}, lora.rank=16, or {ENGINE}.offload_policy=true, which keeps weights and optimizer in host memory"
+    if certain > gpu_bytes:
+        raise SettingError(f"{what}; set {ways}")
+    if fit.updating.total > gpu_bytes:
+        log.warning("%s; where that is too much, lower optimizer.micro_batch_tokens=%d or take %s", what,
+                    config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu, ways)  # fmt: skip
+
+
+def _of(name: str) -> str:
+    return "The optimizer" if name == "optimizer_offload" else "The learner"
+
+
+def _trained(anatomy: Anatomy, rank: int) -> float:
+    """Parameters that are trained: of adapters, two thin matrices beside each of the model's."""
+    return 2.0 * rank * anatomy.parameters / anatomy.width if rank else float(anatomy.parameters)
+
+
+def _activations(anatomy: Anatomy, tokens: int, checkpointing: Any) -> float:
+    """In bfloat16: what every layer is given and the inside of one, or the insides of all."""
+    inside = 2.0 * tokens * (10 * anatomy.width + 2 * anatomy.layer / anatomy.width)
+    return 2.0 * tokens * anatomy.width * anatomy.layers + inside if checkpointing else inside * anatomy.layers
+
+
+def _logits(anatomy: Anatomy, tokens: int, *, fused: bool) -> float:
+    every = min(_CHUNK, tokens) * _CHUNK_BYTES if fused else tokens * _LOGIT_BYTES
+    return float(every * anatomy.vocabulary)
