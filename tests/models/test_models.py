@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from sampler import Reply, Sampler, rows
 from architectures import PADDED, SCALED, SHAPES, make
+from sampler import Reply, Sampler, rows
 from torch import Tensor
 from verl_worker import Case, Rows, log_probabilities, make_worker, old_logprobs, update
 

@@ -108,9 +108,7 @@ def test_the_torch_learner_says_what_it_needs(caplog: pytest.LogCaptureFixture) 
     """All of a model is on one GPU there: eight billion parameters are refused, and what is close is warned of."""
     settings = Settings()
     big = estimate_torch(settings, anatomy(LLAMA_8B), gpu=True, served=0.5 * H200)
-    words = (
-        r"training 8\.0 billion parameters here takes about \d+ of the 151 GB of .*: the engine 75\.4 GB, .*; ways"
-    )
+    words = r"training 8\.0 billion parameters here takes about \d+ of the 151 GB of .*: the engine 75\.4 GB, .*; ways"
     with pytest.raises(SettingError, match=words):
         judge(settings, big, H200, "ways", gpu=True)
     alone = estimate_torch(settings, anatomy(LLAMA_8B), gpu=True, served=0.0)
