@@ -20,6 +20,8 @@ def saved(model: Any, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor
     """Name and tensor of each, one after another; what has the same name in both is the same tensor."""
     config = model.config.get_text_config()
     skipped = "lm_head.weight" if config.model_type in _WITHOUT_HEAD and config.tie_word_embeddings else ""
+    nothing: dict[str, Tensor] = {}
+    same = revert_weight_conversion(model, nothing) is nothing
     for name, tensor in weights.items() if isinstance(weights, Mapping) else weights:
         if name != skipped:
-            yield from revert_weight_conversion(model, {name: tensor}).items()
+            yield from ((name, tensor),) if same else revert_weight_conversion(model, {name: tensor}).items()
