@@ -116,7 +116,8 @@ def _forward(
     **given: Any,
 ) -> CausalLMOutputForPPO:
     """In the place of the model's own: [B, T] log-probabilities of each next token, and entropies."""
-    hidden = self.model(input_ids=input_ids, **given)[0]
+    known = {name: value for name, value in given.items() if value is not None}  # adapters name more than a model takes
+    hidden = self.model(input_ids=input_ids, **known)[0]
     following = torch.roll(input_ids, -1, -1) if shift_labels is None else shift_labels
     logprobs, entropy = self.lm_head(hidden, following, temperature)
     return CausalLMOutputForPPO(log_probs=logprobs, entropy=entropy)
