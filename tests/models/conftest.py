@@ -8,22 +8,28 @@ from collections.abc import Iterator
 
 import pytest
 
-os.environ |= {
+_HERE = {
     "LIGHTNING_VERL_DEVICE": "cpu",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "WARNING",
-    "OMP_NUM_THREADS": "1",
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_process() -> Iterator[None]:
-    from verl_worker import prepare  # noqa: PLC0415 - VERL is imported with what is set above
+@pytest.fixture(scope="session")
+def one_process() -> Iterator[None]:
+    """Of a group of its own, as VERL wants it; what else is started here finds the environment as it was."""
+    import torch  # noqa: PLC0415 - tests of other processes need none of it
+    from verl_worker import prepare  # noqa: PLC0415 - VERL is imported with what is set here
 
+    before = dict(os.environ)
+    os.environ |= _HERE
     from lightning_verl import engine  # noqa: PLC0415 - as above
 
+    torch.set_num_threads(1)
     prepare()
     engine.choose()
     yield
+    os.environ.clear()
+    os.environ.update(before)

@@ -22,6 +22,8 @@ from lightning_process.dissection import dissect
 from lightning_process.saved import saved
 from lightning_sdk.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 TOLERANCE = 1e-3
 RATE = ("actor_rollout_ref.actor.optim.lr=0.01", "actor_rollout_ref.model.load_tokenizer=True")
 #: Rows of a learner and ids that may be drawn; the tokenizer knows these.
