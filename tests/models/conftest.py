@@ -25,10 +25,10 @@ def one_process() -> Iterator[None]:
 
     before = dict(os.environ)
     os.environ |= _HERE
-    from lightning_verl import engine  # noqa: PLC0415 - as above
-
     torch.set_num_threads(1)
     prepare()
+    from lightning_verl import engine  # noqa: PLC0415 - once VERL has its platform
+
     engine.choose()
     yield
     os.environ.clear()
