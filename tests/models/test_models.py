@@ -25,7 +25,7 @@ from lightning_sdk.settings import Settings
 pytestmark = pytest.mark.usefixtures("one_process")
 
 TOLERANCE = 1e-3
-RATE = ("actor_rollout_ref.actor.optim.lr=0.01", "actor_rollout_ref.model.load_tokenizer=True")
+RATE = ("actor_rollout_ref.actor.optim.lr=0.01", "+actor_rollout_ref.model.load_tokenizer=True")
 #: Rows of a learner and ids that may be drawn; the tokenizer knows these.
 DRAWN = 259
 
