@@ -18,7 +18,7 @@ def dissect(config: Any) -> Anatomy | None:
     """The anatomy of the model that `config` describes; None where its class cannot be made."""
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         head = model.get_output_embeddings()
         layers = _layers(model)
         return Anatomy(
