@@ -55,7 +55,7 @@ def test_what_does_not_fit_beside_vllm_waits_in_host_memory(caplog: pytest.LogCa
     assert f"{ENGINE}.optimizer_offload=true" in caplog.text and "vLLM 75.4 GB" in caplog.text
     assert not configured(QWEN_1_5B, H200).actor_rollout_ref.actor.fsdp_config.optimizer_offload
     with pytest.raises(SettingError, match=r"do not fit on a GPU of 151 GB together: .*optimizer_offload=true"):
-        configured(LLAMA_8B, H200, **{f"{ENGINE}.optimizer_offload": "false"})
+        configured(LLAMA_8B, H200, **dict.fromkeys((f"{ENGINE}.optimizer_offload", f"{ENGINE}.param_offload"), "false"))
 
 
 @pytest.mark.parametrize(
