@@ -59,6 +59,7 @@ def _build(config: Config, source: Source) -> Built:
     decoding, learning = threads(card.parameters, asynchronous)
     torch.set_num_threads(learning)
     found = places(settings, visible(torch.cuda.device_count()), decoding, small=small(card.parameters))
+    available.check_experts(card, gpu=torch.cuda.is_available())
     look(settings, card.anatomy, _served(settings, found), _WAYS)
     front = Front(config.key, name, keep_alive=command.KEEP_ALIVE / 2)
     fleet = Fleet(front, found, config.folder, launcher(settings, card, name), asynchronous=asynchronous)

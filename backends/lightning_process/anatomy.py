@@ -19,3 +19,5 @@ class Anatomy:
     plain_head: bool
     """Its logits are the product of its head with what its last layer gives, and nothing more: no bias, scale or
     cap."""
+    experts: bool
+    """It is a mixture of experts."""

@@ -29,6 +29,7 @@ def dissect(config: Any) -> Anatomy | None:
             width=head.weight.shape[1],
             vocabulary=head.weight.shape[0],
             plain_head=is_plain(model),
+            experts=any(".experts." in name for name, _ in model.named_parameters()),
         )
     except Exception:  # code of any kind: then nothing is known of it
         return None

@@ -18,6 +18,7 @@ from lightning_sdk.settings import Settings
 from lightning_verl.config import Place, configuration
 from lightning_verl.driver import Driver
 from lightning_verl.loss import Rules
+from lightning_vllm.available import check_experts
 from lightning_vllm.card import Card
 from lightning_vllm.command import tool_parser
 from lightning_vllm.front import Front
@@ -29,6 +30,7 @@ def assemble(config: Config, source: Source, device: str, runner: Any) -> Built:
     settings = config.settings
     name = Path(source.name).name
     card = read(_loadable(source, config.folder))
+    check_experts(card, gpu=device == "cuda")
     place = _place(settings, device, card, name)
     verl = configuration(settings, place, config.folder)
     front = Front(config.key, name)

@@ -189,6 +189,7 @@ def mapped(settings: Settings, place: Place) -> dict[str, Any]:
         f"{_ACTOR}.optim.weight_decay": optimizer.weight_decay,
         f"{_ACTOR}.optim.betas": [optimizer.beta1, optimizer.beta2],
         f"{_ACTOR}.optim.clip_grad": optimizer.max_norm,
+        f"{_ACTOR}.optim.override_optimizer_config": {"foreach": False},  # all at once takes as much as the weights
         f"{_ACTOR}.data_loader_seed": settings.seed,
         f"{_REF}.strategy": "fsdp2",
         f"{_REF}.use_torch_compile": not cpu,

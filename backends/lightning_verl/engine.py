@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from verl.models.transformers import monkey_patch
 from verl.models.transformers.dense_common import CausalLMOutputForPPO
 from verl.utils import tensordict_utils
 from verl.utils.experimental.torch_functional import FusedLinearForPPO
@@ -70,8 +71,9 @@ class HeadEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         return (weights if adapters else saved(model, weights)), adapters
 
 
-#: VERL's own way to the names of files knows those of Qwen's mixtures only.
+#: VERL's own way to the names of files knows those of Qwen's mixtures only, and its fused kernels change a class.
 transformer_impl.unfuse_moe_params = lambda weights, _=None: weights
+monkey_patch.patch_forward_with_backends = lambda *_, **__: None
 
 
 def narrow(model: Any, drawn: int) -> None:

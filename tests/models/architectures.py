@@ -36,7 +36,7 @@ _MIXED: dict[str, Any] = {
     "num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     "sliding_window": WINDOW, "query_pre_attn_scalar": 32,
 }  # fmt: skip
-_EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2} | _APART
+_MIXTURE: dict[str, Any] = {"num_experts_per_tok": 2} | _APART
 SHAPES: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**_SHAPE, **_APART),
     "llama tied": lambda: LlamaConfig(**_SHAPE, tie_word_embeddings=True),
@@ -46,9 +46,10 @@ SHAPES: dict[str, Callable[[], PreTrainedConfig]] = {
     "gemma3": lambda: Gemma3TextConfig(**_SHAPE | _MIXED),
     "mistral": lambda: MistralConfig(**_SHAPE, **_APART, sliding_window=WINDOW),
     "phi3": lambda: Phi3Config(**_SHAPE, **_APART, sliding_window=WINDOW),
-    "qwen3 moe": lambda: Qwen3MoeConfig(**_SHAPE, **_EXPERTS, num_experts=4, moe_intermediate_size=32),
-    "mixtral": lambda: MixtralConfig(**_SHAPE, **_EXPERTS, num_local_experts=4),
+    "qwen3 moe": lambda: Qwen3MoeConfig(**_SHAPE, **_MIXTURE, num_experts=4, moe_intermediate_size=32),
+    "mixtral": lambda: MixtralConfig(**_SHAPE, **_MIXTURE, num_local_experts=4),
 }
+EXPERTS = ("qwen3 moe", "mixtral")
 #: Those whose logits are more than their head's product.
 SCALED: dict[str, Callable[[], PreTrainedConfig]] = {
     "gemma2": lambda: Gemma2Config(**_SHAPE | _MIXED),
