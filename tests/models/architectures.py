@@ -10,6 +10,7 @@ import torch
 from tinymodel import save_tiny
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     Gemma2Config,
     Gemma3TextConfig,
     GraniteConfig,
@@ -24,7 +25,8 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-#: The tokenizer has 259 tokens, and heads of 32 dimensions are the least that vLLM takes on a CPU.
+#: The tokenizer has 259 tokens; of a Qwen2 it has 260, since transformers takes a class for it that adds one. Heads of
+#: 32 dimensions are the least that vLLM takes on a CPU.
 PADDED, WINDOW = 320, 16
 _SHAPE: dict[str, Any] = {
     "vocab_size": PADDED, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -64,3 +66,8 @@ def make(name: str, folder: Path) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_config((SHAPES | SCALED)[name]()).eval()
     model.save_pretrained(folder)
     return model
+
+
+def drawn(folder: Path) -> int:
+    """Ids below it are those that VERL's server lets vLLM draw: it counts the tokenizer's tokens."""
+    return len(AutoTokenizer.from_pretrained(folder))

@@ -4,7 +4,10 @@ minutes for what is asked here."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,3 +36,20 @@ def one_process() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def sample(one_process: None) -> Iterator[Callable[[Path], Any]]:
+    """Makes a `Sampler` of a folder. Whatever becomes of the test, the next finds nothing of vLLM's or of VERL's."""
+    from sampler import Sampler  # noqa: PLC0415 - with what is set above
+    from vllm.distributed import cleanup_dist_env_and_memory  # noqa: PLC0415 - as above
+
+    with ExitStack() as ends:
+        ends.callback(cleanup_dist_env_and_memory)
+
+        def make(folder: Path) -> Sampler:
+            made = Sampler(folder)
+            ends.callback(made.close)
+            return made
+
+        yield make

@@ -26,9 +26,6 @@ class Reply(NamedTuple):
 
 class Sampler:
     def __init__(self, folder: Path) -> None:
-        from vllm.distributed.parallel_state import destroy_model_parallel  # noqa: PLC0415 - of the model before
-
-        destroy_model_parallel()
         self._engine = LLM(
             model=str(folder), dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=8, block_size=32,
             logprobs_mode="processed_logprobs", generation_config="vllm", distributed_executor_backend="uni",
@@ -46,6 +43,10 @@ class Sampler:
             told = [each[token].logprob for each, token in zip(output.logprobs, tokens, strict=True)]
             replies.append(Reply(list(found.prompt_token_ids or ()), tokens, torch.tensor(told)))
         return replies
+
+    def close(self) -> None:
+        """While another runs vLLM would do this too, when it is collected, and take that one's groups away."""
+        self._engine.llm_engine.engine_core.shutdown()
 
     def forbid(self, first: int) -> None:
         """As VERL has it: no token from this one on is drawn."""

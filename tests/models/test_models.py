@@ -6,14 +6,15 @@ In one process, without a Ray and without servers: `test_backends.py` has these.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from architectures import EXPERTS, PADDED, SCALED, SHAPES, make
+from architectures import EXPERTS, PADDED, SCALED, SHAPES, drawn, make
 from safetensors.torch import load_file
-from sampler import Reply, Sampler, rows
+from sampler import Reply, rows
 from torch import Tensor
 from verl_worker import Case, Rows, log_probabilities, make_worker, old_logprobs, update
 
@@ -31,8 +32,6 @@ pytestmark = pytest.mark.usefixtures("one_process")
 
 TOLERANCE = 1e-3
 RATE = ("actor_rollout_ref.actor.optim.lr=0.01", "+actor_rollout_ref.model.load_tokenizer=True")
-#: Rows of a learner and ids that may be drawn; the tokenizer knows these.
-DRAWN = 259
 
 
 def worker(folder: Path, *, fused: bool) -> Any:
@@ -55,12 +54,12 @@ def say(learner: Learner, replies: list[Reply]) -> Tensor:
 
 
 @pytest.mark.parametrize("name", [name for name in SHAPES | SCALED if name not in EXPERTS])
-def test_sampler_and_learners_agree(name: str, tmp_path: Path) -> None:
+def test_sampler_and_learners_agree(name: str, tmp_path: Path, sample: Callable[[Path], Any]) -> None:
     """Before an update and after it, by the weights that travelled; VERL's draw and train on no padded id."""
     model = make(name, tmp_path)
     anatomy = dissect(model.config)
     assert anatomy is not None and anatomy.plain_head == (name not in SCALED)
-    sampler = Sampler(tmp_path)
+    sampler = sample(tmp_path)
 
     learner = Learner(copy.deepcopy(model), Settings.from_dict({"optimizer.learning_rate": 0.01, **STEADY}))
     for step in (1, 2):
@@ -71,14 +70,14 @@ def test_sampler_and_learners_agree(name: str, tmp_path: Path) -> None:
         assert gap(say(learner, replies), replies) > 0.1, "too little was learned to tell new weights from old ones"
         sampler.load(saved(learner.model, learner.model.state_dict()))
 
-    sampler.forbid(DRAWN)
+    sampler.forbid(drawn(tmp_path))
     with log_probabilities("vectorised"):
         verl = worker(tmp_path, fused=anatomy.plain_head)
         for _ in range(2):
             weights, _ = verl.engine.get_per_tensor_param()
             sampler.load(weights)
             replies = sampler.ask()
-            assert max(token for reply in replies for token in reply.tokens) < DRAWN < PADDED
+            assert max(token for reply in replies for token in reply.tokens) < drawn(tmp_path) < PADDED
             told = old_logprobs(verl, as_rows(replies))
             assert gap(told.values(), replies) < _tolerance(name)
             update(verl, as_rows(replies), told)
@@ -100,7 +99,7 @@ def test_fused_kernels_change_nothing(name: str, tmp_path: Path) -> None:
     make(name, tmp_path)
     draw = torch.Generator().manual_seed(0)
     lengths = [(5, 9), (30, 20), (90, 20), (12, 30)]
-    some = [[torch.randint(3, DRAWN, (size,), generator=draw) for size in pair] for pair in lengths]
+    some = [[torch.randint(3, drawn(tmp_path), (size,), generator=draw) for size in pair] for pair in lengths]
     given = Rows([prompt for prompt, _ in some], [answer for _, answer in some])
     found = []
     for fused in (True, False):
