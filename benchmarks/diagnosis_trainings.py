@@ -170,7 +170,7 @@ TRAININGS = (
     Training("negative distances", reward=by_distance),
     Training("learns and is solved", steps=16, true=("no signal", "most groups flat")),
     Training("spark learns", calculator.solve, calculator.correct, steps=6, tasks=tuple(SUMS), spark=True),
-    Training("constant reward", reward=constant, expected=("fatal no signal",)),
+    Training("constant reward", reward=constant, expected=("fatal no signal", "fatal run failed")),
     Training("reward of the clock", reward=clock, expected=("warning reward not repeatable",),
              true=("one answer to all", "reward flat", "entropy collapsed")),
     Training("random reward", reward=chance, expected=("warning reward not repeatable",),

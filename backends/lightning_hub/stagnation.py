@@ -122,6 +122,7 @@ def _flatness(record: Record, role: str, first: int) -> Flatness:
     """Why there was no signal from this step on, as the rollouts tell; where none is kept, as the rewards do."""
     name = "" if role == NO_ROLE else role
     seen = [each.rewards[role] for each in record.scored if role in each.rewards]
+    seen += [value for _, value in rewards_of(record, role)]  # means of steps, which lie between what was earned
     late = [each for each in record.sample if int(each.group.partition("-")[0]) >= first]
     found = flatness(late, record.settings, record.tasks, role=name, seen=seen)
     if found is not None:
