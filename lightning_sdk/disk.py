@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-from lightning_sdk.errors import DiskError
+from lightning_sdk.errors import DiskError, chain
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNWRITABLE = frozenset({errno.EROFS, errno.EIO})
@@ -19,7 +18,6 @@ _SAID = re.compile(
     r"No space left on device|os error 28|StorageFull|Disk quota exceeded|database or disk is full"
     r"|PytorchStreamWriter failed writing|inline_container.*unexpected pos"
 )
-_LONGEST_CHAIN = 10
 
 
 def is_full(error: BaseException) -> bool:
@@ -28,7 +26,7 @@ def is_full(error: BaseException) -> bool:
         (isinstance(each, OSError) and each.errno in _FULL)
         or _sqlite_code(each) == _SQLITE_FULL
         or bool(_SAID.search(str(each)))
-        for each in _chain(error)
+        for each in chain(error, implicit=True)
     )
 
 
@@ -37,7 +35,7 @@ def trouble(error: BaseException, folder: Path | str) -> DiskError | None:
     if isinstance(error, DiskError):
         return error
     full = is_full(error)
-    if not full and not any(_is_unwritable(each) for each in _chain(error)):
+    if not full and not any(_is_unwritable(each) for each in chain(error, implicit=True)):
         return None
     what, remedy = ("is full", "Make room there") if full else ("cannot be written", "Make it writable")
     return DiskError(f"the disk of {folder} {what} ({_free(Path(folder))}): {_reason(error)}. {remedy}")
@@ -72,13 +70,3 @@ def _size(count: float) -> str:
 def _reason(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it was raised from."""
-    at: BaseException | None = error
-    for _ in range(_LONGEST_CHAIN):
-        if at is None:
-            return
-        yield at
-        at = at.__cause__ or at.__context__

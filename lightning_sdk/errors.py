@@ -17,6 +17,8 @@ LightningError
 └── Untranslatable      a request asks for what the engine's protocol has no word for
 """
 
+from collections.abc import Iterator
+
 
 class LightningError(Exception):
     """Base of every error that the SDK raises on purpose. The message says what to do."""
@@ -99,3 +101,15 @@ BY_NAME: dict[str, type[LightningError]] = {
         Untranslatable,
     )
 }
+
+_LONGEST_CHAIN = 10
+
+
+def chain(error: BaseException, *, implicit: bool = False) -> Iterator[BaseException]:
+    """The error and what it was raised from; with `implicit` also what was being handled when it was raised."""
+    at: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if at is None:
+            return
+        yield at
+        at = at.__cause__ or (at.__context__ if implicit else None)

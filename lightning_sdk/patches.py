@@ -16,7 +16,7 @@ _MISSING = object()
 _awaited: dict[str, list[tuple[Patches, Callable[[], object]]]] = {}
 
 
-def _arrived(module: str) -> None:
+def _instrument_all(module: str) -> None:
     for patches, instrument in _awaited.pop(module, []):
         if not patches._undone:
             instrument()
@@ -55,7 +55,7 @@ class Patches:
         is_first = module not in _awaited
         _awaited.setdefault(module, []).append((self, instrument))
         if is_first:  # a hook cannot be taken back
-            register_post_import_hook(lambda _: _arrived(module), module)
+            register_post_import_hook(lambda _: _instrument_all(module), module)
 
     def also(self, undo: Callable[[], None]) -> None:
         """Run `undo` too when everything is put back: for what is not an attribute."""

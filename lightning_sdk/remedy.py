@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from lightning_sdk import disk
 from lightning_sdk.call import Status
-from lightning_sdk.errors import RewardError
+from lightning_sdk.errors import RewardError, chain
 
 #: Begins the last line of an error that says what to do.
 MARK = "-> "
@@ -27,7 +26,6 @@ _UNREACHED = frozenset({
 _NETWORK = frozenset({
     errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ETIMEDOUT, errno.EADDRNOTAVAIL,
 })  # fmt: skip
-_LONGEST_CHAIN = 10
 
 
 def remedy(error: BaseException, status: Status) -> str:
@@ -37,11 +35,11 @@ def remedy(error: BaseException, status: Status) -> str:
     who = "the reward function" if status == Status.REWARD_ERROR else "the agent"
     again_set = f"--set failure.{status}=retry"
     again = f"if it is away only now and then, try such rollouts again: {again_set}"
-    chain = [each for each in _chain(error) if not isinstance(each, RewardError)]
-    where = next((f" at {address}" for each in chain if (address := _address(each))), "")
-    if any(map(disk.is_full, chain)):
+    raised = [each for each in chain(error) if not isinstance(each, RewardError)]
+    where = next((f" at {address}" for each in raised if (address := _address(each))), "")
+    if any(map(disk.is_full, raised)):
         return f"The disk that {who} writes to is full: make room there; to try such rollouts again, {again_set}."
-    for each in chain:
+    for each in raised:
         if code := _http_status(each):
             return _refused(who, code, where, again)
         if _is_unreached(each):
@@ -49,10 +47,10 @@ def remedy(error: BaseException, status: Status) -> str:
                 f"The service{where} that {who} calls was not reached, or did not answer in time: start it, or check "
                 f"its address and the network of this machine; {again}."
             )
-    if chain and (what := _ENDING.get(type(chain[0]).__name__)):
+    if raised and (what := _ENDING.get(type(raised[0]).__name__)):
         return f"{what}: where {who} is to stop, let it return, or raise an Exception."
     return "Call the reward function by itself, with such a task and answer, and mend it." if (
-        chain and status == Status.REWARD_ERROR) else ""  # fmt: skip
+        raised and status == Status.REWARD_ERROR) else ""  # fmt: skip
 
 
 #: What ends a process, a program or a task in ordinary code.
@@ -98,13 +96,3 @@ def _address(error: BaseException) -> str:
     except Exception:  # httpx has none for some of its errors and raises
         return ""
     return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])[:200]
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception, and what it was raised from."""
-    at: BaseException | None = error
-    for _ in range(_LONGEST_CHAIN):
-        if at is None:
-            return
-        yield at
-        at = at.__cause__

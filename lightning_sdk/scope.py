@@ -81,21 +81,21 @@ class RolloutScope:
         """
         if (of_rollout := self.sampling.get("rollout_seed")) is None:
             return None
-        return _seed(of_rollout, role, next(self._drawn.setdefault(role, itertools.count())))
+        return _derive_seed(of_rollout, role, next(self._drawn.setdefault(role, itertools.count())))
 
     def sampling_elsewhere(self) -> dict[str, Any]:
         """`sampling` for a piece of work in another process, which counts its calls from 0 too: seeded by its place."""
         if (of_rollout := self.sampling.get("rollout_seed")) is None:
             return self.sampling
         number = next(self._drawn.setdefault(_ELSEWHERE, itertools.count()))
-        return {**self.sampling, "rollout_seed": _seed(of_rollout, _ELSEWHERE, number)}
+        return {**self.sampling, "rollout_seed": _derive_seed(of_rollout, _ELSEWHERE, number)}
 
 
 #: Names the pieces of work in other processes where roles are named otherwise; no role has a line break in it.
 _ELSEWHERE = "\n"
 
 
-def _seed(of_rollout: int, name: str, number: int) -> int:
+def _derive_seed(of_rollout: int, name: str, number: int) -> int:
     digest = hashlib.blake2b(f"{of_rollout}/{name}/{number}".encode(), digest_size=4).digest()
     return int.from_bytes(digest) >> 1
 

@@ -145,13 +145,13 @@ class Sender:
         yield from self._unsent
         try:
             while self._spill.size:
-                yield self._numbered(self._spill.take())
+                yield self._assign_numbers(self._spill.take())
         except (OSError, ValueError) as error:
             self._lose_spill(error)
         if self._held is not None:
-            yield self._numbered(self._held)
+            yield self._assign_numbers(self._held)
         while self._queue:
-            yield self._numbered(self._next_batch())
+            yield self._assign_numbers(self._next_batch())
 
     def discard(self) -> None:
         """Give the disk back. Of a sender that has ended."""
@@ -253,7 +253,7 @@ class Sender:
             return
         self._packers.give_back(batch.body)
 
-    def _numbered(self, batch: Batch) -> Batch:
+    def _assign_numbers(self, batch: Batch) -> Batch:
         """The batch with the next numbers of this client. It gets them when it leaves the queue and the disk, so that
         what still waits there can follow a change of hub."""
         batch = replace(batch, client=self.client, first=self._next)
@@ -266,7 +266,7 @@ class Sender:
             return
         if not self._unacked and not self._unsent:
             self._progressed = time.monotonic()
-        self._unsent.append(self._numbered(batch))
+        self._unsent.append(self._assign_numbers(batch))
         self.status.window_bytes += len(batch.body)
         self._send()
 
@@ -345,7 +345,7 @@ class Sender:
         """This hub lacks events that an earlier one confirmed, a gap that nobody can fill: be a new client to it. The
         name follows from the old one, so that what an ended process left has the same one whoever delivers it."""
         self.client, self._next = hashlib.blake2b(self.client + hub.encode(), digest_size=16).digest(), 1
-        self._unsent = deque(map(self._numbered, self._unacked + self._unsent))
+        self._unsent = deque(map(self._assign_numbers, self._unacked + self._unsent))
         self._unacked, self._in_flight = deque(), 0
         self._greet()
 

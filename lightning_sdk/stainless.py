@@ -148,7 +148,7 @@ class Seam:
                 translation = translate(json.loads(call.request))
             else:
                 translation = Unasked(_body(options))
-            options = _redirected(options, call, end, translation.chat)
+            options = _redirect(options, call, end, translation.chat)
         request = build(options)
         if call.endpoint is not None:
             route_to_engine(client._client, request, call.headers())
@@ -212,7 +212,7 @@ def _body(options: Any) -> dict[str, Any]:
     return {**(options.json_data if isinstance(options.json_data, Mapping) else {}), **(options.extra_json or {})}
 
 
-def _redirected(options: Any, call: OpenCall, end: str, body: Mapping[str, Any]) -> Any:
+def _redirect(options: Any, call: OpenCall, end: str, body: Mapping[str, Any]) -> Any:
     """A copy of the request's options that goes to the engine and asks for what training needs."""
     assert call.endpoint is not None
     url = call.endpoint.url + (_TEXT if end == _TEXT else _CHAT)

@@ -56,7 +56,7 @@ def sample(logits: Tensor, knobs: Knobs, uniforms: list[float]) -> Draw:
     """One id for each row of `logits` [n, vocabulary]: where the cumulative distribution passes `uniforms` [n]."""
     logits = logits.float()
     if knobs.constraints:
-        logits = _masked(logits, knobs)
+        logits = _apply_masks(logits, knobs)
     if knobs.penalised:
         logits = logits.clone()
         for row, sequence in knobs.penalised:
@@ -76,7 +76,7 @@ def sample(logits: Tensor, knobs: Knobs, uniforms: list[float]) -> Draw:
     return Draw(ids, distribution.gather(1, ids[:, None])[:, 0], distribution)
 
 
-def _masked(logits: Tensor, knobs: Knobs) -> Tensor:
+def _apply_masks(logits: Tensor, knobs: Knobs) -> Tensor:
     vocabulary = logits.shape[1]
     bits = np.zeros((len(knobs.constraints), -(-vocabulary // 32)), np.int32)
     for line, constraint in zip(bits, knobs.constraints, strict=True):

@@ -144,7 +144,7 @@ class _Server:
         common = body.common
         for prompt in prompts:
             for index in range(common.n):
-                sequence = Sequence(prompt, _numbered(common.params, index), self._hear, stream=common.stream,
+                sequence = Sequence(prompt, _with_index(common.params, index), self._hear, stream=common.stream,
                                     client=client)  # fmt: skip
                 sequence.constraint = self._constraint(body)
                 own = Text(self._engine.decode, common.params.stop)
@@ -275,7 +275,7 @@ def _client(request: web.Request) -> Hashable:
     return request.headers.get(ROLLOUT_HEADER) or object()
 
 
-def _numbered(params: Params, index: int) -> Params:
+def _with_index(params: Params, index: int) -> Params:
     return replace(params, index=index) if index else params
 
 

@@ -41,7 +41,7 @@ class ToolFormat:
         """The template refuses ids of calls that are not nine letters."""
         self.turn = turns[False] or turns[True] or ""
         """What the template makes of a call."""
-        printed = self._printed()
+        printed = self._find_form()
         self.form = printed[0] if printed is not None else self._hinted()
         self.spelling = self._spelling(printed[1]) if printed is not None else None
         """How a call is written that the model is made to write; None where its form is not known as text."""
@@ -86,7 +86,7 @@ class ToolFormat:
         whole = self._rendered([_TOOL], turn, begin=False)
         return None if whole is None else whole.rpartition(_ASKED)[2]
 
-    def _said(self, turn: str) -> Iterator[str]:
+    def _texts(self, turn: str) -> Iterator[str]:
         """What the model says in a turn, behind what the template begins an answer with and before its end."""
         begun = self._prompt.rpartition(_ASKED)[2]
         same = next((at for at, (a, b) in enumerate(zip(begun, turn, strict=False)) if a != b), len(begun))
@@ -99,12 +99,12 @@ class ToolFormat:
 
     def _spelling(self, text: str) -> Spelling | None:
         identity = _SHORT_ID if self.short_ids else _LONG_ID
-        twice = list(self._said(self._turn(identity, 2) or ""))
+        twice = list(self._texts(self._turn(identity, 2) or ""))
         return read_spelling(text, twice, _NAME, _ARGUMENTS, identity)
 
-    def _printed(self) -> tuple[Form, str] | None:
+    def _find_form(self) -> tuple[Form, str] | None:
         """The form of what is printed, and the text that it reads."""
-        for text in self._said(self.turn):
+        for text in self._texts(self.turn):
             for form in FORMS:
                 _, calls = ToolReader(form, {_NAME: _SCHEMA}).split(text)
                 if [(call.name, json.loads(call.arguments)) for call in calls] == [(_NAME, json.loads(_ARGUMENTS))]:

@@ -260,10 +260,11 @@ class Leases:
         """A runner is gone that nobody watches: its attempts end, and it counts no longer."""
         del self._vanished[runner], self._seen[runner]
         keys = [key for key, attempt in self._active.items() if attempt.runner == runner]
+        why = _describe_end(runner, len(keys))
         for key in keys:
-            self._close(key, Status.INFRASTRUCTURE_ERROR, _ended(runner, len(keys)), saved=False, until=self.position())
+            self._close(key, Status.INFRASTRUCTURE_ERROR, why, saved=False, until=self.position())
         if keys:
-            _log.warning("%s", _ended(runner, len(keys)))
+            _log.warning("%s", why)
 
     def _close(self, key: bytes, status: Status, error: str, *, saved: bool, until: int | None) -> None:
         """End an attempt. `saved`: the index writes its end to the store; `until`: see `Outcome`."""
@@ -314,7 +315,7 @@ class Leases:
         offer.cut(never, f"{why}, before a runner took it", self._clock.read())
 
 
-def _ended(runner: str, rollouts: int) -> str:
+def _describe_end(runner: str, rollouts: int) -> str:
     many = "1 rollout" if rollouts == 1 else f"{rollouts} rollouts"
     return (
         f"runner {runner} ended, and its connection with it, while {many} ran there: os._exit() in one of them, a "

@@ -28,12 +28,12 @@ def unpack_event(event: bytes) -> list[Any]:
 
 def read_call(values: Any) -> Call:
     """The call of a CALL event's fields; ValueError if they are none."""
-    named = _named(Call, values)
-    call = msgspec.convert({**named, "choices": [_named(Choice, each) for each in named.get("choices", ())]}, Call)
+    given = _by_name(Call, values)
+    call = msgspec.convert({**given, "choices": [_by_name(Choice, each) for each in given.get("choices", ())]}, Call)
     msgspec.convert((call.meta.started_ns, call.meta.ended_ns), _Times)
     if any(len(run) != 2 for choice in call.choices for run in choice.versions):
         raise ValueError("a run of versions is a version and a number of tokens")
-    if any(len(part) % 4 for part in _packed(call)):
+    if any(len(part) % 4 for part in _arrays(call)):
         raise ValueError("token ids or log-probs of a call are cut off")
     missing = call.meta.trainable and not call.problem and find_problem(call)
     return replace(call, problem=missing) if missing else call
@@ -41,17 +41,17 @@ def read_call(values: Any) -> Call:
 
 def read_span(values: Any) -> Span:
     """The span of a SPAN event's fields; ValueError if they are none."""
-    span = msgspec.convert(_named(Span, values), Span)
+    span = msgspec.convert(_by_name(Span, values), Span)
     msgspec.convert((span.started_ns, span.ended_ns), _Times)
     return span
 
 
-def _named(kind: type[Call | Choice | Span], values: list[Any]) -> dict[str, Any]:
+def _by_name(kind: type[Call | Choice | Span], values: list[Any]) -> dict[str, Any]:
     """Values in the order of the fields of `kind`, of which the last ones may be absent, by their names."""
     return dict(zip((each.name for each in fields(kind)), values, strict=False))
 
 
-def _packed(call: Call) -> Iterator[bytes]:
+def _arrays(call: Call) -> Iterator[bytes]:
     yield call.prompt_ids
     for choice in call.choices:
         yield from (choice.token_ids, choice.logprobs, choice.prompt_ids)

@@ -5,6 +5,7 @@ The model is four numbers and numpy its only dependency, so what a hub does with
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import threading
@@ -48,6 +49,7 @@ class Bandit:
                 pass
 
         host = settings.serving.host
+        self._replies = itertools.count()
         self._server = ThreadingHTTPServer((host, 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self.endpoint = Endpoint(f"http://{host}:{self._server.server_port}/v1", "bandit", "none")
@@ -59,7 +61,7 @@ class Bandit:
         arm = int(chances.argmax()) if temperature == 0 else int(random.choice(4, p=chances))
         message = {"role": "assistant", "content": str(arm)}
         return {
-            "id": "b", "model": "bandit", "prompt_token_ids": [1, 2, 3],
+            "id": f"b{next(self._replies)}", "model": "bandit", "prompt_token_ids": [1, 2, 3],
             "usage": {"prompt_tokens": 3, "completion_tokens": 1},
             "choices": [{
                 "index": 0, "finish_reason": "stop", "message": message, "token_ids": [FIRST_ARM + arm],
