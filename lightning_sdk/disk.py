@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from lightning_sdk.errors import DiskError, chain
+from lightning_sdk.errors import DiskError, chain, message
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNWRITABLE = frozenset({errno.EROFS, errno.EIO})
@@ -25,7 +25,7 @@ def is_full(error: BaseException) -> bool:
     return any(
         (isinstance(each, OSError) and each.errno in _FULL)
         or _sqlite_code(each) == _SQLITE_FULL
-        or bool(_SAID.search(str(each)))
+        or bool(_SAID.search(message(each)))
         for each in chain(error, implicit=True)
     )
 
@@ -68,5 +68,5 @@ def _size(count: float) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    lines = message(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

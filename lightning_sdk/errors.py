@@ -105,6 +105,14 @@ BY_NAME: dict[str, type[LightningError]] = {
 _LONGEST_CHAIN = 10
 
 
+def message(error: BaseException) -> str:
+    """The text of an error; of one whose own `__str__` raises, words that say so."""
+    try:
+        return str.__str__(str(error))  # not a subclass, whose own methods would be called
+    except BaseException as raised:
+        return f"(its message cannot be shown: __str__ raised {type(raised).__name__})"
+
+
 def chain(error: BaseException, *, implicit: bool = False) -> Iterator[BaseException]:
     """The error and what it was raised from; with `implicit` also what was being handled when it was raised."""
     at: BaseException | None = error

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from lightning_sdk import remedy
 from lightning_sdk.call import Status
-from lightning_sdk.errors import RewardError
+from lightning_sdk.errors import RewardError, message
 from lightning_sdk.frames import own_lines
 from lightning_sdk.scope import RolloutScope
 
@@ -57,10 +57,7 @@ def _describe(error: BaseException, status: Status) -> str:
 def summary(error: BaseException) -> str:
     """'Class: message', whatever its __str__ does."""
     name = type(error).__name__
-    try:
-        text = str.__str__(str(error))  # not a subclass, whose own methods would be called
-    except BaseException as raised:
-        text = f"(its message cannot be shown: __str__ raised {type(raised).__name__})"
+    text = message(error)
     return plain(f"{name}: {text}" if text else name)
 
 
