@@ -18,7 +18,7 @@ from lightning_sdk.speaking import require
 from lightning_sdk.translation import Translation, responses
 
 #: How the path of a call to a model ends -> how its request is put in terms of chat completions, None if it is.
-_PATHS: dict[str, Callable[[Mapping[str, Any]], Translation] | None] = {
+_PATHS: dict[str, Callable[[Mapping[str, Any], str], Translation] | None] = {
     "/chat/completions": None,
     "/responses": responses.translate,
 }
@@ -119,7 +119,7 @@ def _sent(request: Any, call: OpenCall) -> tuple[Any, Translation | None]:
     # Not harmless on purpose: a trainable call that went elsewhere would train on another model's tokens.
     body = json.loads(request.body)
     translate = next(made for end, made in _PATHS.items() if urlsplit(request.url).path.endswith(end))
-    translation = translate(body) if translate else None
+    translation = translate(body, call.rollout_id) if translate else None
     call.request = json.dumps(call.rewritten(translation.chat if translation else body)).encode()
     url = f"{call.endpoint.url}/chat/completions"
     return replace(request, url=url, headers=_headers(request, call), body=call.request), translation

@@ -26,8 +26,8 @@ _made: OrderedDict[str, None] = OrderedDict()
 _lock = threading.Lock()
 
 
-def _translate(body: Mapping[str, Any]) -> Translation:
-    translation = translate(body)
+def _translate(body: Mapping[str, Any], rollout: str) -> Translation:
+    translation = translate(body, rollout)
     with _lock:
         _made[translation.id] = None
         if len(_made) > _MOST_IDS:

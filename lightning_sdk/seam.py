@@ -87,12 +87,17 @@ class OpenCall:
     def role(self) -> str:
         return self._scope.role
 
+    @property
+    def rollout_id(self) -> str:
+        """'' outside of every rollout."""
+        return self._scope.rollout.id if self._scope.rollout is not None else ""
+
     def headers(self) -> dict[str, str]:
         """What the engine is shown beside the body: its key, and which rollout asks."""
         assert self.endpoint is not None
         shown = {"authorization": f"Bearer {self.endpoint.key}"}
-        if self._scope.rollout is not None:
-            shown[ROLLOUT_HEADER] = self._scope.rollout.id
+        if self.rollout_id:
+            shown[ROLLOUT_HEADER] = self.rollout_id
         return shown
 
     def when_cut_short(self, action: Callable[[], object]) -> None:

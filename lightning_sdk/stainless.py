@@ -34,14 +34,14 @@ class Seam:
 
     Args:
         framework: The SDK's distribution, on spans and in messages.
-        paths: How the path of a call to a model ends -> how its request is put in terms of chat completions; None: it
-            is in those terms. The first that fits counts.
+        paths: How the path of a call to a model ends -> how its request, and the id of its rollout, is put in terms
+            of chat completions; None: it is in those terms. The first that fits counts.
     """
 
     def __init__(
         self,
         framework: str,
-        paths: Mapping[str, Callable[[Mapping[str, Any]], Translation] | None],
+        paths: Mapping[str, Callable[[Mapping[str, Any], str], Translation] | None],
     ) -> None:
         self.framework = framework
         self._paths, self._ends = paths, tuple(paths)
@@ -145,7 +145,7 @@ class Seam:
                 self.check_client(client)
                 # What the SDK would have sent, since its options may hold objects of its own.
                 call.request = build(options).content
-                translation = translate(json.loads(call.request))
+                translation = translate(json.loads(call.request), call.rollout_id)
             else:
                 translation = Unasked(_body(options))
             options = _redirect(options, call, end, translation.chat)

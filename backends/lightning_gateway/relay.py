@@ -219,7 +219,7 @@ def _rewritten(call: OpenCall, kind: str, body: bytes) -> tuple[bytes, Translati
         raise Refused(400, f"the request's body is a JSON {type(parsed).__name__}: expected an object")
     translate = CALLS[kind]
     try:
-        translation = translate(parsed) if translate is not None else None
+        translation = translate(parsed, call.rollout_id) if translate is not None else None
     except Untranslatable as error:
         raise Refused(400, str(error), "untranslatable") from error
     chat = translation.chat if translation is not None else parsed

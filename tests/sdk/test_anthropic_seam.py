@@ -24,6 +24,7 @@ from lightning_hub.decode import decode
 from lightning_sdk.call import Call, CallMeta
 from lightning_sdk.errors import Untranslatable
 from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.translation.messages import translate
 from lightning_sdk.wire import unpack_floats, unpack_ints
 
 ASK: dict[str, Any] = {"model": "claude-x", "max_tokens": 8, "messages": [{"role": "user", "content": "abc"}]}
@@ -230,6 +231,20 @@ def test_nothing_of_the_users_reaches_the_engine(client: anthropic.Anthropic, re
     assert sent.body == {
         "model": "policy", "max_tokens": 8, "messages": ASK["messages"], "logprobs": True, "return_token_ids": True,
     }  # fmt: skip
+
+
+def test_arguments_go_back_as_this_rollout_wrote_them(client: anthropic.Anthropic, recorder: Recorder) -> None:
+    """A tool call of another rollout with the same id, which some servers give, does not come between."""
+    for rollout, arguments in (("0" * 32, '{"city":"Rome"}'), ("1" * 32, '{ "city" : "Rome" }')):
+        written = {"id": "call_0", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+        reply = {"choices": [{"message": {"tool_calls": [written]}, "finish_reason": "tool_calls"}]}
+        translate({"messages": ASK["messages"]}, rollout).reply(json.dumps(reply).encode(), 200)
+    used = {"type": "tool_use", "id": "call_0", "name": "weather", "input": {"city": "Rome"}}
+    messages = [*ASK["messages"], {"role": "assistant", "content": [used]}, *ASK["messages"]]
+    with Provider() as engine:
+        trained(engine.url, lambda: client.messages.create(**{**ASK, "messages": messages}))
+        said = engine.requests[0].body["messages"][1]
+    assert said["tool_calls"][0]["function"]["arguments"] == '{"city":"Rome"}'
 
 
 def test_errors_of_the_engine_are_anthropics(client: anthropic.Anthropic, engine: Service, recorder: Recorder) -> None:

@@ -234,6 +234,30 @@ def test_arguments_come_back_as_they_were_written() -> None:
     assert json.loads(chat(messages=again)["messages"][1]["tool_calls"][0]["function"]["arguments"])["city"] == "Oslo"
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_arguments_come_back_in_their_own_rollout(streamed: bool) -> None:
+    """Rollouts, and calls of one rollout, have what each of them wrote, also where a server gives all of them one id.
+
+    Some servers count calls from 0 in each conversation.
+    """
+    written = [
+        ("first", '{"city":"Rome"}'), ("second", '{ "city" : "Rome" }'), ("second", '{"city":  "Oslo"}'),
+        ("", '{"city": "Rome" }'),
+    ]  # fmt: skip
+    for rollout, arguments in written:
+        translation = translate({"messages": HELLO, "stream": streamed}, rollout)
+        if streamed:
+            delta = {"index": 0, "delta": {"tool_calls": [call(arguments)]}, "finish_reason": "tool_calls"}
+            translation.feed(b"data: " + json.dumps({"id": "1", "choices": [delta]}).encode() + b"\n\n")
+            translation.end()
+        else:
+            translation.reply(completion({"content": None, "tool_calls": [call(arguments)]}, "tool_calls"), 200)
+    for rollout, arguments in written:
+        used = {"type": "tool_use", "id": "call_0", "name": "weather", "input": json.loads(arguments)}
+        again = translate({"messages": [*HELLO, {"role": "assistant", "content": [used]}]}, rollout).chat
+        assert again["messages"][1]["tool_calls"][0]["function"]["arguments"] == arguments
+
+
 def test_reply_that_is_none() -> None:
     """A reply without choices is an error that shows it."""
     with pytest.raises(Untranslatable, match="no chat completion"):

@@ -22,9 +22,9 @@ class Events:
     Blocks follow one another: a piece of another kind ends the block before it.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], rollout: str) -> None:
         self._reader = EventReader()
-        self._stops = stops
+        self._stops, self._rollout = stops, rollout
         self._out: list[bytes] = []
         self._started = self._ended = False
         self._blocks = 0
@@ -132,7 +132,7 @@ class Events:
     def _finish(self) -> None:
         self._stop()
         for tool in self._tools.values():
-            verbatim.keep(tool.id, "".join(tool.pieces))
+            verbatim.keep(self._rollout, tool.id, "".join(tool.pieces))
         self._start({})
         reason, sequence = stopped(self._choice or {}, self._stops, tools=bool(self._tools))
         counted = self._usage or {"prompt_tokens": self._prompt, "completion_tokens": self._sampled}

@@ -20,11 +20,12 @@ _ERRORS = {
 }  # fmt: skip
 
 
-def message(body: bytes, stops: Sequence[str]) -> dict[str, Any]:
+def message(body: bytes, stops: Sequence[str], rollout: str) -> dict[str, Any]:
     """The Message of a chat completion's first choice.
 
     Args:
         stops: The request's stop sequences.
+        rollout: Id of the rollout that asked, '' for none.
 
     Raises:
         Untranslatable: the body is no chat completion.
@@ -33,7 +34,7 @@ def message(body: bytes, stops: Sequence[str]) -> dict[str, Any]:
         completion = json.loads(body)
         choice = completion["choices"][0]
         said = choice["message"]
-        content = _content(said)
+        content = _content(said, rollout)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Untranslatable(
             f"the engine answered {body[:120]!r}, which is no chat completion ({error!r}); look into the engine's log"
@@ -51,7 +52,7 @@ def message(body: bytes, stops: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _content(said: dict[str, Any]) -> list[dict[str, Any]]:
+def _content(said: dict[str, Any], rollout: str) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     if thought := said.get("reasoning_content") or said.get("reasoning"):
         blocks.append({"type": "thinking", "thinking": thought, "signature": ""})
@@ -60,7 +61,7 @@ def _content(said: dict[str, Any]) -> list[dict[str, Any]]:
     for call in said.get("tool_calls") or ():
         function = call["function"]
         arguments = function.get("arguments") or ""
-        verbatim.keep(call["id"], arguments)
+        verbatim.keep(rollout, call["id"], arguments)
         blocks.append(
             {"type": "tool_use", "id": call["id"], "name": function["name"], "input": verbatim.parse(arguments)}
         )

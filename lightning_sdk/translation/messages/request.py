@@ -26,11 +26,11 @@ _SAME = {
 _EFFORTS = frozenset({"low", "medium", "high", "xhigh"})
 
 
-def chat(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body for chat completions. Untranslatable for what has no equivalent there."""
+def chat(body: Mapping[str, Any], rollout: str) -> dict[str, Any]:
+    """The body for chat completions, asked for in a rollout. Untranslatable for what has no equivalent there."""
     given = {name: value for name, value in body.items() if value is not None and name not in _HARMLESS}
     new = {_SAME[name]: given.pop(name) for name in _SAME if name in given}
-    new["messages"] = _system(given.pop("system", None)) + _messages(given.pop("messages", None))
+    new["messages"] = _system(given.pop("system", None)) + _messages(given.pop("messages", None), rollout)
     for name, value in given.items():
         if name not in _OTHERS:
             raise _no_word(name, value)
@@ -62,13 +62,13 @@ def _system(value: Any) -> list[dict[str, Any]]:
     return [{"role": "system", "content": _text(value, "system")}]
 
 
-def _messages(value: Any) -> list[dict[str, Any]]:
+def _messages(value: Any, rollout: str) -> list[dict[str, Any]]:
     if not isinstance(value, list):
         raise _no_word("messages", value, "give a list of messages")
-    return [new for place, each in enumerate(value) for new in _message(each, f"messages[{place}]")]
+    return [new for place, each in enumerate(value) for new in _message(each, f"messages[{place}]", rollout)]
 
 
-def _message(value: Any, where: str) -> Iterator[dict[str, Any]]:
+def _message(value: Any, where: str, rollout: str) -> Iterator[dict[str, Any]]:
     role = value.get("role") if isinstance(value, Mapping) else None
     if role not in ("user", "assistant", "system"):
         raise _no_word(f"{where}.role", role, "use 'user' or 'assistant'")
@@ -78,7 +78,7 @@ def _message(value: Any, where: str) -> Iterator[dict[str, Any]]:
     elif role == "system":
         yield {"role": role, "content": _text(content, f"{where}.content")}
     elif role == "assistant":
-        yield _assistant(_blocks(content, f"{where}.content"))
+        yield _assistant(_blocks(content, f"{where}.content"), rollout)
     else:
         yield from _user(_blocks(content, f"{where}.content"))
 
@@ -90,7 +90,7 @@ def _blocks(value: Any, where: str) -> list[tuple[str, str, Mapping[str, Any]]]:
     return [(f"{where}[{place}]", str(block.get("type")), block) for place, block in enumerate(value)]
 
 
-def _assistant(blocks: list[tuple[str, str, Mapping[str, Any]]]) -> dict[str, Any]:
+def _assistant(blocks: list[tuple[str, str, Mapping[str, Any]]], rollout: str) -> dict[str, Any]:
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[dict[str, Any]] = []
@@ -100,7 +100,7 @@ def _assistant(blocks: list[tuple[str, str, Mapping[str, Any]]]) -> dict[str, An
         elif kind == "thinking":
             thoughts.append(str(block.get("thinking") or ""))
         elif kind == "tool_use":
-            calls.append(_tool_use(block))
+            calls.append(_tool_use(block, rollout))
         else:
             raise _no_word(where, block)
     new: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None}
@@ -111,8 +111,8 @@ def _assistant(blocks: list[tuple[str, str, Mapping[str, Any]]]) -> dict[str, An
     return new
 
 
-def _tool_use(block: Mapping[str, Any]) -> dict[str, Any]:
-    arguments = verbatim.recall(str(block.get("id")), block.get("input") or {})
+def _tool_use(block: Mapping[str, Any], rollout: str) -> dict[str, Any]:
+    arguments = verbatim.recall(rollout, str(block.get("id")), block.get("input") or {})
     return {"id": block.get("id"), "type": "function", "function": {"name": block.get("name"), "arguments": arguments}}
 
 

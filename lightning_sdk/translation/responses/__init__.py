@@ -22,8 +22,11 @@ from lightning_sdk.translation.sse import DONE, EventReader
 __all__ = ["ResponsesTranslation", "translate"]
 
 
-def translate(body: Mapping[str, Any]) -> ResponsesTranslation:
+def translate(body: Mapping[str, Any], rollout: str = "") -> ResponsesTranslation:
     """The translation of one request to `/responses`.
+
+    Args:
+        rollout: Id of the rollout that asks. Nothing depends on it: the ids that are remembered here are made here.
 
     Raises:
         Untranslatable: the request needs what chat completions have no word for; the message says what to type.
