@@ -13,6 +13,7 @@ from lightning_sdk.errors import SettingError
 from lightning_sdk.folders import find_run_folder, make_folder, temporary_folder
 from lightning_sdk.job import Job
 from lightning_sdk.probing import Witness
+from lightning_sdk.provider import provider_settings
 from lightning_sdk.reward import Function, named
 from lightning_sdk.settings import Settings, explicit
 from lightning_sdk.tasks import Source, load
@@ -28,8 +29,8 @@ class Check:
 
     values: dict[str, Any]
     """Plain data: rollouts, statuses, calls, rewards and sequences by role, elsewhere (calls that no integration
-    caught), outside, late, integrations, findings, learnable. Of a run: run, status, steps, roles, summary, findings,
-    learnable."""
+    caught), outside, late, integrations, findings, learnable, at_provider. Of a run: run, status,
+    steps, roles, summary, findings, learnable."""
 
     @property
     def learnable(self) -> bool:
@@ -58,6 +59,7 @@ def check(
     backend: str | None = None,
     engine: str | None = None,
     roles: str | list[str] | tuple[str, ...] = (),
+    provider: bool = False,
     keep: str | Path | None = None,
     backend_python: str | None = None,
     quiet: bool = False,
@@ -70,6 +72,8 @@ def check(
     the findings say why nothing is being learned. No other argument counts then but `backend_python`.
 
     Args:
+        provider: Let every call go to the agent's own provider, as the agent wrote it, with its own key. No model is
+            loaded. What training makes of the tokens is not known then; all else is checked.
         keep: Folder, made if it is not there, that keeps what was recorded, the hub's log and diagnosis.json; by
             default nothing is kept.
 
@@ -83,6 +87,7 @@ def check(
         raise SettingError("check: an agent needs tasks: a file such as tasks.jsonl (--tasks FILE), or a list of dicts")
     loaded = load(tasks)
     given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
+    given = provider_settings(given) if provider else given
     given.setdefault("rollouts.tasks_per_step", min(TASKS, len(loaded)))
     given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)
     rewards = named(reward)
@@ -157,7 +162,8 @@ def _tables(values: Mapping[str, Any]) -> Iterator[list[list[str]]]:
     if "run" in values:
         yield from (table for table in (examination.table(values),) if len(table) > 1)
         return
-    calls = [["calls of", "caught by", "calls", "to the engine", "ids and log-probs", "failed"]]
+    to_train = ["to train", "went well"] if values["at_provider"] else ["to the engine", "ids and log-probs"]
+    calls = [["calls of", "caught by", "calls", *to_train, "failed"]]
     for each in values["calls"]:
         complete = f"{each['complete']} of {each['trainable']}" if each["trainable"] else "-"
         calls.append([_who(each["role"]), each["framework"], *(str(each[n]) for n in ("calls", "trainable")), complete,
@@ -214,6 +220,9 @@ def _verdict(values: Mapping[str, Any]) -> str:
             return "Not ready to train: what a rollout is trained on is not what happened in it; see the first finding."
         return "Nothing could be learned from these rollouts."
     can = f"{complete} calls of {len(values['sequences'])} roles can be learned from"
+    if values["at_provider"]:
+        roles = {each["role"] for each in values["calls"] if each["complete"]}
+        can = f"{complete} calls of {len(roles)} roles to train went well at the agent's own provider"
     if examination.DOUBTS & {each["kind"] for each in values["findings"]}:
         return f"{can}, but it may not be what you want to be learned; see the warnings."
-    return f"Ready to train: {can}."
+    return f"{can}." if values["at_provider"] else f"Ready to train: {can}."

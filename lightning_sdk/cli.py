@@ -23,6 +23,7 @@ from lightning_sdk.settings import Settings, parse
 _EXAMPLES = {
     "check": (
         "check agent.py:solve --tasks tasks.jsonl",
+        "check agent.py:solve --tasks tasks.jsonl --provider",
         "check runs/solve",
     ),
     "train": (
@@ -33,7 +34,10 @@ _EXAMPLES = {
         "train agent.py:solve --tasks tasks.jsonl --from runs/solve --set stored.method=dpo",
         "train agent.py:solve --tasks tasks.jsonl --runners 0 --listen tcp://0.0.0.0:4718",
     ),
-    "evaluate": ("evaluate agent.py:solve --tasks held_out.jsonl --model runs/solve/checkpoints/step-00040",),
+    "evaluate": (
+        "evaluate agent.py:solve --tasks held_out.jsonl --model runs/solve/checkpoints/step-00040",
+        "evaluate agent.py:solve --tasks held_out.jsonl --provider",
+    ),
     "rescore": ("rescore runs/solve --reward agent.py:brief",),
     "runner": ("runner agent.py:solve --hub tcp://trainer.example:4718",),
     "serve": ("serve --model runs/solve/checkpoints/step-00040",),
@@ -155,6 +159,11 @@ def _agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> Non
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
+def _provider_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--provider", action="store_true", help="send every call to the agent's own provider, as the "
+                        "agent wrote it; no model is loaded")  # fmt: skip
+
+
 def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the run; default: the agent's")
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are kept (%(default)s)")
@@ -171,6 +180,7 @@ def _check(commands: Any) -> None:
     )
     parser = _command(commands, "check", _run_check, text)
     _agent_options(parser, or_run=True)
+    _provider_option(parser)
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are kept (%(default)s)")
     parser.add_argument("--keep", metavar="FOLDER", help="keep what was recorded there; default: keep nothing")
 
@@ -193,6 +203,7 @@ def _train(commands: Any) -> None:
 def _evaluate(commands: Any) -> None:
     parser = _command(commands, "evaluate", _run_evaluate, "score an agent on tasks, without training it")
     _agent_options(parser)
+    _provider_option(parser)
     _run_options(parser)
 
 
@@ -310,7 +321,7 @@ def _run_check(options: argparse.Namespace) -> int:
         run = find_run_folder(options.agent, options.runs)
         found = checking.check(run, backend_python=options.backend_python)
     else:
-        found = checking.check(**_common(options), keep=options.keep)
+        found = checking.check(**_common(options), provider=options.provider, keep=options.keep)
     if options.json:
         print(json.dumps(found.values))
     else:
@@ -332,7 +343,7 @@ def _run_train(options: argparse.Namespace) -> None:
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
-    report = training.evaluate(**_common(options), **_place(options))
+    report = training.evaluate(**_common(options), **_place(options), provider=options.provider)
     _print(report, options)
 
 

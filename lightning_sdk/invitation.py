@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from lightning_sdk import address as addresses
 from lightning_sdk import discovery, placement, reference
 from lightning_sdk.errors import SettingError
+from lightning_sdk.provider import PROVIDER
 from lightning_sdk.reward import Named, marked
 from lightning_sdk.settings import Settings
 
@@ -55,6 +56,8 @@ def opened(settings: Settings, listen: str) -> Settings:
             "tcp://0.0.0.0:4718 for all of them; port 0 picks a free one"
         )
     host = addresses.host_of(listen)
+    if settings.backend == PROVIDER:  # no engine
+        return settings
     if addresses.is_loopback(host) or settings.serving.host != Settings().serving.host:
         return settings
     engine = "0.0.0.0" if host == "*" else host

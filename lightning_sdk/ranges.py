@@ -10,6 +10,7 @@ from typing import Any
 from lightning_sdk import placement
 from lightning_sdk.errors import SettingError
 from lightning_sdk.groups import Credit
+from lightning_sdk.provider import PROVIDER
 
 #: What the schedule of a role may be.
 SCHEDULE = re.compile(r"always|never|(?P<first>\d+)-(?P<last>\d*)|(?P<turn>\d+)/(?P<turns>\d+)(:(?P<block>\d+))?")
@@ -181,7 +182,7 @@ def _together(flat: Mapping[str, Any]) -> None:
         raise SettingError(
             f"setting failure.{trained[0]}='train': say what a failed rollout earns, such as failure.reward=-1"
         )
-    if flat["evaluation.seeds"] > 1 and flat["evaluation.temperature"] == 0:
+    if flat["evaluation.seeds"] > 1 and flat["evaluation.temperature"] == 0 and flat["backend"] != PROVIDER:
         raise SettingError(
             f"setting evaluation.seeds={flat['evaluation.seeds']}: greedy rollouts do not depend on a seed; "
             "set evaluation.temperature as well, such as 1.0"

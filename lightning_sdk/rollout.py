@@ -81,7 +81,7 @@ def assigned(message: Mapping[str, Any]) -> RolloutScope:
     return RolloutScope(
         message["id"],
         message["key"],
-        Endpoint(**message["endpoint"]),
+        Endpoint(**message["endpoint"]) if message["endpoint"] is not None else None,
         message["sampling"],
         frozenset(message["roles"]),
     )

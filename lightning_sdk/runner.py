@@ -165,7 +165,8 @@ class Runner:
         with self._changing:
             self._begun.add(key)
         # A wildcard is where an engine listens; it is called by the name that leads to its hub.
-        message["endpoint"]["url"] = addresses.reached(message["endpoint"]["url"], self._address)
+        if (endpoint := message["endpoint"]) is not None:
+            endpoint["url"] = addresses.reached(endpoint["url"], self._address)
 
         def done() -> None:
             with self._changing:

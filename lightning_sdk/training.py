@@ -14,6 +14,7 @@ from lightning_sdk.earlier_run import EarlierRun
 from lightning_sdk.errors import SettingError
 from lightning_sdk.folders import find_run_folder, make_run_folder
 from lightning_sdk.job import Job
+from lightning_sdk.provider import provider_settings
 from lightning_sdk.report import Report
 from lightning_sdk.reward import Function, Named, named
 from lightning_sdk.settings import Settings, explicit
@@ -91,6 +92,7 @@ def evaluate(
     backend: str | None = None,
     engine: str | None = None,
     roles: str | list[str] | tuple[str, ...] = (),
+    provider: bool = False,
     name: str | None = None,
     runs: str | Path = "runs",
     backend_python: str | None = None,
@@ -100,13 +102,15 @@ def evaluate(
 ) -> Report:
     """Score `agent` on `tasks` with its trainable roles served by `model`; nothing is trained.
 
-    Sampled greedily, unless `evaluation.temperature` says otherwise.
+    Sampled greedily, unless `evaluation.temperature` says otherwise. With `provider` no model is loaded: every call
+    goes to the agent's own provider, as the agent wrote it, with its own key.
 
     Arguments and errors are those of `train`; `report.after` holds the score. All tasks are used unless
     `evaluation.tasks` says otherwise.
     """
     loaded = load(tasks)
     given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
+    given = provider_settings(given) if provider else given
     given.setdefault("evaluation.tasks", len(loaded))
     rewards = named(reward)
     chosen = weighed(Settings.from_dict(given), rewards)

@@ -120,7 +120,10 @@ class Update:
 class Backend(Protocol):
     """An engine and a learner for one model. Methods block; errors rise as LightningError or as a bug."""
 
-    endpoint: Endpoint
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where trainable calls go; None: where the agent sends them."""
+        ...
 
     def facts(self) -> dict[str, object]:
         """What was decided where settings left it open, for `config.json`: learning rate, parameters, dtype ..."""

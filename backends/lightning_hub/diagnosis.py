@@ -18,7 +18,8 @@ from lightning_hub.advantage import dr_grpo
 from lightning_hub.breaks import Opening, Reason, openings
 from lightning_hub.failed_rollouts import find_failures
 from lightning_hub.findings import Elsewhere, Finding, Severity
-from lightning_hub.flatness import flatness
+from lightning_hub.flatness import flatness, flatness_of_rewards
+from lightning_hub.judging import is_judging
 from lightning_hub.refused import went_well
 from lightning_hub.rewards import earned
 from lightning_hub.rollout import Rollout
@@ -51,6 +52,8 @@ class Round:
     settings: Settings = field(default_factory=Settings)
     tasks: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     """Task id -> task; without them, what leaks into a prompt is not seen."""
+    at_provider: bool = False
+    """The calls of roles to train went to the agent's own provider, so that nothing is known of their tokens."""
 
 
 @dataclass(slots=True)
@@ -109,6 +112,8 @@ class Diagnosis:
     """Calls outside of every rollout."""
     late: int
     findings: list[Finding]
+    at_provider: bool = False
+    """As the round's; then `sequences` is empty, and a call is complete that went well."""
 
     @property
     def fatal(self) -> list[Finding]:
@@ -130,10 +135,10 @@ class _Role:
 def diagnose(seen: Round) -> Diagnosis:
     """The diagnosis of a round."""
     ok = [each for each in seen.rollouts if each.status == Status.OK]
-    roles, problems = _roles(ok)
+    roles, problems = _roles(ok, seen.at_provider)
     calls = _by_role(call for each in seen.rollouts for call in each.calls)
     rewards = [_rewards(role, of_role, ok, seen.settings.credit_of(role)) for role, of_role in roles.items()]
-    sequences = [_sequences(role, of_role) for role, of_role in roles.items()]
+    sequences = [] if seen.at_provider else [_sequences(role, of_role) for role, of_role in roles.items()]
     spans = [span for each in seen.rollouts for span in each.spans]
     spans += [stray for stray in seen.strays if isinstance(stray, Span)]
     elsewhere = _elsewhere(spans)
@@ -161,6 +166,7 @@ def diagnose(seen: Round) -> Diagnosis:
         outside=outside,
         late=seen.late,
         findings=sorted((each for each in found if each), key=lambda each: each.severity != Severity.FATAL),
+        at_provider=seen.at_provider,
     )
 
 
@@ -179,7 +185,7 @@ def _by_role(calls: Iterable[Call]) -> list[RoleCalls]:
     return list(lines.values())
 
 
-def _roles(ok: Sequence[Rollout]) -> tuple[dict[str, _Role], list[str]]:
+def _roles(ok: Sequence[Rollout], at_provider: bool) -> tuple[dict[str, _Role], list[str]]:
     """Role -> its rows, and why calls that went well cannot be used."""
     roles: dict[str, _Role] = {}
     problems: list[str] = []
@@ -190,7 +196,7 @@ def _roles(ok: Sequence[Rollout]) -> tuple[dict[str, _Role], list[str]]:
                 of_role = made.setdefault(call.meta.role, [])
                 try:
                     # A greedy round is a measurement: nothing is learned from it, and its temperature is no fault.
-                    of_role += transitions(call) if rollout.mode == "train" else []
+                    of_role += transitions(call) if rollout.mode == "train" and not at_provider else []
                 except UnusableCall as error:
                     if went_well(call):
                         problems.append(str(error))
@@ -281,7 +287,7 @@ def _about_calls(
         call
         for each in seen.rollouts
         for call in each.calls
-        if call.meta.role in wanted and not call.meta.trainable and not _is_judging(call, each)
+        if call.meta.role in wanted and not call.meta.trainable and not is_judging(call, each)
     ]
     if stayed:
         yield findings.not_redirected(stayed)
@@ -291,15 +297,6 @@ def _about_calls(
         lost = [stray for stray in seen.strays if isinstance(stray, Call) and _is_lost(stray, wanted)]
         yield findings.outside(outside, len(lost), not calls)
     yield from (findings.integration_off(name, why) for name, why in off.items())
-
-
-def _is_judging(call: Call, rollout: Rollout) -> bool:
-    """Whether a reward function made a call, perhaps through an agent."""
-    spans = {span.id: span for span in rollout.spans}
-    span = spans.pop(call.meta.parent, None)
-    while span is not None and not span.name.startswith(f"{notices.SCORING} "):
-        span = spans.pop(span.parent, None)
-    return span is not None
 
 
 def _is_lost(stray: Call, wanted: set[str]) -> bool:
@@ -325,7 +322,7 @@ def _about_ids(seen: Round, problems: Sequence[str], failed: bool) -> Iterable[F
         by_role.setdefault(call.meta.role, []).append(call)
     working = {role for role, calls in by_role.items() if any(map(went_well, calls))}
     yield from (
-        findings.calls_failed(role, calls, alone=not working)
+        findings.calls_failed(role, calls, alone=not working, at_provider=seen.at_provider)
         for role, calls in by_role.items()
         if role not in working and not failed
     )
@@ -349,6 +346,10 @@ def _about_rewards(ok: Sequence[Rollout], rewards: Sequence[RoleRewards], settin
 def _about_signal(seen: Round) -> Finding | None:
     """Whether what was earned says that one rollout was better than another."""
     trained = [each for each in seen.rollouts if each.mode == "train"]
+    if seen.at_provider:
+        # Another model, at another temperature, may do otherwise.
+        flat = flatness_of_rewards(trained, seen.settings, seen.tasks)
+        return flat.finding(Severity.WARNING) if flat is not None else None
     flat = flatness(trained, seen.settings, seen.tasks)
     return flat.finding() if flat is not None else None
 

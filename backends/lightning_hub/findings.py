@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from lightning_hub.breaks import Reason
-from lightning_hub.refused import reason, words
+from lightning_hub.refused import AT_PROVIDER, reason, words
 from lightning_sdk.call import Call
 from lightning_sdk.settings import Settings
 
@@ -131,11 +131,12 @@ def not_redirected(calls: Sequence[Call]) -> Finding:
     )
 
 
-def calls_failed(role: str, calls: Sequence[Call], *, alone: bool) -> Finding:
+def calls_failed(role: str, calls: Sequence[Call], *, alone: bool, at_provider: bool = False) -> Finding:
     """Not one call of a role went well. `alone`: nor did one of another role, so that nothing can be learned."""
     counts = Counter(map(reason, calls))
     first = counts.most_common(1)[0][0]
-    cause, remedy = words(next(call for call in calls if reason(call) == first))
+    failed = next(call for call in calls if reason(call) == first)
+    cause, remedy = AT_PROVIDER if at_provider and failed.meta.status != "cancelled" else words(failed)
     whose = f"of the role {role}" if role else "without a role"
     others = f" (there were {len(counts) - 1} other reasons)" if len(counts) > 1 else ""
     return Finding(

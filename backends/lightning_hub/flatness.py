@@ -10,21 +10,26 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+
 from lightning_hub import sameness, samples
 from lightning_hub.credit import compared_parts, trained_rollouts
 from lightning_hub.estimation import groups, has_signal, is_frozen
 from lightning_hub.findings import Finding, Severity
 from lightning_hub.part import Part, parts
+from lightning_hub.rewards import earned
 from lightning_hub.rollout import Rollout
+from lightning_sdk.provider import PROVIDER
 from lightning_sdk.ranges import GROUPED
 from lightning_sdk.settings import Settings
 
 KIND = "no signal"
 #: How the words begin, also in the error of a training that stopped with them.
 OPENING = "no group has a signal"
-#: What models that ship with the package can do, since nobody can look it up elsewhere.
+#: What is said of models that have no name to look up: those that ship with the package, and the agent's own.
 _SHIPPED = {
-    "spark": "spark, the small model that ships with the package, can guess a sum, call a calculator and little else"
+    "spark": "spark, the small model that ships with the package, can guess a sum, call a calculator and little else",
+    PROVIDER: "The model at the agent's provider may not be able to do these tasks",
 }
 
 
@@ -121,6 +126,33 @@ def flatness(
         len(rollouts),
         rewards.pop() if len(rewards) == 1 else None,
     )
+
+
+def flatness_of_rewards(
+    rollouts: Sequence[Rollout], settings: Settings, tasks: Mapping[int, Mapping[str, Any]]
+) -> Flatness | None:
+    """As `flatness`, where of the calls to train nothing is known but who made them: by the rewards alone."""
+    used = trained_rollouts(rollouts, settings)
+    by_role: dict[str, list[Part]] = {}
+    for rollout in used:
+        for role in dict.fromkeys(call.meta.role for call in rollout.calls if call.meta.trainable):
+            credit, reward = settings.credit_of(role), earned(rollout, role, settings.credit_of(role))
+            if reward is not None and not is_frozen(credit):
+                part = Part(rollout, role, credit, [], reward, np.zeros(0), reward)
+                by_role.setdefault(role, []).append(part)
+    if not by_role or any(map(_differ, by_role.values())):
+        return None
+    spoken = [part for of_role in by_role.values() for part in of_role]
+    values = [part.reward for part in spoken if part.reward is not None]
+    lone = not any(len(group) > 1 for group in groups(spoken)) and settings.credit.advantage in GROUPED
+    why = Why.LONE if lone else level_of(values, (), settings.evaluation.reward_range)
+    return Flatness(why, spoken, settings, tasks, len(rollouts), values[0] if min(values) == max(values) else None)
+
+
+def _differ(of_role: Sequence[Part]) -> bool:
+    """Whether one role earned different rewards where they are compared."""
+    compared = groups(of_role) if of_role[0].credit.advantage in GROUPED else [of_role]
+    return any(len({part.reward for part in group}) > 1 for group in compared)
 
 
 def _why(of_role: Sequence[Part], settings: Settings, seen: Sequence[float]) -> Why:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from lightning_hub import provider
 from lightning_hub.backend import BackendSpec, Endpoint
 from lightning_hub.rollout import Assignment
 from lightning_sdk.errors import SettingError, TaskError
+from lightning_sdk.provider import PROVIDER
 from lightning_sdk.settings import Settings
 from lightning_sdk.tasks import Task, task_id
 
@@ -72,6 +74,8 @@ class Plan:
             rewards=dict(params.get("rewards") or {}),
         )
         plan.backend.refuse(settings)
+        if settings.backend == PROVIDER and not plan.check_only:
+            raise provider.untrainable()
         _refuse_stored(plan)
         unknown = set(settings.roles) - set(plan.declared_roles)
         # Where a framework names agents, the first rollouts tell.
@@ -87,12 +91,12 @@ class Plan:
         tasks = _tasks(params["tasks"], "tasks")[: settings.evaluation.tasks]
         return cls(settings, find_backend(settings), [], tasks, evaluate_only=True)
 
-    def of_step(self, step: int, endpoint: Endpoint) -> list[Assignment]:
+    def of_step(self, step: int, endpoint: Endpoint | None) -> list[Assignment]:
         """The rollouts of a training step (from 1), each group's beside each other so that an engine computes its
         prompt once. They depend on the seed and the step alone, so a resumed run goes on where it was."""
         return self._groups(step, 0, self._of_step(step), endpoint)
 
-    def of_further(self, step: int, first: int, count: int, endpoint: Endpoint) -> list[Assignment]:
+    def of_further(self, step: int, first: int, count: int, endpoint: Endpoint | None) -> list[Assignment]:
         """The rollouts of `count` further tasks of a step, after the `first` ones, to replace groups without signal.
 
         Their order depends on the seed and the step alone, and takes nothing from the order of the steps: those before
@@ -109,7 +113,7 @@ class Plan:
         count = self.settings.rollouts.tasks_per_step
         return [self._shuffled((step - 1) * count + place) for place in range(count)]
 
-    def _groups(self, step: int, first: int, tasks: Sequence[int], endpoint: Endpoint) -> list[Assignment]:
+    def _groups(self, step: int, first: int, tasks: Sequence[int], endpoint: Endpoint | None) -> list[Assignment]:
         """A group of rollouts for each task, from this place in the step on."""
         sampling = {"temperature": self.settings.sampling.temperature, "whole_distribution": 1.0}
         return [
@@ -118,7 +122,7 @@ class Plan:
             for _ in range(self.settings.rollouts.group_size)
         ]
 
-    def of_held_out(self, name: str, endpoint: Endpoint) -> list[Assignment]:
+    def of_held_out(self, name: str, endpoint: Endpoint | None) -> list[Assignment]:
         """The rollouts of each held-out task beside each other, in the order of their seeds: greedy ones, or each with
         a seed that depends on `seed`, the task and its place alone: two models are compared on the same draws."""
         return [
@@ -134,8 +138,10 @@ class Plan:
         drawn = np.random.SeedSequence((self.settings.seed, task_id(task), place)).generate_state(1)
         return {"temperature": temperature, "rollout_seed": int(drawn[0])}
 
-    def _choice(self) -> dict[str, float]:
-        return {} if self.backend.keeps_constraints else {"free_choice": 1.0}
+    def _sampling(self, of_mode: dict[str, float]) -> dict[str, float]:
+        """What replaces the agent's own request fields, whatever the mode."""
+        choice = {} if self.backend.keeps_constraints else {"free_choice": 1.0}
+        return {**of_mode, **choice, "max_tokens_default": self.settings.sampling.max_tokens}
 
     def _shuffled(self, position: int) -> int:
         """Which task comes at `position` when each epoch has its own order."""
@@ -143,7 +149,7 @@ class Plan:
         return int(np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.tasks))[place])
 
     def _assignment(
-        self, task: Task, group: str, mode: str, endpoint: Endpoint, sampling: dict[str, float]
+        self, task: Task, group: str, mode: str, endpoint: Endpoint | None, sampling: dict[str, float]
     ) -> Assignment:
         return Assignment(
             id=os.urandom(16).hex(),
@@ -155,13 +161,16 @@ class Plan:
             attempt=1,
             timeout=self.settings.rollouts.timeout,
             endpoint=endpoint,
-            sampling={**sampling, **self._choice(), "max_tokens_default": self.settings.sampling.max_tokens},
+            sampling=self._sampling(sampling) if endpoint is not None else {},
             roles=self.settings.roles,
         )
 
 
 def find_backend(settings: Settings) -> BackendSpec:
     """The installed backend that the settings name. SettingError if there is none or it does not honour a setting."""
+    if settings.backend == PROVIDER:
+        refuse_ignored(settings, provider.SPEC)
+        return provider.SPEC
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if settings.backend not in found:
         raise SettingError(

@@ -7,6 +7,11 @@ import re
 from lightning_hub.rollout import Rollout
 from lightning_sdk.call import Call
 
+#: Cause and remedy of a call that failed at the agent's own provider.
+AT_PROVIDER = (
+    "It went to the agent's own provider as the agent wrote it.",
+    "See that the agent runs by itself: its base_url, its key and the name of its model.",
+)
 _TOO_LONG = re.compile(r"context|too long|maximum .*length|takes at most \d+", re.IGNORECASE)
 
 

@@ -32,7 +32,8 @@ class Assignment:
     """From 1."""
     timeout: float
     """Seconds."""
-    endpoint: Endpoint
+    endpoint: Endpoint | None
+    """Where trainable calls are sent; None: they go where the agent sends them."""
     sampling: dict[str, float]
     """What replaces the agent's own request fields in trainable calls, such as {"temperature": 1.0}; of `rollout_seed`
     each call gets a `seed` of its own, with `whole_distribution` nothing else shapes what is drawn from, and with
@@ -46,14 +47,15 @@ class Assignment:
             "id": self.id, "key": self.key, "task_id": self.task_id, "task": self.task, "group": self.group,
             "mode": self.mode, "attempt": self.attempt, "timeout": self.timeout, "sampling": self.sampling,
             "roles": list(self.roles),
-            "endpoint": {"url": self.endpoint.url, "model": self.endpoint.model, "key": self._key()},
+            "endpoint": None if self.endpoint is None else self._endpoint(self.endpoint),
         }  # fmt: skip
 
-    def _key(self) -> str:
-        """What opens the engine for this attempt."""
-        if not self.endpoint.divisible:
-            return self.endpoint.key
-        return rollout_key.derive(self.endpoint.key, self.id, self.timeout + _KEY_SECONDS)
+    def _endpoint(self, endpoint: Endpoint) -> dict[str, str]:
+        """With the key that opens the engine for this attempt."""
+        key = endpoint.key
+        if endpoint.divisible:
+            key = rollout_key.derive(key, self.id, self.timeout + _KEY_SECONDS)
+        return {"url": endpoint.url, "model": endpoint.model, "key": key}
 
 
 class Reward(NamedTuple):

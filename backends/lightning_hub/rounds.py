@@ -19,6 +19,7 @@ from lightning_hub.index import Index
 from lightning_hub.leases import Leases
 from lightning_hub.offer import Offer, Rules
 from lightning_hub.plan import Plan
+from lightning_hub.provider import mark_trainable
 from lightning_hub.rollout import Assignment, Rollout
 from lightning_hub.writes import Writes
 from lightning_sdk.tasks import task_id
@@ -118,19 +119,21 @@ class Rounds:
 
     def diagnosis(self, played: Played) -> Diagnosis:
         """What a round shows."""
-        settings = self._plan.settings
+        settings, plain = self._plan.settings, self._backend.endpoint is None
+        declared = self._plan.declared_roles
         return diagnose(
             Round(
-                played.rollouts,
+                mark_trainable(played.rollouts, settings.roles, declared) if plain else played.rollouts,
                 played.name,
                 settings.roles,
-                self._plan.declared_roles,
+                declared,
                 strays(self._index, played.began_ns),
                 self._index.late_calls - played.late_calls,
                 self._plan.integrations,
                 settings.failure.max_failed,
                 settings,
                 self._tasks,
+                at_provider=plain,
             )
         )
 

@@ -295,6 +295,7 @@ class Trainer:
             self._write_start()
         self._folder.config({"facts": {**facts, **sizes}})
         self._owns_folder = True
+        endpoint = backend.endpoint
         self._feed.publish(
             "started",
             run=str(self._folder.path),
@@ -302,7 +303,7 @@ class Trainer:
             step=self.step,
             steps=0 if self._plan.evaluate_only else self._settings.steps,
             facts=facts,
-            endpoint={"url": backend.endpoint.url, "model": backend.endpoint.model},
+            endpoint={"url": endpoint.url, "model": endpoint.model} if endpoint else {},
             **sizes,
         )
 

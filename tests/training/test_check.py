@@ -20,7 +20,8 @@ import lightning_sdk as lightning
 
 HERE = Path(__file__).parent
 SMALL = {"rollouts.tasks_per_step": 2, "rollouts.group_size": 4, "sampling.max_tokens": 6, "rollouts.concurrency": 8}
-NO_KEYS = ["rollouts", "calls", "rewards", "sequences", "elsewhere", "integrations", "findings", "learnable"]
+NO_KEYS = ["rollouts", "calls", "rewards", "sequences", "elsewhere", "integrations", "findings", "learnable",
+           "at_provider"]  # fmt: skip
 
 
 @pytest.fixture

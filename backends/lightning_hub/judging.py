@@ -1,0 +1,16 @@
+"""Judging calls: those of a reward function, which are never trained, whoever answers them."""
+
+from __future__ import annotations
+
+from lightning_hub.rollout import Rollout
+from lightning_sdk import notices
+from lightning_sdk.call import Call
+
+
+def is_judging(call: Call, rollout: Rollout) -> bool:
+    """Whether a reward function made a call, perhaps through an agent."""
+    spans = {span.id: span for span in rollout.spans}
+    span = spans.pop(call.meta.parent, None)
+    while span is not None and not span.name.startswith(f"{notices.SCORING} "):
+        span = spans.pop(span.parent, None)
+    return span is not None
