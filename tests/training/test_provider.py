@@ -158,7 +158,7 @@ def test_settings_of_a_model_are_refused(
 
 
 def test_it_is_not_trained(solve: Callable[[dict[str, Any]], str], tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="checked and evaluated .*not trained; name the model to train"):
+    with pytest.raises(SettingError, match=r"checked and evaluated .*not trained; name the model to train"):
         lightning.train(solve, TASKS, correct, backend="provider", runs=tmp_path, quiet=True)
 
 
