@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from lightning_sdk import discovery, exits, forks, handover, notices, seam, sink, threads
 from lightning_sdk.errors import LightningError, SettingError, UnsupportedVersion
 from lightning_sdk.patches import Patches
-from lightning_sdk.stream import LEAVE_AWAY_SECONDS, Stream
+from lightning_sdk.stream import Stream
 from lightning_sdk.stream_status import StreamStatus
 
 log = logging.getLogger("lightning_sdk")
@@ -256,8 +256,7 @@ def end(timeout: float = 5.0) -> None:
 def _end_at_exit() -> None:
     """At exit. What started this process, a notebook for one, may kill it while it waits for a hub that is away."""
     session = _session
-    away = session is not None and session.stream is not None and session.stream.is_away()
-    end(*([LEAVE_AWAY_SECONDS] if away else []))
+    end(session.stream.leave_seconds() if session is not None and session.stream is not None else 0.0)
 
 
 def status() -> dict[str, object]:

@@ -33,8 +33,9 @@ _POLL_SECONDS = 0.002
 _END_SECONDS = 2.0
 """For the background thread to end."""
 _HAND_OVER_SECONDS = 1.0
-_LEAVE_SECONDS, LEAVE_AWAY_SECONDS = 2.0, 0.25
-"""For the last events of a process that ends at once; where the hub is away they go to the spool folder sooner."""
+_LEAVE_SECONDS, _LEAVE_UNANSWERED_SECONDS, _LEAVE_AWAY_SECONDS = 2.0, 1.0, 0.25
+"""For the last events of a process that ends; where the hub is away they go to the spool folder sooner, and where it
+has not answered yet, in between."""
 
 
 class Stream:
@@ -105,8 +106,15 @@ class Stream:
         return self._sender.waiting <= 0
 
     def close(self, timeout: float = 5.0) -> None:
-        """Flush within `timeout` seconds, then stop. What the hub did not take goes to the spool folder."""
-        done = self.flush(timeout)
+        """Flush within `timeout` seconds, then stop. What the hub did not take goes to the spool folder, also where
+        Ctrl-C or a signal's handler interrupts the wait."""
+        done = False
+        try:
+            done = self.flush(timeout)
+        finally:
+            self._stop(done)
+
+    def _stop(self, done: bool) -> None:
         self._sender.closing = True
         self._sender.bell.ring()
         deadline = time.monotonic() + _END_SECONDS
@@ -124,7 +132,13 @@ class Stream:
 
     def leave(self) -> None:
         """Close in a process that ends at once."""
-        self.close(LEAVE_AWAY_SECONDS if self.is_away() else _LEAVE_SECONDS)
+        self.close(self.leave_seconds())
+
+    def leave_seconds(self) -> float:
+        """How long a process that ends waits for the hub."""
+        if self.is_away():
+            return _LEAVE_AWAY_SECONDS
+        return _LEAVE_SECONDS if self._sender.is_welcome else _LEAVE_UNANSWERED_SECONDS
 
     def status(self) -> StreamStatus:
         """The counters now."""

@@ -131,18 +131,27 @@ def work(number):
     assert rollouts(hub) == {"ok": REQUESTS}
 
 
-def test_a_notebook_records_every_cell(hub: HubProcess) -> None:
-    """Cells of a real kernel are recorded, and a kernel that is shut down loses nothing."""
+def run_cells(*cells: str) -> None:
+    """In a real kernel, which is then shut down."""
     from jupyter_client.manager import start_new_kernel  # noqa: PLC0415 - of this environment alone
 
     kernel, client = start_new_kernel(kernel_name="python3")
     try:
-        for cell in (
-            "import lightning_sdk as lightning; lightning.init()",
-            *(["with lightning.rollout({}): pass"] * 5),
-        ):
+        for cell in ("import lightning_sdk as lightning; lightning.init()", *cells):
             assert client.execute_interactive(cell, timeout=30)["content"]["status"] == "ok"
     finally:
         client.stop_channels()
         kernel.shutdown_kernel()
+
+
+def test_a_notebook_records_every_cell(hub: HubProcess) -> None:
+    """Cells of a real kernel are recorded, and a kernel that is shut down loses nothing."""
+    run_cells(*(["with lightning.rollout({}): pass"] * 5))
     assert rollouts(hub) == {"ok": 5}
+
+
+def test_a_notebook_that_is_shut_down_after_its_first_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at the hub's address: what was recorded is on disk before the kernel is killed for its slowness."""
+    monkeypatch.setenv("LIGHTNING_HUB", "tcp://127.0.0.1:9")
+    run_cells("with lightning.rollout({}): pass")
+    assert list((tmp_path / "home").rglob("*.spool"))

@@ -1,5 +1,6 @@
 """However a process ends short of a kill, what it recorded is with the hub: children, pools, os._exit, open replies."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,8 +10,12 @@ import pytest
 from hubs import logged
 from provider import Provider
 
+import lightning_sdk as lightning
 from lightning_sdk.call import Call
+from lightning_sdk.discovery import state_folder
 from lightning_sdk.hub import HubClient, HubProcess
+from lightning_sdk.leftovers import Leftovers
+from lightning_sdk.spool import Spool
 from lightning_sdk.wire import Event
 
 WORK = """
@@ -57,6 +62,15 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubProcess]
     hub.stop()
 
 
+def waiting(address: str) -> int:
+    """Events that wait on disk for the hub at `address`."""
+    events = 0
+    for path in Leftovers(state_folder() / "spool", address).folder.glob("*.spool"):
+        with path.open("rb", buffering=0) as file:
+            events += Spool.open(file).events
+    return events
+
+
 def run(program: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-c", program, *arguments], check=True, timeout=60)
 
@@ -86,6 +100,38 @@ def test_what_a_child_recorded_while_the_hub_was_away_is_not_lost(hub: HubProces
     back.stop()
 """)
     assert sum(event[0] == Event.END for event in logged(tmp_path / "run")) == 4
+
+
+def test_a_process_that_ends_at_once_leaves_what_its_hub_did_not_take(hub: HubProcess, tmp_path: Path) -> None:
+    """Its first event is younger than the silence by which a hub is known to be away. What started it does not wait
+    long before it kills it, as notebook servers do."""
+    hub.stop()
+    program = f"{WORK}    print('ending', flush=True)\n"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"ending\n"
+    try:
+        process.wait(4)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
+    assert waiting(hub.address) == 2  # a rollout's BEGIN and END
+
+
+def test_an_interrupted_shutdown_leaves_what_its_hub_did_not_take(hub: HubProcess) -> None:
+    """Ctrl-C while it waits for a hub that is away."""
+    hub.stop()
+    lightning.init()
+    with lightning.rollout():
+        pass
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            lightning.shutdown(30)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert waiting(hub.address) == 2
 
 
 STREAM = """
