@@ -22,8 +22,6 @@ class Destination(Protocol):
 
     def put(self, event: tuple[Any, ...], size: int) -> None: ...
 
-    def flush(self, timeout: float) -> bool: ...
-
 
 #: Run when a rollout begins in this process.
 before_rollouts: list[Callable[[], None]] = []
@@ -49,13 +47,6 @@ def put(event: tuple[Any, ...], size: int) -> None:
             _stream.put(event, size)
         except Exception as error:  # no thread can be started while the interpreter ends, for one
             say_once("put", "lightning: events are lost: %r", error)
-
-
-def flush(timeout: float = 2.0) -> None:
-    """Wait, `timeout` seconds at most, until all that was put is safe."""
-    stream = _stream
-    if stream is not None and not harmless("flushing the stream", lambda: stream.flush(timeout)):
-        say_once("flush", "lightning: a worker process could not deliver its calls in %g s", timeout)
 
 
 def prepare_rollout() -> None:

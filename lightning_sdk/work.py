@@ -69,11 +69,8 @@ class _Away:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not sink.listening():  # nothing would be recorded, and a trained call that is not recorded is lost
             return self._function(*args, **kwargs)
-        try:
-            with entered(_from_plain(self._told)):
-                return self._function(*args, **kwargs)
-        finally:
-            sink.flush()  # the rollout may end as soon as the result is there
+        with entered(_from_plain(self._told)):
+            return self._function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Away, (self._function, self._told)

@@ -151,7 +151,7 @@ def test_a_notebook_records_every_cell(hub: HubProcess) -> None:
 
 
 def test_a_notebook_that_is_shut_down_after_its_first_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody listens at the hub's address: what was recorded is on disk before the kernel is killed for its slowness."""
+    """Nobody listens at the hub's address: what was recorded is on disk before a slow kernel is killed."""
     monkeypatch.setenv("LIGHTNING_HUB", "tcp://127.0.0.1:9")
     run_cells("with lightning.rollout({}): pass")
     assert list((tmp_path / "home").rglob("*.spool"))
