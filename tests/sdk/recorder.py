@@ -16,9 +16,6 @@ class Recorder:
     def put(self, event: tuple[Any, ...], size: int) -> None:
         self.events.append(event)
 
-    def flush(self, timeout: float) -> bool:
-        return True
-
     @property
     def calls(self) -> list[Call]:
         """Calls as the hub would read them."""

@@ -88,9 +88,10 @@ def test_what_a_child_recorded_leaves_before_it_does(hub: HubProcess, subtests: 
 
 def test_work_of_a_rollout_is_with_the_hub_before_its_result_is_there(hub: HubProcess, tmp_path: Path) -> None:
     """A pool kills its processes as soon as it has their results."""
-    run(
-        f"""{WORK}    with lightning.rollout({{}}), forking.Pool(1) as pool: pool.apply(lightning.emit_reward, (0.5,))"""
-    )
+    run(f"""{WORK}
+    with lightning.rollout({{}}), forking.Pool(1) as pool:
+        pool.apply(lightning.emit_reward, (0.5,))
+""")
     hub.stop()
     assert [event[2] for event in logged(tmp_path / "run") if event[0] == Event.REWARD] == [0.5]
 
