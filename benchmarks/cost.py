@@ -25,14 +25,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lightning_embedded.learner import Learner
+from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Pair, Row
-from lightning_hub.credit import weigh
+from lightning_hub.credit.batch import weigh
 from lightning_hub.rollout import Reward, Rollout
 from lightning_losses.dealing import deal
-from lightning_sdk.call import Call, CallMeta, Choice, Status
 from lightning_sdk.settings import Settings
-from lightning_sdk.wire import pack_floats, pack_ints
+from lightning_sdk.stream.wire import pack_floats, pack_ints
+from lightning_sdk.trace.call import Call, CallMeta, Choice, Status
 
 CALLS, PAIRS = 1600, 4096
 PROMPT, ANSWER = 300, 30

@@ -31,8 +31,8 @@ from typing import Any
 
 from diagnosis_cases import HEALTHY, SICK, Case, judge, judge_health
 
-from lightning_hub.health import examine
-from lightning_hub.interval import interval
+from lightning_hub.health.examine import examine
+from lightning_hub.statistics.interval import interval
 
 Result = dict[str, Any]
 

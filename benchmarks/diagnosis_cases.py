@@ -15,9 +15,9 @@ from typing import Any
 
 from simulated_runs import Played, Recipe, Role, binary, simulate
 
-from lightning_hub import findings
-from lightning_hub.health import Health
-from lightning_hub.record import Record
+from lightning_hub.findings import findings
+from lightning_hub.health.examine import Health
+from lightning_hub.health.run_record import Record
 from lightning_sdk.settings import Settings
 
 RECORDED = Path(__file__).parents[1] / "tests" / "hub" / "recorded"
@@ -174,7 +174,7 @@ def long_said(played: Played) -> str:
     return "x" * int(played.draw.integers(1, 60))
 
 
-#: What the first rollouts show of such rewards: `lightning_sdk.repeats` finds it, which trained cases try.
+#: What the first rollouts show of such rewards: `lightning_sdk.rollouts.repeats` finds it, which trained cases try.
 UNREPEATED = findings.not_repeatable("the reward function reward()", 8, 8, 0.2, 0.7).as_dict()
 REPEATS = {"findings": [UNREPEATED]}
 

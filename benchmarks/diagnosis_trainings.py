@@ -15,8 +15,8 @@ from typing import Any
 from openai import OpenAI
 
 import lightning_sdk as lightning
-from lightning_sdk import reference
 from lightning_sdk.errors import LightningError
+from lightning_sdk.rollouts import reference
 
 ROOT = Path(__file__).parents[1]
 client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from lightning_embedded.engine import Engine
-from lightning_embedded.sequence import Params, Sequence
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.engine.sequence import Params, Sequence
 from lightning_process.model import load
 
 PROMPT = 40

@@ -27,13 +27,13 @@ from typing import Any, NamedTuple
 
 import zmq
 
-from lightning_hub.decode import decode
-from lightning_hub.log import Log
-from lightning_sdk import wire
-from lightning_sdk.call import CallMeta
-from lightning_sdk.hub import HubClient
-from lightning_sdk.stream import Stream
-from lightning_sdk.wire import NO_ROLLOUT, Batch, Event
+from lightning_hub.decoding.replies import decode
+from lightning_hub.storage.log import Log
+from lightning_sdk.hub.client import HubClient
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.stream import Stream
+from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.trace.call import CallMeta
 
 PROMPT, COMPLETION, DISTINCT = 500, 200, 256
 _RETAIN = 2 * 2**30

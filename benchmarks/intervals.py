@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_hub.looks import ERROR, PLANNED, next_look
-from lightning_hub.mean_bounds import chance_of
-from lightning_hub.reward_range import FEWEST, FEWEST_TRAINED, Source, Trained, reward_range
+from lightning_hub.statistics.looks import ERROR, PLANNED, next_look
+from lightning_hub.statistics.mean_bounds import chance_of
+from lightning_hub.statistics.reward_range import FEWEST, FEWEST_TRAINED, Source, Trained, reward_range
 
 Array = NDArray[np.float64]
 Shape = tuple[int, int]
@@ -330,7 +330,7 @@ def agreement(generator: np.random.Generator) -> float:
 
 
 def _chances(data: Array) -> Array:
-    """[trials] `lightning_hub.mean_bounds._saddlepoint` for many samples, [trials, values], at once."""
+    """[trials] `lightning_hub.statistics.mean_bounds._saddlepoint` for many samples, [trials, values], at once."""
     found = np.where(data.max(axis=1) <= 0, 1.0, 0.0)
     open_ = (data.max(axis=1) > 0) & (data.min(axis=1) < 0)
     data = data[open_]

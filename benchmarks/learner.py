@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from lightning_embedded.learner import Learner
+from lightning_embedded.learning.learner import Learner
 from lightning_embedded.process import ENVIRONMENT
 from lightning_hub.backend import Batch, Row
 from lightning_process.model import load

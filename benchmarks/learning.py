@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning_sdk as lightning
-from lightning_sdk import reference
+from lightning_sdk.rollouts import reference
 from lightning_spark.held_out import TUNING_SEED
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "calculator" / "agent.py"

@@ -36,10 +36,11 @@ import openai
 
 import lightning_openai
 import lightning_sdk as lightning
-from lightning_sdk import session, sink
-from lightning_sdk.hub import HubClient, HubProcess
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
-from lightning_sdk.stream import Stream
+from lightning_sdk import session
+from lightning_sdk.hub.client import HubClient, HubProcess
+from lightning_sdk.stream import sink
+from lightning_sdk.stream.stream import Stream
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
 
 PROMPT, COMPLETION = 500, 200
 ASK: dict[str, Any] = {

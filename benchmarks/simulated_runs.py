@@ -2,7 +2,7 @@
 
 What is simulated is the policy: what it answers, how sure it is, and what its learner measures. Its rollouts have calls
 with ids, log-probs and messages, and all else is the product's own: the credit and a step's metrics (`credit.weigh`),
-the evaluations (`evaluation.measure`), and the record that `lightning_hub.health` examines.
+the evaluations (`evaluation.measure`), and the record that `lightning_hub.health.examine` examines.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from lightning_hub.archive import Entry
 from lightning_hub.backend import Endpoint
-from lightning_hub.credit import weigh
-from lightning_hub.evaluation import HeldOut, measure
-from lightning_hub.record import Record, score_entry
+from lightning_hub.credit.batch import weigh
+from lightning_hub.evaluation.evaluation import HeldOut, measure
+from lightning_hub.health.run_record import Record, score_entry
 from lightning_hub.rollout import Assignment, Reward, Rollout
-from lightning_sdk.call import Call, CallMeta, Choice, Status
+from lightning_hub.rollouts.archive import Entry
 from lightning_sdk.errors import NothingToTrain
 from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Call, CallMeta, Choice, Status
 
 Random = np.random.Generator
 #: How different tasks are in difficulty, in logits.

@@ -33,8 +33,8 @@ from types import ModuleType
 from typing import Any
 
 import lightning_sdk as lightning
-from lightning_hub.interval import difference, interval
-from lightning_sdk import reference
+from lightning_hub.statistics.interval import difference, interval
+from lightning_sdk.rollouts import reference
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "two_roles" / "agent.py"

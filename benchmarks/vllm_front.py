@@ -34,8 +34,8 @@ import torch
 from aiohttp import web
 
 from lightning_process.source import locate
-from lightning_sdk.address import BACKLOG
 from lightning_sdk.settings import Settings
+from lightning_sdk.system.addresses import BACKLOG
 from lightning_vllm.available import installed
 from lightning_vllm.command import KEEP_ALIVE
 from lightning_vllm.fleet import Fleet

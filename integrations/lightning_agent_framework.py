@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lightning_sdk.agent import Turn, in_turn
-from lightning_sdk.patches import Patches
-from lightning_sdk.scope import entered
-from lightning_sdk.sink import harmless
-from lightning_sdk.speaking import require
+from lightning_sdk.capture.agent_names import require
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.markers.agent import Turn, in_turn
+from lightning_sdk.stream.sink import harmless
+from lightning_sdk.trace.scope import entered
 
 
 def instrument(patches: Patches) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_sdk.caches import bypass
-from lightning_sdk.patches import Patches
-from lightning_sdk.speaking import require, speaks
+from lightning_sdk.capture.agent_names import require, speaks
+from lightning_sdk.capture.framework_caches import bypass
+from lightning_sdk.capture.patches import Patches
 
 
 def instrument(patches: Patches) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_sdk.capture.agent_names import require
+from lightning_sdk.capture.base_client import Seam
+from lightning_sdk.capture.patches import Patches
 from lightning_sdk.errors import Untranslatable
-from lightning_sdk.patches import Patches
-from lightning_sdk.speaking import require
-from lightning_sdk.stainless import Seam
 from lightning_sdk.translation.messages import translate
 
 #: Clients that sign each request for AWS after everything else, and read AWS's own framing of streams.

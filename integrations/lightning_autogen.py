@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from lightning_sdk.caches import bypass
-from lightning_sdk.patches import Patches
-from lightning_sdk.scope import Scope, current, entered
-from lightning_sdk.speaking import require, speaks
+from lightning_sdk.capture.agent_names import require, speaks
+from lightning_sdk.capture.framework_caches import bypass
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.trace.scope import Scope, current, entered
 
 _SCOPE = "_lightning_scope"
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lightning_sdk.caches import bypass
-from lightning_sdk.patches import Patches
-from lightning_sdk.scope import current, entered
-from lightning_sdk.speaking import require, speaks
+from lightning_sdk.capture.agent_names import require, speaks
+from lightning_sdk.capture.framework_caches import bypass
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.trace.scope import current, entered
 
 
 def instrument(patches: Patches) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from lightning_sdk.agent import Turn
-from lightning_sdk.patches import Patches
-from lightning_sdk.scope import Scope, current, entered
-from lightning_sdk.speaking import require
+from lightning_sdk.capture.agent_names import require
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.markers.agent import Turn
+from lightning_sdk.trace.scope import Scope, current, entered
 
 
 def instrument(patches: Patches) -> None:

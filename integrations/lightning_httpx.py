@@ -16,9 +16,9 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from lightning_sdk import notices, sink
-from lightning_sdk.patches import Patches
-from lightning_sdk.seam import SEEN
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.capture.seam import SEEN
+from lightning_sdk.stream import notices, sink
 
 #: Nobody serves anything but a language model here.
 _SURE = re.compile(

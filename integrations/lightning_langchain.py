@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lightning_sdk.caches import bypass, is_passed_by
-from lightning_sdk.patches import Patches
-from lightning_sdk.speaking import require
+from lightning_sdk.capture.agent_names import require
+from lightning_sdk.capture.framework_caches import bypass, is_passed_by
+from lightning_sdk.capture.patches import Patches
 
 
 def instrument(patches: Patches) -> None:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from lightning_sdk.patches import Patches
-from lightning_sdk.sink import harmless
-from lightning_sdk.speaking import require, speaker
+from lightning_sdk.capture.agent_names import require, speaker
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.stream.sink import harmless
 
 #: The modules whose functions are the nodes of ready-made agents: `create_react_agent`'s and `create_agent`'s. Not
 #: `ToolNode`'s, which graphs of the user's have too.

@@ -17,14 +17,14 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning_sdk.caches import bypass
+from lightning_sdk.capture.agent_names import release, require
+from lightning_sdk.capture.framework_caches import bypass
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.capture.response_tap import tap
+from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
 from lightning_sdk.errors import UnsupportedVersion
-from lightning_sdk.patches import Patches
-from lightning_sdk.scope import Endpoint, speaking
-from lightning_sdk.seam import SEEN, OpenCall, open_call
-from lightning_sdk.sink import harmless, say_once
-from lightning_sdk.speaking import release, require
-from lightning_sdk.tee import tap
+from lightning_sdk.stream.sink import harmless, say_once
+from lightning_sdk.trace.scope import Endpoint, speaking
 
 #: Functions of LiteLLM that ask for the provider of a call to a language model; embeddings and others ask too.
 _CALLS = frozenset({"completion", "acompletion", "text_completion", "atext_completion"})

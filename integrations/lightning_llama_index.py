@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from lightning_sdk.agent import Turn
-from lightning_sdk.patches import Patches
-from lightning_sdk.scope import current, entered
-from lightning_sdk.speaking import require, speaks
+from lightning_sdk.capture.agent_names import require, speaks
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.markers.agent import Turn
+from lightning_sdk.trace.scope import current, entered
 
 #: The name that LlamaIndex gives to every agent that was given none.
 _UNNAMED = "Agent"

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning_sdk.passage import Passage
-from lightning_sdk.patches import Patches
-from lightning_sdk.seam import OpenCall, open_call
-from lightning_sdk.sink import harmless
-from lightning_sdk.speaking import require
+from lightning_sdk.capture.agent_names import require
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.capture.reply_reader import Passage
+from lightning_sdk.capture.seam import OpenCall, open_call
+from lightning_sdk.stream.sink import harmless
 from lightning_sdk.translation import Translation, responses
 
 #: How the path of a call to a model ends -> how its request is put in terms of chat completions, None if it is.

@@ -11,11 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lightning_sdk.capture.agent_names import require
+from lightning_sdk.capture.base_client import Seam
+from lightning_sdk.capture.patches import Patches
 from lightning_sdk.errors import Untranslatable
-from lightning_sdk.patches import Patches
-from lightning_sdk.scope import speaking
-from lightning_sdk.speaking import require
-from lightning_sdk.stainless import Seam
+from lightning_sdk.trace.scope import speaking
 from lightning_sdk.translation import Translation
 from lightning_sdk.translation.responses import translate
 

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lightning_sdk.capture.agent_names import require, speaks
+from lightning_sdk.capture.patches import Patches
 from lightning_sdk.errors import UnsupportedVersion
-from lightning_sdk.patches import Patches
-from lightning_sdk.speaking import require, speaks
 
 _DISTRIBUTION = "openai-agents"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lightning_sdk.patches import Patches
-from lightning_sdk.speaking import require, speaks
+from lightning_sdk.capture.agent_names import require, speaks
+from lightning_sdk.capture.patches import Patches
 
 
 def instrument(patches: Patches) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_sdk.patches import Patches
-from lightning_sdk.speaking import require, speaks
+from lightning_sdk.capture.agent_names import require, speaks
+from lightning_sdk.capture.patches import Patches
 
 #: The name that Strands gives to every agent that was given none.
 _UNNAMED = "Strands Agents"

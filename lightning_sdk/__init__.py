@@ -19,7 +19,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lightning_sdk.agent import agent
 from lightning_sdk.errors import (
     BackendDied,
     DiskError,
@@ -37,8 +36,9 @@ from lightning_sdk.errors import (
     UnsupportedVersion,
     Untranslatable,
 )
-from lightning_sdk.reward import emit_reward, reward
-from lightning_sdk.rollout import rollout
+from lightning_sdk.markers.agent import agent
+from lightning_sdk.markers.reward import emit_reward, reward
+from lightning_sdk.markers.rollout import rollout
 from lightning_sdk.settings import (
     Algorithm,
     Cluster,
@@ -60,12 +60,12 @@ from lightning_sdk.settings import (
 )
 
 if TYPE_CHECKING:  # loaded on first use below: they need zmq, wrapt and asyncio
-    from lightning_sdk.checking import Check, check
-    from lightning_sdk.gateway import gateway_environment
-    from lightning_sdk.report import Report, Score
-    from lightning_sdk.rescoring import Rescoring, rescore
+    from lightning_sdk.commands.check import Check, check
+    from lightning_sdk.commands.gateway import gateway_environment
+    from lightning_sdk.commands.report import Report, Score
+    from lightning_sdk.commands.rescore import Rescoring, rescore
+    from lightning_sdk.commands.train import evaluate, train
     from lightning_sdk.session import init, shutdown, status
-    from lightning_sdk.training import evaluate, train
 
 _LATER = {
     "Check": "checking",

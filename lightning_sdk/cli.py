@@ -13,12 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk import checking, reference, rescoring, services, training
+from lightning_sdk.commands import check, rescore, serve, train
+from lightning_sdk.commands.history import describe, listing
+from lightning_sdk.commands.report import Report
 from lightning_sdk.errors import LightningError, SettingError
-from lightning_sdk.folders import find_run_folder
-from lightning_sdk.history import describe, listing
-from lightning_sdk.report import Report
+from lightning_sdk.rollouts import reference
 from lightning_sdk.settings import Settings, parse
+from lightning_sdk.system.folders import find_run_folder
 
 _EXAMPLES = {
     "check": (
@@ -245,7 +246,7 @@ def _serve(commands: Any) -> None:
     text = (
         "keep a hub that records what agents of this machine do after lightning.init(); with --model also serve a model"
     )
-    parser = _command(commands, "serve", services.serve, text)
+    parser = _command(commands, "serve", serve.serve, text)
     parser.add_argument("--run", default="runs/served", metavar="FOLDER", help="where spans are kept (%(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=4717, help="port of the hub, 0 for a free one (%(default)s)")
@@ -259,7 +260,7 @@ def _serve(commands: Any) -> None:
 
 def _gateway(commands: Any) -> None:
     text = "an OpenAI- and Anthropic-compatible address that records the calls of agents in any language"
-    parser = _command(commands, "gateway", services.relay, text)
+    parser = _command(commands, "gateway", serve.relay, text)
     parser.add_argument("--upstream", metavar="URL", help="where calls go, such as https://api.openai.com; default: "
                         "OPENAI_BASE_URL and ANTHROPIC_BASE_URL, else OpenAI and Anthropic")  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -319,13 +320,13 @@ def _place(options: argparse.Namespace) -> dict[str, Any]:
 def _run_check(options: argparse.Namespace) -> int:
     if _is_run(options.agent, options.runs):
         run = find_run_folder(options.agent, options.runs)
-        found = checking.check(run, backend_python=options.backend_python)
+        found = check.check(run, backend_python=options.backend_python)
     else:
-        found = checking.check(**_common(options), provider=options.provider, keep=options.keep)
+        found = check.check(**_common(options), provider=options.provider, keep=options.keep)
     if options.json:
         print(json.dumps(found.values))
     else:
-        checking.show(found, sys.stdout)
+        check.show(found, sys.stdout)
     return 0 if found.learnable else 1
 
 
@@ -335,7 +336,7 @@ def _is_run(given: str, runs: str) -> bool:
 
 
 def _run_train(options: argparse.Namespace) -> None:
-    report = training.train(
+    report = train.train(
         **_common(options), **_place(options), held_out=options.held_out, resume=options.resume,
         from_runs=options.from_runs,
     )  # fmt: skip
@@ -343,12 +344,12 @@ def _run_train(options: argparse.Namespace) -> None:
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
-    report = training.evaluate(**_common(options), **_place(options), provider=options.provider)
+    report = train.evaluate(**_common(options), **_place(options), provider=options.provider)
     _print(report, options)
 
 
 def _run_rescore(options: argparse.Namespace) -> int:
-    found = rescoring.rescore(
+    found = rescore.rescore(
         options.run_name, [reference.load(each) for each in options.rewards], options.write, runs=options.runs,
         backend_python=options.backend_python,
     )  # fmt: skip
@@ -373,7 +374,7 @@ def _same_output() -> bool:
 
 
 def _run_runner(options: argparse.Namespace) -> None:
-    services.runner(
+    serve.runner(
         reference.load(options.agent), [reference.load(each) for each in options.rewards] or None,
         hub=options.hub, key=options.key, concurrency=options.concurrency, patience=options.wait,
         as_json=options.json, quiet=options.quiet,

@@ -13,11 +13,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from lightning_sdk import discovery, exits, forks, handover, notices, seam, sink, threads
+from lightning_sdk.capture import exits, seam, threads, work_queues
+from lightning_sdk.capture.patches import Patches
 from lightning_sdk.errors import LightningError, SettingError, UnsupportedVersion
-from lightning_sdk.patches import Patches
-from lightning_sdk.stream import Stream
-from lightning_sdk.stream_status import StreamStatus
+from lightning_sdk.hub import discovery
+from lightning_sdk.stream import notices, sink
+from lightning_sdk.stream.status import StreamStatus
+from lightning_sdk.stream.stream import Stream
+from lightning_sdk.system import forks
 
 log = logging.getLogger("lightning_sdk")
 GROUP = "lightning_sdk.integrations"
@@ -41,7 +44,7 @@ class Session:
         """What the stream is for until it has ended: '' if whoever comes may change it."""
         if carry_context:
             threads.carry_context(self.patches)
-            handover.follow_queues(self.patches)
+            work_queues.follow_queues(self.patches)
         self._watch_telemetry()
         self._watch_exits()
         for entry in importlib.metadata.entry_points(group=GROUP):
@@ -92,7 +95,7 @@ class Session:
         """Join OpenTelemetry's traces once its SDK is imported; without it nothing of it is loaded."""
 
         def join() -> None:
-            from lightning_sdk import telemetry  # noqa: PLC0415 - it imports the SDK, which only some users have
+            from lightning_sdk.capture import telemetry  # noqa: PLC0415 - it imports the SDK, which only some users have
 
             telemetry.join(self.patches)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import lightning_sdk
-from lightning_sdk import sink
+from lightning_sdk.stream import sink
 
 # A busy machine is no reason to fail: a property is searched as far as it is, however long that takes.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,6 +29,6 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     lightning_sdk.shutdown(0.5)
     sink.connect(None)
     sink._said.clear()
-    # `lightning_sdk.agent` and `.reward` are the decorators; their modules have the same names.
-    sys.modules["lightning_sdk.agent"].declared.clear()
-    sys.modules["lightning_sdk.reward"].marked.clear()
+    # `lightning_sdk.markers.agent` and `.reward` are the decorators; their modules have the same names.
+    sys.modules["lightning_sdk.markers.agent"].declared.clear()
+    sys.modules["lightning_sdk.markers.reward"].marked.clear()

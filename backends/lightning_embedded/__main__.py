@@ -8,13 +8,13 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from lightning_embedded import vllm
-from lightning_embedded.chat import Chat
-from lightning_embedded.engine import Engine
-from lightning_embedded.learner import Learner
-from lightning_embedded.memory import look
-from lightning_embedded.server import make_app
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.learning.learner import Learner
+from lightning_embedded.learning.memory import look
+from lightning_embedded.learning.training import Training
+from lightning_embedded.serving.chat import Chat
+from lightning_embedded.serving.server import make_app
 from lightning_embedded.threads import threads
-from lightning_embedded.training import Training
 from lightning_process.dissection import dissect
 from lightning_process.fingerprint import fingerprint
 from lightning_process.model import Loaded, load

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_sdk.cores import cores
+from lightning_sdk.system.cores import cores
 
 #: Models below this size decode faster on one thread than on two that wait for each other.
 _SMALL = 30_000_000

@@ -10,16 +10,16 @@ from pathlib import Path
 import orjson
 import torch
 
-from lightning_embedded.chat import Chat
-from lightning_embedded.constraint import Constraints
-from lightning_embedded.grammar import GrammarError
-from lightning_embedded.learner import Learner
-from lightning_embedded.memory import look
-from lightning_embedded.protocol import read_body
-from lightning_embedded.text import Decode
+from lightning_embedded.constraints.constraint import Constraints
+from lightning_embedded.constraints.grammar import GrammarError
+from lightning_embedded.learning.learner import Learner
+from lightning_embedded.learning.memory import look
+from lightning_embedded.learning.training import Training
+from lightning_embedded.serving.chat import Chat
+from lightning_embedded.serving.protocol import read_body
+from lightning_embedded.text.growing_text import Decode
 from lightning_embedded.threads import small, threads
-from lightning_embedded.training import Training
-from lightning_hub.constraint import FREE_CHOICES, constraint_of
+from lightning_hub.trajectories.constraint import FREE_CHOICES, constraint_of
 from lightning_process.model import Loaded, load
 from lightning_process.program import Built, Config
 from lightning_process.refusal import BadRequest

@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 from lightning_gateway.grant import PREFIX, Grant, Grants
 from lightning_gateway.refusal import Refused
-from lightning_sdk.agent import declared
-from lightning_sdk.scope import Scope
+from lightning_sdk.markers.agent import declared
+from lightning_sdk.trace.scope import Scope
 
 ROLE_HEADER = "x-lightning-role"
 _PATH = re.compile(r"(?:/rollout/(?P<key>[^/]+))?(?:/role/(?P<role>[^/]+))?(?P<rest>/.*|$)")

@@ -19,10 +19,10 @@ from lightning_gateway.refusal import Refused, response
 from lightning_gateway.relay import CutOff, Relay
 from lightning_gateway.rollouts import Rollouts
 from lightning_gateway.upstream import Upstream
-from lightning_sdk.address import BACKLOG
 from lightning_sdk.errors import LightningError, PortInUse
-from lightning_sdk.scope import Scope
-from lightning_sdk.visitor import refusal
+from lightning_sdk.system.addresses import BACKLOG
+from lightning_sdk.system.web_pages import refusal
+from lightning_sdk.trace.scope import Scope
 
 log = logging.getLogger("lightning_gateway")
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from lightning_gateway.recording import Recording
-from lightning_sdk.scope import Scope
+from lightning_sdk.trace.scope import Scope
 
 PREFIX = "lr-"
 """Begins every key, so that one is never sent on to a provider."""

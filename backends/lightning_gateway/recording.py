@@ -6,8 +6,8 @@ import threading
 import zlib
 from collections.abc import Callable
 
-from lightning_sdk.passage import ErrorEvent
-from lightning_sdk.seam import OpenCall
+from lightning_sdk.capture.reply_reader import ErrorEvent
+from lightning_sdk.capture.seam import OpenCall
 from lightning_sdk.translation.sse import find_error, has_ended
 
 

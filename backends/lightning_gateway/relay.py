@@ -21,9 +21,9 @@ from lightning_gateway.paths import refuse_beyond_models, refuse_climbing
 from lightning_gateway.recording import Recording
 from lightning_gateway.refusal import Refused
 from lightning_gateway.upstream import Headers, Upstream, passed_back, passed_on, proxy_for, to_engine
+from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
 from lightning_sdk.errors import Untranslatable
-from lightning_sdk.scope import entered
-from lightning_sdk.seam import SEEN, OpenCall, open_call
+from lightning_sdk.trace.scope import entered
 from lightning_sdk.translation import Translation, messages, responses
 
 #: How the path of a call to a model ends -> how its request becomes one of chat completions, None if it is one already

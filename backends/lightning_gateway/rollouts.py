@@ -15,14 +15,14 @@ from aiohttp import web
 from lightning_gateway.caller import api_key
 from lightning_gateway.grant import Grant, Grants
 from lightning_gateway.refusal import Refused
-from lightning_sdk import sink
-from lightning_sdk.call import Status
 from lightning_sdk.errors import RewardError
-from lightning_sdk.plain_data import NotPlain, plain_object
-from lightning_sdk.reward import as_rewards
-from lightning_sdk.rollout import end
-from lightning_sdk.scope import RolloutScope, Scope
-from lightning_sdk.wire import Event
+from lightning_sdk.markers.reward import as_rewards
+from lightning_sdk.markers.rollout import end
+from lightning_sdk.stream import sink
+from lightning_sdk.stream.plain_data import NotPlain, plain_object
+from lightning_sdk.stream.wire import Event
+from lightning_sdk.trace.call import Status
+from lightning_sdk.trace.scope import RolloutScope, Scope
 
 
 class Rollouts:

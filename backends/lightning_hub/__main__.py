@@ -14,8 +14,8 @@ import threading
 from typing import Any
 
 from lightning_hub.hub import Config, Hub
-from lightning_sdk import disk
 from lightning_sdk.errors import HubError, LightningError
+from lightning_sdk.failures import disk
 
 
 def main() -> int:

@@ -39,7 +39,7 @@ class Constrained(NamedTuple):
     end: int
     """Position behind the last one."""
     constraint: str
-    """As `lightning_hub.constraint.constraint_of` has it."""
+    """As `lightning_hub.trajectories.constraint.constraint_of` has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_hub.export import Exporter, started
+from lightning_hub.export.exporter import Exporter, started
 from lightning_hub.feed import Feed
-from lightning_hub.guests import Guests
-from lightning_hub.index import Index
-from lightning_hub.leases import LEASE_SECONDS, Leases
-from lightning_hub.lock import locked, mark_ending
-from lightning_hub.log import Log
-from lightning_hub.plan import Plan
-from lightning_hub.receiver import Receiver
-from lightning_hub.requests import Method, Parked
-from lightning_hub.set_aside import SetAside
+from lightning_hub.receive.receiver import Receiver
+from lightning_hub.receive.requests import Method, Parked
+from lightning_hub.receive.task_lists import TaskLists
+from lightning_hub.rollouts.leases import LEASE_SECONDS, Leases
+from lightning_hub.rollouts.plan import Plan
+from lightning_hub.rollouts.remote_runners import Guests
 from lightning_hub.standstill import is_stopped
-from lightning_hub.store import Store
-from lightning_hub.task_lists import TaskLists
-from lightning_hub.trainer import Trainer
-from lightning_hub.writes import Writes
+from lightning_hub.storage.index import Index
+from lightning_hub.storage.lock import locked, mark_ending
+from lightning_hub.storage.log import Log
+from lightning_hub.storage.set_aside import SetAside
+from lightning_hub.storage.store import Store
+from lightning_hub.storage.writes import Writes
+from lightning_hub.training.trainer import Trainer
 from lightning_sdk.errors import HubError
 from lightning_sdk.settings import Export
 

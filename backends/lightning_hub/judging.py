@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lightning_hub.rollout import Rollout
-from lightning_sdk import notices
-from lightning_sdk.call import Call
+from lightning_sdk.stream import notices
+from lightning_sdk.trace.call import Call
 
 
 def is_judging(call: Call, rollout: Rollout) -> bool:

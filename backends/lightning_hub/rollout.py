@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lightning_hub import rollout_key
 from lightning_hub.backend import Endpoint
-from lightning_sdk.call import Call, Span, Status
+from lightning_sdk.trace.call import Call, Span, Status
 
 _KEY_SECONDS = 600.0
 """For which a rollout's key opens the engine beyond the rollout's own time: a process may have stood still in it."""

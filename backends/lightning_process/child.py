@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from lightning_hub.backend import Batch, Endpoint, Row, Update
 from lightning_process.transport import pack_batch, pack_question, unpack_scores
-from lightning_sdk import address as addresses
-from lightning_sdk.clock import Clock
 from lightning_sdk.errors import BY_NAME, BackendDied, LightningError, SettingError
 from lightning_sdk.settings import Settings
-from lightning_sdk.wire import pack, unpack
+from lightning_sdk.stream.wire import pack, unpack
+from lightning_sdk.system import addresses
+from lightning_sdk.system.clock import Clock
 
 #: Seconds that the child may take while we wait: to load a model (a download included), to update or score, for a
 #: file, to end.

@@ -22,9 +22,9 @@ from aiohttp import web
 
 from lightning_process.phases import Phases
 from lightning_process.routes import LearnerRoutes
-from lightning_sdk.address import BACKLOG, LOOPBACK
 from lightning_sdk.errors import LightningError
 from lightning_sdk.settings import Settings
+from lightning_sdk.system.addresses import BACKLOG, LOOPBACK
 
 log = logging.getLogger(__name__)
 

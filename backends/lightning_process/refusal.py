@@ -10,8 +10,8 @@ import orjson
 from aiohttp import web
 
 from lightning_hub import rollout_key
-from lightning_sdk.seam import ROLLOUT_HEADER
-from lightning_sdk.visitor import refusal
+from lightning_sdk.capture.seam import ROLLOUT_HEADER
+from lightning_sdk.system.web_pages import refusal
 
 #: Completions that one request may ask for: its prompts times `n`.
 MAX_COMPLETIONS = 2048

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from lightning_hub.backend import Batch, Row, Update
 from lightning_process.refusal import guard
 from lightning_process.transport import pack_scores, unpack_batch, unpack_question
-from lightning_sdk import disk
 from lightning_sdk.errors import LightningError
-from lightning_sdk.wire import MAX_MESSAGE_BYTES, pack, unpack
+from lightning_sdk.failures import disk
+from lightning_sdk.stream.wire import MAX_MESSAGE_BYTES, pack, unpack
 
 log = logging.getLogger(__name__)
 

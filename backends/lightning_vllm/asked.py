@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from lightning_hub.constraint import is_constrained
+from lightning_hub.trajectories.constraint import is_constrained
 from lightning_process.refusal import BadRequest, refuse_too_many
 
 #: Messages at a conversation's beginning that its later calls repeat: the system's and the first of the user's.

@@ -48,7 +48,7 @@ class _Slot:
 
 
 class Fleet:
-    """Servers and their front, as `lightning_embedded.training.Publishing`."""
+    """Servers and their front, as `lightning_embedded.learning.training.Publishing`."""
 
     def __init__(
         self, front: Front, places: Sequence[Place], folder: Path, launch: Launch, *, asynchronous: bool

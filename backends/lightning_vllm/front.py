@@ -23,7 +23,7 @@ from aiohttp import web
 
 from lightning_process.openai import application
 from lightning_process.refusal import BadRequest, Unavailable, json_reply, unknown_model
-from lightning_sdk.seam import ROLLOUT_HEADER
+from lightning_sdk.capture.seam import ROLLOUT_HEADER
 from lightning_vllm.asked import Asked, refuse_constraints
 from lightning_vllm.pool import Pool, Server, Upstream, UpstreamCounts
 from lightning_vllm.stamp import StampedStream, stamped

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from lightning_sdk.clock import Clock
 from lightning_sdk.errors import LightningError
+from lightning_sdk.system.clock import Clock
 from lightning_vllm.health import healthy
 from lightning_vllm.pool import Upstream
 

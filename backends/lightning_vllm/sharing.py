@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
-from lightning_sdk import disk
+from lightning_sdk.failures import disk
 
 _SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "lightning-weights-"

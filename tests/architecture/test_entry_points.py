@@ -9,7 +9,7 @@ import pytest
 from sources import integrations, pyproject
 
 from lightning_hub.backend import BackendSpec
-from lightning_hub.plan import refuse_ignored
+from lightning_hub.rollouts.plan import refuse_ignored
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import VERBATIM, Optimizer, Settings
 

@@ -27,8 +27,8 @@ USE = """
 import json
 import lightning_sdk as lightning
 from lightning_sdk import sink
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
-from lightning_sdk.wire import Event
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.stream.wire import Event
 
 class Kept:
     events = []

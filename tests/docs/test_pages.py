@@ -14,7 +14,7 @@ from settings_table import PAGE, replaced
 from settings_table import settings as described
 
 from lightning_sdk import cli, settings
-from lightning_sdk.stream import Stream
+from lightning_sdk.stream.stream import Stream
 
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 

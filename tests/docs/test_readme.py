@@ -12,8 +12,8 @@ import pytest
 from pages import ROOT, block
 from recorder import Recorder
 
-from lightning_sdk import sink
-from lightning_sdk.wire import Event
+from lightning_sdk.stream import sink
+from lightning_sdk.stream.wire import Event
 
 
 @pytest.fixture(scope="module")

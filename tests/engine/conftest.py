@@ -9,8 +9,8 @@ import torch
 from served_engine import Service, make_model, make_tokenizer, serve
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lightning_embedded.chat import Chat
-from lightning_embedded.engine import Engine
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.serving.chat import Chat
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,10 +14,10 @@ from openai import AsyncOpenAI, OpenAI
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lightning_embedded.chat import Chat
-from lightning_embedded.engine import Engine
-from lightning_embedded.sequence import Sequence
-from lightning_embedded.server import make_app
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.engine.sequence import Sequence
+from lightning_embedded.serving.chat import Chat
+from lightning_embedded.serving.server import make_app
 
 KEY = "test-key"
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<tool_response>",

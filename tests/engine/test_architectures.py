@@ -10,9 +10,9 @@ import pytest
 from architectures import SCALED, SHAPES, make
 from transformers import AutoTokenizer
 
-from lightning_embedded.engine import Engine
-from lightning_embedded.learner import Learner
-from lightning_embedded.sequence import Params, Sequence
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.engine.sequence import Params, Sequence
+from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Row
 from lightning_sdk.settings import Settings
 

@@ -7,11 +7,11 @@ import pytest
 from served_engine import TEMPLATE, Service
 from transformers import PreTrainedTokenizerFast
 
-from lightning_embedded.chat import Chat
-from lightning_embedded.engine import Engine
-from lightning_embedded.template import Template, TemplateRefused
-from lightning_embedded.text import Decode, Text
-from lightning_sdk.seam import ROLLOUT_HEADER
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.serving.chat import Chat
+from lightning_embedded.text.chat_template import Template, TemplateRefused
+from lightning_embedded.text.growing_text import Decode, Text
+from lightning_sdk.capture.seam import ROLLOUT_HEADER
 
 QWEN = """{%- if tools %}
 {{- '<|im_start|>system\\n' }}

@@ -15,17 +15,17 @@ from pydantic import BaseModel, ConfigDict
 from served_engine import Service, make_model, make_tokenizer, serve
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lightning_embedded.chat import Chat
-from lightning_embedded.engine import Engine
-from lightning_embedded.learner import Learner
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.learning.learner import Learner
+from lightning_embedded.serving.chat import Chat
 from lightning_hub.backend import Row
-from lightning_hub.decode import decode
-from lightning_hub.trajectory import merge
-from lightning_hub.transition import transitions
+from lightning_hub.decoding.replies import decode
+from lightning_hub.trajectories.trajectory import merge
+from lightning_hub.trajectories.transition import transitions
 from lightning_process.transport import pack_question, unpack_question
-from lightning_sdk.call import CallMeta
 from lightning_sdk.errors import LightningError
 from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import CallMeta
 
 ASK: list[Any] = [{"role": "user", "content": "What is twelve plus thirty?"}]
 EXPRESSION = {"type": "string", "enum": ["12 + 30", "12", "30"]}

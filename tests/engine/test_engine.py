@@ -23,8 +23,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from lightning_embedded.engine import Engine, EngineClosed, PromptTooLong
-from lightning_embedded.sequence import Params, Sequence
+from lightning_embedded.engine.engine import Engine, EngineClosed, PromptTooLong
+from lightning_embedded.engine.sequence import Params, Sequence
 
 
 def prompts(count: int, seed: int = 0, low: int = 3, high: int = 40) -> list[list[int]]:

@@ -12,9 +12,9 @@ import pytest
 from openai import BadRequestError
 from served_engine import KEY, Service
 
-from lightning_embedded.fair_queue import FairQueue
-from lightning_embedded.sequence import Params, Sequence
-from lightning_sdk.seam import ROLLOUT_HEADER
+from lightning_embedded.engine.fair_queue import FairQueue
+from lightning_embedded.engine.sequence import Params, Sequence
+from lightning_sdk.capture.seam import ROLLOUT_HEADER
 
 
 def test_too_many_completions_are_refused(service: Service) -> None:

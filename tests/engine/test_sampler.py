@@ -2,8 +2,8 @@
 
 import torch
 
-from lightning_embedded.sampler import Knobs, sample
-from lightning_embedded.sequence import Params, Sequence
+from lightning_embedded.engine.sampler import Knobs, sample
+from lightning_embedded.engine.sequence import Params, Sequence
 
 
 def frequencies(knobs: Knobs, logits: torch.Tensor, draws: int) -> torch.Tensor:

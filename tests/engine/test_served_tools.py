@@ -11,14 +11,14 @@ import tool_templates
 from served_engine import make_tokenizer, serve
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lightning_embedded.chat import Chat
-from lightning_embedded.engine import Engine
-from lightning_embedded.protocol import read_chat
-from lightning_embedded.reply import Choice, Reply
-from lightning_embedded.sequence import Params, Sequence
-from lightning_embedded.template import Template
-from lightning_embedded.text import Decode, Text
-from lightning_embedded.tool_format import ToolFormat
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.engine.sequence import Params, Sequence
+from lightning_embedded.serving.chat import Chat
+from lightning_embedded.serving.protocol import read_chat
+from lightning_embedded.serving.reply import Choice, Reply
+from lightning_embedded.text.chat_template import Template
+from lightning_embedded.text.growing_text import Decode, Text
+from lightning_embedded.text.tool_format import ToolFormat
 
 ASK: list[Any] = [{"role": "user", "content": "What is twelve plus thirty?"}]
 TOOLS: list[Any] = [{"type": "function", "function": {"name": "calculator", "parameters": {"type": "object"}}}]

@@ -13,8 +13,8 @@ import torch
 from served_engine import KEY, Service, make_model, serve
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lightning_embedded.chat import Chat
-from lightning_embedded.engine import Engine
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.serving.chat import Chat
 
 ASK: list[Any] = [{"role": "user", "content": "What is twelve plus thirty?"}]
 TOOLS: list[Any] = [

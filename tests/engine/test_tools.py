@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tool_templates import FORMS, SILENT, TEMPLATES, UNKNOWN
 
-from lightning_embedded.template import Template
-from lightning_embedded.tool_format import ToolFormat
-from lightning_embedded.tool_forms import FORMS as KNOWN
-from lightning_embedded.tool_forms import ToolCall
-from lightning_embedded.tools import ToolReader
+from lightning_embedded.text.chat_template import Template
+from lightning_embedded.text.tool_calls import ToolReader
+from lightning_embedded.text.tool_format import ToolFormat
+from lightning_embedded.text.tool_forms import FORMS as KNOWN
+from lightning_embedded.text.tool_forms import ToolCall
 from lightning_sdk.errors import ModelError
 
 ENDS = ("<|im_end|>", "<|eot_id|>", "</s>")

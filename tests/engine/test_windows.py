@@ -19,10 +19,10 @@ from transformers import (
     Qwen2Config,
 )
 
-from lightning_embedded.context import context_limit
-from lightning_embedded.engine import Engine, PromptTooLong
-from lightning_embedded.scoring import Scorer
-from lightning_embedded.sequence import Params
+from lightning_embedded.engine.context import context_limit
+from lightning_embedded.engine.engine import Engine, PromptTooLong
+from lightning_embedded.engine.sequence import Params
+from lightning_embedded.learning.logprobs import Scorer
 from lightning_hub.backend import Row
 
 WINDOW = 8

@@ -15,13 +15,14 @@ from exchange import Exchange
 from wire_proxy import SEED, Wire
 
 import lightning_sdk as lightning
-from lightning_sdk import session, sink
-from lightning_sdk.call import Call, Choice, Span, Status
-from lightning_sdk.hub import HubProcess
-from lightning_sdk.rollout import assigned, end
-from lightning_sdk.scope import Scope, entered
-from lightning_sdk.settled import settled_here
-from lightning_sdk.wire import NO_ROLLOUT, Batch, Event, unpack_floats, unpack_ints
+from lightning_sdk import session
+from lightning_sdk.hub.client import HubProcess
+from lightning_sdk.markers.rollout import assigned, end
+from lightning_sdk.rollouts.resolve import settled_here
+from lightning_sdk.stream import sink
+from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event, unpack_floats, unpack_ints
+from lightning_sdk.trace.call import Call, Choice, Span, Status
+from lightning_sdk.trace.scope import Scope, entered
 
 #: The role of a trained call that no framework's agent and no decorator of the test's names.
 OUTER = "outer"

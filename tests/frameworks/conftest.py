@@ -78,10 +78,10 @@ from same import Touched
 from wire_proxy import Wire
 
 import lightning_sdk
-from lightning_sdk import sink
-from lightning_sdk.hub import HubProcess
-from lightning_sdk.patches import Patches
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.hub.client import HubProcess
 from lightning_sdk.session import GROUP
+from lightning_sdk.stream import sink
 
 _PROOFS = pytest.StashKey[Proofs]()
 _resolve = socket.getaddrinfo
@@ -182,6 +182,6 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     lightning_sdk.shutdown(0.5)
     sink.connect(None)
     sink._said.clear()
-    # `lightning_sdk.agent` and `.reward` are the decorators; their modules have the same names.
-    sys.modules["lightning_sdk.agent"].declared.clear()
-    sys.modules["lightning_sdk.reward"].marked.clear()
+    # `lightning_sdk.markers.agent` and `.reward` are the decorators; their modules have the same names.
+    sys.modules["lightning_sdk.markers.agent"].declared.clear()
+    sys.modules["lightning_sdk.markers.reward"].marked.clear()

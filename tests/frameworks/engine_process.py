@@ -8,8 +8,8 @@ import secrets
 import subprocess
 from pathlib import Path
 
-from lightning_sdk.scope import Endpoint
 from lightning_sdk.settings import Settings
+from lightning_sdk.trace.scope import Endpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What `backend_python=` names in a user's program: hub and engine live there, and no framework does.

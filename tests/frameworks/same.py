@@ -12,9 +12,10 @@ from exchange import Exchange
 from wire_proxy import Wire
 
 import lightning_sdk as lightning
-from lightning_sdk import scope, sink
-from lightning_sdk.patches import Patches
-from lightning_sdk.wire import unpack_floats, unpack_ints
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.stream import sink
+from lightning_sdk.stream.wire import unpack_floats, unpack_ints
+from lightning_sdk.trace import scope
 
 #: Headers whose value a client makes up anew for every request.
 VARYING = frozenset({"idempotency-key", "x-client-request-id"})

@@ -11,8 +11,8 @@ from captured import HubLog
 from engine_process import BACKEND_PYTHON, ROOT
 
 import lightning_sdk as lightning
-from lightning_sdk.call import Call
-from lightning_sdk.wire import Event
+from lightning_sdk.stream.wire import Event
+from lightning_sdk.trace.call import Call
 
 #: Enough for a reward that differs within a group, and no more.
 SMALL: dict[str, Any] = {

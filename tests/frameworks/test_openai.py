@@ -12,7 +12,7 @@ from openai_calls import ASK, ASYNC, LONG, SEAM, STREAMED, SYNC, acreate, client
 from same import assert_all_trained, assert_same_bytes, assert_same_ids
 
 import lightning_sdk as lightning
-from lightning_sdk.scope import Endpoint
+from lightning_sdk.trace.scope import Endpoint
 
 
 @pytest.mark.parametrize("kind", SYNC)

@@ -19,7 +19,7 @@ from typing import Any
 from exchange import Exchange
 from scripted import Said
 
-from lightning_sdk.scope import Endpoint
+from lightning_sdk.trace.scope import Endpoint
 
 
 def _private(name: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from openai import OpenAI
 from standin import StandIn, fronting, stand_in
 
-from lightning_sdk.seam import ROLLOUT_HEADER
+from lightning_sdk.capture.seam import ROLLOUT_HEADER
 from lightning_vllm.front import Front
 
 OURS, MODEL = "front-key", "spark"

@@ -17,9 +17,9 @@ from openai import OpenAI
 from standin import KEY, stand_in
 
 import lightning_sdk as lightning
-from lightning_sdk.call import Status
-from lightning_sdk.failure import status_of
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.failures.failure import status_of
+from lightning_sdk.trace.call import Status
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
 
 
 def nowhere() -> OpenAI:

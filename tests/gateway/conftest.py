@@ -10,7 +10,7 @@ from provider import Provider
 from recorder import Recorder
 
 from lightning_gateway.gateway import Gateway
-from lightning_sdk import sink
+from lightning_sdk.stream import sink
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_gateway.gateway import Gateway
-from lightning_sdk.scope import RolloutScope, Scope, current
-from lightning_sdk.wire import NO_ROLLOUT, Event
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event
+from lightning_sdk.trace.scope import RolloutScope, Scope, current
 
 Start = Callable[..., Gateway]
 

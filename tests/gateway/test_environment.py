@@ -13,8 +13,8 @@ from provider import Provider
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk import gateway as gateways
-from lightning_sdk.wire import NO_ROLLOUT, Event
+from lightning_sdk.commands import gateway as gateways
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event
 
 #: An agent that knows nothing but two variables: one request over a plain socket, nothing imported of ours.
 AGENT = """

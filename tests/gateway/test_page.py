@@ -14,7 +14,7 @@ from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_gateway.gateway import Gateway
-from lightning_sdk.wire import Event
+from lightning_sdk.stream.wire import Event
 
 PAGE = "docs/gateway.md"
 

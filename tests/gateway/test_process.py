@@ -20,8 +20,8 @@ from raw_server import Connection, Scripted
 
 import lightning_sdk as lightning
 from lightning_sdk import cli
-from lightning_sdk.call import Call
-from lightning_sdk.wire import Event
+from lightning_sdk.stream.wire import Event
+from lightning_sdk.trace.call import Call
 
 COMMAND = [sys.executable, "-m", "lightning_sdk.cli", "gateway"]
 

@@ -18,8 +18,8 @@ from raw_server import Connection, Scripted
 from recorder import Recorder
 
 from lightning_gateway.gateway import Gateway
-from lightning_sdk.call import Call
 from lightning_sdk.errors import PortInUse, SettingError
+from lightning_sdk.trace.call import Call
 
 Start = Callable[..., Gateway]
 #: A stream with what gateways like to spoil: comments, odd line ends, an event in two pieces, a split character.

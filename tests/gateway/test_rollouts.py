@@ -14,7 +14,7 @@ from raw_server import Connection, Scripted
 from recorder import Recorder
 
 from lightning_gateway.gateway import Gateway
-from lightning_sdk.wire import Event
+from lightning_sdk.stream.wire import Event
 
 Start = Callable[..., Gateway]
 

@@ -19,14 +19,14 @@ from recorder import Recorder
 from served_engine import KEY, Service, serve
 
 import lightning_sdk as lightning
-from lightning_embedded.chat import Chat
-from lightning_embedded.engine import Engine
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.serving.chat import Chat
 from lightning_gateway.gateway import Gateway
 from lightning_process.model import load
-from lightning_sdk import sink
-from lightning_sdk.call import Call
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope
-from lightning_sdk.wire import unpack_floats, unpack_ints
+from lightning_sdk.stream import sink
+from lightning_sdk.stream.wire import unpack_floats, unpack_ints
+from lightning_sdk.trace.call import Call
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope
 
 QUESTION = "What is 12 + 30?"
 MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]
@@ -271,7 +271,7 @@ def length(task: dict[str, Any], answer: str) -> float:
 
 def test_a_program_is_trained(tmp_path: Path) -> None:
     """`lightning.train` on an agent that launches another program: its calls are what the step learns from."""
-    sys.modules["lightning_sdk.agent"].declared["solver"] = True  # cleared between tests
+    sys.modules["lightning_sdk.markers.agent"].declared["solver"] = True  # cleared between tests
     tasks = [{"question": f"What is {i} + {i + 1}?"} for i in range(12)]
     settings: dict[str, Any] = {"rollouts.tasks_per_step": 2, "rollouts.group_size": 2, "rollouts.concurrency": 4,
                                 "evaluation.tasks": 2, "sampling.max_tokens": 8}  # fmt: skip

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from recorder import Recorder
 import lightning_sdk as lightning
 from lightning_sdk import sink
-from lightning_sdk.scope import current
+from lightning_sdk.trace.scope import current
 
 def opentelemetry():
     from opentelemetry import trace

@@ -11,7 +11,7 @@ from gevent.threadpool import ThreadPool
 from recorder import Recorder
 import lightning_sdk as lightning
 from lightning_sdk import sink
-from lightning_sdk.scope import current
+from lightning_sdk.trace.scope import current
 
 lightning.init()
 sink.connect(Recorder())

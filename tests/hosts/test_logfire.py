@@ -10,7 +10,7 @@ from recorder import Recorder
 import logfire, lightning_sdk as lightning
 from opentelemetry import trace
 from lightning_sdk import sink
-from lightning_sdk.scope import current
+from lightning_sdk.trace.scope import current
 
 sink.connect(Recorder())
 def begin_logfire(): logfire.configure(send_to_logfire=False, console=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_sdk.hub import HubClient, HubProcess
+from lightning_sdk.hub.client import HubClient, HubProcess
 
 APP = """
 import lightning_sdk as lightning

@@ -11,7 +11,7 @@ from typing import Any
 from openai import OpenAI
 
 import lightning_sdk as lightning
-from lightning_sdk.scope import current
+from lightning_sdk.trace.scope import current
 
 
 def ask(question: str) -> str:

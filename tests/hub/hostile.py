@@ -10,8 +10,8 @@ from typing import Any
 
 from hubs import Client, begin, end, meta, raw_call, reply, reward, span
 
-from lightning_sdk import wire
-from lightning_sdk.wire import Batch
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.wire import Batch
 
 
 def anthropic_stream(number: str, text: str, **usage: Any) -> bytes:

@@ -14,10 +14,10 @@ from typing import Any
 
 import zmq
 
-from lightning_hub.log import Log
-from lightning_sdk import wire
+from lightning_hub.storage.log import Log
 from lightning_sdk.errors import BY_NAME
-from lightning_sdk.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
 
 KEY = "secret"
 HOUR = 3_600_000_000_000

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_hub.backend import Endpoint
-from lightning_hub.index import End
-from lightning_hub.leases import Leases
-from lightning_hub.offer import Offer, Outcome, Rules
 from lightning_hub.rollout import Assignment
-from lightning_hub.store import Store
-from lightning_sdk.call import Status
+from lightning_hub.rollouts.leases import Leases
+from lightning_hub.rollouts.round_queue import Offer, Outcome, Rules
+from lightning_hub.storage.index import End
+from lightning_hub.storage.store import Store
+from lightning_sdk.trace.call import Status
 
 RETRIED = frozenset({Status.INFRASTRUCTURE_ERROR, Status.TIMEOUT})
 

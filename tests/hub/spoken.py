@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from lightning_hub.rollout import Reward, Rollout
-from lightning_sdk.call import Call, CallMeta, Choice, Status
-from lightning_sdk.wire import pack_floats, pack_ints
+from lightning_sdk.stream.wire import pack_floats, pack_ints
+from lightning_sdk.trace.call import Call, CallMeta, Choice, Status
 
 Message = dict[str, Any]
 SYSTEM: Message = {"role": "system", "content": "Be brief."}

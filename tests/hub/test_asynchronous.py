@@ -16,7 +16,7 @@ from hubs import Hub
 from runners import SETTINGS, TASKS, Runner, Seeded, good, seed
 
 from lightning_hub.backend import Endpoint
-from lightning_hub.plan import Plan
+from lightning_hub.rollouts.plan import Plan
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 

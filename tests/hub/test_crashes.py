@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from hubs import Client, Hub, begin, end, logged, names, raw_call, reply, reward, rollouts, span
 
-from lightning_hub.log import Log
-from lightning_sdk import wire
-from lightning_sdk.wire import Batch, Event
+from lightning_hub.storage.log import Log
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.wire import Batch, Event
 
 
 def test_kill_9_under_load_loses_and_doubles_nothing(start: Callable[..., Hub]) -> None:

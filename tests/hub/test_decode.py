@@ -10,10 +10,10 @@ from hubs import meta, reply
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightning_hub.decode import decode
-from lightning_hub.transition import transitions
-from lightning_sdk.call import Call, CallMeta
-from lightning_sdk.wire import unpack_floats, unpack_ints
+from lightning_hub.decoding.replies import decode
+from lightning_hub.trajectories.transition import transitions
+from lightning_sdk.stream.wire import unpack_floats, unpack_ints
+from lightning_sdk.trace.call import Call, CallMeta
 
 
 def decoded(answer: Any, **changes: Any) -> Call:

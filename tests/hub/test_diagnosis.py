@@ -7,16 +7,16 @@ import json
 import pytest
 from spoken import SYSTEM, assistant, call, rollout, tokens, tool_call, user
 
-from lightning_hub.breaks import Reason, openings
-from lightning_hub.diagnosis import Diagnosis, Round, diagnose
-from lightning_hub.findings import Severity, broken_sequences
-from lightning_hub.refusals import refuse_unlearnable
-from lightning_hub.trajectory import merge
-from lightning_hub.transition import transitions
-from lightning_sdk import notices
-from lightning_sdk.call import Call, Choice, Span, Status
+from lightning_hub.diagnosis.round import Diagnosis, Round, diagnose
+from lightning_hub.findings.findings import Severity, broken_sequences
+from lightning_hub.training.checks import refuse_unlearnable
+from lightning_hub.trajectories.breaks import Reason, openings
+from lightning_hub.trajectories.trajectory import merge
+from lightning_hub.trajectories.transition import transitions
 from lightning_sdk.settings import Settings
-from lightning_sdk.wire import pack_floats, pack_ints
+from lightning_sdk.stream import notices
+from lightning_sdk.stream.wire import pack_floats, pack_ints
+from lightning_sdk.trace.call import Call, Choice, Span, Status
 
 
 def kinds(diagnosis: Diagnosis) -> list[str]:

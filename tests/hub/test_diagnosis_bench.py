@@ -7,7 +7,7 @@ import re
 import pytest
 from diagnosis_cases import HEALTHY, SICK, Case, judge_health
 
-from lightning_hub.health import Health, examine
+from lightning_hub.health.examine import Health, examine
 from lightning_sdk.settings import Settings, parse
 
 #: One run of each kind takes about a second; these are left to the benchmark, which has others like them.

@@ -16,12 +16,12 @@ from hubs import KEY, Client, Hub, begin, end, raw_call, reply, reward, span
 from otlp_collector import Collector, plain, tree
 from runners import Runner, good
 
-from lightning_hub.export import Exporter, Target
-from lightning_hub.index import Index
-from lightning_hub.log import Log
-from lightning_hub.store import Store
-from lightning_sdk.call import root_span_id
-from lightning_sdk.wire import NO_ROLLOUT, Event
+from lightning_hub.export.exporter import Exporter, Target
+from lightning_hub.storage.index import Index
+from lightning_hub.storage.log import Log
+from lightning_hub.storage.store import Store
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event
+from lightning_sdk.trace.call import root_span_id
 
 ROLLOUT = "ab" * 16
 
@@ -254,7 +254,7 @@ def test_a_hanging_collector_holds_nothing_back(start: Callable[..., Hub], colle
 
 def test_what_waits_is_bounded(tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound the oldest is dropped and counted."""
-    monkeypatch.setattr("lightning_hub.export._WAITING", 5)
+    monkeypatch.setattr("lightning_hub.export.exporter._WAITING", 5)
     collector.hang.set()
     store, log = Store(tmp_path / "hub.sqlite"), Log(tmp_path / "spans")
     index = Index(log, store, lambda _: True)
@@ -294,7 +294,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 import lightning_sdk as lightning
-from lightning_sdk.seam import open_call
+from lightning_sdk.capture.seam import open_call
 
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))

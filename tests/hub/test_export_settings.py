@@ -11,7 +11,7 @@ from hubs import Client, Hub, begin, end
 from otlp_collector import Collector
 from runners import Runner, good
 
-from lightning_hub.export import Target
+from lightning_hub.export.exporter import Target
 from lightning_sdk.errors import SettingError
 
 ROLLOUT = "ab" * 16

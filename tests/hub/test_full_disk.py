@@ -18,8 +18,8 @@ from descendants import descendants
 from test_runner import TASKS, ask, best, steps
 
 import lightning_sdk as lightning
-from lightning_sdk import disk
-from lightning_sdk.hub import HubProcess
+from lightning_sdk.failures import disk
+from lightning_sdk.hub.client import HubProcess
 
 SMALL = {
     "backend": "bandit", "rollouts.tasks_per_step": 2, "rollouts.group_size": 2, "quiet": True,
@@ -53,7 +53,7 @@ def best(task, answer):
 def bandit(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hubs of this test find the bandit backend, and the solver is a role to train."""
     monkeypatch.setenv("PYTHONPATH", str(installed))
-    monkeypatch.setitem(sys.modules["lightning_sdk.agent"].declared, "solver", True)
+    monkeypatch.setitem(sys.modules["lightning_sdk.markers.agent"].declared, "solver", True)
     yield
     lightning.shutdown()
 

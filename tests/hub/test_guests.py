@@ -15,7 +15,7 @@ from guests import Place
 from hubs import KEY, Hub
 from runners import Runner
 
-from lightning_sdk import address
+from lightning_sdk.system import addresses
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def place(tmp_path: Path, installed: Path) -> Iterator[Place]:
 
 def own_address() -> str:
     """An address of this machine that is not loopback."""
-    own = socket.gethostbyname(address.own_name())
-    if address.is_loopback(own):
+    own = socket.gethostbyname(addresses.own_name())
+    if addresses.is_loopback(own):
         pytest.skip("this machine has no address but loopback")
     return own
 
@@ -60,9 +60,9 @@ def test_a_training_that_listens_everywhere(place: Place, tmp_path: Path) -> Non
     """The wildcard is told as an address that others can type, and the engine is reached by the same one."""
     training = place.train("solve", "tcp://0.0.0.0:0")
     line = training.until("LIGHTNING_KEY=")
-    assert f"--hub tcp://{address.own_name()}:" in line and "0.0.0.0" not in line
+    assert f"--hub tcp://{addresses.own_name()}:" in line and "0.0.0.0" not in line
     assert place.typed(line, GUEST_ENDPOINT=str(tmp_path / "endpoint")).end()[0] == 0
-    assert (tmp_path / "endpoint").read_text().startswith(f"http://{address.own_name()}:")
+    assert (tmp_path / "endpoint").read_text().startswith(f"http://{addresses.own_name()}:")
     assert training.end()[0] == 0 and place.report()["rollouts_by_status"]["ok"] == 8
 
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from spoken import assistant, call, rollout
 
-from lightning_hub.archive import Entry
-from lightning_hub.evaluation import HeldOut
-from lightning_hub.health import Health, examine
-from lightning_hub.interval import interval
-from lightning_hub.record import Record, Scored, read
-from lightning_sdk.call import Status
+from lightning_hub.evaluation.evaluation import HeldOut
+from lightning_hub.health.examine import Health, examine
+from lightning_hub.health.run_record import Record, Scored, read
+from lightning_hub.rollouts.archive import Entry
+from lightning_hub.statistics.interval import interval
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Status
 
 RECORDED = Path(__file__).with_name("recorded")
 Step = dict[str, float | None]

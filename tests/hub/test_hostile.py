@@ -14,19 +14,19 @@ import pytest
 from hubs import KEY, Client, begin, end, logged, meta, raw_call, reply, reward, rollouts, span
 
 import lightning_sdk as lightning
-from lightning_hub.archive import Archive
-from lightning_hub.collector import strays
-from lightning_hub.decode import decode
+from lightning_hub.decoding.replies import decode
+from lightning_hub.decoding.spans import read_call, read_span
 from lightning_hub.hub import Config, Hub
-from lightning_hub.log import Log
-from lightning_hub.set_aside import NAME
-from lightning_hub.spans import read_call, read_span
-from lightning_sdk import wire
-from lightning_sdk.call import Call, CallMeta
+from lightning_hub.rollouts.archive import Archive
+from lightning_hub.rollouts.collector import strays
+from lightning_hub.storage.log import Log
+from lightning_hub.storage.set_aside import NAME
 from lightning_sdk.errors import HubError, SettingError, TaskError
-from lightning_sdk.hub import HubClient
-from lightning_sdk.task_lists import send_ahead
-from lightning_sdk.wire import NO_ROLLOUT, Batch
+from lightning_sdk.hub.client import HubClient
+from lightning_sdk.hub.task_lists import send_ahead
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.wire import NO_ROLLOUT, Batch
+from lightning_sdk.trace.call import Call, CallMeta
 
 KEY_OF = b"k" * 16
 
@@ -249,7 +249,7 @@ def test_a_task_with_another_key_is_refused_by_name(open_hub: Opener) -> None:
 
 def test_a_long_list_of_tasks_goes_in_parts(open_hub: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub has them all in order; what is wrong with one is said with its number in the whole list."""
-    monkeypatch.setattr("lightning_sdk.task_lists.PART_BYTES", 100)
+    monkeypatch.setattr("lightning_sdk.hub.task_lists.PART_BYTES", 100)
     hub = open_hub()
     with HubClient(hub.address, KEY) as client:
         sent = send_ahead(client, {"tasks": [{"q": str(n)} for n in range(100)], "held_out": [{"q": "h"}], "steps": 3})

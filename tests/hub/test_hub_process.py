@@ -13,8 +13,8 @@ import pytest
 import zmq
 from hubs import Client, Hub, span
 
-from lightning_sdk import wire
 from lightning_sdk.errors import HubError
+from lightning_sdk.stream import wire
 
 
 def test_a_port_in_use_is_named(start: Callable[..., Hub]) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from hubs import span
 
-from lightning_hub.index import Index, locate
-from lightning_hub.log import Log
-from lightning_hub.store import Store
-from lightning_sdk import wire
-from lightning_sdk.wire import NO_ROLLOUT, Batch
+from lightning_hub.storage.index import Index, locate
+from lightning_hub.storage.log import Log
+from lightning_hub.storage.store import Store
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.wire import NO_ROLLOUT, Batch
 
 #: Append one event with this key and this payload.
 Append = Callable[[bytes, str], None]

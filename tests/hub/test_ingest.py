@@ -9,9 +9,9 @@ import socket
 import pytest
 from hubs import KEY, Client, Hub, begin, end, logged, names, raw_call, reply, reward, rollouts, span
 
-from lightning_sdk import wire
-from lightning_sdk.call import Call
-from lightning_sdk.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.trace.call import Call
 
 # --- greeting
 

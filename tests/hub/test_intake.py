@@ -12,10 +12,10 @@ from typing import Any
 
 from hubs import Client, Hub, logged, raw_call, reply, span
 
-from lightning_sdk import wire
-from lightning_sdk.call import Call
-from lightning_sdk.stream import Stream
-from lightning_sdk.wire import NO_ROLLOUT, Event
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.stream import Stream
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event
+from lightning_sdk.trace.call import Call
 
 
 def workers(hub: Hub) -> list[int]:

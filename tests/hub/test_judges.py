@@ -6,9 +6,9 @@ import dataclasses
 
 from spoken import call, rollout
 
-from lightning_hub.diagnosis import Diagnosis, Round, diagnose
-from lightning_sdk import notices
-from lightning_sdk.call import Span
+from lightning_hub.diagnosis.round import Diagnosis, Round, diagnose
+from lightning_sdk.stream import notices
+from lightning_sdk.trace.call import Span
 
 
 def kinds(diagnosis: Diagnosis) -> list[str]:

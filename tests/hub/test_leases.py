@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from leasing import Make, Round, assignment, end, make_round
 
-from lightning_hub import leases
-from lightning_hub.offer import Rules
-from lightning_hub.store import Store
-from lightning_sdk import clock
-from lightning_sdk.call import Status
+from lightning_hub.rollouts import leases
+from lightning_hub.rollouts.round_queue import Rules
+from lightning_hub.storage.store import Store
 from lightning_sdk.settings import Settings
+from lightning_sdk.system import clock
+from lightning_sdk.trace.call import Status
 
 
 @pytest.fixture
@@ -321,7 +321,7 @@ def test_a_round_that_is_closed(make: Make) -> None:
 
 def test_large_tasks_are_handed_out_as_one_answer_can_carry(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease has as many as fit, one at least, in order; the next one has the rest, and none counts as tried."""
-    monkeypatch.setattr("lightning_hub.leases._LEASE_CHARACTERS", 250)
+    monkeypatch.setattr("lightning_hub.rollouts.leases._LEASE_CHARACTERS", 250)
     leases = make(0).leases
     tasks = [replace(assignment(number, 60.0), task={"q": "x" * 100}) for number in range(4)]
     tasks[0] = replace(tasks[0], task={"q": "x" * 500})

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hub.log import Log
-from lightning_sdk.wire import Batch
+from lightning_hub.storage.log import Log
+from lightning_sdk.stream.wire import Batch
 
 
 def record(first: int, body: bytes) -> tuple[bytes, bytes]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from spoken import SYSTEM, Message, assistant, call, rollout, user
 
-from lightning_hub.diagnosis import Diagnosis, Round, diagnose
-from lightning_hub.findings import Finding
+from lightning_hub.diagnosis.round import Diagnosis, Round, diagnose
+from lightning_hub.findings.findings import Finding
 from lightning_hub.rollout import Rollout
-from lightning_sdk import notices
-from lightning_sdk.call import Span
+from lightning_sdk.stream import notices
+from lightning_sdk.trace.call import Span
 
 QUESTIONS = ["How far is the moon?", "Who wrote Faust?", "What is the tallest tree?", "Where does the Rhine end?"]
 ANSWERS = ["Far away.", "Goethe did.", "A redwood.", "In the sea."]

@@ -14,7 +14,7 @@ from hubs import Hub, end, reward
 from runners import SETTINGS, TASKS, Runner, ask_engine, call, good, scored
 
 from lightning_hub.backend import Endpoint
-from lightning_hub.plan import Plan
+from lightning_hub.rollouts.plan import Plan
 from lightning_sdk.settings import Settings
 
 Train = Callable[..., Runner]

@@ -18,7 +18,7 @@ from descendants import descendants
 from openai import AsyncOpenAI, OpenAI
 
 import lightning_sdk as lightning
-from lightning_sdk import runner
+from lightning_sdk.rollouts import runner
 
 TASKS: list[dict[str, Any]] = [{"question": f"which arm? {number}"} for number in range(5)]
 SMALL: dict[str, Any] = {
@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
 def bandit(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hubs of this test find the bandit backend, and the solver is a role to train."""
     monkeypatch.setenv("PYTHONPATH", str(installed))
-    monkeypatch.setitem(sys.modules["lightning_sdk.agent"].declared, "solver", True)
+    monkeypatch.setitem(sys.modules["lightning_sdk.markers.agent"].declared, "solver", True)
     yield
     lightning.shutdown()
 

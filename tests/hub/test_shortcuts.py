@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from spoken import assistant, call, rollout, user
 
-from lightning_hub.diagnosis import Round, diagnose
-from lightning_hub.leak import Leak, leaks
+from lightning_hub.diagnosis.leak import Leak, leaks
+from lightning_hub.diagnosis.round import Round, diagnose
+from lightning_hub.diagnosis.shortcut import by_length
 from lightning_hub.rollout import Rollout
-from lightning_hub.shortcut import by_length
 from lightning_sdk.settings import Settings
 
 Tasks = dict[int, dict[str, Any]]

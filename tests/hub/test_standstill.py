@@ -15,11 +15,11 @@ import pytest
 from guests import Place
 from hubs import KEY, Hub
 
-from lightning_sdk import clock as clocks
-from lightning_sdk import hub as hubs
-from lightning_sdk.clock import Clock
 from lightning_sdk.errors import HubGone
-from lightning_sdk.hub import HubClient
+from lightning_sdk.hub import client as hubs
+from lightning_sdk.hub.client import HubClient
+from lightning_sdk.system import clock as clocks
+from lightning_sdk.system.clock import Clock
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_client_that_stood_still_looks_at_its_socket_first(hub: Hub) -> None:
     """Its patience is over when it goes on, and the answer has been there all the time."""
     script = f"""if True:
         import os, signal
-        from lightning_sdk.hub import HubClient
+        from lightning_sdk.hub.client import HubClient
         with HubClient({hub.address!r}, {KEY!r}, seconds=1.0) as client:
             client.ask("status")
             print("ready", flush=True)

@@ -6,11 +6,11 @@ import pytest
 from served_engine import make_tokenizer
 from spoken import SYSTEM, assistant, call, user
 
-from lightning_embedded.chat import Chat
-from lightning_embedded.text import Decode
-from lightning_hub.breaks import Reason, openings
-from lightning_hub.trajectory import merge
-from lightning_hub.transition import transitions
+from lightning_embedded.serving.chat import Chat
+from lightning_embedded.text.growing_text import Decode
+from lightning_hub.trajectories.breaks import Reason, openings
+from lightning_hub.trajectories.trajectory import merge
+from lightning_hub.trajectories.transition import transitions
 
 QWEN3 = """{%- for message in messages %}{%- set content = message.content %}
 {%- if message.role == "assistant" %}

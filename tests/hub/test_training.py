@@ -14,7 +14,7 @@ from hubs import Client, begin, end, reward
 from runners import TASKS, Runner, ask_engine, call, good
 
 from lightning_sdk.errors import HubError, SettingError
-from lightning_sdk.tasks import task_id
+from lightning_sdk.rollouts.tasks import task_id
 
 
 def a_step(event: dict[str, Any]) -> bool:

@@ -16,8 +16,8 @@ from descendants import descendants
 from guests import SMALL, Command, Place
 from test_guests import wait_for
 
-from lightning_sdk import way_on
-from lightning_sdk.folders import make_run_folder
+from lightning_sdk.commands import way_on
+from lightning_sdk.system.folders import make_run_folder
 
 BANDIT = ["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--backend", "bandit", "--steps", "2",
           *(word for each in SMALL for word in ("--set", each))]  # fmt: skip

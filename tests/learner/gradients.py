@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tinymodel import make_row, tiny_model
 from torch import Tensor
 
-from lightning_embedded.learner import Learner
+from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Objective, Pair, Row
 from lightning_sdk.settings import Settings
 

@@ -13,18 +13,18 @@ from aiohttp import web
 from tinymodel import make_group_rows
 from transformers import PreTrainedModel
 
-from lightning_embedded.chat import Chat
-from lightning_embedded.engine import Engine
-from lightning_embedded.learner import Learner
-from lightning_embedded.sequence import Params, Sequence
-from lightning_embedded.server import make_app
-from lightning_embedded.training import Training
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.engine.sequence import Params, Sequence
+from lightning_embedded.learning.learner import Learner
+from lightning_embedded.learning.training import Training
+from lightning_embedded.serving.chat import Chat
+from lightning_embedded.serving.server import make_app
 from lightning_hub.backend import Batch, Update
 from lightning_process.model import load
 from lightning_process.routes import LearnerRoutes
 from lightning_process.transport import pack_batch
 from lightning_sdk.settings import Settings
-from lightning_sdk.wire import unpack
+from lightning_sdk.stream.wire import unpack
 
 SETTINGS = {"optimizer.learning_rate": 1e-2, "optimizer.warmup_steps": 0}
 PROMPT = [5, 6, 7]

@@ -13,8 +13,8 @@ import torch
 from tinymodel import make_group_rows, tiny_model, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightning_embedded import checkpoint
-from lightning_embedded.learner import Learner
+from lightning_embedded.learning import checkpoint
+from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch
 from lightning_losses.schedule import rate_at
 from lightning_process import mark
@@ -108,7 +108,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from lightning_embedded import checkpoint
-from lightning_embedded.learner import Learner
+from lightning_embedded.learning.learner import Learner
 from lightning_process.model import load
 from lightning_sdk.settings import Settings
 loaded = load(sys.argv[1])

@@ -14,14 +14,14 @@ import torch
 from gradients import gradients
 from tinymodel import SETTINGS, make_row
 
-from lightning_embedded.chat import Chat
-from lightning_embedded.constraint import Constraints
-from lightning_embedded.engine import Engine
-from lightning_embedded.learner import Learner
-from lightning_embedded.sequence import Params, Sequence
-from lightning_embedded.text import Decode
+from lightning_embedded.constraints.constraint import Constraints
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.engine.sequence import Params, Sequence
+from lightning_embedded.learning.learner import Learner
+from lightning_embedded.serving.chat import Chat
+from lightning_embedded.text.growing_text import Decode
 from lightning_hub.backend import Batch, Constrained, Row
-from lightning_hub.constraint import constraint_of
+from lightning_hub.trajectories.constraint import constraint_of
 from lightning_process.model import load
 from lightning_sdk.settings import Settings
 

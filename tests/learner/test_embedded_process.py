@@ -24,7 +24,7 @@ from lightning_hub.backend import Batch, Row
 from lightning_process.child import LOG, Child
 from lightning_sdk.errors import BackendDied, LightningError, ModelError, SettingError
 from lightning_sdk.settings import Settings
-from lightning_sdk.wire import pack
+from lightning_sdk.stream.wire import pack
 
 
 def sample(process: Child, count: int, max_tokens: int = 4, seed: int = 0) -> tuple[list[Row], set[int]]:

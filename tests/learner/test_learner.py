@@ -8,8 +8,8 @@ import torch
 from tinymodel import make_group_rows, make_row, tiny_model, weights
 from torch import Tensor
 
-from lightning_embedded.learner import Learner
-from lightning_embedded.scoring import Scorer
+from lightning_embedded.learning.learner import Learner
+from lightning_embedded.learning.logprobs import Scorer
 from lightning_hub.backend import Batch, Row
 from lightning_losses.schedule import default_rate, rate_at
 from lightning_sdk.errors import LightningError

@@ -10,7 +10,7 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_embedded.value_head import explained_variance, value_loss
+from lightning_embedded.learning.value_head import explained_variance, value_loss
 from lightning_losses.divergence import divergence
 from lightning_losses.loss import Surrogate, cispo, gspo, ppo, sft
 from lightning_losses.preference import dpo, dpo_slope

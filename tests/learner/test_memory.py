@@ -12,7 +12,7 @@ from tinymodel import make_row, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightning_embedded.learner import Learner
+from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Row
 from lightning_sdk.settings import Settings
 

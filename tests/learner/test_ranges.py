@@ -8,8 +8,8 @@ import torch
 from ends import ACCEPTED
 from tinymodel import make_group_rows, tiny_model, weights
 
-from lightning_embedded.learner import Learner
-from lightning_embedded.protocol import read_chat
+from lightning_embedded.learning.learner import Learner
+from lightning_embedded.serving.protocol import read_chat
 from lightning_hub.backend import Batch
 from lightning_sdk.settings import Settings
 

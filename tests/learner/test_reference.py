@@ -14,10 +14,11 @@ from gradients import make_learner
 from numpy.typing import NDArray
 from tinymodel import SETTINGS, make_group_rows, weights
 
-from lightning_embedded import backend, checkpoint
-from lightning_embedded.learner import Learner
+from lightning_embedded import backend
+from lightning_embedded.learning import checkpoint
+from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Objective, Pair, Row
-from lightning_hub.credit import weigh
+from lightning_hub.credit.batch import weigh
 from lightning_losses.divergence import divergence
 from lightning_process.child import Child
 from lightning_process.model import load

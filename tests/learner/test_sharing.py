@@ -26,8 +26,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from lightning_embedded.packing import trainable
-from lightning_embedded.scoring import Scorer
+from lightning_embedded.learning.logprobs import Scorer
+from lightning_embedded.learning.micro_batches import trainable
 from lightning_hub.backend import Row
 from lightning_losses.loss import ppo
 from lightning_losses.ratio import importance

@@ -11,8 +11,8 @@ from gradients import SMALL, Drawn, assert_close, gradients, make_learner
 from tinymodel import make_group_rows, tiny_model, weights
 from torch import Tensor
 
-from lightning_embedded import checkpoint
-from lightning_embedded.learner import Learner
+from lightning_embedded.learning import checkpoint
+from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Row
 from lightning_process.model import load
 from lightning_sdk.errors import LightningError, ModelError

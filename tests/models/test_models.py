@@ -18,7 +18,7 @@ from sampler import Reply, rows
 from torch import Tensor
 from verl_worker import Case, Rows, log_probabilities, make_worker, old_logprobs, update
 
-from lightning_embedded.learner import Learner
+from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch
 from lightning_process.dissection import dissect
 from lightning_process.saved import saved

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from lightning_hub.curve import draw_png, draw_text, smooth
-from lightning_hub.interval import Interval, interval
+from lightning_hub.results.curve import draw_png, draw_text, smooth
+from lightning_hub.statistics.interval import Interval, interval
 
 REWARDS = [(step, step / 40) for step in range(1, 41)]
 HELD_OUT = [(0, interval([0.0, 1.0, 0.0, 0.0])), (40, interval([1.0, 1.0, 1.0, 0.0]))]

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from lightning_hub.backend import BackendSpec, Endpoint
-from lightning_hub.evaluation import HeldOut, measure
-from lightning_hub.judgement import change, change_of_roles, judge, verdict
-from lightning_hub.looks import Look
-from lightning_hub.plan import Plan
-from lightning_hub.reward_range import Trained
+from lightning_hub.evaluation.evaluation import HeldOut, measure
+from lightning_hub.evaluation.judgement import change, change_of_roles, judge, verdict
 from lightning_hub.rollout import Assignment, Reward, Rollout
-from lightning_sdk.call import Status
+from lightning_hub.rollouts.plan import Plan
+from lightning_hub.statistics.looks import Look
+from lightning_hub.statistics.reward_range import Trained
 from lightning_sdk.errors import SettingError
+from lightning_sdk.rollouts.tasks import task_id
 from lightning_sdk.settings import Settings
-from lightning_sdk.tasks import task_id
+from lightning_sdk.trace.call import Status
 
 ENDPOINT = Endpoint("http://127.0.0.1:1/v1", "m", "k")
 #: What came of one rollout: a reward, rewards by role, or how it failed.

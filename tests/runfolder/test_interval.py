@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from lightning_hub.interval import Interval, difference, interval
-from lightning_hub.mean_bounds import chance_of
-from lightning_hub.reward_range import RewardRange, Source, Trained, reward_range
+from lightning_hub.statistics.interval import Interval, difference, interval
+from lightning_hub.statistics.mean_bounds import chance_of
+from lightning_hub.statistics.reward_range import RewardRange, Source, Trained, reward_range
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lightning_hub.looks import ERROR, PLANNED, next_look
+from lightning_hub.statistics.looks import ERROR, PLANNED, next_look
 
 
 def life(names: list[tuple[str, int]], planned: int) -> list[Any]:

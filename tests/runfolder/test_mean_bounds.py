@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lightning_hub.mean_bounds import chance_of, mean_bounds
+from lightning_hub.statistics.mean_bounds import chance_of, mean_bounds
 
 
 def binomial_tail(successes: int, n: int, chance: float) -> float:

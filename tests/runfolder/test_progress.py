@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from lightning_sdk.progress import Progress
+from lightning_sdk.commands.progress import Progress
 
 REPORT = {
     "status": "finished", "verdict": "better", "steps": 2, "train_seconds": 75.0,
@@ -140,7 +140,7 @@ def test_a_terminal_without_unicode_gets_question_marks() -> None:
 
 _AGENT = """
 import json, sys
-from lightning_sdk.progress import Progress
+from lightning_sdk.commands.progress import Progress
 progress = Progress()
 for event in json.loads(sys.argv[1]):
     progress.show(event)

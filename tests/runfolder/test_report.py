@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from lightning_hub.evaluation import HeldOut, OfRole
-from lightning_hub.interval import interval
-from lightning_hub.report import Totals
-from lightning_hub.runfolder import RunFolder
-from lightning_sdk.history import listing
-from lightning_sdk.report import Report, Score, read
+from lightning_hub.evaluation.evaluation import HeldOut, OfRole
+from lightning_hub.results.report import Totals
+from lightning_hub.results.run_folder import RunFolder
+from lightning_hub.statistics.interval import interval
+from lightning_sdk.commands.history import listing
+from lightning_sdk.commands.report import Report, Score, read
 from lightning_sdk.settings import Settings
 
 STEP: dict[str, float] = {
@@ -234,7 +234,7 @@ def test_a_run_that_two_versions_wrote_has_a_report(tmp_path: Path) -> None:
 _PRINTED = """
 import sys
 from pathlib import Path
-from lightning_sdk.report import read
+from lightning_sdk.commands.report import read
 print(read(Path(sys.argv[1])))
 print({"numpy", "torch"} & set(sys.modules))
 """

@@ -14,12 +14,12 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
-from lightning_hub.evaluation import HeldOut
-from lightning_hub.interval import interval
-from lightning_hub.looks import PLANNED
-from lightning_hub.report import Totals
-from lightning_hub.reward_range import Trained
-from lightning_hub.runfolder import RunFolder
+from lightning_hub.evaluation.evaluation import HeldOut
+from lightning_hub.results.report import Totals
+from lightning_hub.results.run_folder import RunFolder
+from lightning_hub.statistics.interval import interval
+from lightning_hub.statistics.looks import PLANNED
+from lightning_hub.statistics.reward_range import Trained
 from lightning_sdk.settings import Settings
 
 TOTALS = Totals(61.5, {"ok": 90, "timeout": 6, "agent_error": 0}, 250, 12_000)
@@ -273,10 +273,10 @@ def test_roles_are_drawn_where_they_are_not_rewarded_alike(tmp_path: Path) -> No
 
 _WHOLE_RUN = """
 import sys
-from lightning_hub.evaluation import HeldOut
-from lightning_hub.interval import interval
-from lightning_hub.report import Totals
-from lightning_hub.runfolder import RunFolder
+from lightning_hub.evaluation.evaluation import HeldOut
+from lightning_hub.statistics.interval import interval
+from lightning_hub.results.report import Totals
+from lightning_hub.results.run_folder import RunFolder
 folder = RunFolder(sys.argv[1])
 folder.evaluation(HeldOut("before", 0, interval([0.0, 1.0])))
 folder.step({"step": 1, "reward_mean": 0.5})
@@ -295,7 +295,7 @@ def test_a_run_folder_needs_no_torch(tmp_path: Path) -> None:
 
 _WRITER = """
 import sys
-from lightning_hub.runfolder import RunFolder
+from lightning_hub.results.run_folder import RunFolder
 folder = RunFolder(sys.argv[1])
 for step in range(1, 10_000):
     folder.step({"step": step, "reward_mean": 0.5, "text_length": 1e9 / 7})

@@ -9,7 +9,7 @@ from recorder import Recorder
 from traced import exported, joined, tracer_provider  # noqa: F401 - fixtures
 
 import lightning_sdk as lightning
-from lightning_sdk import sink
+from lightning_sdk.stream import sink
 
 
 @pytest.fixture

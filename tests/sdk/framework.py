@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from lightning_sdk.scope import speaking
+from lightning_sdk.trace.scope import speaking
 
 
 def role() -> str:

@@ -4,9 +4,9 @@ import gc
 import time
 from typing import Any
 
-from lightning_hub.decode import decode
-from lightning_sdk.call import Call, CallMeta, Span
-from lightning_sdk.wire import Event
+from lightning_hub.decoding.replies import decode
+from lightning_sdk.stream.wire import Event
+from lightning_sdk.trace.call import Call, CallMeta, Span
 
 
 class Recorder:

@@ -8,8 +8,8 @@ from typing import Any
 
 import zmq
 
-from lightning_sdk import wire
-from lightning_sdk.wire import Batch
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.wire import Batch
 
 
 class ScriptedHub:

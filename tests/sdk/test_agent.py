@@ -15,7 +15,7 @@ import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.scope import current
+from lightning_sdk.trace.scope import current
 
 
 def role() -> str:

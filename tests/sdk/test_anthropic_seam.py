@@ -18,14 +18,14 @@ from recorder import Recorder
 from served_engine import KEY, Service, make_model, make_tokenizer, serve
 
 import lightning_sdk as lightning
-from lightning_embedded.chat import Chat
-from lightning_embedded.engine import Engine
-from lightning_hub.decode import decode
-from lightning_sdk.call import Call, CallMeta
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.serving.chat import Chat
+from lightning_hub.decoding.replies import decode
 from lightning_sdk.errors import Untranslatable
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.stream.wire import unpack_floats, unpack_ints
+from lightning_sdk.trace.call import Call, CallMeta
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
 from lightning_sdk.translation.messages import translate
-from lightning_sdk.wire import unpack_floats, unpack_ints
 
 ASK: dict[str, Any] = {"model": "claude-x", "max_tokens": 8, "messages": [{"role": "user", "content": "abc"}]}
 PATCHED = [

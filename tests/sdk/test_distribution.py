@@ -12,9 +12,9 @@ from provider import Provider
 from trained import trained
 
 import lightning_sdk as lightning
-from lightning_embedded.protocol import read_chat
-from lightning_sdk import sink
-from lightning_sdk.seam import ALIKE, WHOLE
+from lightning_embedded.serving.protocol import read_chat
+from lightning_sdk.capture.seam import ALIKE, WHOLE
+from lightning_sdk.stream import sink
 
 ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "abc"}]}
 SHAPED: dict[str, Any] = {

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import lightning_sdk as lightning
-from lightning_sdk.earlier_run import EarlierRun, describe, read
+from lightning_sdk.commands.earlier_run import EarlierRun, describe, read
+from lightning_sdk.rollouts.tasks import divide, task_id
 from lightning_sdk.settings import Credit, Optimizer, Settings, explicit
-from lightning_sdk.tasks import divide, task_id
 
 OWN = {
     "model": "spark", "steps": 40, "roles": ("solver",), "optimizer.learning_rate": 1e-5, "optimizer.warmup_steps": 9,

@@ -11,12 +11,12 @@ from hubs import logged
 from provider import Provider
 
 import lightning_sdk as lightning
-from lightning_sdk.call import Call
-from lightning_sdk.discovery import state_folder
-from lightning_sdk.hub import HubClient, HubProcess
-from lightning_sdk.leftovers import Leftovers
-from lightning_sdk.spool import Spool
-from lightning_sdk.wire import Event
+from lightning_sdk.hub.client import HubClient, HubProcess
+from lightning_sdk.hub.discovery import state_folder
+from lightning_sdk.stream.spool import Spool
+from lightning_sdk.stream.undelivered import Leftovers
+from lightning_sdk.stream.wire import Event
+from lightning_sdk.trace.call import Call
 
 WORK = """
 import multiprocessing, os, sys, time
@@ -102,7 +102,7 @@ def test_what_a_child_recorded_while_the_hub_was_away_is_not_lost(hub: HubProces
     run(f"""{WORK}
     for number in range(3):
         process = forking.Process(target=work, args=(number,)); process.start(); process.join()
-    from lightning_sdk.hub import HubProcess
+    from lightning_sdk.hub.client import HubProcess
     from pathlib import Path
     back = HubProcess(Path({str(tmp_path / "run")!r}), bind={hub.address!r}, key={hub.key!r})
     while any(Path(os.environ["LIGHTNING_HOME"]).rglob("*.spool")): time.sleep(0.01)

@@ -21,9 +21,9 @@ import torch
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.attempt import execute
-from lightning_sdk.reward import named
-from lightning_sdk.wire import Event
+from lightning_sdk.markers.reward import named
+from lightning_sdk.rollouts.attempt import execute
+from lightning_sdk.stream.wire import Event
 
 #: Nobody listens there.
 NOWHERE = "http://127.0.0.1:9/v1"

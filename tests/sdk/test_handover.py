@@ -13,7 +13,7 @@ from provider import Provider
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.wire import NO_ROLLOUT, Event
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event
 
 END = (9, "end")
 

@@ -17,7 +17,7 @@ from provider import Provider
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk import notices
+from lightning_sdk.stream import notices
 
 BODY = {"model": "gpt", "messages": [{"role": "user", "content": "abc"}]}
 Post = Callable[[str, dict[str, Any]], bytes]

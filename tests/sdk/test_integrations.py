@@ -12,10 +12,10 @@ import pytest
 import lightning_litellm
 import lightning_sdk as lightning
 from lightning_sdk import session
+from lightning_sdk.capture.agent_names import require, speaks
+from lightning_sdk.capture.patches import Patches
 from lightning_sdk.errors import UnsupportedVersion
-from lightning_sdk.patches import Patches
-from lightning_sdk.scope import speaking
-from lightning_sdk.speaking import require, speaks
+from lightning_sdk.trace.scope import speaking
 
 
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str, instrument: str = "") -> None:
@@ -93,7 +93,7 @@ def test_an_unsupported_version_is_said_once_with_the_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Out of range, the integration is off with one warning, however often the session starts; the import works."""
-    code = "from lightning_sdk.speaking import require\ndef instrument(patches): require('oldframework', '3', '4')\n"
+    code = "from lightning_sdk.capture.agent_names import require\ndef instrument(patches): require('oldframework', '3', '4')\n"
     installed(tmp_path, monkeypatch, "oldframework", "2.9", code)
     for _ in range(2):
         lightning.init()

@@ -11,9 +11,9 @@ from provider import Provider
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.attempt import aexecute, execute
-from lightning_sdk.call import Status
-from lightning_sdk.reward import named
+from lightning_sdk.markers.reward import named
+from lightning_sdk.rollouts.attempt import aexecute, execute
+from lightning_sdk.trace.call import Status
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from scripted_hub import ScriptedHub
 
-from lightning_sdk import wire
-from lightning_sdk.leftovers import Leftovers
-from lightning_sdk.spool import Spool
-from lightning_sdk.stream import Stream
-from lightning_sdk.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.spool import Spool
+from lightning_sdk.stream.stream import Stream
+from lightning_sdk.stream.undelivered import Leftovers
+from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
 
 NOBODY = "tcp://127.0.0.1:9"
 
@@ -109,7 +109,7 @@ def test_what_a_killed_writer_wrote_is_taken(folder: Leftovers) -> None:
         sys.path[:0] = {[str(Path(__file__).parent)]!r}
         from pathlib import Path
         from test_leftovers import batch
-        from lightning_sdk.leftovers import Leftovers
+        from lightning_sdk.stream.undelivered import Leftovers
         def batches():
             for number in range(3):
                 yield batch(b"k" * 16, 1 + 10 * number)

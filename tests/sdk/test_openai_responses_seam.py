@@ -18,11 +18,11 @@ from served_engine import KEY, make_model, make_tokenizer, serve
 from trained import ASK, CHAT, assert_trained, only, trained
 
 import lightning_sdk as lightning
-from lightning_embedded.chat import Chat
-from lightning_embedded.engine import Engine
+from lightning_embedded.engine.engine import Engine
+from lightning_embedded.serving.chat import Chat
 from lightning_sdk.errors import Untranslatable
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
-from lightning_sdk.wire import pack_ints
+from lightning_sdk.stream.wire import pack_ints
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
 
 
 @pytest.fixture

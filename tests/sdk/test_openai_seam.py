@@ -16,9 +16,9 @@ from recorder import Recorder
 
 import lightning_openai
 import lightning_sdk as lightning
-from lightning_sdk.call import Call
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
-from lightning_sdk.wire import pack_floats, pack_ints
+from lightning_sdk.stream.wire import pack_floats, pack_ints
+from lightning_sdk.trace.call import Call
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
 
 PATCHED = [
     (_base_client.BaseClient, "_build_request"),

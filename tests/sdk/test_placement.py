@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 import lightning_sdk as lightning
-from lightning_sdk import address, placement
-from lightning_sdk.placement import Placement
+from lightning_sdk.settings import placement
+from lightning_sdk.settings.placement import Placement
+from lightning_sdk.system import addresses
 
 EVERY = "[::]"
 
@@ -53,10 +54,14 @@ def test_what_is_no_placement(text: str) -> None:
 )
 def test_a_wildcard_is_reached_by_the_name_of_its_machine(given: str, through: str, wanted: str) -> None:
     """Nobody can call 0.0.0.0; what has a name keeps it."""
-    assert address.reached(given, through) == wanted
+    assert addresses.reached(given, through) == wanted
 
 
 def test_this_machine_has_a_name_that_can_be_told() -> None:
     """It stands for no more than one address."""
-    assert not address.is_wildcard(address.own_name())
-    assert address.is_loopback("localhost") and address.is_loopback("127.0.0.9") and not address.is_loopback("10.0.0.7")
+    assert not addresses.is_wildcard(addresses.own_name())
+    assert (
+        addresses.is_loopback("localhost")
+        and addresses.is_loopback("127.0.0.9")
+        and not addresses.is_loopback("10.0.0.7")
+    )

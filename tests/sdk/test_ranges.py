@@ -6,9 +6,9 @@ import pytest
 from ends import ACCEPTED, ENDS, INF, NAN
 
 import lightning_sdk as lightning
-from lightning_hub.advantage import COMPARED
-from lightning_sdk.ranges import GROUPED
+from lightning_hub.credit.estimators import COMPARED
 from lightning_sdk.settings import _GROUPS, Settings
+from lightning_sdk.settings.ranges import GROUPED
 
 REFUSED = [(name, value) for name, (_, refused) in ENDS.items() for value in [*refused, NAN, INF, -INF]]
 

@@ -13,9 +13,10 @@ import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk import notices, repeats
-from lightning_sdk.reward import Named
-from lightning_sdk.scoring import ascores, scores
+from lightning_sdk.markers.reward import Named
+from lightning_sdk.rollouts import repeats
+from lightning_sdk.rollouts.scoring import ascores, scores
+from lightning_sdk.stream import notices
 
 Reward = Callable[[dict[str, Any], Any], Any]
 draw, count = random.Random(5), itertools.count()

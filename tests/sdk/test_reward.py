@@ -10,12 +10,12 @@ import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk import wire
-from lightning_sdk.reward import Given, Named, as_rewards, marked, named
-from lightning_sdk.scoring import scores
+from lightning_sdk.commands.train import weighed
+from lightning_sdk.markers.reward import Given, Named, as_rewards, marked, named
+from lightning_sdk.rollouts.scoring import scores
 from lightning_sdk.settings import Settings
-from lightning_sdk.training import weighed
-from lightning_sdk.wire import Event
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.wire import Event
 
 
 def correct(task: dict[str, Any], answer: str) -> float:

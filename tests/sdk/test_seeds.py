@@ -12,7 +12,7 @@ from provider import Provider
 from trained import trained
 
 import lightning_sdk as lightning
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
 
 ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "abc"}]}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lightning_sdk.settled import settled, settled_here
+from lightning_sdk.rollouts.resolve import settled, settled_here
 
 
 class Pieces:

@@ -7,9 +7,9 @@ from framework import METHODS, Agent
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk import notices
-from lightning_sdk.patches import Patches
-from lightning_sdk.speaking import speaks
+from lightning_sdk.capture.agent_names import speaks
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.stream import notices
 
 writer = Agent("writer")
 

@@ -10,10 +10,11 @@ import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk import packers, seam, sink
-from lightning_sdk.packers import Packers
-from lightning_sdk.seam import open_call
-from lightning_sdk.wire import NO_ROLLOUT, Event
+from lightning_sdk.capture import seam
+from lightning_sdk.capture.seam import open_call
+from lightning_sdk.stream import packers, sink
+from lightning_sdk.stream.packers import Packers
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from framework import METHODS, Agent, role
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.patches import Patches
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, current, entered, speaking
-from lightning_sdk.speaking import speaker, speaks
+from lightning_sdk.capture.agent_names import speaker, speaks
+from lightning_sdk.capture.patches import Patches
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, current, entered, speaking
 
 
 @pytest.fixture

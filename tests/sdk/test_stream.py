@@ -16,10 +16,12 @@ import pytest
 from scripted_hub import ScriptedHub
 
 import lightning_sdk as lightning
-from lightning_sdk import discovery, patches, wire
-from lightning_sdk.hub import HubClient, HubProcess
-from lightning_sdk.stream import Stream
-from lightning_sdk.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.capture import patches
+from lightning_sdk.hub import discovery
+from lightning_sdk.hub.client import HubClient, HubProcess
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.stream import Stream
+from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
 
 
 def event(number: int, size: int = 1000) -> tuple[Any, ...]:
@@ -188,7 +190,7 @@ def test_forked_child_streams_under_its_own_name(hub: HubProcess, tmp_path: Path
         import os, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from test_stream import event
-        from lightning_sdk.stream import Stream
+        from lightning_sdk.stream.stream import Stream
         stream = Stream({hub.address!r}, {hub.key!r})
         stream.put(event(1), 1100)
         assert stream.flush(10)
@@ -287,7 +289,7 @@ def test_running_out_of_descriptors_never_ends_the_process(hub: HubProcess) -> N
         import os, resource, sys, time
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from test_stream import event
-        from lightning_sdk.stream import Stream
+        from lightning_sdk.stream.stream import Stream
         resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
         for left in (*range(10), 20, 40):
             stream, held = Stream({hub.address!r}, {hub.key!r}), []

@@ -8,9 +8,9 @@ from recorder import Recorder
 from trained import CHAT
 
 import lightning_sdk as lightning
-from lightning_sdk.passage import Passage
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
-from lightning_sdk.seam import OpenCall
+from lightning_sdk.capture.reply_reader import Passage
+from lightning_sdk.capture.seam import OpenCall
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
 
 CHUNK = json.dumps({"choices": [{"index": 0, "delta": {"content": "a"}}]}).encode()
 

@@ -19,8 +19,8 @@ import pytest
 import torch
 
 import lightning_sdk as lightning
-from lightning_sdk import wire
-from lightning_sdk.tasks import canonical, load, split, task_id, unique, without
+from lightning_sdk.rollouts.tasks import canonical, load, split, task_id, unique, without
+from lightning_sdk.stream import wire
 
 TASKS = [{"question": "1 + 1", "answer": "2"}, {"question": "café?", "answer": "ja,\nklar"}]
 
@@ -227,7 +227,7 @@ def test_what_holds_no_tasks_says_what_does(given: Any, said: str) -> None:
 
 def test_tables_need_none_of_their_libraries() -> None:
     """Loading a list imports no table library, and none of NumPy."""
-    script = ("import sys; from lightning_sdk.tasks import load; load([{'a': [1]}]); "
+    script = ("import sys; from lightning_sdk.rollouts.tasks import load; load([{'a': [1]}]); "
               "print({'numpy', 'pandas', 'polars', 'pyarrow', 'datasets', 'torch'} & set(sys.modules))")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"

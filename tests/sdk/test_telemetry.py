@@ -14,7 +14,7 @@ from recorder import Recorder
 from traced import by_name, outer, tracer, tree
 
 import lightning_sdk as lightning
-from lightning_sdk import scope
+from lightning_sdk.trace import scope
 
 
 @pytest.mark.usefixtures("joined")

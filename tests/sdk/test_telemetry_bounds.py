@@ -14,8 +14,10 @@ from recorder import Recorder
 from traced import by_name, outer, root_of, tracer
 
 import lightning_sdk as lightning
-from lightning_sdk import scope, session, sink
-from lightning_sdk.call import Span
+from lightning_sdk import session
+from lightning_sdk.stream import sink
+from lightning_sdk.trace import scope
+from lightning_sdk.trace.call import Span
 
 
 @pytest.mark.usefixtures("joined")
@@ -148,7 +150,7 @@ def test_without_the_sdk_nothing_is_loaded() -> None:
 import sys
 import lightning_sdk as lightning
 from lightning_sdk import scope, sink
-from lightning_sdk.wire import Event
+from lightning_sdk.stream.wire import Event
 events = []
 class To:
     def put(self, event, size): events.append(event)
@@ -183,8 +185,8 @@ def test_our_own_failures_stay_ours(recorder: Recorder, monkeypatch: pytest.Monk
     def broken(*_: Any) -> Any:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("lightning_sdk.telemetry._Place", broken)
-    monkeypatch.setattr("lightning_sdk.telemetry._copied", broken)
+    monkeypatch.setattr("lightning_sdk.capture.telemetry._Place", broken)
+    monkeypatch.setattr("lightning_sdk.capture.telemetry._copied", broken)
     with lightning.rollout():
         outer()
     assert {span.name for span in recorder.spans} == {"invoke_agent outer", "invoke_agent inner"}

@@ -11,7 +11,7 @@ from recorder import Recorder
 from trained import CHAT, assert_trained, only, trained
 
 import lightning_sdk as lightning
-from lightning_sdk.unasked import Unasked
+from lightning_sdk.capture.unasked_fields import Unasked
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.packers import Packers
-from lightning_sdk.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.stream.packers import Packers
+from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
 
 
 class Mute(Exception):

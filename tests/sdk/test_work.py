@@ -11,7 +11,7 @@ import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, current, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, current, entered
 
 FORK = multiprocessing.get_context("fork")
 

@@ -11,8 +11,8 @@ from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk import session
-from lightning_sdk.call import root_span_id
-from lightning_sdk.wire import Event
+from lightning_sdk.stream.wire import Event
+from lightning_sdk.trace.call import root_span_id
 
 _exporter = InMemorySpanExporter()
 tracer = trace.get_tracer("retrieval")

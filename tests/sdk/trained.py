@@ -7,9 +7,9 @@ from provider import Provider
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.call import Call
-from lightning_sdk.scope import Endpoint, RolloutScope, Scope, entered
-from lightning_sdk.wire import pack_floats, pack_ints
+from lightning_sdk.stream.wire import pack_floats, pack_ints
+from lightning_sdk.trace.call import Call
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
 
 ASK: dict[str, Any] = {"model": "gpt-x", "input": "abc"}
 CHAT = {"model": "policy", "messages": [{"role": "user", "content": "abc"}]}

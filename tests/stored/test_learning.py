@@ -20,13 +20,13 @@ from workplace import Workplace
 
 import lightning_sdk as lightning
 from lightning_hub.backend import Objective, Pair
-from lightning_hub.plan import Plan
-from lightning_hub.preference import kept, pair
-from lightning_hub.stock import Drawn, Stock, without_effect
-from lightning_hub.stored import StoredRun
-from lightning_sdk.groups import Stored as Rules
+from lightning_hub.replay.replay_dataset import Drawn, Stock, without_effect
+from lightning_hub.replay.selection import kept, pair
+from lightning_hub.replay.stored_run import StoredRun
+from lightning_hub.rollouts.plan import Plan
+from lightning_sdk.rollouts.tasks import split
 from lightning_sdk.settings import Settings
-from lightning_sdk.tasks import split
+from lightning_sdk.settings.groups import Stored as Rules
 
 DECLARED = {"solver": True}
 

@@ -17,9 +17,9 @@ import stored_agent
 from workplace import Workplace
 
 import lightning_sdk as lightning
-from lightning_hub.ranking import pairs, signal
-from lightning_hub.stored import StoredRun
-from lightning_sdk.hub import HubProcess
+from lightning_hub.replay.stored_run import StoredRun
+from lightning_hub.statistics.ranking import pairs, signal
+from lightning_sdk.hub.client import HubProcess
 
 
 def old(each: by_hand.Stored) -> float:

@@ -15,8 +15,9 @@ import httpx2
 from openai import OpenAI
 
 import lightning_sdk as lightning
-from lightning_sdk import probing, session
-from lightning_sdk.speaking import speaks
+from lightning_sdk import session
+from lightning_sdk.capture.agent_names import speaks
+from lightning_sdk.commands import reward_probe
 
 client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)
 _turns: "dict[str, itertools.count[int]]" = {}
@@ -230,7 +231,7 @@ times: list[float] = []
 def slow(task: dict[str, Any], answer: str) -> float:
     """A model, or a sandbox."""
     times.append(time.monotonic())
-    time.sleep(2 * probing.SLOW)
+    time.sleep(2 * reward_probe.SLOW)
     return shaped(task, answer)
 
 

@@ -12,10 +12,10 @@ import checked
 import pytest
 
 import lightning_sdk as lightning
-from lightning_sdk import probing
-from lightning_sdk.probing import Witness
-from lightning_sdk.reward import named
-from lightning_sdk.scoring import scores
+from lightning_sdk.commands import reward_probe
+from lightning_sdk.commands.reward_probe import Witness
+from lightning_sdk.markers.reward import named
+from lightning_sdk.rollouts.scoring import scores
 
 Reward = Callable[..., Any]
 SMALL: dict[str, Any] = {"rollouts.tasks_per_step": 4, "rollouts.group_size": 6, "quiet": True, "backend": "bandit"}
@@ -61,7 +61,7 @@ def test_a_reward_of_the_form_alone(reward: Reward) -> None:
 def test_nothing_is_said_of_other_rewards(reward: Reward, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that looks at the task, takes it apart, counts its calls, raises for what it does not know, hangs, takes its
     time, or is always the same."""
-    monkeypatch.setattr(probing, "LONGEST", 0.5)
+    monkeypatch.setattr(reward_probe, "LONGEST", 0.5)
     assert probed(reward, checked.LETTERS) == ""
 
 

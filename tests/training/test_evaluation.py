@@ -14,7 +14,7 @@ import pytest
 from agents import TASKS
 
 import lightning_sdk as lightning
-from lightning_hub.archive import Archive
+from lightning_hub.rollouts.archive import Archive
 
 SAMPLED: dict[str, Any] = {
     "evaluation.seeds": 2, "evaluation.temperature": 1.0, "sampling.max_tokens": 8, "rollouts.concurrency": 8,
@@ -25,7 +25,7 @@ SAMPLED: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def roles() -> None:
     """The roles of these agents, which other tests forget."""
-    sys.modules["lightning_sdk.agent"].declared.update(solver=True, writer=True, checker=True)
+    sys.modules["lightning_sdk.markers.agent"].declared.update(solver=True, writer=True, checker=True)
 
 
 @lightning.agent(role="solver", trainable=True)

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 from agents import TASKS
 
-from lightning_sdk import address
-from lightning_sdk.hub import HubClient
+from lightning_sdk.hub.client import HubClient
+from lightning_sdk.system import addresses
 
 SMALL = ["rollouts.tasks_per_step=2", "rollouts.group_size=2", "evaluation.tasks=2", "sampling.max_tokens=8"]
 
 
 def test_the_engine_is_reached_and_guarded_where_the_hub_listens(tmp_path: Path) -> None:
     """Rollouts of a process that joins over the network use the engine at that address, which asks for its key."""
-    own = socket.gethostbyname(address.own_name())
-    if address.is_loopback(own):
+    own = socket.gethostbyname(addresses.own_name())
+    if addresses.is_loopback(own):
         pytest.skip("this machine has no address but loopback")
     (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS)))
     (tmp_path / "agent.py").write_text(Path(__file__).with_name("agents.py").read_text())

@@ -15,7 +15,7 @@ from openai import OpenAI
 from provider import Provider
 
 import lightning_sdk as lightning
-from lightning_hub.archive import Archive
+from lightning_hub.rollouts.archive import Archive
 from lightning_sdk.errors import RolloutsFailed, SettingError
 
 TASKS = [{"question": word, "answer": word[::-1]} for word in ("noon", "stressed", "drawer", "loop")]

@@ -18,15 +18,15 @@ from agents import SMALL, TASKS
 from descendants import descendants
 
 import lightning_sdk as lightning
-from lightning_sdk import reference
-from lightning_sdk.hub import HubProcess
-from lightning_sdk.report import Report
+from lightning_sdk.commands.report import Report
+from lightning_sdk.hub.client import HubProcess
+from lightning_sdk.rollouts import reference
 
 
 @pytest.fixture(autouse=True)
 def roles() -> None:
     """The roles of agents.py, which other tests forget."""
-    declared = sys.modules["lightning_sdk.agent"].declared
+    declared = sys.modules["lightning_sdk.markers.agent"].declared
     declared.update(solver=True, onlooker=False, silent=True, broken=True)
 
 

@@ -11,8 +11,8 @@ import pytest
 from conversations import call, rollout, sampled
 
 import lightning_sdk as lightning
-from lightning_hub.credit import Weighed, weigh
-from lightning_hub.stored import StoredRun
+from lightning_hub.credit.batch import Weighed, weigh
+from lightning_hub.replay.stored_run import StoredRun
 from lightning_sdk.settings import Settings
 
 ROOT = Path(__file__).parents[2]

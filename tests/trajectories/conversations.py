@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 
 from lightning_hub.rollout import Reward, Rollout
-from lightning_sdk.call import Call, CallMeta, Choice, Status
-from lightning_sdk.wire import pack_floats, pack_ints
+from lightning_sdk.stream.wire import pack_floats, pack_ints
+from lightning_sdk.trace.call import Call, CallMeta, Choice, Status
 
 Sampled = tuple[Sequence[int], Sequence[float]]
 """Ids and log-probs of one completion."""

@@ -15,8 +15,8 @@ import pytest
 from conversations import call, rollout, sampled
 from numpy.typing import NDArray
 
-from lightning_hub import advantage
-from lightning_hub.credit import weigh
+from lightning_hub.credit import estimators
+from lightning_hub.credit.batch import weigh
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.settings import Settings
 
@@ -136,10 +136,10 @@ def naive(baseline: Callable[[list[NDArray[np.float64]], int, int], float], per_
     """[3] expectation of an estimator written down directly, for comparison."""
     total = np.zeros(3)
     for probability, group in groups(3):
-        values = [earned(game) if per_turn else advantage.to_go(earned(game)) for game in group]
+        values = [earned(game) if per_turn else estimators.to_go(earned(game)) for game in group]
         for me, game in enumerate(group):
             own = np.array([value - baseline(values, me, turn) for turn, value in enumerate(values[me])])
-            own = advantage.to_go(own) if per_turn else own
+            own = estimators.to_go(own) if per_turn else own
             for turn, action in enumerate(game):
                 total += probability / 3 * own[turn] * slope(turn, action)
     return total

@@ -14,11 +14,11 @@ import pytest
 from conversations import call, rollout
 
 from lightning_hub.backend import Pair, Row
-from lightning_hub.credit import weigh
+from lightning_hub.credit.batch import weigh
 from lightning_hub.rollout import Reward, Rollout
 from lightning_losses.dealing import deal
-from lightning_sdk.call import Call
 from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Call
 
 #: As much as twice the work may cost: quadratic cost is 4 times, and sorting adds a little to 2.
 MOST = 2.6

@@ -10,11 +10,11 @@ from conversations import call, rollout, sampled
 from numpy.typing import NDArray
 
 from lightning_hub.backend import Row
-from lightning_hub.credit import Weighed, flat_groups, scheduled, weigh
+from lightning_hub.credit.batch import Weighed, flat_groups, scheduled, weigh
 from lightning_hub.rollout import Reward, Rollout
-from lightning_sdk.call import Status
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Status
 
 
 def of(**options: object) -> Settings:

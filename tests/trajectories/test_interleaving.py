@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_hub.backend import Endpoint, Row
-from lightning_hub.collector import collect
-from lightning_hub.credit import weigh
-from lightning_hub.index import Index, locate
-from lightning_hub.leases import Outcome
-from lightning_hub.log import Log
+from lightning_hub.credit.batch import weigh
 from lightning_hub.rollout import Assignment
-from lightning_hub.store import Store
-from lightning_sdk import wire
-from lightning_sdk.call import Call, Status
+from lightning_hub.rollouts.collector import collect
+from lightning_hub.rollouts.leases import Outcome
+from lightning_hub.storage.index import Index, locate
+from lightning_hub.storage.log import Log
+from lightning_hub.storage.store import Store
 from lightning_sdk.settings import Settings
-from lightning_sdk.wire import Batch, Event
+from lightning_sdk.stream import wire
+from lightning_sdk.stream.wire import Batch, Event
+from lightning_sdk.trace.call import Call, Status
 
 KEYS = [bytes([number]) * 16 for number in range(3)]
 

@@ -3,9 +3,9 @@
 import pytest
 from conversations import call, sampled
 
-from lightning_hub.trajectory import Trajectory, merge
-from lightning_hub.transition import transitions
-from lightning_sdk.call import Call
+from lightning_hub.trajectories.trajectory import Trajectory, merge
+from lightning_hub.trajectories.transition import transitions
+from lightning_sdk.trace.call import Call
 
 
 def rows(*calls: Call) -> list[Trajectory]:

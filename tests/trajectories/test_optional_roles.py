@@ -13,11 +13,11 @@ import pytest
 from conversations import call, rollout, sampled
 from numpy.typing import NDArray
 
-from lightning_hub.credit import flat_groups, weigh
-from lightning_hub.diagnosis import Round, diagnose
+from lightning_hub.credit.batch import flat_groups, weigh
+from lightning_hub.diagnosis.round import Round, diagnose
 from lightning_hub.rollout import Reward, Rollout
-from lightning_sdk.call import Status
 from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Status
 
 ASK, ANSWER, GOOD, BAD = 10, 11, 20, 21
 Game = tuple[int, ...]

@@ -13,13 +13,13 @@ from conversations import call, rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_hub.advantage import grpo, rloo
-from lightning_hub.credit import weigh
+from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.estimators import grpo, rloo
 from lightning_hub.rollout import Rollout
-from lightning_hub.trajectory import Trajectory, merge
-from lightning_hub.transition import Transition, transitions
-from lightning_sdk.call import Call, Status
+from lightning_hub.trajectories.trajectory import Trajectory, merge
+from lightning_hub.trajectories.transition import Transition, transitions
 from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Call, Status
 
 RLOO = Settings.from_dict({"algorithm.aggregation": "token-mean"})
 GRPO = Settings.from_dict({"algorithm.aggregation": "token-mean", "credit.advantage": "grpo"})

@@ -6,10 +6,10 @@ import json
 import pytest
 from conversations import call, sampled
 
-from lightning_hub.trajectory import merge
-from lightning_hub.transition import UNKNOWN_VERSION, UnusableCall, transitions
-from lightning_sdk.call import Call
-from lightning_sdk.wire import pack_floats, pack_ints
+from lightning_hub.trajectories.trajectory import merge
+from lightning_hub.trajectories.transition import UNKNOWN_VERSION, UnusableCall, transitions
+from lightning_sdk.stream.wire import pack_floats, pack_ints
+from lightning_sdk.trace.call import Call
 
 
 def with_choice(made: Call, **changes: object) -> Call:

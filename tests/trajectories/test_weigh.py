@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from conversations import call, rollout, sampled
 
-from lightning_hub.advantage import grpo
-from lightning_hub.credit import Weighed, weigh
+from lightning_hub.credit.batch import Weighed, weigh
+from lightning_hub.credit.estimators import grpo
 from lightning_hub.rollout import Rollout
-from lightning_sdk.call import Status
 from lightning_sdk.errors import NothingToTrain, RewardError
 from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Status
 
 RLOO = Settings.from_dict({"algorithm.aggregation": "token-mean"})
 

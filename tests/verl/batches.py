@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from verl.workers.config import FSDPActorConfig
 
-from lightning_embedded.objective import Piece, Policy, Terms
-from lightning_embedded.packing import MicroBatch, Targets
-from lightning_embedded.scoring import Scores
+from lightning_embedded.learning.logprobs import Scores
+from lightning_embedded.learning.micro_batches import MicroBatch, Targets
+from lightning_embedded.learning.objective import Piece, Policy, Terms
 from lightning_sdk.settings import Settings
 
 #: Float64 on both sides; VERL adds 1e-8 to some denominators.

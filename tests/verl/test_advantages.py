@@ -21,9 +21,9 @@ from verl.trainer.ppo.core_algos import (
     compute_rloo_outcome_advantage,
 )
 
-from lightning_hub import advantage
 from lightning_hub.backend import Row
-from lightning_hub.credit import weigh
+from lightning_hub.credit import estimators
+from lightning_hub.credit.batch import weigh
 from lightning_sdk.settings import Settings
 
 Theirs = Callable[..., tuple[Tensor, Tensor]]
@@ -106,7 +106,7 @@ def test_whiten(theirs: Callable[..., Tensor], settings: Settings, seed: int) ->
     """Mean 0 and variance 1 over what counts, with the same constants."""
     made = responses(seed)
     values, masks = made.values.numpy().astype(np.float32), made.mask.bool().numpy()
-    own = advantage.whiten(list(values), list(masks))
+    own = estimators.whiten(list(values), list(masks))
     assert_close(made, torch.from_numpy(np.stack(own)).double(), theirs(made.values, made.mask))
 
 
@@ -247,7 +247,7 @@ def test_equal_rewards_in_float32(theirs: Theirs, settings: Settings) -> None:
     rewards = torch.full((7, 1), 0.1, dtype=torch.float32) * torch.tensor([1.0, 3.0, 7.0])
     found = [theirs(each[:, None].clone(), torch.ones(7, 1), np.array(["task"] * 7))[0] for each in rewards.T]
     assert any(bool(each.any()) for each in found)
-    assert not advantage.grpo(rewards[:, 1].numpy()).any()
+    assert not estimators.grpo(rewards[:, 1].numpy()).any()
 
 
 @pytest.mark.differs("core_algos.compute_grpo_outcome_advantage", "credit.advantage=dr_grpo")

@@ -12,7 +12,7 @@ from conversations import call, rollout
 from responses import PROMPT, Responses, responses
 from torch import Tensor
 
-from lightning_hub.credit import weigh
+from lightning_hub.credit.batch import weigh
 from lightning_sdk.settings import Settings
 
 Theirs = Callable[..., Tensor]

@@ -13,7 +13,7 @@ from conversations import call, rollout
 from responses import PROMPT
 from verl import DataProto
 
-from lightning_hub.credit import weigh
+from lightning_hub.credit.batch import weigh
 from lightning_sdk.settings import Settings
 
 Theirs = Callable[..., Any]

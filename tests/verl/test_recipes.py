@@ -18,9 +18,9 @@ from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
 from verl.utils.torch_functional import entropy_from_logits, logprobs_from_logits
 
-from lightning_embedded.learner import Learner
+from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Row
-from lightning_hub.credit import weigh
+from lightning_hub.credit.batch import weigh
 from lightning_sdk.settings import Settings
 
 RECIPES = recipes()

@@ -8,7 +8,7 @@ import pytest
 from batches import assert_same, random_batch
 from torch import Tensor
 
-from lightning_embedded.value_head import value_loss
+from lightning_embedded.learning.value_head import value_loss
 from lightning_sdk.settings import Settings
 
 Theirs = Callable[..., tuple[Tensor, Tensor]]

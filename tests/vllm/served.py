@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from lightning_embedded.vllm import constraining, constraints_of
 from lightning_process.model import load
 from lightning_process.source import locate
-from lightning_sdk.seam import ROLLOUT_HEADER
+from lightning_sdk.capture.seam import ROLLOUT_HEADER
 from lightning_sdk.settings import Settings
 from lightning_vllm.command import Place
 from lightning_vllm.fleet import Fleet

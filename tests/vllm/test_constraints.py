@@ -11,9 +11,9 @@ import openai
 import pytest
 from served import MODEL, Served
 
-from lightning_embedded.learner import Learner
+from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Constrained, Row
-from lightning_hub.constraint import constraint_of
+from lightning_hub.trajectories.constraint import constraint_of
 from lightning_process.model import load
 from lightning_sdk.settings import Settings
 

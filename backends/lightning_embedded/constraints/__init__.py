@@ -1,0 +1,1 @@
+"""What the tokens of an answer may be, for the engine that samples and the learner alike."""

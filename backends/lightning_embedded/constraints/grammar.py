@@ -1,0 +1,137 @@
+"""A grammar: what a constraint allows a completion to be, in llguidance's dialect of Lark.
+
+`response_format` makes the answer JSON. Tools that may be called stay callable beside it, in the very text in which the
+model's chat template writes calls; a `tool_choice` that forces a call leaves calls alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_embedded.text.spelling import Spelling
+from lightning_hub.trajectories.constraint import FREE_CHOICES
+
+#: JSON on one line, with or without a blank behind commas and colons: where white space may stand anywhere, a model
+#: that is not sure goes on with it for ever.
+_ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+
+
+class GrammarError(ValueError):
+    """A constraint that no grammar is made of; `param` is the field of the request."""
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+def grammar_of(constraint: str, spelling: Spelling | None, form: str, marks: Mapping[str, int]) -> str:
+    """The grammar of a constraint. GrammarError if it asks for what cannot be kept.
+
+    Args:
+        constraint: As `lightning_hub.trajectories.constraint.constraint_of` has it.
+        spelling: How the model writes calls.
+        form: The name of that form, for messages.
+        marks: Text -> id of the tokens that are no pieces of text: a grammar names them by their ids.
+    """
+    asked = json.loads(constraint)
+    choice, rules = asked.get("tool_choice"), []
+    formatted = asked.get("response_format") not in (None, {"type": "text"})
+    free = choice in FREE_CHOICES
+    if formatted and free:
+        rules.append(f"answer: {_json(*_schema(asked['response_format']))}")
+    tools = asked.get("tools", [])
+    if not free or (tools and choice != "none"):
+        named = list(tools)
+        if not free and choice != "required":
+            named = [function for function in named if function["name"] == _name(choice)]
+        if not named:
+            raise GrammarError(f"tool_choice={json.dumps(choice)}: tools has no such function", "tool_choice")
+        once = not asked.get("parallel_tool_calls", True) or (not free and choice != "required")
+        param = "response_format" if free else "tool_choice"
+        rules += _calls(named, _usable(spelling, form, param), marks, once=once)
+    starts = [name for name in ("answer", "calls") if any(rule.startswith(f"{name}:") for rule in rules)]
+    return "\n".join([f"start: {' | '.join(starts)}", *rules]) + "\n"
+
+
+def _schema(form: Any) -> tuple[Any, bool]:
+    """The JSON schema that a response format asks for, and whether all of it has to be kept."""
+    kind = form.get("type") if isinstance(form, Mapping) else None
+    if kind == "json_object":
+        return {"type": "object"}, True
+    given = form.get("json_schema") if kind == "json_schema" else None
+    if not isinstance(given, Mapping) or not isinstance(given.get("schema", {}), Mapping):
+        raise GrammarError(
+            f"response_format={json.dumps(form)[:80]}: expected {{'type': 'json_object'}} or {{'type': 'json_schema', "
+            "'json_schema': {'name': ..., 'schema': {...}}}",
+            "response_format",
+        )
+    return given.get("schema", {}), given.get("strict") is True
+
+
+def _name(choice: Any) -> str:
+    function = choice.get("function") if isinstance(choice, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise GrammarError(
+            f"tool_choice={json.dumps(choice)[:80]}: expected 'auto', 'none', 'required' or {{'type': 'function', "
+            "'function': {'name': ...}}",
+            "tool_choice",
+        )
+    return name
+
+
+def _usable(spelling: Spelling | None, form: str, param: str) -> Spelling:
+    if spelling is not None:
+        return spelling
+    remedy = {
+        "tool_choice": "use tool_choice 'auto'",
+        "response_format": "leave tools out of requests with a response_format, or say tool_choice='none'",
+    }[param]
+    raise GrammarError(
+        f"{param} cannot be kept where tools may be called: this model writes calls as {form!r}, and only calls that "
+        f"its chat template prints as JSON can be made part of a grammar; {remedy}",
+        param,
+    )
+
+
+def _calls(named: list[Any], spelling: Spelling, marks: Mapping[str, int], *, once: bool) -> list[str]:
+    """Rules for one call or, unless `once`, for several of these functions."""
+
+    def text(written: str) -> str:
+        return _text(written, spelling.identity, marks)
+
+    again = "" if once or spelling.joint is None else f" ({text(spelling.joint)} call)*"
+    each = [
+        f"call_{place}: {text(json.dumps(function['name'], ensure_ascii=False)[1:-1] + spelling.between)} "
+        + _json(function.get("parameters") or {"type": "object"}, function.get("strict") is True)
+        for place, function in enumerate(named)
+    ]
+    return [
+        f"calls: {text(spelling.before)} call{again} {text(spelling.after)}",
+        "call: " + " | ".join(f"call_{place}" for place in range(len(named))),
+        *each,
+    ]
+
+
+def _json(schema: Any, strict: bool) -> str:
+    """A value that a schema allows. Without `strict`, keywords that are not known are passed over, as OpenAI does."""
+    if not isinstance(schema, Mapping):
+        raise GrammarError(f"a schema is {json.dumps(schema)[:80]}: expected an object", "response_format")
+    return "%json " + json.dumps({**schema, "x-guidance": {**_ONE_LINE, "lenient": not strict}}, ensure_ascii=False)
+
+
+def _text(written: str, identity: str, marks: Mapping[str, int]) -> str:
+    """These very characters, tokens that are no text by their ids, and any id of a call where one was written."""
+    special = "|".join(re.escape(mark) for mark in (identity, *sorted(marks, key=len, reverse=True)))
+    pieces = []
+    for piece in re.split(f"({special})", written):
+        if piece == identity:
+            pieces.append(f"/[a-zA-Z0-9]{{{len(identity)}}}/")
+        elif piece in marks:
+            pieces.append(f"<[{marks[piece]}]>")
+        elif piece:
+            pieces.append(json.dumps(piece, ensure_ascii=False))
+    return " ".join(pieces)

@@ -1,0 +1,1 @@
+"""Continuous batching: sequences, slots, the decoder and the sampler."""

@@ -1,0 +1,140 @@
+"""The Llama family without the module's overhead: the same weights, joined matrices, a quarter of the operations.
+
+Equal to the Hugging Face module up to rounding. It exists because a small model on a CPU, serving few sequences, spends
+more time between its matrix products than in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor, nn
+
+from lightning_embedded.engine.slots import Slots
+from lightning_embedded.engine.visible_keys import Sight
+
+#: Model types whose layers are exactly: RMSNorm, rotary attention, RMSNorm, SiLU-gated MLP.
+FAMILY = frozenset({"llama", "mistral", "qwen2"})
+_FIXED_ROPE = frozenset({"default", "linear", "llama3"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    out: nn.Linear
+    gate_up: Tensor
+    gate_up_bias: Tensor | None
+    down: nn.Linear
+    before: Tensor
+    after: Tensor
+
+
+class Llama:
+    """Runs a Llama-like causal LM in place of its `forward`; its weights stay the module's own."""
+
+    def __init__(self, model: Any, limit: int, windows: list[int | None]) -> None:
+        config = model.config
+        self._heads: int = config.num_attention_heads
+        self._groups: int = config.num_key_value_heads
+        self._size: int = model.model.layers[0].self_attn.head_dim
+        self._scale: float = model.model.layers[0].self_attn.scaling
+        self._eps: float = config.rms_norm_eps
+        self._model = model
+        self._windows = windows
+        self._layers = [_join(layer) for layer in model.model.layers]
+        parameter = model.model.embed_tokens.weight
+        places = torch.arange(limit, device=parameter.device)[None]
+        cos, sin = model.model.rotary_emb(parameter[:1], places)
+        half = self._size // 2
+        # rotate_half(x) * sin = swap(x) * (-sin of the first half, sin of the second)
+        self._cos, self._sin = cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
+
+    @staticmethod
+    def fits(model: Any) -> bool:
+        """Whether this model is of the family, and nothing about it is special."""
+        config = model.config
+        rope = getattr(config, "rope_parameters", None) or {}
+        return (
+            config.model_type in FAMILY
+            and type(model).__name__.endswith("ForCausalLM")
+            and getattr(config, "hidden_act", "silu") == "silu"
+            and rope.get("rope_type", "default") in _FIXED_ROPE
+            and all(type(layer.self_attn.q_proj) is nn.Linear for layer in model.model.layers)
+        )
+
+    def __call__(self, ids: Tensor, places: Tensor, seen: Sight, slots: Slots, last: tuple[Tensor, Tensor]) -> Tensor:
+        """Logits [n, vocabulary] at `last` of ids [n, width] at positions `places`, seeing what `seen` says."""
+        n, width = ids.shape
+        hidden = F.embedding(ids, self._model.model.embed_tokens.weight)
+        cos, sin = self._cos[places][:, :, None], self._sin[places][:, :, None]
+        masks = {window: self._shaped(seen.mask(window), n, width) for window in set(self._windows)}
+        for index, layer in enumerate(self._layers):
+            mixed = self._attend(
+                index, layer, self._norm(hidden, layer.before), cos, sin, masks[self._windows[index]], slots
+            )
+            hidden = hidden + F.linear(mixed, layer.out.weight, layer.out.bias)
+            gate, up = F.linear(self._norm(hidden, layer.after), layer.gate_up, layer.gate_up_bias).chunk(2, -1)
+            hidden = hidden + F.linear(F.silu(gate).mul_(up), layer.down.weight, layer.down.bias)
+        final = self._norm(hidden[last], self._model.model.norm.weight)
+        logits: Tensor = F.linear(final, self._model.lm_head.weight, self._model.lm_head.bias)
+        return logits
+
+    def _shaped(self, mask: Tensor, n: int, width: int) -> Tensor:
+        """As the products of one query a row want it."""
+        share = self._heads // self._groups
+        return mask if width > 1 else mask.expand(n, self._groups, share, -1).reshape(n * self._groups, share, -1)
+
+    def _attend(
+        self, index: int, layer: _Layer, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, slots: Slots
+    ) -> Tensor:
+        n, width, _ = x.shape
+        heads, groups, size = self._heads, self._groups, self._size
+        qkv = F.linear(x, layer.qkv, layer.qkv_bias).view(n, width, heads + 2 * groups, size)
+        turned = qkv[:, :, : heads + groups]
+        first, second = turned.chunk(2, -1)
+        turned = torch.addcmul(turned * cos, torch.cat([second, first], -1), sin)
+        query, new_keys = turned[:, :, :heads].transpose(1, 2), turned[:, :, heads:].transpose(1, 2)
+        keys, values = slots.update(new_keys, qkv[:, :, heads + groups :].transpose(1, 2), index)
+        if width == 1:
+            flat = query.reshape(n * groups, heads // groups, size)
+            scores = torch.baddbmm(mask, flat, keys.flatten(0, 1).transpose(1, 2), alpha=self._scale)
+            return torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view(n, 1, heads * size)
+        keys, values = (each.repeat_interleave(heads // groups, 1) for each in (keys, values))
+        mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self._scale)
+        return mixed.transpose(1, 2).reshape(n, width, heads * size)
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        """RMSNorm (arXiv:1910.07467, eq. 4) in float32."""
+        if x.dtype != torch.float32:
+            return F.rms_norm(x.float(), (x.shape[-1],), None, self._eps).to(x.dtype) * weight
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        inverse: Tensor = square.mul_(1 / x.shape[-1]).add_(self._eps).rsqrt_()
+        return (x * inverse).mul_(weight)
+
+
+def _join(layer: Any) -> _Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    qkv, qkv_bias = _stack([attention.q_proj, attention.k_proj, attention.v_proj])
+    gate_up, gate_up_bias = _stack([mlp.gate_proj, mlp.up_proj])
+    return _Layer(
+        qkv, qkv_bias, attention.o_proj, gate_up, gate_up_bias, mlp.down_proj,
+        layer.input_layernorm.weight, layer.post_attention_layernorm.weight,
+    )  # fmt: skip
+
+
+def _stack(parts: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """One matrix of several. The parts become views of it, so loading weights into the module loads them here."""
+    weight = torch.cat([part.weight.data for part in parts])
+    bias = None if parts[0].bias is None else torch.cat([part.bias.data for part in parts])
+    at = 0
+    for part in parts:
+        end = at + part.out_features
+        part.weight.data = weight[at:end]
+        if bias is not None:
+            part.bias.data = bias[at:end]
+        at = end
+    return weight, bias

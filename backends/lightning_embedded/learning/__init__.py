@@ -1,0 +1,1 @@
+"""The learner: micro-batches, losses, optimizer steps and checkpoints."""

@@ -1,0 +1,143 @@
+"""Log-probabilities of sampled tokens under a model, for either layout of a micro-batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lightning_embedded.constraints.constraint import Constraints
+from lightning_embedded.engine.context import configured, is_chunked
+from lightning_embedded.learning.micro_batches import MicroBatch, plain, shared
+from lightning_embedded.learning.token_trie import ATTENTION, Trie, attending
+from lightning_hub.backend import Row
+
+log = logging.getLogger(__name__)
+
+
+class Scores(NamedTuple):
+    """What a model says of the M sampled tokens."""
+
+    logprobs: Tensor
+    """[M] at the rows' temperature."""
+    entropy: Tensor
+    """[M] of the distribution each was drawn from, in nats; with gradient only if it was asked for."""
+    hidden: Tensor
+    """[U, width] the last hidden states, from which the micro-batch's predictors predict."""
+
+
+class Scorer:
+    """Computes scores with one model, in the layout that the model supports."""
+
+    def __init__(self, model: PreTrainedModel, *, share: bool = True, constraints: Constraints | None = None) -> None:
+        """`constraints`: what the masks of constrained rows are found with."""
+        model.train(False)  # no dropout: the sampler had none
+        self.model = model
+        self._constraints = constraints
+        self.shares = share and _can_share(model)
+        if self.shares:
+            model.set_attn_implementation(ATTENTION)
+
+    def micro_batches(self, rows: Sequence[Row], budget: int) -> Iterator[MicroBatch]:
+        layout: Callable[..., Iterator[MicroBatch]] = shared if self.shares else plain
+        return layout(rows, budget, self.model.device, self._constraints)
+
+    def score(self, micro: MicroBatch, *, entropy_gradient: bool = False) -> Scores:
+        return _score(self.model, micro, entropy_gradient)
+
+
+def _score(model: PreTrainedModel, micro: MicroBatch, entropy_gradient: bool = False) -> Scores:
+    following = attending(micro.trie) if micro.trie else nullcontext()
+    with _head_only(model, micro.predictors) as hidden, following, _precision(model):
+        output = model(input_ids=micro.tokens, position_ids=micro.positions, attention_mask=micro.mask, use_cache=False)
+    logits = output.logits[0].float() / micro.temperatures[:, None]
+    if micro.masks is not None:
+        # Not infinite: the entropy's gradient would not be a number. exp() of it is 0 all the same.
+        logits = logits.masked_fill(micro.masks.forbidden(logits.shape[1]), torch.finfo(logits.dtype).min)
+    everything = logits.log_softmax(-1)
+    # One number for each token: a distribution for each would be [M, vocabulary], and rows that say the same share one.
+    at = micro.targets.place * everything.shape[1] + micro.targets.tokens
+    logprobs = everything.flatten().index_select(0, at)
+    with nullcontext() if entropy_gradient else torch.no_grad():
+        entropy = -(everything.exp() * everything).sum(-1)
+    return Scores(logprobs, entropy.index_select(0, micro.targets.place), hidden[0])
+
+
+@contextmanager
+def _head_only(model: PreTrainedModel, predictors: Tensor) -> Iterator[list[Tensor]]:
+    """The head sees [1, U, width] instead of [B, L, width]: most logits are not needed and are the largest tensor.
+
+    What it sees is put into the list that is given.
+    """
+    seen: list[Tensor] = []
+
+    def pick(_: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = args[0]
+        seen.append(hidden.reshape(-1, hidden.shape[-1]).index_select(0, predictors))
+        return (seen[-1][None], *args[1:])
+
+    head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    hook = head.register_forward_pre_hook(pick)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def _precision(model: PreTrainedModel) -> torch.autocast:
+    """Float32 on the CPU; on a GPU matrices in bfloat16 over float32 weights."""
+    kind = model.device.type
+    return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
+
+
+def _can_share(model: PreTrainedModel) -> bool:
+    """Whether the trie gives this model's own log-probabilities: tried on two short rows, not guessed from its name."""
+    before = model.config._attn_implementation
+    try:
+        rows, device = _probe_rows(model.config.get_text_config().vocab_size), model.device
+        with torch.no_grad():
+            expected = _sorted_logprobs(model, plain(rows, 1 << 20, device))
+            model.set_attn_implementation(ATTENTION)
+            tried = list(shared(rows, 1 << 20, device))
+            actual = _sorted_logprobs(model, iter(tried))
+        # The rows are shorter than any window, so whether layers keep to theirs is asked and not tried.
+        close = bool((expected - actual).abs().max() < (0.1 if device.type == "cuda" else 1e-3)) and _keeps_windows(
+            model.config, tried[0].trie
+        )
+        reason = "its log-probabilities differ there"
+    except Exception as error:  # whatever a model's code raises here, padded rows still work
+        close, reason = False, repr(error)
+    model.set_attn_implementation(before)
+    if not close:
+        log.warning("%s: common prefixes are not shared: %s", type(model).__name__, reason)
+    return close
+
+
+def _keeps_windows(config: Any, trie: Trie | None) -> bool:
+    """Every layer told the trie of the window that the configuration gives it, and of nothing else that it hides."""
+    assert trie is not None
+    told = [trie.windows[layer] for layer in sorted(trie.windows)]
+    return told == configured(config, len(told)) and not is_chunked(config)
+
+
+def _probe_rows(vocabulary: int) -> list[Row]:
+    draw = np.random.default_rng(0)
+    prompt = draw.integers(0, vocabulary, 5)
+    rows = []
+    for name, size in (("0", 4), ("1", 7)):
+        tokens = np.concatenate([prompt, draw.integers(0, vocabulary, size)]).astype(np.int32)
+        weights = (np.arange(len(tokens)) >= 5).astype(np.float32)
+        rows.append(Row(tokens, weights, weights, weights, 1.0, 0, "", name))
+    return rows
+
+
+def _sorted_logprobs(model: PreTrainedModel, micros: Iterator[MicroBatch]) -> Tensor:
+    """The probe's log-probabilities in a fixed order: the two layouts order rows differently."""
+    (micro,) = micros
+    return _score(model, micro).logprobs.sort().values

@@ -1,0 +1,88 @@
+"""Training: what the hub asks of the learner, and the publication of what comes of it to the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_embedded.engine.engine import Weights
+from lightning_embedded.learning import checkpoint
+from lightning_embedded.learning.learner import Learner
+from lightning_hub.backend import Batch, Row, Update
+from lightning_process.model import Loaded
+
+
+class Publishing(Protocol):
+    """What the learner asks of an engine, whichever serves."""
+
+    def pause(self) -> None:
+        """Make no more tokens; requests are kept and still accepted."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def publish(self, state: Weights, version: int) -> None:
+        """Serve these weights from the next token on; returns when they are in place."""
+        ...
+
+
+class Training:
+    """A learner and its engine, as `lightning_process.routes.Trained`.
+
+    The engine is held while the learner computes, unless it is `asynchronous`: then rollouts go on with the version
+    before, and only the publication comes between two tokens. The engine has weights of its own in either case.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        engine: Publishing,
+        loaded: Loaded,
+        facts: dict[str, object],
+        *,
+        asynchronous: bool,
+        name: Callable[[Any, Weights], Weights] = lambda _, weights: weights,
+    ) -> None:
+        """`name`: a model's weights by the names that the engine has for them."""
+        self._name = name
+        self._learner, self._engine, self._loaded, self._facts = learner, engine, loaded, facts
+        self._asynchronous = asynchronous
+
+    def facts(self) -> dict[str, object]:
+        return self._learner.facts() | self._facts
+
+    def update(self, batch: Batch) -> Update:
+        if self._asynchronous:
+            return self._updated(batch)
+        # All cores for the learner; requests under way wait and then go on with the new weights.
+        self._engine.pause()
+        try:
+            return self._updated(batch)
+        finally:
+            self._engine.resume()
+
+    def _updated(self, batch: Batch) -> Update:
+        update = self._learner.update(batch)
+        self._publish()
+        return update
+
+    def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
+        return self._learner.score(rows, what)
+
+    def save(self, folder: Path) -> int:
+        checkpoint.write(folder, self._learner.model, self._loaded.tokenizer, self._learner.state())
+        return self._learner.version
+
+    def load(self, folder: Path) -> int:
+        found = checkpoint.read(folder)
+        self._learner.restore(found.weights, found.state)
+        self._publish()
+        return self._learner.version
+
+    def _publish(self) -> None:
+        model = self._learner.model
+        self._engine.publish(self._name(model, model.state_dict()), self._learner.version)

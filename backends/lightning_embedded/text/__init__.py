@@ -1,0 +1,1 @@
+"""Text and tokens: chat templates, tool calls in a completion, and text that grows."""

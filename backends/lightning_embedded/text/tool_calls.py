@@ -1,0 +1,83 @@
+"""Tool calls in a completion's text, read while it grows: content and calls, in order.
+
+What a call looks like is the form's to know (`tool_forms.py`). A call that is not well-formed stays where it was, as
+text.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lightning_embedded.text.tool_forms import Form, ToolCall
+
+
+class ToolReader:
+    """Splits growing text into content and calls.
+
+    Args:
+        form: How the model writes calls.
+        tools: Name -> JSON schema of the parameters, of the tools that were offered.
+        short: Ids are of the nine letters that some templates ask for.
+    """
+
+    def __init__(self, form: Form, tools: Mapping[str, Any], *, short: bool = False) -> None:
+        self._form, self._tools, self._short = form, tools, short
+        self._held = ""
+        self._blank = ""
+        self._solid = False
+        self.calls = 0
+
+    def feed(self, text: str, last: bool = False) -> list[str | ToolCall]:
+        """What `text` adds for certain, in order: pieces of content and whole calls. `last`: nothing follows."""
+        self._held += text
+        found: list[str | ToolCall] = []
+        while self._next(found):
+            pass
+        if last:
+            self._content(found, self._held)
+            if self._blank and not self.calls:
+                found.append(self._blank)
+            self._held = self._blank = ""
+        return found
+
+    def split(self, text: str) -> tuple[str | None, list[ToolCall]]:
+        """Content and calls of a whole completion. Content is None when there are only calls."""
+        pieces = self.feed(text, last=True)
+        calls = [piece for piece in pieces if isinstance(piece, ToolCall)]
+        content = "".join(piece for piece in pieces if isinstance(piece, str))
+        return content or (None if calls else ""), calls
+
+    def _next(self, found: list[str | ToolCall]) -> bool:
+        """Move past one call, or what looked like one, if it is there as a whole."""
+        start, end = self._form.begins(self._held, alone=not self._solid, more=self.calls > 0)
+        self._content(found, self._held[:start])
+        self._held = self._held[start:]
+        if not end:
+            return False
+        taken = self._form.take(self._held, self._tools)
+        if taken is None:
+            return False
+        whole, self._held = self._held[: taken.length], self._held[taken.length :]
+        if not taken.calls:
+            self._content(found, whole)
+            return True
+        found.extend(replace(call, id=call.id or _new_id(self._short)) for call in taken.calls)
+        self.calls += len(taken.calls)
+        self._blank, self._solid = "", False
+        return True
+
+    def _content(self, found: list[str | ToolCall], text: str) -> None:
+        """Content as it is, but white space alone between calls is only layout and waits for something to follow."""
+        text = self._blank + text
+        self._solid = self._solid or not (not text or text.isspace())
+        if self._solid and text:
+            found.append(text)
+        self._blank = "" if self._solid else text
+
+
+def _new_id(short: bool) -> str:
+    letters = uuid.uuid4().hex
+    return letters[:9] if short else "call_" + letters[:24]

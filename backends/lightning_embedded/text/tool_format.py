@@ -1,0 +1,120 @@
+"""The tool format of a model, found by rendering its chat template: whether tools are shown, and how calls are written.
+
+A call is rendered and read again by each form: what gives the very call back is the form of this template. Names of
+models say nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from lightning_embedded.text.chat_template import Template, TemplateRefused
+from lightning_embedded.text.spelling import Spelling, read_spelling
+from lightning_embedded.text.tool_calls import ToolReader
+from lightning_embedded.text.tool_forms import FORMS, Form
+from lightning_sdk.errors import ModelError
+
+_NAME, _ASKED = "probe_of_tools", "Which way?"
+_ARGUMENTS = '{"place": "a b", "number": 3}'
+_SCHEMA = {"type": "object", "properties": {"place": {"type": "string"}, "number": {"type": "integer"}}}
+_TOOL = {"type": "function", "function": {"name": _NAME, "description": "Tell.", "parameters": _SCHEMA}}
+_SHORT_ID, _LONG_ID = "abcdefghi", "call_0123456789abcdef01234567"
+
+
+class ToolFormat:
+    """Of one chat template.
+
+    Args:
+        template: The template.
+        ends: Texts of the ids that end a completion.
+    """
+
+    def __init__(self, template: Template, ends: tuple[str, ...]) -> None:
+        self._template, self._ends = template, tuple(end for end in ends if end)
+        self._prompt = self._rendered([_TOOL]) or ""
+        self.is_shown = _NAME in self._prompt
+        """Whether the template prints tools."""
+        turns = {short: self._turn(_SHORT_ID if short else _LONG_ID) for short in (False, True)}
+        self.short_ids = not turns[False] and bool(turns[True])
+        """The template refuses ids of calls that are not nine letters."""
+        self.turn = turns[False] or turns[True] or ""
+        """What the template makes of a call."""
+        printed = self._find_form()
+        self.form = printed[0] if printed is not None else self._hinted()
+        self.spelling = self._spelling(printed[1]) if printed is not None else None
+        """How a call is written that the model is made to write; None where its form is not known as text."""
+
+    @property
+    def name(self) -> str:
+        """Of the form, or why there is none."""
+        if not self.is_shown:
+            return "none: the chat template does not show tools"
+        return self.form.name if self.form is not None else "none: the chat template's form is not known"
+
+    def reader(self, tools: list[dict[str, Any]], model: str) -> ToolReader:
+        """Reads a completion that may call `tools`. ModelError if `model` cannot use any."""
+        if not self.is_shown:
+            raise ModelError(
+                f"the chat template of {model} does not show tools to the model, which would never know of them: take "
+                "a model whose template does, such as Qwen/Qwen2.5-0.5B-Instruct, or leave tools out, describe them "
+                "in a message and read the calls from the text yourself"
+            )
+        if self.form is None:
+            raise ModelError(
+                f"the chat template of {model} writes a tool call as {self.turn[-200:]!r}, and this engine reads "
+                f"{', '.join(form.name for form in FORMS)}: take a model that writes one of these, or vLLM "
+                "(engine=vllm with serving.tool_parser)"
+            )
+        schemas = {tool["function"]["name"]: tool["function"].get("parameters") for tool in tools}
+        return ToolReader(self.form, schemas, short=self.short_ids)
+
+    def _rendered(self, tools: list[dict[str, Any]] | None, *more: dict[str, Any], begin: bool = True) -> str | None:
+        """None where the template refuses."""
+        messages = [{"role": "user", "content": _ASKED}, *more]
+        try:
+            return self._template.render(messages, tools, {"add_generation_prompt": begin})
+        except TemplateRefused:
+            return None
+
+    def _turn(self, identity: str, calls: int = 1) -> str | None:
+        """What follows the question where the assistant calls a tool, so many times."""
+        function = {"name": _NAME, "arguments": _ARGUMENTS}
+        call = {"id": identity, "type": "function", "function": function}
+        turn = {"role": "assistant", "content": "", "tool_calls": [call] * calls}
+        whole = self._rendered([_TOOL], turn, begin=False)
+        return None if whole is None else whole.rpartition(_ASKED)[2]
+
+    def _texts(self, turn: str) -> Iterator[str]:
+        """What the model says in a turn, behind what the template begins an answer with and before its end."""
+        begun = self._prompt.rpartition(_ASKED)[2]
+        same = next((at for at, (a, b) in enumerate(zip(begun, turn, strict=False)) if a != b), len(begun))
+        for at in (len(begun), *sorted({turn.rfind(sign, 0, same) + 1 for sign in "\n>]"}, reverse=True)):
+            text = turn[at:] if turn.startswith(begun[:at]) else ""
+            for end in self._ends:
+                text = text.partition(end)[0]
+            if text:
+                yield text
+
+    def _spelling(self, text: str) -> Spelling | None:
+        identity = _SHORT_ID if self.short_ids else _LONG_ID
+        twice = list(self._texts(self._turn(identity, 2) or ""))
+        return read_spelling(text, twice, _NAME, _ARGUMENTS, identity)
+
+    def _find_form(self) -> tuple[Form, str] | None:
+        """The form of what is printed, and the text that it reads."""
+        for text in self._texts(self.turn):
+            for form in FORMS:
+                _, calls = ToolReader(form, {_NAME: _SCHEMA}).split(text)
+                if [(call.name, json.loads(call.arguments)) for call in calls] == [(_NAME, json.loads(_ARGUMENTS))]:
+                    # Thinking that the template shows before a call is not a part of it.
+                    start, _ = form.begins(text, alone=True, more=False)
+                    return form, text[start:] if text[:start].strip() else text
+        return None
+
+    def _hinted(self) -> Form | None:
+        """Where calls are not printed, what the model is told of them."""
+        if _NAME in self.turn:
+            return None  # they are, in another form
+        return next((each for each in FORMS if each.hints and all(hint in self._prompt for hint in each.hints)), None)

@@ -1,0 +1,177 @@
+"""The forms in which models write tool calls, and what reads each.
+
+A form says where something that looks like a call begins in growing text, and takes it once it is there as a whole.
+Whether it is a call depends on what was taken alone, so a stream and a whole reply are read alike. JSON arguments stay
+the very text that was sampled, so that a template which prints them renders the same completion again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from lightning_embedded.text.growing_text import partial
+from lightning_embedded.text.tool_syntax import bracket_end, json_calls, python_calls, xml_calls
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    name: str
+    arguments: str
+    """A JSON object, as text."""
+    id: str = ""
+    """The one that the model wrote, or that the reader gave."""
+
+
+class Taken(NamedTuple):
+    """A piece of text that looked like calls."""
+
+    calls: list[ToolCall]
+    """Empty: it is none, and stays text."""
+    length: int
+    """In characters."""
+
+
+class Form(Protocol):
+    """How a family of models writes calls."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What templates tell models of this form, all of it; for templates that print no calls themselves."""
+        ...
+
+    def begins(self, text: str, *, alone: bool, more: bool) -> tuple[int, bool]:
+        """Where the next call begins and True; or how much is content for certain and False.
+
+        `alone`: nothing but white space and calls came before; `more`: calls did.
+        """
+        ...
+
+    def take(self, text: str, tools: Mapping[str, Any]) -> Taken | None:
+        """What `text` begins with, None as long as its end is not there."""
+        ...
+
+
+#: Reads calls from what stands between tags or brackets; None if they are none.
+Parse = Callable[[str, Mapping[str, Any]], Sequence[tuple[str, str, str]] | None]
+
+
+def _calls(parsed: Sequence[tuple[str, str, str]] | None) -> list[ToolCall]:
+    return [ToolCall(*each) for each in parsed or ()]
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """Calls between tags, anywhere in the text."""
+
+    name: str
+    open: str
+    close: str
+    parse: Parse
+    hints: tuple[str, ...] = ()
+
+    def begins(self, text: str, *, alone: bool, more: bool) -> tuple[int, bool]:
+        at = text.find(self.open)
+        return (at, True) if at >= 0 else (len(text) - partial(text, self.open), False)
+
+    def take(self, text: str, tools: Mapping[str, Any]) -> Taken | None:
+        end = text.find(self.close, len(self.open))
+        if end < 0:
+            return None
+        return Taken(_calls(self.parse(text[len(self.open) : end], tools)), end + len(self.close))
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """Calls that are all that the model says, in brackets and without tags: only of tools that were offered."""
+
+    name: str
+    bracket: str
+    parse: Parse
+    quotes: str
+    marks: tuple[str, ...] = ()
+    """Tags that may come before."""
+    hints: tuple[str, ...] = ()
+    _between: re.Pattern[str] = field(default=re.compile(r"[\s;,]*"), repr=False)
+
+    def begins(self, text: str, *, alone: bool, more: bool) -> tuple[int, bool]:
+        if not alone:
+            return len(text), False
+        blank = self._between.match(text) if more else re.match(r"\s*", text)
+        rest = text[blank.end() :] if blank else text
+        if not rest or any(mark.startswith(rest) for mark in self.marks):
+            return 0, False
+        return (0, True) if rest.startswith((self.bracket, *self.marks)) else (len(text), False)
+
+    def take(self, text: str, tools: Mapping[str, Any]) -> Taken | None:
+        start = re.match(rf"[\s;,]*(?:{'|'.join(map(re.escape, self.marks))})?\s*" if self.marks else r"[\s;,]*", text)
+        at = start.end() if start else 0
+        if at == len(text):
+            return None
+        if not text.startswith(self.bracket, at):
+            return Taken([], at)
+        end = bracket_end(text, at, self.quotes)
+        if end < 0:
+            return None
+        calls = _calls(self.parse(text[at:end], tools))
+        return Taken(calls if all(call.name in tools for call in calls) else [], end)
+
+
+#: Longest name of a tool, with what may stand around it.
+_HEAD = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Mistral:
+    """`[TOOL_CALLS]` with a JSON list of calls, or with a name, `[ARGS]` and the arguments for each call."""
+
+    name: str = "mistral"
+    hints: tuple[str, ...] = ("[TOOL_CALLS]",)
+    _mark: str = "[TOOL_CALLS]"
+    _head: re.Pattern[str] = field(
+        default=re.compile(r"\s*([\w.\-]{1,128})(?:\[CALL_ID\](\w{1,64}))?(?:\[ARGS\])?\s*(?=\{)"), repr=False
+    )
+
+    def begins(self, text: str, *, alone: bool, more: bool) -> tuple[int, bool]:
+        at = text.find(self._mark)
+        return (at, True) if at >= 0 else (len(text) - partial(text, self._mark), False)
+
+    def take(self, text: str, tools: Mapping[str, Any]) -> Taken | None:
+        rest = text[len(self._mark) :]
+        blank = len(rest) - len(rest.lstrip())
+        if rest.startswith("[", blank):
+            end = bracket_end(text, len(self._mark) + blank, '"')
+            return None if end < 0 else Taken(_calls(json_calls(text[len(self._mark) : end], tools)), end)
+        brace, line = rest.find("{", 0, _HEAD), rest.find("\n", blank, _HEAD)
+        if line >= 0 and (brace < 0 or line < brace):
+            return Taken([], len(self._mark))
+        if brace < 0:
+            return None if len(rest) < _HEAD else Taken([], len(self._mark))
+        head = self._head.match(text, len(self._mark))
+        if head is None:
+            return Taken([], len(self._mark))
+        end = bracket_end(text, head.end(), '"')
+        if end < 0:
+            return None
+        body = text[head.end() : end]
+        call = json_calls(f'{{"name": "{head[1]}", "arguments": {body}}}', tools)
+        return Taken([ToolCall(each.name, each.arguments, head[2] or "") for each in _calls(call)], end)
+
+
+#: The first that reads what a template prints is the template's. Tags before brackets, the common ones first.
+FORMS: tuple[Form, ...] = (
+    Tagged("qwen-coder", "<tool_call>", "</tool_call>", xml_calls, ("<tool_call>", "<function=")),
+    Tagged("hermes", "<tool_call>", "</tool_call>", json_calls, ("<tool_call>",)),
+    Mistral(),
+    Tagged("json in <|tool_call|>", "<|tool_call|>", "<|/tool_call|>", json_calls),
+    Tagged("pythonic in <|tool_call_start|>", "<|tool_call_start|>", "<|tool_call_end|>", python_calls),
+    Tagged("pythonic in <|python_start|>", "<|python_start|>", "<|python_end|>", python_calls),
+    Tagged("pythonic in <function_calls>", "<function_calls>", "</function_calls>", python_calls),
+    Bare("llama-3", "{", json_calls, '"', ("<|python_tag|>",), ('"parameters": dictionary of argument name',)),
+    Bare("pythonic", "[", python_calls, "\"'", (), ("[func_name1(",)),
+)

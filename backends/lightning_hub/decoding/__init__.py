@@ -1,0 +1,1 @@
+"""What agents' processes sent, made into calls, spans and control events."""

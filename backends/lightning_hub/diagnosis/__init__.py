@@ -1,0 +1,1 @@
+"""What a round of rollouts shows, before and while it is trained on."""

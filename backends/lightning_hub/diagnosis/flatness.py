@@ -1,0 +1,273 @@
+"""Flatness: rollouts none of which did better than another one of its task, so that nothing can be learned from them.
+
+The one place of the words of 'no signal': `check` says them, the first step of a training, its report and `check RUN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from lightning_hub.credit.advantages import groups, has_signal, is_frozen
+from lightning_hub.credit.batch import compared_parts, trained_rollouts
+from lightning_hub.diagnosis import sameness, samples
+from lightning_hub.findings.findings import Finding, Severity
+from lightning_hub.rollout import Rollout
+from lightning_hub.trajectories.rewards import earned
+from lightning_hub.trajectories.role_rollout import Part, parts
+from lightning_sdk.provider import PROVIDER
+from lightning_sdk.settings import Settings
+from lightning_sdk.settings.ranges import GROUPED
+
+KIND = "no signal"
+#: How the words begin, also in the error of a training that stopped with them.
+OPENING = "no group has a signal"
+#: What is said of models that have no name to look up: those that ship with the package, and the agent's own.
+_SHIPPED = {
+    "spark": "spark, the small model that ships with the package, can guess a sum, call a calculator and little else",
+    PROVIDER: "The model at the agent's provider may not be able to do these tasks",
+}
+
+
+class Why(StrEnum):
+    """What the rewards have in common."""
+
+    CUT = "cut"
+    """Nothing that was sampled may be trained on, for its length."""
+    LONE = "lone"
+    """Of no task there are two rollouts in which the role spoke."""
+    ALIKE = "alike"
+    """All rollouts of a task sampled the same tokens."""
+    WRONG = "wrong"
+    """Each earned the lowest reward."""
+    RIGHT = "right"
+    """Each earned the highest reward."""
+    EQUAL = "equal"
+    """Each earned the same, and who knows whether that is much."""
+    SPLIT = "split"
+    """Rewards differ between tasks and never within one."""
+
+
+#: What rewards mean that nobody gave a range for.
+_USUAL = {0.0: Why.WRONG, -1.0: Why.WRONG, 1.0: Why.RIGHT}
+
+
+@dataclass(frozen=True, slots=True)
+class Flatness:
+    """What there is to say of rollouts without a signal."""
+
+    why: Why
+    parts: Sequence[Part]
+    """In which a role spoke that has a reward."""
+    settings: Settings
+    tasks: Mapping[int, Mapping[str, Any]]
+    rollouts: int
+    """Those that went well and those that did not."""
+    reward: float | None = None
+    """What each of them earned; None where they differ or it is not known."""
+
+    @property
+    def compared(self) -> int:
+        """Groups of two rollouts at least."""
+        return sum(len(group) > 1 for group in groups(self.parts))
+
+    def finding(self, severity: Severity = Severity.FATAL, what: str = "") -> Finding:
+        """In words. `what`: what was seen, where that is known better than from these rollouts alone."""
+        shown = samples.text([part.rollout for part in self.parts], self.settings, self.tasks)
+        what = f"{what or self._what()} {shown}"
+        cause, remedy = _words(self)
+        return Finding(KIND, severity, what.rstrip(" "), cause, remedy, passing=True)
+
+    def _what(self) -> str:
+        if self.why == Why.CUT:
+            return f"{OPENING}: of {len(self.parts)} rollouts no token is trained on, for their length."
+        if self.why == Why.LONE:
+            return f"{OPENING}: there are no two rollouts of one task that can be compared."
+        values = {part.reward for part in self.parts}
+        value = f"every reward is {values.pop():g}" if len(values) == 1 else "rewards differ between tasks only"
+        if self.why != Why.SPLIT and len({part.role for part in self.parts}) > 1 and len(values) > 1:
+            value = "each role always earns the same"
+        many = self.compared
+        return f"{OPENING}: in each of {many} groups of rollouts of one task the rewards are equal ({value})."
+
+
+def flatness(
+    rollouts: Sequence[Rollout],
+    settings: Settings,
+    tasks: Mapping[int, Mapping[str, Any]],
+    *,
+    role: str | None = None,
+    seen: Sequence[float] = (),
+) -> Flatness | None:
+    """Why nothing can be learned from training rollouts; None if something can, or if nothing earned a reward.
+
+    `role`: look at this one only; `seen`: rewards that it earned at other times, which tell what is much.
+    """
+    used = trained_rollouts(rollouts, settings)
+    found, _ = parts(used, settings)
+    by_role: dict[str, list[Part]] = {}
+    for part in compared_parts(used, found, settings):
+        if not is_frozen(part.credit) and role in {None, part.role}:
+            by_role.setdefault(part.role, []).append(part)
+    spoken = [part for of_role in by_role.values() for part in of_role if part.steps]
+    if not spoken or any(has_signal(of_role, {}) for of_role in by_role.values()):
+        return None
+    whys = {_why([part for part in of_role if part.steps], settings, seen) for of_role in by_role.values()}
+    rewards = {part.reward for part in spoken}
+    return Flatness(
+        whys.pop() if len(whys) == 1 else Why.EQUAL,
+        spoken,
+        settings,
+        tasks,
+        len(rollouts),
+        rewards.pop() if len(rewards) == 1 else None,
+    )
+
+
+def flatness_of_rewards(
+    rollouts: Sequence[Rollout], settings: Settings, tasks: Mapping[int, Mapping[str, Any]]
+) -> Flatness | None:
+    """As `flatness`, where of the calls to train nothing is known but who made them: by the rewards alone."""
+    used = trained_rollouts(rollouts, settings)
+    by_role: dict[str, list[Part]] = {}
+    for rollout in used:
+        for role in dict.fromkeys(call.meta.role for call in rollout.calls if call.meta.trainable):
+            credit, reward = settings.credit_of(role), earned(rollout, role, settings.credit_of(role))
+            if reward is not None and not is_frozen(credit):
+                part = Part(rollout, role, credit, [], reward, np.zeros(0), reward)
+                by_role.setdefault(role, []).append(part)
+    if not by_role or any(map(_differ, by_role.values())):
+        return None
+    spoken = [part for of_role in by_role.values() for part in of_role]
+    values = [part.reward for part in spoken if part.reward is not None]
+    lone = not any(len(group) > 1 for group in groups(spoken)) and settings.credit.advantage in GROUPED
+    why = Why.LONE if lone else level_of(values, (), settings.evaluation.reward_range)
+    return Flatness(why, spoken, settings, tasks, len(rollouts), values[0] if min(values) == max(values) else None)
+
+
+def _differ(of_role: Sequence[Part]) -> bool:
+    """Whether one role earned different rewards where they are compared."""
+    compared = groups(of_role) if of_role[0].credit.advantage in GROUPED else [of_role]
+    return any(len({part.reward for part in group}) > 1 for group in compared)
+
+
+def _why(of_role: Sequence[Part], settings: Settings, seen: Sequence[float]) -> Why:
+    """Of the parts in which one role spoke."""
+    values = [part.reward for part in of_role if part.reward is not None]
+    compared = [group for group in groups(of_role) if len(group) > 1]
+    if not any(mask.any() for part in of_role for mask in part.trained):
+        return Why.CUT
+    if not compared and of_role[0].credit.advantage in GROUPED:
+        return Why.LONE
+    level = level_of(values, seen, settings.evaluation.reward_range)
+    if compared and all(map(sameness.is_alike, compared)) and (level != Why.RIGHT or sameness.causes(compared)):
+        return Why.ALIKE
+    return level
+
+
+def level_of(values: Sequence[float], seen: Sequence[float], given: tuple[float, float] | None = None) -> Why:
+    """What equal rewards mean, by the range that is `given`, or by what was `seen` at other times.
+
+    Where neither tells, 0 and -1 are taken for wrong, 1 for right, and any other value for equal.
+    """
+    value = values[0]
+    if min(values) != max(values):
+        return Why.SPLIT
+    low, high = given or (min([value, *seen]), max([value, *seen]))
+    if low == high:
+        return _USUAL.get(value, Why.EQUAL)
+    return {low: Why.WRONG, high: Why.RIGHT}.get(value, Why.EQUAL)
+
+
+# --- words
+
+
+def _words(flat: Flatness) -> tuple[str, str]:
+    """Cause and remedy."""
+    compared = [group for group in groups(flat.parts) if len(group) > 1]
+    return {
+        Why.CUT: lambda: _cut(flat),
+        Why.LONE: lambda: _lone(flat),
+        Why.ALIKE: lambda: sameness.words(compared),
+        Why.WRONG: lambda: _wrong(flat),
+        Why.RIGHT: lambda: _right(flat),
+        Why.SPLIT: lambda: _split(flat.settings),
+        Why.EQUAL: lambda: _equal(flat.settings),
+    }[flat.why]()
+
+
+def _right(flat: Flatness) -> tuple[str, str]:
+    what = "Every answer was right, or the reward takes all for right."
+    if not _is_end(flat):
+        what = f"Every answer earned {flat.reward:g}, the highest reward of this run."
+    return (
+        f"{what} Tasks that are solved have nothing more to teach.",
+        "If these answers are right, take harder tasks. If not, mend the reward.",
+    )
+
+
+def _wrong(flat: Flatness) -> tuple[str, str]:
+    model = flat.settings.model
+    known = _SHIPPED.get(model, f"The model {model} may not be able to do these tasks")
+    what = "Every answer was wrong, or the reward takes none for right."
+    if not _is_end(flat):
+        what = f"Every answer earned {flat.reward:g}, the lowest reward of this run."
+    return (
+        f"{what} {known}.",
+        "If one of these answers is right, mend the reward. If none is, take a model that can do these tasks (--model, "
+        "with a folder or a name on the Hugging Face hub), easier tasks, or a reward that gives a part for a part of "
+        "the way.",
+    )
+
+
+def _is_end(flat: Flatness) -> bool:
+    """Whether what each earned is an end of the reward's range, as set or as usual, and not only of what was seen."""
+    return flat.reward is None or flat.reward in (flat.settings.evaluation.reward_range or _USUAL)
+
+
+def _split(settings: Settings) -> tuple[str, str]:
+    return (
+        "Each task was always solved or never, and a role learns from the difference between rollouts of one task.",
+        f"Take {_more(settings)}, or tasks that are solved now and then.",
+    )
+
+
+def _equal(settings: Settings) -> tuple[str, str]:
+    return (
+        "The reward gave the same to all these answers, so it does not tell them apart.",
+        f"Print the reward of a right and of a wrong answer; if they differ, take {_more(settings)}.",
+    )
+
+
+def _more(settings: Settings) -> str:
+    return f"more rollouts of each task (--set rollouts.group_size={2 * settings.rollouts.group_size})"
+
+
+def _cut(flat: Flatness) -> tuple[str, str]:
+    length, limit = flat.settings.length, flat.settings.sampling.max_tokens
+    truncated = any(part.is_truncated() for part in flat.parts) or not length.max_row
+    if length.truncated != "train" and truncated:
+        return (
+            f"Every completion ended at the token limit, and length.truncated={length.truncated} leaves those out.",
+            f"Raise max_tokens in the agent's calls (where they name none, --set sampling.max_tokens={2 * limit}), or "
+            "train on them all the same: --set length.truncated=train.",
+        )
+    return (
+        f"Every row is longer than length.max_row={length.max_row}, and length.long_rows={length.long_rows} leaves out "
+        "what is beyond.",
+        f"Raise it: --set length.max_row={2 * length.max_row}; 0 is without a limit.",
+    )
+
+
+def _lone(flat: Flatness) -> tuple[str, str]:
+    failed = flat.rollouts - len({part.rollout.id for part in flat.parts})
+    return (
+        "A role learns from the difference between rollouts of the same task"
+        + (f"; {failed} of {flat.rollouts} rollouts failed, or made no call, as behind a cache." if failed else "."),
+        "See the failures first, and turn off caches of model calls; or take more rollouts of each task: "
+        f"--set rollouts.group_size={2 * flat.settings.rollouts.group_size}.",
+    )

@@ -1,0 +1,98 @@
+"""Sameness: rollouts of one task that sampled the same tokens, and what of their requests took the chance away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from lightning_hub.trajectories.role_rollout import Part
+from lightning_sdk.trace.call import Call
+
+#: Temperature up to which a model hardly ever says anything but its first choice.
+_COLD = 0.2
+#: Log of a chance below which rollouts do not agree by chance.
+_LEAST = math.log(1e-6)
+
+
+class _Request(msgspec.Struct):
+    seed: int | None = None
+    temperature: float | None = None
+
+
+_requests = msgspec.json.Decoder(_Request)
+
+
+def is_alike(group: Sequence[Part]) -> bool:
+    """Whether all parts of a group of two at least sampled the same tokens."""
+    said = {tuple(row.tokens[row.mask].tobytes() for row in part.trajectories) for part in group}
+    return len(group) > 1 and len(said) == 1
+
+
+def causes(groups: Sequence[Sequence[Part]]) -> list[tuple[str, str]]:
+    """What made the rollouts of these groups alike, as cause and remedy; empty if it is the model itself."""
+    asked = [[_read(call) for call in _calls(group)] for group in groups]
+    everything = [each for group in asked for each in group]
+    replies = [[call.response_id for call in _calls(group) if call.response_id] for group in groups]
+    found = []
+    if everything and all(_is_one_seed([each.seed for each in group]) for group in asked):
+        found.append((
+            f"the agent sends the same seed ({everything[0].seed}) with the calls of all of them",
+            "Leave the seed out of the agent's calls.",
+        ))  # fmt: skip
+    if any(len(set(ids)) < len(ids) for ids in replies):
+        found.append((
+            "several calls got one and the same reply, as from a cache between the agent and the engine",
+            "Turn off the cache of the framework or the proxy.",
+        ))  # fmt: skip
+    if everything and all(each.temperature is not None and each.temperature <= _COLD for each in everything):
+        found.append((
+            f"they were sampled at temperature {everything[0].temperature:g}", "Raise it: --set sampling.temperature=1."
+        ))  # fmt: skip
+    if not found and (chance := _log_chance(groups)) < _LEAST:
+        found.append((
+            f"by the model's own probabilities that happens once in 10^{-chance / math.log(10):.0f} times, so the "
+            "engine does not draw freely",
+            "Take a fixed seed, a temperature or a cache out of the server's own configuration, or of a proxy's.",
+        ))  # fmt: skip
+    return found
+
+
+def _log_chance(groups: Sequence[Sequence[Part]]) -> float:
+    """Of groups in which all are alike, how likely the others were to say what the first one did."""
+    return sum(
+        (len(group) - 1) * float(row.logprobs[row.mask].sum()) for group in groups for row in group[0].trajectories
+    )
+
+
+def words(groups: Sequence[Sequence[Part]]) -> tuple[str, str]:
+    """Cause and remedy of groups that are all alike."""
+    head = "All rollouts of a task said the same, token for token, so there is nothing to compare: "
+    found = causes(groups)
+    if not found:
+        return (
+            f"{head}the model is that sure of its answers.",
+            "Take other tasks or another model (--model), or raise sampling.temperature above 1.",
+        )
+    return f"{head}{', and '.join(cause for cause, _ in found)}.", " ".join(remedy for _, remedy in found)
+
+
+def _is_one_seed(seeds: Sequence[int | None]) -> bool:
+    return len(seeds) > 1 and None not in seeds and len(set(seeds)) == 1
+
+
+def _calls(group: Sequence[Part]) -> list[Call]:
+    """The first call of each part: later ones may differ in what they ask."""
+    found = []
+    for part in group:
+        mine = (call for call in part.rollout.calls if call.meta.trainable and call.meta.role == part.role)
+        found.extend([call for call in [next(mine, None)] if call is not None])
+    return found
+
+
+def _read(call: Call) -> _Request:
+    try:
+        return _requests.decode(call.request)
+    except (msgspec.MsgspecError, RecursionError):
+        return _Request()

@@ -1,0 +1,55 @@
+"""Samples: a few rollouts as people read them: the task, the answer and the reward."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_hub.rollout import Rollout
+from lightning_hub.trajectories.breaks import sampled
+from lightning_hub.trajectories.rewards import score
+from lightning_sdk.settings import Settings
+
+#: Rollouts that are shown, and characters of a task or an answer.
+MANY, _WIDTH = 3, 160
+_COUNTS = {1: "One of the answers", 2: "Two of the answers", 3: "Three of the answers"}
+
+
+def text(rollouts: Sequence[Rollout], settings: Settings, tasks: Mapping[int, Mapping[str, Any]]) -> str:
+    """A few rollouts of different tasks, those with the lowest and the highest reward among them; '' without any."""
+    chosen = _chosen(rollouts, settings)
+    lines = [line for each in chosen for line in _lines(each, settings, tasks)]
+    return "\n".join([f"{_COUNTS[len(chosen)]}:", *lines, ""]) if chosen else ""
+
+
+def _chosen(rollouts: Sequence[Rollout], settings: Settings) -> list[Rollout]:
+    by_task: dict[int, Rollout] = {}
+    for each in rollouts:
+        by_task.setdefault(each.task_id, each)
+    ordered = sorted(by_task.values(), key=lambda each: score(each, settings))
+    last = len(ordered) - 1
+    return [ordered[at] for at in sorted({0, last // 2, last})] if ordered else []
+
+
+def _lines(rollout: Rollout, settings: Settings, tasks: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    task = json.dumps(tasks.get(rollout.task_id, {}), ensure_ascii=False, default=str)
+    return [
+        f"  task    {_cut(task)}",
+        f"  answer  {_answer(rollout)}",
+        f"  reward  {score(rollout, settings):g}",
+    ]
+
+
+def _answer(rollout: Rollout) -> str:
+    """What the agent gave back; where that is nothing, what the model said last."""
+    answer = _cut(json.dumps(rollout.answer, ensure_ascii=False))
+    if rollout.answer.strip():
+        return answer
+    said = next((each for call in reversed(rollout.calls) if call.meta.trainable for each in sampled(call)), {})
+    spoken = said.get("content") or said.get("tool_calls")
+    return f"{answer} (the model said {_cut(json.dumps(spoken, ensure_ascii=False))})" if spoken else answer
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."

@@ -1,0 +1,214 @@
+"""Evaluation: rollouts on held-out tasks as scores by task and seed.
+
+A task's score is the mean over its seeds; tasks, not rollouts, are what an interval is over. A rollout that failed has
+no score: it is left out and counted, and so is a task of which every rollout failed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from lightning_hub.rollout import Assignment, Rollout
+from lightning_hub.statistics.interval import Interval, interval
+from lightning_hub.statistics.looks import PLANNED_LOOK, Look
+from lightning_hub.statistics.reward_range import Trained, reward_range
+from lightning_hub.trajectories.rewards import earned, score
+from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Status
+
+BySeed = Mapping[str, Sequence[float | None]]
+"""Task -> score of each seed, None where that rollout has none."""
+
+#: What a rollout that ended ok is counted as when nothing that counts was given.
+_UNREWARDED = "no_reward"
+
+
+@dataclass(frozen=True, slots=True)
+class OfRole:
+    """What one role earned by itself on held-out tasks."""
+
+    score: Interval
+    by_seed: BySeed
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The score on held-out tasks at one moment."""
+
+    name: str
+    """'before', 'after', or 'step-N'."""
+    step: int
+    score: Interval
+    """Over tasks."""
+    failed: int = 0
+    """Rollouts without a score, which the interval leaves out."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Task -> mean over its seeds, so that two measurements can be compared task by task; may be empty."""
+    by_seed: BySeed = field(default_factory=dict)
+    """Behind `scores`; empty of versions that ran each task once."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Status -> number of rollouts without a score."""
+    roles: Mapping[str, OfRole] = field(default_factory=dict)
+    """Role -> what it earned by itself; those with rewards of their own."""
+    seeds: int = 1
+    """Rollouts of each task."""
+    temperature: float = 0.0
+    """That they were sampled at."""
+    look: Look = PLANNED_LOOK
+    """Which comparison with the score before training this is."""
+    planned_step: int = 0
+    """After which the run was to end when this was measured."""
+    range_given: tuple[float, float] | None = None
+    """Lowest and highest score that can be, where settings say so."""
+    trained: Trained | None = None
+    """Scores of the training rollouts before this."""
+
+    @property
+    def seeded(self) -> BySeed:
+        """`by_seed`, of older versions too."""
+        return self.by_seed or {task: (value,) for task, value in self.scores.items()}
+
+    @property
+    def seen(self) -> list[float]:
+        """Scores of single rollouts."""
+        return [value for values in self.seeded.values() for value in values if value is not None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in report.json: without what single tasks have."""
+        return {
+            "step": self.step, **self.score.as_dict(), "seeds": self.seeds, "temperature": self.temperature,
+            "failed": self.failed, "failures": dict(self.failures), "look": asdict(self.look),
+            "roles": {role: each.score.as_dict() for role, each in self.roles.items()},
+        }  # fmt: skip
+
+    def as_line(self) -> dict[str, Any]:
+        """As in evaluations.jsonl: all of it."""
+        failed = {task: sum(value is None for value in values) for task, values in self.by_seed.items()}
+        return {
+            "name": self.name, **self.as_dict(), "planned_step": self.planned_step, "range_given": self.range_given,
+            "trained": asdict(self.trained) if self.trained else None, "scores": dict(self.scores),
+            "by_seed": {task: list(values) for task, values in self.by_seed.items()},
+            "failed_by_task": {task: count for task, count in failed.items() if count},
+            "roles": {
+                role: {**each.score.as_dict(), "by_seed": {task: list(values) for task, values in each.by_seed.items()}}
+                for role, each in self.roles.items()
+            },
+        }  # fmt: skip
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> HeldOut:
+        """Undoes `as_line`; what older versions did not write is empty."""
+        return cls(
+            str(line["name"]), int(line["step"]), Interval.from_dict(line), int(line.get("failed", 0)),
+            line.get("scores") or {}, line.get("by_seed") or {}, line.get("failures") or {},
+            {
+                role: OfRole(Interval.from_dict(each), each.get("by_seed") or {})
+                for role, each in (line.get("roles") or {}).items()
+            },
+            int(line.get("seeds", 1)), float(line.get("temperature", 0.0)), Look(**(line.get("look") or {})),
+            int(line.get("planned_step", 0)), _pair(line.get("range_given")),
+            Trained(**line["trained"]) if line.get("trained") else None,
+        )  # fmt: skip
+
+
+def latest(lines: Iterable[Mapping[str, Any]]) -> list[HeldOut]:
+    """The last evaluation of each name in evaluations.jsonl, in order, without those that a resume has cut away."""
+    found = {str(line["name"]): line for line in lines if not line.get("cut")}
+    return [HeldOut.from_line(line) for line in found.values()]
+
+
+def measure(
+    name: str,
+    step: int,
+    assignments: Sequence[Assignment],
+    rollouts: Sequence[Rollout],
+    settings: Settings,
+    *,
+    look: Look = PLANNED_LOOK,
+    trained: Trained | None = None,
+) -> HeldOut:
+    """The scores of an evaluation's rollouts. `assignments` has each task's in the order of their seeds; `look` and
+    `trained` as in `HeldOut`."""
+    ran = {each.id: each for each in rollouts}
+    names = _names(assignments)
+    of_task: dict[str, list[Rollout | None]] = {}
+    for each in assignments:
+        of_task.setdefault(names[each.group], []).append(ran.get(each.id))
+    by_seed = {task: [_score(each, settings) for each in tried] for task, tried in of_task.items()}
+    failures = Counter(
+        _failure(each)
+        for task, tried in of_task.items()
+        for each, value in zip(tried, by_seed[task], strict=True)
+        if value is None
+    )
+    scores, given = _means(by_seed), settings.evaluation.reward_range
+    seen = [value for values in by_seed.values() for value in values if value is not None]
+    return HeldOut(
+        name,
+        step,
+        interval(list(scores.values()), within=reward_range(seen, given, trained)),
+        failures.total(),
+        scores,
+        by_seed,
+        dict(failures),
+        {role: _of_role(role, of_task, settings) for role in _rewarded_roles(rollouts)},
+        settings.evaluation.seeds,
+        settings.evaluation.temperature,
+        look,
+        settings.steps,
+        given,
+        trained,
+    )
+
+
+def _names(assignments: Sequence[Assignment]) -> dict[str, str]:
+    """Group -> the name of its task, which depends on the task's content; '#2' for the second of equal tasks."""
+    names, seen = dict[str, str](), Counter[int]()
+    for each in assignments:
+        if each.group not in names:
+            seen[each.task_id] += 1
+            names[each.group] = f"{each.task_id}" + (f"#{seen[each.task_id]}" if seen[each.task_id] > 1 else "")
+    return names
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)  # the same values in another order have the same mean, so no difference
+
+
+def _means(by_seed: BySeed) -> dict[str, float]:
+    known = {task: [value for value in values if value is not None] for task, values in by_seed.items()}
+    return {task: mean(values) for task, values in known.items() if values}
+
+
+def _score(rollout: Rollout | None, settings: Settings) -> float | None:
+    if rollout is None or rollout.status != Status.OK:
+        return None
+    value = score(rollout, settings)
+    return value if math.isfinite(value) else None
+
+
+def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
+    return (float(values[0]), float(values[1])) if values else None
+
+
+def _failure(rollout: Rollout | None) -> str:
+    if rollout is None:
+        return str(Status.INFRASTRUCTURE_ERROR)
+    return _UNREWARDED if rollout.status == Status.OK else str(rollout.status)
+
+
+def _rewarded_roles(rollouts: Sequence[Rollout]) -> list[str]:
+    return sorted({reward.role for each in rollouts for reward in each.rewards if reward.role})
+
+
+def _of_role(role: str, of_task: Mapping[str, Sequence[Rollout | None]], settings: Settings) -> OfRole:
+    own = replace(settings.credit_of(role), signal="own")
+    by_seed = {
+        task: [earned(each, role, own) if each is not None and each.status == Status.OK else None for each in tried]
+        for task, tried in of_task.items()
+    }
+    return OfRole(interval(list(_means(by_seed).values())), by_seed)

@@ -1,0 +1,1 @@
+"""Finished rollouts as OpenTelemetry spans."""

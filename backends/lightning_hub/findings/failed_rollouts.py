@@ -1,0 +1,70 @@
+"""Failed rollouts: the finding about them, its most common error as it is shown, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from lightning_hub.findings.findings import Finding, Severity
+from lightning_hub.findings.refused_calls import last_refused, words
+from lightning_hub.rollout import Rollout
+from lightning_sdk.failures.remedy import MARK
+from lightning_sdk.markers.reward import UNREWARDED
+from lightning_sdk.trace.call import Status
+
+
+def find_failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> Finding | None:
+    """Rollouts that failed; fatal if they are more than `max_failed` of all, or all."""
+    failed = [each for each in rollouts if each.status != Status.OK]
+    if not failed:
+        return None
+    kinds = Counter((each.status, error_kind(each.error)) for each in failed)
+    (status, kind), count = kinds.most_common(1)[0]
+    alike = [each for each in failed if each.status == status and error_kind(each.error) == kind]
+    example = alike[0].error
+    others = f" There were {len(kinds) - 1} other kinds of failure." if len(kinds) > 1 else ""
+    allowed = len(failed) <= max_failed * len(rollouts) and len(failed) < len(rollouts)
+    return Finding(
+        "rollouts failed",
+        Severity.WARNING if allowed else Severity.FATAL,
+        f"{len(failed)} of {len(rollouts)} rollouts of {name} failed; failure.max_failed allows {max_failed:.0%}.",
+        f"{count} ended as {status}:\n{error_text(example)}\n",
+        error_advice(status, example, alike) + others,
+    )
+
+
+def error_kind(error: str) -> str:
+    """What errors of one kind have in common: the first line, but for the numbers and quoted texts in it."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"|\d[\d.]*", "_", error.partition("\n")[0])
+
+
+def error_text(error: str, lines: int = 20) -> str:
+    """The first and the last lines of an error, indented, without what it says to do."""
+    kept = error.partition(f"\n{MARK}")[0].strip().splitlines() or ["no error was reported"]
+    kept = kept if len(kept) <= lines else [*kept[: lines // 2 - 1], "...", *kept[-(lines // 2) :]]
+    return "\n".join("  " + line for line in kept)
+
+
+def error_advice(status: Status, error: str = "", failed: Sequence[Rollout] = ()) -> str:
+    """What to do about rollouts that ended so, with this error; `failed`: some of them, with their calls."""
+    refused = next((call for each in failed if (call := last_refused(each)) is not None), None)
+    if status == Status.AGENT_ERROR and refused is not None:
+        return " ".join(words(refused))
+    _, _, told = error.partition(f"\n{MARK}")
+    if told:
+        return told
+    if status == Status.REWARD_ERROR and UNREWARDED in error:
+        return (
+            "Put @lightning.reward above a function of (task, answer) that returns a number, or name one: "
+            "lightning.train(agent, tasks, function), --reward FILE.py:FUNCTION; or call lightning.emit_reward(number) "
+            "in the agent, which then needs no function."
+        )
+    return {
+        Status.AGENT_ERROR: "The agent raised this: run it on one task by itself and mend it.",
+        Status.REWARD_ERROR: "The reward function is at fault: it must return a finite number, or a dict of role to "
+        "number, for every answer the agent can give.",
+        Status.INFRASTRUCTURE_ERROR: "This is not the agent's fault: see hub.log in the run's folder.",
+        Status.TIMEOUT: "Raise rollouts.timeout, which bounds one rollout, or rollouts.deadline, which bounds a step, "
+        "or lower rollouts.concurrency.",
+    }.get(status, "")

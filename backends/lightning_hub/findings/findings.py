@@ -1,0 +1,354 @@
+"""Findings: what can be wrong with a round of rollouts, each with its words: what happened, why, and what to type.
+
+The one place of these words: `lightning-sdk check` prints them, and a training stops or warns with them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from lightning_hub.findings.refused_calls import AT_PROVIDER, reason, words
+from lightning_hub.trajectories.breaks import Reason
+from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Call
+
+_SEAMS = "the OpenAI SDK, the Anthropic SDK or LiteLLM"
+
+
+class Severity(StrEnum):
+    """What a finding means."""
+
+    FATAL = "fatal"
+    """Nothing can be learned."""
+    WARNING = "warning"
+    """Less is learned than could be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong."""
+
+    kind: str
+    """A short name that stays the same from version to version."""
+    severity: Severity
+    what: str
+    """What was seen, with its values."""
+    cause: str
+    """Why that is, as far as it can be known."""
+    remedy: str
+    """What to type."""
+    passing: bool = False
+    """Another draw of tasks may turn out otherwise: a check fails on it, a training goes on."""
+
+    def __str__(self) -> str:
+        text = self.what
+        for part in (self.cause, self.remedy):
+            text += part and (part if text.endswith("\n") else f" {part}")
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as in the JSON of a check."""
+        return asdict(self) | {"severity": str(self.severity)}
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Requests to one place that no seam caught."""
+
+    client: str
+    """The HTTP library, such as 'httpx'."""
+    place: str
+    """Host and path."""
+    roles: tuple[str, ...]
+    count: int
+
+
+def no_calls(rollouts: int, elsewhere: int = 0, outside: int = 0) -> Finding:
+    """Not one call belongs to a rollout."""
+    if elsewhere:
+        cause, remedy = "Its requests went out through a client that no integration reads; see there.", ""
+    elif outside:
+        cause = f"{outside} calls were made outside of every rollout meanwhile; see there."
+        remedy = ""
+    else:
+        cause = "It calls none, or it uses a client that no integration catches, or a cache answers in its place."
+        remedy = (
+            f"Make the calls with {_SEAMS}, or send them through `lightning-sdk gateway`; lightning.status() in the "
+            "agent's process lists the integrations."
+        )
+    what = f"the agent made no model call in {rollouts} rollouts, as far as could be seen."
+    return Finding("no model call", Severity.FATAL, what, cause, remedy)
+
+
+def none_trainable(calls: Iterable[Call], rollouts: int, roles: Sequence[str]) -> Finding:
+    """Calls were captured, and none of them of a role to train."""
+    told = told_roles(calls)
+    if roles:
+        return Finding(
+            "role filter matched nothing",
+            Severity.FATAL,
+            f"no call of the roles to train ({', '.join(roles)}) was captured in {rollouts} rollouts; there were "
+            f"{told}.",
+            "",
+            "Name one of these in the setting roles (--roles), or leave it empty.",
+        )
+    return Finding(
+        "nothing trainable",
+        Severity.FATAL,
+        f"no call of a trainable role was captured in {rollouts} rollouts; there were {told}.",
+        "A role is trained only where the agent says so.",
+        "Put @lightning.agent(role=..., trainable=True) above the function that makes the calls, or name the roles to "
+        "train: --roles A --roles B.",
+    )
+
+
+def roles_missing(missing: Sequence[str], calls: Iterable[Call]) -> Finding:
+    """Some of the roles to train made no call."""
+    names = ", ".join(map(repr, missing))
+    return Finding(
+        "role without calls",
+        Severity.WARNING,
+        f"no call of the role {names} that the settings name was captured; there were {told_roles(calls)}.",
+        "Either the name is misspelt, or that agent had nothing to do in these tasks.",
+        "Name roles as they are listed here: --roles A --roles B, or --set role.A.weight=0.5.",
+    )
+
+
+def not_redirected(calls: Sequence[Call]) -> Finding:
+    """Calls of a role to train that were recorded and stayed with their provider."""
+    kinds = Counter((call.meta.role, call.meta.framework, call.meta.path) for call in calls)
+    told = "; ".join(f"{n} of {role} by {seam} to {path}" for (role, seam, path), n in kinds.most_common(3))
+    return Finding(
+        "calls not redirected",
+        Severity.WARNING,
+        f"{len(calls)} calls of roles to train were recorded and went to their own provider: {told}.",
+        "They were made where the role was not marked trainable, or in a form that cannot be sent to the engine.",
+        "Make them inside the function under @lightning.agent(..., trainable=True), as chat completions.",
+    )
+
+
+def calls_failed(role: str, calls: Sequence[Call], *, alone: bool, at_provider: bool = False) -> Finding:
+    """Not one call of a role went well. `alone`: nor did one of another role, so that nothing can be learned."""
+    counts = Counter(map(reason, calls))
+    first = counts.most_common(1)[0][0]
+    failed = next(call for call in calls if reason(call) == first)
+    cause, remedy = AT_PROVIDER if at_provider and failed.meta.status != "cancelled" else words(failed)
+    whose = f"of the role {role}" if role else "without a role"
+    others = f" (there were {len(counts) - 1} other reasons)" if len(counts) > 1 else ""
+    return Finding(
+        "calls failed",
+        Severity.FATAL,
+        f"not one of {len(calls)} calls {whose} went well: {first.rstrip('.')}{others}.",
+        cause,
+        remedy,
+        passing=not alone,
+    )
+
+
+def unusable(problems: Sequence[str], trainable: int) -> Finding:
+    """Calls that went well and whose ids or log-probs are missing; `trainable`: how many trainable calls there were."""
+    everything = len(problems) >= trainable
+    many = f"none of the {trainable} calls of trainable roles can" if everything else (
+        f"{len(problems)} calls of trainable roles cannot")  # fmt: skip
+    cause, remedy = next((words for told, words in _UNUSABLE.items() if told in problems[0]), _IDS)
+    return Finding(
+        "ids or log-probs missing",
+        Severity.FATAL,
+        f"{many} be trained on; the first: {problems[0].rstrip('.')}.",
+        cause,
+        remedy,
+    )
+
+
+_IDS = (
+    "What was sampled is known by its ids and log-probs only; text is never tokenised again.",
+    "The server behind the role must honour return_token_ids and logprobs, as Lightning's own backends do.",
+)
+#: What a problem says -> cause and remedy, where it is not that the server left something out.
+_UNUSABLE = {
+    "temperature": (
+        "A distribution to learn from has a temperature above 0.",
+        "Leave the temperature to the training: sampling.temperature.",
+    ),
+    "cannot be read": (
+        "What came back is in no form that is known here.",
+        "See hub.log in the run's folder; the server behind the role must speak OpenAI's or Anthropic's protocol.",
+    ),
+}
+
+
+def elsewhere(found: Sequence[Elsewhere], fatal: bool, off: Sequence[str] = ()) -> Finding:
+    """Requests to models that no seam caught."""
+    told = "; ".join(
+        f"{each.count} to {each.place} through {each.client} by {', '.join(each.roles)}" for each in found[:4]
+    )
+    cause = f"The integration for {', '.join(off)} is off." if off else "No integration reads this client."
+    return Finding(
+        "calls went elsewhere",
+        Severity.FATAL if fatal else Severity.WARNING,
+        f"{sum(each.count for each in found)} calls to a model were not captured: {told}.",
+        cause + " They are not recorded, and were answered by whoever is at that address.",
+        f"Make them with {_SEAMS}, or send them through `lightning-sdk gateway`.",
+    )
+
+
+def outside(count: int, lost: int, fatal: bool) -> Finding:
+    """Calls that belong to no rollout although rollouts ran; `lost`: of roles to train."""
+    which = f", {lost} of them of roles to train" if lost else ""
+    return Finding(
+        "context lost",
+        Severity.FATAL if fatal or lost else Severity.WARNING,
+        f"{count} calls were made outside of every rollout while rollouts ran{which}.",
+        "They come from a thread or a task that several rollouts share or that outlives the rollout that started it, "
+        "from a runtime that was started before, or from code that init(carry_context=False) keeps its context from.",
+        "Submit the work to a ThreadPoolExecutor or a ThreadPool, which may be shared, or let each rollout start its "
+        "threads and wait for them; where that cannot be, run the agent in processes of one rollout each: --set "
+        "rollouts.runner=N with rollouts.concurrency=N.",
+        passing=not fatal,
+    )
+
+
+def late(count: int) -> Finding:
+    """Calls that arrived under a rollout that was over."""
+    return Finding(
+        "calls after the end",
+        Severity.FATAL,
+        f"{count} calls came in after their rollout had ended, and are not trained on.",
+        "Something that outlives a rollout goes on in the context of the one that started it: a runtime, a worker "
+        "process, a task nobody waits for. What it does for other rollouts is filed under the wrong one.",
+        "Start it inside the agent function and stop it before the function returns, or give it its work through a "
+        "pool: a ThreadPoolExecutor, a ProcessPoolExecutor or a multiprocessing.Pool.",
+        passing=True,
+    )
+
+
+def no_reward(roles: Sequence[str], rollouts: int, fatal: bool) -> Finding:
+    """Roles that made trainable calls and that no reward reaches."""
+    return Finding(
+        "no reward",
+        Severity.FATAL if fatal else Severity.WARNING,
+        f"none of {rollouts} rollouts has a reward for {', '.join(role or 'no role' for role in roles)}.",
+        "A reward counts for the role it names, or for all roles if it is one number.",
+        "Return one number from the reward function, or a dict with every role in it: {role: number}; or call "
+        "lightning.emit_reward(value, role=...) in the agent.",
+    )
+
+
+def reward_of_nobody(names: Sequence[str], roles: Sequence[str]) -> Finding:
+    """Rewards for roles that made no call."""
+    return Finding(
+        "reward of nobody",
+        Severity.WARNING,
+        f"the reward names {', '.join(map(repr, names))}, which made no call; roles that did: "
+        f"{', '.join(role or 'no role' for role in roles)}.",
+        "",
+        "Spell the roles in the reward's dict as they are listed here.",
+    )
+
+
+def weight_of_nothing(names: Sequence[str], given: Sequence[str]) -> Finding:
+    """Weights for rewards that nobody gave."""
+    return Finding(
+        "weight of nothing",
+        Severity.WARNING,
+        f"credit.rewards weighs {', '.join(map(repr, names))}, which nobody gave; rewards that were given: "
+        f"{', '.join(given)}.",
+        "A reward is named after its function, or as emit_reward() or @reward(name=...) say.",
+        "Weigh rewards by their names as they are listed here.",
+    )
+
+
+def not_repeatable(reward: str, again: int, different: int, first: float, second: float) -> Finding:
+    """A reward that depends on something else than the task and the answer."""
+    return Finding(
+        "reward not repeatable",
+        Severity.WARNING,
+        f"{reward} gave {different} of {again} answers another number when it scored the same task and answer again, "
+        f"such as {first:.6g} and then {second:.6g}.",
+        "It depends on something else than the task and the answer: on chance, on the clock, or on what a rollout left "
+        "behind. What a rise of such a reward shows is not that the agent got better.",
+        "Call it twice with the same task and answer and print both numbers. If a judge or a game is random on "
+        "purpose, return the mean of several draws; if it reads a state, put that into the answer.",
+    )
+
+
+def broken_sequences(reasons: Mapping[Reason, int], joined: int, settings: Settings) -> Finding:
+    """Turns that could have continued a row and opened another."""
+    broken = sum(reasons.values())
+    many = (
+        "every turn broke its sequence" if not joined else f"{broken} of {broken + joined} turns broke their sequence"
+    )
+    told = ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
+    worst = max(reasons, key=lambda reason: reasons[reason])
+    cause, remedy = _BREAKS[worst]
+    if worst is Reason.TEMPLATE and (settings.backend, settings.engine) not in _BY_IDS:
+        cause += " Or it renders the same text, which is then cut into other tokens than were sampled."
+        remedy += " The embedded engine (backend=embedded, engine=auto) goes on from the sampled tokens themselves."
+    return Finding(
+        "broken sequences",
+        Severity.WARNING,
+        f"{many}: {told}. Each is trained as a row of its own, which costs its whole context again.",
+        cause,
+        remedy,
+    )
+
+
+#: Backends and engines that go on from the ids that were sampled, where the text is the same.
+_BY_IDS = frozenset({("embedded", "auto"), ("embedded", "embedded")})
+_BREAKS = {
+    Reason.TEMPLATE: (
+        "The agent sent the conversation back as it was: it is the model's chat template that renders an earlier turn "
+        "otherwise than it was sampled.",
+        "Take a model whose chat template keeps earlier turns as they were, or change chat_template.jinja in the "
+        "model's folder. Where the template is to stay as it is, --set length.rows=call makes a row of each call on "
+        "purpose: what is learned is the same.",
+    ),
+    Reason.THINKING: (
+        "The agent sent the conversation back as it was: it is the model's chat template that leaves the thinking of "
+        "earlier turns out, and with thinking switched off the empty block that stands for it, as Qwen3's does.",
+        "Take a model that does not think, whose template keeps earlier turns (an instruct model such as "
+        "Qwen/Qwen3-4B-Instruct-2507), or change chat_template.jinja in the model's folder so that it keeps what was "
+        "sampled. Otherwise --set length.rows=call makes a row of each call on purpose: what is learned is the same.",
+    ),
+    Reason.REFORMATTED: (
+        "The framework parses a tool call and writes it anew, with other spacing, order or ids.",
+        "Send the assistant message back as it came, tool_calls[].function.arguments as the same string.",
+    ),
+    Reason.NOT_KEPT: (
+        "The agent sends an earlier answer back changed: stripped, parsed, shortened, or without its reasoning.",
+        "Append response.choices[0].message itself to the messages.",
+    ),
+    Reason.REWRITTEN: (
+        "The agent changes or drops earlier messages: a window, a summary, a system prompt with the time in it.",
+        "Keep earlier messages as they are and append; put what changes into the last message.",
+    ),
+    Reason.TOOLS: (
+        "The agent offers other tools from one turn to the next, or none at all, and the template writes them first.",
+        "Offer the same tools in every turn of a conversation, also in the last one.",
+    ),
+    Reason.TEMPERATURE: (
+        "The turns of one conversation were sampled at different temperatures.",
+        "Leave the temperature to the training: sampling.temperature.",
+    ),
+}
+
+
+def integration_off(name: str, why: str) -> Finding:
+    """An integration that does not work in the agent's process."""
+    return Finding(
+        "integration off",
+        Severity.WARNING,
+        f"the integration for {name} is off: {why.rstrip('.')}.",
+        "Calls of its agents may be missed or unnamed.",
+        "",
+    )
+
+
+def told_roles(calls: Iterable[Call]) -> str:
+    """'4 of planner, 2 of no role'."""
+    seen = Counter(call.meta.role or "no role" for call in calls)
+    return ", ".join(f"{count} of {role}" for role, count in seen.most_common()) or "no calls"

@@ -1,0 +1,213 @@
+"""Health: what a run's folder tells of whether it learned, and in words why not.
+
+`python -m lightning_hub.health.examine FOLDER` prints it as one JSON object; `lightning-sdk check RUN` does that.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_hub.diagnosis import leak, mixing, shortcut
+from lightning_hub.findings.findings import Finding, Severity
+from lightning_hub.health import generalization, instability, monotony, movement, silence, stagnation, waste
+from lightning_hub.health.run_record import Record, called, read
+from lightning_hub.statistics.trend import FEWEST, MANY, clear_from
+from lightning_sdk.errors import LightningError
+
+#: The finding of a run that ended with an error.
+ENDED = "run failed"
+#: Findings of the first rollouts that the metrics of all steps tell better.
+_FIRST_ONLY = frozenset({
+    "no signal", "no reward", "rollouts failed", "broken sequences", "role without calls",
+    "role filter matched nothing", "answer in the prompt", "reward follows length",
+})  # fmt: skip
+#: Findings of the first rollouts that say what all rewards of the run are worth.
+_ABOUT_REWARDS = frozenset({"reward not repeatable"})
+
+
+@dataclass(frozen=True, slots=True)
+class RoleHealth:
+    """How the reward of one role went."""
+
+    role: str
+    steps: int
+    first: float
+    """Mean reward of the first fifth of its steps."""
+    last: float
+    """Of the last fifth."""
+    rises: bool
+    """More than its noise explains."""
+    falls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What came of a run so far, and what is wrong with it."""
+
+    record: Record
+    roles: list[RoleHealth]
+    findings: list[Finding]
+    """The most serious first."""
+
+    @property
+    def learnable(self) -> bool:
+        """No finding is fatal."""
+        return all(each.severity != Severity.FATAL for each in self.findings)
+
+    def summary(self) -> str:
+        """One sentence for each role, and one for the held-out tasks: whether it is being learned."""
+        said = [_went(each) for each in self.roles] or ["No step of this run was finished."]
+        if self.record.stored:
+            said = [_taught(self.record)]
+        judged, both = generalization.judgement(self.record), generalization.ends(self.record)
+        if judged is not None and both is not None:
+            first, last = (generalization.score_of(each) for each in both)
+            said.append(f"On held-out tasks the score went from {first:.3g} to {last:.3g}: {judged}.")
+        return " ".join(said)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as in the output of `check --json`."""
+        return {
+            "run": self.record.name,
+            "status": self.record.status,
+            "steps": len(self.record.steps),
+            "roles": [
+                {name: getattr(each, name) for name in ("role", "steps", "first", "last", "rises", "falls")}
+                for each in self.roles
+            ],
+            "summary": self.summary(),
+            "findings": [each.as_dict() for each in self.findings],
+            "learnable": self.learnable,
+        }
+
+
+def examine(record: Record) -> Health:
+    """The health of a run."""
+    found = sorted(_findings(record), key=lambda each: each.severity != Severity.FATAL)
+    names = [] if record.stored else record.roles
+    roles = [each for role in names if (each := _role(record, role)) is not None]
+    return Health(record, roles, found)
+
+
+def _findings(record: Record) -> Iterator[Finding]:
+    """In the order of how much they explain."""
+    early = [_of_dict(each) for each in record.diagnosis.get("findings", [])]
+    if record.status == "failed":
+        yield _ended(record)
+    if not record.steps:
+        yield from (each for each in early if each.what not in record.error)
+        return
+    lost = list(instability.not_finite(record))
+    yield from lost
+    if record.stored:
+        yield from movement.still(record)
+        return
+    yield from (each for each in early if each.kind in _ABOUT_REWARDS)
+    blockers = [*lost, *_blockers(record)]
+    yield from blockers[len(lost) :]
+    hints = list(_hints(record, bool(blockers)))
+    yield from hints
+    yield from (*waste.failed(record), *waste.truncated(record), *waste.in_pieces(record))
+    yield from (each for each in early if each.kind not in _FIRST_ONLY | _ABOUT_REWARDS)
+    if not blockers and not hints and not stagnation.rises(record):
+        yield from stagnation.level(record)
+
+
+def _blockers(record: Record) -> Iterator[Finding]:
+    """Why nothing can be learned."""
+    yield from (*stagnation.unheard(record), *stagnation.unrewarded(record))
+    quiet = list(silence.fell_silent(record))
+    yield from quiet
+    if broken := instability.broken(record):
+        yield from instability.diverged(record, broken)
+    elif not quiet:  # what is left of a conversation is all alike
+        yield from stagnation.silent(record)
+    yield from movement.still(record)
+
+
+def _hints(record: Record, blocked: bool) -> Iterator[Finding]:
+    """Why less is learned than could be; `blocked`: there is more to say already."""
+    yield from () if blocked else stagnation.flat(record)
+    yield from (*instability.mismatch(record), *instability.stale(record))
+    yield from () if blocked else instability.collapsed(record)
+    yield from monotony.one_answer(record)
+    mixed = map(mixing.finding, mixing.find_mixed(record.sample, record.tasks))
+    yield from (replace(each, severity=Severity.WARNING) for each in mixed)
+    yield from map(leak.finding, leak.leaks(record.sample, record.tasks, record.settings))
+    yield from map(shortcut.finding, shortcut.by_length(record.sample, record.settings))
+    yield from () if blocked else generalization.worse(record)
+    yield from generalization.overfit(record)
+
+
+def _of_dict(values: dict[str, Any]) -> Finding:
+    return Finding(
+        str(values.get("kind", "")), Severity(values.get("severity", Severity.WARNING)), str(values.get("what", "")),
+        str(values.get("cause", "")), str(values.get("remedy", "")),
+    )  # fmt: skip
+
+
+def _ended(record: Record) -> Finding:
+    return Finding(
+        ENDED,
+        Severity.FATAL,
+        f"the run failed after {len(record.steps)} steps: {record.error or 'for a reason that was not written down'}",
+        "",
+        f"Once that is mended, go on with it: --resume {record.name}; hub.log in its folder says more.",
+    )
+
+
+def _role(record: Record, role: str) -> RoleHealth | None:
+    values = [value for _, value in stagnation.rewards_of(record, role)]
+    if not values:
+        return None
+    fifth, weights = max(1, len(values) // 5), stagnation.weights_of(record, role)
+    trend = stagnation.trend_of(record, role)
+    first, last = (
+        float(np.average(values[part], weights=weights[part])) for part in (slice(fifth), slice(-fifth, None))
+    )
+    rises, falls = trend is not None and trend.rises, trend is not None and trend.falls
+    if not rises and not falls and len(values) >= FEWEST:
+        # A reward that jumps and stays there is no straight line.
+        errors = np.square(instability.errors(record, role))
+        error = float(np.sqrt(np.mean(errors[:fifth]) / fifth + np.mean(errors[-fifth:]) / fifth))
+        rises, falls = (sign * (last - first) > clear_from(MANY) * error for sign in (1, -1))
+    return RoleHealth(role, len(values), first, last, rises, falls)
+
+
+def _taught(record: Record) -> str:
+    losses = record.values("loss")
+    went = f": the loss went from {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
+    return f"{len(record.steps)} steps were made from stored rollouts{went}."
+
+
+def _went(each: RoleHealth) -> str:
+    whose = f"The reward of {called(each.role)}"
+    if each.steps < FEWEST:
+        many = "1 step" if each.steps == 1 else f"{each.steps} steps"
+        return f"{whose} was {each.last:.3g} after {many}, which are too few to see a trend."
+    if each.rises:
+        return f"{whose} rose from {each.first:.3g} to {each.last:.3g} in {each.steps} steps."
+    if each.falls:
+        return f"{whose} fell from {each.first:.3g} to {each.last:.3g} in {each.steps} steps."
+    return f"{whose} went from {each.first:.3g} to {each.last:.3g} in {each.steps} steps, no more than its noise."
+
+
+def main() -> int:
+    """Print the health of a folder's run, or {"error": [class, message]}."""
+    try:
+        answer = examine(read(Path(sys.argv[1]))).as_dict()
+    except LightningError as error:
+        answer = {"error": [type(error).__name__, str(error)]}
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Monotony: a policy that says the same whatever it is asked, told from what it said to different tasks."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from lightning_hub.findings.findings import Finding, Severity
+from lightning_hub.health.run_record import Record
+from lightning_hub.health.scale import scale_of
+from lightning_hub.rollout import Rollout
+from lightning_hub.trajectories.breaks import sampled
+from lightning_hub.trajectories.rewards import score
+
+#: Part of the rollouts that said the same, and of different tasks that they are of, at least.
+SAME, TASKS = 0.8, 20
+#: Part of the way to the best reward that was seen, from which on one answer to all tasks is no fault.
+RIGHT = 0.7
+_SHOWN = 60
+
+
+def one_answer(record: Record) -> Iterator[Finding]:
+    """The same words to nearly all tasks, although they are not worth the same there."""
+    late = _late(record)
+    said = {rollout.id: _said(rollout) for rollout in late}
+    answers = Counter(words for words in said.values() if words)
+    if not answers or len({rollout.task_id for rollout in late}) < TASKS:
+        return
+    (words, count), many = answers.most_common(1)[0], sum(answers.values())
+    worth = _scores([rollout for rollout in late if said[rollout.id] == words], record)
+    seen = scale_of(_scores([*record.sample, *record.before, *record.after], record))
+    if count < SAME * many or not worth or seen is None:
+        return
+    mean = sum(worth) / len(worth)
+    if seen.place(mean) >= RIGHT:
+        return
+    before = Counter(filter(None, map(_said, record.before)))
+    earlier = before.most_common(1)[0][1] / before.total() if before else None
+    which = f"{many} held-out tasks" if record.after else f"{many} rollouts of the last steps"
+    yield Finding(
+        "one answer to all",
+        Severity.WARNING,
+        f"{count} of {which} got the same answer, {_shown(words)}, which earned {mean:.3g} on average (rollouts earned "
+        f"between {seen.low:.3g} and {seen.high:.3g})"
+        + (f"; before training the most common answer was given to {earlier:.0%} of them." if earlier is not None
+           else "."),
+        "The policy no longer looks at the task: it found one answer that pays often enough, and tries nothing else."
+        if earlier is None or earlier < SAME else "The policy does not look at the task, and did not before training.",
+        "Print that answer's reward: an answer that fits no task must not earn much; take tasks with more different "
+        "answers, or hold the model to where it began: --set divergence.coefficient=0.05.",
+    )  # fmt: skip
+
+
+def _late(record: Record) -> Sequence[Rollout]:
+    """The last evaluation, or else the training rollouts of the last fifth of the steps that were read."""
+    if record.after:
+        return record.after
+    groups = list(dict.fromkeys(rollout.group for rollout in record.sample))
+    last = set(groups[-max(TASKS, len(groups) // 5) :])
+    return [rollout for rollout in record.sample if rollout.group in last]
+
+
+def _scores(rollouts: Sequence[Rollout], record: Record) -> list[float]:
+    """What was earned, where anything was."""
+    return [value for rollout in rollouts if math.isfinite(value := score(rollout, record.settings))]
+
+
+def _said(rollout: Rollout) -> str:
+    """All that was sampled in a rollout, calls of tools too."""
+    messages = [message for call in rollout.calls if call.meta.trainable for message in sampled(call)]
+    return "\n".join(
+        f"{message.get('content') or ''}{_tools(message.get('tool_calls'))}" for message in messages
+    ).strip()
+
+
+def _tools(calls: object) -> str:
+    functions = [each.get("function") for each in calls if isinstance(each, dict)] if isinstance(calls, list) else []
+    return "".join(f" {each.get('name')}({each.get('arguments')})" for each in functions if isinstance(each, dict))
+
+
+def _shown(words: str) -> str:
+    plain = " ".join(words.split())
+    return repr(plain if len(plain) <= _SHOWN else plain[: _SHOWN - 3] + "...")

@@ -1,0 +1,226 @@
+"""The record of a run: what its folder tells of it, also of an older version and while it is under way."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lightning_hub.evaluation.evaluation import HeldOut, latest
+from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollouts.archive import Archive, Entry
+from lightning_hub.trajectories.rewards import earned
+from lightning_sdk.errors import SettingError
+from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Status
+
+#: What metrics call calls without a role.
+NO_ROLE = "none"
+#: Rollouts whose calls are read, about: whole groups, evenly over the run.
+_ROLLOUTS = 600
+#: Failed ones whose calls are read.
+_FAILED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one finished training rollout earned."""
+
+    entry: Entry
+    step: int
+    rewards: Mapping[str, float]
+    """Role, as metrics name it -> reward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What there is to say something about."""
+
+    name: str
+    """The run's folder as a user at the usual place would type it."""
+    settings: Settings
+    steps: Sequence[Mapping[str, float | None]]
+    """The metrics of each step, in order."""
+    evaluations: Sequence[HeldOut] = ()
+    """The last one of each name, in order."""
+    diagnosis: Mapping[str, Any] = field(default_factory=dict)
+    """What the first rollouts showed; may be empty."""
+    status: str = "unfinished"
+    """'finished', 'stopped' or 'failed', or 'unfinished' of a run that is under way or was killed."""
+    error: str = ""
+    """Why it failed."""
+    stored: bool = False
+    """It learns from the rollouts of earlier runs: its rewards are what they are."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What was decided where settings leave it open."""
+    scored: Sequence[Scored] = ()
+    """Training rollouts that went well."""
+    failed: Sequence[Entry] = ()
+    """Training rollouts that did not."""
+    failed_sample: Sequence[Rollout] = ()
+    """Some of these, with their calls."""
+    sample: Sequence[Rollout] = ()
+    """Training rollouts that went well, with their calls: whole groups, evenly over the run."""
+    tasks: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Of training."""
+    before: Sequence[Rollout] = ()
+    """Rollouts of the first evaluation."""
+    after: Sequence[Rollout] = ()
+    """Rollouts of the last one, if it was made with another version."""
+
+    @property
+    def roles(self) -> list[str]:
+        """Roles with metrics of their own, by the name that metrics have for them."""
+        names = (name.partition("/") for step in self.steps for name in step)
+        return list(dict.fromkeys(role for name, _, role in names if name in {"reward_mean", "rows"} and role))
+
+    def series(self, name: str) -> list[tuple[int, float]]:
+        """Step and value of a metric, where it has one."""
+        return [
+            (int(step["step"] or 0), float(value))
+            for step in self.steps
+            if (value := step.get(name)) is not None and math.isfinite(value)
+        ]
+
+    def values(self, name: str) -> list[float]:
+        """A metric's values, where it has one."""
+        return [value for _, value in self.series(name)]
+
+    def total(self, name: str) -> float:
+        return sum(self.values(name))
+
+    def spoken(self, role: str) -> dict[int, float]:
+        """Step -> rollouts in which the role spoke; of versions that did not count them, those it was trained on."""
+        counted = dict(self.series(f"rollouts/{role}"))
+        if counted or self.settings.credit_of("" if role == NO_ROLE else role).schedule != "always":
+            return counted
+        each, missing = (dict(self.series(f"{name}/{role}")) for name in ("rows_per_rollout", "rewards_missing"))
+        return {
+            step: rows / each[step] + missing.get(step, 0.0)
+            for step, rows in self.series(f"rows/{role}")
+            if each.get(step)
+        }
+
+    def groups(self, role: str) -> list[list[Scored]]:
+        """The rollouts of each group that have a reward for `role`, where there are two at least, by step."""
+        found: dict[str, list[Scored]] = {}
+        for each in self.scored:
+            if role in each.rewards:
+                found.setdefault(each.entry.group, []).append(each)
+        return sorted((each for each in found.values() if len(each) > 1), key=lambda each: each[0].step)
+
+
+def called(role: str) -> str:
+    """A role of metrics, in a sentence."""
+    return "calls without a role" if role == NO_ROLE else f"the role {role}"
+
+
+def read(folder: Path) -> Record:
+    """The record of the run in this folder. SettingError if there is none, or one that has not begun."""
+    config, diagnosis = _json(folder / "config.json"), _json(folder / "diagnosis.json")
+    report, steps = _json(folder / "report.json"), _lines(folder / "metrics.jsonl")
+    if not config and not diagnosis:
+        raise SettingError(f"{folder} is no run: there is no config.json in it")
+    if not steps and not diagnosis and report.get("status") != "failed":
+        raise SettingError(f"{folder}: no step is finished yet, so there is nothing to check; try again later")
+    record = Record(
+        name=str(Path(folder.parent.name, folder.name)), settings=_settings(config.get("settings") or {}), steps=steps,
+        evaluations=latest(_lines(folder / "evaluations.jsonl")), diagnosis=diagnosis,
+        status=str(report.get("status") or "unfinished"), error=str(report.get("error") or ""),
+        stored=bool(config.get("from_runs")), facts=config.get("facts") or {},
+    )  # fmt: skip
+    if not (folder / "hub.sqlite").is_file():
+        return record
+    with Archive(folder, rescored=False) as archive:
+        return _with_rollouts(record, archive)
+
+
+def _with_rollouts(record: Record, archive: Archive) -> Record:
+    last = max((int(step["step"] or 0) for step in record.steps), default=1)
+    # What a resumed run does again, or what runs ahead of the learner, is of no step that was finished.
+    entries = [entry for entry in archive.entries("train") if entry.step is not None and entry.step <= last]
+    ok = [entry for entry in entries if entry.status == Status.OK]
+    failed = [entry for entry in entries if entry.status != Status.OK]
+    roles = record.roles
+    first, end = _ends(record.evaluations, archive.entries("evaluate"))
+    return replace(
+        record,
+        scored=[score_entry(entry, archive.rewards(entry), roles, record.settings) for entry in ok],
+        failed=failed,
+        failed_sample=list(archive.rollouts(failed[:_FAILED])),
+        sample=list(archive.rollouts(_spread(ok))),
+        tasks=archive.tasks(entries),
+        before=list(archive.rollouts(first)),
+        after=list(archive.rollouts(end)),
+    )
+
+
+def score_entry(entry: Entry, given: tuple[Reward, ...], roles: Sequence[str], settings: Settings) -> Scored:
+    """What a rollout that was given these rewards earned for each of these roles, by their names in metrics."""
+    bare = Rollout(
+        entry.id, entry.task_id, entry.group, entry.mode, entry.attempt, entry.status, entry.error, 0.0, given
+    )
+    names = {role: "" if role == NO_ROLE else role for role in roles}
+    values = {role: earned(bare, name, settings.credit_of(name)) for role, name in names.items()}
+    return Scored(entry, entry.step or 0, {role: value for role, value in values.items() if value is not None})
+
+
+def _spread(entries: Sequence[Entry]) -> list[Entry]:
+    """Whole groups, evenly over the run, of about as many rollouts as are read."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in sorted(entries, key=lambda each: each.step or 0):
+        groups.setdefault(entry.group, []).append(entry)
+    every = max(1, math.ceil(len(entries) / _ROLLOUTS))
+    return [entry for group in list(groups.values())[::every] for entry in group]
+
+
+def _ends(evaluations: Sequence[HeldOut], entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Rollouts of the first and of the last evaluation; none if they are of the same step."""
+    in_order = sorted(evaluations, key=lambda each: each.step)
+    if not in_order or in_order[0].step == in_order[-1].step:
+        return [], []
+    by_name: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_name.setdefault(entry.group.rpartition("-")[0], []).append(entry)
+    return by_name.get(in_order[0].name, []), by_name.get(in_order[-1].name, [])
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    """The settings of a run, without what this version has no name for."""
+    try:
+        return Settings.from_dict(values)
+    except SettingError:
+        known = Settings().flat()
+        flat = {name: value for name, value in _flat(values) if name in known}
+    try:
+        return Settings.from_dict(flat)
+    except SettingError:
+        return Settings()
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file, without one that is just being written."""
+    try:
+        whole = path.read_bytes().rpartition(b"\n")[0]
+    except OSError:
+        return []
+    return [json.loads(line) for line in whole.splitlines() if line.strip()]

@@ -1,0 +1,91 @@
+"""Silence: a role that speaks in fewer and fewer rollouts, since what comes before it has learned not to ask it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from lightning_hub.findings.findings import Finding, Severity
+from lightning_hub.health.run_record import Record, called
+from lightning_hub.health.scale import scale
+from lightning_hub.statistics.trend import FEWEST, trend
+
+#: Part that is left at the end, at most, of the rollouts in which a role spoke at first, and how clear that has to be,
+#: in standard errors.
+LEFT, CLEAR = 0.5, 5.0
+#: Part of all rollouts in which a role still speaks, below which it learns nothing any more.
+GONE = 0.05
+#: Part of the way to the best reward that was seen, from which on a role may well be left out: it is not needed.
+SOLVED = 0.7
+#: Rollouts at the beginning, at least.
+_ROLLOUTS = 40
+
+
+def silenced(record: Record) -> list[str]:
+    """Roles that fell silent."""
+    return [role for role in record.roles if _shares(record, role) is not None]
+
+
+def fell_silent(record: Record) -> Iterator[Finding]:
+    """Roles that are asked in few of the rollouts in which they were asked at first."""
+    for role in record.roles:
+        if (shares := _shares(record, role)) is None:
+            continue
+        first, last = shares
+        own = any(reward.role for rollout in record.sample for reward in rollout.rewards)
+        yield Finding(
+            "role fell silent",
+            Severity.FATAL if last < GONE else Severity.WARNING,
+            f"{called(role)} spoke in {first:.0%} of the rollouts at first and in {last:.0%} at the end of "
+            f"{len(record.steps)} steps{_earned(record)}.",
+            "A role that is not asked learns nothing. Whoever asks it has learned that asking does not pay"
+            + ("." if own or len(record.roles) < 2 else ": with one number for all roles, each is blamed for what "
+               "another one said."),
+            ("See what asking it earns, for the role that asks; " if own else "Give each role a number of its work: "
+             f"return a dict from the reward function, {{{', '.join(f'{each!r}: ...' for each in record.roles)}}}; ")
+            + "if it is not needed in these tasks, ignore this.",
+        )  # fmt: skip
+
+
+def _shares(record: Record, role: str) -> tuple[float, float] | None:
+    """Parts of the rollouts in which a role spoke at the beginning and at the end; None unless it fell silent."""
+    spoke, ran = record.spoken(role), dict(record.series("rollouts_ok"))
+    steps = [step for step, count in ran.items() if count]
+    if len(steps) < FEWEST or not spoke or record.stored:
+        return None
+    over = max(3, len(steps) // 5)
+    (first, asked), (last, later) = (_part(part, spoke, ran) for part in (steps[:over], steps[-over:]))
+    if asked < _ROLLOUTS or last > LEFT * first or _solved(record, role):
+        return None
+    # Rollouts of one task are much alike: as many count as there were tasks.
+    size = record.settings.rollouts.group_size
+    middle = (first + last) / 2
+    error = math.sqrt(middle * (1 - middle) * (size / asked + size / later))
+    shares = trend([spoke.get(step, 0.0) / ran[step] for step in steps])
+    clear = (first - last) / max(error, 1e-9)
+    return (first, last) if clear > CLEAR or (shares.falls and clear > CLEAR / 2) else None
+
+
+def _part(steps: Sequence[int], spoke: dict[int, float], ran: dict[int, float]) -> tuple[float, float]:
+    """The part of the rollouts of these steps in which a role spoke, and how many there were."""
+    rollouts = sum(ran[step] for step in steps)
+    # What failed and is trained on spoke too.
+    return min(1.0, sum(spoke.get(step, 0.0) for step in steps) / rollouts), rollouts
+
+
+def _solved(record: Record, role: str) -> bool:
+    """Whether what is earned at the end is near the best that was seen."""
+    rewards, seen = record.values("reward_mean"), scale(record, role)
+    if not rewards or seen is None:
+        return False
+    last = rewards[-max(3, len(rewards) // 5) :]
+    return seen.place(sum(last) / len(last)) >= SOLVED
+
+
+def _earned(record: Record) -> str:
+    rewards = record.values("reward_mean")
+    over = max(3, len(rewards) // 5)
+    if len(rewards) < over:
+        return ""
+    first, last = sum(rewards[:over]) / over, sum(rewards[-over:]) / over
+    return f", while a rollout's reward went from {first:.3g} to {last:.3g}"

@@ -1,0 +1,223 @@
+"""Stagnation: why the reward of a run does not rise although nothing broke: no reward, no signal, or nobody knows."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+from lightning_hub.diagnosis.flatness import OPENING, Flatness, Why, flatness, level_of
+from lightning_hub.findings.findings import Finding, Severity
+from lightning_hub.health.remedy import choices, other_rate, sentence, to_set
+from lightning_hub.health.run_record import NO_ROLE, Record, Scored, called
+from lightning_hub.health.scale import scale
+from lightning_hub.statistics.trend import FEWEST, Trend, trend
+from lightning_sdk.settings.ranges import GROUPED
+
+#: Steps from which on a reward that does not rise is said; the largest rise that could have gone unseen then, in
+#: standard deviations of a rollout's reward; and the part of the way to the best reward from which on that is no fault.
+_LONG, UNSEEN, HIGH = 20, 0.2, 0.9
+#: Part of the groups in which all rewards are equal, from which on it is said, and fewest groups that it is said of.
+FLAT = 0.7
+#: The same of groups of fewer rollouts than this, which are often equal by chance.
+FLAT_SMALL, _LARGE = 0.9, 4
+_FLAT_GROUPS = 20
+#: Part of a role's rollouts without a reward.
+UNREWARDED = 0.2
+#: Steps at a run's end without any signal that are no accident.
+_SILENT = 5
+
+
+def rewards_of(record: Record, role: str) -> list[tuple[int, float]]:
+    """Step and mean reward of a role."""
+    return record.series(f"reward_mean/{role}")
+
+
+def weights_of(record: Record, role: str) -> list[float]:
+    """How much the mean reward of each step counts: as many rollouts as it is the mean of."""
+    spoken = record.spoken(role)
+    return [spoken.get(step) or 1.0 for step, _ in rewards_of(record, role)]
+
+
+def trend_of(record: Record, role: str) -> Trend | None:
+    """Of a role's mean reward, None for fewer than 3 steps."""
+    values = [value for _, value in rewards_of(record, role)]
+    return trend(values, weights_of(record, role)) if len(values) > 2 else None
+
+
+def rises(record: Record) -> bool:
+    """Whether the reward of some role rises."""
+    return any(found is not None and found.rises for role in record.roles if (found := trend_of(record, role)))
+
+
+def unheard(record: Record) -> Iterator[Finding]:
+    """Roles that are to be trained and made no call."""
+    missing = [role for role in record.settings.roles if role not in record.roles]
+    if not missing or not record.steps:
+        return
+    others = ", ".join(record.roles)
+    named = " ".join(f"--roles {shlex.quote(role)}" for role in record.roles or ("A", "B"))
+    yield Finding(
+        "role filter matched nothing" if len(missing) == len(record.settings.roles) else "role without calls",
+        Severity.FATAL if len(missing) == len(record.settings.roles) else Severity.WARNING,
+        f"in {len(record.steps)} steps no call of the role {', '.join(map(repr, missing))} of the setting roles was "
+        f"trained; there were {others or 'none of any role'}.",
+        "Either the name is misspelt, or that agent had nothing to do in these tasks.",
+        f"Name roles as they are listed here: {named}; `lightning-sdk check agent.py:...` lists them too.",
+    )
+
+
+def unrewarded(record: Record) -> Iterator[Finding]:
+    """Roles that no reward reaches, or not always."""
+    without = [
+        role for role in record.roles if record.values(f"rewards_missing/{role}") and not _rewarded(record, role)
+    ]
+    for role in without:
+        yield Finding(
+            "no reward",
+            Severity.FATAL if len(without) == len(record.roles) else Severity.WARNING,
+            f"in {len(record.steps)} steps {called(role)} never had a reward.",
+            "A reward counts for the role it names, or for all roles if it is one number (credit.signal says which).",
+            "Return one number from the reward function, or a dict with every role in it: {role: number}; or call "
+            "lightning.emit_reward(value, role=...) in the agent.",
+        )
+    for role in (each for each in record.roles if each not in without):
+        missing = record.total(f"rewards_missing/{role}")
+        given = sum(role in each.rewards for each in record.scored)
+        if given and missing > UNREWARDED * (missing + given):
+            yield Finding(
+                "no reward",
+                Severity.WARNING,
+                f"{missing:.0f} of {missing + given:.0f} rollouts of {called(role)} had no reward.",
+                "They are left out: nothing is learned from them.",
+                "Return a number in every case, 0 where nothing was earned.",
+            )
+
+
+def _rewarded(record: Record, role: str) -> bool:
+    return bool(rewards_of(record, role))
+
+
+def silent(record: Record) -> Iterator[Finding]:
+    """Roles all of whose rewards are equal within every group, throughout or from some step on."""
+    if record.status == "failed" and OPENING in record.error:
+        return  # it stopped for that, and says so
+    quiet = {role: found for role in record.roles if (found := _silent(record, role)) is not None}
+    for role, (first, last, whole) in quiet.items():
+        flat = _flatness(record, role, first)
+        only = len(quiet) == len(record.roles)
+        finding = flat.finding(
+            Severity.FATAL if only and (whole or flat.why != Why.RIGHT) else Severity.WARNING,
+            f"{OPENING}: from step {first} to {last} all rewards of {called(role)} were equal within each group"
+            f"{_equal(record, role, first, last)}."
+            if flat.why != Why.CUT
+            else f"{OPENING}: from step {first} to {last} no token of {called(role)} was trained on, for its length.",
+        )
+        earlier = f" Some earned more before step {first}: an earlier checkpoint may be the better one to go on from."
+        yield replace(finding, remedy=finding.remedy + (earlier if flat.why == Why.WRONG and not whole else ""))
+
+
+def _flatness(record: Record, role: str, first: int) -> Flatness:
+    """Why there was no signal from this step on, as the rollouts tell; where none is kept, as the rewards do."""
+    name = "" if role == NO_ROLE else role
+    seen = [each.rewards[role] for each in record.scored if role in each.rewards]
+    seen += [value for _, value in rewards_of(record, role)]  # means of steps, which lie between what was earned
+    late = [each for each in record.sample if int(each.group.partition("-")[0]) >= first]
+    found = flatness(late, record.settings, record.tasks, role=name, seen=seen)
+    if found is not None:
+        return found
+    values = [each.rewards[role] for each in record.scored if role in each.rewards and each.step >= first]
+    values = values or [value for step, value in rewards_of(record, role) if step >= first]
+    untrained = not any(record.values(f"tokens_trained/{role}")[-1:] or [1.0])
+    why = Why.CUT if untrained else level_of(values, seen, record.settings.evaluation.reward_range)
+    reward = values[0] if len(set(values)) == 1 else None
+    return Flatness(why, (), record.settings, record.tasks, 0, reward)
+
+
+def _silent(record: Record, role: str) -> tuple[int, int, bool] | None:
+    """First and last step of a stretch without signal that lasts to the end, and whether it is the whole run."""
+    flat = dict(record.series(f"groups_without_signal/{role}") or record.series("groups_without_signal"))
+    groups = dict(record.series(f"groups/{role}") or record.series("groups"))
+    steps = [step for step, count in groups.items() if count and step in flat]
+    trained = dict(record.series(f"tokens_trained/{role}"))
+    cut = {step for step, tokens in record.series(f"tokens_masked_length/{role}") if tokens and not trained.get(step)}
+    without = [flat[step] >= groups[step] or step in cut for step in steps]
+    if not steps or not without[-1]:
+        return None
+    begin = next((at + 1 for at in range(len(steps) - 1, -1, -1) if not without[at]), 0)
+    if begin and (len(steps) - begin < _SILENT or sum(groups[step] for step in steps[begin:]) < _FLAT_GROUPS):
+        return None
+    if record.settings.credit_of("" if role == NO_ROLE else role).advantage not in GROUPED:
+        values = {each.rewards[role] for each in record.scored if role in each.rewards and each.step >= steps[begin]}
+        if len(values) != 1 and steps[-1] not in cut:  # tasks are compared with each other
+            return None
+    return steps[begin], steps[-1], not begin
+
+
+def _equal(record: Record, role: str, first: int, last: int) -> str:
+    values = {each.rewards[role] for each in record.scored if role in each.rewards and first <= each.step <= last}
+    if len(values) == 1:
+        return f" (every reward was {values.pop():g})"
+    return " (they differ between tasks only)" if values else ""
+
+
+def flat(record: Record) -> Iterator[Finding]:
+    """Roles that have a signal in few of their groups only, and on which side the others are."""
+    if len(record.steps) < FEWEST or rises(record):
+        return
+    for role in record.roles:
+        grouped = record.settings.credit_of("" if role == NO_ROLE else role).advantage in GROUPED
+        if not grouped or _silent(record, role) is not None:
+            continue
+        groups = record.groups(role)
+        groups = groups[len(groups) // 2 :]  # as the policy is now
+        equal = [group for group in groups if len({each.rewards[role] for each in group}) == 1]
+        most = FLAT if len(groups) and len(groups[0]) >= _LARGE else FLAT_SMALL
+        if len(groups) < _FLAT_GROUPS or len(equal) < most * len(groups):
+            continue
+        yield _flat(record, role, groups, equal)
+
+
+def _flat(record: Record, role: str, groups: list[list[Scored]], equal: list[list[Scored]]) -> Finding:
+    values = [each.rewards[role] for group in groups for each in group]
+    middle = (min(values) + max(values)) / 2
+    high = sum(group[0].rewards[role] > middle for group in equal) / len(equal)
+    easy, hard = high > FLAT, high < 1 - FLAT
+    side = "too easy" if easy else "too hard" if hard else "either too easy or too hard"
+    number = len(groups[0])
+    replaced = "" if record.settings.algorithm.dynamic_sampling else "--set algorithm.dynamic_sampling=2"
+    remedy = "Take harder tasks" if easy else "Take easier tasks" if hard else "Take tasks of a middling difficulty"
+    return Finding(
+        "most groups flat",
+        Severity.WARNING,
+        f"in {len(equal)} of the last {len(groups)} groups of {called(role)} all {number} rewards were equal, "
+        f"in {high:.0%} of these high and in {1 - high:.0%} low.",
+        f"Nothing is learned from them: most tasks are {side} for this model.",
+        f"{choices(remedy, f'let such groups be replaced: {replaced}' if replaced else '')}; more rollouts of each "
+        f"task help too: --set rollouts.group_size={2 * number}.",
+    )
+
+
+def level(record: Record) -> Iterator[Finding]:
+    """The last resort: a reward that is shown not to rise, and nobody knows why."""
+    for role in record.roles:
+        found, of_role = trend_of(record, role), scale(record, role)
+        if found is None or of_role is None or found.n < _LONG or found.rises or found.falls:
+            continue
+        values = [value for _, value in rewards_of(record, role)]
+        gain = found.last - found.first + 2 * found.error
+        if gain > UNSEEN * of_role.spread or of_role.place(found.last) >= HIGH:
+            continue
+        noise = sum(abs(b - a) for a, b in pairwise(values)) / (len(values) - 1)
+        more = to_set(record.settings, "rollouts.tasks_per_step", 2 * record.settings.rollouts.tasks_per_step)
+        rate = other_rate(record, 3.0)
+        yield Finding(
+            "reward flat",
+            Severity.WARNING,
+            f"the reward of {called(role)} went from {found.first:.3g} to {found.last:.3g} in {found.n} steps, "
+            f"which is no more than its noise (two steps differ by {noise:.2g} on average).",
+            "There may be too few steps or rollouts to see it, or the steps are too small.",
+            sentence(choices("train longer", f"take more rollouts a step: {more}" if more else "",
+                             f"take larger steps: {rate}" if rate else "")),
+        )  # fmt: skip

@@ -1,0 +1,51 @@
+"""Task lists as they arrive, in a request or in parts before it, checked where they come in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_sdk.errors import HubError, TaskError
+from lightning_sdk.stream.plain_data import NotPlain, plain_object
+
+#: Lists that wait for the request that names them: one for training, one held out, and as many that nobody asked for.
+_WAITING = 4
+_NAMES = ("tasks", "held_out")
+
+
+class TaskLists:
+    """Belongs to the receiver's thread."""
+
+    def __init__(self) -> None:
+        self._lists: dict[str, list[dict[str, Any]]] = {}
+
+    def add(self, params: dict[str, Any]) -> None:
+        """Take one part of a list. TaskError for what is no task, HubError for a part that does not follow."""
+        number, first = str(params["list"]), int(params.get("first", 0))
+        found = self._lists.setdefault(number, []) if first == 0 else self._lists.get(number, [])
+        if len(found) != first:
+            raise HubError(f"{params['name']}: tasks from number {first} on arrived, and {len(found)} came before them")
+        found += _check(params["tasks"], str(params["name"]), first)
+        while len(self._lists) > _WAITING:
+            del self._lists[next(iter(self._lists))]
+
+    def resolve(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The params of a request with its lists in place. TaskError or HubError if they are none."""
+        return {**params, **{name: self._list(params[name], name) for name in _NAMES if params.get(name)}}
+
+    def _list(self, given: Any, name: str) -> Any:
+        if not isinstance(given, dict):
+            return _check(given, name, 0)
+        found = self._lists.pop(str(given.get("list")), None)
+        if found is None:
+            raise HubError(f"{name}: the hub has no list {given.get('list')!r}: start the training again")
+        return found
+
+
+def _check(tasks: Any, name: str, first: int) -> Any:
+    """The tasks, of plain data; a list of something else is refused where the plan is made."""
+    for place, task in enumerate(tasks if isinstance(tasks, list) else (), first):
+        try:
+            plain_object(task)
+        except NotPlain as error:
+            raise TaskError(f"{name}[{place}]{error}") from None
+    return tasks

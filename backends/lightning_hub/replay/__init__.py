@@ -1,0 +1,1 @@
+"""Learning from the stored rollouts of earlier runs, and scoring them again."""

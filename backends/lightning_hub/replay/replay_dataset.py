@@ -1,0 +1,294 @@
+"""The stock: stored rollouts of earlier runs, in groups, from which the batches of a training run are made.
+
+Rows hold the tokens that were stored, so a run whose model had another tokenizer is refused. A rollout whose task this
+run measures itself on is never learned from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_hub.backend import Batch, Objective, Pair, Row
+from lightning_hub.credit.advantages import Credited
+from lightning_hub.credit.batch import aggregated, rows_of, scheduled
+from lightning_hub.replay import selection
+from lightning_hub.replay.stored_run import Record, StoredRun, canonical
+from lightning_hub.trajectories.rewards import earned
+from lightning_hub.trajectories.role_rollout import Part, parts
+from lightning_sdk.errors import NothingToTrain, SettingError
+from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Status
+
+#: Settings of rollouts that are run and of the policy's loss.
+_POLICY = frozenset({
+    "credit.advantage", "credit.returns", "credit.discount", "credit.momentum", "algorithm.loss", "algorithm.clip_low",
+    "algorithm.clip_high", "algorithm.clip_dual", "algorithm.entropy", "algorithm.dynamic_sampling", "divergence.*",
+    "importance.*", "value.*", "rollouts.group_size", "rollouts.staleness", "sampling.temperature",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rollouts of one task that are compared with each other, in the order in which they began."""
+
+    run: StoredRun
+    records: tuple[Record, ...]
+    settings: Settings
+    """This run's; rewards that it does not weigh have the weights that they had when they were stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What one step learns from."""
+
+    batch: Batch
+    metrics: dict[str, float]
+    """rows, tokens_trained, tokens_context, rollouts_used, groups_used, groups_skipped, calls_unusable, pairs (of
+    'dpo'), and by role rows/ROLE, tokens_trained/ROLE."""
+
+
+@dataclass(slots=True)
+class _Chosen:
+    """Parts that a step learns from, and how."""
+
+    parts: list[Part] = field(default_factory=list)
+    signs: dict[int, float] = field(default_factory=dict)
+    """Of each part, by its id: 1, or -1 where it is rejected."""
+    pairs: list[Pair] = field(default_factory=list)
+    used: int = 0
+    skipped: int = 0
+    problems: list[str] = field(default_factory=list)
+    """Why calls cannot be used."""
+    spoke: set[str] = field(default_factory=set)
+    """Roles of trainable calls."""
+
+    def add(self, part: Part, sign: float = 1.0) -> None:
+        self.parts.append(part)
+        self.signs[id(part)] = sign
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """Changed settings that say nothing about learning from stored rollouts."""
+    method = settings.stored.method
+    idle = {*_POLICY, "stored.beta" if method != "dpo" else "stored.min_reward"}
+    idle |= set() if method == "rejection" else {"stored.best"}
+    idle |= {"algorithm.aggregation"} if method == "dpo" else set()
+    names = settings.changed()
+    return sorted(name for name in names if name in idle or f"{name.partition('.')[0]}.*" in idle)
+
+
+class Stock:
+    """Groups of several runs. One thread."""
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        settings: Settings,
+        held_out: Iterable[Mapping[str, Any]],
+        declared: Mapping[str, bool],
+    ) -> None:
+        """`declared`: role -> trainable, as far as they are known. SettingError for a folder that holds no run,
+        NothingToTrain if nothing can be learned from what they hold."""
+        self._settings, self._declared = settings, declared
+        self._stack = ExitStack()
+        self.left_out: Counter[str] = Counter()
+        """Why rollouts are not learned from -> how many."""
+        try:
+            self.runs = [self._stack.enter_context(StoredRun(folder)) for folder in folders]
+            withheld = {canonical(task) for task in held_out}
+            found = [group for run in self.runs for group in self._grouped(run, withheld)]
+            self.groups = [group for group in found if self._teaches(group)]
+            silent = sum(len(group.records) for group in found) - self.rollouts
+            self.left_out += Counter({f"{settings.stored.method} learns nothing from their group": silent})
+            if not self.groups:
+                told = self.told() or "there is no training rollout in them"
+                raise NothingToTrain(f"nothing can be learned from {', '.join(map(str, folders))}: {told}")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._stack.close()
+
+    @property
+    def rollouts(self) -> int:
+        """How many rollouts the groups have."""
+        return sum(len(group.records) for group in self.groups)
+
+    def told(self) -> str:
+        """What is left out, in words; '' if nothing is."""
+        return ", ".join(f"{count} rollouts left out because {why}" for why, count in self.left_out.items())
+
+    def said(self) -> str:
+        """What is learned from, in words."""
+        names = ", ".join(run.folder.name for run in self.runs)
+        left_out = f"; {self.told()}" if self.left_out else ""
+        return f"learning from {self.rollouts} stored rollouts in {len(self.groups)} groups of {names}{left_out}"
+
+    def facts(self) -> dict[str, str | int]:
+        """For config.json."""
+        return {"stored_groups": len(self.groups), "stored_rollouts": self.rollouts, "stored_left_out": self.told()}
+
+    def refuse_other_tokenizers(self, tokenizer: str) -> None:
+        """SettingError for a run whose ids another tokenizer made than the one with this fingerprint, '' if that is
+        not known."""
+        for run in self.runs:
+            theirs = run.tokenizer
+            if theirs == tokenizer if theirs and tokenizer else self._same_model(run):
+                continue
+            model = (run.config.get("settings") or {}).get("model")
+            known = "another tokenizer" if theirs and tokenizer else "a tokenizer of which no fingerprint was kept"
+            raise SettingError(
+                f"{run.folder} was recorded with model {model!r}, which has {known} than {self._settings.model!r}: its "
+                "token ids mean something else there, and stored text is never tokenised anew. Train "
+                f"{model!r} or a checkpoint of that run: --model {run.folder.name}/checkpoints/..."
+            )
+
+    def draw(self, step: int) -> Drawn:
+        """What a step (from 1) learns from: it depends on the stores, the seed and the step alone. A group comes once
+        in a step. NothingToTrain if no role that is to be trained has a call in it that can be used."""
+        count = self._settings.rollouts.tasks_per_step
+        first = (step - 1) * count
+        places = dict.fromkeys(self._shuffled(first + place) for place in range(count))
+        chosen = _Chosen()
+        for place in places:
+            self._choose(self.groups[place], step, chosen)
+        if not any(map(self._trained, chosen.spoke)):
+            told = ", ".join(sorted(role or "no role" for role in chosen.spoke)) or "nobody"
+            raise NothingToTrain(
+                f"step {step}: in the stored rollouts of {len(places)} groups no role to train has a call that can be "
+                f"used; {told} made trainable calls. {' '.join(chosen.problems[:1])}"
+            )
+        rows = self._rows(chosen)
+        method = self._settings.stored.method
+        objective = Objective.DPO if method == "dpo" else Objective.SFT
+        return Drawn(Batch(step, rows, objective, tuple(chosen.pairs)), _measured(chosen, rows, method))
+
+    # --- which groups
+
+    def _grouped(self, run: StoredRun, withheld: set[str]) -> Iterator[Group]:
+        """The groups of a run's training rollouts that went well; what is left out is counted."""
+        own = run.settings.credit.rewards
+        credit = replace(self._settings.credit, rewards={**own, **self._settings.credit.rewards})
+        settings = replace(self._settings, credit=credit)
+        groups: dict[tuple[str, str], list[Record]] = {}
+        for record in run.records():
+            if record.entry.mode != "train":
+                continue
+            if why := _unfit(record, withheld, run.rescoring):
+                self.left_out[why] += 1
+            else:
+                # A run that was resumed has a step's groups twice, by name.
+                groups.setdefault((record.entry.group, record.task), []).append(record)
+        for records in groups.values():
+            yield Group(run, tuple(records), settings)
+
+    def _teaches(self, group: Group) -> bool:
+        """Whether some role may learn from it, by its rewards alone: calls are read when they are needed."""
+        if group.settings.length.limit:  # what is earned depends on the tokens
+            return True
+        scored = [record.scored for record in group.records]
+        # '' stands for all that nobody has named so far.
+        roles = {"", *self._declared, *self._settings.role, *self._settings.roles}
+        roles |= {reward.role for each in scored for reward in each.rewards}
+        return any(
+            selection.teaches([earned(each, role, credit) for each in scored], self._settings.stored)
+            for role in roles
+            if self._trained(role)
+            for credit in [group.settings.credit_of(role)]
+        )
+
+    def _same_model(self, run: StoredRun) -> bool:
+        """It is the run's own model, by its name, or a checkpoint of the run."""
+        model = self._settings.model
+        if (run.config.get("settings") or {}).get("model") == model:
+            return True
+        path = Path(model).expanduser()
+        return path.exists() and path.resolve().is_relative_to(run.folder.resolve())
+
+    def _shuffled(self, position: int) -> int:
+        """Which group comes at `position` when each epoch has its own order."""
+        epoch, place = divmod(position, len(self.groups))
+        return int(np.random.default_rng((self._settings.seed, epoch)).permutation(len(self.groups))[place])
+
+    # --- which rollouts
+
+    def _choose(self, group: Group, step: int, chosen: _Chosen) -> None:
+        """What is learned from one group, by role."""
+        rollouts = [found for record in group.records if (found := group.run.rollout(record)) is not None]
+        done, problems = parts(rollouts, group.settings)
+        chosen.problems += problems
+        chosen.spoke |= {part.role for part in done if part.trajectories}
+        by_role: dict[str, list[Part]] = {}
+        for part in done:
+            due = scheduled(part.credit.schedule, step) and part.credit.weight
+            if due and self._trained(part.role) and any(mask.any() for mask in part.trained):
+                by_role.setdefault(part.role, []).append(part)
+        before = len(chosen.parts)
+        for of_role in by_role.values():
+            self._prefer(of_role, chosen)
+        chosen.used += len(chosen.parts) > before
+        chosen.skipped += len(chosen.parts) == before
+
+    def _trained(self, role: str) -> bool:
+        return role in self._settings.roles if self._settings.roles else self._declared.get(role, True)
+
+    def _prefer(self, of_role: list[Part], chosen: _Chosen) -> None:
+        rewards = [part.reward for part in of_role]
+        if self._settings.stored.method != "dpo":
+            for place in selection.kept(rewards, self._settings.stored):
+                chosen.add(of_role[place])
+        elif (found := selection.pair(rewards)) is not None:
+            best, worst = of_role[found[0]], of_role[found[1]]
+            chosen.add(best)
+            chosen.add(worst, -1.0)
+            chosen.pairs.append(Pair(best.role, best.rollout.id, worst.rollout.id))
+
+    def _rows(self, chosen: _Chosen) -> list[Row]:
+        weights: dict[int, float] = {}
+        if chosen.pairs:
+            weights = {id(part): part.credit.weight / len(chosen.pairs) for part in chosen.parts}
+        else:
+            rollouts = len({part.rollout.id for part in chosen.parts})
+            for role in {part.role for part in chosen.parts}:
+                of_role = [part for part in chosen.parts if part.role == role]
+                weights |= aggregated(of_role, self._settings, rollouts)
+        rows = []
+        for part in chosen.parts:
+            advantages = [np.full(len(each.tokens), chosen.signs[id(part)], np.float32) for each in part.trajectories]
+            rows += rows_of(Credited(part, advantages), weights[id(part)])
+        return rows
+
+
+def _unfit(record: Record, withheld: set[str], rescoring: int) -> str:
+    """Why a training rollout is not learned from, '' if it is."""
+    if record.entry.status != Status.OK:
+        return f"they ended with {record.entry.status.replace('_', ' ')}"
+    if record.task in withheld:
+        return "their task is held out"
+    return "the run's last re-scoring did not score them" if record.rescoring != rescoring else ""
+
+
+def _measured(chosen: _Chosen, rows: Sequence[Row], method: str) -> dict[str, float]:
+    metrics: Counter[str] = Counter()
+    for row in rows:
+        trained = int(np.count_nonzero(row.weights))
+        for name in ("", f"/{row.role or 'none'}"):
+            metrics[f"rows{name}"] += 1
+            metrics[f"tokens_trained{name}"] += trained
+            metrics[f"tokens_context{name}"] += len(row.tokens) - trained
+    told = {"rows": 0.0, "tokens_trained": 0.0, "tokens_context": 0.0} | {k: float(v) for k, v in metrics.items()}
+    told |= {
+        "rollouts_used": float(len({part.rollout.id for part in chosen.parts})),
+        "groups_used": float(chosen.used),
+        "groups_skipped": float(chosen.skipped),
+        "calls_unusable": float(len(chosen.problems)),
+    }
+    return told | ({"pairs": float(len(chosen.pairs))} if method == "dpo" else {})

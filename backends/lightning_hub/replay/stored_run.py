@@ -1,0 +1,168 @@
+"""A stored run: the rollouts of an earlier run as its folder has them, to be scored again and to be learned from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollouts.archive import Archive, Entry, entry_of
+from lightning_hub.storage.index import Index
+from lightning_hub.storage.lock import locked
+from lightning_hub.storage.log import Log
+from lightning_hub.storage.store import Store
+from lightning_sdk.errors import HubError, SettingError
+from lightning_sdk.rollouts import tasks
+from lightning_sdk.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One attempt at a rollout that is over, without its calls."""
+
+    entry: Entry
+    task: str
+    """As JSON, see `canonical`."""
+    answer: str
+    """As JSON; '' if it was not kept."""
+    unkept: str
+    """Why it was not."""
+    rewards: tuple[Reward, ...]
+    """Those that count, in the order in which they were given."""
+    emitted: tuple[Reward, ...]
+    """Those of them that were given inside the run, by `emit_reward`."""
+    given: tuple[Reward, ...]
+    """Those of them that reward functions gave, which a re-scoring replaces."""
+    rescoring: int
+    """The re-scoring that gave the others; 0: the run itself."""
+
+    @property
+    def scored(self) -> Rollout:
+        """The rollout with its rewards and without its calls."""
+        entry = self.entry
+        return Rollout(entry.id, entry.task_id, entry.group, entry.mode, entry.attempt, entry.status, entry.error, 0.0,
+                       self.rewards)  # fmt: skip
+
+
+class StoredRun:
+    """One run's folder, read only. What a hub is writing there meanwhile is not seen."""
+
+    def __init__(self, folder: Path) -> None:
+        """SettingError if nothing is stored there, HubError for a store that another version is writing."""
+        self.folder = folder
+        if not (folder / "hub.sqlite").is_file():
+            raise SettingError(f"{folder} holds no rollouts: there is no hub.sqlite in it")
+        settle(folder)
+        self._store = Store(folder / "hub.sqlite", reading=True)
+        self._archive = Archive(folder)
+
+    def close(self) -> None:
+        self._archive.close()
+        self._store.close()
+
+    def __enter__(self) -> StoredRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json; empty if there is none, as after `lightning-sdk serve`."""
+        try:
+            found = json.loads((self.folder / "config.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def rescoring(self) -> int:
+        """Number of the last re-scoring that was written; 0 if there is none."""
+        return int(self._store.rows("SELECT COALESCE(MAX(number), 0) FROM rescorings")[0][0])
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Those that the run had, its rewards weighed as in its last re-scoring; the defaults where an earlier version
+        had settings of another kind."""
+        try:
+            settings = Settings.from_dict(self.config.get("settings") or {})
+        except SettingError:
+            settings = Settings()
+        told = self._store.rows("SELECT rewards FROM rescorings ORDER BY number DESC LIMIT 1")
+        return with_weights(settings, json.loads(told[0][0])["weights"] if told else {})
+
+    @property
+    def tokenizer(self) -> str:
+        """Fingerprint of the tokenizer that made the run's ids, '' if it is not known."""
+        return str((self.config.get("facts") or {}).get("tokenizer") or "")
+
+    def records(self) -> list[Record]:
+        """Every attempt that is over, in the order in which they began."""
+        given: dict[bytes, list[tuple[Reward, bool, int]]] = {}
+        for key, role, name, value, time_ns, by_function, rescoring in self._store.rows(
+            "SELECT key, role, name, value, time_ns, by_function, COALESCE(rescoring, 0) FROM rewards "
+            "WHERE replaced IS NULL AND value IS NOT NULL ORDER BY rowid"
+        ):
+            given.setdefault(key, []).append((Reward(role, name, value, time_ns), bool(by_function), rescoring))
+        rows = self._store.rows(
+            "SELECT key, id, attempt, mode, task_id, grp, status, error, started, ended, task, answer, unkept "
+            "FROM rollouts WHERE status NOT IN ('queued', 'running') ORDER BY started, key"
+        )
+        return [_record(row, given.get(row[0], [])) for row in rows]
+
+    def rollout(self, record: Record) -> Rollout | None:
+        """The rollout with its calls; None if they cannot be read back."""
+        found = next(self._archive.rollouts([record.entry]), None)
+        return None if found is None else found.with_rewards(record.rewards)
+
+
+def _record(row: tuple[Any, ...], given: list[tuple[Reward, bool, int]]) -> Record:
+    *entry, task, answer, unkept = row
+    return Record(
+        entry_of(entry),
+        canonical(json.loads(task)),
+        answer,
+        unkept,
+        rewards=tuple(reward for reward, _, _ in given),
+        emitted=tuple(reward for reward, by_function, _ in given if not by_function),
+        given=tuple(reward for reward, by_function, _ in given if by_function),
+        rescoring=max((number for _, _, number in given), default=0),
+    )
+
+
+def canonical(task: Mapping[str, Any]) -> str:
+    """As `lightning_sdk.rollouts.tasks.canonical`, of a task that may hold anything."""
+    return tasks.canonical(json.loads(json.dumps(task, default=str)))
+
+
+def with_weights(settings: Settings, weights: Mapping[str, float]) -> Settings:
+    """The settings with these weights of rewards by name; those that they have already stand where none is given."""
+    return replace(settings, credit=replace(settings.credit, rewards={**settings.credit.rewards, **weights}))
+
+
+def settle(folder: Path) -> None:
+    """Bring a run's store up to this version and to the end of its log, unless a hub is at it or it cannot be
+    written."""
+    try:
+        lock = locked(folder)
+    except (HubError, OSError):
+        return
+    try:
+        settle_locked(folder)
+    finally:
+        os.close(lock)
+
+
+def settle_locked(folder: Path) -> None:
+    """The same for who holds the lock."""
+    store, log = Store(folder / "hub.sqlite"), Log(folder / "spans")
+    try:
+        Index(log, store, lambda _: True).recover()
+    finally:
+        log.close()
+        store.close()

@@ -1,0 +1,271 @@
+"""The page of a run, `report.md`: a composed report in words, for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_hub.evaluation.judgement import NOT_MEASURED
+
+
+def markdown(report: Mapping[str, Any], folder: str) -> str:
+    """The page `report.md` of a composed report; `folder` is the run's, as the user would type it."""
+    sections = [
+        f"# {report['name']}\n\n{_headline(report)}",
+        _findings(report),
+        _held_out_table(report),
+        _roles_held_out(report),
+        "![Reward per step, and the score on held-out tasks](curve.png)" if report["steps"] else "",
+        _what_ran(report),
+        _roles(report),
+        _chosen(report),
+        _changed(report),
+        _go_on(report, folder),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _headline(report: Mapping[str, Any]) -> str:
+    if report["status"] == "failed":
+        return (
+            f"**This run failed** after {report['steps']} steps, so it is no result.\n\n"
+            f"```text\n{report['error'] or 'unknown error'}\n```"
+        )
+    if not report["steps"]:
+        return f"`{report['model']}` was scored on held-out tasks, without training."
+    began = f"`{report['model']}` was trained for {report['steps']} steps with the `{report['backend']}` backend"
+    ended = "." if report["status"] == "finished" else f"; the run was {report['status']} before its last step."
+    return f"{began}{ended}\n\n{_verdict_sentence(report)}"
+
+
+def _verdict_sentence(report: Mapping[str, Any]) -> str:
+    before, after = report["held_out"].get("before"), report["held_out"].get("after")
+    if report["verdict"] == NOT_MEASURED:
+        return f"Whether it is better was **not measured**: {report['verdict_reason']}."
+    why = f" {report['verdict_reason'][0].upper()}{report['verdict_reason'][1:]}." if report["verdict_reason"] else ""
+    moved = f"from {before['mean']:.3f} to {after['mean']:.3f} on held-out tasks"
+    change = report["change"]
+    by = f" (by task: {_signed(change)}{_pairing(change, before, after)})" if change else ""
+    if report["verdict"] == "better":
+        return f"**Better**: the score went {moved}{by}.{why}"
+    if report["verdict"] == "worse":
+        return f"**Worse**: the score went {moved}{by}.{why}"
+    if any(each["severity"] == "fatal" for each in report["findings"]):
+        return f"**Not shown to be better**: the score went {moved}{by}. Why nothing was learned is told below."
+    return (
+        f"**Not shown to be better**: the score went {moved}{by}, which chance alone may explain.{why} "
+        "More steps, more held-out tasks (`evaluation.tasks`) or more seeds (`evaluation.seeds`, with "
+        "`evaluation.temperature`) would tell."
+    )
+
+
+def _findings(report: Mapping[str, Any]) -> str:
+    """What `check` finds wrong with the run."""
+    lines = [f"- **{each['severity']}: {each['kind']}**\n\n{_indented(each)}" for each in report["findings"]]
+    return "\n\n".join(["## What is wrong", *lines]) if lines else ""
+
+
+def _indented(finding: Mapping[str, Any]) -> str:
+    """What, cause and remedy as a block of text, since a finding may hold an agent's words."""
+    said = "\n".join(part.rstrip() for name in ("what", "cause", "remedy") if (part := finding[name]))
+    return "\n".join(["  ```text", *(f"  {line}" for line in said.splitlines()), "  ```"])
+
+
+def _signed(change: Mapping[str, Any]) -> str:
+    bounds = "no interval" if change["low"] is None else f"95% interval {change['low']:+.3f} to {change['high']:+.3f}"
+    return f"{change['mean']:+.3f}, {bounds}, n={change['n']}"
+
+
+def _pairing(change: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """On how many tasks the two are compared, where that is not all of them."""
+    if change["n"] == before["n"] == after["n"]:
+        return ""
+    return f", over the tasks that have a score in both; before there were {before['n']}, after {after['n']}"
+
+
+def _held_out_table(report: Mapping[str, Any]) -> str:
+    if not report["held_out"]:
+        return ""
+    lines = ["| held-out tasks | score | 95% interval | tasks | failed |", "|---|---|---|---|---|"]
+    for name, score in _in_order(report):
+        tasks = f"{score['n']} x {score['seeds']} seeds" if score["seeds"] > 1 else str(score["n"])
+        lines.append(f"| {name} (step {score['step']}) | {_bounds(score, method=True)} | {tasks} | {_failed(score)} |")
+    if report["change"]:
+        tasks = f"{report['change']['n']} in both"
+        lines.append(f"| after minus before, by task | {_bounds(report['change'], sign='+')} | {tasks} | |")
+    if any(score["failed"] for _, score in _in_order(report)):
+        lines.append("\nA failed rollout has no score: it is left out of the mean, not counted as 0.")
+    return "\n".join(lines)
+
+
+def _in_order(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return sorted(report["held_out"].items(), key=lambda item: (item[1]["step"], item[0] != "before"))
+
+
+def _bounds(score: Mapping[str, Any], sign: str = "", *, method: bool = False) -> str:
+    """Two cells: mean and interval."""
+    mean = "-" if score["mean"] is None else f"{score['mean']:{sign}.3f}"
+    how = f" ({score['method']})" if method else ""
+    return f"{mean} | " + (
+        "-" if score["low"] is None else f"{score['low']:{sign}.3f} to {score['high']:{sign}.3f}{how}"
+    )
+
+
+def _failed(score: Mapping[str, Any]) -> str:
+    told = ", ".join(f"{count} {_words(status)}" for status, count in score["failures"].items())
+    return f"{score['failed']} ({told})" if told else str(score["failed"])
+
+
+def _roles_held_out(report: Mapping[str, Any]) -> str:
+    """What the roles with rewards of their own earned."""
+    lines = [
+        f"| {role} | {name} | {_bounds(score['roles'][role])} | {score['roles'][role]['n']} |"
+        for role in dict.fromkeys(role for _, score in _in_order(report) for role in score["roles"])
+        for name, score in _in_order(report)
+        if role in score["roles"]
+    ]
+    lines += [
+        f"| {role} | after minus before, by task | {_bounds(change, sign='+')} | {change['n']} |"
+        for role, change in report["change_by_role"].items()
+    ]
+    head = [
+        "By role, on the same tasks:",
+        "",
+        "| role | | own reward | 95% interval | tasks |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *lines]) if lines else ""
+
+
+def _what_ran(report: Mapping[str, Any]) -> str:
+    if not report["rollouts"]:
+        told = f"{report['tokens']:,} sampled tokens of stored rollouts trained on"
+        return f"## What ran\n\n{told}, in {_minutes(report['train_seconds'])}." if report["tokens"] else ""
+    lines = [
+        "## What ran",
+        "",
+        f"{report['rollouts']:,} training rollouts, {report['calls']:,} trainable calls and {report['tokens']:,} "
+        f"sampled tokens trained on, in {_minutes(report['train_seconds'])}.",
+    ]
+    if report["tokens_masked"]:
+        lines += ["", _masked(report)]
+    if report["staleness"]:
+        stale = report["staleness"]
+        lines += [
+            "",
+            f"Asynchronous: tokens were {stale['mean']:.2f} versions older than the model they trained, on average, "
+            f"and {stale['max']:.0f} at most (`rollouts.staleness={stale['bound']}`).",
+        ]
+    return "\n".join([*lines, *_failures(report)])
+
+
+def _masked(report: Mapping[str, Any]) -> str:
+    masked, length = report["tokens_masked"], report["tokens_masked_length"]
+    reasons = [f"{length:,} because a completion or its row was too long (`length.*`)"] if length else []
+    if masked > length:
+        rest = "the others" if length else "all of them"
+        reasons.append(
+            f"{rest} because it was not their role's turn, nothing rewarded it, or other tasks took their group's place"
+        )
+    return f"{masked:,} sampled tokens were not trained on: {', '.join(reasons)}."
+
+
+def _failures(report: Mapping[str, Any]) -> list[str]:
+    done, failures = report["failures"]["done"], report["failures"]
+    failed = {status: n for status, n in report["rollouts_by_status"].items() if status != "ok" and n}
+    lines = ["", "| rollouts that failed | | what was done |", "|---|---|---|"] if failed else []
+    lines += [f"| {_words(status)} | {count:,} | {done.get(status, '')} |" for status, count in failed.items()]
+    kinds = {
+        "retries": "attempts that were repeated",
+        "refilled": "rollouts in the place of others",
+        "deadline_timeouts": "rollouts ended by `rollouts.deadline`",
+        "resampled_groups": "groups without signal that other tasks replaced",
+    }
+    counts = [f"{failures[name]:,} {words}" for name, words in kinds.items() if failures[name]]
+    return [*lines, "", f"Also: {'; '.join(counts)}."] if counts else lines
+
+
+def _roles(report: Mapping[str, Any]) -> str:
+    """The last step, where there is more than one role to tell apart."""
+    roles: Mapping[str, Mapping[str, Any]] = report["roles"]
+    if len(roles) < 2:
+        return ""
+    lines = [
+        f"## Roles in step {report['steps']}",
+        "",
+        "| role | reward | spread | groups without signal | entropy | sampler minus trainer | clipped "
+        "| KL to reference | rows a rollout | tokens trained | masked |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *(f"| {role} | {' | '.join(_cells(found))} |" for role, found in roles.items())])
+
+
+def _cells(found: Mapping[str, Any]) -> list[str]:
+    groups, flat = found.get("groups"), found.get("groups_without_signal")
+    return [
+        _number(found.get("reward_mean"), ".3f"),
+        _number(found.get("reward_std"), ".3f"),
+        f"{flat:.0f} of {groups:.0f}" if groups and flat is not None else "-",
+        _number(found.get("entropy"), ".3f"),
+        _number(found.get("kl_sampler"), "+.2g"),
+        _number(found.get("clip_fraction"), ".1%"),
+        _number(found.get("kl_reference"), ".4f"),
+        _number(found.get("rows_per_rollout"), ".2f"),
+        _number(found.get("tokens_trained"), ",.0f"),
+        _number(found.get("tokens_masked"), ",.0f"),
+    ]
+
+
+def _number(value: float | None, shape: str) -> str:
+    return "-" if value is None or not math.isfinite(value) else format(value, shape)
+
+
+def _words(status: str) -> str:
+    return status.replace("_", " ")
+
+
+def _chosen(report: Mapping[str, Any]) -> str:
+    """The settings that the user left open, and those that the user changed."""
+    facts = {name: value for name, value in report["facts"].items() if isinstance(value, str | int | float | bool)}
+    if not facts:
+        return ""
+    lines = ["## Chosen for you", "", "| setting or fact | value |", "|---|---|"]
+    lines += [f"| {name} | {_shown(value)} |" for name, value in facts.items()]
+    return "\n".join([*lines, "", "All settings are in `config.json`."])
+
+
+def _changed(report: Mapping[str, Any]) -> str:
+    """Settings that changed when the run went on: those in `config.json` did not hold from its first step."""
+    lines = [
+        f"| {each['after_step']} | {name} | {_shown(before)} | {_shown(after)} |"
+        for each in report["resumed"]
+        for name, (before, after) in each["changed"].items()
+    ]
+    head = ["## Changed on the way", "", "| after step | setting | before | then |", "|---|---|---|---|"]
+    return "\n".join([*head, *lines]) if lines else ""
+
+
+def _go_on(report: Mapping[str, Any], folder: str) -> str:
+    lines = ["## How to go on", ""]
+    if report["checkpoint"]:
+        lines += [
+            f"- Train further: `--resume {folder}` instead of its settings, and `--steps` with the new total.",
+            f"- Serve it as an OpenAI-compatible API: `lightning-sdk serve --model {folder}/{report['checkpoint']}`.",
+            f"- The model, in Hugging Face format: `{folder}/{report['checkpoint']}`.",
+        ]
+    lines += [
+        "- Compare runs: `lightning-sdk runs`.",
+        f"- All curves: `tensorboard --logdir {folder}/tensorboard`.",
+    ]
+    return "\n".join(lines)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def _shown(value: str | float) -> str:
+    if isinstance(value, bool) or not isinstance(value, float) or not math.isfinite(value):
+        return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:.6g}"

@@ -1,0 +1,1 @@
+"""Where rollouts come from: plans, leases, rounds, remote runners, and reading them back."""

@@ -1,0 +1,147 @@
+"""The archive: the rollouts of a run read back from its folder, without a hub and without changing anything.
+
+A run under way can be read too: what its hub has saved is seen, and what it is just writing is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sqlite3
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_hub.decoding.spans import unpack_event
+from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollouts.collector import shown_answer, sort_event
+from lightning_sdk.errors import SettingError
+from lightning_sdk.trace.call import Call, Span, Status
+
+_OVER = "status NOT IN ('queued', 'running')"
+_ENTRY = "key, id, attempt, mode, task_id, grp, status, error, started, ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One finished attempt as the store knows it; its calls are in the log."""
+
+    key: bytes
+    id: str
+    attempt: int
+    mode: str
+    task_id: int
+    group: str
+    status: Status
+    error: str
+    started: float | None
+    """Unix time, as `ended`."""
+    ended: float | None
+
+    @property
+    def step(self) -> int | None:
+        """The step that a training rollout was made for."""
+        found = re.match(r"(\d+)-", self.group) if self.mode == "train" else None
+        return int(found[1]) if found else None
+
+
+class Archive:
+    """Rollouts of one run's folder, read-only."""
+
+    def __init__(self, folder: Path, *, rescored: bool = True) -> None:
+        """SettingError if nothing is stored there. `rescored` False: rewards as they were while the run went on."""
+        path = folder / "hub.sqlite"
+        if not path.is_file():
+            raise SettingError(f"{folder} holds no rollouts: there is no {path.name} in it")
+        self._folder = folder / "spans"
+        self._db = _opened(path)
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(rewards)")}
+        # A store of an earlier version has no re-scorings.
+        counts = "AND replaced IS NULL" if rescored else "AND rescoring IS NULL"
+        self._counts = counts if "replaced" in columns else ""
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def entries(self, mode: str) -> list[Entry]:
+        """The last attempt of each finished rollout of this mode ('train' or 'evaluate'), in the order of their end."""
+        query = f"SELECT {_ENTRY} FROM rollouts WHERE mode = ? AND {_OVER} ORDER BY attempt, ended"
+        found = (entry_of(row) for row in self._db.execute(query, (mode,)))
+        return list({entry.id: entry for entry in found}.values())
+
+    def tasks(self, entries: Iterable[Entry]) -> dict[int, dict[str, Any]]:
+        """Task id -> task, of these entries."""
+        found: dict[int, dict[str, Any]] = {}
+        for entry in entries:
+            if entry.task_id not in found:
+                (text,) = self._db.execute("SELECT task FROM rollouts WHERE key = ?", (entry.key,)).fetchone()
+                task = json.loads(text or "{}")
+                found[entry.task_id] = task if isinstance(task, dict) else {}
+        return found
+
+    def rollouts(self, entries: Iterable[Entry]) -> Iterator[Rollout]:
+        """These entries with their calls and rewards; one whose log is gone or damaged is left out."""
+        for entry in entries:
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                yield self._rollout(entry)
+
+    def rewards(self, entry: Entry) -> tuple[Reward, ...]:
+        """What the rollout was given, in order."""
+        given = f"SELECT role, name, value, time_ns FROM rewards WHERE key = ? AND value IS NOT NULL {self._counts}"
+        found = self._db.execute(f"{given} ORDER BY rowid", (entry.key,))
+        return tuple(Reward(role, name, float(value), int(time)) for role, name, value, time in found)
+
+    def _rollout(self, entry: Entry) -> Rollout:
+        calls, spans, answer = list[Call](), list[Span](), ""
+        for event in self._events(entry.key):
+            answer = shown_answer(event) or answer
+            sort_event(event, calls, spans, [])
+        return Rollout(
+            id=entry.id, task_id=entry.task_id, group=entry.group, mode=entry.mode, attempt=entry.attempt,
+            status=entry.status, error=entry.error, seconds=(entry.ended or 0.0) - (entry.started or 0.0),
+            rewards=self.rewards(entry),
+            calls=tuple(sorted(calls, key=lambda call: call.meta.started_ns)), spans=tuple(spans),
+            answer=answer,
+        )  # fmt: skip
+
+    def _events(self, key: bytes) -> Iterator[list[Any]]:
+        pairs = array("Q")
+        for (packed,) in self._db.execute("SELECT positions FROM extents WHERE key = ? ORDER BY rowid", (key,)):
+            pairs.frombytes(packed)
+        places = iter(pairs)
+        for position, length in zip(places, places, strict=True):
+            with (self._folder / f"{position >> 32:06d}.log").open("rb") as file:
+                file.seek(position & 0xFFFFFFFF)
+                yield unpack_event(file.read(length))
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """The entry of a row of the store with its ten columns, in their order."""
+    key, id_, attempt, mode, task_id, group, status, error, started, ended = row
+    return Entry(key, id_, attempt, mode, task_id, group, Status(status), error, started, ended)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """The store, read-only; also where not even its shared memory may be written."""
+    for options in ("mode=ro", "mode=ro&immutable=1"):
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
+        try:
+            db.execute("SELECT COUNT(*) FROM rollouts").fetchone()
+        except sqlite3.OperationalError as error:
+            db.close()
+            reason = error
+            continue
+        except sqlite3.DatabaseError as error:
+            db.close()
+            raise SettingError(f"{path} cannot be read: {error}") from error
+        return db
+    raise SettingError(f"{path} cannot be read: {reason}") from reason

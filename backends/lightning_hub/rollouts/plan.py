@@ -1,0 +1,229 @@
+"""A plan: what one run is to do, checked before anything is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+
+from lightning_hub import provider
+from lightning_hub.backend import BackendSpec, Endpoint
+from lightning_hub.rollout import Assignment
+from lightning_sdk.errors import SettingError, TaskError
+from lightning_sdk.provider import PROVIDER
+from lightning_sdk.rollouts.tasks import Task, task_id
+from lightning_sdk.settings import Settings
+
+GROUP = "lightning_sdk.backends"
+#: What the hub itself does, whatever the backend.
+_OURS = frozenset({
+    "backend", "steps", "seed", "save_every", "roles", "sampling.*", "rollouts.*", "evaluation.*",
+    "credit.*", "role.*", "length.*", "failure.*", "stored.*", "algorithm.aggregation", "algorithm.dynamic_sampling",
+    "export.*",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One training run, one evaluation, or one check."""
+
+    settings: Settings
+    backend: BackendSpec
+    tasks: list[Task]
+    held_out: list[Task]
+    resume: bool = False
+    from_runs: tuple[str, ...] = ()
+    """Folders of earlier runs to learn from, instead of running the agent."""
+    reserved: tuple[Task, ...] = ()
+    """All held-out tasks, also those beyond `evaluation.tasks`."""
+    declared_roles: dict[str, bool] = field(default_factory=dict)
+    """Role -> trainable, as the agent's process declares them; may be incomplete."""
+    evaluate_only: bool = False
+    check_only: bool = False
+    """One round of rollouts, and what it shows; nothing is trained."""
+    integrations: dict[str, str] = field(default_factory=dict)
+    """Integration -> its state in the agent's process."""
+    rewards: dict[str, float | None] = field(default_factory=dict)
+    """Reward function -> the weight that it is marked with."""
+
+    @property
+    def kind(self) -> str:
+        """What is done, as config.json names it."""
+        return "an evaluation" if self.evaluate_only else "a check" if self.check_only else "training"
+
+    @classmethod
+    def of_training(cls, params: Mapping[str, Any]) -> Plan:
+        """The plan of a `train` or `check` request. SettingError or TaskError for what cannot be done."""
+        settings = Settings.from_dict(params["settings"])
+        held_out = _tasks(params.get("held_out") or [], "held_out", empty=True)
+        plan = cls(
+            settings,
+            find_backend(settings),
+            _tasks(params["tasks"], "tasks"),
+            held_out[: settings.evaluation.tasks],
+            bool(params.get("resume")),
+            tuple(map(str, params.get("from_runs") or ())),
+            tuple(held_out),
+            dict(params.get("declared_roles") or {}),
+            check_only=bool(params.get("check_only")),
+            integrations=dict(params.get("integrations") or {}),
+            rewards=dict(params.get("rewards") or {}),
+        )
+        plan.backend.refuse(settings)
+        if settings.backend == PROVIDER and not plan.check_only:
+            raise provider.untrainable()
+        _refuse_stored(plan)
+        unknown = set(settings.roles) - set(plan.declared_roles)
+        # Where a framework names agents, the first rollouts tell.
+        if plan.declared_roles and unknown and not params.get("naming"):
+            known = ", ".join(sorted(plan.declared_roles))
+            raise SettingError(f"setting roles={sorted(unknown)}: no agent declares it; declared roles are {known}")
+        return plan
+
+    @classmethod
+    def of_evaluation(cls, params: Mapping[str, Any]) -> Plan:
+        """The plan of an `evaluate` request."""
+        settings = Settings.from_dict(params["settings"])
+        tasks = _tasks(params["tasks"], "tasks")[: settings.evaluation.tasks]
+        return cls(settings, find_backend(settings), [], tasks, evaluate_only=True)
+
+    def of_step(self, step: int, endpoint: Endpoint | None) -> list[Assignment]:
+        """The rollouts of a training step (from 1), each group's beside each other so that an engine computes its
+        prompt once. They depend on the seed and the step alone, so a resumed run goes on where it was."""
+        return self._groups(step, 0, self._of_step(step), endpoint)
+
+    def of_further(self, step: int, first: int, count: int, endpoint: Endpoint | None) -> list[Assignment]:
+        """The rollouts of `count` further tasks of a step, after the `first` ones, to replace groups without signal.
+
+        Their order depends on the seed and the step alone, and takes nothing from the order of the steps: those before
+        and after have the same tasks, whatever had to be replaced. The step's own tasks come last.
+        """
+        own = set(self._of_step(step))
+        drawn = np.random.default_rng((self.settings.seed, step, 1)).permutation(len(self.tasks)).tolist()
+        order = sorted(drawn, key=lambda task: task in own)  # stable: as drawn, within both parts
+        tasks = [order[at % len(order)] for at in range(first, first + count)]
+        return self._groups(step, self.settings.rollouts.tasks_per_step + first, tasks, endpoint)
+
+    def _of_step(self, step: int) -> list[int]:
+        """Places of a step's tasks in their list."""
+        count = self.settings.rollouts.tasks_per_step
+        return [self._shuffled((step - 1) * count + place) for place in range(count)]
+
+    def _groups(self, step: int, first: int, tasks: Sequence[int], endpoint: Endpoint | None) -> list[Assignment]:
+        """A group of rollouts for each task, from this place in the step on."""
+        sampling = {"temperature": self.settings.sampling.temperature, "whole_distribution": 1.0}
+        return [
+            self._assignment(self.tasks[task], f"{step}-{place}", "train", endpoint, sampling)
+            for place, task in enumerate(tasks, first)
+            for _ in range(self.settings.rollouts.group_size)
+        ]
+
+    def of_held_out(self, name: str, endpoint: Endpoint | None) -> list[Assignment]:
+        """The rollouts of each held-out task beside each other, in the order of their seeds: greedy ones, or each with
+        a seed that depends on `seed`, the task and its place alone: two models are compared on the same draws."""
+        return [
+            self._assignment(task, f"{name}-{number}", "evaluate", endpoint, self._evaluated(task, place))
+            for number, task in enumerate(self.held_out)
+            for place in range(self.settings.evaluation.seeds)
+        ]
+
+    def _evaluated(self, task: Task, place: int) -> dict[str, float]:
+        temperature = self.settings.evaluation.temperature
+        if not temperature:
+            return {"temperature": 0.0}
+        drawn = np.random.SeedSequence((self.settings.seed, task_id(task), place)).generate_state(1)
+        return {"temperature": temperature, "rollout_seed": int(drawn[0])}
+
+    def _sampling(self, of_mode: dict[str, float]) -> dict[str, float]:
+        """What replaces the agent's own request fields, whatever the mode."""
+        choice = {} if self.backend.keeps_constraints else {"free_choice": 1.0}
+        return {**of_mode, **choice, "max_tokens_default": self.settings.sampling.max_tokens}
+
+    def _shuffled(self, position: int) -> int:
+        """Which task comes at `position` when each epoch has its own order."""
+        epoch, place = divmod(position, len(self.tasks))
+        return int(np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.tasks))[place])
+
+    def _assignment(
+        self, task: Task, group: str, mode: str, endpoint: Endpoint | None, sampling: dict[str, float]
+    ) -> Assignment:
+        return Assignment(
+            id=os.urandom(16).hex(),
+            key=os.urandom(16),
+            task_id=task_id(task),
+            task=task,
+            group=group,
+            mode=mode,
+            attempt=1,
+            timeout=self.settings.rollouts.timeout,
+            endpoint=endpoint,
+            sampling=self._sampling(sampling) if endpoint is not None else {},
+            roles=self.settings.roles,
+        )
+
+
+def find_backend(settings: Settings) -> BackendSpec:
+    """The installed backend that the settings name. SettingError if there is none or it does not honour a setting."""
+    if settings.backend == PROVIDER:
+        refuse_ignored(settings, provider.SPEC)
+        return provider.SPEC
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if settings.backend not in found:
+        raise SettingError(
+            f"setting backend={settings.backend!r}: no such backend is installed; there are {', '.join(sorted(found))}"
+        )
+    try:
+        spec = found[settings.backend].load()
+    except ImportError as error:
+        raise SettingError(
+            f"backend {settings.backend!r} cannot be imported ({error}): install what it needs, "
+            "for the embedded one with pip install 'lightning-agent-sdk[train]'"
+        ) from error
+    if not isinstance(spec, BackendSpec):
+        raise SettingError(f"backend {settings.backend!r}: its entry point is {spec!r}, not a BackendSpec")
+    refuse_ignored(settings, spec)
+    return spec
+
+
+def refuse_ignored(settings: Settings, spec: BackendSpec) -> None:
+    """SettingError for a changed setting that neither the hub nor the backend honours."""
+    honoured = _OURS | spec.honours
+    ignored = sorted(name for name in settings.changed() if not set(_covering(name)) & honoured)
+    if ignored:
+        values = settings.flat()
+        told = ", ".join(f"{name}={values[name]!r}" for name in ignored)
+        raise SettingError(
+            f"backend {spec.name!r} does not honour {told}: leave it at its default, or choose another backend"
+            + ("; runners of other machines would not reach its engine" if "serving.host" in ignored else "")
+        )
+
+
+def _refuse_stored(plan: Plan) -> None:
+    """SettingError for settings of stored rollouts where none are learned from, and for a backend that cannot."""
+    changed = sorted(name for name in plan.settings.changed() if name.startswith("stored."))
+    if changed and not plan.from_runs and not plan.check_only:
+        value = plan.settings.flat()[changed[0]]
+        raise SettingError(f"setting {changed[0]}={value!r}: no stored rollouts are learned from; name the run that "
+                           "has them: --from RUN, or from_runs=[...]")  # fmt: skip
+    if plan.from_runs and "stored.*" not in plan.backend.honours:
+        raise SettingError(f"backend {plan.backend.name!r} does not learn from stored rollouts: choose another one")
+
+
+def _covering(name: str) -> Iterator[str]:
+    yield name
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield f"{name}.*"
+
+
+def _tasks(values: Any, name: str, *, empty: bool = False) -> list[dict[str, Any]]:
+    if not isinstance(values, list) or not (values or empty):
+        raise TaskError(f"{name} is {'empty' if values == [] else repr(type(values).__name__)}: give a list of tasks")
+    for number, task in enumerate(values):
+        if not isinstance(task, dict):
+            raise TaskError(f"task {number} of {name} is {task!r:.200}: a task is a dict, such as {{'question': ...}}")
+    return values

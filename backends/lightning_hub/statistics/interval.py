@@ -1,0 +1,123 @@
+"""A mean with its confidence interval, and the difference of two measurements of the same tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_hub.statistics.mean_bounds import mean_bounds
+from lightning_hub.statistics.reward_range import FEWEST, FEWEST_TRAINED, RewardRange, Source, reward_range
+
+_SET = "set evaluation.reward_low and evaluation.reward_high"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean and the interval that covers the true mean with the level's probability."""
+
+    mean: float | None
+    """None if there are no values."""
+    low: float | None
+    """None, as `high`, where no interval can be given."""
+    high: float | None
+    n: int
+    """How many values."""
+    method: str
+    """'clopper-pearson', 'gaffke', or 'none' where no interval can be given."""
+    missing: str = ""
+    """Why there is no interval."""
+
+    def is_above(self, value: float) -> bool:
+        """Whether the whole interval is; False where there is none."""
+        return self.low is not None and self.low > value
+
+    def is_below(self, value: float) -> bool:
+        """Whether the whole interval is; False where there is none."""
+        return self.high is not None and self.high < value
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Interval:
+        """Undoes `as_dict`; other keys are ignored."""
+        mean, low, high = (values[name] for name in ("mean", "low", "high"))
+        return cls(mean, low, high, int(values["n"]), str(values["method"]), str(values.get("missing", "")))
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return "no values"
+        if self.low is None or self.high is None:
+            return f"{self.mean:.3f} n={self.n}, no interval: {self.missing}"
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
+
+
+def interval(values: Sequence[float], level: float = 0.95, within: RewardRange | None = None) -> Interval:
+    """Mean of `values` with an interval of confidence `level`, for values that lie `within` a range.
+
+    Without `within` the range is taken from the values, see `reward_range`. That of Clopper and Pearson where every
+    value is 0 or 1, else Gaffke's, see `mean_bounds`. ValueError for a value that is not finite.
+    """
+    data = _finite(values)
+    within = within or reward_range(data.tolist())
+    missing = _missing(data, within, len(data))
+    if within is None or missing:
+        return _without(data, missing)
+    binary = (within.low, within.high) == (0.0, 1.0) and bool(np.isin(data, (0.0, 1.0)).all())
+    return _bounded(data, within.low, within.high, level, "clopper-pearson" if binary else "gaffke")
+
+
+def difference(
+    before: Sequence[float], after: Sequence[float], level: float = 0.95, within: RewardRange | None = None
+) -> Interval:
+    """Mean of after[i] - before[i] over the same n tasks, with an interval over tasks.
+
+    Pairing takes out how much tasks differ from each other. `within` is the range of the values themselves; without it,
+    it is taken from them. ValueError for unequal lengths and for values that are not finite.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"a paired difference of {len(before)} and {len(after)} values")
+    old, new = _finite(before), _finite(after)
+    scores = np.concatenate([old, new])
+    within = within or reward_range(scores.tolist())
+    missing = _missing(scores, within, len(old))
+    if not missing and within is not None and within.source == Source.GUESSED:
+        missing = f"too few training rollouts to know the range of the reward: at least {FEWEST_TRAINED}, or {_SET}"
+    if within is None or missing:
+        return _without(new - old, missing)
+    return _bounded(new - old, -within.width, within.width, level, "gaffke")
+
+
+def _bounded(data: NDArray[np.float64], low: float, high: float, level: float, method: str) -> Interval:
+    lower, upper = mean_bounds(data.tolist(), low, high, 0.5 - level / 2)
+    return Interval(float(data.mean()), lower, upper, len(data), method)
+
+
+def _without(data: NDArray[np.float64], missing: str) -> Interval:
+    return Interval(float(data.mean()) if len(data) else None, None, None, len(data), "none", missing)
+
+
+def _missing(scores: NDArray[np.float64], within: RewardRange | None, tasks: int) -> str:
+    """Why these scores of so many tasks give no interval; '' where they do."""
+    if not tasks:
+        return "no task has a score"
+    if within is None:
+        return f"all scores are {scores[0]:g}, and what else the reward can be is not known"
+    outside = next((each for each in scores.tolist() if not within.holds(each)), None)
+    if outside is not None:
+        return f"a score of {outside:g} lies outside evaluation.reward_low and evaluation.reward_high, {within}"
+    if within.source in (Source.SEEN, Source.GUESSED) and tasks < FEWEST:
+        return f"too few tasks ({tasks}) for a reward of unknown range: at least {FEWEST}, or {_SET}"
+    return ""
+
+
+def _finite(values: Sequence[float]) -> NDArray[np.float64]:
+    data = np.asarray(values, np.float64)
+    if not np.isfinite(data).all():
+        raise ValueError(f"an interval of values that are not finite: {data[~np.isfinite(data)][0]}")
+    return data

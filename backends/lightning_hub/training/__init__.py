@@ -1,0 +1,1 @@
+"""The training loop, what stops it, and its checkpoints."""

@@ -1,0 +1,47 @@
+"""Refusals: when a round of rollouts must not be trained on. The words are those of `lightning_hub.findings.findings`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning_hub.diagnosis.flatness import Flatness
+from lightning_hub.diagnosis.round import Diagnosis
+from lightning_hub.findings import findings
+from lightning_hub.findings.failed_rollouts import find_failures
+from lightning_hub.findings.findings import Severity
+from lightning_hub.rollout import Rollout
+from lightning_sdk.errors import NothingToTrain, RolloutsFailed
+
+
+def refuse_failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> None:
+    """RolloutsFailed if more than `max_failed` of the rollouts failed, or all of them."""
+    found = find_failures(rollouts, name, max_failed)
+    if found is not None and found.severity == Severity.FATAL:
+        raise RolloutsFailed(str(found))
+
+
+def refuse_unlearnable(diagnosis: Diagnosis) -> None:
+    """NothingToTrain if nothing can be learned, whatever tasks come next."""
+    if found := [each for each in diagnosis.fatal if not each.passing]:
+        raise NothingToTrain("\n".join(map(str, found)))
+
+
+def no_signal(flat: Flatness, steps: int) -> str:
+    """What a training says that stops since none of its steps had a signal."""
+    many = "The first step was" if steps == 1 else f"All {steps} steps so far were"
+    return (
+        f"{flat.finding()}\n{many} like that, so nothing was learned and the training stopped. To train on all the "
+        "same add --set failure.flat_steps=0, or a larger number."
+    )
+
+
+def first_without_signal(flat: Flatness, name: str, limit: int) -> str:
+    """What a training says after its first step, if that had no signal."""
+    ahead = f" The training stops after {limit} steps like this one." if limit else ""
+    return f"NOTHING WAS LEARNED in {name}: {flat.finding()}{ahead}"
+
+
+def refuse_problems(problems: Sequence[str], trainable: int) -> None:
+    """NothingToTrain for calls that went well but whose ids or log-probs cannot be used, of `trainable` calls."""
+    if problems:
+        raise NothingToTrain(str(findings.unusable(problems, trainable)))

@@ -1,0 +1,392 @@
+"""The trainer: the loop that makes rollouts, weighs them, updates the model and writes down what came of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from lightning_hub.backend import Backend, Batch, Scoring, Update
+from lightning_hub.credit.batch import Weighed, flat_groups, weigh
+from lightning_hub.diagnosis import flatness
+from lightning_hub.diagnosis.round import Diagnosis
+from lightning_hub.evaluation.evaluation import measure
+from lightning_hub.feed import Feed
+from lightning_hub.health import instability
+from lightning_hub.replay.replay_dataset import Stock, without_effect
+from lightning_hub.results.run_folder import RunFolder
+from lightning_hub.rollout import Rollout
+from lightning_hub.rollouts.leases import Leases
+from lightning_hub.rollouts.plan import Plan
+from lightning_hub.rollouts.rounds import Played, Rounds, Stopped
+from lightning_hub.storage.index import Index
+from lightning_hub.storage.store import Store
+from lightning_hub.storage.writes import Writes
+from lightning_hub.training import checks
+from lightning_hub.training.checkpoints import Checkpoints
+from lightning_hub.training.ending import Ending
+from lightning_hub.trajectories.rewards import reward_ends
+from lightning_sdk.commands.earlier_run import differences
+from lightning_sdk.errors import ModelError, NothingToTrain, SettingError
+from lightning_sdk.rollouts.tasks import task_id
+from lightning_sdk.settings import Settings, placement
+from lightning_sdk.trace.call import Status
+
+_log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """One plan, carried out in a thread of its own. What happens is told on the feed."""
+
+    def __init__(
+        self, plan: Plan, *, folder: Path, leases: Leases, index: Index, store: Store, feed: Feed, writes: Writes
+    ) -> None:
+        """SettingError if the folder holds a run that is not to be resumed."""
+        self._plan, self._settings = plan, plan.settings
+        self._leases, self._index, self._store, self._feed = leases, index, store, feed
+        self._writes = writes
+        self._folder = RunFolder(folder)
+        self._checkpoints = Checkpoints(folder)
+        self._ending = Ending(self._folder, self._checkpoints, index, store)
+        if self._folder.last_step and not (plan.resume or plan.evaluate_only):
+            raise SettingError(
+                f"{folder} holds a run of {self._folder.last_step} steps: "
+                f"give --resume {folder.name} to go on with it, or another name"
+            )
+        self._owns_folder = not plan.resume
+        """Whether the folder is this session's: one that cannot go on is left as it was."""
+        self.step = 0
+        """The last step that was finished."""
+        self._version = 0
+        self._means: dict[str, float] = {}
+        """Role -> running mean of its rewards."""
+        self._undiagnosed = set() if plan.evaluate_only else {"train", "evaluate"}
+        """Modes of which no round has been diagnosed."""
+        self._told: set[str] = set()
+        self._flat_steps: int | None = 0
+        """Steps of this run without a signal, from the first one on; None since one had a signal."""
+        self._backend: Backend | None = None
+        self._stock: Stock | None = None
+        """Stored rollouts to learn from, instead of running the agent."""
+        self._rounds: Rounds | None = None
+        self._stopping, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
+
+    @property
+    def busy(self) -> bool:
+        """Until the backend is closed and the last event is told."""
+        return not self._over.is_set()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was asked to end."""
+        return self._stopping.is_set()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def interrupt(self) -> None:
+        """End after what is being computed now, and keep it; returns at once. Any thread."""
+        self._stopping.set()
+        self._leases.wake()
+
+    def stop(self, seconds: float) -> bool:
+        """End after what is being computed now, and close the backend. False if that took longer."""
+        self.interrupt()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        last = self._end()
+        self._close()
+        self._over.set()
+        self._feed.publish(**last)
+
+    def _end(self) -> dict[str, Any]:
+        """Carry the plan out; the last event, whatever happens."""
+        try:
+            try:
+                return self._carry_out()
+            except Stopped:
+                return self._end_early()
+        except BaseException as error:
+            return self._ending.fail(error, writes=self._owns_folder)
+
+    def _close(self) -> None:
+        for part in (self._rounds, self._backend, self._stock, self._folder):
+            try:
+                if part is not None:
+                    part.close()
+            except Exception:  # as on a full disk: the others are closed all the same
+                _log.exception("%s was not closed well", type(part).__name__)
+
+    def _carry_out(self) -> dict[str, Any]:
+        plan = self._plan
+        if not plan.resume:  # Before anything that takes long: with it, --resume finds the run.
+            self._write_start()
+        if plan.from_runs:
+            self._stock = Stock(list(map(Path, plan.from_runs)), self._settings, plan.reserved, plan.declared_roles)
+        self._feed.publish("status", text=f"starting the {self._plan.backend.name} backend")
+        backend = self._backend = self._plan.backend.start(self._settings, self._folder.path)
+        rounds = self._rounds = Rounds(self._plan, backend, self._leases, self._index, self._writes, self._stopping)
+        if self._plan.check_only:
+            return self._check(rounds)
+        self._begin(backend)
+        placed = placement.parse(self._settings.rollouts.runner)
+        if placed is not None and placed.kind == "none":
+            self._await_runner()
+        if self._plan.evaluate_only:
+            self._evaluate("after", backend, rounds)
+        else:
+            self._train(backend, rounds)
+        return self._ending.finish("finished", self.step)
+
+    def _await_runner(self) -> None:
+        """Nobody runs rollouts yet: the first round's time begins with the first runner that joins."""
+        if not self._leases.runners():
+            self._feed.publish("notice", text="waiting for a runner to join")
+        while not self._leases.runners():
+            if self._stopping.wait(0.2):
+                raise Stopped
+
+    # --- the loop
+
+    def _train(self, backend: Backend, rounds: Rounds) -> None:
+        if "before" not in {each.name for each in self._folder.held_out}:
+            self._evaluate("before", backend, rounds)
+        while self.step < self._settings.steps:
+            if self._stopping.is_set():
+                raise Stopped
+            self._one_step(self.step + 1, backend, rounds)
+            last = self.step == self._settings.steps
+            if last or self.step % self._settings.save_every == 0:
+                self._save(backend)
+            if not last and self._settings.evaluation.every and self.step % self._settings.evaluation.every == 0:
+                self._evaluate(f"step-{self.step}", backend, rounds)
+        self._evaluate("after", backend, rounds)
+
+    def _one_step(self, step: int, backend: Backend, rounds: Rounds) -> None:
+        if self._stock is not None:
+            self._stored_step(step, backend, self._stock)
+            return
+        began = time.monotonic()
+        played = self._played(step, rounds)
+        generated = time.monotonic()
+        weighed, update = self._learn(step, played, backend)
+        ended = time.monotonic()
+        seconds = {"seconds": ended - began, "seconds_generate": generated - began, "seconds_update": ended - generated}
+        self._record(step, played, weighed, update, seconds)
+        self._watch(played, weighed, rounds)
+
+    def _stored_step(self, step: int, backend: Backend, stock: Stock) -> None:
+        """A step whose rows come from stored rollouts."""
+        began = time.monotonic()
+        drawn = stock.draw(step)
+        read = time.monotonic()
+        update = backend.update(drawn.batch) if drawn.batch.rows else Update(self._version)
+        ended = time.monotonic()
+        seconds = {"seconds": ended - began, "seconds_read": read - began, "seconds_update": ended - read}
+        self._note(step, update.version, {**update.metrics, **drawn.metrics, **seconds})
+
+    def _played(self, step: int, rounds: Rounds) -> Played:
+        """Where a step's rollouts come from: its round, with further tasks for groups without signal."""
+        played = rounds.step(step)
+        self._examine(played, rounds)
+        for _ in range(self._settings.algorithm.dynamic_sampling):
+            flat = flat_groups(played.rollouts, self._settings) - set(played.replaced)
+            in_order = dict.fromkeys(each.group for each in played.rollouts if each.group in flat)
+            if not flat or not rounds.replace(played, list(in_order)):
+                break
+            self._examine(played, rounds)
+        rounds.end(played)
+        return played
+
+    def _learn(self, step: int, played: Played, backend: Backend) -> tuple[Weighed, Update]:
+        """What is done with a step's rollouts. Without a row, as when no role's turn has come, there is no update."""
+        scoring = cast(Scoring, backend) if hasattr(backend, "score") else None
+        weighed = weigh(
+            played.rollouts,
+            self._settings,
+            step=step,
+            version=self._version,
+            means=self._means,
+            scoring=scoring,
+            replaced=played.replaced,
+        )
+        checks.refuse_problems(weighed.problems, _trainable(played.rollouts))
+        self._means = weighed.means
+        return weighed, backend.update(Batch(step, weighed.rows)) if weighed.rows else Update(self._version)
+
+    def _examine(self, played: Played, rounds: Rounds) -> None:
+        """RolloutsFailed or NothingToTrain for a round that cannot be used; the first of each mode is diagnosed."""
+        checks.refuse_failures(played.rollouts, played.name, self._settings.failure.max_failed)
+        if played.rollouts[0].mode in self._undiagnosed:
+            self._undiagnosed.discard(played.rollouts[0].mode)
+            self._tell(rounds.diagnosis(played))
+
+    def _tell(self, diagnosis: Diagnosis) -> None:
+        """Stop for what can never be learned from, and warn once of the rest."""
+        self._folder.diagnosis(diagnosis.as_dict())
+        checks.refuse_unlearnable(diagnosis)
+        for finding in diagnosis.findings:
+            # Whether there is a signal is known once further tasks were tried: see _watch.
+            if finding.kind not in {*self._told, flatness.KIND}:
+                self._told.add(finding.kind)
+                self._warn(str(finding))
+
+    def _watch(self, played: Played, weighed: Weighed, rounds: Rounds) -> None:
+        """Warn of a first step without a signal; NothingToTrain after `failure.flat_steps` steps like it."""
+        if weighed.rows and not weighed.flat:
+            self._flat_steps = None
+        if self._flat_steps is None or not weighed.flat:
+            return
+        self._flat_steps += 1
+        limit = self._settings.failure.flat_steps
+        if self._flat_steps not in {1, limit} or (flat := rounds.flatness(played)) is None:
+            return
+        if self._flat_steps == limit:
+            raise NothingToTrain(checks.no_signal(flat, limit))
+        self._warn(checks.first_without_signal(flat, played.name, limit))
+
+    def _warn(self, text: str) -> None:
+        _log.warning("%s", text)
+        self._feed.publish("warning", text=text)
+
+    def _check(self, rounds: Rounds) -> dict[str, Any]:
+        """One round, as training would run it; the last event."""
+        count = self._settings.rollouts.tasks_per_step * self._settings.rollouts.group_size
+        self._feed.publish("status", text=f"running {count} rollouts")
+        played = rounds.step(1)
+        found = rounds.diagnosis(played).as_dict()
+        self._folder.diagnosis(found)
+        return {"kind": "finished", "diagnosis": found}
+
+    def _evaluate(self, name: str, backend: Backend, rounds: Rounds) -> None:
+        """Score on the held-out tasks. Failed rollouts have no score: they are left out and counted."""
+        if not self._plan.held_out:
+            return
+        assignments = self._plan.of_held_out(name, backend.endpoint)
+        played = rounds.evaluation(assignments, f"evaluation {name!r}")
+        self._examine(played, rounds)
+        measured = measure(
+            name, self.step, assignments, played.rollouts, self._settings,
+            look=self._folder.next_look(name, self.step), trained=self._folder.trained,
+        )  # fmt: skip
+        self._folder.evaluation(measured)
+        self._feed.publish("evaluation", name=name, **measured.as_dict())
+
+    # --- what is written down
+
+    def _begin(self, backend: Backend) -> None:
+        facts = {name: each if isinstance(each, int | float) else str(each) for name, each in backend.facts().items()}
+        if self._plan.resume:
+            self._refuse_other_model(facts)
+            self._resume(backend)
+        sizes: dict[str, Any] = {"tasks": len(self._plan.tasks), "held_out_tasks": len(self._plan.held_out)}
+        if self._stock is not None:
+            self._stock.refuse_other_tokenizers(str(facts.get("tokenizer", "")))
+            sizes |= self._stock.facts()
+            self._feed.publish("status", text=self._stock.said())
+            if idle := without_effect(self._settings):
+                self._feed.publish("warning", text=f"no effect on learning from stored rollouts: {', '.join(idle)}")
+        if self._plan.resume:
+            self._write_start()
+        self._folder.config({"facts": {**facts, **sizes}})
+        self._owns_folder = True
+        endpoint = backend.endpoint
+        self._feed.publish(
+            "started",
+            run=str(self._folder.path),
+            model=self._settings.model,
+            step=self.step,
+            steps=0 if self._plan.evaluate_only else self._settings.steps,
+            facts=facts,
+            endpoint={"url": endpoint.url, "model": endpoint.model} if endpoint else {},
+            **sizes,
+        )
+
+    def _write_start(self) -> None:
+        """What is known of a run before its first rollout: how it was started, and which tasks are held out."""
+        plan, before = self._plan, self._folder.values
+        values: dict[str, Any] = {
+            "kind": plan.kind,
+            "settings": self._settings.as_dict(),
+            "from_runs": list(plan.from_runs),
+            "rewards": plan.rewards,
+        }
+        if plan.resume and "settings" in before:
+            changed = differences(Settings.from_dict(before["settings"]), self._settings)
+            values["resumed"] = [*before.get("resumed", []), {"after_step": self.step, "changed": changed}]
+        if not plan.evaluate_only:
+            self._folder.tasks(map(task_id, plan.tasks), plan.reserved)
+        self._folder.config(values)
+
+    def _refuse_other_model(self, facts: Mapping[str, Any]) -> None:
+        """ModelError where the model is another one than the run began with, as after its folder was replaced."""
+        before = self._folder.values.get("facts") or {}
+        for name in ("tokenizer", "parameters"):
+            if name in before and name in facts and before[name] != facts[name]:
+                raise ModelError(
+                    f"model {self._settings.model!r} is not the one that this run began with: {name} is "
+                    f"{facts[name]}, and was {before[name]}. Put that one there again, or begin a new run"
+                )
+
+    def _resume(self, backend: Backend) -> None:
+        """Continue after the last complete checkpoint; what came after it is cut."""
+        found = self._checkpoints.last()
+        if found is not None:
+            self.step = self._checkpoints.step(found)
+            self._version = backend.load(found)
+        self._folder.cut(self.step)
+        if not all(step.get("flat") for step in self._folder.steps):
+            self._flat_steps = None
+        self._store.cut_steps(self.step)
+        for name, mean in self._store.metrics(self.step).items():
+            what, _, role = name.partition("/")
+            if what == "running_mean":
+                self._means["" if role == "none" else role] = mean
+
+    def _record(self, step: int, played: Played, weighed: Weighed, update: Update, seconds: dict[str, float]) -> None:
+        rollouts = played.rollouts
+        calls = [call for each in rollouts for call in each.calls if call.meta.trainable]
+        tokens = sum(call.output_tokens for call in calls)
+        metrics = {
+            **update.metrics, **weighed.signal, **seconds, **reward_ends(rollouts, self._settings),
+            **{f"rollouts_{status}": sum(each.status == status for each in rollouts) for status in Status},
+            **played.counts(), "calls": len(calls), "tokens_generated": tokens,
+            "tokens_per_second": tokens / played.seconds if played.seconds else 0.0,
+            "staleness": max((self._version - row.version for row in weighed.rows if row.version >= 0), default=0),
+        }  # fmt: skip
+        self._note(step, update.version, metrics)
+
+    def _note(self, step: int, version: int, measured: Mapping[str, float]) -> None:
+        """A step is done: this is what came of it."""
+        metrics = {name: float(value) for name, value in measured.items()} | {"step": step, "version": version}
+        self._version, self.step = version, step
+        self._store.put_version(version, step, time.time())
+        self._store.put_step(step, metrics)
+        self._folder.step(metrics)
+        self._feed.publish("step", step=step, steps=self._settings.steps, metrics=metrics)
+        if (lost := instability.lost_step(step, metrics)) is not None:
+            self._feed.publish("warning", text=str(lost))
+
+    def _save(self, backend: Backend) -> None:
+        folder = self._checkpoints.save(self.step, backend.save)
+        self._store.put_version(self._version, self.step, time.time(), str(folder.relative_to(self._folder.path)))
+
+    def _end_early(self) -> dict[str, Any]:
+        """Asked to stop: keep what was learned, so that --resume goes on from here."""
+        if (
+            self._backend is not None
+            and self.step
+            and self._checkpoints.last_name() != self._checkpoints.name(self.step)
+        ):
+            self._save(self._backend)
+        return self._ending.finish("stopped", self.step)
+
+
+def _trainable(rollouts: list[Rollout]) -> int:
+    return sum(call.meta.trainable for each in rollouts for call in each.calls)

@@ -1,0 +1,97 @@
+"""Work that is submitted in one place and done in another: a function with the scope that it was submitted in.
+
+The other place may be a worker process. What crosses is plain data, and a scope made of it there records into the
+stream of that process, if it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+from lightning_sdk.stream import sink
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, ambient, entered, speaking
+
+
+def carry(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, to be called in the scope of the code that calls `carry`; itself outside of every scope."""
+    scope = speaking()
+    return function if scope == Scope() or isinstance(function, Work) else Work(function, scope)
+
+
+def carry_steps(iterable: Iterable[Any]) -> Iterable[Any]:
+    """`iterable`, whose items are drawn in the scope of the code that calls `carry_steps`."""
+    scope = speaking()
+    return iterable if scope == Scope() else _draw(iterable, scope)
+
+
+def _draw(iterable: Iterable[Any], scope: Scope) -> Iterator[Any]:
+    with entered(scope):
+        items = iter(iterable)
+    nothing = object()
+    while True:
+        with entered(scope):
+            item = next(items, nothing)
+        if item is nothing:
+            return
+        yield item
+
+
+#: Fields of a scope that are plain data.
+_PLAIN = ("role", "trainable", "span", "trace", "named", "agent", "judging", "shared")
+
+
+class Work:
+    """A function and its scope. It can be pickled when the function can."""
+
+    __slots__ = ("_function", "_scope")
+
+    def __init__(self, function: Callable[..., Any], scope: Scope) -> None:
+        self._function, self._scope = function, scope
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with entered(self._scope):
+            return self._function(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Away, (self._function, _to_plain(self._scope))
+
+
+class _Away:
+    """Work that has arrived in another process."""
+
+    __slots__ = ("_function", "_told")
+
+    def __init__(self, function: Callable[..., Any], told: dict[str, Any]) -> None:
+        self._function, self._told = function, told
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not sink.listening():  # nothing would be recorded, and a trained call that is not recorded is lost
+            return self._function(*args, **kwargs)
+        with entered(_from_plain(self._told)):
+            return self._function(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Away, (self._function, self._told)
+
+
+def _to_plain(scope: Scope) -> dict[str, Any]:
+    told = {name: getattr(scope, name) for name in _PLAIN}
+    rollout = scope.rollout
+    if rollout is None:
+        return told
+    return told | {"rollout": {
+        "rollout_id": rollout.id, "key": rollout.key, "sampling": rollout.sampling_elsewhere(), "roles": rollout.roles,
+        "endpoint": asdict(rollout.endpoint) if rollout.endpoint is not None else None,
+    }}  # fmt: skip
+
+
+def _from_plain(told: dict[str, Any]) -> Scope:
+    told = dict(told)
+    rollout = told.pop("rollout", None)
+    scope = Scope(**told, ambient=ambient())
+    if rollout is None:
+        return scope
+    endpoint = Endpoint(**rollout["endpoint"]) if rollout["endpoint"] is not None else None
+    return replace(scope, rollout=RolloutScope(**{**rollout, "endpoint": endpoint}))

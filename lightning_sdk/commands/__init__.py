@@ -1,0 +1,1 @@
+"""What users start: train, evaluate, check, rescore, serve, and what each prints."""

@@ -1,0 +1,229 @@
+"""`check`: run a few rollouts of an agent, or read a run, and say what is learned from it, or why nothing is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from lightning_sdk import session
+from lightning_sdk.commands import check_run
+from lightning_sdk.commands.job import Job
+from lightning_sdk.commands.reward_probe import Witness
+from lightning_sdk.commands.train import given_settings, refuse_unknown_roles, weighed
+from lightning_sdk.errors import SettingError
+from lightning_sdk.markers.reward import Function, named
+from lightning_sdk.provider import provider_settings
+from lightning_sdk.rollouts.tasks import Source, load
+from lightning_sdk.settings import Settings, explicit, placement
+from lightning_sdk.system.folders import find_run_folder, make_folder, temporary_folder
+
+#: A check is this small unless `rollouts.tasks_per_step` and `rollouts.group_size` say otherwise.
+TASKS, ROLLOUTS_OF_EACH = 4, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a check saw."""
+
+    values: dict[str, Any]
+    """Plain data: rollouts, statuses, calls, rewards and sequences by role, elsewhere (calls that no integration
+    caught), outside, late, integrations, findings, learnable, at_provider. Of a run: run, status,
+    steps, roles, summary, findings, learnable."""
+
+    @property
+    def learnable(self) -> bool:
+        """Whether something could be learned: no finding is fatal."""
+        return bool(self.values["learnable"])
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        """Each with kind, severity ('fatal' or 'warning'), what, cause and remedy; fatal ones first."""
+        return list(self.values["findings"])
+
+    def __str__(self) -> str:
+        parts = [_head(self.values)]
+        parts += [_columns(table) for table in _tables(self.values)]
+        parts += [_integrations(self.values["integrations"])] if "integrations" in self.values else []
+        parts += [_finding(number, each) for number, each in enumerate(self.findings, 1)]
+        return "\n\n".join([*parts, _verdict(self.values)])
+
+
+def check(
+    agent: Callable[..., Any] | str | Path,
+    tasks: Source | None = None,
+    reward: Function | Sequence[Function] | None = None,
+    *,
+    model: str | Path | None = None,
+    backend: str | None = None,
+    engine: str | None = None,
+    roles: str | list[str] | tuple[str, ...] = (),
+    provider: bool = False,
+    keep: str | Path | None = None,
+    backend_python: str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Check:
+    """Run a few rollouts of `agent` as training would, 4 tasks four times each, and diagnose them. Nothing is trained.
+
+    Arguments are those of `train`; `rollouts.tasks_per_step` and `rollouts.group_size` say how many rollouts. With the
+    folder or the name of a run instead of an agent, nothing is run: the run is read, also while it is under way, and
+    the findings say why nothing is being learned. No other argument counts then but `backend_python`.
+
+    Args:
+        provider: Let every call go to the agent's own provider, as the agent wrote it, with its own key. No model is
+            loaded. What training makes of the tokens is not known then; all else is checked.
+        keep: Folder, made if it is not there, that keeps what was recorded, the hub's log and diagnosis.json; by
+            default nothing is kept.
+
+    Raises:
+        TaskError, SettingError, ModelError: what was given cannot be used. What is wrong with the rollouts does not
+            raise: it is in the findings.
+    """
+    if isinstance(agent, str | Path):
+        return Check(check_run.examined(find_run_folder(agent), backend_python))
+    if tasks is None:
+        raise SettingError("check: an agent needs tasks: a file such as tasks.jsonl (--tasks FILE), or a list of dicts")
+    loaded = load(tasks)
+    given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
+    given = provider_settings(given) if provider else given
+    given.setdefault("rollouts.tasks_per_step", min(TASKS, len(loaded)))
+    given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)
+    rewards = named(reward)
+    chosen = weighed(Settings.from_dict(given), rewards)
+    refuse_unknown_roles(chosen)
+    if (placed := placement.parse(chosen.rollouts.runner)) is not None and placed.kind == "none":
+        raise SettingError("setting rollouts.runner='0': a check runs its few rollouts itself; leave it out")
+    with _folder(keep) as folder:
+        # Other processes find the reward by its name, so there it is not listened to.
+        witness = None if placed is None or placed.elsewhere or not rewards else Witness(rewards)
+        job = Job(agent, witness.rewards if witness else rewards, chosen, folder, backend_python, quiet)
+        last = job.run("check", tasks=loaded)
+    values = {**last["diagnosis"], "integrations": dict(session.start().integrations)}
+    probed = witness.finding(loaded) if witness else None
+    if probed is not None:
+        found = [*values["findings"], probed]
+        values["findings"] = sorted(found, key=lambda each: (each["severity"] != "fatal", each is not probed))
+    return Check(values)
+
+
+@contextlib.contextmanager
+def _folder(keep: str | Path | None) -> Iterator[Path]:
+    if keep is None:
+        with temporary_folder("check") as made:
+            yield made
+    else:
+        yield make_folder(keep, "keep=FOLDER (--keep FOLDER)")
+
+
+def show(found: Check, stream: TextIO) -> None:
+    """Write a check to a stream: with colours where `rich` is installed and the stream is a terminal."""
+    if stream.isatty():
+        with contextlib.suppress(ImportError):
+            _show_in_colour(found.values, stream)
+            return
+    encoding = stream.encoding or "utf-8"
+    print(str(found).encode(encoding, "replace").decode(encoding), file=stream)
+
+
+def _show_in_colour(values: Mapping[str, Any], stream: TextIO) -> None:
+    # Deferred: rich is optional, and slow to import.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(file=stream, highlight=False)
+    console.print(Text(_head(values)))
+    for header, *rows in _tables(values):
+        table = Table(*header)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+    if "integrations" in values:
+        console.print(Text(_integrations(values["integrations"])), "")
+    for number, each in enumerate(values["findings"], 1):
+        console.print(Text(_finding(number, each), "red" if each["severity"] == "fatal" else "yellow"), "")
+    console.print(Text(_verdict(values), "bold green" if values["learnable"] else "bold red"))
+
+
+# --- in words
+
+
+def _head(values: Mapping[str, Any]) -> str:
+    if "run" in values:
+        return check_run.head(values)
+    ended = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in values["statuses"].items())
+    return f"{values['rollouts']} rollouts: {ended}"
+
+
+def _tables(values: Mapping[str, Any]) -> Iterator[list[list[str]]]:
+    """Header and rows of each table that has rows."""
+    if "run" in values:
+        yield from (table for table in (check_run.table(values),) if len(table) > 1)
+        return
+    to_train = ["to train", "went well"] if values["at_provider"] else ["to the engine", "ids and log-probs"]
+    calls = [["calls of", "caught by", "calls", *to_train, "failed"]]
+    for each in values["calls"]:
+        complete = f"{each['complete']} of {each['trainable']}" if each["trainable"] else "-"
+        calls.append([_who(each["role"]), each["framework"], *(str(each[n]) for n in ("calls", "trainable")), complete,
+                      str(each["failed"])])  # fmt: skip
+    for each in values["elsewhere"]:
+        calls.append([", ".join(each["roles"]), f"nothing ({each['client']} to {each['place']})", str(each["count"]),
+                      "0", "-", "-"])  # fmt: skip
+    if values["outside"]:
+        calls.append(["outside of rollouts", "-", str(values["outside"]), "0", "-", "-"])
+    rewards = [["rewards of", "rollouts", "mean", "lowest", "highest", "groups with a signal"]]
+    for each in values["rewards"]:
+        numbers = [f"{each[n]:.3g}" if each["rollouts"] else "-" for n in ("mean", "low", "high")]
+        signal = f"{each['groups_with_signal']} of {each['groups']}"
+        rewards.append([_who(each["role"]), str(each["rollouts"]), *numbers, signal])
+    sequences = [["sequences of", "turns", "rows", "rows a rollout", "why rows were opened"]]
+    for each in values["sequences"]:
+        why = ", ".join(f"{count} {reason}" for reason, count in each["openings"].items()) or "-"
+        a_rollout = f"{each['rows'] / each['rollouts']:.2g}" if each["rollouts"] else "-"
+        sequences.append([_who(each["role"]), str(each["turns"]), str(each["rows"]), a_rollout, why])
+    yield from (table for table in (calls, rewards, sequences) if len(table) > 1)
+
+
+def _who(role: str) -> str:
+    return role or "no role"
+
+
+def _columns(table: list[list[str]]) -> str:
+    widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+    return "\n".join(lines)
+
+
+def _integrations(states: Mapping[str, str]) -> str:
+    active = [name for name, state in states.items() if state == "active"]
+    off = [f"{name} {state}" for name, state in states.items() if state.startswith("off")]
+    return "\n".join([f"integrations active: {', '.join(active) or 'none'}", *off])
+
+
+def _finding(number: int, finding: Mapping[str, Any]) -> str:
+    said = [finding["what"].rstrip(), finding["cause"].rstrip(), finding["remedy"] and f"-> {finding['remedy']}"]
+    body = "\n".join(part for part in said if part).replace("\n", "\n   ")
+    return f"{number}. {finding['severity']}: {body}"
+
+
+def _verdict(values: Mapping[str, Any]) -> str:
+    if "run" in values:
+        return check_run.verdict(values)
+    complete = sum(each["complete"] for each in values["calls"])
+    if not values["learnable"]:
+        fatal = {each["kind"] for each in values["findings"] if each["severity"] == "fatal"}
+        if complete and fatal == {"calls failed"}:
+            return "Not ready to train: there are roles that nothing could be learned from."
+        if complete and fatal <= check_run.MISFILED:
+            return "Not ready to train: what a rollout is trained on is not what happened in it; see the first finding."
+        return "Nothing could be learned from these rollouts."
+    can = f"{complete} calls of {len(values['sequences'])} roles can be learned from"
+    if values["at_provider"]:
+        roles = {each["role"] for each in values["calls"] if each["complete"]}
+        can = f"{complete} calls of {len(roles)} roles to train went well at the agent's own provider"
+    if check_run.DOUBTS & {each["kind"] for each in values["findings"]}:
+        return f"{can}, but it may not be what you want to be learned; see the warnings."
+    return f"{can}." if values["at_provider"] else f"Ready to train: {can}."

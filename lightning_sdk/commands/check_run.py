@@ -1,0 +1,73 @@
+"""The examination of a run: what `check` says of a run's folder instead of an agent.
+
+The folder is read by `lightning_hub.health.examine` in a process of the environment that holds the hub.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_sdk.errors import BY_NAME, HubError, LightningError
+
+#: Findings that say that a reward that rises need not be what it is meant to be.
+DOUBTS = frozenset({
+    "reward not repeatable", "reward ignores the task", "reward follows length", "answer in the prompt",
+    "one answer to all", "rollouts mixed",
+})  # fmt: skip
+
+#: Findings that say that calls are filed under no rollout or a wrong one, or answer what another one was asked.
+MISFILED = frozenset({"context lost", "calls after the end", "rollouts mixed"})
+
+
+def examined(folder: Path, python: str | None = None) -> dict[str, Any]:
+    """What the run in this folder shows, as plain data: run, status, steps, roles, summary, findings, learnable.
+
+    Raises:
+        SettingError: this is no run, or nothing of it is finished yet.
+        HubError: the hub is not installed in the environment of `python`.
+    """
+    command = [python or sys.executable, "-m", "lightning_hub.health.examine", str(folder)]
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise HubError(f"cannot run {command[0]}: {error}; name the backend environment's python") from None
+    if done.returncode:
+        raise HubError(f"{folder} could not be read with {command[0]}:\n{done.stderr.strip()[-2000:]}")
+    values: dict[str, Any] = json.loads(done.stdout)
+    if "error" in values:
+        name, text = values["error"]
+        raise BY_NAME.get(name, LightningError)(text)
+    return values
+
+
+def head(values: Mapping[str, Any]) -> str:
+    """What was looked at, and how it goes."""
+    steps = "1 step" if values["steps"] == 1 else f"{values['steps']} steps"
+    return f"{values['run']}: {steps}, {values['status']}\n\n{values['summary']}"
+
+
+def table(values: Mapping[str, Any]) -> list[list[str]]:
+    """Header and a row for each role."""
+    rows = [["reward of", "steps", "first fifth", "last fifth", "trend"]]
+    for each in values["roles"]:
+        trend = "rises" if each["rises"] else "falls" if each["falls"] else "no more than noise"
+        role = "no role" if each["role"] == "none" else each["role"]
+        rows.append([role, str(each["steps"]), f"{each['first']:.3g}", f"{each['last']:.3g}", trend])
+    return rows
+
+
+def verdict(values: Mapping[str, Any]) -> str:
+    """The last line."""
+    if not values["learnable"]:
+        return "Nothing is being learned; the first finding is the most serious one."
+    if DOUBTS & {each["kind"] for each in values["findings"]}:
+        return "Whatever the reward shows, it may not be what you want to be learned; see the first warnings."
+    if any(each["rises"] for each in values["roles"]):
+        return "It is being learned." if not values["findings"] else "It is being learned; see the warnings."
+    return "Nothing was found that keeps it from being learned." if not values["findings"] else (
+        "It may be learned; see the warnings.")  # fmt: skip

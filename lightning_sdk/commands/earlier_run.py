@@ -1,0 +1,234 @@
+"""An earlier run that a training goes on with: its settings and held-out tasks, which stay, and what cannot change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_sdk.errors import SettingError, TaskError
+from lightning_sdk.rollouts.tasks import Parts, Task, canonical, task_id, without
+from lightning_sdk.settings import Settings
+from lightning_sdk.system.folders import find_run_folder, refuse_links
+
+_MEASURED = "the score before training was measured with it, and the one after would not be comparable"
+#: Settings that cannot change in a run, by what their names begin with, and why.
+_FIXED = {
+    "model": "checkpoints and the score before training are of that model",
+    "backend": "no other backend reads its checkpoints",
+    "seed": "the order of the tasks and the seeds of the held-out ones depend on it",
+    "roles": "the score before training was measured with these roles served by the model, and no others",
+    "evaluation.split": "the held-out tasks of a run stay the same",
+    "evaluation.tasks": _MEASURED,
+    "evaluation.seeds": _MEASURED,
+    "evaluation.temperature": _MEASURED,
+    "sampling.max_tokens": _MEASURED,
+    "credit.rewards.": _MEASURED,
+    "lora.": "its checkpoints hold the adapters that it began with",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """What a run's folder says of how it was started, and how far it came."""
+
+    folder: Path
+    settings: Settings
+    trained: list[int]
+    """Ids of the tasks that it trained on."""
+    held_out: list[Task]
+    from_runs: list[str]
+    rewards: dict[str, float | None]
+    """Name of each reward function -> the weight that it is marked with."""
+    done: int
+    """Step of the last checkpoint."""
+    finished: bool
+    """Whether it has done all its steps and was measured after them."""
+
+    def settings_with(self, given: Mapping[str, Any], listen: str = "") -> Settings:
+        """The run's own settings, with those that were given for going on, by their dotted names.
+
+        Without `listen` nobody comes from elsewhere, and the engine listens as by default.
+
+        Raises:
+            SettingError: one of them cannot change, or there is no step left to do.
+        """
+        old = self.settings.flat() | ({} if listen else {"serving.host": Settings().serving.host})
+        wanted = {name: value for name, value in given.items() if name != "model" or not self._is_same(value)}
+        new = Settings.from_dict({**old, **wanted})
+        for name, (before, after) in differences(self.settings, new).items():
+            if (why := _why_fixed(name)) and not (name == "model" and self._has_moved(after)):
+                raise self._refuse(f"setting {name}={after!r}: it is {before!r} in this run, and cannot change: {why}")
+        if _has_value_head(new) != _has_value_head(self.settings):
+            raise self._refuse(
+                "setting credit.advantage: 'gae' has a value head, which is a part of the checkpoints, and so it "
+                "cannot be turned on or off in a run"
+            )
+        self._refuse_steps(new.steps, "steps" in given)
+        return new
+
+    def divide(self, tasks: Sequence[Task], held_out: Sequence[Task] | None) -> Parts:
+        """The tasks to train on, which are those that are not held out. `held_out`: what was given now, if anything.
+
+        Raises:
+            TaskError: other tasks are to be held out, or there is none to train on.
+        """
+        if held_out is not None and set(map(canonical, held_out)) != set(map(canonical, self.held_out)):
+            raise TaskError(
+                f"held_out: the {len(self.held_out)} held-out tasks of {self.folder} stay the same as long as it goes "
+                "on: leave held_out (--held-out) out; to score on others, lightning-sdk evaluate with --model "
+                f"{self._checkpoint()}"
+            )
+        left = without(tasks, self.held_out)
+        if not left:
+            raise TaskError(f"tasks: all {len(tasks)} are held out in {self.folder}, so there is none to train on")
+        before, now = set(self.trained), set(map(task_id, left))
+        if before == now:
+            return Parts(left, self.held_out)
+        changed = f"other tasks than before: {len(now - before)} join training, {len(before - now)} are not there"
+        return Parts(left, self.held_out, notices=(f"{changed}; the {len(self.held_out)} held-out ones stay the same",))
+
+    def stored(self, given: list[str]) -> list[str]:
+        """The runs to learn from, which are those that it began with. SettingError for others."""
+        if given and given != self.from_runs:
+            began = ", ".join(self.from_runs) or "the agent's own rollouts"
+            raise SettingError(
+                f"resume: {self.folder} learns from {began}, and from_runs={given} is something else: leave it out"
+            )
+        return self.from_runs
+
+    def refuse_other_rewards(self, rewards: Mapping[str, float | None]) -> None:
+        """SettingError for reward functions by other names or with other weights."""
+        if dict(rewards) != self.rewards:
+            raise self._refuse(
+                f"reward: the reward of this run is {_named(self.rewards)}, and was now given as {_named(rewards)}: "
+                "scores before and after would not be comparable"
+            )
+
+    def _refuse_steps(self, steps: int, given: bool) -> None:
+        """`steps` counts from the beginning of the run."""
+        if self.done < steps or (self.done == steps and not self.finished):
+            return
+        more = f"how many it is to have in all, such as steps={2 * self.done} (--steps {2 * self.done})"
+        if given:
+            raise SettingError(f"setting steps={steps}: {self.folder} has done {self.done} steps already; say {more}")
+        raise SettingError(f"resume: {self.folder} has done all its {self.done} steps; say {more}")
+
+    def _is_same(self, model: str) -> bool:
+        """Whether this is the run's model, by its name or its place."""
+        old, new = Path(self.settings.model).expanduser(), Path(model).expanduser()
+        return self.settings.model == model or (old.exists() and new.exists() and old.samefile(new))
+
+    def _has_moved(self, model: str) -> bool:
+        """Whether this may be the run's model in another place; the hub looks whether it is."""
+        old = Path(self.settings.model).expanduser()
+        return self.settings.model != "spark" and not old.exists() and Path(model).expanduser().exists()
+
+    def _refuse(self, what: str) -> SettingError:
+        return SettingError(
+            f"{what}. Leave it out, or begin a new run, without --resume, with the model of this one: --model "
+            f"{self._checkpoint()}"
+        )
+
+    def _checkpoint(self) -> str:
+        return f"{self.folder}/checkpoints/step-{self.done:05d}" if self.done else self.settings.model
+
+
+def read(run: str | Path, runs: str | Path) -> EarlierRun:
+    """The run in this folder, or by this name in the folder of runs.
+
+    Raises:
+        SettingError: it is not a training, what it keeps is damaged, or something in it leads out of it.
+    """
+    folder = find_run_folder(run, runs)
+    refuse_links(folder)
+    config = _config(folder)
+    if (kind := config.get("kind", "training")) != "training":
+        raise SettingError(f"resume: {folder} is the folder of {kind}, and not of a training")
+    tasks, report = _json(folder / "tasks.json"), _json(folder / "report.json")
+    if not isinstance(tasks, dict) or not isinstance(tasks.get("held_out"), list):
+        raise SettingError(
+            f"resume: {folder} cannot go on: its tasks.json, which says which tasks are held out, is missing or "
+            "damaged. Begin a new run, without --resume"
+        )
+    settings, done = Settings.from_dict(config["settings"]), last_checkpoint(folder)
+    complete = isinstance(report, dict) and report.get("status") == "finished" and report.get("steps") == settings.steps
+    return EarlierRun(
+        folder=folder, settings=settings, trained=tasks.get("training") or [], held_out=tasks["held_out"],
+        from_runs=list(config.get("from_runs") or ()),
+        rewards=dict(config.get("rewards") or {}), done=done, finished=complete and done == settings.steps,
+    )  # fmt: skip
+
+
+def last_checkpoint(folder: Path) -> int:
+    """The step of a run's last checkpoint, 0 if there is none."""
+    steps = [path.name.removeprefix("step-") for path in (folder / "checkpoints").glob("step-*")]
+    return max((int(step) for step in steps if step.isdigit()), default=0)
+
+
+def differences(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
+    """Dotted name -> value before and after, of settings that are not the same."""
+    before, after = old.flat(), new.flat()
+    return {
+        name: (_value(before, name), _value(after, name))
+        for name in {**before, **after}
+        if _value(before, name) != _value(after, name)
+    }
+
+
+def describe(old: Settings, new: Settings) -> Iterator[str]:
+    """One line for each setting that is not the same."""
+    for name, (before, after) in differences(old, new).items():
+        yield f"changed in this run: {name} {_shown(before)} -> {_shown(after)}"
+
+
+def _value(flat: Mapping[str, Any], name: str) -> Any:
+    """A setting's value; of one that stands nowhere, what counts instead of it."""
+    if name in flat:
+        return flat[name]
+    if name.startswith("credit.rewards."):
+        return 1.0
+    if name.startswith("role."):
+        return flat.get(f"credit.{name.rpartition('.')[2]}", 1.0)
+    return None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value or "''"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _why_fixed(name: str) -> str:
+    if name.startswith("role.") and ".rewards." in name:
+        return _MEASURED
+    found = (why for fixed, why in _FIXED.items() if name == fixed or (fixed.endswith(".") and name.startswith(fixed)))
+    return next(found, "")
+
+
+def _has_value_head(settings: Settings) -> bool:
+    return any(each.advantage == "gae" for each in settings.credits())
+
+
+def _named(rewards: Mapping[str, float | None]) -> str:
+    told = [name if weight is None else f"{name} (weight {weight:g})" for name, weight in rewards.items()]
+    return ", ".join(told) or "what the agent gives itself"
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config = _json(folder / "config.json")
+    if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
+        raise SettingError(
+            f"resume: {folder} cannot go on: its config.json is missing or damaged. Begin a new run, without --resume"
+        )
+    return config
+
+
+def _json(path: Path) -> Any:
+    """None for a file that is not there, or is not JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,230 @@
+"""The job: one `train`, `evaluate` or `check`, from the start of its hub to the end: runners, display, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lightning_sdk import session
+from lightning_sdk.commands import way_on
+from lightning_sdk.commands.progress import Progress
+from lightning_sdk.errors import BY_NAME, BackendDied, DiskError, HubError, HubGone, LightningError, RolloutsFailed
+from lightning_sdk.hub import task_lists
+from lightning_sdk.hub.client import HubClient, HubProcess
+from lightning_sdk.markers.agent import declared
+from lightning_sdk.markers.reward import Named
+from lightning_sdk.rollouts import invitation, reference
+from lightning_sdk.rollouts import local_runners as crews
+from lightning_sdk.rollouts.local_runners import Crew
+from lightning_sdk.rollouts.ray_runners import Actors
+from lightning_sdk.settings import Settings, placement
+from lightning_sdk.system import addresses
+from lightning_sdk.system.folders import temporary_folder
+
+_SELF_REWARDED = "no reward function: what counts is what the agent gives with lightning.emit_reward()"
+_FAREWELL_SECONDS = 5.0
+"""In which runners of elsewhere hear that it is over."""
+_BRIEF_SECONDS = 2.0
+"""For a hub to end that has nothing to keep yet."""
+_STOPPING = (
+    "stopping after what is being computed now, and keeping what was learned; press Ctrl-C again to stop at once, "
+    "which loses what was learned since the last checkpoint"
+)
+
+
+class Job:
+    """One `train`, `evaluate` or `check`: hub, runners and display, from start to stop."""
+
+    def __init__(
+        self,
+        agent: Callable[..., Any],
+        rewards: Sequence[Named],
+        settings: Settings,
+        folder: Path,
+        python: str | None,
+        quiet: bool,
+        listen: str = "",
+    ) -> None:
+        self._agent, self._rewards, self._settings = agent, rewards, settings
+        self.folder = folder
+        self._python, self._quiet = python, quiet
+        self._listen = listen
+        self._seen = 0
+        """Number of the hub's last event that was shown."""
+        self._begun = False
+        """Whether the model is loaded and rollouts may run."""
+        self._farewell: _Farewell | None = None
+        placed = placement.parse(settings.rollouts.runner)
+        assert placed is not None  # the settings have checked it
+        self._placement = placed
+
+    def run(self, method: str, told: Sequence[tuple[str, str]] = (), **request: Any) -> dict[str, Any]:
+        """The hub's last event, 'finished'. KeyboardInterrupt says what was kept.
+
+        `told`: 'notice' or 'warning', and what is shown before anything else.
+        """
+        try:
+            return self._run(method, told, request)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                way_on.after_stop(self.folder) if method == "train" else "stopped before the end; nothing was measured"
+            ) from None
+
+    def _run(self, method: str, told: Sequence[tuple[str, str]], request: dict[str, Any]) -> dict[str, Any]:
+        with contextlib.ExitStack() as stack:
+            display = Progress(quiet=self._quiet)
+            stack.callback(display.close)
+            running = session.start()
+            stack.enter_context(running.reserve(f"{method}() of {reference.name_of(self._agent)}"))
+            for kind, text in told:
+                display.show({"type": kind, "text": text})
+            if request.get("resume"):
+                self._validate(request)
+            crew, listen, settings = self._crew(stack)
+            key = invitation.Key.make() if listen else None
+            hub = HubProcess(self.folder, python=self._python, bind=listen or invitation.CLOSED,
+                             key=key.value if key else "")  # fmt: skip
+            stack.callback(hub.stop)
+            here = addresses.reached(hub.address, invitation.CLOSED)
+            stack.enter_context(running.stream_to(here, hub.key, hub.alive))
+            # Whether it is dead its process says: while that lives, silence is no reason to give up a training.
+            client = stack.enter_context(HubClient(here, hub.key, hub.alive, math.inf))
+            if key is not None:
+                self._farewell = stack.enter_context(_Farewell(hub, here))
+            try:
+                client.ask(method, **task_lists.send_ahead(client, self._request(settings, request)))
+            except HubGone:
+                raise HubGone(self._gone(hub, method)) from None
+            if not self._rewards:
+                display.show({"type": "notice", "text": _SELF_REWARDED})
+            if key is not None and self._listen:
+                self._invite(display, hub.address, key)
+            stack.callback(crew.stop)
+            crew.start(hub.address, hub.key)
+            return self._follow(hub, client, crew, display, method)
+
+    def _request(self, settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
+        running = session.start()
+        return {
+            "settings": settings.as_dict(), "declared_roles": dict(declared), "naming": running.patches.naming,
+            "integrations": dict(running.integrations),
+            "identity": reference.identity(self._agent, (each.name for each in self._rewards)), **request,
+        }  # fmt: skip
+
+    def _validate(self, request: dict[str, Any]) -> None:
+        """Ask a hub in another folder what it thinks of a training: one that is refused leaves its folder untouched."""
+        with contextlib.ExitStack() as stack:
+            hub = HubProcess(stack.enter_context(temporary_folder("resume")), python=self._python)
+            stack.callback(hub.stop)
+            client = stack.enter_context(HubClient(hub.address, hub.key, hub.alive, math.inf))
+            client.ask("validate", **task_lists.send_ahead(client, self._request(self._settings, request)))
+
+    def _crew(self, stack: contextlib.ExitStack) -> tuple[Crew, str, Settings]:
+        """The runners to start, where the hub has to listen ('' for nobody from elsewhere), and the settings then."""
+        concurrency = self._settings.rollouts.concurrency
+        if self._placement.kind != "ray":
+            made = crews.local(self._placement, self._agent, self._rewards, concurrency)
+            return made, self._listen, invitation.opened(self._settings, self._listen)
+        if self._quiet:  # Ray tells of workers that died on standard output, whatever it is asked
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        actors = Actors(self._placement, self._agent, self._rewards, concurrency, self._quiet)
+        stack.callback(actors.leave)
+        listen = self._listen or actors.listen
+        return actors, listen, invitation.opened(self._settings, listen)
+
+    def _invite(self, display: Progress, address: str, key: invitation.Key) -> None:
+        told = invitation.text(self._agent, self._rewards, address, key)
+        if self._quiet and not key.given:
+            print(told, file=sys.stderr)  # without the key nobody can join
+        display.show({"type": "notice", "text": told})
+
+    def _follow(self, hub: HubProcess, client: HubClient, crew: Crew, display: Progress, method: str) -> dict[str, Any]:
+        """Show the hub's events until the last one. The first Ctrl-C lets the hub keep what was learned."""
+        events = self._events(hub, client, crew, method)
+        try:
+            return self._show(events, display)
+        except KeyboardInterrupt:
+            if not self._begun:
+                if self._farewell is not None:
+                    self._farewell.say("stopped", "")
+                hub.stop(_BRIEF_SECONDS)  # it may be loading a model for minutes, and has nothing to keep
+                raise
+            display.show({"type": "notice", "text": _STOPPING})
+            with contextlib.suppress(HubGone):  # which the events tell better
+                client.ask("interrupt")
+            self._show(self._events(hub, client, crew, method), display)
+            raise
+
+    def _show(self, events: Iterator[dict[str, Any]], display: Progress) -> dict[str, Any]:
+        last: dict[str, Any] = {}
+        for last in events:
+            self._seen = last["number"]
+            self._begun = self._begun or last["type"] == "started"
+            if "diagnosis" not in last:
+                display.show(last)
+        return last
+
+    def _events(self, hub: HubProcess, client: HubClient, crew: Crew, method: str) -> Iterator[dict[str, Any]]:
+        """What the hub tells, up to 'finished'; what it failed with is raised."""
+        while True:
+            try:
+                events = client.ask("watch", after=self._seen, wait=2.0)
+            except HubGone:
+                events = []
+            for event in events:
+                if event["type"] == "failed":
+                    name, text = event["error"]
+                    raise self._failure(name, text, method)
+                yield dict(event)
+                if event["type"] == "finished":
+                    return
+            if not hub.alive():
+                raise HubGone(self._gone(hub, method))
+            if failure := crew.failure():
+                raise self._failure("HubError", failure, method)
+
+    def _failure(self, name: str, text: str, method: str) -> LightningError:
+        """What a run failed with, as it is raised here. What could go on says how."""
+        error = BY_NAME.get(name, LightningError)
+        if method != "train" or error not in {BackendDied, DiskError, HubError, RolloutsFailed}:
+            return error(text)
+        # What failed in the first rollouts would do so again; later, it may have been a service that was away.
+        then = way_on.after_failures(self.folder) if error is RolloutsFailed else way_on.after_death(self.folder)
+        return error(f"{text}\n{then}" if then else text)
+
+    def _gone(self, hub: HubProcess, method: str) -> str:
+        then = way_on.after_death(self.folder) if method == "train" else "Run it again."
+        return f"the hub (process {hub.pid}) died. {then} The end of its log:\n{hub.log_tail()}"
+
+
+class _Farewell:
+    """Lets the runners that joined hear how it ended, and go."""
+
+    def __init__(self, hub: HubProcess, address: str) -> None:
+        self._hub, self._address = hub, address
+
+    def __enter__(self) -> _Farewell:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.say("", "")
+        elif issubclass(kind, KeyboardInterrupt):
+            self.say("stopped", "")
+        else:
+            self.say("failed", str(error))
+
+    def say(self, status: str, error: str) -> None:
+        """`status` and `error` count where the hub knows of no end itself."""
+        if self._hub.alive():
+            with contextlib.suppress(HubError), HubClient(
+                self._address, self._hub.key, self._hub.alive, _FAREWELL_SECONDS
+            ) as client:  # fmt: skip
+                client.ask("disband", wait=_FAREWELL_SECONDS, status=status, error=error)

@@ -1,0 +1,231 @@
+"""`rescore`: other reward functions over the stored rollouts of a run, without running the agent again.
+
+The functions run here; the store is read, compared and written by a process of the environment that holds the hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lightning_sdk.errors import BY_NAME, HubError, LightningError, RewardError, SettingError
+from lightning_sdk.markers.reward import Function, Named, named
+from lightning_sdk.rollouts.scoring import ascores, scores
+from lightning_sdk.system.folders import find_run_folder
+
+#: Rollouts handed over at once.
+_PAGE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Rescoring:
+    """What other rewards make of a run's rollouts."""
+
+    values: dict[str, Any]
+    """Plain data: run, rewards, weights, replaces, keeps, rollouts, scored, left_out, comparisons, written, rescoring;
+    docs/stored-rollouts.md says what each is."""
+
+    @property
+    def scored(self) -> int:
+        """How many rollouts were scored again."""
+        return int(self.values["scored"])
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Why the others were not, and how many of each."""
+        return dict(self.values["left_out"])
+
+    @property
+    def comparisons(self) -> list[dict[str, Any]]:
+        """Old and new by mode ('train', 'evaluate', 'observe'), and by role where rewards name roles."""
+        return list(self.values["comparisons"])
+
+    def __str__(self) -> str:
+        parts = ["\n".join(_head(self.values)), *("\n".join(_compared(each)) for each in self.comparisons)]
+        return "\n\n".join([*parts, _written(self.values)])
+
+
+def rescore(
+    run: str | Path,
+    reward: Function | Sequence[Function],
+    write: bool = False,
+    *,
+    runs: str | Path = "runs",
+    concurrency: int = 16,
+    backend_python: str | None = None,
+) -> Rescoring:
+    """Apply reward functions to the stored tasks and answers of a run, and say how means and ranking change.
+
+    The new numbers stand for those of the run's reward functions, all of them; what `emit_reward` gave stays.
+
+    Args:
+        run: Folder of the run, or its name in `runs`.
+        reward: Function of (task, answer), plain or async, or several of them, as for `train`.
+        write: Put the new numbers into the store, where training from stored rollouts finds them. Those before are
+            kept there and no longer count.
+        concurrency: Calls of a function under way at once.
+        backend_python: Python of another virtual environment that holds the hub; this one's by default.
+
+    Raises:
+        SettingError: this is no run, or the functions cannot be used.
+        HubError: the store cannot be read; or it is to be written while a hub has the folder.
+    """
+    functions = named(reward)
+    if not functions:
+        raise SettingError("rescore: give the reward functions to apply: reward=function, or reward=[...]")
+    # A thread with a loop of its own: there may be one here already, as in a notebook.
+    with (
+        _Store(find_run_folder(run, runs), functions, write, backend_python) as store,
+        ThreadPoolExecutor(1, "lightning-rescore") as thread,
+    ):
+        return Rescoring(thread.submit(asyncio.run, _scored(store, functions, concurrency)).result())
+
+
+async def _scored(store: _Store, functions: Sequence[Named], concurrency: int) -> dict[str, Any]:
+    """The result, when everything is scored."""
+    limit, done = asyncio.Semaphore(concurrency), list[Any]()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(concurrency, "lightning-reward"))
+    while page := store.ask(scored=done, next=_PAGE):
+        done = await asyncio.gather(*(_one(each, functions, limit) for each in page))
+    result: dict[str, Any] = store.ask(result=True)
+    return result
+
+
+async def _one(rollout: Mapping[str, Any], functions: Sequence[Named], limit: asyncio.Semaphore) -> list[Any]:
+    """Number of the rollout, what the functions gave, and why they gave nothing."""
+    task, answer = rollout["task"], json.loads(rollout["answer"])
+    async with limit:
+        try:
+            if any(asyncio.iscoroutinefunction(each.function) for each in functions):
+                given = await ascores(functions, task, answer)
+            else:
+                given = await asyncio.to_thread(scores, functions, task, answer)
+        except RewardError as error:
+            return [rollout["number"], [], str(error)]
+    return [rollout["number"], [list(each) for each in given], ""]
+
+
+class _Store:
+    """The process that has the run's store."""
+
+    def __init__(self, folder: Path, functions: Sequence[Named], write: bool, python: str | None) -> None:
+        self._python = python or sys.executable
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        weights = {each.name: each.weight for each in functions if each.weight is not None}
+        wanted = {"run": str(folder), "names": [each.name for each in functions], "weights": weights, "write": write}
+        command = [self._python, "-m", "lightning_hub.replay.rescoring"]
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, encoding="utf-8"
+            )
+        except OSError as error:
+            self._log.close()
+            raise HubError(f"cannot run {self._python}: {error}") from None
+        self._wanted = wanted
+
+    def __enter__(self) -> _Store:
+        try:
+            self.ask(**self._wanted)
+        except BaseException:
+            self._end(kill=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(kill=kind is not None)
+
+    def ask(self, **question: Any) -> Any:
+        """The process's answer. LightningError that it raised, or HubError if it ended."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # its last words say why
+            print(json.dumps(question), file=stdin, flush=True)
+        line = stdout.readline()
+        if not line:
+            raise HubError(self._gone())
+        answer = json.loads(line)
+        if isinstance(answer, dict) and "error" in answer:
+            name, text = answer["error"]
+            raise BY_NAME.get(name, LightningError)(text)
+        return answer
+
+    def _gone(self) -> str:
+        self._process.wait(10.0)
+        self._log.seek(0)
+        tail = "\n".join(self._log.read().decode(errors="replace").splitlines()[-12:])
+        hint = "; install the hub there: pip install 'lightning-agent-sdk[hub]'" if "No module named" in tail else ""
+        return f"the process that reads the store ended, with {self._python}{hint}. What it said last:\n{tail}"
+
+    def _end(self, *, kill: bool) -> None:
+        if kill:
+            self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        self._process.wait(60.0)
+        self._log.close()
+
+
+# --- in words
+
+
+def _head(values: Mapping[str, Any]) -> Iterator[str]:
+    weights = ", ".join(
+        name if values["weights"][name] == 1 else f"{values['weights'][name]:g} x {name}" for name in values["rewards"]
+    )
+    yield f"{values['run']}: {values['scored']} of {values['rollouts']} rollouts scored again by {weights}"
+    if values["replaces"]:
+        yield f"instead of {', '.join(values['replaces'])}"
+    if values["keeps"]:
+        yield f"beside {', '.join(values['keeps'])}, given inside the rollouts"
+    for reason, count in values["left_out"].items():
+        yield f"not scored: {count}, {reason}"
+
+
+def _compared(each: Mapping[str, Any]) -> Iterator[str]:
+    role = f", role {each['role']}" if each["role"] else ""
+    yield f"{each['mode']}{role}: {each['rollouts']} rollouts"
+    yield f"  mean     {_interval(each['old'])} -> {_interval(each['new'])}, change {_interval(each['change'])}"
+    if each["without_old_reward"] or each["without_new_reward"]:
+        yield (f"           {each['without_old_reward']} had no reward before, "
+               f"{each['without_new_reward']} have none now")  # fmt: skip
+    yield f"  ranking  Kendall's tau {_number(each['tau_overall'])} over all" + (
+        f", {_number(each['tau_within_groups'])} within groups" if each["groups"] else ""
+    )
+    if each["groups"]:
+        yield f"           {each['pairs_flipped']} of {each['pairs_ordered']} ordered pairs of a group are reversed"
+        yield f"  groups   another rollout is best in {each['best_changed']} of {each['groups_compared']}"
+        yield f"           {each['signal_gained']} gain a signal and {each['signal_lost']} lose theirs"
+    for most in each["changed_most"]:
+        yield f"  {most['old']:.3g} -> {most['new']:.3g}  {most['id'][:8]}  {most['task'][:70]}  {most['answer'][:70]}"
+
+
+def _written(values: Mapping[str, Any]) -> str:
+    if values["written"]:
+        return f"Written: these rewards count from now on (re-scoring {values['rescoring']}); those before are kept."
+    return "Nothing was written; with --write (write=True) these rewards count from now on."
+
+
+def _interval(values: Mapping[str, Any]) -> str:
+    if values["mean"] is None:
+        return "no values"
+    bounds = "" if values["low"] is None else f" [{values['low']:.3f}, {values['high']:.3f}]"
+    return f"{values['mean']:.3f}{bounds}"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.2f}"

@@ -1,0 +1,167 @@
+"""Probing: whether the rewards look at the task at all, asked by scoring answers of one task under other tasks' data.
+
+After the rollouts, in the agent's process, and never while training. A reward that is slow, that does not give the same
+number twice, that raises, or whose answers are no plain data is left alone, and nothing is said of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lightning_sdk.markers import answer as answers
+from lightning_sdk.markers.reward import Given, Named
+from lightning_sdk.rollouts.scoring import scores
+
+#: Seconds that one scoring may take, and all of them together.
+SLOW, LONGEST = 0.05, 5.0
+#: Answers that are tried, and other tasks for each.
+ANSWERS, OTHERS = 3, 100
+#: Fewest trials, and other tasks, that say something: where it is known that these have another answer, and where not.
+KNOWN, UNKNOWN = (12, 6), (30, 15)
+#: Fields that hold the answer in most lists of tasks: tasks with the same one cannot tell.
+_ANSWER = ("answer", "answers", "label", "solution", "ground_truth", "target", "expected")
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One answer, as the first reward function got it."""
+
+    task: dict[str, Any]
+    answer: str
+    """As JSON."""
+    given: dict[str, float]
+    """Name and role -> what it was given, as far as it can be known without waiting for it."""
+    seconds: float
+
+
+class Witness:
+    """Reward functions, and what they were asked while the rollouts ran."""
+
+    def __init__(self, rewards: Sequence[Named]) -> None:
+        self._rewards = tuple(rewards)
+        self._seen: list[_Seen] = []
+        self._unkept = False
+
+    @property
+    def rewards(self) -> tuple[Named, ...]:
+        """The same functions, of which the first one is listened to."""
+        first, *rest = self._rewards
+        return replace(first, function=self._listened(first.function)), *rest
+
+    def finding(self, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+        """What is wrong if the rewards are the same whatever the task; None if they are not, or nobody knows."""
+        if self._unkept or not self._seen or max(each.seconds for each in self._seen) > SLOW:
+            return None
+        said: list[dict[str, Any] | None] = []
+        # In a thread, so that a reward that hangs holds nobody up.
+        thread = threading.Thread(target=lambda: said.append(self._probe(tasks)), name="lightning-probe", daemon=True)
+        thread.start()
+        thread.join(LONGEST + 1.0)
+        return said[0] if said else None
+
+    def _listened(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def listened(task: dict[str, Any], answer: Any) -> Any:
+            kept, _ = answers.kept(answer)
+            own, began = copy.deepcopy(task), time.perf_counter()
+            value = function(task, answer)
+            self._unkept |= not kept
+            given = {"": float(value)} if isinstance(value, int | float) else {}
+            self._seen.append(_Seen(own, kept, given, time.perf_counter() - began))
+            return value
+
+        return listened
+
+    def _probe(self, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+        try:
+            return self._probed(tasks, time.monotonic() + LONGEST)
+        except Exception:  # of the reward: whatever it did not like, it looked at
+            return None
+
+    def _probed(self, tasks: Sequence[Mapping[str, Any]], deadline: float) -> dict[str, Any] | None:
+        first = self._rewards[0].name
+        own: dict[int, dict[str, float]] = {}
+        for number, seen in enumerate(self._seen):
+            began = time.monotonic()
+            own[number] = self._score(seen.task, seen)
+            again = self._score(seen.task, seen)
+            before = seen.given.get("", own[number].get(first))
+            if own[number] != again or before != own[number].get(first, before) or time.monotonic() > deadline:
+                return None
+            if time.monotonic() - began > 2 * SLOW:
+                return None
+        best = self._best(own)
+        trials, others = 0, set[str]()
+        for number in best:
+            seen = self._seen[number]
+            for task in _other(seen.task, tasks):
+                if time.monotonic() > deadline:
+                    break
+                if self._score(task, seen) != own[number]:
+                    return None
+                trials += 1
+                others.add(_text(task))
+        fewest = KNOWN if _field(self._seen[0].task) else UNKNOWN
+        if trials < fewest[0] or len(others) < fewest[1]:
+            return None
+        totals = [sum(each.values()) for each in own.values()]
+        return _finding(trials, len(best), len(others), min(totals), max(totals), self._rewards)
+
+    def _best(self, own: Mapping[int, Mapping[str, float]]) -> list[int]:
+        """Different answers that earned the most; none if all earned the same."""
+        totals = {number: sum(each.values()) for number, each in own.items()}
+        if min(totals.values()) == max(totals.values()):
+            return []
+        found: dict[str, int] = {}
+        for number in sorted(totals, key=lambda each: -totals[each]):
+            if totals[number] > min(totals.values()):
+                found.setdefault(self._seen[number].answer, number)
+        return list(found.values())[:ANSWERS]
+
+    def _score(self, task: Mapping[str, Any], seen: _Seen) -> dict[str, float]:
+        given: list[Given] = scores(self._rewards, copy.deepcopy(dict(task)), json.loads(seen.answer))
+        return {f"{each.name}{'/' if each.role else ''}{each.role}": each.value for each in given}
+
+
+def _other(own: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Different tasks whose answer is another one, where it is known, evenly from the list."""
+    field = _field(own)
+    different = {
+        _text(task): task
+        for task in tasks
+        if _text(task) != _text(own) and not (field and task.get(field) == own[field])
+    }
+    every = max(1, len(different) // OTHERS)
+    return list(different.values())[::every][:OTHERS]
+
+
+def _field(task: Mapping[str, Any]) -> str:
+    """The field that holds the answer, '' if it is not known."""
+    return next((name for name in _ANSWER if name in task), "")
+
+
+def _text(task: Mapping[str, Any]) -> str:
+    return json.dumps(task, sort_keys=True, default=str)
+
+
+def _finding(trials: int, best: int, others: int, low: float, high: float, rewards: Sequence[Named]) -> dict[str, Any]:
+    """As `lightning_hub.findings.findings` has them."""
+    many = "the best answer" if best == 1 else f"the {best} best answers"
+    return {
+        "kind": "reward ignores the task",
+        "severity": "warning",
+        "what": f"{many} earned exactly the same under the data of {others} other tasks ({trials} of {trials} times), "
+        f"although the reward tells answers apart ({low:g} to {high:g}).",
+        "cause": f"{' and '.join(each.told for each in rewards)} looks at the form of an answer, and not at whether it "
+        "is right for its task.",
+        "remedy": "Compare the answer with the task's data in the reward, such as task['answer']; if the form is all "
+        "that you want, ignore this.",
+        "passing": False,
+    }

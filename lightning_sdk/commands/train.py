@@ -1,0 +1,209 @@
+"""`train` and `evaluate`: what they are given is read and checked, a job is run, and its report is brought back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning_sdk import session
+from lightning_sdk.commands import earlier_run
+from lightning_sdk.commands import report as reports
+from lightning_sdk.commands.earlier_run import EarlierRun
+from lightning_sdk.commands.job import Job
+from lightning_sdk.commands.report import Report
+from lightning_sdk.errors import SettingError
+from lightning_sdk.markers.agent import declared
+from lightning_sdk.markers.reward import Function, Named, named
+from lightning_sdk.provider import provider_settings
+from lightning_sdk.rollouts import invitation, reference
+from lightning_sdk.rollouts.tasks import Parts, Source, divide, load
+from lightning_sdk.settings import Settings, explicit
+from lightning_sdk.system.folders import find_run_folder, make_run_folder
+
+
+def train(
+    agent: Callable[..., Any],
+    tasks: Source,
+    reward: Function | Sequence[Function] | None = None,
+    *,
+    held_out: Source | None = None,
+    from_runs: Sequence[str | Path] = (),
+    model: str | Path | None = None,
+    steps: int | None = None,
+    backend: str | None = None,
+    engine: str | None = None,
+    roles: str | list[str] | tuple[str, ...] = (),
+    name: str | None = None,
+    runs: str | Path = "runs",
+    resume: str | Path | None = None,
+    backend_python: str | None = None,
+    listen: str = "",
+    quiet: bool = False,
+    **settings: Any,
+) -> Report:
+    """Train the trainable roles of `agent` by reinforcement learning, and measure it on held-out tasks.
+
+    Runs the agent, several rollouts at once, until the run is finished. Everything is in the folder `runs/NAME`.
+
+    Args:
+        agent: Function of one task (a dict); plain, async, or a generator. Its answer goes to `reward`.
+        tasks: A .jsonl, .json, .csv or .parquet file; a list or another iterable of dicts; or a DataFrame.
+        reward: Function of (task, answer) -> number, or dict of role to number, or several of them, which are stored
+            by name, weighed by `credit.rewards.NAME` and added up; by default the one marked `@reward`, or none.
+        held_out: Tasks for the score before and after; by default a fifth of `tasks` is set aside.
+        from_runs: Folders of earlier runs to learn from, as `stored.method` says; the agent runs for the score only.
+        model, steps: 'spark' (default), a folder in Hugging Face format, or a hub name; how often it is updated (40).
+        backend, engine: An installed backend ('embedded'); what serves the model: 'auto' (default), 'embedded', 'vllm'.
+        roles: Train only these roles; by default every role declared trainable.
+        name, runs: Name of the run, by default the agent's name and the time; and the folder of runs.
+        resume: Folder or name of an earlier run to go on with, from its last checkpoint, or from step 1 if there is
+            none. It keeps its settings and its held-out tasks; only what is given here changes.
+        backend_python: Python of another virtual environment that holds the backend; this one's by default.
+        listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins; its key is
+            the environment's LIGHTNING_KEY, or a new one that is shown. By default nobody does.
+        quiet: Show nothing.
+        **settings: Any other setting, as a group (`optimizer=Optimizer(learning_rate=1e-5)`) or by its dotted name
+            (`**{"optimizer.learning_rate": 1e-5}`). See `lightning_sdk.settings`.
+
+    Raises:
+        TaskError, SettingError, ModelError: what was given cannot be used.
+        NothingToTrain, RolloutsFailed, HubGone, BackendDied: no call of a trainable role was captured, too many
+            rollouts failed, or the hub or the backend died; the message says with what, and how to go on.
+    """
+    given = explicit(given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles))
+    rewards, loaded, apart = named(reward), load(tasks), held_out if held_out is None else load(held_out, "held_out")
+    stored, earlier = _find(from_runs, runs), None if resume is None else earlier_run.read(resume, runs)
+    start = _first(given, stored, rewards) if earlier is None else _go_on(earlier, given, stored, rewards, name, listen)
+    parts = earlier.divide(loaded, apart) if earlier else divide(loaded, apart, start.settings)
+    _refuse_early(f"train() of {reference.name_of(agent)}", start.settings, listen)
+    wanted = name or reference.name_of(agent)
+    folder = earlier.folder if earlier else make_run_folder(runs, wanted)
+    told = [*start.told, *([] if earlier else _tell_of_name(folder, wanted))]
+    job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen)
+    return _run_training(job, start._replace(told=told), parts, rewards, earlier is not None)
+
+
+def evaluate(
+    agent: Callable[..., Any],
+    tasks: Source,
+    reward: Function | Sequence[Function] | None = None,
+    *,
+    model: str | Path | None = None,
+    backend: str | None = None,
+    engine: str | None = None,
+    roles: str | list[str] | tuple[str, ...] = (),
+    provider: bool = False,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    backend_python: str | None = None,
+    listen: str = "",
+    quiet: bool = False,
+    **settings: Any,
+) -> Report:
+    """Score `agent` on `tasks` with its trainable roles served by `model`; nothing is trained.
+
+    Sampled greedily, unless `evaluation.temperature` says otherwise. With `provider` no model is loaded: every call
+    goes to the agent's own provider, as the agent wrote it, with its own key.
+
+    Arguments and errors are those of `train`; `report.after` holds the score. All tasks are used unless
+    `evaluation.tasks` says otherwise.
+    """
+    loaded = load(tasks)
+    given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
+    given = provider_settings(given) if provider else given
+    given.setdefault("evaluation.tasks", len(loaded))
+    rewards = named(reward)
+    chosen = weighed(Settings.from_dict(given), rewards)
+    _refuse_early(f"evaluate() of {reference.name_of(agent)}", chosen, listen)
+    folder = make_run_folder(runs, name or f"{reference.name_of(agent)}-evaluation")
+    Job(agent, rewards, chosen, folder, backend_python, quiet, listen).run("evaluate", tasks=loaded)
+    return reports.read(folder)
+
+
+def _run_training(job: Job, start: _Start, parts: Parts, rewards: Sequence[Named], resume: bool) -> Report:
+    job.run("train", [*parts.told(), *start.told], tasks=parts.training, held_out=parts.held_out,
+            from_runs=start.from_runs, rewards=_marks(rewards), resume=resume)  # fmt: skip
+    return reports.read(job.folder)
+
+
+class _Start(NamedTuple):
+    """What a training begins with, beside its tasks."""
+
+    settings: Settings
+    from_runs: list[str]
+    told: Sequence[tuple[str, str]] = ()
+
+
+def _find(from_runs: Sequence[str | Path], runs: str | Path) -> list[str]:
+    return [str(find_run_folder(each, runs)) for each in from_runs]
+
+
+def _tell_of_name(folder: Path, name: str) -> list[tuple[str, str]]:
+    """What to tell of a run that is in another folder than the one that its name stands for."""
+    if folder.name == name:
+        return []
+    there = folder.parent / name
+    return [("notice", f"this run is in {folder}, since {there} is there already (--resume goes on with that one)")]
+
+
+def _first(given: dict[str, Any], stored: list[str], rewards: Sequence[Named]) -> _Start:
+    return _Start(weighed(Settings.from_dict(given), rewards), stored)
+
+
+def _go_on(
+    earlier: EarlierRun,
+    given: dict[str, Any],
+    stored: list[str],
+    rewards: Sequence[Named],
+    name: str | None,
+    listen: str,
+) -> _Start:
+    """The start of a training that goes on with an earlier run. SettingError for what cannot change in it."""
+    if name not in {None, earlier.folder.name}:
+        raise SettingError(f"name={name!r}: {earlier.folder} keeps its name; leave name out, or resume")
+    from_runs = earlier.stored(stored)
+    settings = earlier.settings_with(given, listen)
+    earlier.refuse_other_rewards(_marks(rewards))
+    return _Start(settings, from_runs, [("notice", each) for each in earlier_run.describe(earlier.settings, settings)])
+
+
+def given_settings(settings: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:
+    """All settings that were given, the arguments of their own among them."""
+    named = {name: value for name, value in arguments.items() if value is not None and not _is_empty(value)}
+    return {**named, **settings}
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, list | tuple) and not value
+
+
+def _marks(rewards: Sequence[Named]) -> dict[str, float | None]:
+    """Name of each reward function -> the weight that it is marked with."""
+    return {each.name: each.weight for each in rewards}
+
+
+def weighed(settings: Settings, rewards: Sequence[Named]) -> Settings:
+    """The settings, with the weights that `@reward` gives where nothing else is set."""
+    marked = {each.name: each.weight for each in rewards if each.weight is not None}
+    return replace(settings, credit=replace(settings.credit, rewards={**marked, **settings.credit.rewards}))
+
+
+def _refuse_early(what: str, settings: Settings, listen: str) -> None:
+    """Raise what can be known before a folder is made."""
+    session.start().refuse_second(what)
+    refuse_unknown_roles(settings)
+    invitation.opened(settings, listen)
+
+
+def refuse_unknown_roles(settings: Settings) -> None:
+    """A misspelt role would train nothing for an hour. Where a framework names agents, the first rollouts tell."""
+    unknown = [role for role in settings.roles if role not in declared]
+    settled = [f"role.{role}" for role in settings.role if role not in declared]
+    if (unknown or settled) and not session.start().patches.naming:
+        known = ", ".join(sorted(declared)) or "none; put @lightning.agent(role=..., trainable=True) above the agent"
+        what = f"roles: no agent has the role {', '.join(map(repr, unknown))}" if unknown else (
+            f"setting {', '.join(settled)}: no agent has that role")  # fmt: skip
+        several = "; each role is named by itself: --roles A --roles B, or a list" if "," in "".join(unknown) else ""
+        raise SettingError(f"{what}; declared roles: {known}{several}")

@@ -1,0 +1,49 @@
+"""The way on: what is left of a training that ended early, and what to type to go on with it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from lightning_sdk.commands import earlier_run
+
+_KEPT = "and keeps a score measured before it"
+
+
+def after_death(folder: Path) -> str:
+    """How a training goes on whose hub, backend or disk failed."""
+    if not _can_resume(folder):
+        return "Nothing was written yet: start it again."
+    saved = earlier_run.last_checkpoint(folder)
+    if not saved:
+        return f"There was no checkpoint yet: {_typed(folder)} begins again at step 1, {_KEPT}."
+    return f"Nothing that was confirmed is lost; {_typed(folder)} goes on from the last checkpoint, after step {saved}."
+
+
+def after_failures(folder: Path) -> str:
+    """How a training goes on that stopped since too many rollouts failed; '' where nothing was kept yet."""
+    saved = earlier_run.last_checkpoint(folder)
+    return f"Once that is mended, {_typed(folder)} goes on after step {saved}." if saved else ""
+
+
+def after_stop(folder: Path) -> str:
+    """What is left of a training that was stopped with Ctrl-C, and how it goes on."""
+    saved = earlier_run.last_checkpoint(folder)
+    if saved:
+        return (
+            f"the training was stopped after step {saved}, and the model is in {folder}/checkpoints/step-{saved:05d}; "
+            f"{_typed(folder)} goes on from there"
+        )
+    begun = "the training was stopped before its first step was finished; nothing was learned"
+    if not _can_resume(folder):
+        return f"{begun}, and nothing was written yet: start it again"
+    return f"{begun}; {_typed(folder)} begins at step 1, {_KEPT}"
+
+
+def _can_resume(folder: Path) -> bool:
+    """Whether the run wrote how it was started, which is the first thing that it does."""
+    return (folder / "config.json").is_file()
+
+
+def _typed(folder: Path) -> str:
+    return f"--resume {shlex.quote(str(folder))} (resume={str(folder)!r})"

@@ -1,0 +1,1 @@
+"""What went wrong, whose it is, and the words for it."""

@@ -1,0 +1,42 @@
+"""Task lists on their way to a hub: what is too long for one message goes ahead, in parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lightning_sdk.hub.client import HubClient
+from lightning_sdk.stream import wire
+
+#: Bytes of one part, about: the hub has checked it long before its answer is missed.
+PART_BYTES = 4 * 2**20
+_NAMES = ("tasks", "held_out")
+
+
+def send_ahead(client: HubClient, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request, in which each long list of tasks is the name of one that the hub has by now."""
+    return {name: _sent(client, name, value) if name in _NAMES else value for name, value in request.items()}
+
+
+def _sent(client: HubClient, name: str, tasks: Any) -> Any:
+    parts = list(_parts(tasks)) if isinstance(tasks, list) else []
+    if len(parts) < 2:
+        return tasks
+    number, first = os.urandom(8).hex(), 0
+    for part in parts:
+        client.ask("tasks", list=number, name=name, first=first, tasks=part)
+        first += len(part)
+    return {"list": number}
+
+
+def _parts(tasks: list[Any]) -> Iterator[list[Any]]:
+    part, size = list[Any](), 0
+    for task in tasks:
+        part.append(task)
+        size += len(wire.pack(task))
+        if size >= PART_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part

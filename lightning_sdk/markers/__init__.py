@@ -1,0 +1,1 @@
+"""What users put into their code: `@agent`, `@reward` and `rollout()`."""

@@ -1,0 +1,237 @@
+"""Rewards: the `@reward` decorator, `emit_reward`, what counts as a reward, and the name and weight of each."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import struct
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, NamedTuple, TypeVar, overload
+
+from lightning_sdk.errors import RewardError, SettingError
+from lightning_sdk.stream import sink
+from lightning_sdk.trace.scope import current
+
+Function = Callable[..., Any]
+F = TypeVar("F", bound=Function)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A reward function with the name that its numbers are stored under."""
+
+    function: Function
+    name: str
+    weight: float | None = None
+    """Default of `credit.rewards.NAME`; None: 1."""
+
+    @property
+    def told(self) -> str:
+        """The function, as messages name it."""
+        return f"the reward function {name_of(self.function)}()"
+
+
+class Given(NamedTuple):
+    """One number that a reward function gave."""
+
+    name: str
+    role: str
+    """Who earned it; '' for the whole rollout."""
+    value: float
+
+
+#: Functions marked with `@reward`, in order; the command line takes the only one of the agent's file.
+marked: list[Named] = []
+
+_LARGEST = 3.4028234663852886e38  # float32: rewards are float32 from here on
+_SHOWN = 200
+"""Characters of a value that is no reward."""
+
+
+@overload
+def reward(function: F, /) -> F: ...
+
+
+@overload
+def reward(*, weight: float | None = None, name: str | None = None) -> Callable[[F], F]: ...
+
+
+def reward(
+    function: Function | None = None, /, *, weight: float | None = None, name: str | None = None
+) -> Function | Callable[[Function], Function]:
+    """Mark `function(task, answer)` as a reward: a number, or a dict of role to number. It may be async.
+
+    The function stays what it was; the mark lets `lightning-sdk train agent.py:solve` find it.
+
+    Args:
+        weight: What its numbers are multiplied by where they are added up: the default of `credit.rewards.NAME`.
+        name: What its numbers are stored under; by default the function's name.
+
+    Raises:
+        RewardError: this is no function, or the weight or the name is none.
+    """
+    if weight is not None:
+        weight = as_number(weight, "@reward(weight=...)")
+    if name is not None and not (isinstance(name, str) and name):
+        raise RewardError(f"@reward(name={name!r}): expected a text that is not empty")
+
+    def mark(function: Function) -> Function:
+        if not callable(function):
+            raise RewardError(
+                f"@reward on {function!r}, which cannot be called: put it above a function of (task, answer)"
+            )
+        marked.append(Named(function, name or name_of(function), weight))
+        return function
+
+    return mark if function is None else mark(function)
+
+
+def named(given: Function | Sequence[Function] | None) -> tuple[Named, ...]:
+    """The reward functions of a run with their names; by default the one function that is marked.
+
+    No function is right for an agent that rewards itself with `emit_reward`; the first rollouts show whether it does.
+
+    Raises:
+        SettingError: it is not clear which, one cannot be called, or two have the same name.
+    """
+    if given is None:
+        return _the_marked()
+    functions = list(given) if isinstance(given, Sequence) else [given]
+    if not functions:
+        raise SettingError("reward=[]: give at least one function of (task, answer)")
+    found = tuple(_named(function) for function in functions)
+    for name, count in Counter(each.name for each in found).items():
+        if count > 1:
+            places = ", ".join(_place(each.function) for each in found if each.name == name)
+            raise SettingError(
+                f"reward: {count} functions are called {name!r} ({places}), and rewards are stored by name: "
+                "give one of them another, with @lightning.reward(name=...)"
+            )
+    return found
+
+
+def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
+    """Score the rollout under way from inside it; what is emitted adds up.
+
+    Args:
+        value: A finite number.
+        role: The role that earns it; by default the whole rollout. A role earns its own and those of the whole.
+        name: What the number measures; `credit.rewards.NAME` is its weight.
+
+    Raises:
+        RewardError: the value is not a finite number, or no rollout is under way.
+    """
+    whose = f", role {role!r}" if role else ""
+    number = as_number(value, f"emit_reward(){whose}, name {name!r}")
+    scope = current()
+    if scope.rollout is None:
+        raise RewardError(
+            "emit_reward() outside a rollout: call it inside an agent that lightning.train() runs, "
+            "or inside `with lightning.rollout(task):`"
+        )
+    if scope.owner() is None:
+        raise RewardError(
+            "emit_reward() in a thread or task that several rollouts share, or whose rollout is over: it is not known "
+            "which rollout is meant. Call it in the agent's own code, or in work that it submits to a pool"
+        )
+    sink.reward(scope.rollout, number, role, name, scope.span)
+
+
+def as_rewards(value: Any, source: str) -> dict[str, float]:
+    """What a reward function returned as role -> number; '' stands for the whole rollout."""
+    if isinstance(value, Mapping):
+        if not value:
+            raise RewardError(f"{source} returned an empty dict: return a number, or a dict of role to number")
+        return {str(role): as_number(number, f"{source}, role {role!r}") for role, number in value.items()}
+    return {"": as_number(value, source)}
+
+
+def as_number(value: Any, source: str) -> float:
+    """`value` as a finite float32; RewardError that names it otherwise."""
+    number = _number(value)
+    if number is not None and math.isfinite(number) and abs(number) <= _LARGEST:
+        rounded: float = struct.unpack("f", struct.pack("f", number))[0]
+        return rounded
+    raise RewardError(
+        f"{source} gave {_shown(value)} ({type(value).__name__}{_size(value)}): a reward is a finite number, or a dict "
+        f"of role to number{_hint(value)}"
+    )
+
+
+def unrewarded(rewards: Sequence[Named]) -> str:
+    """What is said of a rollout that nothing rewarded."""
+    if not rewards:
+        return f"{UNREWARDED}: there is no reward function, and the agent called no lightning.emit_reward()"
+    gave = " and ".join(f"{each.told} gave None" for each in rewards)
+    return f"{UNREWARDED}: {gave}, and the agent called no lightning.emit_reward()"
+
+
+#: Begins the error of a rollout that nothing rewarded.
+UNREWARDED = "the rollout ended without a reward"
+
+
+def _number(value: Any) -> float | None:
+    """The one number that `value` clearly is, None if it is not one."""
+    try:
+        # Arrays and tensors of one element, of whatever shape; NumPy and torch scalars are no `Real` either.
+        if callable(getattr(value, "item", None)):
+            value = value.item()
+        return float(value) if isinstance(value, Real) or hasattr(value, "__float__") else None
+    except Exception:  # too large, a signalling NaN, several elements, or whatever its class raises
+        return None
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = " ".join(repr(value).split())
+    except Exception as error:
+        return f"a value that cannot be shown (its repr raised {type(error).__name__})"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _size(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f" of shape {tuple(shape)}" if isinstance(shape, tuple) else ""
+
+
+def _hint(value: Any) -> str:
+    if value is None:
+        return "; a function that ends without `return` gives None"
+    if isinstance(value, str):
+        return "; read the number from the text with float(...) in the function"
+    if isinstance(value, Sequence) or hasattr(value, "shape"):
+        return "; return one number, such as its mean"
+    return ""
+
+
+def name_of(function: Function) -> str:
+    """The name of a function, or the class of another thing that can be called."""
+    return str(getattr(function, "__name__", type(function).__name__)).strip("<>")
+
+
+def _the_marked() -> tuple[Named, ...]:
+    if len(marked) <= 1:
+        return tuple(marked)
+    names = ", ".join(name_of(each.function) for each in marked)
+    raise SettingError(
+        f"reward: {len(marked)} functions are marked with @lightning.reward ({names}); name one: reward=..., "
+        "or those that count: reward=[...]"
+    )
+
+
+def _named(function: Function) -> Named:
+    if not callable(function):
+        raise SettingError(f"reward={function!r}: expected a function of (task, answer), or a list of them")
+    mark = next((each for each in reversed(marked) if each.function is function), None)
+    return mark or Named(function, name_of(function))
+
+
+def _place(function: Function) -> str:
+    try:
+        path, (_, line) = inspect.getsourcefile(function), inspect.getsourcelines(function)
+    except (TypeError, OSError):
+        return repr(function)
+    return f"{path}:{line}"

@@ -1,0 +1,106 @@
+"""A rollout in the agent's process: one execution of an agent on a task, opened, scored and ended."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from lightning_sdk.errors import RewardError
+from lightning_sdk.failures.failure import describe, plain, status_of
+from lightning_sdk.markers import answer as answers
+from lightning_sdk.markers.reward import Given, Named, unrewarded
+from lightning_sdk.stream import sink
+from lightning_sdk.stream.plain_data import NotPlain, plain_object
+from lightning_sdk.stream.wire import Event
+from lightning_sdk.trace.call import Status
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+
+
+class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
+    """Record what runs inside as one rollout: `with lightning.rollout(task) as r: ...`.
+
+    For a hand-written loop. Calls, spans and `emit_reward` inside belong to it. An exception passes through and ends
+    it as `agent_error`; Ctrl-C, which is nobody's error, as `infrastructure_error`. `lightning.train` opens one by
+    itself around each call of the agent.
+    """
+
+    def __init__(self, task: Mapping[str, Any] | None = None) -> None:
+        self.task = dict(task or {})
+        """What the agent was asked, as stored with the rollout."""
+        self.answer: Any = None
+        """Set it to have the answer kept with the rollout, shown to people and scored again by `rescore`."""
+        self._scope = RolloutScope(uuid.uuid4().hex, os.urandom(16))
+        self._entered = entered(Scope(rollout=self._scope))
+
+    @property
+    def id(self) -> str:
+        """32 hex digits."""
+        return self._scope.id
+
+    def __enter__(self) -> rollout:
+        if sink.listening():
+            task = sink.harmless("recording a task", lambda: _plain(self.task)) or {}
+            sink.put((Event.BEGIN, self._scope.key, self.id, task, time.time_ns()), 500)
+        sink.prepare_rollout()
+        self._scope.settle_here()
+        self._entered.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._entered.__exit__(kind, error, trace)
+        status = Status.OK if error is None else status_of(self._scope, error)
+        end(self._scope, status, "" if error is None else describe(error, status), self.answer)
+
+    async def __aenter__(self) -> rollout:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The task as it can be recorded; the agent goes on without that if it holds what is no plain data."""
+    try:
+        return plain_object(task)
+    except NotPlain as error:
+        sink.say_once("task", "lightning: rollout(task) is recorded without its task: task%s", error)
+        return {}
+
+
+def assigned(message: Mapping[str, Any]) -> RolloutScope:
+    """The scope of a rollout that the hub handed to this process."""
+    sink.prepare_rollout()
+    return RolloutScope(
+        message["id"],
+        message["key"],
+        Endpoint(**message["endpoint"]) if message["endpoint"] is not None else None,
+        message["sampling"],
+        frozenset(message["roles"]),
+    )
+
+
+def send_rewards(scope: RolloutScope, given: Sequence[Given], rewards: Sequence[Named]) -> None:
+    """Send what the reward functions gave; RewardError if neither they nor anybody inside gave anything."""
+    for each in given:
+        sink.reward(scope, each.value, each.role, each.name, "", by_function=True)
+    if not scope.rewarded:
+        raise RewardError(unrewarded(rewards))
+
+
+def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None) -> None:
+    """Say that the rollout is over. Nothing that comes later counts for it."""
+    scope.ended = True
+    while scope.at_end:
+        sink.harmless("ending a rollout's calls", scope.at_end.pop())
+    shown = sink.harmless("showing an answer", lambda: answers.shown(answer)) or ""
+    kept = sink.harmless("keeping an answer", lambda: answers.kept(answer)) or ("", "it could not be read")
+    event = (Event.END, scope.key, status.value, plain(error), time.time_ns(), shown, *kept)
+    sink.put(event, 300 + len(kept[0]))

@@ -1,0 +1,88 @@
+"""The invitation: where a training listens for runners of other processes and machines, and what to type there."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning_sdk.errors import SettingError
+from lightning_sdk.hub import discovery
+from lightning_sdk.markers.reward import Named, marked
+from lightning_sdk.provider import PROVIDER
+from lightning_sdk.rollouts import reference
+from lightning_sdk.settings import Settings, placement
+from lightning_sdk.system import addresses
+
+#: Where nobody from elsewhere gets in.
+CLOSED = f"tcp://{addresses.LOOPBACK}:0"
+
+
+class Key(NamedTuple):
+    """The key of a hub."""
+
+    value: str
+    given: bool
+    """By LIGHTNING_KEY, so that whoever is invited has it already."""
+
+    @classmethod
+    def make(cls) -> Key:
+        """The environment's, else a new one."""
+        given = os.environ.get(discovery.KEY, "")
+        return cls(given or secrets.token_urlsafe(24), bool(given))
+
+
+def opened(settings: Settings, listen: str) -> Settings:
+    """The settings of a training that listens there: its engine is to be reached as its hub is.
+
+    Raises:
+        SettingError: the address is none, or nobody could run a rollout.
+    """
+    if not listen:
+        placed = placement.parse(settings.rollouts.runner)
+        if placed is not None and placed.kind == "none":
+            raise SettingError(
+                f"setting rollouts.runner={settings.rollouts.runner!r}: this process runs no rollouts, so let others "
+                "in: --listen tcp://0.0.0.0:4718"
+            )
+        return settings
+    if not re.fullmatch(r"tcp://([^\s/:]+|\[[0-9a-fA-F:]+\]):\d{1,5}", listen):
+        raise SettingError(
+            f"listen={listen!r}: expected tcp://HOST:PORT with an address of this machine, such as "
+            "tcp://0.0.0.0:4718 for all of them; port 0 picks a free one"
+        )
+    host = addresses.host_of(listen)
+    if settings.backend == PROVIDER:  # no engine
+        return settings
+    if addresses.is_loopback(host) or settings.serving.host != Settings().serving.host:
+        return settings
+    engine = "0.0.0.0" if host == "*" else host
+    return replace(settings, serving=replace(settings.serving, host=engine))
+
+
+def text(agent: Callable[..., Any], rewards: Sequence[Named], address: str, key: Key) -> str:
+    """What to type on another machine; the key is shown only if it is not known from the environment."""
+    host = addresses.host_of(address)
+    if addresses.is_wildcard(host):
+        address = addresses.reached(address, f"tcp://{addresses.own_name()}:0")
+    secret = f"{discovery.KEY}={'...' if key.given else shlex.quote(key.value)}"
+    words = ["lightning-sdk", "runner", _typed(agent), "--hub", address]
+    for each in rewards:
+        if marked != [each]:
+            words += ["--reward", _typed(each.function)]
+    where = "this machine" if addresses.is_loopback(host) else "other machines"
+    return f"further runners, on {where}:\n  {secret} {' '.join(words)}"
+
+
+def _typed(function: Callable[..., Any]) -> str:
+    """A function as the command line names it, by the file's name alone: the other machine has a copy of its own."""
+    try:
+        place, _, name = reference.of(function).rpartition(":")
+    except SettingError:
+        return "FILE.py:FUNCTION"
+    return shlex.quote(f"{Path(place).name if place.endswith('.py') else place}:{name}")

@@ -1,0 +1,158 @@
+"""The guest: a runner in a process of its own, here or on another machine, that joins a training and sees it through.
+
+It outlasts the hub: while that is away, as between a crash and `--resume`, the guest waits for it, within a bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_sdk import session
+from lightning_sdk.errors import HubError, HubGone, LightningError
+from lightning_sdk.hub.client import HubClient
+from lightning_sdk.markers.reward import Named
+from lightning_sdk.rollouts import reference
+from lightning_sdk.rollouts.runner import Runner
+from lightning_sdk.system.clock import Clock
+
+_ANSWER = 4.0
+"""Seconds in which a hub answers a guest, which has nothing else to do than to ask again."""
+_WATCH = 1.0
+_PAUSE = 0.5
+
+
+@dataclass(slots=True)
+class Stay:
+    """What a guest did, and how it ended."""
+
+    hub: str
+    run: str = ""
+    ended: str = ""
+    """'finished' or 'stopped', as the training did; 'interrupted' if it was this runner that was stopped."""
+    rollouts: dict[str, int] = field(default_factory=dict)
+    """Status -> rollouts that ended so here."""
+    seconds: float = 0.0
+
+
+class Guest:
+    """Runs one agent for the training of a hub, from its beginning, or whenever it joins, to its end."""
+
+    def __init__(
+        self,
+        address: str,
+        key: str,
+        agent: Callable[..., Any],
+        rewards: Sequence[Named],
+        *,
+        concurrency: int,
+        patience: float,
+        say: Callable[[str], None],
+    ) -> None:
+        """`patience`: seconds to wait for a hub that is not there, or whose training has not begun."""
+        self._address, self._key, self._patience, self._say = address, key, patience, say
+        self._identity = reference.identity(agent, (each.name for each in rewards))
+        self._concurrency = concurrency
+        self._runner = Runner(address, key, agent, rewards, concurrency=concurrency)
+        self._stay = Stay(address)
+        self._began = False
+
+    def stay(self, stop: queue.SimpleQueue[None]) -> Stay:
+        """Run rollouts until the training has ended, or something is put into `stop`.
+
+        Raises:
+            HubRefused: the key or the protocol is wrong.
+            SettingError: the training is of another agent.
+            HubGone: the hub was not there, or not there any more, for longer than the patience allows.
+            LightningError: the training failed, with what.
+        """
+        started = time.monotonic()
+        running = session.start()
+        with (
+            running.reserve(f"a runner of {self._identity['agent']}"),
+            running.stream_to(self._address, self._key, lambda: True),
+        ):
+            return self._stay_on(stop, started)
+
+    def _stay_on(self, stop: queue.SimpleQueue[None], started: float) -> Stay:
+        try:
+            while not self._stay.ended:
+                if self._join(stop):
+                    self._until_over(stop)
+        finally:
+            self._leave()
+            self._stay.rollouts, self._stay.seconds = dict(self._runner.ended), time.monotonic() - started
+        return self._stay
+
+    def _join(self, stop: queue.SimpleQueue[None]) -> bool:
+        """Wait for the hub and its training; False if something else came first."""
+        told, clock = "", Clock(2 * _ANSWER)
+        name = f"{socket.gethostname()} ({self._runner.id.rsplit('-', 2)[1]})"
+        while stop.empty():
+            try:
+                with self._client() as hub:
+                    joined = hub.ask("join", runner=self._runner.id, name=name, identity=self._identity)
+                why = f"the hub at {self._address} has no training under way yet"
+            except HubGone:
+                joined, why = {}, f"no hub answers at {self._address}"
+            if joined:
+                self._joined(joined)
+                return True
+            left = self._patience - clock.read()
+            if left <= 0:
+                raise HubGone(
+                    f"{why}, after {self._patience:.0f} s: is the training running, with --listen, and does this "
+                    "machine reach that address? (--wait SECONDS waits longer)"
+                )
+            if why != told:
+                self._say(f"{why}; waiting for it, {left:.0f} s at most")
+                told = why
+            time.sleep(_PAUSE)
+        self._stay.ended = "interrupted"
+        return False
+
+    def _joined(self, joined: dict[str, Any]) -> None:
+        self._stay.run = str(joined["run"])
+        if joined["other_source"]:
+            self._say(
+                f"warning: the file of {self._identity['agent']} is not the same here as at the training: bring it up "
+                "to date unless that is meant"
+            )
+        self._say(
+            f"running {self._identity['agent']} for the training {self._stay.run!r} at {self._address}, "
+            f"{self._concurrency} rollouts at once; Ctrl-C gives them back"
+        )
+        if not self._began:
+            self._began = True
+            self._runner.start()
+
+    def _until_over(self, stop: queue.SimpleQueue[None]) -> None:
+        """Until the training is over, the hub does not answer or knows nothing of us, or we are told to stop."""
+        over: dict[str, Any] = {}
+        with self._client() as hub, contextlib.suppress(HubGone):
+            while not over and stop.empty() and self._runner.error is None:
+                over = hub.ask("over", runner=self._runner.id, wait=_WATCH)
+        if self._runner.error is not None:
+            raise HubError(f"the runner stopped: {self._runner.error}") from self._runner.error
+        status = over.get("status", "")
+        if status == "failed":
+            raise LightningError(f"the training {self._stay.run!r} failed: {over['error']}")
+        if status and status != "unknown":
+            self._stay.ended = status
+        elif not stop.empty():
+            self._stay.ended = "interrupted"
+
+    def _leave(self) -> None:
+        """Give back what is under way, and go."""
+        if self._began:
+            self._runner.stop()
+            with contextlib.suppress(HubError), self._client() as hub:
+                hub.ask("release", runner=self._runner.id)
+
+    def _client(self) -> HubClient:
+        return HubClient(self._address, self._key, seconds=_ANSWER)

@@ -1,0 +1,76 @@
+"""Scoring: what the reward functions of a run give for one answer, each number with its name and role."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lightning_sdk.errors import RewardError
+from lightning_sdk.failures.failure import first_of, summary
+from lightning_sdk.markers.reward import Given, Named, as_rewards
+from lightning_sdk.rollouts.resolve import settled, settled_here
+from lightning_sdk.stream import sink
+from lightning_sdk.stream.notices import SCORING
+from lightning_sdk.trace.call import Span
+from lightning_sdk.trace.scope import current, entered, new_span_id
+
+
+def scores(rewards: Sequence[Named], task: Mapping[str, Any], answer: Any) -> list[Given]:
+    """What all functions give, in a thread without a loop; of one that returns None, nothing.
+
+    RewardError if one raises anything, exit() and a cancelled task too, or gives what is not a finite number.
+    """
+    found: list[Given] = []
+    for each in rewards:
+        try:
+            with judging(each):
+                value = settled_here(each.function(dict(task), answer))
+        except BaseException as error:
+            raise _blame(each, error) from error
+        found += _given(each, value)
+    return found
+
+
+async def ascores(rewards: Sequence[Named], task: Mapping[str, Any], answer: Any) -> list[Given]:
+    """The same on the loop that runs."""
+    found: list[Given] = []
+    for each in rewards:
+        try:
+            with judging(each):
+                value = await settled(each.function(dict(task), answer))
+        except BaseException as error:
+            raise _blame(each, error) from error
+        found += _given(each, value)
+    return found
+
+
+@contextlib.contextmanager
+def judging(reward: Named) -> Iterator[None]:
+    """While a reward function runs: calls to models go to their own provider, and are not trained on."""
+    outer, span, started = current(), new_span_id(), time.time_ns()
+    try:
+        with entered(replace(outer, span=span, judging=True)):
+            yield
+    finally:
+        if outer.rollout is not None:
+            now = time.time_ns()
+            sink.span(outer.rollout, Span(span, outer.span, f"{SCORING} {reward.name}", "", started, now, "ok", "", {}))
+
+
+def _given(each: Named, value: Any) -> list[Given]:
+    if value is None:  # nothing to add to what else the rollout earned
+        return []
+    try:
+        return [Given(each.name, role, number) for role, number in as_rewards(value, each.told).items()]
+    except RewardError:
+        raise
+    except Exception as error:  # a dict of the user's own whose items() raises
+        raise _blame(each, error) from error
+
+
+def _blame(each: Named, error: BaseException) -> RewardError:
+    """What a reward function raised is its own fault, whatever it is."""
+    return RewardError(f"{each.told} raised {summary(first_of(error))}").with_traceback(error.__traceback__)

@@ -1,0 +1,42 @@
+"""A visitor: whether an HTTP request may come from a web page, which no server of ours has anything to do with.
+
+A page that somebody looks at can post to every port of their machine, and by DNS rebinding (a name of the page's own
+that suddenly means 127.0.0.1) read what it is answered. Browsers tell on both: in Origin, and in Host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+
+from lightning_sdk.system.addresses import is_loopback
+
+_PORT = re.compile(r":\d+$")
+
+
+def refusal(headers: Mapping[str, str], local: str) -> str:
+    """Why a request is refused, '' if it is not.
+
+    Args:
+        headers: Of the request; names in any case, if the mapping does not mind.
+        local: The address of this machine that it came in by. Only a loopback address is nobody else's business: any
+            other has the names that its network gives it, so that Host says nothing.
+    """
+    origin = headers.get("Origin", "")
+    if origin or headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        return f"a request of the web page {origin or 'of another site'!r}: nothing here is for pages in a browser"
+    host = _PORT.sub("", headers.get("Host", "")).strip("[]").lower()
+    if not host or not is_loopback(local) or _is_own(host):
+        return ""
+    return f"Host {host!r} is no name of this machine: call it by 127.0.0.1, localhost, or {socket.gethostname()!r}"
+
+
+def _is_own(host: str) -> bool:
+    """Whether it cannot be a name that somebody else's name server gave this machine."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host in {"localhost", socket.gethostname().lower()} or host.endswith(".localhost")
+    return True
