@@ -68,18 +68,18 @@ if TYPE_CHECKING:  # loaded on first use below: they need zmq, wrapt and asyncio
     from lightning_sdk.session import init, shutdown, status
 
 _LATER = {
-    "Check": "checking",
-    "Report": "report",
-    "Rescoring": "rescoring",
-    "Score": "report",
-    "check": "checking",
-    "evaluate": "training",
-    "gateway_environment": "gateway",
+    "Check": "commands.check",
+    "Report": "commands.report",
+    "Rescoring": "commands.rescore",
+    "Score": "commands.report",
+    "check": "commands.check",
+    "evaluate": "commands.train",
+    "gateway_environment": "commands.gateway",
     "init": "session",
-    "rescore": "rescoring",
+    "rescore": "commands.rescore",
     "shutdown": "session",
     "status": "session",
-    "train": "training",
+    "train": "commands.train",
 }
 
 __all__ = [

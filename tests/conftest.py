@@ -1,7 +1,6 @@
 """What all tests share: an isolated home for state, and a clean process after each test."""
 
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import lightning_sdk
+from lightning_sdk import markers
 from lightning_sdk.stream import sink
 
 # A busy machine is no reason to fail: a property is searched as far as it is, however long that takes.
@@ -29,6 +29,5 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     lightning_sdk.shutdown(0.5)
     sink.connect(None)
     sink._said.clear()
-    # `lightning_sdk.markers.agent` and `.reward` are the decorators; their modules have the same names.
-    sys.modules["lightning_sdk.markers.agent"].declared.clear()
-    sys.modules["lightning_sdk.markers.reward"].marked.clear()
+    markers.agent.declared.clear()
+    markers.reward.marked.clear()

@@ -1,4 +1,4 @@
-"""A batch on the way to the learner's process: msgpack, arrays packed little-endian as in `lightning_sdk.stream.wire`."""
+"""A batch on the way to the learner's process: msgpack, arrays packed as in `lightning_sdk.stream.wire`."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-_HERE = Path(__file__).resolve().parent
+_HERE = Path(__file__).resolve().parents[1]
 #: In a clone the integrations and backends lie beside the SDK; in an installation everything is in site-packages.
 _OURS = tuple(f"{folder}{os.sep}" for folder in (_HERE, _HERE.parent / "integrations", _HERE.parent / "backends"))
 _PYTHON = tuple(f"{Path(folder)}{os.sep}" for folder in (

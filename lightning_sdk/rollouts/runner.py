@@ -30,7 +30,7 @@ from lightning_sdk.rollouts.attempt import aexecute, execute
 from lightning_sdk.system import addresses
 from lightning_sdk.trace.call import Status
 
-log = logging.getLogger("lightning_sdk.rollouts.runner")
+log = logging.getLogger("lightning_sdk.runner")
 
 _PARK = 1.0
 """Seconds that the hub holds a question for work before it answers that there is none."""

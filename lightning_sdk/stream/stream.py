@@ -1,7 +1,8 @@
 """The stream: carries events from this process to the hub, at least once, within stated bounds.
 
-The agent's threads only append to a queue. One background thread (`lightning_sdk.stream.sender`) packs events into batches,
-sends them over ZeroMQ, keeps each batch until the hub has it on disk, and sends it again when the hub was away.
+The agent's threads only append to a queue. One background thread (`lightning_sdk.stream.sender`) packs events into
+batches, sends them over ZeroMQ, keeps each batch until the hub has it on disk, and sends it again after the hub was
+away.
 
 Bounds. Memory: `window` bytes of batches not yet acknowledged plus as much of events not yet packed. Disk: `spill`
 bytes, used once the window is full. When both are full an agent's thread waits, `patience` seconds at most and only
@@ -27,7 +28,7 @@ from lightning_sdk.stream.undelivered import Leftovers
 from lightning_sdk.stream.wire import Event
 from lightning_sdk.system import forks, native_threads
 
-log = logging.getLogger("lightning_sdk.stream.stream")
+log = logging.getLogger("lightning_sdk.stream")
 
 _POLL_SECONDS = 0.002
 _END_SECONDS = 2.0

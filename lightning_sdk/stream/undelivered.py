@@ -18,7 +18,7 @@ from typing import IO
 from lightning_sdk.stream.spool import Spool
 from lightning_sdk.stream.wire import Batch
 
-log = logging.getLogger("lightning_sdk.stream.stream")
+log = logging.getLogger("lightning_sdk.stream")
 
 _YOUNG_SECONDS = 60.0
 """A file without content that is younger may be one that its writer has not locked yet."""

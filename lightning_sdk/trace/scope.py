@@ -167,7 +167,7 @@ def inherit(scope: Scope) -> None:
     _inherited.set(scope)
 
 
-#: Ask a framework's own context variable who speaks; '' if it does not know. Kept by `lightning_sdk.capture.agent_names`.
+#: Ask a framework's own context variable who speaks; '' if it does not know. Kept by `capture.agent_names`.
 speakers: list[Callable[[], str]] = []
 
 

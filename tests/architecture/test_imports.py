@@ -27,6 +27,21 @@ BESIDE = {
 SCRIPTS = {"lightning_spark"}
 
 
+#: The folders and root modules of a package, each of which imports only those before it.
+FLOORS = {
+    "lightning_sdk": (
+        "errors", "system", "trace", "failures", "translation", "stream", "markers", "capture", "hub", "session",
+        "settings", "rollouts", "commands", "cli",
+    ),
+    "lightning_hub": (
+        "backend", "rollout_key", "rollout", "feed", "standstill", "statistics", "decoding", "storage", "trajectories",
+        "findings", "credit", "diagnosis", "evaluation", "rollouts", "replay", "health", "results", "export", "receive",
+        "training", "hub", "__main__",
+    ),
+    "lightning_embedded": (
+        "process", "threads", "text", "constraints", "engine", "serving", "learning", "vllm", "__main__",
+    ),
+}  # fmt: skip
 #: Modules that are not installed here -> their distributions.
 ELSEWHERE = {"hydra": "hydra-core", "transfer_queue": "transferqueue", "yaml": "pyyaml"}
 
@@ -46,6 +61,24 @@ def test_imports_go_one_way(module: Module) -> None:
     """integrations -> lightning_sdk <- hub <- process <- vllm <- backends; deferred imports count too."""
     ours = {name.split(".")[0] for name in module.imports()} & packages() - {module.package}
     assert ours <= allowed(module.package), f"{module.where} imports {sorted(ours - allowed(module.package))}"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_folders_stand_on_floors(package: str) -> None:
+    """A folder imports only what is below it, so that its package can be read from the ground up."""
+    floors = FLOORS[package]
+    inside = [module for module in modules() if module.package == package and "." in module.name]
+    assert {floor_of(module.name) for module in inside} == set(floors)
+    for module in inside:
+        own = floors.index(floor_of(module.name))
+        names = {found for name in module.imports() if (found := module_of(name)) and found.startswith(f"{package}.")}
+        above = sorted(name for name in names if floors.index(floor_of(name)) > own)
+        assert not above, f"{module.where} is on the floor {floors[own]!r} and imports {above}"
+
+
+def floor_of(module: str) -> str:
+    """The folder, or the root module, of a package that a module is in."""
+    return module.split(".")[1]
 
 
 def test_modules_import_each_other_without_cycles() -> None:

@@ -60,6 +60,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning_sdk import markers
+
 # Before any framework is imported: nothing phones home, nothing is fetched, and every client finds some key.
 os.environ.update({
     "ANONYMIZED_TELEMETRY": "False", "AGNO_TELEMETRY": "false", "CREWAI_DISABLE_TELEMETRY": "true",
@@ -182,6 +184,5 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     lightning_sdk.shutdown(0.5)
     sink.connect(None)
     sink._said.clear()
-    # `lightning_sdk.markers.agent` and `.reward` are the decorators; their modules have the same names.
-    sys.modules["lightning_sdk.markers.agent"].declared.clear()
-    sys.modules["lightning_sdk.markers.reward"].marked.clear()
+    markers.agent.declared.clear()
+    markers.reward.marked.clear()

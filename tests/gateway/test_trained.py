@@ -23,6 +23,7 @@ from lightning_embedded.engine.engine import Engine
 from lightning_embedded.serving.chat import Chat
 from lightning_gateway.gateway import Gateway
 from lightning_process.model import load
+from lightning_sdk import markers
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.wire import unpack_floats, unpack_ints
 from lightning_sdk.trace.call import Call
@@ -271,7 +272,7 @@ def length(task: dict[str, Any], answer: str) -> float:
 
 def test_a_program_is_trained(tmp_path: Path) -> None:
     """`lightning.train` on an agent that launches another program: its calls are what the step learns from."""
-    sys.modules["lightning_sdk.markers.agent"].declared["solver"] = True  # cleared between tests
+    markers.agent.declared["solver"] = True  # cleared between tests
     tasks = [{"question": f"What is {i} + {i + 1}?"} for i in range(12)]
     settings: dict[str, Any] = {"rollouts.tasks_per_step": 2, "rollouts.group_size": 2, "rollouts.concurrency": 4,
                                 "evaluation.tasks": 2, "sampling.max_tokens": 8}  # fmt: skip

@@ -21,6 +21,7 @@ from provider import Provider
 from recorder import Recorder
 
 import lightning_sdk
+from lightning_sdk import markers
 from lightning_sdk.stream import sink
 
 _TESTS = Path(__file__).resolve().parents[1]
@@ -41,8 +42,8 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     lightning_sdk.shutdown(0.5)
     sink.connect(None)
     sink._said.clear()
-    sys.modules["lightning_sdk.markers.agent"].declared.clear()
-    sys.modules["lightning_sdk.markers.reward"].marked.clear()
+    markers.agent.declared.clear()
+    markers.reward.marked.clear()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from descendants import descendants
 from test_runner import TASKS, ask, best, steps
 
 import lightning_sdk as lightning
+from lightning_sdk import markers
 from lightning_sdk.failures import disk
 from lightning_sdk.hub.client import HubProcess
 
@@ -28,6 +29,7 @@ SMALL = {
 AGENT = """
 import os, lightning_sdk as lightning
 from openai import OpenAI
+from lightning_sdk import markers
 
 @lightning.agent(role="solver", trainable=True)
 def solve(task):
@@ -53,7 +55,7 @@ def best(task, answer):
 def bandit(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hubs of this test find the bandit backend, and the solver is a role to train."""
     monkeypatch.setenv("PYTHONPATH", str(installed))
-    monkeypatch.setitem(sys.modules["lightning_sdk.markers.agent"].declared, "solver", True)
+    monkeypatch.setitem(markers.agent.declared, "solver", True)
     yield
     lightning.shutdown()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ending_agent import ASYNC, PLAIN
 from openai import OpenAI
 
 import lightning_sdk as lightning
+from lightning_sdk import markers
 
 #: What the task says, and the rollout's status and error.
 Ended = tuple[str, str, str]
@@ -26,7 +26,7 @@ FILE = str(Path(ending_agent.__file__))
 def checked(installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Run `lightning.check` with the bandit, each task twice; how each rollout ended."""
     monkeypatch.setenv("PYTHONPATH", str(installed))
-    monkeypatch.setitem(sys.modules["lightning_sdk.markers.agent"].declared, "solver", True)
+    monkeypatch.setitem(markers.agent.declared, "solver", True)
 
     def check(agent: Any, tasks: list[dict[str, Any]], reward: Any = ending_agent.one, **more: Any) -> list[Ended]:
         settings = {"rollouts.tasks_per_step": len(tasks), "rollouts.group_size": 2, "failure.refills": 0,
@@ -133,8 +133,8 @@ def train(
 ) -> Iterator[Callable[..., lightning.Report]]:
     """`lightning.train` with the bandit, for two small steps."""
     monkeypatch.setenv("PYTHONPATH", str(installed))
-    monkeypatch.setitem(sys.modules["lightning_sdk.markers.agent"].declared, "solver", True)
-    monkeypatch.setattr(sys.modules["lightning_sdk.markers.reward"], "marked", [])
+    monkeypatch.setitem(markers.agent.declared, "solver", True)
+    monkeypatch.setattr(markers.reward, "marked", [])
 
     def start(agent: Any, **more: Any) -> lightning.Report:
         settings = {"rollouts.tasks_per_step": 2, "rollouts.group_size": 4, "algorithm.aggregation": "token-mean",

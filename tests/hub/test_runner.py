@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from descendants import descendants
 from openai import AsyncOpenAI, OpenAI
 
 import lightning_sdk as lightning
+from lightning_sdk import markers
 from lightning_sdk.rollouts import runner
 
 TASKS: list[dict[str, Any]] = [{"question": f"which arm? {number}"} for number in range(5)]
@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
 def bandit(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hubs of this test find the bandit backend, and the solver is a role to train."""
     monkeypatch.setenv("PYTHONPATH", str(installed))
-    monkeypatch.setitem(sys.modules["lightning_sdk.markers.agent"].declared, "solver", True)
+    monkeypatch.setitem(markers.agent.declared, "solver", True)
     yield
     lightning.shutdown()
 

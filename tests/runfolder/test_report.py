@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from lightning_hub.evaluation.evaluation import HeldOut, OfRole
-from lightning_hub.results.report import Totals
 from lightning_hub.results.run_folder import RunFolder
 from lightning_hub.statistics.interval import interval
+from lightning_hub.storage.store import Totals
 from lightning_sdk.commands.history import listing
 from lightning_sdk.commands.report import Report, Score, read
 from lightning_sdk.settings import Settings

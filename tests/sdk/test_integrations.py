@@ -93,7 +93,8 @@ def test_an_unsupported_version_is_said_once_with_the_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Out of range, the integration is off with one warning, however often the session starts; the import works."""
-    code = "from lightning_sdk.capture.agent_names import require\ndef instrument(patches): require('oldframework', '3', '4')\n"
+    code = "from lightning_sdk.capture import agent_names\n"
+    code += "def instrument(patches): agent_names.require('oldframework', '3', '4')\n"
     installed(tmp_path, monkeypatch, "oldframework", "2.9", code)
     for _ in range(2):
         lightning.init()

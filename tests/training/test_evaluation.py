@@ -15,6 +15,7 @@ from agents import TASKS
 
 import lightning_sdk as lightning
 from lightning_hub.rollouts.archive import Archive
+from lightning_sdk import markers
 
 SAMPLED: dict[str, Any] = {
     "evaluation.seeds": 2, "evaluation.temperature": 1.0, "sampling.max_tokens": 8, "rollouts.concurrency": 8,
@@ -25,7 +26,7 @@ SAMPLED: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def roles() -> None:
     """The roles of these agents, which other tests forget."""
-    sys.modules["lightning_sdk.markers.agent"].declared.update(solver=True, writer=True, checker=True)
+    markers.agent.declared.update(solver=True, writer=True, checker=True)
 
 
 @lightning.agent(role="solver", trainable=True)

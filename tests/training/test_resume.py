@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from agents import SMALL, TASKS
 
 import lightning_sdk as lightning
+from lightning_sdk import markers
 from lightning_sdk.hub.client import HubProcess
 from lightning_sdk.rollouts.tasks import task_id
 
@@ -27,13 +27,13 @@ OWN = {"optimizer.learning_rate": 1e-5, "optimizer.warmup_steps": 0, "credit.adv
 @pytest.fixture(autouse=True)
 def roles() -> None:
     """The roles of agents.py, which other tests forget."""
-    sys.modules["lightning_sdk.markers.agent"].declared.update(solver=True, onlooker=False, silent=True, broken=True)
+    markers.agent.declared.update(solver=True, onlooker=False, silent=True, broken=True)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that has done its two steps."""
-    sys.modules["lightning_sdk.markers.agent"].declared.update(solver=True)
+    markers.agent.declared.update(solver=True)
     runs = tmp_path_factory.mktemp("runs")
     return lightning.train(agents.solve, TASKS, agents.length, runs=runs, name="run", steps=2, **SMALL, **OWN).folder
 

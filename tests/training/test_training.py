@@ -18,6 +18,7 @@ from agents import SMALL, TASKS
 from descendants import descendants
 
 import lightning_sdk as lightning
+from lightning_sdk import markers
 from lightning_sdk.commands.report import Report
 from lightning_sdk.hub.client import HubProcess
 from lightning_sdk.rollouts import reference
@@ -26,7 +27,7 @@ from lightning_sdk.rollouts import reference
 @pytest.fixture(autouse=True)
 def roles() -> None:
     """The roles of agents.py, which other tests forget."""
-    declared = sys.modules["lightning_sdk.markers.agent"].declared
+    declared = markers.agent.declared
     declared.update(solver=True, onlooker=False, silent=True, broken=True)
 
 

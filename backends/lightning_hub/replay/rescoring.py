@@ -1,8 +1,9 @@
 """Re-scoring, the store's side: hands out stored answers, takes new numbers for them, compares and writes them down.
 
-Run as a program by `lightning_sdk.commands.rescore`, which has the reward functions: one JSON line in, one out, until it has
-asked for everything and for the result. {"run", "names", "weights", "write"} -> {"rollouts"}; {"scored", "next"} ->
-[{"number", "task", "answer"}]; {"scored", "result": true} -> the result. An error is {"error": [class, message]}.
+Run as a program by `lightning_sdk.commands.rescore`, which has the reward functions: one JSON line in, one out, until
+it has asked for everything and for the result. {"run", "names", "weights", "write"} -> {"rollouts"};
+{"scored", "next"} -> [{"number", "task", "answer"}]; {"scored", "result": true} -> the result. An error is
+{"error": [class, message]}.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_hub.evaluation.evaluation import HeldOut
 from lightning_hub.evaluation.judgement import change_of_roles, judge
+from lightning_hub.storage.store import Totals
 from lightning_sdk.trace.call import Status
 
 Step = Mapping[str, float | None]
@@ -18,20 +18,6 @@ _OF_ROLE = (
     "reward_mean", "reward_std", "groups", "groups_without_signal", "entropy", "kl_sampler", "clip_fraction",
     "kl_reference", "rows_per_rollout", "tokens_trained", "tokens_masked",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What a run has used, over all its sessions."""
-
-    train_seconds: float = 0.0
-    """Wall time of training, without evaluation."""
-    rollouts: Mapping[str, int] = field(default_factory=dict)
-    """Status -> number of finished training rollouts."""
-    calls: int = 0
-    """Calls of trainable roles in them."""
-    tokens: int = 0
-    """Sampled tokens trained on."""
 
 
 def compose(

@@ -27,10 +27,11 @@ from lightning_hub.health.examine import ENDED, examine
 from lightning_hub.health.run_record import read
 from lightning_hub.results.curve import HeldOutPoint, Point, draw_png, draw_text
 from lightning_hub.results.markdown import markdown
-from lightning_hub.results.report import Totals, compose
+from lightning_hub.results.report import compose
 from lightning_hub.results.tensorboard import Events
 from lightning_hub.statistics.looks import Look, next_look
 from lightning_hub.statistics.reward_range import Trained
+from lightning_hub.storage.store import Totals
 from lightning_sdk.errors import SettingError
 
 _log = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_hub.results.report import Totals
 from lightning_sdk.errors import HubError
 from lightning_sdk.trace.call import Status
 
@@ -58,6 +58,20 @@ _MIGRATIONS = {
     ),
 }
 _LIVE = "status IN ('queued', 'running')"
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a run has used, over all its sessions."""
+
+    train_seconds: float = 0.0
+    """Wall time of training, without evaluation."""
+    rollouts: Mapping[str, int] = field(default_factory=dict)
+    """Status -> number of finished training rollouts."""
+    calls: int = 0
+    """Calls of trainable roles in them."""
+    tokens: int = 0
+    """Sampled tokens trained on."""
 
 
 class Store:

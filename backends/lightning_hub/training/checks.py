@@ -1,4 +1,4 @@
-"""Refusals: when a round of rollouts must not be trained on. The words are those of `lightning_hub.findings.findings`."""
+"""Checks: when a round of rollouts must not be trained on. The words are those of `lightning_hub.findings`."""
 
 from __future__ import annotations
 
