@@ -26,7 +26,7 @@ class Client:
 USE = """
 import json
 import lightning_sdk as lightning
-from lightning_sdk import sink
+from lightning_sdk.stream import sink
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
 from lightning_sdk.stream.wire import Event
 

@@ -7,7 +7,7 @@ import sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from recorder import Recorder
 import lightning_sdk as lightning
-from lightning_sdk import sink
+from lightning_sdk.stream import sink
 from lightning_sdk.trace.scope import current
 
 def opentelemetry():

@@ -10,7 +10,7 @@ from gevent.pool import Pool
 from gevent.threadpool import ThreadPool
 from recorder import Recorder
 import lightning_sdk as lightning
-from lightning_sdk import sink
+from lightning_sdk.stream import sink
 from lightning_sdk.trace.scope import current
 
 lightning.init()

@@ -13,7 +13,7 @@ from provider import Provider
 from recorder import Recorder
 from trained import CHAT, trained
 import lightning_sdk as lightning
-from lightning_sdk import sink
+from lightning_sdk.stream import sink
 
 def begin_theirs():
     exporter = InMemorySpanExporter()

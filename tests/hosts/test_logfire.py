@@ -9,7 +9,7 @@ import multiprocessing
 from recorder import Recorder
 import logfire, lightning_sdk as lightning
 from opentelemetry import trace
-from lightning_sdk import sink
+from lightning_sdk.stream import sink
 from lightning_sdk.trace.scope import current
 
 sink.connect(Recorder())

@@ -107,7 +107,7 @@ def test_a_new_checkpoint_replaces_the_old_one(tiny: Path, tmp_path: Path) -> No
 WRITER = """
 import sys
 from pathlib import Path
-from lightning_embedded import checkpoint
+from lightning_embedded.learning import checkpoint
 from lightning_embedded.learning.learner import Learner
 from lightning_process.model import load
 from lightning_sdk.settings import Settings

@@ -149,7 +149,8 @@ def test_without_the_sdk_nothing_is_loaded() -> None:
     code = """
 import sys
 import lightning_sdk as lightning
-from lightning_sdk import scope, sink
+from lightning_sdk.stream import sink
+from lightning_sdk.trace import scope
 from lightning_sdk.stream.wire import Event
 events = []
 class To:

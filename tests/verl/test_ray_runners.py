@@ -118,7 +118,7 @@ def test_a_ray_of_the_user(place: Place) -> None:
     """A script that has joined a Ray itself keeps it."""
     (place.folder / "script.py").write_text(f"""
 import ray, lightning_sdk as lightning
-from lightning_sdk import reference
+from lightning_sdk.rollouts import reference
 ray.init(num_cpus=1, include_dashboard=False)
 agent, best = reference.load("agent.py:solve"), reference.load("agent.py:best")
 settings = dict(each.split("=") for each in {SMALL[2:3]!r})
