@@ -16,10 +16,10 @@ from lightning_sdk.commands.report import Report
 from lightning_sdk.errors import SettingError
 from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.reward import Function, Named, named
-from lightning_sdk.provider import provider_settings
 from lightning_sdk.rollouts import invitation, reference
 from lightning_sdk.rollouts.tasks import Parts, Source, divide, load
 from lightning_sdk.settings import Settings, explicit
+from lightning_sdk.settings.provider import provider_settings
 from lightning_sdk.system.folders import find_run_folder, make_run_folder
 
 

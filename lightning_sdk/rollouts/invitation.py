@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from lightning_sdk.errors import SettingError
 from lightning_sdk.hub import discovery
 from lightning_sdk.markers.reward import Named, marked
-from lightning_sdk.provider import PROVIDER
 from lightning_sdk.rollouts import reference
 from lightning_sdk.settings import Settings, placement
+from lightning_sdk.settings.provider import PROVIDER
 from lightning_sdk.system import addresses
 
 #: Where nobody from elsewhere gets in.

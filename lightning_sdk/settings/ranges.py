@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning_sdk.errors import SettingError
-from lightning_sdk.provider import PROVIDER
 from lightning_sdk.settings import placement
 from lightning_sdk.settings.groups import Credit
+from lightning_sdk.settings.provider import PROVIDER
 
 #: What the schedule of a role may be.
 SCHEDULE = re.compile(r"always|never|(?P<first>\d+)-(?P<last>\d*)|(?P<turn>\d+)/(?P<turns>\d+)(:(?P<block>\d+))?")

@@ -19,8 +19,8 @@ from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.rewards import earned
 from lightning_hub.trajectories.role_rollout import Part, parts
-from lightning_sdk.provider import PROVIDER
 from lightning_sdk.settings import Settings
+from lightning_sdk.settings.provider import PROVIDER
 from lightning_sdk.settings.ranges import GROUPED
 
 KIND = "no signal"

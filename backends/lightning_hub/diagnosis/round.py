@@ -20,9 +20,9 @@ from lightning_hub.findings import findings
 from lightning_hub.findings.failed_rollouts import find_failures
 from lightning_hub.findings.findings import Elsewhere, Finding, Severity
 from lightning_hub.findings.refused_calls import went_well
-from lightning_hub.judging import is_judging
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.breaks import Opening, Reason, openings
+from lightning_hub.trajectories.judging import is_judging
 from lightning_hub.trajectories.rewards import earned
 from lightning_hub.trajectories.trajectory import Trajectory, merge
 from lightning_hub.trajectories.transition import Transition, UnusableCall, transitions

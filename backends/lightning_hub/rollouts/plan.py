@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from lightning_hub import provider
 from lightning_hub.backend import BackendSpec, Endpoint
 from lightning_hub.rollout import Assignment
+from lightning_hub.rollouts import provider
 from lightning_sdk.errors import SettingError, TaskError
-from lightning_sdk.provider import PROVIDER
 from lightning_sdk.rollouts.tasks import Task, task_id
 from lightning_sdk.settings import Settings
+from lightning_sdk.settings.provider import PROVIDER
 
 GROUP = "lightning_sdk.backends"
 #: What the hub itself does, whatever the backend.

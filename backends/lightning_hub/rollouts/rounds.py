@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from lightning_hub.backend import Backend
 from lightning_hub.diagnosis.flatness import Flatness, flatness
 from lightning_hub.diagnosis.round import Diagnosis, Round, diagnose
-from lightning_hub.provider import mark_trainable
 from lightning_hub.rollout import Assignment, Rollout
 from lightning_hub.rollouts.collector import collect, strays
 from lightning_hub.rollouts.leases import Leases
 from lightning_hub.rollouts.plan import Plan
+from lightning_hub.rollouts.provider import mark_trainable
 from lightning_hub.rollouts.round_queue import Offer, Rules
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.writes import Writes

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from lightning_hub.backend import BackendSpec, Batch, Endpoint, Update
-from lightning_hub.judging import is_judging
 from lightning_hub.rollout import Rollout
+from lightning_hub.trajectories.judging import is_judging
 from lightning_sdk.errors import SettingError
-from lightning_sdk.provider import PROVIDER
 from lightning_sdk.settings import Settings
+from lightning_sdk.settings.provider import PROVIDER
 from lightning_sdk.trace.call import Call
 
 
