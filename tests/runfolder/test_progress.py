@@ -178,7 +178,6 @@ def plain(text: str) -> str:
 
 def test_a_terminal_gets_a_bar_a_curve_and_a_table() -> None:
     """The bar is drawn over itself and gone at the end; what the agent prints stays; the cursor comes back."""
-    pytest.importorskip("rich")
     written = in_terminal(EVENTS)
     text = plain(written)
     assert re.search(r"training ━+.* 1/2  reward  0\.512  loss  -0\.0123   3,210 tok/s  0:\d\d left", text)
@@ -192,7 +191,6 @@ def test_a_terminal_gets_a_bar_a_curve_and_a_table() -> None:
 
 def test_a_bar_that_is_closed_early_leaves_the_terminal_usable() -> None:
     """As after an interrupt: no bar, and the cursor is back."""
-    pytest.importorskip("rich")
     written = in_terminal(EVENTS[:4])
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
 

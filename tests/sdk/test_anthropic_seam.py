@@ -280,7 +280,6 @@ def test_what_cannot_be_translated_is_said(
 
 def test_clients_that_sign_are_refused(engine: Service, recorder: Recorder) -> None:
     """A request for Amazon's cloud is signed after we have written it: it is refused with the way out."""
-    pytest.importorskip("anthropic.lib.bedrock")
     lightning.init()
     client = anthropic.AnthropicBedrock(aws_region="us-east-1", aws_access_key="a", aws_secret_key="b")
     with client, pytest.raises(Untranslatable, match=r"AnthropicBedrock.*use anthropic.Anthropic"):

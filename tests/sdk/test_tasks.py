@@ -14,9 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pandas
+import polars
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 
 import lightning_sdk as lightning
 from lightning_sdk.rollouts.tasks import canonical, load, split, task_id, unique, without
@@ -234,19 +239,19 @@ def test_tables_need_none_of_their_libraries() -> None:
 
 
 def pandas_frame(rows: list[dict[str, Any]]) -> Any:
-    return pytest.importorskip("pandas").DataFrame(rows)
+    return pandas.DataFrame(rows)
 
 
 def polars_frame(rows: list[dict[str, Any]]) -> Any:
-    return pytest.importorskip("polars").DataFrame(rows)
+    return polars.DataFrame(rows)
 
 
 def arrow_table(rows: list[dict[str, Any]]) -> Any:
-    return pytest.importorskip("pyarrow").Table.from_pylist(rows)
+    return pyarrow.Table.from_pylist(rows)
 
 
 def huggingface_dataset(rows: list[dict[str, Any]]) -> Any:
-    return pytest.importorskip("datasets").Dataset.from_list(rows)
+    return datasets.Dataset.from_list(rows)
 
 
 @pytest.mark.parametrize("made", [pandas_frame, polars_frame, arrow_table, huggingface_dataset])
@@ -264,14 +269,12 @@ def test_a_missing_value_of_a_table_is_told(tmp_path: Path) -> None:
 
 def test_parquet_files_are_read_and_damage_is_told(tmp_path: Path) -> None:
     """With the name of the file."""
-    parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(arrow_table([{"q": "a", "all": [1]}]), tmp_path / "tasks.parquet")
     assert load(tmp_path / "tasks.parquet") == [{"q": "a", "all": [1]}]
     (tmp_path / "bad.parquet").write_bytes((tmp_path / "tasks.parquet").read_bytes()[:-20])
     with pytest.raises(lightning.TaskError, match=r"bad\.parquet: not a Parquet file, or damaged"):
         load(tmp_path / "bad.parquet")
-    arrow = pytest.importorskip("pyarrow")
-    far = arrow.table({"when": arrow.array([2**62], arrow.timestamp("us"))})  # no date of Python's
+    far = pyarrow.table({"when": pyarrow.array([2**62], pyarrow.timestamp("us"))})  # no date of Python's
     parquet.write_table(far, tmp_path / "far.parquet")
     with pytest.raises(lightning.TaskError, match=r"far\.parquet: not a Parquet file, or damaged \(OverflowError"):
         load(tmp_path / "far.parquet")
