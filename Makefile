@@ -15,7 +15,9 @@ WORKERS ?= 2
 
 BIN := .venv/bin
 FRAMEWORKS := $(patsubst tests/frameworks/locks/%.txt,%,$(sort $(wildcard tests/frameworks/locks/*.txt)))
-# Python compiles what it imports; compiling all of torch and transformers ahead takes half a minute.
+# Python compiles what it imports; compiling all of torch and transformers ahead takes half a minute. Images of containers
+# like to forbid that it keeps this, and then every process compiles torch again: 5 seconds instead of 1, hundreds of times.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := -m pip --disable-pip-version-check install --no-compile
 PIP_INSTALL := $(BIN)/python $(PIP)
 # Locks name every distribution with its version and hashes, so nothing is resolved and nothing else gets in.
