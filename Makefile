@@ -40,7 +40,7 @@ demo: .venv/.installed  ## install what is needed, then train the calculator age
 	$(BIN)/python examples/calculator/agent.py
 
 test: .venv/.installed-dev  ## run the tests, without those of the frameworks, of VERL and of vLLM
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-seam-openai2: .venvs/openai2-seam/.installed  ## run the tests of the OpenAI seam with openai 2
 	.venvs/openai2-seam/bin/python -m pytest $(or $(ARGS),tests/sdk/test_openai_seam.py tests/sdk/test_openai_clients.py \

@@ -150,7 +150,7 @@ class Newest:
         report = self._folder / "report.xml"
         report.unlink(missing_ok=True)
         command = [self._folder / "bin/python", "-m", "pytest", "-n", str(self._workers), "--dist", "loadfile",
-                   f"--maxfail={most}", f"--junitxml={report}", "-o", "junit_family=xunit1",
+                   "--no-loadscope-reorder", f"--maxfail={most}", f"--junitxml={report}", "-o", "junit_family=xunit1",
                    *(tests or self._arguments)]  # fmt: skip
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
         if not report.exists():

@@ -1,4 +1,7 @@
-"""`lightning.train` as a whole: the real client, seam, stream, hub, engine and learner, with spark."""
+"""`lightning.train` as a whole: the real client, seam, stream, hub, engine and learner, with spark.
+
+Where no answer of a model matters, the numpy backend of the hub's tests serves, which starts in a tenth of the time.
+"""
 
 import json
 import os
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import agents
+import bandit_backend
 import pytest
 from agents import SMALL, TASKS
 from descendants import descendants
@@ -29,6 +33,14 @@ def roles() -> None:
     """The roles of agents.py, which other tests forget."""
     declared = markers.agent.declared
     declared.update(solver=True, onlooker=False, silent=True, broken=True)
+
+
+@pytest.fixture
+def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The bandit backend, installed; the setting that chooses it."""
+    bandit_backend.install(tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    return {"backend": "bandit"}
 
 
 def train(tmp_path: Path, agent: Callable[..., Any], reward: Callable[..., Any] = agents.length, **more: Any) -> Report:
@@ -62,8 +74,12 @@ def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
     assert "trained   2 steps" in str(report)
 
 
-@pytest.mark.parametrize("agent", [agents.asolve, agents.stream, agents.astream])
-def test_agents_of_every_kind_train(tmp_path: Path, agent: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("agent", "backend"), [(agents.asolve, "bandit"), (agents.stream, "embedded"), (agents.astream, "bandit")]
+)
+def test_agents_of_every_kind_train(
+    tmp_path: Path, light: dict[str, str], agent: Callable[..., Any], backend: str
+) -> None:
     """Async agents, generators and async generators are run, and their answers reach the reward whole."""
     seen: list[str] = []
 
@@ -71,7 +87,7 @@ def test_agents_of_every_kind_train(tmp_path: Path, agent: Callable[..., Any]) -
         seen.append(answer)
         return agents.length(task, answer)
 
-    report = train(tmp_path, agent, reward)
+    report = train(tmp_path, agent, reward, backend=backend)
     assert report.values["rollouts_by_status"]["ok"] == 4 and report.values["calls"] >= 4
     assert all(isinstance(answer, str) for answer in seen)
 
@@ -96,10 +112,10 @@ def test_agents_side_needs_nothing_heavy(tmp_path: Path) -> None:
     assert "trained   1 steps" in done.stdout
 
 
-def test_processes_survive_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_survive_a_kill(tmp_path: Path, light: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner process killed in the middle of a rollout loses nothing: the rollout is run again elsewhere."""
     monkeypatch.setenv("KILL_MARK", str(tmp_path / "mark"))
-    report = train(tmp_path, agents.killed_once, **{"rollouts.runner": "2", "rollouts.timeout": 30.0})
+    report = train(tmp_path, agents.killed_once, **light, **{"rollouts.runner": "2", "rollouts.timeout": 30.0})
     assert (tmp_path / "mark").exists()
     assert report.values["rollouts_by_status"]["ok"] == 4
     assert [step["step"] for step in lines(tmp_path / "run" / "metrics.jsonl")] == [1]
@@ -162,11 +178,16 @@ def _kill_after(run: Path, steps: int, module: str) -> None:
     ],
 )
 def test_what_goes_wrong_is_said(
-    tmp_path: Path, agent: Callable[..., Any], reward: Callable[..., Any], error: type[Exception], said: str
+    tmp_path: Path,
+    light: dict[str, str],
+    agent: Callable[..., Any],
+    reward: Callable[..., Any],
+    error: type[Exception],
+    said: str,
 ) -> None:
     """An agent or a reward that cannot teach anything stops the run at once, with the cause in words."""
     with pytest.raises(error, match=said):
-        train(tmp_path, agent, reward)
+        train(tmp_path, agent, reward, **light)
 
 
 def test_unknown_role_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -210,13 +231,13 @@ def test_evaluate_scores_without_training(tmp_path: Path) -> None:
     assert not list((tmp_path / "e").glob("checkpoints/*"))
 
 
-def test_stream_returns_to_the_users_hub(tmp_path: Path) -> None:
+def test_stream_returns_to_the_users_hub(tmp_path: Path, light: dict[str, str]) -> None:
     """A process that streams to a hub of its own does so again after `train`."""
     (tmp_path / "own").mkdir()
     hub = HubProcess(tmp_path / "own")
     try:
         lightning.init(hub.address, hub.key)
-        train(tmp_path, agents.solve)
+        train(tmp_path, agents.solve, **light)
         stream: Any = lightning.status()["stream"]
         with lightning.rollout({}):
             pass
