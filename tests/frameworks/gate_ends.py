@@ -60,6 +60,7 @@ FRAMEWORKS = {
     "openai-agents": Framework(tests=("test_openai_agents.py",)),
     "pydantic-ai-slim": Framework(tests=("test_pydantic_ai.py",), extra="[openai]"),
     "smolagents": Framework(tests=("test_smolagents.py",), extra="[openai]", beside=("openai>=2.20",)),
+    "huggingface-hub": Framework(tests=("test_huggingface.py",)),
     "dspy": Framework(tests=("test_dspy.py",)),
     "llama-index-core": Framework(
         tests=("test_llama_index.py",), beside=("llama-index-llms-openai-like", "openai>=2.20")
