@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bandit_backend
 import openai
 import pytest
 from agents import TASKS
@@ -48,13 +49,16 @@ def test_train_then_runs_then_evaluate(folder: Path) -> None:
     assert json.loads(scored.stdout)["held_out"]["after"]["n"] == 2
 
 
-def test_the_result_is_printed_once(folder: Path) -> None:
+def test_the_result_is_printed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where both outputs are one, the display shows it; where standard output goes elsewhere, the report goes there."""
-    command = [sys.executable, "-m", "lightning_sdk.cli", "evaluate", *TRAINED, *SMALL]
+    bandit_backend.install(folder / "site")
+    monkeypatch.setenv("PYTHONPATH", str(folder / "site"))
+    words = ["evaluate", *TRAINED, *SMALL, "--backend", "bandit"]
+    command = [sys.executable, "-m", "lightning_sdk.cli", *words]
     both = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
     assert both.stdout.count("n=2") == 2  # as the evaluation ends, and at the end of all
     assert both.stdout.count("runs/solve-evaluation") == 1
-    apart = run("evaluate", *TRAINED, *SMALL, cwd=folder)
+    apart = run(*words, cwd=folder)
     assert apart.stdout.startswith("run       runs/solve-evaluation-")
 
 

@@ -36,7 +36,7 @@ def roles() -> None:
 
 
 @pytest.fixture
-def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The bandit backend, installed; the setting that chooses it."""
     bandit_backend.install(tmp_path / "site")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
@@ -78,7 +78,7 @@ def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
     ("agent", "backend"), [(agents.asolve, "bandit"), (agents.stream, "embedded"), (agents.astream, "bandit")]
 )
 def test_agents_of_every_kind_train(
-    tmp_path: Path, light: dict[str, str], agent: Callable[..., Any], backend: str
+    tmp_path: Path, light: dict[str, Any], agent: Callable[..., Any], backend: str
 ) -> None:
     """Async agents, generators and async generators are run, and their answers reach the reward whole."""
     seen: list[str] = []
@@ -112,7 +112,7 @@ def test_agents_side_needs_nothing_heavy(tmp_path: Path) -> None:
     assert "trained   1 steps" in done.stdout
 
 
-def test_processes_survive_a_kill(tmp_path: Path, light: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_survive_a_kill(tmp_path: Path, light: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner process killed in the middle of a rollout loses nothing: the rollout is run again elsewhere."""
     monkeypatch.setenv("KILL_MARK", str(tmp_path / "mark"))
     report = train(tmp_path, agents.killed_once, **light, **{"rollouts.runner": "2", "rollouts.timeout": 30.0})
@@ -179,7 +179,7 @@ def _kill_after(run: Path, steps: int, module: str) -> None:
 )
 def test_what_goes_wrong_is_said(
     tmp_path: Path,
-    light: dict[str, str],
+    light: dict[str, Any],
     agent: Callable[..., Any],
     reward: Callable[..., Any],
     error: type[Exception],
@@ -224,14 +224,15 @@ def test_lambda_in_processes_is_refused(tmp_path: Path) -> None:
         reference.of(lambda task: task)
 
 
-def test_evaluate_scores_without_training(tmp_path: Path) -> None:
+def test_evaluate_scores_without_training(tmp_path: Path, light: dict[str, Any]) -> None:
     """`evaluate` gives the score of a model and leaves no checkpoint."""
-    report = lightning.evaluate(agents.solve, TASKS[:4], lambda task, answer: 1.0, runs=tmp_path, name="e", quiet=True)
+    settings = {**light, "quiet": True}
+    report = lightning.evaluate(agents.solve, TASKS[:4], lambda task, answer: 1.0, runs=tmp_path, name="e", **settings)
     assert report.after is not None and (report.after.mean, report.after.n) == (1.0, 4)
     assert not list((tmp_path / "e").glob("checkpoints/*"))
 
 
-def test_stream_returns_to_the_users_hub(tmp_path: Path, light: dict[str, str]) -> None:
+def test_stream_returns_to_the_users_hub(tmp_path: Path, light: dict[str, Any]) -> None:
     """A process that streams to a hub of its own does so again after `train`."""
     (tmp_path / "own").mkdir()
     hub = HubProcess(tmp_path / "own")
