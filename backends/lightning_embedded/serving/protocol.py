@@ -20,6 +20,7 @@ HARMLESS = frozenset({
 ONLY: dict[str, Any] = {
     "logit_bias": {}, "modalities": ["text"], "functions": [], "best_of": 1, "echo": False, "suffix": "",
     "return_tokens_as_token_ids": False, "skip_special_tokens": False, "min_tokens": 0, "top_k": -1, "min_p": 0,
+    "bad_words": [], "allowed_token_ids": None, "stop_token_ids": [],
     "add_generation_prompt": True, "continue_final_message": False,
 }  # fmt: skip
 _READ = frozenset({
