@@ -1,7 +1,12 @@
 """The sampler against the distributions it claims to draw from."""
 
+import numpy as np
+import pytest
 import torch
+from numpy.typing import NDArray
+from transformers import LlamaForCausalLM
 
+from lightning_embedded.engine.engine import Engine
 from lightning_embedded.engine.sampler import Knobs, sample
 from lightning_embedded.engine.sequence import Params, Sequence
 
@@ -49,3 +54,55 @@ def test_penalties_change_what_is_drawn_from() -> None:
     draw = sample(logits, Knobs([0.5], [1.0], [None], [(0, sequence)]), [0.4])
     torch.testing.assert_close(draw.distribution[0], torch.log_softmax(expected / 0.5, -1))
     assert draw.logprobs[0] == draw.distribution[0, draw.ids[0]]
+
+
+def test_penalised_tokens_are_drawn_from_what_their_log_probs_say() -> None:
+    """Evenly spread random numbers reproduce the distribution that the penalties leave, computed here by itself."""
+    logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(3))
+    sequence = Sequence([1, 2, 5], Params(max_tokens=9, presence=0.6, frequency=0.9, repetition=1.8), lambda _: None)
+    sequence.token_ids = [5, 7, 7]
+    draws = 5000
+    knobs = Knobs([0.8] * draws, [1.0] * draws, [None] * draws, [(row, sequence) for row in range(draws)])
+    found = frequencies(knobs, logits, draws)
+    expected = torch.from_numpy(np.exp(penalised(logits[0].numpy(), sequence, 0.8))).float()
+    torch.testing.assert_close(found, expected, atol=5e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "penalties", [{"presence": 1.2}, {"frequency": 0.8}, {"repetition": 1.6}, {"frequency": -0.5, "repetition": 0.8}],
+    ids=str,
+)  # fmt: skip
+def test_the_engine_tells_log_probs_under_penalties(
+    engine: Engine, model: LlamaForCausalLM, penalties: dict[str, float]
+) -> None:
+    """What leaves the engine for each token is the log-prob of the penalised distribution, from the model's logits by
+    one plain forward pass, and not that of the model alone."""
+    params = Params(max_tokens=20, temperature=0.7, seed=11, **penalties)
+    sequences = engine.generate([[5, 6, 7, 5], [9, 9, 4], [60, 61]], params)
+    assert sum(len(each.token_ids) for each in sequences) > 20
+    free, expected = [], []
+    for each in sequences:
+        with torch.no_grad():
+            logits = model(torch.tensor([each.known()])).logits[0].numpy()
+        for place, token in enumerate(each.token_ids):
+            before = Sequence(each.prompt, params, lambda _: None)
+            before.token_ids = each.token_ids[:place]
+            row = logits[len(each.prompt) - 1 + place]
+            expected.append(penalised(row, before, 0.7)[token])
+            free.append(penalised(row, Sequence([], Params(max_tokens=1), lambda _: None), 0.7)[token])
+    said = [logprob for each in sequences for logprob in each.logprobs]
+    np.testing.assert_allclose(said, expected, atol=1e-4)
+    assert np.abs(np.array(said) - free).max() > 0.05
+
+
+def penalised(logits: NDArray[np.float32], sequence: Sequence, temperature: float) -> NDArray[np.float64]:
+    """Log-probs of the next token, by the definitions and one token at a time."""
+    params, said = sequence.params, list(sequence.token_ids)
+    values = logits.astype(np.float64)
+    for token in range(len(values)):
+        if token in said or token in sequence.prompt:
+            values[token] *= 1 / params.repetition if values[token] > 0 else params.repetition
+        if token in said:
+            values[token] -= params.presence + params.frequency * said.count(token)
+    values /= temperature
+    return np.asarray(values - np.logaddexp.reduce(values))

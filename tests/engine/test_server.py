@@ -248,6 +248,7 @@ def test_many_at_once_async(service: Service) -> None:
         ),
         ({"messages": [{"role": "user", "content": "twelve " * 300}]}, "messages", "at most 256"),
         ({"nonsense": 1}, "nonsense", "leave it out"),
+        ({"stop_token_ids": [5]}, "stop_token_ids", "leave it out"),
     ],
 )
 def test_bad_requests_name_the_field(service: Service, change: dict[str, Any], param: str, words: str) -> None:
