@@ -121,6 +121,12 @@ class Sender:
             self._disconnect()
             self.ended = True
 
+    def drain(self, is_over: Callable[[], bool]) -> None:
+        """Send in the thread that calls, where no other can be started, until the hub has everything or `is_over`."""
+        while self.waiting > 0 and not is_over() and not self.status.refused:
+            self._turn()
+        self._disconnect()
+
     def deliver(self, spool: Spool, is_over: Callable[[], bool]) -> bool:
         """Deliver what an ended client left, under its name so that nothing counts twice; whether all is durable."""
         try:

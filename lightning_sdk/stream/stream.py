@@ -101,9 +101,21 @@ class Stream:
         deadline = time.monotonic() + timeout
         while self._sender.waiting > 0 and not self._sender.status.refused:
             self._rouse()
-            if time.monotonic() > deadline or not self._started or self._sender.ended:
+            if not self._started:
+                return self._drain(deadline)
+            if time.monotonic() > deadline or self._sender.ended:
                 return False
             time.sleep(_POLL_SECONDS)
+        return self._sender.waiting <= 0
+
+    def _drain(self, deadline: float) -> bool:
+        """Send here, since no thread can be started: none can while Python 3.12 or a newer one ends."""
+        if self._sender.closing or not self._starting.take():
+            return False
+        try:
+            self._sender.drain(lambda: time.monotonic() > deadline)
+        finally:
+            self._starting = native_threads.Once()
         return self._sender.waiting <= 0
 
     def close(self, timeout: float = 5.0) -> None:
@@ -172,7 +184,8 @@ class Stream:
                 self._started = True
             except RuntimeError as error:
                 self._starting = native_threads.Once()
-                say_once("thread", "lightning: no thread can be started to send events (%s); they wait", error)
+                if "interpreter shutdown" not in str(error):  # then they are sent without one
+                    say_once("thread", "lightning: no thread can be started to send events (%s); they wait", error)
         self._sender.bell.ring()
 
     # --- what outlives the process

@@ -22,6 +22,7 @@ from lightning_sdk.hub.client import HubClient, HubProcess
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.stream import Stream
 from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.system import native_threads
 
 
 def event(number: int, size: int = 1000) -> tuple[Any, ...]:
@@ -51,6 +52,23 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
 def start(run: Path, address: str = "tcp://127.0.0.1:0", key: str = "") -> HubProcess:
     run.mkdir(exist_ok=True)
     return HubProcess(run, bind=address, key=key)
+
+
+def test_a_stream_without_a_thread_sends_in_the_one_that_closes_it(
+    hub: HubProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while Python 3.12 ends, which starts no thread any more; a double refuses here, so that 3.11 does too."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(native_threads, "start", refuse)
+    stream = Stream(hub.address, hub.key)
+    for number in range(3):
+        stream.put(event(number), 1000)
+    stream.close()
+    hub.stop()
+    assert logged(tmp_path / "run") == Counter(range(3))
 
 
 def test_everything_arrives_once(hub: HubProcess, tmp_path: Path) -> None:
