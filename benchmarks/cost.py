@@ -29,7 +29,7 @@ from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Pair, Row
 from lightning_hub.credit.batch import weigh
 from lightning_hub.rollout import Reward, Rollout
-from lightning_losses.dealing import deal
+from lightning_losses.mini_batches import split_mini_batches
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call, CallMeta, Choice, Status
@@ -67,7 +67,7 @@ def deal_pairs(pairs: int) -> Callable[[], object]:
     ones = np.ones(2, np.float32)
     rows = [Row(np.zeros(2, np.int32), ones, ones, ones, 1.0, 0, "", f"{n:08d}") for n in range(2 * pairs)]
     chosen = [Pair("", f"{2 * n:08d}", f"{2 * n + 1:08d}") for n in range(pairs)]
-    return lambda: deal(rows, 8, chosen)
+    return lambda: split_mini_batches(rows, 8, chosen)
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:

@@ -10,7 +10,7 @@ from transformers.utils.logging import disable_progress_bar
 from lightning_embedded import vllm
 from lightning_embedded.engine.engine import Engine
 from lightning_embedded.learning.learner import Learner
-from lightning_embedded.learning.memory import look
+from lightning_embedded.learning.memory import check_memory
 from lightning_embedded.learning.training import Training
 from lightning_embedded.serving.chat import Chat
 from lightning_embedded.serving.server import make_app
@@ -32,7 +32,7 @@ def build(config: Config) -> Built:
 def _build(config: Config) -> Built:
     settings = config.settings
     loaded = load(settings.model)
-    _look(settings, loaded)
+    _check_memory(settings, loaded)
     size = sum(each.numel() for each in loaded.model.parameters())
     asynchronous = settings.rollouts.staleness > 0
     decoding, learning = threads(size, asynchronous)
@@ -51,10 +51,10 @@ def _build(config: Config) -> Built:
     return Built(app, routes, name, training.facts())
 
 
-def _look(settings: Settings, loaded: Loaded) -> None:
+def _check_memory(settings: Settings, loaded: Loaded) -> None:
     anatomy = dissect(loaded.model.config)
     held = 4.0 * anatomy.parameters if anatomy else 0.0  # the engine's weights
-    look(settings, anatomy, held, "take a smaller model, or a GPU with backend=verl (docs/verl.md)")
+    check_memory(settings, anatomy, held, "take a smaller model, or a GPU with backend=verl (docs/verl.md)")
 
 
 if __name__ == "__main__":

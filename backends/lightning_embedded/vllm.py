@@ -13,7 +13,7 @@ import torch
 from lightning_embedded.constraints.constraint import Constraints
 from lightning_embedded.constraints.grammar import GrammarError
 from lightning_embedded.learning.learner import Learner
-from lightning_embedded.learning.memory import look
+from lightning_embedded.learning.memory import check_memory
 from lightning_embedded.learning.training import Training
 from lightning_embedded.serving.chat import Chat
 from lightning_embedded.serving.protocol import read_body
@@ -60,7 +60,7 @@ def _build(config: Config, source: Source) -> Built:
     torch.set_num_threads(learning)
     found = places(settings, visible(torch.cuda.device_count()), decoding, small=small(card.parameters))
     available.check_experts(card, gpu=torch.cuda.is_available())
-    look(settings, card.anatomy, _served(settings, found), _WAYS)
+    check_memory(settings, card.anatomy, _vllm_bytes(settings, found), _WAYS)
     front = Front(config.key, name, keep_alive=command.KEEP_ALIVE / 2)
     fleet = Fleet(front, found, config.folder, launcher(settings, card, name), asynchronous=asynchronous)
     try:
@@ -106,7 +106,7 @@ def constraining(constraints: Constraints) -> Callable[[bytes], bytes]:
     return constrain
 
 
-def _served(settings: Settings, found: list[Place]) -> float:
+def _vllm_bytes(settings: Settings, found: list[Place]) -> float:
     """Bytes of the learner's GPU that vLLM has."""
     shared = any(place.shared for place in found)
     return settings.serving.memory * torch.cuda.get_device_properties(0).total_memory if shared else 0.0

@@ -49,7 +49,7 @@ def ppo(
     and A < 0 the loss is at most -c A (dual-clip PPO, arXiv:1912.09729, eq. 5). All arguments [M].
     """
     ratio = (logprobs - old).clamp(-LARGEST, LARGEST).exp()
-    return _clipped(ratio, advantages, clip_low, clip_high, clip_dual)
+    return _clip_surrogate(ratio, advantages, clip_low, clip_high, clip_dual)
 
 
 def gspo(
@@ -62,7 +62,7 @@ def gspo(
     `ratio.sequence_mean` gives it. All arguments [M]; no gradient flows through `drift`.
     """
     ratio = (logprobs - logprobs.detach() + drift.detach()).clamp(max=_LARGEST_OF_SEQUENCE).exp()
-    return _clipped(ratio, advantages, clip_low, clip_high, clip_dual)
+    return _clip_surrogate(ratio, advantages, clip_low, clip_high, clip_dual)
 
 
 def cispo(logprobs: Tensor, old: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float) -> Surrogate:
@@ -80,7 +80,7 @@ def sft(logprobs: Tensor) -> Tensor:
     return -logprobs
 
 
-def _clipped(ratio: Tensor, advantages: Tensor, low: float, high: float, dual: float) -> Surrogate:
+def _clip_surrogate(ratio: Tensor, advantages: Tensor, low: float, high: float, dual: float) -> Surrogate:
     free, bound = -advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high)
     loss, clipped = torch.maximum(free, bound), bound > free
     if dual:

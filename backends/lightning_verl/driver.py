@@ -15,7 +15,7 @@ import ray
 from numpy.typing import NDArray
 
 from lightning_hub.backend import Batch, Row, Update
-from lightning_losses.meter import counts
+from lightning_losses.token_means import counts
 from lightning_losses.schedule import default_rate, rate_at
 from lightning_process.transport import pack_batch
 from lightning_sdk.errors import BackendDied, LightningError, ModelError

@@ -13,7 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lightning_hub.backend import Row
-from lightning_losses.dealing import deal
+from lightning_losses.mini_batches import split_mini_batches
 from lightning_sdk.errors import LightningError
 
 #: Field -> what it holds, one number for each token of the response.
@@ -45,14 +45,14 @@ def list_roles(rows: Sequence[Row]) -> list[str]:
 def dealt(rows: Sequence[Row], steps: int, processes: int) -> list[Row]:
     """The rows in the order in which VERL cuts them: for each process, its part of each optimizer step.
 
-    Whole rollouts are dealt out among the steps, with their weights scaled as `dealing.deal` says; then each step is
+    Whole rollouts are dealt out among the steps, with their weights scaled as `split_mini_batches` says; then each step is
     filled up with rows of no weight, until all have as many and every process has the same share: nothing is dropped.
     """
-    hands = deal(rows, steps)
-    size = -(-max(len(hand.rows) for hand in hands) // processes) * processes
-    filled = [_filled([_scaled(row, hand.scale) for row in hand.rows], size) for hand in hands]
-    filled += [_filled([_scaled(rows[0], 0.0)], size)] * (steps - len(hands))
-    return [row for process in range(processes) for hand in filled for row in hand[process::processes]]
+    mini_batches = split_mini_batches(rows, steps)
+    size = -(-max(len(mini_batch.rows) for mini_batch in mini_batches) // processes) * processes
+    filled = [_filled([_scaled(row, mini_batch.scale) for row in mini_batch.rows], size) for mini_batch in mini_batches]
+    filled += [_filled([_scaled(rows[0], 0.0)], size)] * (steps - len(mini_batches))
+    return [row for process in range(processes) for mini_batch in filled for row in mini_batch[process::processes]]
 
 
 def _filled(rows: list[Row], size: int) -> list[Row]:

@@ -68,7 +68,7 @@ def make_model(vocabulary: int, seed: int = 0) -> LlamaForCausalLM:
 def reference(model: torch.nn.Module, sequence: Sequence, temperature: float = 1.0) -> torch.Tensor:
     """Log-probs of a sequence's sampled tokens by one plain forward pass."""
     with torch.no_grad():
-        logits = model(torch.tensor([sequence.known()])).logits[0] / temperature
+        logits = model(torch.tensor([sequence.all_ids()])).logits[0] / temperature
     rows = torch.log_softmax(logits, -1)[len(sequence.prompt) - 1 : -1]
     return rows.gather(1, torch.tensor(sequence.token_ids)[:, None])[:, 0]
 

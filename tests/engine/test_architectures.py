@@ -22,11 +22,11 @@ PROMPTS = [list(range(5, 5 + length)) for length in (4, 12, 40)] + [[*range(5, 3
 
 
 def row(sequence: Sequence, place: int) -> Row:
-    first, size = len(sequence.prompt), len(sequence.known())
+    first, size = len(sequence.prompt), len(sequence.all_ids())
     weights, advantages, logprobs = (np.zeros(size, np.float32) for _ in range(3))
     weights[first:], advantages[first:] = 0.1, (-1.0) ** place
     logprobs[first:] = sequence.logprobs
-    return Row(np.array(sequence.known(), np.int32), weights, advantages, logprobs, 1.0, 0, "", str(place))
+    return Row(np.array(sequence.all_ids(), np.int32), weights, advantages, logprobs, 1.0, 0, "", str(place))
 
 
 @pytest.mark.parametrize("name", SHAPES | SCALED)

@@ -82,7 +82,7 @@ def test_other_architectures(config: tuple[type, object], tokenizer: PreTrainedT
     engine = Engine(model, tokenizer, max_slots=4)
     try:
         first = engine.generate(prompts(6, high=30), Params(max_tokens=8))
-        second = engine.generate([[*sequence.known(), 9, 10, 11] for sequence in first], Params(max_tokens=8))
+        second = engine.generate([[*sequence.all_ids(), 9, 10, 11] for sequence in first], Params(max_tokens=8))
         assert_logprobs(model, first + second)
         assert engine.max_length == (96 if cls is GPT2LMHeadModel else 128)
     finally:
@@ -114,7 +114,7 @@ def test_both_names_of_the_cache(tokenizer: PreTrainedTokenizerFast) -> None:
     try:
         first = engine.generate(prompts(6, high=30), Params(max_tokens=8))
         assert_logprobs(model, first)
-        second = engine.generate([[*sequence.known(), 9, 10, 11] for sequence in first], Params(max_tokens=8))
+        second = engine.generate([[*sequence.all_ids(), 9, 10, 11] for sequence in first], Params(max_tokens=8))
         assert_logprobs(model, second)
     finally:
         engine.close()
@@ -164,7 +164,7 @@ def test_the_next_turn_extends_what_is_there(engine: Engine, model: LlamaForCaus
         sequences = engine.generate(known, Params(max_tokens=9))
         assert_logprobs(model, sequences)
         before = engine.stats.computed
-        known = [[*sequence.known(), 20, 21, 22] for sequence in sequences]
+        known = [[*sequence.all_ids(), 20, 21, 22] for sequence in sequences]
     engine.generate(known, Params(max_tokens=1))
     # The last sampled token was never fed, so it is computed with the three new ones.
     assert engine.stats.computed - before == 12 * 4
@@ -200,7 +200,7 @@ def test_publish_changes_every_later_token(
         old = dict(map(tuple, sequence.versions)).get(0, 0)
         for weights, part in ((model, slice(0, old)), (other, slice(old, None))):
             with torch.no_grad():
-                rows = torch.log_softmax(weights(torch.tensor([sequence.known()])).logits[0], -1)
+                rows = torch.log_softmax(weights(torch.tensor([sequence.all_ids()])).logits[0], -1)
             exact = rows[len(sequence.prompt) - 1 : -1].gather(1, torch.tensor(sequence.token_ids)[:, None])[:, 0]
             torch.testing.assert_close(torch.tensor(sequence.logprobs)[part], exact[part], atol=1e-4, rtol=0)
     assert engine.version == 7
@@ -255,7 +255,7 @@ def test_rows_keep_their_own_settings(engine: Engine, model: LlamaForCausalLM) -
     assert_logprobs(model, [greedy, plain])
     assert_logprobs(model, [warm], temperature=0.5)
     with torch.no_grad():
-        rows = torch.softmax(model(torch.tensor([nucleus.known()])).logits[0], -1)[len(nucleus.prompt) - 1 : -1]
+        rows = torch.softmax(model(torch.tensor([nucleus.all_ids()])).logits[0], -1)[len(nucleus.prompt) - 1 : -1]
     for row, token, logprob, top in zip(rows, nucleus.token_ids, nucleus.logprobs, nucleus.tops, strict=True):
         ordered, order = row.sort(descending=True)
         size = int((ordered.cumsum(0) < 0.6).sum()) + 1
@@ -263,7 +263,7 @@ def test_rows_keep_their_own_settings(engine: Engine, model: LlamaForCausalLM) -
         assert logprob == pytest.approx(float((row[token] / ordered[:size].sum()).log()), abs=1e-4)
         assert [one[0] for one in top] == order[:5].tolist()
     with torch.no_grad():
-        best = model(torch.tensor([greedy.known()])).logits[0].argmax(-1)[len(greedy.prompt) - 1 : -1]
+        best = model(torch.tensor([greedy.all_ids()])).logits[0].argmax(-1)[len(greedy.prompt) - 1 : -1]
     assert greedy.token_ids == best.tolist()
 
 
@@ -322,7 +322,7 @@ def test_lengths_are_bounded(model: LlamaForCausalLM, tokenizer: PreTrainedToken
         with pytest.raises(ValueError, match="empty"):
             engine.check([])
         for sequence in engine.generate([[5] * 30, [6] * 31, *prompts(9, high=20)], Params(max_tokens=500)):
-            assert sequence.finish == "stop" or len(sequence.known()) == 32
+            assert sequence.finish == "stop" or len(sequence.all_ids()) == 32
         assert engine.max_length == 32
     finally:
         engine.close()

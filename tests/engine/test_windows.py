@@ -69,11 +69,11 @@ def test_generated_beyond_the_window(name: str) -> None:
     try:
         assert engine.max_length == 128
         made = engine.generate(prompts(), Params(max_tokens=20, temperature=0.0))
-        made += engine.generate([made[2].known()], Params(max_tokens=20, temperature=0.0))  # a second turn
+        made += engine.generate([made[2].all_ids()], Params(max_tokens=20, temperature=0.0))  # a second turn
     finally:
         engine.close()
     for each in made:
-        expected = theirs(model, each.known())[len(each.prompt) - 1 : -1]
+        expected = theirs(model, each.all_ids())[len(each.prompt) - 1 : -1]
         assert each.token_ids == expected.argmax(-1).tolist()
         np.testing.assert_allclose(each.logprobs, expected.max(-1).values, atol=1e-3)
 

@@ -120,7 +120,7 @@ def test_any_rows_give_the_plain_gradient(drawn: list[tuple[list[int], int]], to
     for ids, bits in drawn:
         sampled = [place for place in range(1, len(ids)) if bits >> place & 1]
         rows.append(make_row(ids, sampled, 0.5 + ids[0], 0.1))
-    rows = trainable(rows, skip_flat=False)
+    rows = trainable(rows, skip_zero_advantage=False)
     if not rows:
         return
     plain, packed = tiny_model(num_hidden_layers=1), tiny_model(num_hidden_layers=1)
@@ -132,17 +132,17 @@ def test_sequences_without_advantage_are_left_out_only_where_that_is_exact() -> 
     """A sequence of zero advantages has no gradient; a row without a weight never counts."""
     flat, weightless = make_row([1, 2, 3], [1, 2], 0.0, 0.1, rollout="s"), make_row([1, 2, 3], [], 1.0, 0.0)
     signal = make_row([1, 2, 3], [2], 1.0, 0.1)
-    assert trainable([flat, weightless, signal], skip_flat=True) == [signal]
-    assert trainable([flat, weightless, signal], skip_flat=False) == [flat, signal]
+    assert trainable([flat, weightless, signal], skip_zero_advantage=True) == [signal]
+    assert trainable([flat, weightless, signal], skip_zero_advantage=False) == [flat, signal]
 
 
 def test_a_flat_row_of_a_sequence_with_signal_stays() -> None:
     """It counts for the sequence's ratio; so does a row that the value head learns from."""
     flat, signal = make_row([1, 2, 3], [1], 0.0, 0.1), make_row([1, 2, 3], [2], 1.0, 0.1)
-    assert trainable([flat, signal], skip_flat=True) == [flat, signal]
-    assert trainable([flat, replace(signal, role="other")], skip_flat=True) == [replace(signal, role="other")]
+    assert trainable([flat, signal], skip_zero_advantage=True) == [flat, signal]
+    assert trainable([flat, replace(signal, role="other")], skip_zero_advantage=True) == [replace(signal, role="other")]
     zeros = np.zeros(3, np.float32)
-    assert len(trainable([replace(flat, returns=zeros, values=zeros)], skip_flat=True)) == 1
+    assert len(trainable([replace(flat, returns=zeros, values=zeros)], skip_zero_advantage=True)) == 1
 
 
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -16,7 +16,7 @@ from conversations import call, rollout
 from lightning_hub.backend import Pair, Row
 from lightning_hub.credit.batch import weigh
 from lightning_hub.rollout import Reward, Rollout
-from lightning_losses.dealing import deal
+from lightning_losses.mini_batches import split_mini_batches
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call
 
@@ -98,6 +98,6 @@ def test_pairs_are_dealt_at_the_cost_of_their_number() -> None:
         ones = np.ones(2, np.float32)
         rows = [Row(np.zeros(2, np.int32), ones, ones, ones, 1.0, 0, "", f"{n:04d}") for n in range(size + 1)]
         chain = [Pair("", f"{n:04d}", f"{n + 1:04d}") for n in range(size)]
-        return lambda: (deal(rows, size // 4, chain[::2]), deal(rows, 2, chain))
+        return lambda: (split_mini_batches(rows, size // 4, chain[::2]), split_mini_batches(rows, 2, chain))
 
     assert operations(dealt(200)) < MOST * operations(dealt(100))

@@ -9,7 +9,7 @@ import pytest
 from transformers import GraniteConfig, LlamaConfig, Qwen2Config
 
 from lightning_embedded.learning.memory import estimate as estimate_torch
-from lightning_embedded.learning.memory import judge
+from lightning_embedded.learning.memory import check_fit
 from lightning_process.anatomy import Anatomy
 from lightning_process.dissection import dissect
 from lightning_process.need import GB
@@ -110,10 +110,10 @@ def test_the_torch_learner_says_what_it_needs(caplog: pytest.LogCaptureFixture) 
     big = estimate_torch(settings, anatomy(LLAMA_8B), gpu=True, served=0.5 * H200)
     words = r"training 8\.0 billion parameters here takes about \d+ of the 151 GB of .*: the engine 75\.4 GB, .*; ways"
     with pytest.raises(SettingError, match=words):
-        judge(settings, big, H200, "ways", gpu=True)
+        check_fit(settings, big, H200, "ways", gpu=True)
     alone = estimate_torch(settings, anatomy(LLAMA_8B), gpu=True, served=0.0)
-    judge(settings, alone, H200, "ways", gpu=True)
+    check_fit(settings, alone, H200, "ways", gpu=True)
     assert "lower optimizer.micro_batch_tokens=4096" in caplog.text
     caplog.clear()
-    judge(settings, estimate_torch(settings, anatomy(QWEN_1_5B), gpu=True, served=0.5 * H200), H200, "", gpu=True)
+    check_fit(settings, estimate_torch(settings, anatomy(QWEN_1_5B), gpu=True, served=0.5 * H200), H200, "", gpu=True)
     assert not caplog.text

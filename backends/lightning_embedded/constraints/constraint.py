@@ -108,7 +108,7 @@ class Constraints:
         from llguidance import LLMatcher, LLTokenizer  # noqa: PLC0415 - as above
 
         if self._ready is None:
-            self._ready = LLTokenizer(_serialized(self._tokenizer), self.vocabulary, self._ends)
+            self._ready = LLTokenizer(_to_json(self._tokenizer), self.vocabulary, self._ends)
         matcher = LLMatcher(self._ready, LLMatcher.grammar_from_lark(grammar))
         if problem := matcher.get_error():
             raise _unkept(problem, grammar)
@@ -121,7 +121,7 @@ def forbidden(bits: Tensor, vocabulary: int) -> Tensor:
     return ((bits.view(torch.uint8)[..., None] & powers) == 0).flatten(1)[:, :vocabulary]
 
 
-def _serialized(tokenizer: Any) -> str:
+def _to_json(tokenizer: Any) -> str:
     """A tokenizer as JSON. GrammarError for one that is not of the library `tokenizers`."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

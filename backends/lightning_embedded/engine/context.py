@@ -15,7 +15,7 @@ def context_limit(config: Any, windows: list[int | None]) -> tuple[int, str]:
     """
     config = config.get_text_config()
     limits = [(_positive(getattr(config, "max_position_embeddings", None)), "")]
-    if windows != configured(config, len(windows)):
+    if windows != configured_windows(config, len(windows)):
         limits.append(
             (_positive(getattr(config, "sliding_window", None)), "its layers keep their window to themselves")
         )
@@ -27,7 +27,7 @@ def context_limit(config: Any, windows: list[int | None]) -> tuple[int, str]:
     return min((each for each in limits if each[0]), default=(4096, ""))
 
 
-def configured(config: Any, layers: int) -> list[int | None]:
+def configured_windows(config: Any, layers: int) -> list[int | None]:
     """The window of each layer, as the configuration has them; None: it sees everything before."""
     config = config.get_text_config()
     used = getattr(config, "use_sliding_window", True)

@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from lightning_embedded.engine.context import context_limit
 from lightning_embedded.engine.llama import Llama
 from lightning_embedded.engine.slots import Shape, Slots
-from lightning_embedded.engine.visible_keys import Sight, looking, sight
+from lightning_embedded.engine.visible_keys import VisibleKeys, layer_mask, use_visible_keys
 from lightning_sdk.errors import ModelError
 
 _ATTENTION = "lightning_slots"
@@ -63,16 +63,16 @@ class Decoder:
         """
         width = ids.shape[1]
         places = torch.from_numpy(starts[:, None] + np.arange(width)).to(self.device)
-        seen = Sight(places, slots.reach, self.dtype)
+        seen = VisibleKeys(places, slots.reach, self.dtype)
         rows = torch.arange(len(ids), device=self.device)
         self._last = (rows, torch.from_numpy(np.maximum(widths, 1) - 1).to(self.device))
         places = places.clamp(max=self.limit - 1)  # padding may lie behind the last position there is
         if self._llama is not None:
             return self._llama(torch.from_numpy(ids).to(self.device), places, seen, slots, self._last)
-        with looking(seen):
+        with use_visible_keys(seen):
             return self._of_module(ids, places, seen, slots)
 
-    def _of_module(self, ids: NDArray[np.int64], places: Tensor, seen: Sight, slots: Slots) -> Tensor:
+    def _of_module(self, ids: NDArray[np.int64], places: Tensor, seen: VisibleKeys, slots: Slots) -> Tensor:
         assert self._last is not None
         logits: Tensor = self.model(
             input_ids=torch.from_numpy(ids).to(self.device),
@@ -111,8 +111,8 @@ class Decoder:
 
     def _probe(self) -> tuple[list[Shape], list[int | None]]:
         """Key-value heads and head size of each layer, and its window, found by running one token."""
-        probe, seen = _Probe(), Sight(torch.zeros(1, 1, dtype=torch.long, device=self.device), 1, self.dtype)
-        with torch.inference_mode(), looking(seen):
+        probe, seen = _Probe(), VisibleKeys(torch.zeros(1, 1, dtype=torch.long, device=self.device), 1, self.dtype)
+        with torch.inference_mode(), use_visible_keys(seen):
             ids = torch.zeros(1, 1, dtype=torch.long, device=self.device)
             cache = {self._cache_argument: probe}
             self.model(input_ids=ids, position_ids=ids, attention_mask=seen.mask(None), use_cache=True, **cache)
@@ -151,9 +151,11 @@ def _attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Attention as Hugging Face's `sdpa`. One query per row: two batched products, 2 to 4 times quicker on a CPU."""
     n, heads, width, size = query.shape
-    attention_mask = sight(module, kwargs.get("sliding_window"), attention_mask)
+    attention_mask = layer_mask(module, kwargs.get("sliding_window"), attention_mask)
     if cap := kwargs.get("softcap"):
-        return _capped(query, key, value, attention_mask, cap, kwargs.get("scaling") or 1 / math.sqrt(size)), None
+        return _attend_capped(
+            query, key, value, attention_mask, cap, kwargs.get("scaling") or 1 / math.sqrt(size)
+        ), None
     special = any(kwargs.get(name) is not None for name in ("position_bias", "s_aux"))
     if width > 1 or special or attention_mask is None or query.device.type != "cpu":
         result: tuple[Tensor, Tensor | None] = sdpa_attention_forward(
@@ -170,7 +172,7 @@ def _attend(
     return mixed.view(n, heads, 1, value.shape[3]).transpose(1, 2), None
 
 
-def _capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, cap: float, scale: float) -> Tensor:
+def _attend_capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, cap: float, scale: float) -> Tensor:
     """Attention whose scores are cap * tanh(score / cap) (Gemma 2, arXiv:2408.00118, section 2.1)."""
     share = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(share, 1), value.repeat_interleave(share, 1)

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
 from lightning_embedded.engine.slots import Slots
-from lightning_embedded.engine.visible_keys import Sight
+from lightning_embedded.engine.visible_keys import VisibleKeys
 
 #: Model types whose layers are exactly: RMSNorm, rotary attention, RMSNorm, SiLU-gated MLP.
 FAMILY = frozenset({"llama", "mistral", "qwen2"})
@@ -66,12 +66,14 @@ class Llama:
             and all(type(layer.self_attn.q_proj) is nn.Linear for layer in model.model.layers)
         )
 
-    def __call__(self, ids: Tensor, places: Tensor, seen: Sight, slots: Slots, last: tuple[Tensor, Tensor]) -> Tensor:
+    def __call__(
+        self, ids: Tensor, places: Tensor, seen: VisibleKeys, slots: Slots, last: tuple[Tensor, Tensor]
+    ) -> Tensor:
         """Logits [n, vocabulary] at `last` of ids [n, width] at positions `places`, seeing what `seen` says."""
         n, width = ids.shape
         hidden = F.embedding(ids, self._model.model.embed_tokens.weight)
         cos, sin = self._cos[places][:, :, None], self._sin[places][:, :, None]
-        masks = {window: self._shaped(seen.mask(window), n, width) for window in set(self._windows)}
+        masks = {window: self._shape_mask(seen.mask(window), n, width) for window in set(self._windows)}
         for index, layer in enumerate(self._layers):
             mixed = self._attend(
                 index, layer, self._norm(hidden, layer.before), cos, sin, masks[self._windows[index]], slots
@@ -83,7 +85,7 @@ class Llama:
         logits: Tensor = F.linear(final, self._model.lm_head.weight, self._model.lm_head.bias)
         return logits
 
-    def _shaped(self, mask: Tensor, n: int, width: int) -> Tensor:
+    def _shape_mask(self, mask: Tensor, n: int, width: int) -> Tensor:
         """As the products of one query a row want it."""
         share = self._heads // self._groups
         return mask if width > 1 else mask.expand(n, self._groups, share, -1).reshape(n * self._groups, share, -1)

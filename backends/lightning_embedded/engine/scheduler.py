@@ -117,7 +117,7 @@ class Scheduler:
             sequence = self.waiting.take()
             if sequence.aborted:
                 continue
-            tokens = np.array(sequence.known(), np.int32)
+            tokens = np.array(sequence.all_ids(), np.int32)
             join = joins.setdefault(tokens.tobytes(), _Join(tokens, []))
             if not join.members:
                 budget -= len(tokens)
@@ -235,7 +235,7 @@ class Scheduler:
             sequence.append(token, logprobs[place], version)
             self.stats.generated += 1
             made = len(sequence.token_ids)
-            if token in ends or self._stopped(sequence, token):
+            if token in ends or self._has_stopped(sequence, token):
                 self._finish(sequence, "stop")
             elif made >= sequence.params.max_tokens or len(sequence.prompt) + made >= room:
                 self._finish(sequence, "length")
@@ -245,7 +245,7 @@ class Scheduler:
                 if sequence.stream:
                     self.news.setdefault(sequence.receiver, []).append(sequence)
 
-    def _stopped(self, sequence: Sequence, token: int) -> bool:
+    def _has_stopped(self, sequence: Sequence, token: int) -> bool:
         if sequence.text is None:
             return False
         sequence.text.feed([token])

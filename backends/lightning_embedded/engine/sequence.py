@@ -84,7 +84,7 @@ class Sequence:
         seed = None if params.seed is None else f"{params.seed}/{params.index}"
         self.random = random.Random(seed).random
 
-    def known(self) -> list[int]:
+    def all_ids(self) -> list[int]:
         """Prompt and completion so far."""
         return self.prompt + self.token_ids
 

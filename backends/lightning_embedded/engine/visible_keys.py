@@ -1,4 +1,4 @@
-"""Sight: which keys each query of a forward pass sees; in layers with a sliding window, the last so many alone.
+"""VisibleKeys: which keys each query of a forward pass sees; in layers with a sliding window, the last so many alone.
 
 A model's own code makes one mask for each kind of layer. The engine hands it the mask of full attention, and our
 attention exchanges it where a layer names its window.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-class Sight:
+class VisibleKeys:
     """Of queries at `places` [n, width] over `reach` keys."""
 
     def __init__(self, places: Tensor, reach: int, dtype: torch.dtype) -> None:
@@ -37,11 +37,11 @@ class Sight:
         return self._masks[window]
 
 
-_current: ContextVar[Sight | None] = ContextVar("sight", default=None)
+_current: ContextVar[VisibleKeys | None] = ContextVar("visible_keys", default=None)
 
 
 @contextmanager
-def looking(seen: Sight) -> Iterator[None]:
+def use_visible_keys(seen: VisibleKeys) -> Iterator[None]:
     """Layers that run inside see what `seen` says."""
     token = _current.set(seen)
     try:
@@ -50,7 +50,7 @@ def looking(seen: Sight) -> Iterator[None]:
         _current.reset(token)
 
 
-def sight(layer: torch.nn.Module, window: int | None, mask: Tensor | None) -> Tensor | None:
+def layer_mask(layer: torch.nn.Module, window: int | None, mask: Tensor | None) -> Tensor | None:
     """The mask of a layer with this window, instead of the one that it was given."""
     seen = _current.get()
     if seen is None:

@@ -1,4 +1,4 @@
-"""Descent: the passes over one batch and the optimizer steps that they lead to."""
+"""BatchUpdate: the passes over one batch and the optimizer steps that they lead to."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lightning_embedded.learning.network import Network
 from lightning_embedded.learning.objective import Goal, Piece
 from lightning_embedded.learning.value_head import explained_variance
 from lightning_hub.backend import Row
-from lightning_losses.dealing import Hand
+from lightning_losses.mini_batches import MiniBatch
 from lightning_losses.divergence import divergence
-from lightning_losses.meter import Meter
+from lightning_losses.token_means import TokenMeans
 from lightning_sdk.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-class Descent:
+class BatchUpdate:
     """One batch on its way down a goal. For one use."""
 
     def __init__(
@@ -31,16 +31,16 @@ class Descent:
         optimizer: torch.optim.Optimizer,
         settings: Settings,
         goal: Goal,
-        hands: Sequence[Hand],
+        mini_batches: Sequence[MiniBatch],
         sequences: dict[tuple[str, str], int],
     ) -> None:
         """`sequences`: the index of each, as the goal knows it."""
         self._network, self._optimizer, self._settings, self._goal = network, optimizer, settings, goal
         roles = sorted({role for _, role in sequences})
-        self._meter = Meter(roles)
+        self._means = TokenMeans(roles)
         self._places = {role: index for index, role in enumerate(roles)}
         self._sequences = sequences
-        self._minis = [self._pieces(hand) for hand in hands]
+        self._minis = [self._pieces(mini_batch) for mini_batch in mini_batches]
         self._loss = self._largest = 0.0
 
     def train(self) -> dict[str, float]:
@@ -71,23 +71,23 @@ class Descent:
 
     # --- what is known before the gradient
 
-    def _pieces(self, hand: Hand) -> list[Piece]:
+    def _pieces(self, mini_batch: MiniBatch) -> list[Piece]:
         device = self._network.model.device
-        found = torch.tensor([self._sequences[sequence(row)] for row in hand.rows], device=device)
-        roles = torch.tensor([self._places[row.role] for row in hand.rows], device=device)
+        found = torch.tensor([self._sequences[sequence(row)] for row in mini_batch.rows], device=device)
+        roles = torch.tensor([self._places[row.role] for row in mini_batch.rows], device=device)
         return [
-            Piece(micro, found[micro.targets.row], roles[micro.targets.row], hand.scale)
-            for micro in self._network.micro_batches(hand.rows)
+            Piece(micro, found[micro.targets.row], roles[micro.targets.row], mini_batch.scale)
+            for micro in self._network.micro_batches(mini_batch.rows)
         ]
 
     def _prepare(self) -> list[Tensor] | None:
         """What the goal asks for before the first step; each piece's entropies if it was looked at."""
         pieces = [piece for mini in self._minis for piece in mini]
         entropies = None
-        if self._goal.refers:
+        if self._goal.needs_reference:
             for piece in pieces:
                 piece.reference = self._network.refer(piece.micro)
-        if self._goal.looks:
+        if self._goal.needs_old_logprobs:
             looked = self._look(pieces)
             for piece, scores in zip(pieces, looked, strict=True):
                 piece.old = scores.logprobs
@@ -105,7 +105,7 @@ class Descent:
             return [scores._replace(hidden=scores.hidden[:0]) for scores in looked]
 
     def _look_again(self, mini: list[Piece], first: bool) -> None:
-        if not self._goal.looks_again:
+        if not self._goal.needs_logprobs_each_step:
             return
         olds = [piece.old for piece in mini if piece.old is not None]
         self._goal.before_step(mini, olds if first else [scores.logprobs for scores in self._look(mini)])
@@ -126,10 +126,10 @@ class Descent:
         valued = self._network.head is not None and bool(piece.micro.targets.valued.any())
         terms = self._goal.terms(piece, scores, self._network.values(piece.micro, scores) if valued else None)
         self._loss += float(terms.loss.detach())
-        self._meter.add("clip_fraction", terms.clipped, piece.role)
+        self._means.add("clip_fraction", terms.clipped, piece.role)
         if terms.value_loss is not None:
             kept = piece.micro.targets.valued
-            self._meter.add("value_loss", terms.value_loss[kept], piece.role[kept])
+            self._means.add("value_loss", terms.value_loss[kept], piece.role[kept])
         return terms.loss
 
     def _step(self) -> tuple[float, float] | None:
@@ -156,13 +156,13 @@ class Descent:
         if piece.reference is not None:
             notes["kl_reference"] = divergence(logprobs, piece.reference, self._settings.divergence.estimator)
         for name, values in notes.items():
-            self._meter.add(name, values, piece.role)
+            self._means.add(name, values, piece.role)
 
     def _metrics(self, norms: list[tuple[float, float]], steps: int) -> dict[str, float]:
         """Of `steps` steps, of which those with norms were taken."""
         pieces = [piece for mini in self._minis for piece in mini]
         nothing = {"entropy": 0.0, "kl_sampler": 0.0, "clip_fraction": 0.0}
-        metrics = nothing | self._meter.means() | self._goal.told()
+        metrics = nothing | self._means.means() | self._goal.metrics()
         metrics |= {
             "loss": self._loss / steps,
             "grad_norm": sum(norm for norm, _ in norms) / max(1, len(norms)),
@@ -173,11 +173,11 @@ class Descent:
         }
         if self._network.head is not None:
             metrics["value_grad_norm"] = sum(norm for _, norm in norms) / max(1, len(norms))
-            metrics |= _explained(pieces)
+            metrics |= _value_metrics(pieces)
         return metrics
 
 
-def _explained(pieces: Sequence[Piece]) -> dict[str, float]:
+def _value_metrics(pieces: Sequence[Piece]) -> dict[str, float]:
     targets = [piece.micro.targets for piece in pieces]
     if not targets:
         return {}

@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightning_embedded.constraints.constraint import Constraints
-from lightning_embedded.learning.batch_update import Descent, indices
+from lightning_embedded.learning.batch_update import BatchUpdate, indices
 from lightning_embedded.learning.micro_batches import check, sequence, trainable
 from lightning_embedded.learning.network import Network
 from lightning_embedded.learning.objective import Goal, Policy, Preference, Supervised
 from lightning_hub.backend import Batch, Objective, Row, Update
-from lightning_losses.dealing import deal
-from lightning_losses.meter import counts
+from lightning_losses.mini_batches import split_mini_batches
+from lightning_losses.token_means import counts
 from lightning_losses.schedule import default_rate, rate_at
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings
@@ -78,12 +78,12 @@ class Learner:
         weighted = self._usable(batch)
         sequences = indices(weighted)
         goal = self._goal(batch, sequences)
-        rows = trainable(weighted, goal.skips_flat)
+        rows = trainable(weighted, goal.skips_zero_advantage)
         rates = self._set_rates()
         pairs = batch.pairs if batch.objective is Objective.DPO else ()
-        hands = deal(rows or weighted, self.settings.algorithm.mini_batches if rows else 1, pairs)
-        descent = Descent(self._network, self._optimizer, self.settings, goal, hands, sequences)
-        metrics = descent.train() if rows else descent.measure()
+        mini_batches = split_mini_batches(rows or weighted, self.settings.algorithm.mini_batches if rows else 1, pairs)
+        work = BatchUpdate(self._network, self._optimizer, self.settings, goal, mini_batches, sequences)
+        metrics = work.train() if rows else work.measure()
         self.steps += bool(rows)
         self.version += 1
         seconds = time.perf_counter() - started
@@ -132,7 +132,7 @@ class Learner:
 
     def _usable(self, batch: Batch) -> list[Row]:
         """The rows that count. LightningError where the batch asks for what is not here."""
-        weighted = trainable(batch.rows, skip_flat=False)
+        weighted = trainable(batch.rows, skip_zero_advantage=False)
         valued = any(row.returns is not None for row in weighted)
         if batch.objective is Objective.POLICY and self._network.head is None and valued:
             raise LightningError("rows have returns, and there is no value head: set credit.advantage=gae")

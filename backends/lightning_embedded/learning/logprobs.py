@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightning_embedded.constraints.constraint import Constraints
-from lightning_embedded.engine.context import configured, is_chunked
-from lightning_embedded.learning.micro_batches import MicroBatch, plain, shared
+from lightning_embedded.engine.context import configured_windows, is_chunked
+from lightning_embedded.learning.micro_batches import MicroBatch, pad_rows, share_prefixes
 from lightning_embedded.learning.token_trie import ATTENTION, Trie, attending
 from lightning_hub.backend import Row
 
@@ -45,7 +45,7 @@ class Scorer:
             model.set_attn_implementation(ATTENTION)
 
     def micro_batches(self, rows: Sequence[Row], budget: int) -> Iterator[MicroBatch]:
-        layout: Callable[..., Iterator[MicroBatch]] = shared if self.shares else plain
+        layout: Callable[..., Iterator[MicroBatch]] = share_prefixes if self.shares else pad_rows
         return layout(rows, budget, self.model.device, self._constraints)
 
     def score(self, micro: MicroBatch, *, entropy_gradient: bool = False) -> Scores:
@@ -102,9 +102,9 @@ def _can_share(model: PreTrainedModel) -> bool:
     try:
         rows, device = _probe_rows(model.config.get_text_config().vocab_size), model.device
         with torch.no_grad():
-            expected = _sorted_logprobs(model, plain(rows, 1 << 20, device))
+            expected = _sorted_logprobs(model, pad_rows(rows, 1 << 20, device))
             model.set_attn_implementation(ATTENTION)
-            tried = list(shared(rows, 1 << 20, device))
+            tried = list(share_prefixes(rows, 1 << 20, device))
             actual = _sorted_logprobs(model, iter(tried))
         # The rows are shorter than any window, so whether layers keep to theirs is asked and not tried.
         close = bool((expected - actual).abs().max() < (0.1 if device.type == "cuda" else 1e-3)) and _keeps_windows(
@@ -123,7 +123,7 @@ def _keeps_windows(config: Any, trie: Trie | None) -> bool:
     """Every layer told the trie of the window that the configuration gives it, and of nothing else that it hides."""
     assert trie is not None
     told = [trie.windows[layer] for layer in sorted(trie.windows)]
-    return told == configured(config, len(told)) and not is_chunked(config)
+    return told == configured_windows(config, len(told)) and not is_chunked(config)
 
 
 def _probe_rows(vocabulary: int) -> list[Row]:

@@ -27,13 +27,13 @@ _CONTEXT = 1.5 * GB
 def estimate(settings: Settings, anatomy: Anatomy, *, gpu: bool, served: float) -> Need:
     """`served`: bytes of the same device that the engine has."""
     size, tokens = anatomy.parameters, settings.optimizer.micro_batch_tokens
-    refers = settings.divergence.coefficient > 0 or settings.stored.method == "dpo"
+    needs_reference = settings.divergence.coefficient > 0 or settings.stored.method == "dpo"
     inside = (2.0 if gpu else 4.0) * tokens * (10 * anatomy.width + 2 * anatomy.layer / anatomy.width)
     return Need({
         "weights": 4.0 * size,
         "optimizer": 8.0 * size,
         "gradients": 4.0 * size,
-        "the reference": 4.0 * size if refers else 0.0,
+        "the reference": 4.0 * size if needs_reference else 0.0,
         "the engine": served,
         "copies in bfloat16": 2.0 * size if gpu else 0.0,
         "activations": inside * anatomy.layers,
@@ -42,17 +42,17 @@ def estimate(settings: Settings, anatomy: Anatomy, *, gpu: bool, served: float) 
     })  # fmt: skip
 
 
-def look(settings: Settings, anatomy: Anatomy | None, served: float, ways: str) -> None:
+def check_memory(settings: Settings, anatomy: Anatomy | None, served: float, ways: str) -> None:
     """SettingError for a model that cannot be trained here; what is close to that is warned of. `ways`: out of it."""
     if anatomy is None:
         return
     gpu = torch.cuda.is_available()
     room = float(torch.cuda.get_device_properties(0).total_memory if gpu else _memory())
-    judge(settings, estimate(settings, anatomy, gpu=gpu, served=served), room, ways, gpu=gpu)
+    check_fit(settings, estimate(settings, anatomy, gpu=gpu, served=served), room, ways, gpu=gpu)
 
 
-def judge(settings: Settings, need: Need, room: float, ways: str, *, gpu: bool) -> None:
-    """As `look`, of a device with so many bytes."""
+def check_fit(settings: Settings, need: Need, room: float, ways: str, *, gpu: bool) -> None:
+    """As `check_memory`, of a device with so many bytes."""
     tokens = settings.optimizer.micro_batch_tokens
     device = "the GPU" if gpu else "this machine"
     size = f"{need.parts['weights'] / 4e9:.1f} billion parameters"

@@ -1,6 +1,6 @@
 """Micro-batches: the rows of a batch in pieces that fit the token budget, as a model can compute them.
 
-Two layouts with the same gradient: `shared` computes common prefixes once (see `trie.py`), `plain` pads one row per
+Two layouts with the same gradient: `share_prefixes` computes common prefixes once (see `trie.py`), `pad_rows` pads one row per
 trajectory and works for every model. Only what can matter is laid out: inputs end before a row's last sampled token,
 logits are computed only where a sampled token is predicted, and once per distinct prefix.
 """
@@ -94,14 +94,14 @@ def check(rows: Sequence[Row], vocabulary: int) -> None:
             raise LightningError(f"row of rollout {row.rollout!r}: a constraint lies outside of its {size} tokens")
 
 
-def trainable(rows: Sequence[Row], skip_flat: bool) -> list[Row]:
-    """The rows that can change the gradient: with a weight and, if `skip_flat`, of a sequence with an advantage.
+def trainable(rows: Sequence[Row], skip_zero_advantage: bool) -> list[Row]:
+    """The rows that can change the gradient: with a weight and, if `skip_zero_advantage`, of a sequence with an advantage.
 
     Where the loss is advantages times something, a sequence of zeros has a gradient of exactly 0, whatever the model
     does. A flat row of a sequence that is not flat still counts for the sequence's ratio.
     """
     weighted = [row for row in rows if row.weights.any()]
-    if not skip_flat:
+    if not skip_zero_advantage:
         return weighted
     telling = {sequence(row) for row in weighted if row.returns is not None or row.advantages[row.weights != 0].any()}
     return [row for row in weighted if sequence(row) in telling]
@@ -112,7 +112,7 @@ def sequence(row: Row) -> tuple[str, str]:
     return row.rollout, row.role
 
 
-def shared(
+def share_prefixes(
     rows: Sequence[Row], budget: int, device: torch.device, constraints: Constraints | None = None
 ) -> Iterator[MicroBatch]:
     """Micro-batches of at most `budget` distinct positions each, and fewer where many rows go on from a long prefix,
@@ -120,7 +120,7 @@ def shared(
     inputs = [_inputs(row) for row in rows]
     builder, members = Builder(), list[int]()
     for index in order(inputs):
-        if members and builder.grown(inputs[index]) > budget:
+        if members and builder.size_with(inputs[index]) > budget:
             yield _from_trie(builder, rows, members, device, constraints)
             builder, members = Builder(), []
         builder.add(inputs[index])
@@ -129,7 +129,7 @@ def shared(
         yield _from_trie(builder, rows, members, device, constraints)
 
 
-def plain(
+def pad_rows(
     rows: Sequence[Row], budget: int, device: torch.device, constraints: Constraints | None = None
 ) -> Iterator[MicroBatch]:
     """Micro-batches of at most `budget` padded tokens each, unless one row alone has more."""
@@ -137,11 +137,11 @@ def plain(
     members: list[int] = []
     for index in sorted(range(len(rows)), key=lambda index: (len(inputs[index]), inputs[index].tobytes())):
         if members and (len(members) + 1) * len(inputs[index]) > budget:
-            yield _padded(rows, members, [inputs[each] for each in members], device, constraints)
+            yield _pad(rows, members, [inputs[each] for each in members], device, constraints)
             members = []
         members.append(index)
     if members:
-        yield _padded(rows, members, [inputs[each] for each in members], device, constraints)
+        yield _pad(rows, members, [inputs[each] for each in members], device, constraints)
 
 
 def spread(micro: MicroBatch, values: Tensor, into: Sequence[NDArray[np.float32]], rows: Sequence[Row]) -> None:
@@ -166,7 +166,7 @@ def _from_trie(
     )
 
 
-def _padded(
+def _pad(
     rows: Sequence[Row],
     members: list[int],
     inputs: list[NDArray[np.int32]],
@@ -207,21 +207,21 @@ def _targets(
     def tensor(array: NDArray[Any], dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(array).to(device, dtype)
 
-    def gathered(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+    def gather(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
         arrays = (getattr(row, name) for row in packed)
         parts = [np.zeros(len(at)) if array is None else array[at] for array, at in zip(arrays, sampled, strict=True)]
         return tensor(np.concatenate(parts), dtype)
 
     targets = Targets(
-        tokens=gathered("tokens", torch.int64),
-        weights=gathered("weights"),
-        advantages=gathered("advantages"),
-        sampler=gathered("logprobs"),
+        tokens=gather("tokens", torch.int64),
+        weights=gather("weights"),
+        advantages=gather("advantages"),
+        sampler=gather("logprobs"),
         place=tensor(place.reshape(-1), torch.int64),
         row=tensor(np.repeat(members, counts), torch.int64),
         valued=tensor(np.repeat([row.returns is not None for row in packed], counts), torch.bool),
-        returns=gathered("returns"),
-        values=gathered("values"),
+        returns=gather("returns"),
+        values=gather("values"),
     )
     masks = None if bits is None else Masks(torch.from_numpy(bits).to(device), tensor(pairs[2], torch.int64))
     return tensor(pairs[0], torch.int64), tensor(pairs[1], torch.float32), targets, masks

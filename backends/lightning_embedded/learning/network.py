@@ -27,9 +27,9 @@ class Network:
         self, model: PreTrainedModel, settings: Settings, *, share: bool, constraints: Constraints | None = None
     ) -> None:
         """`model` as it is now is the reference."""
-        refers = settings.divergence.coefficient > 0 or settings.stored.method == "dpo"
+        needs_reference = settings.divergence.coefficient > 0 or settings.stored.method == "dpo"
         self.model = model
-        self.reference = Scorer(copy.deepcopy(model).requires_grad_(False), share=share) if refers else None
+        self.reference = Scorer(copy.deepcopy(model).requires_grad_(False), share=share) if needs_reference else None
         self.scorer = Scorer(model, share=share, constraints=constraints)
         self.head = _head(model) if any(each.advantage == "gae" for each in settings.credits()) else None
         self.parameters = [each for each in model.parameters() if each.requires_grad]

@@ -67,17 +67,17 @@ class Goal(Protocol):
     """One objective over one batch."""
 
     @property
-    def looks(self) -> bool:
+    def needs_old_logprobs(self) -> bool:
         """The log-probabilities of all tokens must be known before the first optimizer step."""
         ...
 
     @property
-    def looks_again(self) -> bool:
+    def needs_logprobs_each_step(self) -> bool:
         """And those of a mini-batch before each step."""
         ...
 
     @property
-    def skips_flat(self) -> bool:
+    def skips_zero_advantage(self) -> bool:
         """Sequences of zero advantages have a gradient of exactly zero."""
         ...
 
@@ -87,8 +87,8 @@ class Goal(Protocol):
         ...
 
     @property
-    def refers(self) -> bool:
-        """The reference's log-probabilities are used, or told."""
+    def needs_reference(self) -> bool:
+        """The reference's log-probabilities are used, or metrics."""
         ...
 
     @property
@@ -97,11 +97,11 @@ class Goal(Protocol):
         ...
 
     def begin(self, pieces: Sequence[Piece]) -> None:
-        """Before the first step, for the whole batch; `old` is known if the goal looks."""
+        """Before the first step, for the whole batch; `old` is known if the goal needs_old_logprobs."""
         ...
 
     def before_step(self, pieces: Sequence[Piece], current: Sequence[Tensor]) -> None:
-        """For one mini-batch; `current`: each piece's log-probabilities now. Only called if the goal looks again."""
+        """For one mini-batch; `current`: each piece's log-probabilities now. Only called if the goal needs_old_logprobs again."""
         ...
 
     def terms(self, piece: Piece, scores: Scores, values: Tensor | None) -> Terms:
@@ -112,7 +112,7 @@ class Goal(Protocol):
         """Metrics of tokens, [M] each, with the log-probabilities before the first step."""
         ...
 
-    def told(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Metrics of the batch."""
         ...
 
@@ -128,15 +128,15 @@ class Policy:
     """Only the value head is trained."""
 
     @property
-    def looks(self) -> bool:
+    def needs_old_logprobs(self) -> bool:
         return self.steps > 1 or self._by_sequence
 
     @property
-    def looks_again(self) -> bool:
+    def needs_logprobs_each_step(self) -> bool:
         return self.steps > 1 and self.settings.algorithm.loss == "gspo"
 
     @property
-    def skips_flat(self) -> bool:
+    def skips_zero_advantage(self) -> bool:
         return not self.entropy_gradient and not self._pull
 
     @property
@@ -144,7 +144,7 @@ class Policy:
         return self.settings.algorithm.entropy > 0 and not self.head_only
 
     @property
-    def refers(self) -> bool:
+    def needs_reference(self) -> bool:
         return self.settings.divergence.coefficient > 0
 
     @property
@@ -213,7 +213,7 @@ class Policy:
         name = "truncated_fraction" if kind == "truncate" else "masked_fraction"
         return {name: self._importance(piece, logprobs).outside}
 
-    def told(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         return {}
 
 
@@ -221,7 +221,9 @@ class Policy:
 class Supervised:
     """Minus the weighted log-probability."""
 
-    looks = looks_again = refers = skips_flat = entropy_gradient = head_only = False
+    needs_old_logprobs = needs_logprobs_each_step = needs_reference = skips_zero_advantage = entropy_gradient = (
+        head_only
+    ) = False
 
     def begin(self, pieces: Sequence[Piece]) -> None:
         pass
@@ -235,7 +237,7 @@ class Supervised:
     def notes(self, piece: Piece, logprobs: Tensor) -> dict[str, Tensor]:
         return {}
 
-    def told(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         return {}
 
 
@@ -250,13 +252,13 @@ class Preference:
     beta: float
     pairs: Tensor
     """[P, 2] indices of the sequences: chosen, rejected."""
-    looks = looks_again = refers = True
-    skips_flat = entropy_gradient = head_only = False
-    _told: dict[str, float] = field(default_factory=dict)
+    needs_old_logprobs = needs_logprobs_each_step = needs_reference = True
+    skips_zero_advantage = entropy_gradient = head_only = False
+    _metrics: dict[str, float] = field(default_factory=dict)
 
     def begin(self, pieces: Sequence[Piece]) -> None:
         margins, _ = self._margins(pieces, [each.old for each in pieces if each.old is not None])
-        self._told = {
+        self._metrics = {
             "dpo_accuracy": float((margins > 0).double().mean()),
             "dpo_margin": float((self.beta * margins).mean()),
         }
@@ -283,8 +285,8 @@ class Preference:
     def notes(self, piece: Piece, logprobs: Tensor) -> dict[str, Tensor]:
         return {}
 
-    def told(self) -> dict[str, float]:
-        return self._told
+    def metrics(self) -> dict[str, float]:
+        return self._metrics
 
     def _margins(self, pieces: Sequence[Piece], current: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """[P'] margins of the pairs that lie in these pieces, and their [P', 2] sequences."""

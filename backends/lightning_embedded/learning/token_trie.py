@@ -86,7 +86,7 @@ class Builder:
         self._segments: list[tuple[Ints, int]] = []
         self._last: NDArray[np.int32] = np.zeros(0, np.int32)
 
-    def grown(self, tokens: NDArray[np.int32]) -> int:
+    def size_with(self, tokens: NDArray[np.int32]) -> int:
         """Size after `tokens` would be added; more where the copied keys weigh more than the positions."""
         own = len(tokens) - _common(self._last, tokens)
         keys = self._keys + (len(tokens) if own else 0)

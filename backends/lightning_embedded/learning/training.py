@@ -57,15 +57,15 @@ class Training:
 
     def update(self, batch: Batch) -> Update:
         if self._asynchronous:
-            return self._updated(batch)
+            return self._learn(batch)
         # All cores for the learner; requests under way wait and then go on with the new weights.
         self._engine.pause()
         try:
-            return self._updated(batch)
+            return self._learn(batch)
         finally:
             self._engine.resume()
 
-    def _updated(self, batch: Batch) -> Update:
+    def _learn(self, batch: Batch) -> Update:
         update = self._learner.update(batch)
         self._publish()
         return update

@@ -92,7 +92,7 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
     tools = _tools(body.get("tools"))
     choice = body.get("tool_choice")
     if choice not in FREE_CHOICES and tools is None:
-        raise BadRequest(f"tool_choice={_shown(choice)} needs tools", "tool_choice", "invalid_value")
+        raise BadRequest(f"tool_choice={_preview(choice)} needs tools", "tool_choice", "invalid_value")
     effort = body.get("reasoning_effort")
     if effort is not None and not isinstance(effort, str):
         raise _wrong("reasoning_effort", effort, "text, such as 'low'")
@@ -158,7 +158,7 @@ def _only_default(body: dict[str, Any]) -> None:
         value = body[name]
         if value is not None and value != ONLY[name]:
             raise BadRequest(
-                f"{name}={_shown(value)} is not supported by this engine; leave it out or give {_shown(ONLY[name])}",
+                f"{name}={_preview(value)} is not supported by this engine; leave it out or give {_preview(ONLY[name])}",
                 name, "unsupported_parameter",
             )  # fmt: skip
 
@@ -203,7 +203,7 @@ def _content(value: Any, where: str) -> str:
         text = part.get("refusal" if kind == "refusal" else "text") if isinstance(part, dict) else None
         if kind not in ("text", "refusal"):
             raise BadRequest(
-                f"{where}[{place}].type={_shown(kind)} is not supported by this engine: only text",
+                f"{where}[{place}].type={_preview(kind)} is not supported by this engine: only text",
                 f"{where}[{place}].type",
                 "unsupported_parameter",
             )
@@ -292,9 +292,9 @@ def _boolean(body: dict[str, Any], name: str) -> bool:
 
 
 def _wrong(name: str, value: Any, wanted: str) -> BadRequest:
-    return BadRequest(f"{name}={_shown(value)}: expected {wanted}", name, "invalid_value")
+    return BadRequest(f"{name}={_preview(value)}: expected {wanted}", name, "invalid_value")
 
 
-def _shown(value: Any) -> str:
+def _preview(value: Any) -> str:
     text = orjson.dumps(value).decode()
     return text if len(text) <= 80 else text[:77] + "..."

@@ -85,7 +85,7 @@ class Reply:
         wanted = self.common.logprobs or self.common.return_token_ids
         if not finish and not text and not wanted:
             return None
-        entry = self._streamed(choice, text, finish)
+        entry = self._chunk_choice(choice, text, finish)
         self._add_tokens(entry, choice, tokens)
         first = not self.chat and not choice.started
         choice.sent, choice.started, choice.done = tokens.stop, True, bool(finish)
@@ -128,7 +128,7 @@ class Reply:
             entry["prompt_token_ids"] = self.prompts[choice.index // self.common.n]
         return entry
 
-    def _streamed(self, choice: Choice, text: str, finish: str) -> dict[str, Any]:
+    def _chunk_choice(self, choice: Choice, text: str, finish: str) -> dict[str, Any]:
         if not self.chat:
             return {"index": choice.index, "text": text, "logprobs": None, "finish_reason": finish or None}
         delta: dict[str, Any] = {}

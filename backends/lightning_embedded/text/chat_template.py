@@ -106,24 +106,24 @@ def _tojson(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
     kept: list[str] = []
-    marked = _marked(value, kept)
+    marked = _mark_verbatim(value, kept)
     text = json.dumps(marked, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     for place, written in enumerate(kept):
-        text = text.replace(json.dumps(_mark(place), ensure_ascii=ensure_ascii), written)
+        text = text.replace(json.dumps(_placeholder(place), ensure_ascii=ensure_ascii), written)
     return text
 
 
-def _marked(value: Any, kept: list[str]) -> Any:
+def _mark_verbatim(value: Any, kept: list[str]) -> Any:
     """The value with a mark in place of each `Verbatim` in it, whose texts are then in `kept`."""
     if isinstance(value, Verbatim):
         kept.append(value.text)
-        return _mark(len(kept) - 1)
+        return _placeholder(len(kept) - 1)
     if isinstance(value, dict):
-        return {key: _marked(each, kept) for key, each in value.items()}
-    return [_marked(each, kept) for each in value] if isinstance(value, list | tuple) else value
+        return {key: _mark_verbatim(each, kept) for key, each in value.items()}
+    return [_mark_verbatim(each, kept) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _mark(place: int) -> str:
+def _placeholder(place: int) -> str:
     return f"\ue000verbatim {place}\ue001"
 
 

@@ -60,7 +60,7 @@ class Text:
         if self.stopped:
             return ""
         self._ids.extend(token for token in ids if token not in self._decode.ends)
-        self._held += self._settled()
+        self._held += self._take_complete()
         return self._release(last=False)
 
     def finish(self) -> str:
@@ -71,7 +71,7 @@ class Text:
         self._from = len(self._ids)
         return self._release(last=True)
 
-    def _settled(self) -> str:
+    def _take_complete(self) -> str:
         """Text of the ids that the last one completes, leaving out up to three that may begin a character."""
         for end in range(len(self._ids), max(self._from, len(self._ids) - _UNFINISHED - 1), -1):
             text = self._between(end)

@@ -33,7 +33,7 @@ class ToolFormat:
 
     def __init__(self, template: Template, ends: tuple[str, ...]) -> None:
         self._template, self._ends = template, tuple(end for end in ends if end)
-        self._prompt = self._rendered([_TOOL]) or ""
+        self._prompt = self._render([_TOOL]) or ""
         self.is_shown = _NAME in self._prompt
         """Whether the template prints tools."""
         turns = {short: self._turn(_SHORT_ID if short else _LONG_ID) for short in (False, True)}
@@ -42,7 +42,7 @@ class ToolFormat:
         self.turn = turns[False] or turns[True] or ""
         """What the template makes of a call."""
         printed = self._find_form()
-        self.form = printed[0] if printed is not None else self._hinted()
+        self.form = printed[0] if printed is not None else self._find_form_by_hints()
         self.spelling = self._spelling(printed[1]) if printed is not None else None
         """How a call is written that the model is made to write; None where its form is not known as text."""
 
@@ -70,7 +70,7 @@ class ToolFormat:
         schemas = {tool["function"]["name"]: tool["function"].get("parameters") for tool in tools}
         return ToolReader(self.form, schemas, short=self.short_ids)
 
-    def _rendered(self, tools: list[dict[str, Any]] | None, *more: dict[str, Any], begin: bool = True) -> str | None:
+    def _render(self, tools: list[dict[str, Any]] | None, *more: dict[str, Any], begin: bool = True) -> str | None:
         """None where the template refuses."""
         messages = [{"role": "user", "content": _ASKED}, *more]
         try:
@@ -83,7 +83,7 @@ class ToolFormat:
         function = {"name": _NAME, "arguments": _ARGUMENTS}
         call = {"id": identity, "type": "function", "function": function}
         turn = {"role": "assistant", "content": "", "tool_calls": [call] * calls}
-        whole = self._rendered([_TOOL], turn, begin=False)
+        whole = self._render([_TOOL], turn, begin=False)
         return None if whole is None else whole.rpartition(_ASKED)[2]
 
     def _texts(self, turn: str) -> Iterator[str]:
@@ -113,7 +113,7 @@ class ToolFormat:
                     return form, text[start:] if text[:start].strip() else text
         return None
 
-    def _hinted(self) -> Form | None:
+    def _find_form_by_hints(self) -> Form | None:
         """Where calls are not printed, what the model is told of them."""
         if _NAME in self.turn:
             return None  # they are, in another form

@@ -149,16 +149,17 @@ def _python_call(node: ast.expr) -> tuple[str, str, str]:
     arguments = {each.arg: _literal(each.value) for each in node.keywords}
     if None in arguments:
         raise ValueError("keywords from a dict")
-    return ast.unparse(_named(node.func)), json.dumps(arguments, ensure_ascii=False, allow_nan=False), ""
+    return _dotted_name(node.func), json.dumps(arguments, ensure_ascii=False, allow_nan=False), ""
 
 
-def _named(node: ast.expr) -> ast.expr:
+def _dotted_name(node: ast.expr) -> str:
+    """ValueError unless it is a name, or names joined by dots."""
     inner = node
     while isinstance(inner, ast.Attribute):
         inner = inner.value
     if not isinstance(inner, ast.Name):
         raise ValueError("not a name")
-    return node
+    return ast.unparse(node)
 
 
 class _Words(ast.NodeTransformer):
@@ -185,19 +186,19 @@ def xml_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
     arguments, at = dict[str, Any](), 0
     while found := _PARAMETER.match(inner, at):
         key = found[1].strip()
-        arguments[key] = _typed(_unwrapped(found[2]), kinds.get(key))
+        arguments[key] = _convert(_strip_line_breaks(found[2]), kinds.get(key))
         at = found.end()
     if inner[at:].strip():
         return None
     return [(name, json.dumps(arguments, ensure_ascii=False), "")]
 
 
-def _unwrapped(value: str) -> str:
+def _strip_line_breaks(value: str) -> str:
     """Without the line break on either side that belongs to the tags."""
     return value.removeprefix("\n").removesuffix("\n")
 
 
-def _typed(value: str, schema: Any) -> Any:
+def _convert(value: str, schema: Any) -> Any:
     """As the schema has it; text where it says text, nothing, or what the value is not."""
     kind = schema.get("type", "string") if isinstance(schema, Mapping) else "string"
     kinds = set(kind) if isinstance(kind, list) else {kind}

@@ -1,4 +1,4 @@
-"""The meter: means over tokens, of all and of each role."""
+"""Means over tokens, of all and of each role."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from lightning_hub.backend import Row
 
-#: Which means are told by role as well.
+#: Metrics that are also reported for each role.
 _BY_ROLE = ("entropy", "kl_sampler", "clip_fraction", "kl_reference")
 
 
-class Meter:
-    """Sums numbers of tokens by name and role. `roles`: their names, by index."""
+class TokenMeans:
+    """Collects numbers of tokens by metric and role. `roles`: the roles' names, by index."""
 
     def __init__(self, roles: list[str]) -> None:
         self._roles = roles
@@ -22,7 +22,7 @@ class Meter:
         self._counts: dict[str, Tensor] = {}
 
     def add(self, name: str, values: Tensor, roles: Tensor) -> None:
-        """`values` [M] of tokens whose roles are `roles` [M] int64."""
+        """Add `values` [M] of tokens with the role indices `roles` [M] int64."""
         if name not in self._sums:
             self._sums[name], self._counts[name] = (torch.zeros(len(self._roles), dtype=torch.float64) for _ in "ab")
         values, roles = values.detach().double().cpu(), roles.cpu()
@@ -30,7 +30,7 @@ class Meter:
         self._counts[name].index_add_(0, roles, torch.ones_like(values))
 
     def means(self) -> dict[str, float]:
-        """NAME over all tokens; NAME/ROLE over those of one role, where it has any and the name is told by role."""
+        """NAME over all tokens, and NAME/ROLE over the tokens of one role for the metrics that are reported by role."""
         means: dict[str, float] = {}
         for name, sums in self._sums.items():
             counts = self._counts[name]
@@ -45,10 +45,10 @@ class Meter:
 
 
 def counts(rows: Sequence[Row], trained: Sequence[Row]) -> dict[str, float]:
-    """Rows of a batch and their sampled tokens; of all, and of those that were trained on."""
+    """The number of rows and sampled tokens, in the whole batch and in the rows that were trained on."""
 
-    def sampled(some: Sequence[Row]) -> float:
+    def count_tokens(some: Sequence[Row]) -> float:
         return float(sum(int((row.weights != 0).sum()) for row in some))
 
-    told = {"rows": float(len(rows)), "trained_rows": float(len(trained))}
-    return told | {"tokens": sampled(rows), "trained_tokens": sampled(trained)}
+    found = {"rows": float(len(rows)), "trained_rows": float(len(trained))}
+    return found | {"tokens": count_tokens(rows), "trained_tokens": count_tokens(trained)}
