@@ -15,8 +15,8 @@ import ray
 from numpy.typing import NDArray
 
 from lightning_hub.backend import Batch, Row, Update
-from lightning_losses.token_means import counts
 from lightning_losses.schedule import default_rate, rate_at
+from lightning_losses.token_means import counts
 from lightning_process.transport import pack_batch
 from lightning_sdk.errors import BackendDied, LightningError, ModelError
 from lightning_sdk.settings import Settings

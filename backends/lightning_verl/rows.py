@@ -43,10 +43,10 @@ def list_roles(rows: Sequence[Row]) -> list[str]:
 
 
 def dealt(rows: Sequence[Row], steps: int, processes: int) -> list[Row]:
-    """The rows in the order in which VERL cuts them: for each process, its part of each optimizer step.
+    """The rows in the order in which VERL splits them: for each process, its part of each optimizer step.
 
-    Whole rollouts are dealt out among the steps, with their weights scaled as `split_mini_batches` says; then each step is
-    filled up with rows of no weight, until all have as many and every process has the same share: nothing is dropped.
+    Whole rollouts are split among the steps, with weights scaled as in `split_mini_batches`. Each step is then padded
+    with rows of zero weight until all steps and all processes have equally many rows, so that none is dropped.
     """
     mini_batches = split_mini_batches(rows, steps)
     size = -(-max(len(mini_batch.rows) for mini_batch in mini_batches) // processes) * processes

@@ -134,7 +134,7 @@ def test_refusals_are_raised_as_themselves(running: Child, tmp_path: Path) -> No
         running.load(tmp_path)
     rows = make_group_rows()
     rows[0].tokens[0] = 9999
-    with pytest.raises(LightningError, match="a token id is not below 260"):
+    with pytest.raises(LightningError, match="a token id is outside 0 to 259"):
         running.update(Batch(1, rows))
     running.check()
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from transformers import GraniteConfig, LlamaConfig, Qwen2Config
 
-from lightning_embedded.learning.memory import estimate as estimate_torch
 from lightning_embedded.learning.memory import check_fit
+from lightning_embedded.learning.memory import estimate as estimate_torch
 from lightning_process.anatomy import Anatomy
 from lightning_process.dissection import dissect
 from lightning_process.need import GB

@@ -1,4 +1,4 @@
-"""BatchUpdate: the passes over one batch and the optimizer steps that they lead to."""
+"""The update of one batch: its passes and optimizer steps."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lightning_embedded.learning.network import Network
 from lightning_embedded.learning.objective import Goal, Piece
 from lightning_embedded.learning.value_head import explained_variance
 from lightning_hub.backend import Row
-from lightning_losses.mini_batches import MiniBatch
 from lightning_losses.divergence import divergence
+from lightning_losses.mini_batches import MiniBatch
 from lightning_losses.token_means import TokenMeans
 from lightning_sdk.settings import Settings
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class BatchUpdate:
-    """One batch on its way down a goal. For one use."""
+    """Trains on one batch for one goal. Use each instance once."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class BatchUpdate:
         mini_batches: Sequence[MiniBatch],
         sequences: dict[tuple[str, str], int],
     ) -> None:
-        """`sequences`: the index of each, as the goal knows it."""
+        """`sequences`: each sequence's index, as in the goal."""
         self._network, self._optimizer, self._settings, self._goal = network, optimizer, settings, goal
         roles = sorted({role for _, role in sequences})
         self._means = TokenMeans(roles)
@@ -44,7 +44,7 @@ class BatchUpdate:
         self._loss = self._largest = 0.0
 
     def train(self) -> dict[str, float]:
-        """Take every step; the metrics."""
+        """Take all optimizer steps and return the metrics."""
         entropies = self._prepare()
         norms: list[tuple[float, float]] = []
         steps = 0
@@ -61,7 +61,7 @@ class BatchUpdate:
         return self._metrics(norms, steps)
 
     def measure(self) -> dict[str, float]:
-        """The metrics of a batch without signal; nothing is changed."""
+        """The metrics of a batch without a learning signal; no weights change."""
         looked = bool(self._minis) and self._prepare() is not None
         with torch.no_grad():
             for mini in self._minis:
@@ -81,7 +81,7 @@ class BatchUpdate:
         ]
 
     def _prepare(self) -> list[Tensor] | None:
-        """What the goal asks for before the first step; each piece's entropies if it was looked at."""
+        """Compute what the goal needs before the first step. Each piece's entropies, if a pass computed them."""
         pieces = [piece for mini in self._minis for piece in mini]
         entropies = None
         if self._goal.needs_reference:
@@ -118,7 +118,7 @@ class BatchUpdate:
             loss.backward()  # type: ignore[no-untyped-call]
 
     def _forward(self, piece: Piece, note: bool) -> Tensor:
-        """The piece's loss, which is also counted."""
+        """The piece's loss, which is also added to the metrics."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._goal.head_only):
             scores = self._network.scorer.score(piece.micro, entropy_gradient=self._goal.entropy_gradient)
         if note:
@@ -133,7 +133,8 @@ class BatchUpdate:
         return terms.loss
 
     def _step(self) -> tuple[float, float] | None:
-        """Norms of the model's and the head's gradient before clipping; None, and no step, if one is not finite."""
+        """Take one step. Norms of the model's and the head's gradient before clipping; None, without a step, if one is
+        not finite."""
         head = [] if self._network.head is None else list(self._network.head.parameters())
         clip = torch.nn.utils.clip_grad_norm_
         most = self._settings.optimizer.max_norm
@@ -142,14 +143,14 @@ class BatchUpdate:
         if finite:
             self._optimizer.step()
         else:
-            log.warning("gradient norm %s: this step is skipped and the weights are left as they were", max(norms))
+            log.warning("gradient norm %s: this step is skipped and the weights are left unchanged", max(norms))
         self._optimizer.zero_grad(set_to_none=True)
         return norms if finite else None
 
     # --- metrics
 
     def _note(self, piece: Piece, logprobs: Tensor, entropy: Tensor) -> None:
-        """Before the first step."""
+        """Add the metrics that are measured before the first step."""
         difference = piece.micro.targets.sampler - logprobs
         self._largest = max(self._largest, float(difference.abs().max()))
         notes = {"entropy": entropy, "kl_sampler": difference} | self._goal.notes(piece, logprobs)
@@ -159,7 +160,7 @@ class BatchUpdate:
             self._means.add(name, values, piece.role)
 
     def _metrics(self, norms: list[tuple[float, float]], steps: int) -> dict[str, float]:
-        """Of `steps` steps, of which those with norms were taken."""
+        """Metrics over `steps` steps, of which those with norms were taken."""
         pieces = [piece for mini in self._minis for piece in mini]
         nothing = {"entropy": 0.0, "kl_sampler": 0.0, "clip_fraction": 0.0}
         metrics = nothing | self._means.means() | self._goal.metrics()

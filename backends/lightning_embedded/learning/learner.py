@@ -19,8 +19,8 @@ from lightning_embedded.learning.network import Network
 from lightning_embedded.learning.objective import Goal, Policy, Preference, Supervised
 from lightning_hub.backend import Batch, Objective, Row, Update
 from lightning_losses.mini_batches import split_mini_batches
-from lightning_losses.token_means import counts
 from lightning_losses.schedule import default_rate, rate_at
+from lightning_losses.token_means import counts
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings
 

@@ -1,8 +1,8 @@
 """Micro-batches: the rows of a batch in pieces that fit the token budget, as a model can compute them.
 
-Two layouts with the same gradient: `share_prefixes` computes common prefixes once (see `trie.py`), `pad_rows` pads one row per
-trajectory and works for every model. Only what can matter is laid out: inputs end before a row's last sampled token,
-logits are computed only where a sampled token is predicted, and once per distinct prefix.
+Two layouts with the same gradient: `share_prefixes` computes common prefixes once (see `token_trie.py`); `pad_rows`
+pads one row per trajectory and works for every model. Nothing unnecessary is computed: inputs end before a row's last
+sampled token, and logits exist only where a sampled token is predicted, once per distinct prefix.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Targets(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """What constraints left of the distributions at a micro-batch's `predictors`."""
+    """The token masks of constrained rows, at a micro-batch's `predictors`."""
 
     bits: Tensor
-    """[K, width] int32, as `Constraint.fill` writes them, each different mask once; the first allows every id."""
+    """[K, width] int32, the distinct masks as `Constraint.fill` writes them; the first allows every id."""
     which: Tensor
-    """[U] int64 the mask of each predictor."""
+    """[U] int64 index of each predictor's mask."""
 
     def forbidden(self, vocabulary: int) -> Tensor:
         """[U, vocabulary] bool."""
@@ -56,7 +56,7 @@ class Masks(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """What one forward pass computes."""
+    """The input of one forward pass."""
 
     tokens: Tensor
     """[B, L] int64."""
@@ -68,14 +68,14 @@ class MicroBatch:
     predictors: Tensor
     """[U] flat positions in [B * L] whose logits are needed."""
     temperatures: Tensor
-    """[U] by which their logits are divided."""
+    """[U] the temperatures that their logits are divided by."""
     targets: Targets
     masks: Masks | None = None
-    """None where nothing was constrained."""
+    """None if no row was constrained."""
 
 
 def check(rows: Sequence[Row], vocabulary: int) -> None:
-    """LightningError for a row that no gradient can be made of."""
+    """Raise LightningError for a row that cannot be trained on."""
     for row in rows:
         size = len(row.tokens)
         arrays = (row.weights, row.advantages, row.logprobs, row.returns, row.values)
@@ -85,20 +85,21 @@ def check(rows: Sequence[Row], vocabulary: int) -> None:
         if size and row.weights[0] != 0:
             raise LightningError(f"row of rollout {row.rollout!r}: its first token has a weight but no context")
         if size and not 0 <= int(row.tokens.min()) <= int(row.tokens.max()) < vocabulary:
-            raise LightningError(f"row of rollout {row.rollout!r}: a token id is not below {vocabulary}")
+            raise LightningError(f"row of rollout {row.rollout!r}: a token id is outside 0 to {vocabulary - 1}")
         if not row.temperature > 0:
-            raise LightningError(f"row of rollout {row.rollout!r}: temperature {row.temperature}, must be above 0")
+            raise LightningError(f"row of rollout {row.rollout!r}: temperature is {row.temperature}, must be above 0")
         if (row.returns is None) != (row.values is None):
-            raise LightningError(f"row of rollout {row.rollout!r}: returns and values come together or not at all")
+            raise LightningError(f"row of rollout {row.rollout!r}: it needs both returns and values, or neither")
         if any(not 0 < each.start <= each.end <= size for each in row.constraints):
-            raise LightningError(f"row of rollout {row.rollout!r}: a constraint lies outside of its {size} tokens")
+            raise LightningError(f"row of rollout {row.rollout!r}: a constraint lies outside its {size} tokens")
 
 
 def trainable(rows: Sequence[Row], skip_zero_advantage: bool) -> list[Row]:
-    """The rows that can change the gradient: with a weight and, if `skip_zero_advantage`, of a sequence with an advantage.
+    """The rows that can change the gradient: those with a weight and, if `skip_zero_advantage`, also an advantage
+    somewhere in their sequence.
 
-    Where the loss is advantages times something, a sequence of zeros has a gradient of exactly 0, whatever the model
-    does. A flat row of a sequence that is not flat still counts for the sequence's ratio.
+    Where the loss is a multiple of the advantages, a sequence of zero advantages has a gradient of exactly 0. A row of
+    zeros in a sequence that has advantages still counts for the sequence's ratio.
     """
     weighted = [row for row in rows if row.weights.any()]
     if not skip_zero_advantage:
@@ -108,15 +109,15 @@ def trainable(rows: Sequence[Row], skip_zero_advantage: bool) -> list[Row]:
 
 
 def sequence(row: Row) -> tuple[str, str]:
-    """What the rows of one sequence share: all that a role sampled in one rollout."""
+    """The key of a row's sequence, which is everything that one role sampled in one rollout."""
     return row.rollout, row.role
 
 
 def share_prefixes(
     rows: Sequence[Row], budget: int, device: torch.device, constraints: Constraints | None = None
 ) -> Iterator[MicroBatch]:
-    """Micro-batches of at most `budget` distinct positions each, and fewer where many rows go on from a long prefix,
-    unless one row alone has more."""
+    """Micro-batches of at most `budget` distinct positions each, or one longer row; fewer positions where many rows
+    continue a long prefix."""
     inputs = [_inputs(row) for row in rows]
     builder, members = Builder(), list[int]()
     for index in order(inputs):
@@ -132,7 +133,7 @@ def share_prefixes(
 def pad_rows(
     rows: Sequence[Row], budget: int, device: torch.device, constraints: Constraints | None = None
 ) -> Iterator[MicroBatch]:
-    """Micro-batches of at most `budget` padded tokens each, unless one row alone has more."""
+    """Micro-batches of at most `budget` padded tokens each, or one longer row."""
     inputs = [_inputs(row) for row in rows]
     members: list[int] = []
     for index in sorted(range(len(rows)), key=lambda index: (len(inputs[index]), inputs[index].tobytes())):
@@ -145,15 +146,15 @@ def pad_rows(
 
 
 def spread(micro: MicroBatch, values: Tensor, into: Sequence[NDArray[np.float32]], rows: Sequence[Row]) -> None:
-    """Write `values` [M] to where their tokens are in the rows; `into` has an array [T] for each row."""
+    """Write `values` [M] to their tokens' places in the rows; `into` has an array [T] for each row."""
     found, owners = values.detach().float().cpu().numpy(), micro.targets.row.cpu().numpy()
-    ends = np.flatnonzero(np.diff(owners)) + 1  # the tokens of a row lie beside each other
+    ends = np.flatnonzero(np.diff(owners)) + 1  # the tokens of a row are adjacent
     for index, own in zip(owners[np.append(0, ends)], np.split(found, ends), strict=True):
         into[index][rows[index].weights != 0] = own
 
 
 def _inputs(row: Row) -> NDArray[np.int32]:
-    """What must be read to predict the row's last sampled token."""
+    """The tokens needed to predict the row's last sampled token."""
     return row.tokens[: int(np.flatnonzero(row.weights)[-1])]
 
 
@@ -192,7 +193,7 @@ def _targets(
     device: torch.device,
     constraints: Constraints | None,
 ) -> tuple[Tensor, Tensor, Targets, Masks | None]:
-    """Predicting positions with their temperatures and masks, each once, and the tokens that they predict."""
+    """The distinct predicting positions with their temperatures and masks, and the tokens that they predict."""
     packed = [rows[index] for index in members]
     sampled = [np.flatnonzero(row.weights) for row in packed]
     counts = list(map(len, sampled))
@@ -230,16 +231,16 @@ def _targets(
 def _masks(
     packed: Sequence[Row], sampled: Sequence[NDArray[np.int64]], constraints: Constraints | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Which mask each sampled token was drawn under, and the masks; the first is the one of free text."""
+    """The index of the mask that each sampled token was drawn under, and the masks; the first is that of free text."""
     if constraints is None:
-        raise LightningError("rows were sampled under constraints, and this learner was given none of its model's")
+        raise LightningError("rows were sampled under constraints, but this learner was created without `constraints`")
     free = np.full(constraints.width, -1, np.int32)
     known = {free.tobytes(): 0}
     which = []
     for row, at in zip(packed, sampled, strict=True):
         own = np.zeros(len(row.tokens), np.int64)
         for each in row.constraints:
-            # Not further than the last token that counts: a grammar's time is its ids' time.
+            # Stop at the last token that counts: a grammar costs time for every id.
             end = min(each.end, int(at[-1]) + 1) if len(at) else each.start
             ids = row.tokens[each.start : end].tolist()
             for place, bits in enumerate(constraints.masks(each.constraint, ids), each.start):

@@ -1,7 +1,8 @@
-"""Objectives: what a batch's tokens contribute to the gradient, for the policy, for SFT and for DPO.
+"""Objectives: what a batch's tokens contribute to the gradient, for policy optimization, SFT and DPO.
 
-Whatever belongs to a whole sequence or pair is computed for the whole mini-batch by a pass without gradient, before the
-gradient's own pass. So nothing depends on how rows are cut into micro-batches, nor on how many rows a sequence has.
+Quantities of a whole sequence or pair are computed for the whole mini-batch by a pass without gradient, before the pass
+with gradient. The result therefore depends neither on how rows are cut into micro-batches nor on how many rows a
+sequence has.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from lightning_sdk.settings import Settings
 
 @dataclass(slots=True)
 class Piece:
-    """A micro-batch, with what is known of its M tokens before the gradient is computed."""
+    """A micro-batch, and what is known about its M tokens before the gradient is computed."""
 
     micro: MicroBatch
     sequence: Tensor
@@ -33,19 +34,19 @@ class Piece:
     role: Tensor
     """[M] int64 index of its role."""
     scale: float
-    """Of the weights: the mini-batch's."""
+    """Factor for the weights, from the mini-batch."""
     old: Tensor | None = None
-    """[M] log-probabilities before the batch's first step, where a pass of its own has found them."""
+    """[M] log-probabilities before the batch's first step, if a separate pass computed them."""
     reference: Tensor | None = None
     """[M] log-probabilities under the reference model."""
     gap: Tensor | None = None
-    """[M] trainer's minus sampler's log-probability of the whole sequence; None: of each token."""
+    """[M] trainer's minus sampler's log-probability of the whole sequence; None to use each token's own."""
     drift: Tensor | None = None
-    """[M] mean over the sequence of what this batch's steps have changed; None: nothing yet."""
+    """[M] mean change of the log-probability over the sequence since the batch's first step; None before it."""
     slope: Tensor | None = None
-    """[M] DPO: derivative of the loss by the token's log-probability."""
+    """[M] DPO: derivative of the loss with respect to the token's log-probability."""
     share: Tensor | None = None
-    """[M] DPO: the loss of its pairs, dealt out among their tokens."""
+    """[M] DPO: the loss of its pairs, divided among their tokens."""
 
     @property
     def weights(self) -> Tensor:
@@ -53,14 +54,14 @@ class Piece:
 
 
 class Terms(NamedTuple):
-    """What one micro-batch adds."""
+    """The loss of one micro-batch."""
 
     loss: Tensor
     """Scalar, with gradient."""
     clipped: Tensor
     """[M] bool."""
     value_loss: Tensor | None = None
-    """[M] of the value head, before its coefficient; only where `valued`."""
+    """[M] loss of the value head, before its coefficient; 0 where not `valued`."""
 
 
 class Goal(Protocol):
@@ -68,48 +69,49 @@ class Goal(Protocol):
 
     @property
     def needs_old_logprobs(self) -> bool:
-        """The log-probabilities of all tokens must be known before the first optimizer step."""
+        """Whether the log-probabilities of all tokens must be known before the first optimizer step."""
         ...
 
     @property
     def needs_logprobs_each_step(self) -> bool:
-        """And those of a mini-batch before each step."""
+        """Whether the log-probabilities of a mini-batch must be known before each of its steps."""
         ...
 
     @property
     def skips_zero_advantage(self) -> bool:
-        """Sequences of zero advantages have a gradient of exactly zero."""
+        """Whether sequences of zero advantages can be left out, because their gradient is exactly zero."""
         ...
 
     @property
     def entropy_gradient(self) -> bool:
-        """The entropy is a part of the loss."""
+        """Whether the entropy is part of the loss."""
         ...
 
     @property
     def needs_reference(self) -> bool:
-        """The reference's log-probabilities are used, or metrics."""
+        """Whether the reference's log-probabilities are used in the loss or in metrics."""
         ...
 
     @property
     def head_only(self) -> bool:
-        """The model itself is left as it is."""
+        """Whether only the value head is trained."""
         ...
 
     def begin(self, pieces: Sequence[Piece]) -> None:
-        """Before the first step, for the whole batch; `old` is known if the goal needs_old_logprobs."""
+        """Called before the first step with the whole batch; `old` is set if `needs_old_logprobs`."""
         ...
 
     def before_step(self, pieces: Sequence[Piece], current: Sequence[Tensor]) -> None:
-        """For one mini-batch; `current`: each piece's log-probabilities now. Only called if the goal needs_old_logprobs again."""
+        """Called with one mini-batch before its step, if `needs_logprobs_each_step`; `current` holds each piece's
+        log-probabilities at this moment."""
         ...
 
     def terms(self, piece: Piece, scores: Scores, values: Tensor | None) -> Terms:
-        """Of one micro-batch; `values` [M] are the value head's."""
+        """The loss of one micro-batch; `values` [M] are the value head's."""
         ...
 
     def notes(self, piece: Piece, logprobs: Tensor) -> dict[str, Tensor]:
-        """Metrics of tokens, [M] each, with the log-probabilities before the first step."""
+        """Metrics of each token, [M], from the log-probabilities before the first step."""
         ...
 
     def metrics(self) -> dict[str, float]:
@@ -123,7 +125,7 @@ class Policy:
 
     settings: Settings
     steps: int
-    """Optimizer steps on this batch."""
+    """Number of optimizer steps on this batch."""
     head_only: bool = False
     """Only the value head is trained."""
 
@@ -219,11 +221,10 @@ class Policy:
 
 @dataclass(slots=True)
 class Supervised:
-    """Minus the weighted log-probability."""
+    """Supervised fine-tuning: minus the weighted log-probability."""
 
-    needs_old_logprobs = needs_logprobs_each_step = needs_reference = skips_zero_advantage = entropy_gradient = (
-        head_only
-    ) = False
+    needs_old_logprobs = needs_logprobs_each_step = needs_reference = False
+    skips_zero_advantage = entropy_gradient = head_only = False
 
     def begin(self, pieces: Sequence[Piece]) -> None:
         pass
@@ -243,10 +244,10 @@ class Supervised:
 
 @dataclass(slots=True)
 class Preference:
-    """DPO over pairs of sequences. A pair counts with the mean weight of its tokens.
+    """DPO over pairs of sequences. A pair is weighted with the mean weight of its tokens.
 
-    Its gradient is taken in two passes: the first finds the slope of each pair's loss, the second adds slope times the
-    gradient of each token's log-probability, so that the tokens of a pair may lie anywhere.
+    The gradient takes two passes: the first finds the slope of each pair's loss, the second adds slope times the
+    gradient of each token's log-probability. The tokens of a pair may therefore lie in different micro-batches.
     """
 
     beta: float
@@ -289,7 +290,7 @@ class Preference:
         return self._metrics
 
     def _margins(self, pieces: Sequence[Piece], current: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """[P'] margins of the pairs that lie in these pieces, and their [P', 2] sequences."""
+        """The [P'] margins of the pairs in these pieces, and their [P', 2] sequences."""
         sequence = torch.cat([each.sequence for each in pieces])
         totals = _Totals(sequence)
         gains = [now - each.reference for each, now in zip(pieces, current, strict=True) if each.reference is not None]

@@ -157,10 +157,9 @@ def _only_default(body: dict[str, Any]) -> None:
     for name in body.keys() & ONLY.keys():
         value = body[name]
         if value is not None and value != ONLY[name]:
-            raise BadRequest(
-                f"{name}={_preview(value)} is not supported by this engine; leave it out or give {_preview(ONLY[name])}",
-                name, "unsupported_parameter",
-            )  # fmt: skip
+            only = _preview(ONLY[name])
+            message = f"{name}={_preview(value)} is not supported by this engine; leave it out or send {only}"
+            raise BadRequest(message, name, "unsupported_parameter")
 
 
 def _messages(value: Any) -> list[dict[str, Any]]:
