@@ -34,7 +34,7 @@ from lightning_sdk.settings import Settings, parse
 from lightning_verl import cluster
 from lightning_verl import config as ours
 from lightning_vllm.command import tool_parser
-from lightning_vllm.reading import read
+from lightning_vllm.model_reader import read_model_info
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, **_: Any) -> float:
@@ -45,9 +45,9 @@ def compute_score(data_source: str, solution_str: str, ground_truth: str, **_: A
 def configuration(options: argparse.Namespace, settings: Settings, folder: Path) -> Any:
     """What `lightning_verl.config` makes of the settings, and what VERL's own loop needs beside it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    card = read(locate(options.model))
+    card = read_model_info(locate(options.model))
     gpus = settings.cluster.gpus or max(1, torch.cuda.device_count())
-    place = ours.Place(device, 1, gpus, card.path, Path(options.model).name, settings.serving.max_length,
+    place = ours.RunPlacement(device, 1, gpus, card.path, Path(options.model).name, settings.serving.max_length,
                        plain_head=card.plain_head, tool_parser=tool_parser(settings, card))  # fmt: skip
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer")

@@ -36,13 +36,13 @@ from aiohttp import web
 from lightning_process.source import locate
 from lightning_sdk.settings import Settings
 from lightning_sdk.system.addresses import BACKLOG
-from lightning_vllm.available import installed
-from lightning_vllm.command import KEEP_ALIVE
+from lightning_vllm.available import installed_version
+from lightning_vllm.command import KEEP_ALIVE_SECONDS
 from lightning_vllm.fleet import Fleet
-from lightning_vllm.front import Front, Upstream
+from lightning_vllm.front import Front, ServerAddress
+from lightning_vllm.gpu_layout import place_servers, visible_gpus
 from lightning_vllm.launch import launcher
-from lightning_vllm.places import places, visible
-from lightning_vllm.reading import read
+from lightning_vllm.model_reader import read_model_info
 
 KEY = "front"
 
@@ -51,7 +51,7 @@ def main() -> None:
     arguments = parse()
     if arguments.ask:
         for line in sys.stdin:
-            way = [Upstream(*each) for each in json.loads(line)]
+            way = [ServerAddress(*each) for each in json.loads(line)]
             print(json.dumps(asyncio.run(ask(way, arguments))), flush=True)
         return
     with tempfile.TemporaryDirectory() as folder, servers(arguments, Path(folder)) as (fleet, address), \
@@ -71,21 +71,21 @@ def main() -> None:
 
 
 @contextmanager
-def servers(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Fleet, Upstream]]:
+def servers(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Fleet, ServerAddress]]:
     name = Path(arguments.model).name
     settings = Settings.from_dict({
         "engine": "vllm", "model": arguments.model, "serving.replicas": arguments.replicas,
         "rollouts.concurrency": arguments.concurrency, "serving.max_length": arguments.length,
         **dict(each.split("=", 1) for each in arguments.set),
     })  # fmt: skip
-    card, front = read(locate(arguments.model)), Front(KEY, name, keep_alive=KEEP_ALIVE / 2)
+    card, front = read_model_info(locate(arguments.model)), Front(KEY, name, keep_alive=KEEP_ALIVE_SECONDS / 2)
     cores = len(os.sched_getaffinity(0))
-    where = places(settings, visible(torch.cuda.device_count()), cores, small=card.parameters < 30_000_000)
+    where = place_servers(settings, visible_gpus(torch.cuda.device_count()), cores, small=card.parameters < 30_000_000)
     fleet = Fleet(front, where, folder, launcher(settings, card, name), asynchronous=False)
     try:
         fleet.wait()
         with listening(front.app()) as url:
-            yield fleet, Upstream(url, KEY)
+            yield fleet, ServerAddress(url, KEY)
     finally:
         fleet.close()
 
@@ -114,7 +114,7 @@ def listening(app: web.Application) -> Iterator[str]:
 
 
 @contextmanager
-def client() -> Iterator[Callable[[Sequence[Upstream]], float]]:
+def client() -> Iterator[Callable[[Sequence[ServerAddress]], float]]:
     """What measures tokens per second of servers, in a process of its own: this program, told to `--ask`."""
     with subprocess.Popen(
         [sys.executable, __file__, "--ask", *sys.argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -122,7 +122,7 @@ def client() -> Iterator[Callable[[Sequence[Upstream]], float]]:
         asked, answered = process.stdin, process.stdout
         assert asked is not None and answered is not None
 
-        def measure(way: Sequence[Upstream]) -> float:
+        def measure(way: Sequence[ServerAddress]) -> float:
             asked.write(json.dumps(way) + "\n")
             asked.flush()
             return float(json.loads(answered.readline()))
@@ -130,7 +130,7 @@ def client() -> Iterator[Callable[[Sequence[Upstream]], float]]:
         yield measure
 
 
-async def ask(way: Sequence[Upstream], arguments: argparse.Namespace) -> float:
+async def ask(way: Sequence[ServerAddress], arguments: argparse.Namespace) -> float:
     turns, tokens = iter(range(arguments.requests)), 0
     sums = arithmetic.data("sums", arguments.data, 200)[0] if arguments.data else []
     connector = aiohttp.TCPConnector(limit=0)
@@ -161,7 +161,7 @@ def report(arguments: argparse.Namespace, pairs: Sequence[tuple[float, float]]) 
     ratios = [front / direct for direct, front in pairs]
     result = {
         "benchmark": "vllm_front",
-        "vllm": installed(),
+        "vllm": installed_version(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
         "model": Path(arguments.model).name,
         **{name: getattr(arguments, name) for name in ("requests", "concurrency", "tokens", "replicas")},

@@ -17,19 +17,19 @@ from lightning_embedded.serving.server import make_app
 from lightning_embedded.threads import threads
 from lightning_process.dissection import dissect
 from lightning_process.fingerprint import fingerprint
-from lightning_process.model import Loaded, load
-from lightning_process.program import Built, Config, run
+from lightning_process.model import LoadedModel, load
+from lightning_process.program import BackendConfig, ReadyBackend, run
 from lightning_process.routes import LearnerRoutes
 from lightning_sdk.settings import Settings
 
 
-def build(config: Config) -> Built:
+def build(config: BackendConfig) -> ReadyBackend:
     """Load the model; its engine and its learner."""
     disable_progress_bar()  # type: ignore[no-untyped-call]
     return vllm.build(config) if config.settings.engine == "vllm" else _build(config)
 
 
-def _build(config: Config) -> Built:
+def _build(config: BackendConfig) -> ReadyBackend:
     settings = config.settings
     loaded = load(settings.model)
     _check_memory(settings, loaded)
@@ -48,10 +48,10 @@ def _build(config: Config) -> Built:
     config.phases.end("model")
     # Thread counts are per thread in OpenMP: the learner's has its own, apart from the engine's.
     routes = LearnerRoutes(training, lambda: torch.set_num_threads(learning))
-    return Built(app, routes, name, training.facts())
+    return ReadyBackend(app, routes, name, training.facts())
 
 
-def _check_memory(settings: Settings, loaded: Loaded) -> None:
+def _check_memory(settings: Settings, loaded: LoadedModel) -> None:
     anatomy = dissect(loaded.model.config)
     held = 4.0 * anatomy.parameters if anatomy else 0.0  # the engine's weights
     check_memory(settings, anatomy, held, "take a smaller model, or a GPU with backend=verl (docs/verl.md)")

@@ -20,22 +20,22 @@ from lightning_embedded.serving.protocol import read_body
 from lightning_embedded.text.growing_text import Decode
 from lightning_embedded.threads import small, threads
 from lightning_hub.trajectories.constraint import FREE_CHOICES, constraint_of
-from lightning_process.model import Loaded, load
-from lightning_process.program import Built, Config
+from lightning_process.model import LoadedModel, load
+from lightning_process.program import BackendConfig, ReadyBackend
 from lightning_process.refusal import BadRequest
 from lightning_process.routes import LearnerRoutes
-from lightning_process.saved import saved
+from lightning_process.saved_names import with_saved_names
 from lightning_process.source import Source, locate
 from lightning_sdk.settings import Settings
 from lightning_vllm import available, command
-from lightning_vllm.ahead import ENGINE, Ahead, inspection
-from lightning_vllm.card import Card
-from lightning_vllm.command import Place
+from lightning_vllm.command import ServerPlacement
 from lightning_vllm.fleet import Fleet
 from lightning_vllm.front import Front
+from lightning_vllm.gpu_layout import place_servers, visible_gpus
 from lightning_vllm.launch import launcher
-from lightning_vllm.places import places, visible
-from lightning_vllm.reading import read
+from lightning_vllm.model_info import ModelInfo
+from lightning_vllm.model_reader import read_model_info
+from lightning_vllm.preimport import ENGINE, Preimport, model_modules
 
 log = logging.getLogger(__name__)
 
@@ -46,42 +46,48 @@ _WAYS = (
 )
 
 
-def build(config: Config) -> Built:
+def build(config: BackendConfig) -> ReadyBackend:
     """Start the servers, load the learner beside them, and wait for both."""
     source = locate(config.settings.model)
-    with Ahead((ENGINE, inspection(source.path))):
+    with Preimport((ENGINE, model_modules(source.path))):
         return _build(config, source)
 
 
-def _build(config: Config, source: Source) -> Built:
+def _build(config: BackendConfig, source: Source) -> ReadyBackend:
     settings, asynchronous = config.settings, config.settings.rollouts.staleness > 0
-    card, name = read(source), Path(source.name).name
-    decoding, learning = threads(card.parameters, asynchronous)
+    info, name = read_model_info(source), Path(source.name).name
+    decoding, learning = threads(info.parameters, asynchronous)
     torch.set_num_threads(learning)
-    found = places(settings, visible(torch.cuda.device_count()), decoding, small=small(card.parameters))
-    available.check_experts(card, gpu=torch.cuda.is_available())
-    check_memory(settings, card.anatomy, _vllm_bytes(settings, found), _WAYS)
-    front = Front(config.key, name, keep_alive=command.KEEP_ALIVE / 2)
-    fleet = Fleet(front, found, config.folder, launcher(settings, card, name), asynchronous=asynchronous)
+    found = place_servers(settings, visible_gpus(torch.cuda.device_count()), decoding, small=small(info.parameters))
+    available.check_experts(info, gpu=torch.cuda.is_available())
+    check_memory(settings, info.anatomy, _vllm_bytes(settings, found), _WAYS)
+    front = Front(config.key, name, keep_alive=command.KEEP_ALIVE_SECONDS / 2)
+    fleet = Fleet(front, found, config.folder, launcher(settings, info, name), asynchronous=asynchronous)
     try:
         loaded = load(settings.model)
         constraints = constraints_of(loaded)
         front.constrain = constraining(constraints)
         learner = Learner(loaded.model, settings, constraints=constraints)
         config.phases.end("model")
-        facts = _facts(settings, card, found)
-        facts |= {"max_length": fleet.wait(), "tokenizer": card.tokenizer}
+        facts = _facts(settings, info, found)
+        facts |= {"max_length": fleet.wait(), "tokenizer": info.tokenizer}
         config.phases.end("vllm")
     except BaseException:
         fleet.close()
         raise
-    training = Training(learner, fleet, loaded, facts, asynchronous=asynchronous,
-                        name=lambda model, weights: dict(saved(model, weights)))  # fmt: skip
+    training = Training(
+        learner,
+        fleet,
+        loaded,
+        facts,
+        asynchronous=asynchronous,
+        name=lambda model, weights: dict(with_saved_names(model, weights)),
+    )
     routes = LearnerRoutes(training, lambda: torch.set_num_threads(learning))
-    return Built(front.app(), routes, name, training.facts())
+    return ReadyBackend(front.app(), routes, name, training.facts())
 
 
-def constraints_of(loaded: Loaded) -> Constraints:
+def constraints_of(loaded: LoadedModel) -> Constraints:
     """As vLLM keeps them: it ends an answer with the tokenizer's own end alone."""
     tokenizer, vocabulary = loaded.tokenizer, int(loaded.model.config.get_text_config().vocab_size)
     ends = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) else []
@@ -106,20 +112,20 @@ def constraining(constraints: Constraints) -> Callable[[bytes], bytes]:
     return constrain
 
 
-def _vllm_bytes(settings: Settings, found: list[Place]) -> float:
+def _vllm_bytes(settings: Settings, found: list[ServerPlacement]) -> float:
     """Bytes of the learner's GPU that vLLM has."""
     shared = any(place.shared for place in found)
     return settings.serving.memory * torch.cuda.get_device_properties(0).total_memory if shared else 0.0
 
 
-def _facts(settings: Settings, card: Card, found: list[Place]) -> dict[str, object]:
+def _facts(settings: Settings, info: ModelInfo, found: list[ServerPlacement]) -> dict[str, object]:
     facts: dict[str, object] = {
-        "engine": f"vllm {available.installed()}",
+        "engine": f"vllm {available.installed_version()}",
         "servers": " ".join(",".join(place.gpus) or "cpu" for place in found),
-        "tool_parser": command.tool_parser(settings, card),
+        "tool_parser": command.tool_parser(settings, info),
     }
-    for argument, ours in command.overridden(settings, card, found[0]).items():
-        theirs = command.verbatim(settings)[argument]
+    for argument, ours in command.overridden_arguments(settings, info, found[0]).items():
+        theirs = command.extra_arguments(settings)[argument]
         log.warning("setting vllm.%s=%s takes the place of our %s", argument, theirs, ours)
         facts[f"vllm.{argument}"] = f"{theirs} instead of {ours}"
     return facts

@@ -45,8 +45,12 @@ def caller(grants: Grants, raw_path: str, headers: Mapping[str, str], default_ro
     shown = api_key(headers)
     in_key, _, label = shown.partition(".") if shown.startswith(PREFIX) else ("", "", "")
     if in_url and in_key and in_url != in_key:
-        raise Refused(401, "the URL and the API key name two different rollouts: use one rollout's URL with its own "
-                      "key, or with your provider's key", "two_rollouts")  # fmt: skip
+        raise Refused(
+            401,
+            "the URL and the API key name two different rollouts: use one rollout's URL with its own "
+            "key, or with your provider's key",
+            "two_rollouts",
+        )
     grant = _grant(grants, in_url, in_key)
     said = headers.get(ROLE_HEADER, "") or unquote(found["role"] or "") or label
     if len(said) > _LONGEST_ROLE:
@@ -66,9 +70,12 @@ def _grant(grants: Grants, in_url: str, in_key: str) -> Grant | None:
     if grant is not None:
         return grant
     where, status = ("URL", 404) if in_url else ("API key", 401)
-    raise Refused(status, f"the {where} names no rollout that is under way here: it has ended, or its key is not "
-                  "complete; begin one with POST /rollouts, or lightning.gateway_environment()", "rollout_not_found",
-    )  # fmt: skip
+    raise Refused(
+        status,
+        f"the {where} names no rollout that is under way here: it has ended, or its key is not "
+        "complete; begin one with POST /rollouts, or lightning.gateway_environment()",
+        "rollout_not_found",
+    )
 
 
 def api_key(headers: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from lightning_gateway.caller import caller
 from lightning_gateway.grant import Grant, Grants
 from lightning_gateway.refusal import Refused, response
 from lightning_gateway.relay import CutOff, Relay
-from lightning_gateway.rollouts import Rollouts
+from lightning_gateway.rollouts import RolloutRoutes
 from lightning_gateway.upstream import Upstream
 from lightning_sdk.errors import LightningError, PortInUse
 from lightning_sdk.system.addresses import BACKLOG
@@ -29,7 +29,7 @@ log = logging.getLogger("lightning_gateway")
 MAX_BODY_BYTES = 128 * 2**20
 """A longer request to a model is refused with 413; any other passes piece by piece, whatever its length."""
 _MAX_HEADER_BYTES = 64 * 1024
-_GRACE = 1.0
+_GRACE_SECONDS = 1.0
 """Seconds that calls under way have to end by themselves when the gateway is closed."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -67,7 +67,7 @@ class Gateway:
         self.token = token or secrets.token_urlsafe(24)
         self._role, self._timeout = role, timeout
         self._grants = Grants()
-        self._rollouts = Rollouts(self._grants, self.token, self._environment)
+        self._rollouts = RolloutRoutes(self._grants, self.token, self._environment)
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._ready: threading.Event = threading.Event()
@@ -124,9 +124,15 @@ class Gateway:
     async def _serve(self, host: str) -> None:
         relay = Relay(self.upstream, self._timeout)
         runner = web.AppRunner(
-            self._app(relay), access_log=None, handle_signals=False, handler_cancellation=True, auto_decompress=False,
-            shutdown_timeout=_GRACE, max_line_size=_MAX_HEADER_BYTES, max_field_size=_MAX_HEADER_BYTES,
-        )  # fmt: skip
+            self._app(relay),
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,
+            auto_decompress=False,
+            shutdown_timeout=_GRACE_SECONDS,
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+        )
         try:
             await runner.setup()
             await web.TCPSite(runner, host, self._port, backlog=BACKLOG).start()

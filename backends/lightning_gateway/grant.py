@@ -29,7 +29,7 @@ class Grant:
         self._open: set[Recording] = set()
         self._ended = False
 
-    def open(self, recording: Recording) -> bool:
+    def begin_call(self, recording: Recording) -> bool:
         """Count a call as under way; False if the rollout has ended."""
         with self._lock:
             if not self._ended:
@@ -37,7 +37,7 @@ class Grant:
                 self._open.add(recording)
             return not self._ended
 
-    def closed(self, recording: Recording) -> None:
+    def finish_call(self, recording: Recording) -> None:
         with self._lock:
             self._open.discard(recording)
 
@@ -83,7 +83,7 @@ class Grants:
     def find(self, key: str) -> Grant | None:
         return self._by_key.get(key)
 
-    def left(self) -> list[Grant]:
+    def active(self) -> list[Grant]:
         """Grants whose rollouts have not ended."""
         return list(self._by_key.values())
 

@@ -29,6 +29,10 @@ def refuse_climbing(path: str) -> None:
 def refuse_beyond_models(method: str, path: str) -> None:
     """Refused for a request that our own key for the provider is not meant for."""
     if not _OF_MODELS.fullmatch(f"{method} {path}"):
-        raise Refused(403, f"{method} {path[:200]}: a rollout's key opens what asks a model (chat completions, "
-                      "completions, responses, messages, embeddings, models), and nothing else; for the rest show an "
-                      "API key of your own", "not_for_rollouts")  # fmt: skip
+        raise Refused(
+            403,
+            f"{method} {path[:200]}: a rollout's key opens what asks a model (chat completions, "
+            "completions, responses, messages, embeddings, models), and nothing else; for the rest show an "
+            "API key of your own",
+            "not_for_rollouts",
+        )

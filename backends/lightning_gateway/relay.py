@@ -20,7 +20,7 @@ from lightning_gateway.caller import Caller
 from lightning_gateway.paths import refuse_beyond_models, refuse_climbing
 from lightning_gateway.recording import Recording
 from lightning_gateway.refusal import Refused
-from lightning_gateway.upstream import Headers, Upstream, passed_back, passed_on, proxy_for, to_engine
+from lightning_gateway.upstream import Headers, Upstream, engine_headers, proxy_for, reply_headers, request_headers
 from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
 from lightning_sdk.errors import Untranslatable
 from lightning_sdk.trace.scope import entered
@@ -36,8 +36,8 @@ CALLS = {
 }
 _SEEN = {SEEN: True}
 """Tells the safety net of this process that nothing goes past it here."""
-_CONNECT = 20.0
-_KEEP_ALIVE = 4.0
+_CONNECT_SECONDS = 20.0
+_KEEP_ALIVE_SECONDS = 4.0
 """Seconds that a connection waits for reuse: less than servers keep theirs (uvicorn: 5), so that none closes as a
 request leaves."""
 
@@ -69,9 +69,9 @@ class Relay:
     def __init__(self, upstream: Upstream, timeout: float) -> None:
         """`timeout`: seconds without any byte after which an upstream has failed."""
         self._upstream, self._timeout = upstream, timeout
-        limits = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=_CONNECT, sock_read=timeout)
+        limits = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=_CONNECT_SECONDS, sock_read=timeout)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
             timeout=limits,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -88,41 +88,41 @@ class Relay:
             refuse_beyond_models(request.method, caller.path)
         url = self._upstream.url(caller.path, request.rel_url.raw_query_string, anthropic=anthropic)
         credential = self._upstream.credential(anthropic=anthropic) if caller.grant is not None else None
-        kind = call_of(request.method, caller.path)
-        headers = passed_on(request.raw_headers, credential, own=caller.has_key, recorded=kind is not None)
+        kind = call_kind(request.method, caller.path)
+        headers = request_headers(request.raw_headers, credential, own=caller.has_key, recorded=kind is not None)
         if kind is None:
-            return await self._unrecorded(request, caller, url, headers)
+            return await self._forward(request, caller, url, headers)
         body = await request.read()
         with entered(caller.scope):
             call = open_call("gateway", caller.path)
         if call is None:
             return await self._exchange(request, url, proxy_for(url), headers, body, None, None)
-        return await self._recorded(request, caller, kind, call, url, headers, body)
+        return await self._record(request, caller, kind, call, url, headers, body)
 
-    async def _unrecorded(self, request: web.Request, caller: Caller, url: str, headers: Headers) -> web.StreamResponse:
+    async def _forward(self, request: web.Request, caller: Caller, url: str, headers: Headers) -> web.StreamResponse:
         endpoint, proxy = caller.scope.endpoint(), proxy_for(url)
         if endpoint is not None and request.method == "GET" and caller.path.startswith("/v1/models"):
             shown = {"authorization": f"Bearer {endpoint.key}"}
-            url, proxy, headers = endpoint.url + caller.path[3:], None, to_engine(request.headers, shown)
+            url, proxy, headers = endpoint.url + caller.path[3:], None, engine_headers(request.headers, shown)
         body = request.content if request.can_read_body else None
         return await self._exchange(request, url, proxy, headers, body, None, None)
 
-    async def _recorded(
+    async def _record(
         self, request: web.Request, caller: Caller, kind: str, call: OpenCall, url: str, headers: Headers, body: bytes
     ) -> web.StreamResponse:
         running = _Running()
         recording, grant = Recording(call, running.stop), caller.grant
-        if grant is not None and not grant.open(recording):
+        if grant is not None and not grant.begin_call(recording):
             raise Refused(404, "this rollout has ended", "rollout_not_found")
         try:
             translation, proxy = None, proxy_for(url)
             call.request = body
             if call.endpoint is not None:
-                body, translation = _rewritten(call, kind, body)
+                body, translation = _rewrite(call, kind, body)
                 call.request = body
                 place = "/completions" if kind == "/completions" else "/chat/completions"
                 # The engine is asked directly; a proxy would see its key, and may not reach it.
-                url, proxy, headers = call.endpoint.url + place, None, to_engine(request.headers, call.headers())
+                url, proxy, headers = call.endpoint.url + place, None, engine_headers(request.headers, call.headers())
             return await self._exchange(request, url, proxy, headers, body, recording, translation)
         except Refused as refused:
             recording.fail(refused, unreachable=refused.status in {502, 504})
@@ -136,12 +136,18 @@ class Relay:
             running.over = True
             recording.close()
             if grant is not None:
-                grant.closed(recording)
+                grant.finish_call(recording)
 
     async def _exchange(
-        self, request: web.Request, url: str, proxy: str | None, headers: Headers, body: Any,
-        recording: Recording | None, translation: Translation | None,
-    ) -> web.StreamResponse:  # fmt: skip
+        self,
+        request: web.Request,
+        url: str,
+        proxy: str | None,
+        headers: Headers,
+        body: Any,
+        recording: Recording | None,
+        translation: Translation | None,
+    ) -> web.StreamResponse:
         """Send, and pass the reply back. Refused as long as nothing has been passed back."""
         try:
             reply = await self._session.request(
@@ -156,8 +162,11 @@ class Relay:
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise _unreachable(url, error) from error
         except TimeoutError as error:
-            raise Refused(504, f"{_place(url)} sent nothing for {self._timeout:g} s; a longer time is given with "
-                          "--timeout", "upstream_timeout") from error  # fmt: skip
+            raise Refused(
+                504,
+                f"{_place(url)} sent nothing for {self._timeout:g} s; a longer time is given with --timeout",
+                "upstream_timeout",
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(url, error) from error
         try:
@@ -166,23 +175,24 @@ class Relay:
                 recording.encoding = reply.headers.get("content-encoding", "").lower()
                 recording.call.streamed = "text/event-stream" in reply.headers.get("content-type", "")
             if translation is None:
-                return await self._passed(request, reply, recording)
+                return await self._pass_back(request, reply, recording)
             assert recording is not None
-            return await self._translated(request, reply, recording, translation)
+            return await self._translate_back(request, reply, recording, translation)
         finally:
             reply.close()
 
-    async def _passed(
+    async def _pass_back(
         self, request: web.Request, reply: aiohttp.ClientResponse, recording: Recording | None
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=passed_back(reply.raw_headers))
+        headers = reply_headers(reply.raw_headers)
+        response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=headers)
         await response.prepare(request)
         async for chunk in _chunks(reply, recording):
             await response.write(chunk)
         await response.write_eof()
         return response
 
-    async def _translated(
+    async def _translate_back(
         self, request: web.Request, reply: aiohttp.ClientResponse, recording: Recording, translation: Translation
     ) -> web.StreamResponse:
         """The engine's reply in the caller's own protocol; the engine's own bytes are recorded."""
@@ -204,12 +214,12 @@ class Relay:
         return response
 
 
-def call_of(method: str, path: str) -> str | None:
+def call_kind(method: str, path: str) -> str | None:
     """Which kind of call to a model a request is, a key of `CALLS`; None if it is none."""
     return next((kind for kind in CALLS if method == "POST" and path.endswith(kind)), None)
 
 
-def _rewritten(call: OpenCall, kind: str, body: bytes) -> tuple[bytes, Translation | None]:
+def _rewrite(call: OpenCall, kind: str, body: bytes) -> tuple[bytes, Translation | None]:
     """The request as the engine is to see it, and what turns the reply back."""
     try:
         parsed = json.loads(body)
@@ -243,8 +253,11 @@ async def _chunks(reply: aiohttp.ClientResponse, recording: Recording | None) ->
 
 def _unreachable(url: str, error: Exception) -> Refused:
     why = str(error) or type(error).__name__
-    return Refused(502, f"{_place(url)} cannot be reached: {why}; start that server, or name another with --upstream",
-                   "upstream_unreachable")  # fmt: skip
+    return Refused(
+        502,
+        f"{_place(url)} cannot be reached: {why}; start that server, or name another with --upstream",
+        "upstream_unreachable",
+    )
 
 
 def _place(url: str) -> str:

@@ -25,7 +25,7 @@ from lightning_sdk.trace.call import Status
 from lightning_sdk.trace.scope import RolloutScope, Scope
 
 
-class Rollouts:
+class RolloutRoutes:
     """The endpoints under /rollouts. They send what `lightning.rollout` sends."""
 
     def __init__(self, grants: Grants, token: str, environment: Callable[[Grant], dict[str, str]]) -> None:
@@ -41,8 +41,12 @@ class Rollouts:
     async def begin(self, request: web.Request) -> web.Response:
         """{"task": object, "role": text} -> 201 {"id", "key", "base_url", "environment"}."""
         if not hmac.compare_digest(api_key(request.headers).encode("utf-8", "surrogateescape"), self._expected):
-            raise Refused(401, "beginning a rollout needs the gateway's token, which it printed when it started: "
-                          "send 'Authorization: Bearer TOKEN'", "invalid_token")  # fmt: skip
+            raise Refused(
+                401,
+                "beginning a rollout needs the gateway's token, which it printed when it started: "
+                "send 'Authorization: Bearer TOKEN'",
+                "invalid_token",
+            )
         body = await _body(request, {"task": dict, "role": str})
         try:
             task = plain_object(body.get("task", {}))
@@ -52,8 +56,12 @@ class Rollouts:
         grant = self._grants.begin(Scope(rollout=rollout, role=body.get("role", "")))
         sink.put((Event.BEGIN, rollout.key, rollout.id, task, time.time_ns()), 500)
         environment = self._environment(grant)
-        answer = {"id": rollout.id, "key": grant.key, "base_url": environment["OPENAI_BASE_URL"],
-                  "environment": environment}  # fmt: skip
+        answer = {
+            "id": rollout.id,
+            "key": grant.key,
+            "base_url": environment["OPENAI_BASE_URL"],
+            "environment": environment,
+        }
         return _answer(answer, 201)
 
     async def reward(self, request: web.Request) -> web.Response:
@@ -87,7 +95,7 @@ class Rollouts:
 
     def abandon(self) -> None:
         """End what nobody will end any more: the gateway stops."""
-        for grant in self._grants.left():
+        for grant in self._grants.active():
             if grant.closable and grant.scope.rollout is not None:
                 end(
                     grant.scope.rollout, Status.INFRASTRUCTURE_ERROR, "the gateway was stopped before the rollout ended"
@@ -96,8 +104,11 @@ class Rollouts:
     def _of(self, request: web.Request) -> tuple[Grant, RolloutScope]:
         grant = self._grants.find(request.match_info["key"])
         if grant is None or grant.scope.rollout is None:
-            raise Refused(404, "no rollout with this key is under way: it has ended, or its key is not complete",
-                          "rollout_not_found")  # fmt: skip
+            raise Refused(
+                404,
+                "no rollout with this key is under way: it has ended, or its key is not complete",
+                "rollout_not_found",
+            )
         return grant, grant.scope.rollout
 
 

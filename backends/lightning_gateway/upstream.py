@@ -51,8 +51,10 @@ class Upstream:
     def credential(self, *, anthropic: bool) -> tuple[str, str] | None:
         """Header and value of this process's own key for the server. A key goes only to the host that it is for."""
         host = urlsplit(self.anthropic if anthropic else self.openai).netloc
-        mine = [(os.environ.get("OPENAI_BASE_URL") or _OPENAI, os.environ.get("OPENAI_API_KEY")),
-                (os.environ.get("ANTHROPIC_BASE_URL") or _ANTHROPIC, os.environ.get("ANTHROPIC_API_KEY"))]  # fmt: skip
+        mine = [
+            (os.environ.get("OPENAI_BASE_URL") or _OPENAI, os.environ.get("OPENAI_API_KEY")),
+            (os.environ.get("ANTHROPIC_BASE_URL") or _ANTHROPIC, os.environ.get("ANTHROPIC_API_KEY")),
+        ]
         keys = [os.environ.get(KEY) if self._given else None]
         keys += [each for url, each in (reversed(mine) if anthropic else mine) if urlsplit(url).netloc == host]
         key = next(filter(None, keys), None)
@@ -64,7 +66,7 @@ class Upstream:
         return self.openai if self.openai == self.anthropic else f"{self.openai} and {self.anthropic}"
 
 
-def passed_on(
+def request_headers(
     headers: Iterable[tuple[bytes, bytes]], credential: tuple[str, str] | None, *, own: bool, recorded: bool
 ) -> Headers:
     """The caller's headers as the provider is to see them.
@@ -74,22 +76,22 @@ def passed_on(
         own: The caller's key is passed on.
         recorded: The reply must be readable here.
     """
-    listed = _text(headers)
-    drop = _HOP | _named_by_connection(listed) | {ROLE_HEADER} | (frozenset() if own else frozenset(_CREDENTIALS))
+    listed = _decode_headers(headers)
+    drop = _HOP | _connection_headers(listed) | {ROLE_HEADER} | (frozenset() if own else frozenset(_CREDENTIALS))
     kept = [(name, value) for name, value in listed if name.lower() not in drop]
     if recorded:
         kept = [(name, _readable(value) if name.lower() == "accept-encoding" else value) for name, value in kept]
     return kept if own or credential is None else [*kept, credential]
 
 
-def passed_back(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def reply_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The provider's headers as the caller is to see them."""
-    listed = _text(headers)
-    drop = _HOP | _named_by_connection(listed)
+    listed = _decode_headers(headers)
+    drop = _HOP | _connection_headers(listed)
     return [(name, value) for name, value in listed if name.lower() not in drop]
 
 
-def to_engine(headers: Mapping[str, str], shown: Mapping[str, str]) -> Headers:
+def engine_headers(headers: Mapping[str, str], shown: Mapping[str, str]) -> Headers:
     """Headers of a trained call: what the engine is `shown`, and nothing that the caller meant for its own provider."""
     kept = [(name, headers[name]) for name in _TO_ENGINE if name in headers]
     return [*kept, *shown.items(), ("content-type", "application/json"), ("accept-encoding", "identity")]
@@ -105,16 +107,16 @@ def proxy_for(url: str) -> str | None:
     return proxies.get(parts.scheme) or proxies.get("all")
 
 
-def _text(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def _decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """As they were spelt."""
-    return [(_decoded(name), _decoded(value)) for name, value in headers]
+    return [(_decode(name), _decode(value)) for name, value in headers]
 
 
-def _decoded(part: bytes) -> str:
+def _decode(part: bytes) -> str:
     return part.decode("utf-8", "surrogateescape")  # which aiohttp undoes
 
 
-def _named_by_connection(headers: Headers) -> frozenset[str]:
+def _connection_headers(headers: Headers) -> frozenset[str]:
     values = ",".join(value for name, value in headers if name.lower() == "connection")
     return frozenset(name.strip().lower() for name in values.split(",") if name.strip())
 

@@ -32,8 +32,8 @@ from lightning_sdk.system.clock import Clock
 
 #: Seconds that the child may take while we wait: to load a model (a download included), to update or score, for a
 #: file, to end.
-_START, _UPDATE, _FILES, _END = 1800.0, 3600.0, 600.0, 20.0
-_LOOK_SECONDS = 0.5
+_START_SECONDS, _UPDATE_SECONDS, _FILES_SECONDS, _END_SECONDS = 1800.0, 3600.0, 600.0, 20.0
+_POLL_SECONDS = 0.5
 """After which it is looked again whether the child lives."""
 LOG = "backend.log"
 
@@ -55,8 +55,12 @@ class Child:
         self._extra = "train" if name == "embedded" else name.lower()
         key, self._learner_key = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
         keys = {"engine": key, "learner": self._learner_key}
-        config = {"settings": settings.as_dict(), "keys": keys, "folder": str(folder.resolve()),
-                  "begun": time.monotonic()}  # fmt: skip
+        config = {
+            "settings": settings.as_dict(),
+            "keys": keys,
+            "folder": str(folder.resolve()),
+            "begun": time.monotonic(),
+        }
         with self._log.open("ab") as log:
             # A session of its own: Ctrl-C is for the hub to handle, and the child ends when its stdin closes.
             self._child = subprocess.Popen(
@@ -87,22 +91,22 @@ class Child:
         return dict(self._facts)
 
     def update(self, batch: Batch) -> Update:
-        version, metrics = self._ask("update", pack_batch(batch), _UPDATE)
+        version, metrics = self._ask("update", pack_batch(batch), _UPDATE_SECONDS)
         return Update(version, metrics)
 
     def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
         """As `lightning_hub.backend.Scoring`."""
-        return unpack_scores(self._ask("score", pack_question(rows, what), _UPDATE)) if rows else []
+        return unpack_scores(self._ask("score", pack_question(rows, what), _UPDATE_SECONDS)) if rows else []
 
     def save(self, folder: Path) -> None:
-        self._ask("save", pack({"folder": str(folder.resolve())}), _FILES)
+        self._ask("save", pack({"folder": str(folder.resolve())}), _FILES_SECONDS)
 
     def load(self, folder: Path) -> int:
-        return int(self._ask("load", pack({"folder": str(folder.resolve())}), _FILES))
+        return int(self._ask("load", pack({"folder": str(folder.resolve())}), _FILES_SECONDS))
 
     def check(self) -> None:
         if self._child.poll() is not None:
-            raise BackendDied(self._gone("while it served"))
+            raise BackendDied(self._describe_end("while it served"))
 
     def close(self) -> None:
         """Ask, then tell, then force the child to end. Idempotent."""
@@ -113,7 +117,7 @@ class Child:
             if force is not None:
                 force()
             try:
-                self._child.wait(_END)
+                self._child.wait(_END_SECONDS)
                 return
             except subprocess.TimeoutExpired:
                 continue
@@ -132,10 +136,10 @@ class Child:
             raise self._not_started() from None
         clock = Clock()
         while not lines and self._child.poll() is None:
-            if clock.read() > _START:
-                raise LightningError(f"{self._name} was not ready after {_START:.0f} s; see {self._log}")
-            reader.join(_LOOK_SECONDS)
-        reader.join(_LOOK_SECONDS)  # what it said before it ended
+            if clock.read() > _START_SECONDS:
+                raise LightningError(f"{self._name} was not ready after {_START_SECONDS:.0f} s; see {self._log}")
+            reader.join(_POLL_SECONDS)
+        reader.join(_POLL_SECONDS)  # what it said before it ended
         if not lines or not lines[0]:
             raise self._not_started()
         ready: dict[str, Any] = json.loads(lines[0])
@@ -155,7 +159,7 @@ class Child:
         except TimeoutError:
             raise LightningError(f"{self._name} took over {seconds:.0f} s: {what}; see {self._log}") from None
         except (OSError, HTTPException) as error:
-            raise BackendDied(self._gone(f"during {what} ({type(error).__name__})")) from None
+            raise BackendDied(self._describe_end(f"during {what} ({type(error).__name__})")) from None
         finally:
             connection.close()
         if response.getheader("Content-Type") != "application/msgpack":
@@ -168,13 +172,13 @@ class Child:
         """Until something comes on it: the answer, or its end, which is the child's. TimeoutError after `seconds` in
         which this process ran too."""
         clock = Clock()
-        while not select.select([connection], [], [], _LOOK_SECONDS)[0]:
+        while not select.select([connection], [], [], _POLL_SECONDS)[0]:
             if clock.read() > seconds:
                 raise TimeoutError
 
     def _not_started(self) -> LightningError:
         """Why the child ended before it was ready; what is not installed is told without a traceback."""
-        told = self._gone("while it started")
+        told = self._describe_end("while it started")
         missing = re.findall(r"^  (?:ModuleNotFoundError|ImportError): (.*)$", told, re.MULTILINE)
         if not missing:
             return BackendDied(told)
@@ -184,18 +188,18 @@ class Child:
             f"--backend-python. The whole of it is in {self._log}"
         )
 
-    def _gone(self, when: str) -> str:
+    def _describe_end(self, when: str) -> str:
         """What to say of a child that ended, or that no longer answers, with the last lines of its log."""
         deadline = time.monotonic() + 5.0
         while self._child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         lines = self._log.read_text(errors="replace").splitlines()[-15:]
         tail = "\n  ".join(lines) or "(empty)"
-        end = _end(self._child.poll())
+        end = _describe_exit(self._child.poll())
         return f"{self._name}'s process {self.pid} {end} {when}; end of {self._log}:\n  {tail}"
 
 
-def _end(code: int | None) -> str:
+def _describe_exit(code: int | None) -> str:
     """How a process with this exit code ended, in words."""
     if code is None:
         return "no longer answers"

@@ -28,14 +28,14 @@ def dissect(config: Any) -> Anatomy | None:
             head=head.weight.numel(),
             width=head.weight.shape[1],
             vocabulary=head.weight.shape[0],
-            plain_head=is_plain(model),
+            plain_head=has_plain_head(model),
             experts=any(".experts." in name for name, _ in model.named_parameters()),
         )
     except Exception:  # code of any kind: then nothing is known of it
         return None
 
 
-def is_plain(model: Any) -> bool:
+def has_plain_head(model: Any) -> bool:
     """Whether this model's logits are the very tensor that its head returns of the very one that its layers return.
 
     Asked of the model's own code, with layers that do nothing: its configuration would have to be understood.

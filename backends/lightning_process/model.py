@@ -18,7 +18,7 @@ _HUB_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A model that can be served and trained."""
 
     model: PreTrainedModel
@@ -27,7 +27,7 @@ class Loaded:
     source: Source
 
 
-def load(name: str, dtype: torch.dtype = torch.float32) -> Loaded:
+def load(name: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
     """The model of this name: 'spark', a folder, a .gguf file or a hub name. ModelError if it cannot be used."""
     source = locate(name)
     if source.gguf and importlib.util.find_spec("gguf") is None:
@@ -44,7 +44,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Loaded:
         raise ModelError(_reason(source, unreachable or error)) from error
     model, report = found
     _check(name, report, tokenizer)
-    return Loaded(model.to(_device()), tokenizer, source)
+    return LoadedModel(model.to(_device()), tokenizer, source)
 
 
 def _unreachable(name: str) -> Exception | None:

@@ -29,7 +29,7 @@ from lightning_sdk.system.addresses import BACKLOG, LOOPBACK
 log = logging.getLogger(__name__)
 
 
-class Built(NamedTuple):
+class ReadyBackend(NamedTuple):
     """What a backend is, once it is ready to serve."""
 
     app: web.Application
@@ -41,7 +41,7 @@ class Built(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class BackendConfig:
     """What the hub said."""
 
     settings: Settings
@@ -53,7 +53,7 @@ class Config:
     """Of the start; imports are over."""
 
 
-def run(build: Callable[[Config], Built], *, at_end: Callable[[], object] | None = None) -> None:
+def run(build: Callable[[BackendConfig], ReadyBackend], *, at_end: Callable[[], object] | None = None) -> None:
     """Build and serve until the hub is gone; then `at_end`, if there is anything that would not end by itself.
 
     A LightningError that `build` raises is told to the hub, by its name.
@@ -69,7 +69,7 @@ def run(build: Callable[[Config], Built], *, at_end: Callable[[], object] | None
     phases = Phases(config.get("begun"))
     phases.end("imports")
     try:
-        built = build(Config(settings, config["keys"]["engine"], Path(config["folder"]), phases))
+        built = build(BackendConfig(settings, config["keys"]["engine"], Path(config["folder"]), phases))
     except LightningError as error:
         _answer(answers, {"error": [type(error).__name__, str(error)]})
         if at_end is not None:
@@ -80,7 +80,7 @@ def run(build: Callable[[Config], Built], *, at_end: Callable[[], object] | None
     asyncio.run(_serve(built, settings.serving.host, config["keys"]["learner"], answers))
 
 
-async def _serve(built: Built, host: str, learner_key: str, answers: TextIO) -> None:
+async def _serve(built: ReadyBackend, host: str, learner_key: str, answers: TextIO) -> None:
     port = await _listen(built.app, host)
     learner = await _listen(built.learner.app(learner_key), LOOPBACK)  # wherever the engine listens
     _answer(answers, {"host": host, "port": port, "learner": learner, "model": built.model, "facts": built.facts})

@@ -43,8 +43,10 @@ def refuse_too_many(prompts: int, n: int) -> None:
     if prompts * n > MAX_COMPLETIONS:
         raise BadRequest(
             f"the request asks for {prompts * n:,} completions (prompts: {prompts:,}, n: {n}); {MAX_COMPLETIONS:,} are "
-            "the most: send them in several requests", "prompt" if prompts > 1 else "n", "too_many_completions",
-        )  # fmt: skip
+            "the most: send them in several requests",
+            "prompt" if prompts > 1 else "n",
+            "too_many_completions",
+        )
 
 
 def unknown_model(model: object, name: str) -> BadRequest:
@@ -59,15 +61,17 @@ def guard(key: str, *, of_rollouts: bool = False) -> Any:
     """
 
     @web.middleware
-    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             if why := refusal(request.headers, _local(request)):
                 raise BadRequest(why, None, "not_for_pages", 403)
-            if request.path != "/health" and not _opens(request, key, of_rollouts):
+            if request.path != "/health" and not _is_authorized(request, key, of_rollouts):
                 raise BadRequest(
-                    "the key is missing or wrong, or its rollout is over: send 'Authorization: Bearer KEY'", None,
-                    "invalid_api_key", 401,
-                )  # fmt: skip
+                    "the key is missing or wrong, or its rollout is over: send 'Authorization: Bearer KEY'",
+                    None,
+                    "invalid_api_key",
+                    401,
+                )
             return await handler(request)
         except BadRequest as error:
             return json_reply(error.body, error.status)
@@ -82,10 +86,10 @@ def guard(key: str, *, of_rollouts: bool = False) -> Any:
                 error_body(f"{request.method} {request.path}: {error.reason}", "invalid_request_error"), error.status
             )
 
-    return guarded
+    return handle
 
 
-def _opens(request: web.Request, key: str, of_rollouts: bool) -> bool:
+def _is_authorized(request: web.Request, key: str, of_rollouts: bool) -> bool:
     """Whether the key that a request shows is this one, or one of the rollout that the request is of."""
     given = request.headers.get("Authorization", "")
     if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {key}".encode()):

@@ -35,7 +35,7 @@ from lightning_sdk.stream.wire import MAX_MESSAGE_BYTES, pack, unpack
 log = logging.getLogger(__name__)
 
 
-class Trained(Protocol):
+class TrainingService(Protocol):
     """A learner and the engine that serves what it made. Methods block; they are called one at a time."""
 
     def facts(self) -> dict[str, object]: ...
@@ -60,9 +60,9 @@ class Trained(Protocol):
 class LearnerRoutes:
     """Runs what is asked of a learner in one thread of its own."""
 
-    def __init__(self, trained: Trained, begin: Callable[[], object] | None = None) -> None:
+    def __init__(self, service: TrainingService, begin: Callable[[], object] | None = None) -> None:
         """`begin` runs once in that thread, before anything else."""
-        self._trained = trained
+        self._service = service
         self._worker = ThreadPoolExecutor(1, "learner", begin)
 
     def app(self, key: str) -> web.Application:
@@ -71,8 +71,8 @@ class LearnerRoutes:
         app.router.add_post("/learner/update", self._route(self._update))
         app.router.add_post("/learner/score", self._route(self._score))
         app.router.add_post("/learner/save", self._route(self._save))
-        app.router.add_post("/learner/load", self._route(lambda body: self._trained.load(_folder(body))))
-        app.router.add_get("/learner/facts", self._route(lambda _: self._trained.facts()))
+        app.router.add_post("/learner/load", self._route(lambda body: self._service.load(_folder(body))))
+        app.router.add_get("/learner/facts", self._route(lambda _: self._service.facts()))
         return app
 
     def _route(self, work: Callable[[bytes], Any]) -> Callable[[web.Request], Any]:
@@ -87,18 +87,18 @@ class LearnerRoutes:
         return handle
 
     def _update(self, body: bytes) -> list[Any]:
-        update = self._trained.update(unpack_batch(body))
+        update = self._service.update(unpack_batch(body))
         return [update.version, update.metrics]
 
     def _save(self, body: bytes) -> int:
         folder = _folder(body)
         try:
-            return self._trained.save(folder)
+            return self._service.save(folder)
         except Exception as error:
             raise disk.trouble(error, folder) or error from None
 
     def _score(self, body: bytes) -> list[bytes]:
-        return pack_scores(self._trained.score(*unpack_question(body)))
+        return pack_scores(self._service.score(*unpack_question(body)))
 
 
 def _refusal(error: Exception) -> web.Response:

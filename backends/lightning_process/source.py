@@ -37,10 +37,10 @@ class Source:
 def locate(name: str) -> Source:
     """The source of `name`; ModelError that says what is missing. A hub name is not looked up here."""
     if name == "spark":
-        return Source(name, str(_checked(name, _spark())))
+        return Source(name, str(_check_folder(name, _spark())))
     path = Path(name).expanduser()
     if path.is_dir():
-        return Source(name, str(_checked(name, path)))
+        return Source(name, str(_check_folder(name, path)))
     if path.is_file():
         if path.suffix == ".gguf":
             return Source(name, str(path.parent), gguf=path.name)
@@ -52,7 +52,7 @@ def locate(name: str) -> Source:
     return Source(name, name, local=False)
 
 
-def _checked(name: str, folder: Path) -> Path:
+def _check_folder(name: str, folder: Path) -> Path:
     """The folder, if it holds a model; otherwise ModelError names all that is missing."""
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / each).is_file() for each in _WEIGHTS):

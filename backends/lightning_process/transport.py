@@ -1,4 +1,4 @@
-"""A batch on the way to the learner's process: msgpack, arrays packed as in `lightning_sdk.stream.wire`."""
+"""Batches on the way to the learner's process: msgpack, with arrays packed as in `lightning_sdk.stream.wire`."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ _ARRAYS = (
 
 def pack_batch(batch: Batch) -> bytes:
     """`unpack_batch` undoes it."""
-    return pack([batch.step, str(batch.objective), [list(pair) for pair in batch.pairs], _packed(batch.rows)])
+    return pack([batch.step, str(batch.objective), [list(pair) for pair in batch.pairs], _pack_rows(batch.rows)])
 
 
 def unpack_batch(data: bytes) -> Batch:
     """ValueError if `data` is not a packed batch."""
     try:
         step, objective, pairs, rows = unpack(data)
-        return Batch(int(step), _unpacked(rows), Objective(objective), tuple(Pair(*map(str, pair)) for pair in pairs))
+        unpacked = tuple(Pair(*map(str, pair)) for pair in pairs)
+        return Batch(int(step), _unpack_rows(rows), Objective(objective), unpacked)
     except (TypeError, ValueError, IndexError) as error:
         raise ValueError(f"not a batch: {error}") from None
 
 
 def pack_question(rows: Sequence[Row], what: str) -> bytes:
-    """What is asked of `Scoring.score`; `unpack_question` undoes it."""
-    return pack([what, _packed(rows)])
+    """The arguments of `Scoring.score`; `unpack_question` undoes it."""
+    return pack([what, _pack_rows(rows)])
 
 
 def unpack_question(data: bytes) -> tuple[list[Row], str]:
     """ValueError if `data` is not a packed question."""
     try:
         what, rows = unpack(data)
-        return _unpacked(rows), str(what)
+        return _unpack_rows(rows), str(what)
     except (TypeError, ValueError, IndexError) as error:
         raise ValueError(f"not rows to be scored: {error}") from None
 
 
 def pack_scores(scores: Sequence[NDArray[np.float32]]) -> list[bytes]:
-    """Plain data for an answer; `unpack_scores` undoes it."""
+    """Plain data for a reply; `unpack_scores` undoes it."""
     return [np.asarray(each, "<f4").tobytes() for each in scores]
 
 
@@ -54,14 +55,14 @@ def unpack_scores(packed: Sequence[bytes]) -> list[NDArray[np.float32]]:
     return [np.frombuffer(each, "<f4").astype("f4") for each in packed]
 
 
-def _packed(rows: Sequence[Row]) -> list[Any]:
-    """The rows, and each constraint once: a schema may be longer than what was sampled under it."""
+def _pack_rows(rows: Sequence[Row]) -> list[Any]:
+    """The rows, with each distinct constraint once: a schema may be longer than what was sampled under it."""
     texts = list(dict.fromkeys(each.constraint for row in rows for each in row.constraints))
     places = {text: place for place, text in enumerate(texts)}
     return [texts, [_pack_row(row, places) for row in rows]]
 
 
-def _unpacked(packed: Sequence[Any]) -> list[Row]:
+def _unpack_rows(packed: Sequence[Any]) -> list[Row]:
     texts, rows = packed
     return [_unpack_row(row, [str(text) for text in texts]) for row in rows]
 
@@ -80,7 +81,7 @@ def _unpack_row(fields: list[Any], texts: Sequence[str]) -> Row:
         for data, (_, kind) in zip(packed, _ARRAYS, strict=True)
     )
     if tokens is None or weights is None or advantages is None or logprobs is None:
-        raise ValueError("a row without tokens, weights, advantages or log-probabilities")
+        raise ValueError("a row lacks tokens, weights, advantages or log-probabilities")
     return Row(
         tokens,
         weights,

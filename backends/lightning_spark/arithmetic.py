@@ -96,16 +96,16 @@ def _task(rng: Random) -> tuple[str, str]:
 def _turns(rng: Random, habit: str, sum_: str, called: str, argument: str) -> tuple[list[Message], list[str]]:
     """The turns after the question, and the expressions in them that the question does not have."""
     guess = _answer(_guess(rng, sum_))
-    good = _called(sum_, called, argument)
+    good = _call_turns(sum_, called, argument)
     match habit:
         case "call" | "steps":
             cut = _steps(sum_, called, argument) if habit == "steps" else None
             return cut or (good, [])
         case "partial" if shorter := _shorter(rng, sum_):
-            return _called(shorter, called, argument), [shorter]
+            return _call_turns(shorter, called, argument), [shorter]
         case "misnamed":
             after = good if rng.random() < 0.5 else [guess]
-            return [_misnamed(rng, sum_, called, argument), _reply("error"), *after], []
+            return [_misnamed_call(rng, sum_, called, argument), _reply("error"), *after], []
         case "malformed":
             tail = rng.choice(('"}', "}}", '"'))
             text = f'{{"name": "{called}", "arguments": {{"{argument}": "{sum_}{tail}'
@@ -116,13 +116,13 @@ def _turns(rng: Random, habit: str, sum_: str, called: str, argument: str) -> tu
     return [guess], []
 
 
-def _called(sum_: str, called: str, argument: str) -> list[Message]:
+def _call_turns(sum_: str, called: str, argument: str) -> list[Message]:
     """One call, its result, and the result as the answer."""
     result = calculate(sum_)
     return [tool_call(called, **{argument: sum_}), _reply(result), _answer(result)]
 
 
-def _misnamed(rng: Random, sum_: str, called: str, argument: str) -> Message:
+def _misnamed_call(rng: Random, sum_: str, called: str, argument: str) -> Message:
     """A call whose tool, or whose argument, does not exist."""
     if rng.random() < 0.5:
         return tool_call(
@@ -138,7 +138,7 @@ def _steps(sum_: str, called: str, argument: str) -> tuple[list[Message], list[s
         return None
     first = " ".join(parts[:3])
     second = " ".join([calculate(first), *parts[3:]])
-    return [*_called(first, called, argument)[:2], *_called(second, called, argument)], [first, second]
+    return [*_call_turns(first, called, argument)[:2], *_call_turns(second, called, argument)], [first, second]
 
 
 def _shorter(rng: Random, sum_: str) -> str:

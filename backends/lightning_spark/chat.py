@@ -25,7 +25,7 @@ def template() -> str:
 
 def render(messages: Sequence[Message], tools: Sequence[Message] = (), add_generation_prompt: bool = False) -> str:
     """The text that the model reads for these messages and tools (both in OpenAI's format)."""
-    return _compiled().render(messages=messages, tools=tools, add_generation_prompt=add_generation_prompt)
+    return _compile_template().render(messages=messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
 
 def tool(name: str, *parameters: str) -> Message:
@@ -46,7 +46,7 @@ def tool_call(name: str, **arguments: str) -> Message:
 
 
 @cache
-def _compiled() -> Template:
+def _compile_template() -> Template:
     # The same environment as transformers', whose `tojson` neither escapes HTML nor sorts keys.
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)

@@ -84,11 +84,11 @@ def _tree(rng: Random, terms: int, high: int) -> list[str]:
         return parts
     sign = rng.choice("+-*/")
     if sign == "/":
-        return _divided(rng, parts, rest, high)
+        return _divide(rng, parts, rest, high)
     return [*parts, sign, *_tree(rng, rest, high)]
 
 
-def _divided(rng: Random, parts: list[str], rest: int, high: int) -> list[str]:
+def _divide(rng: Random, parts: list[str], rest: int, high: int) -> list[str]:
     """`parts` divided by something that, mostly, divides them; then the other terms."""
     try:
         dividend = Fraction(calculate(" ".join(parts) if parts[-1] == ")" else parts[-1]))

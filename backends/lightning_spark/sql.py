@@ -74,16 +74,16 @@ def dialogue(rng: Random) -> Dialogue:
     asked = query(rng)
     chance = rng.random()
     right = REFUSED <= chance < REFUSED + RIGHT
-    first = "I do not know." if chance < REFUSED else asked.sql if right else _spoiled(rng, asked)
+    first = "I do not know." if chance < REFUSED else asked.sql if right else _spoil(rng, asked)
     messages: list[Message] = [*system(rng, PROMPTS), user(asked.question()), assistant(first)]
     if not right and rng.random() < 0.3:
         complaint = rng.choice(("That is wrong. Try again.", "error", "Wrong result. Write the query again."))
-        second = asked.sql if rng.random() < 0.5 else _spoiled(rng, asked)
+        second = asked.sql if rng.random() < 0.5 else _spoil(rng, asked)
         messages += [user(complaint), assistant(second)]
     return Dialogue(tuple(messages), (), asked.question())
 
 
-def _spoiled(rng: Random, asked: Query) -> str:
+def _spoil(rng: Random, asked: Query) -> str:
     """The query with one mistake."""
     sql, chance = asked.sql, rng.random()
     if chance < 0.4:

@@ -12,20 +12,20 @@ from typing import Any
 
 import ray
 
-from lightning_process.program import Built, Config, run
+from lightning_process.program import BackendConfig, ReadyBackend, run
 from lightning_process.source import locate
 from lightning_verl import cluster
-from lightning_vllm.ahead import ENGINE, Ahead, inspection
+from lightning_vllm.preimport import ENGINE, Preimport, model_modules
 
 #: What VERL's trainer, its workers and its vLLM servers import.
 _TRAINER = ("verl.trainer.ppo.v1", "verl.workers.engine_workers")
 _SERVER = ("verl.workers.rollout.vllm_rollout.vllm_async_server",)
 
 
-def build(config: Config) -> Built:
+def build(config: BackendConfig) -> ReadyBackend:
     """Ray, VERL on it, and the front before its vLLM servers."""
     source = locate(config.settings.model)
-    with Ahead((_TRAINER, _SERVER, ENGINE, inspection(source.path))):
+    with Preimport((_TRAINER, _SERVER, ENGINE, model_modules(source.path))):
         torch = import_module("torch")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         with ThreadPoolExecutor(1) as beside:
@@ -33,13 +33,13 @@ def build(config: Config) -> Built:
             cluster.join(config.settings, device)
             runner = _runner()
         config.phases.end("ray")
-        built: Built = assembly.result().assemble(config, source, device, runner)
+        built: ReadyBackend = assembly.result().assemble(config, source, device, runner)
         return built
 
 
 def _runner() -> Any:
     """VERL's process, which imports VERL at once."""
-    actor: Any = ray.remote(import_module("lightning_verl.runner").Runner)
+    actor: Any = ray.remote(import_module("lightning_verl.runner").LoopRunner)
     return actor.options(max_concurrency=8, num_cpus=1).remote()
 
 

@@ -10,42 +10,46 @@ import ray
 import torch
 
 from lightning_process.model import load
-from lightning_process.program import Built, Config
+from lightning_process.program import BackendConfig, ReadyBackend
 from lightning_process.routes import LearnerRoutes
 from lightning_process.source import Source
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
-from lightning_verl.config import Place, configuration
+from lightning_verl.config import RunPlacement, configuration
 from lightning_verl.driver import Driver
-from lightning_verl.loss import Rules
+from lightning_verl.loss import LossRules
 from lightning_vllm.available import check_experts
-from lightning_vllm.card import Card
 from lightning_vllm.command import tool_parser
 from lightning_vllm.front import Front
-from lightning_vllm.reading import read
+from lightning_vllm.model_info import ModelInfo
+from lightning_vllm.model_reader import read_model_info
 
 
-def assemble(config: Config, source: Source, device: str, runner: Any) -> Built:
+def assemble(config: BackendConfig, source: Source, device: str, runner: Any) -> ReadyBackend:
     """VERL's loop in its actor `runner`, and the front before its vLLM servers."""
     settings = config.settings
     name = Path(source.name).name
-    card = read(_loadable(source, config.folder))
-    check_experts(card, gpu=device == "cuda")
-    place = _place(settings, device, card, name)
+    info = read_model_info(_loadable(source, config.folder))
+    check_experts(info, gpu=device == "cuda")
+    place = _place(settings, device, info, name)
     verl = configuration(settings, place, config.folder)
     front = Front(config.key, name)
     facts: dict[str, object] = {
-        "device": device, "nodes": place.nodes, "gpus_per_node": place.gpus,
-        "trainer_mode": verl.trainer.v1.trainer_mode, "max_length": place.max_length, "tokenizer": card.tokenizer,
+        "device": device,
+        "nodes": place.nodes,
+        "gpus_per_node": place.gpus,
+        "trainer_mode": verl.trainer.v1.trainer_mode,
+        "max_length": place.max_length,
+        "tokenizer": info.tokenizer,
         "attention": str(verl.actor_rollout_ref.model.override_config.attn_implementation),
-    }  # fmt: skip
+    }
     config.phases.end("model")
-    driver = Driver(settings, runner, runner.run.remote(verl, Rules(settings)), front, facts)
+    driver = Driver(settings, runner, runner.run.remote(verl, LossRules(settings)), front, facts)
     config.phases.end("trainer", driver.start)
-    return Built(front.app(), LearnerRoutes(driver), name, driver.facts())
+    return ReadyBackend(front.app(), LearnerRoutes(driver), name, driver.facts())
 
 
-def _place(settings: Settings, device: str, card: Card, name: str) -> Place:
+def _place(settings: Settings, device: str, info: ModelInfo, name: str) -> RunPlacement:
     cluster = settings.cluster
     found = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
     most = max(found, default=0)
@@ -56,14 +60,15 @@ def _place(settings: Settings, device: str, card: Card, name: str) -> Place:
             f"this Ray has {len(found)} machines with {', '.join(map(str, found))} GPUs, and cluster.nodes="
             f"{cluster.nodes}, cluster.gpus={cluster.gpus}, cluster.engine_gpus={cluster.engine_gpus} ask for more"
         )
-    limit = card.max_length or 4096
+    limit = info.max_length or 4096
     length = settings.serving.max_length or limit
     if length > limit:
         raise SettingError(f"setting serving.max_length={length}: the model takes {limit} tokens at most")
     flash = device == "cuda" and find_spec("flash_attn") is not None
     memory = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else 0
-    return Place(device, cluster.nodes, gpus, card.path, name, length, flash, card.anatomy, memory,
-                 tool_parser(settings, card))  # fmt: skip
+    return RunPlacement(
+        device, cluster.nodes, gpus, info.path, name, length, flash, info.anatomy, memory, tool_parser(settings, info)
+    )
 
 
 def _loadable(source: Source, run_folder: Path) -> Source:

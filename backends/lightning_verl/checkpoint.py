@@ -8,19 +8,19 @@ from typing import NamedTuple
 from lightning_process import mark
 
 
-class Checkpoint(NamedTuple):
+class VerlCheckpoint(NamedTuple):
     version: int
     steps: int
 
 
-def finish(folder: Path, done: Checkpoint) -> None:
+def finish(folder: Path, done: VerlCheckpoint) -> None:
     """Say that all of a checkpoint is there."""
     draft = folder / f".{mark.NAME}"
     draft.write_text(mark.text("verl", **done._asdict()))
     draft.replace(folder / mark.NAME)
 
 
-def read(folder: Path) -> Checkpoint:
+def read(folder: Path) -> VerlCheckpoint:
     """What was said of it; ModelError if this is no complete checkpoint of VERL's."""
     values = mark.read(folder, "verl", version=int, steps=int)
-    return Checkpoint(values["version"], values["steps"])
+    return VerlCheckpoint(values["version"], values["steps"])

@@ -22,12 +22,18 @@ _CPU_CACHE = "1"
 
 def join(settings: Settings, device: str) -> None:
     """The Ray that the settings name, or one of our own. SettingError if none answers."""
-    variables = {ACTIVE: device, "TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "INFO",
-                 "TRANSFER_QUEUE_ENABLE": "1"}  # fmt: skip
+    variables = {
+        ACTIVE: device,
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_LOGGING_LEVEL": "INFO",
+        "TRANSFER_QUEUE_ENABLE": "1",
+    }
     if device == "cpu":
-        variables |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE),
-                      "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # fmt: skip
-    environment = {"env_vars": {**variables, **_kept()}}
+        variables |= {
+            "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE),
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+    environment = {"env_vars": {**variables, **_inherited_variables()}}
     address = settings.cluster.address
     if address:
         try:
@@ -42,8 +48,15 @@ def join(settings: Settings, device: str) -> None:
         own = {"num_cpus": max(4 + 4 * gpus, os.cpu_count() or 1), "num_gpus": gpus}
     _FOLDERS.append(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie in it
     # Workers that Ray starts in advance lack what ours are to find in their environment: none of them would be used.
-    ray.init(address="local", include_dashboard=False, runtime_env=environment, log_to_driver=True,
-             _temp_dir=_FOLDERS[-1], _system_config={"prestart_worker_first_driver": False}, **own)  # fmt: skip
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        runtime_env=environment,
+        log_to_driver=True,
+        _temp_dir=_FOLDERS[-1],
+        _system_config={"prestart_worker_first_driver": False},
+        **own,
+    )
 
 
 def leave() -> None:
@@ -54,7 +67,7 @@ def leave() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _kept() -> dict[str, str]:
+def _inherited_variables() -> dict[str, str]:
     """What the user's environment says to vLLM, NCCL and VERL goes to every process."""
     prefixes = ("VLLM_", "NCCL_", "VERL_", "HF_", "PYTHONPATH")
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}

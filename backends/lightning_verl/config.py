@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_process.anatomy import Anatomy
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
-from lightning_verl.memory import settle
+from lightning_verl.memory import fit_memory
 from lightning_verl.plugin import SOCKETS
-from lightning_vllm.command import verbatim
+from lightning_vllm.command import extra_arguments
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,13 @@ _SLOTS = str(Path(__file__).with_name("slots.py"))
 #: Groups of VERL's that take any name.
 _FREE = {"fsdp_config", "override_config", "engine_kwargs"}
 _ACTOR, _ROLLOUT, _MODEL, _REF = (f"actor_rollout_ref.{name}" for name in ("actor", "rollout", "model", "ref"))
-_TRAVEL = f"{_ROLLOUT}.checkpoint_engine"
+_TRANSFER = f"{_ROLLOUT}.checkpoint_engine"
 #: VERL's mode in which vLLM has GPUs of its own.
-APART = "separate_async"
+DISAGGREGATED = "separate_async"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RunPlacement:
     """Where the run takes place, as it was found."""
 
     device: str
@@ -63,44 +63,44 @@ class Place:
     """vLLM's name of it."""
 
 
-def configuration(settings: Settings, place: Place, folder: Path) -> DictConfig:
+def configuration(settings: Settings, place: RunPlacement, folder: Path) -> DictConfig:
     """What VERL's trainer is made of. SettingError for a name of VERL's that it does not have, and for what does not
     fit the GPUs."""
     _refuse(settings, place)
     with initialize_config_dir(_folder(), version_base=None):
         config = compose("ppo_trainer")
-    for name, value in mapped(settings, place).items():
-        _put(config, name, value)
+    for name, value in map_settings(settings, place).items():
+        _set(config, name, value)
     given = {_plain(name): value for name, value in settings.verbatim.items() if not name.startswith("vllm.")}
     for name, value in given.items():
-        _put(config, name, meant(value), given=True)
-    for name, value in verbatim(settings).items():
-        _put(config, f"{_ROLLOUT}.engine_kwargs.vllm.{name}", meant(value))
-    for name, value in _needed(settings, place, folder).items():
-        if name in given and meant(given[name]) != value:
+        _set(config, name, parse_yaml(value), given=True)
+    for name, value in extra_arguments(settings).items():
+        _set(config, f"{_ROLLOUT}.engine_kwargs.vllm.{name}", parse_yaml(value))
+    for name, value in _required_values(settings, place, folder).items():
+        if name in given and parse_yaml(given[name]) != value:
             log.warning("setting %s=%r has no effect: this backend needs it to be %r", name, given[name], value)
-        _put(config, name, value)
+        _set(config, name, value)
     rollout, model = config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
-    if model.use_fused_kernels and not fuses(settings, place):
+    if model.use_fused_kernels and not can_fuse_kernels(settings, place):
         raise SettingError(
             f"setting {_MODEL}.use_fused_kernels={model.use_fused_kernels}: they multiply with the weight of the "
             "model's head and leave out what else this head does (a bias, a scale, a cap, an adapter); leave it out"
         )
-    if mode(settings) == APART and rollout.checkpoint_engine.backend == "naive":
+    if trainer_mode(settings) == DISAGGREGATED and rollout.checkpoint_engine.backend == "naive":
         raise SettingError(
-            f"setting {_TRAVEL}.backend='naive': weights have to travel to the GPUs of cluster.engine_gpus="
+            f"setting {_TRANSFER}.backend='naive': weights have to travel to the GPUs of cluster.engine_gpus="
             f"{settings.cluster.engine_gpus}; leave it out, or take 'nccl'"
         )
     if place.anatomy and place.gpu_bytes:
-        settle(config, place.anatomy, place.gpu_bytes, set(given), apart=mode(settings) == APART)
+        fit_memory(config, place.anatomy, place.gpu_bytes, set(given), apart=trainer_mode(settings) == DISAGGREGATED)
     parallel = [rollout[f"{kind}_parallel_size"] for kind in ("tensor_model", "pipeline_model", "data")]
     if "distributed_executor_backend" not in rollout.engine_kwargs.vllm and parallel == [1, 1, 1]:
         # vLLM's own choice, which VERL overrides: one process less to start.
-        _put(config, f"{_ROLLOUT}.engine_kwargs.vllm.distributed_executor_backend", "uni")
+        _set(config, f"{_ROLLOUT}.engine_kwargs.vllm.distributed_executor_backend", "uni")
     return config
 
 
-def _refuse(settings: Settings, place: Place) -> None:
+def _refuse(settings: Settings, place: RunPlacement) -> None:
     """SettingError for servers that do not fit the GPUs, and for what moves weights between these if it is missing."""
     width, replicas, apart = settings.serving.tensor_parallel, settings.serving.replicas, settings.cluster.engine_gpus
     serving = place.nodes * (apart or place.gpus)
@@ -130,24 +130,24 @@ def _plain(name: str) -> str:
     return name.removeprefix("verl.")
 
 
-def meant(given: Any) -> Any:
+def parse_yaml(given: Any) -> Any:
     """What a text of the user's means to VERL, whose files are YAML."""
     return yaml.safe_load(given) if isinstance(given, str) else given
 
 
-def _put(config: DictConfig, name: str, value: Any, *, given: bool = False) -> None:
-    if given and not _takes(config, name):
+def _set(config: DictConfig, name: str, value: Any, *, given: bool = False) -> None:
+    if given and not _has_setting(config, name):
         raise SettingError(_unknown(config, name))
     OmegaConf.update(config, name, value, force_add=True)
 
 
-def _takes(config: DictConfig, name: str) -> bool:
+def _has_setting(config: DictConfig, name: str) -> bool:
     """Whether VERL has such a setting. Groups that its files leave empty, and an engine's options, take any name."""
     parent, _, leaf = name.rpartition(".")
     group = OmegaConf.select(config, parent) if parent else config
     if isinstance(group, DictConfig):
         return leaf in group or not group or bool(_FREE & set(parent.split(".")))
-    return group is None and bool(parent) and _takes(config, parent)
+    return group is None and bool(parent) and _has_setting(config, parent)
 
 
 def _unknown(config: DictConfig, name: str) -> str:
@@ -164,7 +164,7 @@ def _names(values: Any, prefix: str = "") -> Any:
             yield f"{prefix}{name}"
 
 
-def mapped(settings: Settings, place: Place) -> dict[str, Any]:
+def map_settings(settings: Settings, place: RunPlacement) -> dict[str, Any]:
     """What our settings mean to VERL. A user who knows better may say otherwise, by VERL's names."""
     optimizer, cpu = settings.optimizer, place.device == "cpu"
     parser = None if place.tool_parser == "none" else place.tool_parser
@@ -172,7 +172,7 @@ def mapped(settings: Settings, place: Place) -> dict[str, Any]:
         # Packed rows need flash-attn: without it each token would look at a mask of the whole pack. And VERL's own
         # log-probabilities are then a loop over tokens, which its fused kernels are not (benchmarks/verl_update.py).
         f"{_MODEL}.use_remove_padding": place.flash_attention,
-        f"{_MODEL}.use_fused_kernels": not place.flash_attention and fuses(settings, place),
+        f"{_MODEL}.use_fused_kernels": not place.flash_attention and can_fuse_kernels(settings, place),
         f"{_MODEL}.fused_kernel_options.impl_backend": "torch",
         f"{_MODEL}.enable_gradient_checkpointing": not cpu,
         f"{_MODEL}.override_config.attn_implementation": "flash_attention_2" if place.flash_attention else "sdpa",
@@ -205,22 +205,22 @@ def mapped(settings: Settings, place: Place) -> dict[str, Any]:
         f"{_ROLLOUT}.engine_kwargs.vllm.tool_call_parser": parser,
         "reward.num_workers": 0,  # the hub has rewarded
     }
-    return values | _travel(settings, cpu=cpu) | (_on_cpu() if cpu else {})
+    return values | _weight_transfer(settings, cpu=cpu) | (_on_cpu() if cpu else {})
 
 
-def fuses(settings: Settings, place: Place) -> bool:
+def can_fuse_kernels(settings: Settings, place: RunPlacement) -> bool:
     """Whether log-probabilities may be computed of the head's weight alone, without the logits of a whole batch."""
     targets = _modules(settings.lora.targets) if settings.lora.rank else ()
     adapted = "lm_head" in ([targets] if isinstance(targets, str) else targets)
     return place.anatomy is not None and place.anatomy.plain_head and not adapted
 
 
-def _travel(settings: Settings, *, cpu: bool) -> dict[str, Any]:
+def _weight_transfer(settings: Settings, *, cpu: bool) -> dict[str, Any]:
     """How weights come to vLLM servers that have GPUs of their own."""
-    if mode(settings) != APART:
+    if trainer_mode(settings) != DISAGGREGATED:
         return {}
-    by = {f"{_TRAVEL}.backend": SOCKETS, f"{_TRAVEL}.custom_backend_module": "lightning_verl.cpu_weights"}
-    return by if cpu else {f"{_TRAVEL}.backend": "nccl"}
+    by = {f"{_TRANSFER}.backend": SOCKETS, f"{_TRANSFER}.custom_backend_module": "lightning_verl.cpu_weights"}
+    return by if cpu else {f"{_TRANSFER}.backend": "nccl"}
 
 
 def _on_cpu() -> dict[str, Any]:
@@ -237,7 +237,7 @@ def _on_cpu() -> dict[str, Any]:
     }
 
 
-def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
+def _required_values(settings: Settings, place: RunPlacement, folder: Path) -> dict[str, Any]:
     """What the backend does itself, or cannot do without."""
     algorithm = settings.algorithm
     apart = {
@@ -247,7 +247,7 @@ def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
         f"{_ROLLOUT}.free_cache_engine": False,  # requests are kept through an update
         f"{_ACTOR}.ppo_mini_batch_size": 1,  # of slots, of which a step has one; the trainer says how many rows
     }
-    return (apart if mode(settings) == APART else {}) | {
+    return (apart if trainer_mode(settings) == DISAGGREGATED else {}) | {
         f"{_MODEL}.path": place.model,
         f"{_ROLLOUT}.name": "vllm",
         f"{_ROLLOUT}.mode": "async",
@@ -276,15 +276,15 @@ def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
         "data.shuffle": False,
         "data.dataloader_num_workers": 0,
         "data.custom_cls.path": _SLOTS,
-        "data.custom_cls.name": "Slots",
+        "data.custom_cls.name": "StepSlots",
         "trainer.device": place.device,
         "trainer.nnodes": place.nodes,
         "trainer.n_gpus_per_node": place.gpus,
         "trainer.use_v1": True,
-        "trainer.v1.trainer_mode": mode(settings),
+        "trainer.v1.trainer_mode": trainer_mode(settings),
         "trainer.v1.sampler.max_off_policy_threshold": None,  # the hub bounds how old rollouts may be
         "trainer.v1.sampler.custom_sampler.path": _SLOTS,
-        "trainer.v1.sampler.custom_sampler.name": "Sampler",
+        "trainer.v1.sampler.custom_sampler.name": "StepSampler",
         "trainer.v1.colocate_async.num_warmup_batches": 0,
         "trainer.v1.separate_async.num_warmup_batches": 0,
         "trainer.v1.separate_async.parameter_sync_step": 1,
@@ -299,12 +299,12 @@ def _needed(settings: Settings, place: Place, folder: Path) -> dict[str, Any]:
     }
 
 
-def mode(settings: Settings) -> str:
+def trainer_mode(settings: Settings) -> str:
     """VERL's trainer mode: with a staleness, rollouts go on while the learner works where they have GPUs of their own,
     and are cut off and asked again where they have not."""
     if not settings.rollouts.staleness:
         return "sync"
-    return APART if settings.cluster.engine_gpus else "colocate_async"
+    return DISAGGREGATED if settings.cluster.engine_gpus else "colocate_async"
 
 
 def _modules(targets: str) -> str | list[str]:

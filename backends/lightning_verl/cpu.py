@@ -26,12 +26,12 @@ def install() -> None:
     # VERL registers its FSDP engine for accelerators only; its code runs on a CPU as it is.
     os.environ["VERL_ENGINE_DEVICE"] = "cuda"
     platform_manager.set_platform(Platform())
-    _one_backend()
-    _unpinned()
+    _use_one_backend()
+    _disable_pinning()
     sys.meta_path.insert(0, _Finder())
 
 
-def _one_backend() -> None:
+def _use_one_backend() -> None:
     """VERL asks for gloo for the device and for the CPU, which here are one: torch takes each device once."""
     from torch import distributed  # noqa: PLC0415 - as above
 
@@ -43,7 +43,7 @@ def _one_backend() -> None:
     distributed.init_process_group = init_process_group
 
 
-def _unpinned() -> None:
+def _disable_pinning() -> None:
     """Memory can only be pinned for an accelerator, and VERL asks for that where it keeps a reference model."""
     from verl.utils import fsdp_utils  # noqa: PLC0415 - as above
 

@@ -18,7 +18,7 @@ from verl.checkpoint_engine import CheckpointEngine, CheckpointEngineRegistry
 from lightning_verl.plugin import SOCKETS
 
 #: Seconds for the other side.
-_PATIENCE = 600
+_PATIENCE_SECONDS = 600
 
 
 @CheckpointEngineRegistry.register(SOCKETS)
@@ -44,10 +44,10 @@ class Sockets(CheckpointEngine):  # type: ignore[misc]
     ) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
         """What `init_process_group` is told in each trainer, and in each process that receives."""
 
-        def told(size: int) -> dict[str, list[Any]]:
+        def arguments(size: int) -> dict[str, list[Any]]:
             return {"address": [metadata[0]] * size, "readers": [rollout_world_size] * size}
 
-        return told(actor_wg_world_size), told(rollout_world_size)
+        return arguments(actor_wg_world_size), arguments(rollout_world_size)
 
     def init_process_group(self, address: str, readers: int) -> None:
         self._address, self._readers = address, readers
@@ -85,5 +85,5 @@ class Sockets(CheckpointEngine):  # type: ignore[misc]
 
     def _make(self, kind: int) -> Any:
         socket: Any = zmq.Context.instance().socket(kind)
-        socket.setsockopt(zmq.RCVTIMEO, _PATIENCE * 1000)
+        socket.setsockopt(zmq.RCVTIMEO, _PATIENCE_SECONDS * 1000)
         return socket

@@ -20,44 +20,47 @@ from lightning_losses.token_means import counts
 from lightning_process.transport import pack_batch
 from lightning_sdk.errors import BackendDied, LightningError, ModelError
 from lightning_sdk.settings import Settings
-from lightning_verl.checkpoint import Checkpoint, finish, read
-from lightning_verl.config import APART, mode
+from lightning_verl.checkpoint import VerlCheckpoint, finish, read
+from lightning_verl.config import DISAGGREGATED, trainer_mode
 from lightning_verl.loss import NAMES
-from lightning_verl.rows import list_roles, usable
-from lightning_vllm.front import Front, Upstream
-from lightning_vllm.health import healthy
+from lightning_verl.rows import list_roles, usable_rows
+from lightning_vllm.front import Front, ServerAddress
+from lightning_vllm.health import is_healthy
 
 log = logging.getLogger(__name__)
 
 #: Seconds for requests under way to end before weights change, and where rollouts of later steps are always among them:
 #: what is not over then is asked again afterwards.
-_DRAIN, _BRIEF = 30.0, 5.0
+_DRAIN_SECONDS, _SHORT_DRAIN_SECONDS = 30.0, 5.0
 #: Seconds between two looks at the vLLM servers, and those that one may take to answer.
-_LOOK, _PATIENCE = 2.0, 10.0
+_POLL_SECONDS, _PATIENCE_SECONDS = 2.0, 10.0
 #: VERL's name of a metric -> ours.
 _METRICS = {"actor/loss": "loss", "actor/grad_norm": "grad_norm"}
 
 
 class Driver:
-    """As `lightning_process.routes.Trained`."""
+    """As `lightning_process.routes.TrainingService`."""
 
     def __init__(self, settings: Settings, runner: Any, run: Any, front: Front, facts: dict[str, object]) -> None:
         """`runner`: the Ray actor; `run`: its loop, which ends with an error only."""
         self._settings, self._runner, self._run, self._front = settings, runner, run, front
-        self._apart = mode(settings) == APART
+        self._apart = trainer_mode(settings) == DISAGGREGATED
         """vLLM has GPUs of its own, and keeps what it is asked through an update."""
         ready = self._ask(runner.ready.remote)
         self._upstreams = _upstreams(ready["addresses"])
         self._rate = settings.optimizer.learning_rate or default_rate(ready["parameters"])
-        self._facts = facts | {"learning_rate": self._rate, "parameters": ready["parameters"],
-                               "vllm_servers": len(self._upstreams)}  # fmt: skip
+        self._facts = facts | {
+            "learning_rate": self._rate,
+            "parameters": ready["parameters"],
+            "vllm_servers": len(self._upstreams),
+        }
         self.start: dict[str, float] = ready["start"]
         """Seconds of the phases that VERL's start had."""
         self.version = self.steps = 0
         self._turn = threading.Lock()
         """Held by whoever asks something of the runner: updates, checkpoints and repairs come one at a time."""
         front.serve(self._upstreams, 0)
-        for work in (self._watch, self._tend):
+        for work in (self._watch_loop, self._watch_servers):
             threading.Thread(target=work, name="verl-watch", daemon=True).start()
 
     def facts(self) -> dict[str, object]:
@@ -73,14 +76,14 @@ class Driver:
         packed = pack_batch(batch)
         with self._turn:
             if not self._apart:
-                self._quiet()
+                self._hold_requests()
             self._ask(lambda: self._runner.learn.remote(packed, rate))
             if self._apart:
-                self._quiet(keep=True)
+                self._hold_requests(keep=True)
             self.version, found = self._ask(self._runner.serve.remote)
             self.steps += 1
             self._front.resume(self.version)
-        metrics = _told(found, list_roles(batch.rows)) | counts(batch.rows, usable(batch.rows))
+        metrics = _rename_metrics(found, list_roles(batch.rows)) | counts(batch.rows, usable_rows(batch.rows))
         return Update(self.version, metrics | {"learning_rate": rate})
 
     def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
@@ -89,86 +92,86 @@ class Driver:
     def save(self, folder: Path) -> int:
         with self._turn:
             version = int(self._ask(lambda: self._runner.save.remote(str(folder), self.steps)))
-        finish(folder, Checkpoint(version, self.steps))
+        finish(folder, VerlCheckpoint(version, self.steps))
         return version
 
     def load(self, folder: Path) -> int:
         found = read(folder)
         with self._turn:
-            self._quiet()
+            self._hold_requests()
             self._ask(lambda: self._runner.load.remote(str(folder), found.version))
             self.version, self.steps = found
             self._front.resume(self.version)
         return self.version
 
-    def _quiet(self, *, keep: bool = False) -> None:
+    def _hold_requests(self, *, keep: bool = False) -> None:
         """From now on nothing is asked of the servers, all of which live; until `resume`. What they have been asked is
         over or taken back, unless they are to `keep` it."""
         self._front.hold()
         ahead = self._settings.rollouts.staleness > 0
-        seconds = _BRIEF if ahead else _DRAIN
+        seconds = _SHORT_DRAIN_SECONDS if ahead else _DRAIN_SECONDS
         left = 0 if keep else self._front.drain(seconds)
         if left and not ahead:
             log.warning("%d requests were not over %.0f s after their step; they are asked again", left, seconds)
-        self._heal(self._gone())
+        self._restart_servers(self._find_dead())
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """The runner's answer, or what ended VERL's loop while we waited for it."""
         answer = question()
         done, _ = ray.wait([answer, self._run], num_returns=1)
         if done[0] is self._run or done[0] == self._run:
-            raise _ended(self._run)
+            raise _loop_error(self._run)
         try:
             return ray.get(answer)
         except ray.exceptions.RayActorError as error:
             raise BackendDied(f"VERL's process ended: {error}") from error
         except ray.exceptions.RayTaskError as error:
             ended, _ = ray.wait([self._run], timeout=5.0)
-            raise _ended(self._run) if ended else LightningError(_last_line(error)) from error
+            raise _loop_error(self._run) if ended else LightningError(_last_line(error)) from error
 
-    def _tend(self) -> None:
+    def _watch_servers(self) -> None:
         """A vLLM server that is gone is started anew; what was asked of it waits in the front and is asked again."""
         while ray.is_initialized():
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
             with self._turn:
-                if (gone := self._gone()) and ray.is_initialized():
+                if (gone := self._find_dead()) and ray.is_initialized():
                     self._front.hold()
                     if not self._apart:
                         self._front.drain(0.0)
-                    self._heal(gone)
+                    self._restart_servers(gone)
                     self._front.resume(self.version)
 
-    def _gone(self) -> list[int]:
+    def _find_dead(self) -> list[int]:
         """Ranks of the servers that do not answer, twice."""
-        gone = [rank for rank, each in enumerate(self._upstreams) if not healthy(each, _PATIENCE)]
+        gone = [rank for rank, each in enumerate(self._upstreams) if not is_healthy(each, _PATIENCE_SECONDS)]
         if gone:
-            time.sleep(_LOOK)
-        return [rank for rank in gone if not healthy(self._upstreams[rank], _PATIENCE)]
+            time.sleep(_POLL_SECONDS)
+        return [rank for rank in gone if not is_healthy(self._upstreams[rank], _PATIENCE_SECONDS)]
 
-    def _heal(self, gone: list[int]) -> None:
+    def _restart_servers(self, gone: list[int]) -> None:
         """Start these servers anew while the front holds requests back."""
         if not gone:
             return
         urls = ", ".join(self._upstreams[rank].url for rank in gone)
         log.warning("vLLM does not answer at %s: it is started anew", urls)
-        self._upstreams = _upstreams(self._ask(lambda: self._runner.heal.remote(gone)))
+        self._upstreams = _upstreams(self._ask(lambda: self._runner.restart_servers.remote(gone)))
         self._front.serve(self._upstreams, self.version)
         log.warning("it serves version %d again", self.version)
 
-    def _watch(self) -> None:
+    def _watch_loop(self) -> None:
         """The hub looks whether this process is alive: it ends with VERL's loop."""
         ray.wait([self._run])
         if not ray.is_initialized():
             return  # the backend ends; to ask once more would start another Ray
-        log.error("%s", _ended(self._run))
+        log.error("%s", _loop_error(self._run))
         threading.Timer(5.0, os._exit, (1,)).start()  # whoever waits for an answer hears of it first
 
 
-def _upstreams(addresses: Sequence[str]) -> list[Upstream]:
-    return [Upstream(f"http://{address}/v1", "") for address in addresses]
+def _upstreams(addresses: Sequence[str]) -> list[ServerAddress]:
+    return [ServerAddress(f"http://{address}/v1", "") for address in addresses]
 
 
-def _ended(run: Any) -> LightningError:
+def _loop_error(run: Any) -> LightningError:
     try:
         ray.get(run)
     except Exception as error:
@@ -184,11 +187,14 @@ def _last_line(error: BaseException) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def _told(found: dict[str, Any], roles: Sequence[str]) -> dict[str, float]:
+def _rename_metrics(found: dict[str, Any], roles: Sequence[str]) -> dict[str, float]:
     """VERL's metrics of a step, and those of tokens, as the hub names them."""
     metrics = {ours: float(found[name]) for name, ours in _METRICS.items() if name in found}
-    metrics |= {f"verl/{name.removeprefix('timing_s/')}_seconds": float(value)
-                for name, value in found.items() if name.startswith("timing_s/")}  # fmt: skip
+    metrics |= {
+        f"verl/{name.removeprefix('timing_s/')}_seconds": float(value)
+        for name, value in found.items()
+        if name.startswith("timing_s/")
+    }
     metrics |= {f"verl/{name}": float(value) for name, value in found.items() if name.startswith("perf/")}
     sums = {name: [float(found.get(f"actor/{index}/{name}", 0.0)) for index in range(len(roles))] for name in NAMES}
     counts = [float(found.get(f"actor/{index}/count", 0.0)) for index in range(len(roles))]

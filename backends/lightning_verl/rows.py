@@ -22,7 +22,7 @@ ADVANTAGES, WEIGHTS, ROLE = "advantages", "token_weights", "role_index"
 ROLES = "roles"
 
 
-def usable(rows: Sequence[Row]) -> list[Row]:
+def usable_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows with a token that counts; the others have a gradient of exactly zero.
 
     LightningError for rows that were drawn under a constraint: VERL's workers know no masks.
@@ -42,7 +42,7 @@ def list_roles(rows: Sequence[Row]) -> list[str]:
     return sorted({row.role for row in rows})
 
 
-def dealt(rows: Sequence[Row], steps: int, processes: int) -> list[Row]:
+def order_rows(rows: Sequence[Row], steps: int, processes: int) -> list[Row]:
     """The rows in the order in which VERL splits them: for each process, its part of each optimizer step.
 
     Whole rollouts are split among the steps, with weights scaled as in `split_mini_batches`. Each step is then padded
@@ -50,17 +50,17 @@ def dealt(rows: Sequence[Row], steps: int, processes: int) -> list[Row]:
     """
     mini_batches = split_mini_batches(rows, steps)
     size = -(-max(len(mini_batch.rows) for mini_batch in mini_batches) // processes) * processes
-    filled = [_filled([_scaled(row, mini_batch.scale) for row in mini_batch.rows], size) for mini_batch in mini_batches]
-    filled += [_filled([_scaled(rows[0], 0.0)], size)] * (steps - len(mini_batches))
+    filled = [_pad([_scale(row, mini_batch.scale) for row in mini_batch.rows], size) for mini_batch in mini_batches]
+    filled += [_pad([_scale(rows[0], 0.0)], size)] * (steps - len(mini_batches))
     return [row for process in range(processes) for mini_batch in filled for row in mini_batch[process::processes]]
 
 
-def _filled(rows: list[Row], size: int) -> list[Row]:
+def _pad(rows: list[Row], size: int) -> list[Row]:
     least = min(rows, key=lambda row: len(row.tokens))
-    return rows + [_scaled(least, 0.0)] * (size - len(rows))
+    return rows + [_scale(least, 0.0)] * (size - len(rows))
 
 
-def _scaled(row: Row, scale: float) -> Row:
+def _scale(row: Row, scale: float) -> Row:
     return row if scale == 1 else replace(row, weights=row.weights * np.float32(scale))
 
 
@@ -72,21 +72,26 @@ def columns(rows: Sequence[Row], roles: Sequence[str]) -> TensorDict:
     parts = [(row, _first(row)) for row in rows]
 
     def response(name: str) -> Tensor:
-        return _jagged([getattr(row, name)[first:] for row, first in parts], np.float32)
+        return _to_jagged([getattr(row, name)[first:] for row, first in parts], np.float32)
 
-    mask = _jagged([row.weights[first:] != 0 for row, first in parts], np.int64)
-    return TensorDict({
-        "prompts": _jagged([row.tokens[:first] for row, first in parts], np.int64),
-        "responses": _jagged([row.tokens[first:] for row, first in parts], np.int64),
-        "input_ids": _jagged([row.tokens for row in rows], np.int64),
-        "position_ids": _jagged([np.arange(len(row.tokens)) for row in rows], np.int64),
-        "response_mask": mask,
-        "loss_mask": mask,
-        "rollout_log_probs": response("logprobs"),
-        ADVANTAGES: response("advantages"),
-        WEIGHTS: response("weights"),
-        ROLE: _jagged([np.full(len(row.tokens) - first, roles.index(row.role)) for row, first in parts], np.int64),
-    }, batch_size=[len(rows)])  # fmt: skip
+    mask = _to_jagged([row.weights[first:] != 0 for row, first in parts], np.int64)
+    return TensorDict(
+        {
+            "prompts": _to_jagged([row.tokens[:first] for row, first in parts], np.int64),
+            "responses": _to_jagged([row.tokens[first:] for row, first in parts], np.int64),
+            "input_ids": _to_jagged([row.tokens for row in rows], np.int64),
+            "position_ids": _to_jagged([np.arange(len(row.tokens)) for row in rows], np.int64),
+            "response_mask": mask,
+            "loss_mask": mask,
+            "rollout_log_probs": response("logprobs"),
+            ADVANTAGES: response("advantages"),
+            WEIGHTS: response("weights"),
+            ROLE: _to_jagged(
+                [np.full(len(row.tokens) - first, roles.index(row.role)) for row, first in parts], np.int64
+            ),
+        },
+        batch_size=[len(rows)],
+    )
 
 
 def tag(row: Row) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def _first(row: Row) -> int:
     return int(counted[0]) if len(counted) else len(row.tokens) - 1
 
 
-def _jagged(values: Sequence[NDArray[Any]], dtype: type[np.generic]) -> Tensor:
+def _to_jagged(values: Sequence[NDArray[Any]], dtype: type[np.generic]) -> Tensor:
     lengths = [len(each) for each in values]
     joined = torch.from_numpy(np.concatenate(values).astype(dtype))
     ends = torch.from_numpy(np.cumsum([0, *lengths]))

@@ -18,16 +18,16 @@ from typing import Any
 import ray
 
 from lightning_process.transport import unpack_batch
-from lightning_verl.loss import Rules
+from lightning_verl.loss import LossRules
 from lightning_verl.rows import list_roles
 
 #: Seconds for Ray to give a name free, and between two looks.
-_NAME_FREE, _LOOK = 60.0, 1.0
+_NAME_FREE_SECONDS, _POLL_SECONDS = 60.0, 1.0
 #: Where VERL keeps shards and optimizer inside a checkpoint's folder.
 SHARDS = "verl"
 
 
-class Runner:
+class LoopRunner:
     """One run of VERL's loop. Made remote by the driver, with several threads."""
 
     def __init__(self) -> None:
@@ -44,20 +44,20 @@ class Runner:
         self._feeder: Any = None
         self._version = 0
 
-    def run(self, config: Any, rules: Rules) -> None:
+    def run(self, config: Any, rules: LossRules) -> None:
         """VERL's loop, until the actor is ended. Raises what ended it."""
         import transfer_queue as tq  # noqa: PLC0415 - of VERL's processes
         from omegaconf import OmegaConf  # noqa: PLC0415
         from verl.utils.import_utils import load_class_from_fqn  # noqa: PLC0415
 
-        from lightning_verl.trainer import guided  # noqa: PLC0415
+        from lightning_verl.trainer import make_trainer  # noqa: PLC0415
 
         self._rules = rules
         config.transfer_queue.enable = True
         OmegaConf.resolve(config)
         tq.init(config.transfer_queue)
         try:
-            self._trainer = guided(config, rules, self._wait, self._done.put)
+            self._trainer = make_trainer(config, rules, self._wait, self._done.put)
             self._trainer.init()
             feeder = load_class_from_fqn(config.actor_rollout_ref.rollout.agent.agent_loop_manager_class)
             self._feeder = feeder.create(config, self._trainer.get_llm_client())
@@ -71,8 +71,11 @@ class Runner:
         Waits, if need be for ever: whoever asks hears from `run` that the loop has ended."""
         self._ready.wait()
         parameters = self._trainer.actor_rollout_wg.parameters()[0]
-        return {"addresses": list(self._trainer.servers.get_addresses()), "parameters": parameters,
-                "start": self._trainer.phases.seconds}  # fmt: skip
+        return {
+            "addresses": list(self._trainer.servers.get_addresses()),
+            "parameters": parameters,
+            "start": self._trainer.phases.seconds,
+        }
 
     def learn(self, packed: bytes, rate: float) -> None:
         """Train on a packed batch; what comes of it is not served yet. Waits, as `ready`."""
@@ -113,7 +116,7 @@ class Runner:
         self._version = version
         return version
 
-    def heal(self, ranks: list[int]) -> list[str]:
+    def restart_servers(self, ranks: list[int]) -> list[str]:
         """Start these vLLM servers anew, with the weights as they are, while the loop waits; the addresses of all."""
         servers = self._trainer.servers
         for rank in ranks:
@@ -128,7 +131,7 @@ class Runner:
 
     def _launch(self, replica: Any) -> None:
         """A dead actor's name is free again only when Ray has heard of its death."""
-        deadline = time.monotonic() + _NAME_FREE
+        deadline = time.monotonic() + _NAME_FREE_SECONDS
         while True:
             replica.servers = []
             try:
@@ -137,4 +140,4 @@ class Runner:
             except ValueError:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(_LOOK)
+                time.sleep(_POLL_SECONDS)

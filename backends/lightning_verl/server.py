@@ -20,7 +20,7 @@ from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, 
 _waiting: dict[str, Any] = {}
 
 
-class Keeping(vLLMHttpServer):  # type: ignore[misc]
+class RequestKeepingServer(vLLMHttpServer):  # type: ignore[misc]
     """A server of VERL's that, on GPUs of its own, ends no request for new weights.
 
     VERL's agent loops ask again with the tokens that they have got; a client of OpenAI's API would take a reply that
@@ -41,7 +41,7 @@ class Keeping(vLLMHttpServer):  # type: ignore[misc]
         await super().resume_engine_generation()
 
 
-class Server(Keeping):
+class EarlyServer(RequestKeepingServer):
     """One whose process is there before VERL says what it is to serve."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Server(Keeping):
         return super().get_master_address()
 
 
-class Replica(vLLMReplica):  # type: ignore[misc]
+class EarlyReplica(vLLMReplica):  # type: ignore[misc]
     """VERL's replica, which takes a waiting server where there is one."""
 
     launched = 0.0
@@ -71,14 +71,14 @@ class Replica(vLLMReplica):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.server_class: Any = _Maker(ray.remote(Keeping))
+        self.server_class: Any = _ServerFactory(ray.remote(RequestKeepingServer))
 
     async def launch_servers(self) -> None:
         self.launched = self.launched or time.monotonic()
         await super().launch_servers()
 
 
-class _Maker:
+class _ServerFactory:
     """Stands where VERL has the class of its servers."""
 
     def __init__(self, made: Any) -> None:
@@ -86,10 +86,10 @@ class _Maker:
 
     def options(self, *, name: str, **given: Any) -> Any:
         waiting = _waiting.pop(name, None)
-        return self._made.options(name=name, **given) if waiting is None else _Begun(waiting)
+        return self._made.options(name=name, **given) if waiting is None else _WaitingServer(waiting)
 
 
-class _Begun:
+class _WaitingServer:
     def __init__(self, server: Any) -> None:
         self._server = server
 
@@ -98,9 +98,9 @@ class _Begun:
         return self._server
 
 
-def begin(config: Any) -> None:
+def start_servers_early(config: Any) -> None:
     """Have the servers' processes made that VERL will ask for, where it is known which."""
-    RolloutReplicaRegistry.register("vllm", lambda: Replica)
+    RolloutReplicaRegistry.register("vllm", lambda: EarlyReplica)
     if sum(bool(node["Alive"]) for node in ray.nodes()) != 1:
         return
     rollout = config.actor_rollout_ref.rollout
@@ -108,7 +108,7 @@ def begin(config: Any) -> None:
     platform = get_platform()
     variables = dict.fromkeys(platform.ray_noset_envvars(), "1") | platform.rollout_env_vars()
     calls = max(1000, rollout.max_num_seqs + CONTROL_METHOD_CONCURRENCY)
-    actor: Any = ray.remote(Server)
+    actor: Any = ray.remote(EarlyServer)
     for rank in range(rollout.n_gpus_per_node // each):
         name = f"vllm_server_{rank}_0"
         made = actor.options(name=name, runtime_env={"env_vars": variables}, max_concurrency=calls)

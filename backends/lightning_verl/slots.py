@@ -1,6 +1,6 @@
-"""Slots: what VERL's loop takes for prompts and samples from, while the hub decides what a step is made of.
+"""What VERL's loop takes for its dataset and its sampler, while the hub decides what each step trains on.
 
-VERL loads both classes by this file's path: a slot is one step, whatever number of rows it will have.
+VERL loads both classes by this file's path. A slot is one step, however many rows it will have.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from lightning_verl.config import ENDLESS
 from lightning_verl.feeder import fed
 
 
-class Slots(Dataset[dict[str, Any]]):
-    """As many equal slots as a run could ever need."""
+class StepSlots(Dataset[dict[str, Any]]):
+    """A dataset of equal slots, more than any run needs."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self._slot = {"raw_prompt": [{"role": "user", "content": "a step of the hub"}], "data_source": "lightning"}
@@ -29,11 +29,11 @@ class Slots(Dataset[dict[str, Any]]):
         return dict(self._slot)
 
 
-class Sampler(ReplayBuffer):  # type: ignore[misc]
-    """A step is what the feeder has put into VERL's queue, in every trainer mode and in its order."""
+class StepSampler(ReplayBuffer):  # type: ignore[misc]
+    """Returns what the feeder put into VERL's queue, in that order, in every trainer mode."""
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
-        """As VERL's own, which lists the whole queue every two seconds. Waits for the feeder."""
+        """Wait for the feeder. (VERL's own method lists the whole queue every two seconds.)"""
         slot, keys, tags = fed.get()
         tq.kv_clear(partition_id=partition_id, keys=[slot])
         return KVBatchMeta(partition_id=partition_id, keys=keys, tags=tags), {}

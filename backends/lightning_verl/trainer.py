@@ -1,7 +1,7 @@
-"""VERL's trainers of version 1, with the hub's loss, its learning rate, its mini-batches and its ears.
+"""VERL's trainers (version 1) with the hub's loss, learning rate, mini-batches and callbacks.
 
-Each is VERL's own class with the same few methods in front of it. Whatever is private to VERL and named here was read
-in 0.9.1; the version is pinned.
+Each is VERL's own class with the same mixin in front of it. The private names of VERL used here are those of 0.9.1; the
+version is pinned.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from verl.trainer.ppo.v1 import get_trainer_cls
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from lightning_process.phases import Phases
-from lightning_verl.config import APART
-from lightning_verl.loss import Rules, policy_loss
+from lightning_verl.config import DISAGGREGATED
+from lightning_verl.loss import LossRules, policy_loss
 from lightning_verl.rows import ROLES
-from lightning_verl.worker import GuidedWorker
+from lightning_verl.worker import HubWorker
 
 
-class Guided:
-    """What is put in front of a trainer of VERL's."""
+class HubTrainerMixin:
+    """Comes before one of VERL's trainers in the method resolution order."""
 
-    rules: Rules
+    rules: LossRules
     rate: float = 0.0
-    """Learning rate of the step that comes."""
+    """Learning rate of the next step."""
     roles: int = 1
-    """Roles of the batch that comes."""
+    """Number of roles in the next batch."""
     on_learned: Callable[[], None]
-    """Called when a step's weights are there; they are served after it has returned."""
+    """Called when a step has changed the weights; they are served after it returns."""
     on_step: Callable[[dict[str, Any]], None]
-    """Told of each step's metrics, once its weights are served."""
+    """Called with each step's metrics once its weights are served."""
 
     phases: Phases
-    """Of the start, from the first worker on."""
+    """Phases of the start, beginning with the first worker."""
 
     @property
     def processes(self) -> int:
-        """That train, each with a part of every batch."""
+        """Number of processes that train; each gets a part of every batch."""
         trainer = self.config.trainer  # type: ignore[attr-defined]
         return int(trainer.nnodes * trainer.n_gpus_per_node)
 
@@ -51,12 +51,12 @@ class Guided:
         return self.llm_server_manager  # type: ignore[attr-defined]
 
     def serve(self, version: int) -> None:
-        """Between two steps: have the servers answer with the weights as they are."""
+        """Between two steps, make the servers answer with the current weights."""
         self.checkpoint_manager.sleep_replicas()  # type: ignore[attr-defined]
         self.checkpoint_manager.update_weights(version)  # type: ignore[attr-defined]
 
     def forget_server(self, rank: int) -> None:
-        """This vLLM server is a new one: whoever sends weights to it has to look for it."""
+        """Called when this vLLM server was replaced, so that processes that send it weights look it up again."""
         self.actor_rollout_wg.forget_server()
 
     def on_step_end(self) -> None:
@@ -67,7 +67,7 @@ class Guided:
         self.phases = Phases()
         super()._init_resource_pool_mgr()  # type: ignore[misc]
         mapping = self.role_worker_mapping  # type: ignore[attr-defined]
-        mapping.update({role: ray.remote(GuidedWorker) for role in mapping if "critic" not in str(role).lower()})
+        mapping.update({role: ray.remote(HubWorker) for role in mapping if "critic" not in str(role).lower()})
 
     def on_init_end(self) -> None:
         launched = [each.launched for each in self.servers.get_replicas()]
@@ -83,25 +83,25 @@ class Guided:
 
     @actor_rollout_wg.setter
     def actor_rollout_wg(self, group: Any) -> None:
-        """VERL sets it when its workers begin to start, and waits for them next: vLLM's processes can begin as well."""
+        """VERL sets this when its workers begin to start, then waits for them. vLLM's processes can start meanwhile."""
         self._workers = group
-        import_module("lightning_verl.server").begin(self.config)  # type: ignore[attr-defined]
+        import_module("lightning_verl.server").start_servers_early(self.config)  # type: ignore[attr-defined]
 
     def _get_required_batch_multiple(self, dp_size: int) -> int:
-        return dp_size  # the feeder has filled up
+        return dp_size  # the feeder has padded the batch
 
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if self.rules.settings.algorithm.mini_batches == 1:
             return super()._balance_batch(batch, metrics, *args, **kwargs)  # type: ignore[misc]
-        return batch  # the feeder has dealt rollouts out among the steps
+        return batch  # the feeder has split rollouts among the steps
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        # Before one optimizer step the policy is what it is in it. (Where vLLM has GPUs of its own, VERL's trainer
-        # would copy all weights first, for several updates between two transfers: here each one travels.)
-        return PPOTrainer._compute_old_log_prob(self, batch, metrics) if self.rules.looks else batch
+        # With a single optimizer step the old policy is the current one. (Where vLLM has separate GPUs, VERL's trainer
+        # would first copy all weights, for several updates between two transfers; here every update is sent.)
+        return PPOTrainer._compute_old_log_prob(self, batch, metrics) if self.rules.needs_old_logprobs else batch
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        # The rows came with the hub's. VERL's own would also have all fields fetched: those of the reference are new.
+        # The rows came with the hub's advantages. Fetch all fields later, since those of the reference are new.
         batch.fields = None
         return batch
 
@@ -113,15 +113,15 @@ class Guided:
         return super()._update_actor(batch, metrics)  # type: ignore[misc]
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], timing: Any, **place: Any) -> None:
-        # VERL's own fetches every row again, for numbers that the hub has.
+        # VERL's own would fetch every row again, for numbers that the hub already has.
         tokens = sum(tag["seq_len"] for tag in batch.tags)
         metrics |= {f"timing_s/{name}": seconds for name, seconds in timing.items()}
         metrics |= {"perf/total_num_tokens": tokens, "perf/throughput": tokens / timing["step"] / self.processes}
         self.on_step(metrics)
 
 
-class Apart(Guided):
-    """In front of the trainer whose vLLM servers have GPUs of their own, and to whom weights travel."""
+class DisaggregatedMixin(HubTrainerMixin):
+    """For the trainer whose vLLM servers have separate GPUs, to which weights are sent."""
 
     @property
     def servers(self) -> Any:
@@ -146,14 +146,17 @@ class Apart(Guided):
 
 
 def _forget_server(worker: Any) -> None:
-    """In a process of VERL's beside a vLLM server."""
+    """Runs in the VERL process that belongs to a vLLM server."""
     worker.server_adapter.server_handle = None
 
 
-def guided(config: Any, rules: Rules, on_learned: Callable[[], None], on_step: Callable[[dict[str, Any]], None]) -> Any:
-    """VERL's trainer of the configured mode, with `Guided` in front of it, made but not started."""
+def make_trainer(
+    config: Any, rules: LossRules, on_learned: Callable[[], None], on_step: Callable[[dict[str, Any]], None]
+) -> Any:
+    """VERL's trainer of the configured mode with `HubTrainerMixin`, created but not started."""
     mode = config.trainer.v1.trainer_mode
-    cls = type(f"Guided{mode.title()}", (Apart if mode == APART else Guided, get_trainer_cls(mode)), {})
+    mixin = DisaggregatedMixin if mode == DISAGGREGATED else HubTrainerMixin
+    cls = type(f"Hub{mode.title()}", (mixin, get_trainer_cls(mode)), {})
     trainer = cls(config=config)
     trainer.rules, trainer.on_learned, trainer.on_step = rules, on_learned, on_step
     return trainer

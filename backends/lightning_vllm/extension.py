@@ -32,8 +32,20 @@ class Extension:
             yield (
                 name,
                 rebuild_cuda_tensor(  # type: ignore[no-untyped-call]
-                    Tensor, torch.Size(size), tuple(stride), offset, torch.UntypedStorage, getattr(torch, dtype),
-                    self.device.index or 0, base64.b64decode(handle), bytes_, at, False, base64.b64decode(counter),
-                    counter_at, base64.b64decode(event), sync,
+                    Tensor,
+                    torch.Size(size),
+                    tuple(stride),
+                    offset,
+                    torch.UntypedStorage,
+                    getattr(torch, dtype),
+                    self.device.index or 0,
+                    base64.b64decode(handle),
+                    bytes_,
+                    at,
+                    False,
+                    base64.b64decode(counter),
+                    counter_at,
+                    base64.b64decode(event),
+                    sync,
                 ),
-            )  # fmt: skip
+            )

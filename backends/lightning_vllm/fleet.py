@@ -19,25 +19,25 @@ import torch
 from torch import Tensor
 
 from lightning_sdk.errors import BackendDied, LightningError
-from lightning_vllm.command import Place
+from lightning_vllm.command import ServerPlacement
 from lightning_vllm.front import Front
 from lightning_vllm.launch import Launch
-from lightning_vllm.pool import Upstream
-from lightning_vllm.server import Server, ServerGone
-from lightning_vllm.sharing import detached, handles, in_file, sweep
+from lightning_vllm.pool import ServerAddress
+from lightning_vllm.server import ServerGone, VllmServer
+from lightning_vllm.sharing import detach, handles, in_file, sweep
 
 log = logging.getLogger(__name__)
 
 #: Seconds until a server is ready, a model's download included, and for its control endpoints.
-_START, _CONTROL = 1500.0, 600.0
-#: A server that dies so often without having served for `_WELL` seconds is not started again.
-_MOST_STARTS, _WELL = 4, 300.0
+_START_SECONDS, _CONTROL_SECONDS = 1500.0, 600.0
+#: A server that dies so often without having served for `_STABLE_SECONDS` seconds is not started again.
+_MOST_STARTS, _STABLE_SECONDS = 4, 300.0
 
 
 class _Slot:
     """One place, and the server that runs there now."""
 
-    def __init__(self, number: int, place: Place, server: Server) -> None:
+    def __init__(self, number: int, place: ServerPlacement, server: VllmServer) -> None:
         self.number, self.place, self.server = number, place, server
         self.serves = False
         self.shares = place.shared
@@ -51,7 +51,7 @@ class Fleet:
     """Servers and their front, as `lightning_embedded.learning.training.Publishing`."""
 
     def __init__(
-        self, front: Front, places: Sequence[Place], folder: Path, launch: Launch, *, asynchronous: bool
+        self, front: Front, places: Sequence[ServerPlacement], folder: Path, launch: Launch, *, asynchronous: bool
     ) -> None:
         """Start a server in each place, with logs in `folder`; `launch` starts one.
 
@@ -71,8 +71,8 @@ class Fleet:
         """Return when all serve: the length that they allow, prompt and completion together. ServerGone if one does
         not come up."""
         try:
-            self._at_once(self._come_up, self._slots)
-            cards = self._slots[0].server.ask("GET", "/v1/models", seconds=_CONTROL)
+            self._run_in_parallel(self._wait_for_first_start, self._slots)
+            cards = self._slots[0].server.ask("GET", "/v1/models", seconds=_CONTROL_SECONDS)
         except BaseException:
             self.close()
             raise
@@ -81,7 +81,7 @@ class Fleet:
                 slot.serves = True
             self._tell_front()
         for slot in self._slots:
-            threading.Thread(target=self._keep, args=(slot,), name=f"vllm-{slot.number}", daemon=True).start()
+            threading.Thread(target=self._supervise, args=(slot,), name=f"vllm-{slot.number}", daemon=True).start()
         return int(cards["data"][0]["max_model_len"])
 
     def pause(self) -> None:
@@ -104,10 +104,10 @@ class Fleet:
         """
         with self._changed:
             self._check()
-            self._state, self._version = self._kept(detached(state)), version
+            self._state, self._version = self._keep_copy(detach(state)), version
             if not self._paused:
                 self._hold()
-            self._each(lambda slot: self._give(slot, fresh=False))
+            self._for_each_serving(lambda slot: self._send_weights(slot, fresh=False))
             if not self._paused:
                 self._go_on()
 
@@ -116,24 +116,24 @@ class Fleet:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._at_once(lambda slot: slot.server.close(), self._slots)
+        self._run_in_parallel(lambda slot: slot.server.close(), self._slots)
 
     # --- weights; with the lock held
 
     def _hold(self) -> None:
         self.front.hold()
-        self._each(lambda slot: slot.server.ask("POST", "/pause", mode="keep", seconds=_CONTROL))
+        self._for_each_serving(lambda slot: slot.server.ask("POST", "/pause", mode="keep", seconds=_CONTROL_SECONDS))
 
     def _go_on(self) -> None:
-        self._each(lambda slot: slot.server.ask("POST", "/resume", seconds=_CONTROL))
+        self._for_each_serving(lambda slot: slot.server.ask("POST", "/resume", seconds=_CONTROL_SECONDS))
         self.front.resume(self._version)
 
-    def _kept(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _keep_copy(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """What a server that starts later is given: the learner's own tensors where it waits for the servers, as it
         does not change them before the next publication."""
         return {name: tensor.to("cpu", copy=True) for name, tensor in state.items()} if self._asynchronous else state
 
-    def _give(self, slot: _Slot, *, fresh: bool) -> None:
+    def _send_weights(self, slot: _Slot, *, fresh: bool) -> None:
         """Put the published weights into one server; `fresh`: it has computed nothing yet."""
         assert self._state is not None
         if slot.shares and next(iter(self._state.values())).is_cuda:
@@ -143,7 +143,9 @@ class Fleet:
                 self._call(slot, "reload_weights", weights_path=str(folder))
         if not fresh:
             # vLLM 0.32 does so when it is paused, though it says otherwise; that holds for no other release.
-            done = slot.server.ask("POST", "/reset_prefix_cache", reset_running_requests="true", seconds=_CONTROL)
+            done = slot.server.ask(
+                "POST", "/reset_prefix_cache", reset_running_requests="true", seconds=_CONTROL_SECONDS
+            )
             if isinstance(done, dict) and done.get("success") is False:
                 raise LightningError(f"vLLM server {slot.number} keeps what it had cached of the old weights")
 
@@ -157,15 +159,15 @@ class Fleet:
         except (LightningError, RuntimeError) as error:
             log.warning("vLLM server %d cannot read the learner's memory, so files are used: %s", slot.number, error)
             slot.shares = False
-            self._give(slot, fresh=True)
+            self._send_weights(slot, fresh=True)
         finally:
             torch.cuda.ipc_collect()  # type: ignore[no-untyped-call]
 
     def _call(self, slot: _Slot, method: str, **given: object) -> None:
-        body = {"method": method, "kwargs": given, "timeout": _CONTROL}
-        slot.server.ask("POST", "/collective_rpc", body, seconds=_CONTROL)
+        body = {"method": method, "kwargs": given, "timeout": _CONTROL_SECONDS}
+        slot.server.ask("POST", "/collective_rpc", body, seconds=_CONTROL_SECONDS)
 
-    def _each(self, act: Callable[[_Slot], object]) -> None:
+    def _for_each_serving(self, act: Callable[[_Slot], object]) -> None:
         """Act on all servers that serve, side by side; one that fails at it is ended, and so starts anew."""
 
         def careful(slot: _Slot) -> None:
@@ -177,29 +179,29 @@ class Fleet:
                 slot.server.close()
 
         serving = [slot for slot in self._slots if slot.serves]
-        self._at_once(careful, serving)
+        self._run_in_parallel(careful, serving)
         if any(not slot.serves for slot in serving):
             self._tell_front()
 
-    def _at_once(self, act: Callable[[_Slot], object], slots: Sequence[_Slot]) -> None:
+    def _run_in_parallel(self, act: Callable[[_Slot], object], slots: Sequence[_Slot]) -> None:
         """Act on several servers side by side; what one raises is raised once all are through."""
         with ThreadPoolExecutor(max(1, len(slots))) as threads:
             for done in [threads.submit(act, slot) for slot in slots]:
                 done.result()
 
-    def _come_up(self, slot: _Slot) -> None:
+    def _wait_for_first_start(self, slot: _Slot) -> None:
         """Wait for a first start; what one cannot do, others need not finish."""
         try:
-            slot.server.wait(_START, lambda: self._closed)
+            slot.server.wait(_START_SECONDS, lambda: self._closed)
         except ServerGone as error:
             if "address already in use" not in str(error):
                 self._closed = True
                 raise
             # Somebody took the port between its choice and its use.
             slot.server = self._launch(slot.place, self._log(slot.number))
-            slot.server.wait(_START, lambda: self._closed)
+            slot.server.wait(_START_SECONDS, lambda: self._closed)
 
-    def upstreams(self) -> list[Upstream]:
+    def upstreams(self) -> list[ServerAddress]:
         """The servers that serve now."""
         return [slot.server.upstream for slot in self._slots if slot.serves]
 
@@ -212,7 +214,7 @@ class Fleet:
 
     # --- a thread for each server
 
-    def _keep(self, slot: _Slot) -> None:
+    def _supervise(self, slot: _Slot) -> None:
         """Start a server anew whenever it has ended, until it ends too often."""
         while True:
             slot.server.join()
@@ -221,7 +223,7 @@ class Fleet:
                     return
                 slot.serves = False
                 self._tell_front()
-                slot.starts = 1 if time.monotonic() - slot.since > _WELL else slot.starts + 1
+                slot.starts = 1 if time.monotonic() - slot.since > _STABLE_SECONDS else slot.starts + 1
             slot.server.close()  # what is left of its group
             if slot.starts > _MOST_STARTS:
                 self._give_up(slot)
@@ -238,14 +240,14 @@ class Fleet:
             server.close()
             return
         try:
-            server.wait(_START, lambda: self._closed)
+            server.wait(_START_SECONDS, lambda: self._closed)
             with self._changed:
                 # The learner's tensors are between two versions until it lets the servers go on.
                 self._changed.wait_for(lambda: self._closed or not self._paused or self._asynchronous)
                 if self._closed:
                     return
                 if self._state is not None:
-                    self._give(slot, fresh=True)
+                    self._send_weights(slot, fresh=True)
                 slot.serves, slot.since = True, time.monotonic()
                 self._tell_front()
         except LightningError as error:

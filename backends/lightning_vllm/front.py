@@ -24,22 +24,22 @@ from aiohttp import web
 from lightning_process.openai import application
 from lightning_process.refusal import BadRequest, Unavailable, json_reply, unknown_model
 from lightning_sdk.capture.seam import ROLLOUT_HEADER
-from lightning_vllm.asked import Asked, refuse_constraints
-from lightning_vllm.pool import Pool, Server, Upstream, UpstreamCounts
-from lightning_vllm.stamp import StampedStream, stamped
+from lightning_vllm.pool import Pool, PooledServer, ServerAddress, UpstreamCounts
+from lightning_vllm.request_info import RequestInfo, refuse_constraints
+from lightning_vllm.version_stamp import StampedStream, stamp_versions
 
-__all__ = ["Counts", "Front", "Upstream", "UpstreamCounts"]
+__all__ = ["Counts", "Front", "ServerAddress", "UpstreamCounts"]
 
 #: Seconds for which a request waits for a server that is down, and the time between looks.
-_PATIENCE, _LOOK = 600.0, 0.05
+_PATIENCE_SECONDS, _POLL_SECONDS = 600.0, 0.05
 #: A request that was under way at so many failures is not asked again: it may be what they die of.
 _MOST_LOSSES = 3
 #: For a server that lost a request to say whether it is well.
-_HEALTH = aiohttp.ClientTimeout(total=5.0)
+_HEALTH_TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 #: Below the 5 s after which a server, unless it is told otherwise, closes an idle connection: few pooled ones are gone.
-_KEEP_ALIVE = 4.0
+_KEEP_ALIVE_SECONDS = 4.0
 #: How often requests whose client is gone are looked for, in seconds.
-_REAP = 0.25
+_REAP_SECONDS = 0.25
 
 
 class Counts(NamedTuple):
@@ -51,7 +51,7 @@ class Counts(NamedTuple):
     upstreams: tuple[UpstreamCounts, ...]
 
 
-class _Lost(Exception):
+class _ServerLost(Exception):
     """A server left a request without an answer, or answered with a failure of its own."""
 
     def __init__(self, why: str, *, sent: bool, reply: web.Response | None = None) -> None:
@@ -59,16 +59,16 @@ class _Lost(Exception):
         self.sent, self.reply = sent, reply
 
 
-class _Cut(Exception):
+class _Recalled(Exception):
     """`drain` took a request back."""
 
 
-class _Asking:
+class _InFlight:
     """A request that a server has."""
 
     __slots__ = ("cut", "request", "response", "server", "task", "version")
 
-    def __init__(self, request: web.Request, server: Server, version: int, task: asyncio.Task[Any]) -> None:
+    def __init__(self, request: web.Request, server: PooledServer, version: int, task: asyncio.Task[Any]) -> None:
         self.request, self.server, self.version, self.task = request, server, version, task
         self.cut = False
         self.response: web.StreamResponse | None = None
@@ -84,7 +84,14 @@ class _Asking:
 class Front:
     """OpenAI's API over a pool of servers. Everything but `app` may be called by any thread."""
 
-    def __init__(self, key: str, model: str, *, patience: float = _PATIENCE, keep_alive: float = _KEEP_ALIVE) -> None:
+    def __init__(
+        self,
+        key: str,
+        model: str,
+        *,
+        patience: float = _PATIENCE_SECONDS,
+        keep_alive: float = _KEEP_ALIVE_SECONDS,
+    ) -> None:
         """`key`: what callers show; `model`: the name that they ask for; `patience`: seconds that a request waits for
         a server to come back before it is answered with 503; `keep_alive`: seconds for which a connection to a server
         stays open, less than the server's own."""
@@ -98,33 +105,39 @@ class Front:
         self._failure = ""
         self._open, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
-        self._asking: set[_Asking] = set()
+        self._in_flight: set[_InFlight] = set()
         self._waiting = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: aiohttp.ClientSession | None = None
 
     def app(self) -> web.Application:
         """As `lightning_process.openai.application`."""
-        app = application(self._key, health=self._health, models=self._models, model=self._card_of,
-                          chat=self._complete, completions=self._complete)  # fmt: skip
+        app = application(
+            self._key,
+            health=self._health,
+            models=self._models,
+            model=self._card_of,
+            chat=self._complete,
+            completions=self._complete,
+        )
         app.cleanup_ctx.append(self._running)
         return app
 
     # --- for any thread
 
-    def serve(self, upstreams: Sequence[Upstream], version: int) -> None:
+    def serve(self, upstreams: Sequence[ServerAddress], version: int) -> None:
         """From now on these answer, with weights of this version; requests before the first call wait for it."""
 
         def serve() -> None:
             self._pool.replace(upstreams)
             self._version, self._served = version, True
-            self._turn_key()
+            self._update_gate()
 
         self._in_loop(serve)
 
     def hold(self) -> None:
         """New requests wait from now on. Those that a server has go on."""
-        self._in_loop(lambda: self._keep(True))
+        self._in_loop(lambda: self._set_held(True))
 
     def drain(self, seconds: float) -> int:
         """Wait, after `hold`, until no server has a request; those left after `seconds` are taken back and asked
@@ -138,7 +151,7 @@ class Front:
 
         def resume() -> None:
             self._version = version
-            self._keep(False)
+            self._set_held(False)
 
         self._in_loop(resume)
 
@@ -157,15 +170,15 @@ class Front:
         return self._version
 
     def counts(self) -> Counts:
-        return Counts(self._waiting, len(self._asking), self._pool.counts())
+        return Counts(self._waiting, len(self._in_flight), self._pool.counts())
 
     # --- for the event loop's thread
 
-    def _keep(self, held: bool) -> None:
+    def _set_held(self, held: bool) -> None:
         self._held = held
-        self._turn_key()
+        self._update_gate()
 
-    def _turn_key(self) -> None:
+    def _update_gate(self) -> None:
         if self._served and not self._held:
             self._open.set()
         else:
@@ -202,27 +215,33 @@ class Front:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
-        left = list(self._asking)
-        for asking in left:
-            asking.cut = True
-            asking.task.cancel()
+        left = list(self._in_flight)
+        for call in left:
+            call.cut = True
+            call.task.cancel()
         await self._idle.wait()
         return len(left)
 
     async def _reap(self) -> None:
         """aiohttp tells a handler that does not write nothing of a closed connection."""
         while True:
-            await asyncio.sleep(_REAP)
-            for asking in list(self._asking):
-                if _gone(asking.request):
-                    asking.task.cancel()
+            await asyncio.sleep(_REAP_SECONDS)
+            for call in list(self._in_flight):
+                if _has_hung_up(call.request):
+                    call.task.cancel()
 
     async def _health(self, request: web.Request) -> web.Response:
         counts = self.counts()
         status = "failed" if self._failure else "held" if self._held else "ok" if self._served else "starting"
-        state = {"status": status, "failure": self._failure, "model": self._model, "version": self._version,
-                 "waiting": counts.waiting, "in_flight": counts.in_flight,
-                 "upstreams": [each._asdict() for each in counts.upstreams]}  # fmt: skip
+        state = {
+            "status": status,
+            "failure": self._failure,
+            "model": self._model,
+            "version": self._version,
+            "waiting": counts.waiting,
+            "in_flight": counts.in_flight,
+            "upstreams": [each._asdict() for each in counts.upstreams],
+        }
         return json_reply(orjson.dumps(state), 200 if self._served and not self._failure else 503)
 
     async def _models(self, request: web.Request) -> web.Response:
@@ -237,7 +256,7 @@ class Front:
         return {"id": self._model, "object": "model", "created": self._created, "owned_by": "lightning"}
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        asked = Asked(await request.read())
+        asked = RequestInfo(await request.read())
         if asked.model != self._model:
             if not isinstance(asked.model, str):
                 raise BadRequest("model: expected text", "model", "invalid_value")
@@ -247,20 +266,20 @@ class Front:
         until, losses, last = 0.0, 0, None
         while True:
             try:
-                server = await self._turn(request, asked, until)
+                server = await self._wait_for_server(request, asked, until)
                 if server is None:
                     return web.Response(status=499)  # nobody waits for it
                 return await self._ask(request, asked.data, server)
-            except _Cut:
+            except _Recalled:
                 until = 0.0
-            except _Lost as lost:
+            except _ServerLost as lost:
                 losses += lost.sent
                 last = lost if last is None or lost.sent else last
                 until = until or time.monotonic() + self._patience
                 if losses >= _MOST_LOSSES or time.monotonic() > until:
-                    return _given_up(last, losses)
+                    return _give_up(last, losses)
 
-    async def _turn(self, request: web.Request, asked: Asked, until: float) -> Server | None:
+    async def _wait_for_server(self, request: web.Request, asked: RequestInfo, until: float) -> PooledServer | None:
         """The server to ask, once the front is open and one is there; None if the client is gone meanwhile."""
         self._waiting += 1
         try:
@@ -268,24 +287,24 @@ class Front:
                 await self._open.wait()
                 if self._failure:
                     raise Unavailable(self._failure)
-                if _gone(request):
+                if _has_hung_up(request):
                     return None
                 server = self._pool.choose(self._pin(request, asked))
-                if server is not None and (not server.doubtful or await self._well(server)):
+                if server is not None and (not server.doubtful or await self._probe(server)):
                     return server
                 until = until or time.monotonic() + self._patience
                 if time.monotonic() > until:
-                    raise _Lost(f"no server of the model was there for {self._patience:g} s", sent=False)
-                await asyncio.sleep(_LOOK)
+                    raise _ServerLost(f"no server of the model was there for {self._patience:g} s", sent=False)
+                await asyncio.sleep(_POLL_SECONDS)
         finally:
             self._waiting -= 1
 
-    async def _well(self, server: Server) -> bool:
+    async def _probe(self, server: PooledServer) -> bool:
         """Whether a server that lost a request can be asked again: where its engine is dead, each would be lost."""
         assert self._session is not None
         url = f"{server.upstream.url.removesuffix('/v1')}/health"
         try:
-            async with self._session.get(url, timeout=_HEALTH) as reply:
+            async with self._session.get(url, timeout=_HEALTH_TIMEOUT) as reply:
                 server.doubtful = reply.status >= 500
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
             server.doubtful = True
@@ -293,95 +312,96 @@ class Front:
             server.rest()
         return not server.doubtful
 
-    def _pin(self, request: web.Request, asked: Asked) -> str:
-        if not self._pool.several:
+    def _pin(self, request: web.Request, asked: RequestInfo) -> str:
+        if not self._pool.has_several:
             return ""
         return request.headers.get(ROLLOUT_HEADER) or asked.conversation()
 
-    async def _ask(self, request: web.Request, body: bytes, server: Server) -> web.StreamResponse:
-        """Let `server` answer. _Lost if it does not, _Cut if the request was taken back."""
+    async def _ask(self, request: web.Request, body: bytes, server: PooledServer) -> web.StreamResponse:
+        """Let `server` answer. _ServerLost if it does not, _Recalled if the request was taken back."""
         task = asyncio.current_task()
         assert task is not None and self._session is not None
-        asking = _Asking(request, server, self._version, task)
-        self._asking.add(asking)
+        call = _InFlight(request, server, self._version, task)
+        self._in_flight.add(call)
         self._idle.clear()
         server.in_flight += 1
         server.asked += 1
         url = server.upstream.url + request.path.removeprefix("/v1")
         try:
             async with self._session.post(url, data=body, headers=server.headers) as reply:
-                return await _passed(asking, reply)
+                return await _relay(call, reply)
         except asyncio.CancelledError:
-            if not asking.cut:
+            if not call.cut:
                 raise
             task.uncancel()
-            if asking.response is not None:
-                return asking.break_off(asking.response)
-            raise _Cut from None
-        except _Lost:
+            if call.response is not None:
+                return call.break_off(call.response)
+            raise _Recalled from None
+        except _ServerLost:
             server.lose()
             raise
         except aiohttp.ClientConnectorError as error:
             server.lose()
             server.rest()
-            raise _Lost(f"{server.upstream.url} cannot be reached: {error}", sent=False) from None
+            raise _ServerLost(f"{server.upstream.url} cannot be reached: {error}", sent=False) from None
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             server.lose()
-            raise _Lost(f"{server.upstream.url} broke off: {type(error).__name__}: {error}", sent=True) from None
+            raise _ServerLost(f"{server.upstream.url} broke off: {type(error).__name__}: {error}", sent=True) from None
         finally:
             server.in_flight -= 1
-            self._asking.discard(asking)
-            if not self._asking:
+            self._in_flight.discard(call)
+            if not self._in_flight:
                 self._idle.set()
 
 
-async def _passed(asking: _Asking, reply: aiohttp.ClientResponse) -> web.StreamResponse:
+async def _relay(call: _InFlight, reply: aiohttp.ClientResponse) -> web.StreamResponse:
     if reply.status == 200 and reply.content_type == "text/event-stream":
-        return await _streamed(asking, reply)
+        return await _relay_stream(call, reply)
     body = await reply.read()
     if reply.status == 200:
-        return json_reply(stamped(body, asking.version))
+        return json_reply(stamp_versions(body, call.version))
     answer = web.Response(body=body, status=reply.status, content_type=reply.content_type)
     if reply.status >= 500:
-        asking.server.rest()
-        raise _Lost(f"{asking.server.upstream.url} answered {reply.status}: {body[:300]!r}", sent=True, reply=answer)
+        call.server.rest()
+        why = f"{call.server.upstream.url} answered {reply.status}: {body[:300]!r}"
+        raise _ServerLost(why, sent=True, reply=answer)
     return answer
 
 
-async def _streamed(asking: _Asking, reply: aiohttp.ClientResponse) -> web.StreamResponse:
+async def _relay_stream(call: _InFlight, reply: aiohttp.ClientResponse) -> web.StreamResponse:
     """Events as they come. Nothing is sent before the first whole one, so that until then it can be asked again."""
-    stream = StampedStream(asking.version)
+    stream = StampedStream(call.version)
     try:
         async for piece in reply.content.iter_any():
             if events := stream.feed(piece):
-                await _write(asking, events)
+                await _write(call, events)
         if rest := stream.end():
-            await _write(asking, rest)
+            await _write(call, rest)
     except (aiohttp.ClientError, ConnectionError):
-        if asking.response is None:
+        if call.response is None:
             raise
-        asking.server.lose()
-        return asking.break_off(asking.response)
-    if asking.response is None:
+        call.server.lose()
+        return call.break_off(call.response)
+    if call.response is None:
         raise aiohttp.ServerDisconnectedError("a stream without events")
-    await asking.response.write_eof()
-    return asking.response
+    await call.response.write_eof()
+    return call.response
 
 
-async def _write(asking: _Asking, events: bytes) -> None:
-    if (response := asking.response) is None:
+async def _write(call: _InFlight, events: bytes) -> None:
+    if (response := call.response) is None:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-        await response.prepare(asking.request)
-        asking.response = response
+        await response.prepare(call.request)
+        call.response = response
     await response.write(events)
 
 
-def _gone(request: web.Request) -> bool:
+def _has_hung_up(request: web.Request) -> bool:
     """Whether the client has hung up."""
     return request.transport is None or request.transport.is_closing()
 
 
-def _given_up(lost: _Lost, losses: int) -> web.Response:
+def _give_up(lost: _ServerLost, losses: int) -> web.Response:
     """503, or the server's own words; the client's SDK is not to begin all this again."""
     if lost.reply is None:
         raise Unavailable(f"{lost} (asked {losses} times)" if losses else str(lost))

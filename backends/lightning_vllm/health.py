@@ -5,10 +5,10 @@ from __future__ import annotations
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
-from lightning_vllm.pool import Upstream
+from lightning_vllm.pool import ServerAddress
 
 
-def healthy(upstream: Upstream, seconds: float) -> bool:
+def is_healthy(upstream: ServerAddress, seconds: float) -> bool:
     """Whether its /health, which asks for no key, says so within so many seconds. No proxy is asked."""
     connection = HTTPConnection(urlsplit(upstream.url).netloc, timeout=seconds)
     try:

@@ -7,22 +7,22 @@ from pathlib import Path
 
 from lightning_sdk.settings import Settings
 from lightning_vllm import command
-from lightning_vllm.card import Card
-from lightning_vllm.command import Place
-from lightning_vllm.server import Server
+from lightning_vllm.command import ServerPlacement
+from lightning_vllm.model_info import ModelInfo
+from lightning_vllm.server import VllmServer
 
-Launch = Callable[[Place, Path], Server]
+Launch = Callable[[ServerPlacement, Path], VllmServer]
 
 
-def launcher(settings: Settings, card: Card, name: str) -> Launch:
+def launcher(settings: Settings, info: ModelInfo, name: str) -> Launch:
     """What starts a server of this model, known by `name`, in a place and with its log in a file."""
 
-    def launch(place: Place, log: Path) -> Server:
-        return Server(
+    def launch(place: ServerPlacement, log: Path) -> VllmServer:
+        return VllmServer(
             log,
-            lambda port: command.arguments(settings, card, place, name, port),
-            command.environment(settings, card, place),
-            lambda key: command.must(place, key),
+            lambda port: command.arguments(settings, info, place, name, port),
+            command.environment(settings, info, place),
+            lambda key: command.required_environment(place, key),
         )
 
     return launch

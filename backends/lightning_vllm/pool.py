@@ -10,10 +10,10 @@ from typing import NamedTuple
 #: Rollouts that are remembered, the latest ones.
 _MOST_PINS = 1 << 16
 #: Seconds for which a server that refused a connection is not tried again.
-_REST = 0.5
+_REST_SECONDS = 0.5
 
 
-class Upstream(NamedTuple):
+class ServerAddress(NamedTuple):
     """One server that answers."""
 
     url: str
@@ -33,12 +33,12 @@ class UpstreamCounts(NamedTuple):
     """That it left without an answer, or with one that told of its own failure."""
 
 
-class Server:
+class PooledServer:
     """An upstream and what is known of it."""
 
     __slots__ = ("asked", "doubtful", "headers", "in_flight", "lost", "rests_until", "upstream")
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: ServerAddress) -> None:
         self.upstream = upstream
         self.headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if upstream.key:
@@ -55,7 +55,7 @@ class Server:
 
     def rest(self) -> None:
         """Ask others for a moment."""
-        self.rests_until = time.monotonic() + _REST
+        self.rests_until = time.monotonic() + _REST_SECONDS
 
     @property
     def counts(self) -> UpstreamCounts:
@@ -66,23 +66,23 @@ class Pool:
     """Chooses servers. For one thread, except `counts`."""
 
     def __init__(self) -> None:
-        self._servers: tuple[Server, ...] = ()
-        self._pins: OrderedDict[str, Server] = OrderedDict()
+        self._servers: tuple[PooledServer, ...] = ()
+        self._pins: OrderedDict[str, PooledServer] = OrderedDict()
 
-    def replace(self, upstreams: Sequence[Upstream]) -> None:
+    def replace(self, upstreams: Sequence[ServerAddress]) -> None:
         """From now on these; those that stay keep their counts and their rollouts."""
         before = {server.upstream: server for server in self._servers}
-        self._servers = tuple(before.get(each) or Server(each) for each in dict.fromkeys(upstreams))
+        self._servers = tuple(before.get(each) or PooledServer(each) for each in dict.fromkeys(upstreams))
         stay = set(self._servers)
         for server in self._servers:
             server.rests_until = 0.0
         self._pins = OrderedDict((pin, server) for pin, server in self._pins.items() if server in stay)
 
     @property
-    def several(self) -> bool:
+    def has_several(self) -> bool:
         return len(self._servers) > 1
 
-    def choose(self, pin: str) -> Server | None:
+    def choose(self, pin: str) -> PooledServer | None:
         """The server of this rollout, the least loaded one for a new rollout or if its own rests; None if all rest."""
         now = time.monotonic()
         pinned = self._pins.get(pin)

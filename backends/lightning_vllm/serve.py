@@ -18,7 +18,7 @@ import time
 
 _ENTRY = "vllm.entrypoints.openai.api_server"
 #: Seconds for vLLM to end by itself, and for what tidies up after it.
-_GRACE, _TIDY = 5.0, 0.5
+_GRACE_SECONDS, _TIDY_SECONDS = 5.0, 0.5
 
 
 def main() -> None:
@@ -36,14 +36,14 @@ def _wait_for_the_end_of_stdin() -> None:
     while os.read(0, 4096):
         pass
     os.killpg(0, signal.SIGTERM)
-    time.sleep(_GRACE)
+    time.sleep(_GRACE_SECONDS)
     os.killpg(0, signal.SIGKILL)
 
 
 def _end() -> None:
     """End the rest of the group, this program with it."""
     os.killpg(0, signal.SIGTERM)
-    time.sleep(_TIDY)  # workers and what frees their shared memory
+    time.sleep(_TIDY_SECONDS)  # workers and what frees their shared memory
     os.killpg(0, signal.SIGKILL)
 
 

@@ -21,14 +21,14 @@ from urllib.parse import urlencode
 
 from lightning_sdk.errors import LightningError
 from lightning_sdk.system.clock import Clock
-from lightning_vllm.health import healthy
-from lightning_vllm.pool import Upstream
+from lightning_vllm.health import is_healthy
+from lightning_vllm.pool import ServerAddress
 
 _HOST = "127.0.0.1"
 #: Seconds: between looks at a server that starts, to answer such a look, to end.
-_LOOK, _HEALTH, _END = 0.25, 5.0, 10.0
+_POLL_SECONDS, _HEALTH_SECONDS, _END_SECONDS = 0.25, 5.0, 10.0
 #: Lines of a log that an error shows.
-_TAIL = 15
+_TAIL_LINES = 15
 #: The last line of a traceback, plain or behind the logger's prefix.
 _REASON = re.compile(r"(?:^|\] )([\w.]*(?:Error|Exception): .+)$")
 
@@ -37,7 +37,7 @@ class ServerGone(LightningError):
     """The server's process has ended, or does not answer; the message has the end of its log."""
 
 
-class Server:
+class VllmServer:
     """Starts on construction; `wait` until it is ready. Its process group ends with this process, however that ends."""
 
     def __init__(
@@ -45,9 +45,9 @@ class Server:
         log: Path,
         arguments: Callable[[int], list[str]],
         environment: Mapping[str, str],
-        must: Callable[[str], Mapping[str, str]],
+        required: Callable[[str], Mapping[str, str]],
     ) -> None:
-        """`arguments` of a port, `environment` where the user set nothing, and what it `must` have, of a key."""
+        """`arguments` of a port, `environment` where the user set nothing, and what it `required` have, of a key."""
         self.log = log
         self._key, self._port = secrets.token_urlsafe(24), _free_port()
         self._ended = False
@@ -59,7 +59,7 @@ class Server:
                 stdout=file,
                 stderr=file,
                 start_new_session=True,  # Ctrl-C is for the hub to handle
-                env={**environment, **os.environ, **must(self._key)},
+                env={**environment, **os.environ, **required(self._key)},
             )
 
     @property
@@ -68,8 +68,8 @@ class Server:
         return self._process.pid
 
     @property
-    def upstream(self) -> Upstream:
-        return Upstream(f"http://{_HOST}:{self._port}/v1", self._key)
+    def upstream(self) -> ServerAddress:
+        return ServerAddress(f"http://{_HOST}:{self._port}/v1", self._key)
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -80,14 +80,14 @@ class Server:
 
     def wait(self, seconds: float, stop: Callable[[], bool] = lambda: False) -> None:
         """Return when it is ready to serve, or when `stop` says so. ServerGone if it ends, or takes over `seconds`."""
-        clock = Clock(2 * _HEALTH)
+        clock = Clock(2 * _HEALTH_SECONDS)
         while self.alive():
-            if stop() or healthy(self.upstream, _HEALTH):
+            if stop() or is_healthy(self.upstream, _HEALTH_SECONDS):
                 return
             if clock.read() > seconds:
-                raise ServerGone(self._told(f"was not ready after {seconds:.0f} s"))
-            time.sleep(_LOOK)
-        raise ServerGone(self._told("ended while it started"))
+                raise ServerGone(self._describe(f"was not ready after {seconds:.0f} s"))
+            time.sleep(_POLL_SECONDS)
+        raise ServerGone(self._describe("ended while it started"))
 
     def ask(self, method: str, path: str, body: Any = None, *, seconds: float = 600.0, **query: object) -> Any:
         """What a control endpoint answers, as plain data. ServerGone if nothing answers, LightningError if it fails."""
@@ -99,11 +99,11 @@ class Server:
             response = connection.getresponse()
             answer = response.read()
         except (OSError, HTTPException) as error:
-            raise ServerGone(self._told(f"did not answer {path} ({type(error).__name__})")) from None
+            raise ServerGone(self._describe(f"did not answer {path} ({type(error).__name__})")) from None
         finally:
             connection.close()
         if response.status >= 400:
-            raise LightningError(self._told(f"answered {path} with {response.status}: {answer[:300]!r}"))
+            raise LightningError(self._describe(f"answered {path} with {response.status}: {answer[:300]!r}"))
         return json.loads(answer) if answer else None
 
     def metrics(self) -> str:
@@ -111,7 +111,7 @@ class Server:
         request = urllib.request.Request(f"http://{_HOST}:{self._port}/metrics")
         request.add_header("Authorization", f"Bearer {self._key}")
         straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would see the key
-        with straight.open(request, timeout=_HEALTH) as reply:
+        with straight.open(request, timeout=_HEALTH_SECONDS) as reply:
             return str(reply.read().decode())
 
     def close(self) -> None:
@@ -122,19 +122,19 @@ class Server:
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END)
+            self._process.wait(_END_SECONDS)
         # Its leader may have been killed, and the rest of the group is still there.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._ended = True
 
-    def _told(self, what: str) -> str:
+    def _describe(self, what: str) -> str:
         """An error's words, with the end of what this process wrote."""
         with self.log.open("rb") as file:
             file.seek(self._from)
             lines = file.read().decode(errors="replace").splitlines()
-        tail = "\n  ".join(lines[-_TAIL:]) or "(empty)"
+        tail = "\n  ".join(lines[-_TAIL_LINES:]) or "(empty)"
         # Each process above the one that failed adds a traceback of its own: the reason is the first one's.
         first = next((found[1] for line in lines if (found := _REASON.search(line))), "")
         because = f" ({first})" if first else ""

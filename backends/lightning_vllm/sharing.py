@@ -22,7 +22,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "lightning-weights-"
 
 
-def detached(state: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def detach(state: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """By name, with every name of a tied tensor: on a CPU vLLM keeps the head as a copy of its own, laid out otherwise,
     and a head that is not named would stay as it was."""
     return {name: tensor.detach() for name, tensor in dict(state).items()}
@@ -34,7 +34,7 @@ def in_file(state: Mapping[str, Tensor], folder: Path) -> Iterator[Path]:
 
     It is gone afterwards.
     """
-    weights = _alone(state)
+    weights = _copy_shared_storage(state)
     size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
     made = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_room(size) or folder))
     try:
@@ -55,7 +55,7 @@ def sweep() -> None:
     """Remove what processes that were killed have left in shared memory."""
     for left in _SHARED_MEMORY.glob(f"{_PREFIX}*") if _SHARED_MEMORY.is_dir() else ():
         pid = left.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdecimal() and not _runs(int(pid)):
+        if pid.isdecimal() and not _is_running(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -66,13 +66,25 @@ def handles(state: Mapping[str, Tensor]) -> list[list[Any]]:
         _, arguments = reduce_tensor(tensor)  # type: ignore[no-untyped-call]
         (_, size, stride, offset, _, dtype, _, handle, bytes_, at, _, counter, counter_at, event, sync) = arguments
         found.append(
-            [name, list(size), list(stride), offset, str(dtype).removeprefix("torch."), _text(handle), bytes_, at,
-             _text(counter), counter_at, _text(event), sync]
-        )  # fmt: skip
+            [
+                name,
+                list(size),
+                list(stride),
+                offset,
+                str(dtype).removeprefix("torch."),
+                _text(handle),
+                bytes_,
+                at,
+                _text(counter),
+                counter_at,
+                _text(event),
+                sync,
+            ]
+        )
     return found
 
 
-def _alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _copy_shared_storage(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors none of which shares its storage, as the file's format wants them."""
     seen: set[int] = set()
     alone = {}
@@ -95,7 +107,7 @@ def _room(size: int) -> Path | None:
     return None
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from lightning_vllm.front import Front, Upstream
+from lightning_vllm.front import Front, ServerAddress
 
 KEY = "server-key"
 
@@ -33,7 +33,7 @@ class StandIn:
         """What to do instead of answering: '', 'reset', 'half' or '500'."""
         self.well = True
         """What its /health says."""
-        self.upstream = Upstream("", KEY)
+        self.upstream = ServerAddress("", KEY)
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -120,7 +120,7 @@ def listening(app: web.Application) -> Iterator[str]:
 def stand_in(name: str) -> Iterator[StandIn]:
     made = StandIn(name)
     with listening(made.app()) as url:
-        made.upstream = Upstream(url, KEY)
+        made.upstream = ServerAddress(url, KEY)
         yield made
         made.gate.set()
 

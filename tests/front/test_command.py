@@ -13,22 +13,22 @@ from lightning_embedded.process import start
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.settings import Settings
 from lightning_vllm import command
-from lightning_vllm.card import Card
-from lightning_vllm.command import Place
+from lightning_vllm.command import ServerPlacement
+from lightning_vllm.gpu_layout import place_servers, visible_gpus
+from lightning_vllm.model_info import ModelInfo
 from lightning_vllm.parsers import parser_of
-from lightning_vllm.places import places, visible
 from lightning_vllm.sharing import in_file
 
-CARD = Card("folder", "{{ '<tool_call>' }}", max_length=2048, token_bytes=4096)
-GPU = Place(gpus=("3",), shared=True)
+CARD = ModelInfo("folder", "{{ '<tool_call>' }}", max_length=2048, token_bytes=4096)
+GPU = ServerPlacement(gpus=("3",), shared=True)
 
 
 def settings(**given: Any) -> Settings:
     return Settings.from_dict({"engine": "vllm", **given})
 
 
-def words(given: dict[str, Any] | None = None, place: Place | None = None) -> str:
-    return " ".join(command.arguments(settings(**given or {}), CARD, place or Place(), "name", 1234)) + " "
+def words(given: dict[str, Any] | None = None, place: ServerPlacement | None = None) -> str:
+    return " ".join(command.arguments(settings(**given or {}), CARD, place or ServerPlacement(), "name", 1234)) + " "
 
 
 def test_what_training_needs_is_always_asked_for() -> None:
@@ -36,7 +36,7 @@ def test_what_training_needs_is_always_asked_for() -> None:
     told = words()
     for each in ("--model folder ", "--served-model-name name ", "--host 127.0.0.1 --port 1234 ",
                  "--logprobs-mode processed_logprobs ", "--generation-config vllm ",
-                 "--middleware lightning_vllm.lock.Lock ", "--seed "):  # fmt: skip
+                 "--middleware lightning_vllm.auth.AuthMiddleware ", "--seed "):  # fmt: skip
         assert each in told
     assert words() != told  # two servers with one seed would sample alike
 
@@ -47,9 +47,10 @@ def test_a_cpu_and_a_gpu_are_told_different_things() -> None:
     told = words({"serving.memory": 0.3, "serving.max_length": 99}, GPU)
     assert "--gpu-memory-utilization 0.3 " in told and "--max-model-len 99 " in told
     assert "--worker-extension-cls lightning_vllm.extension.Extension " in told and "enforce-eager" not in told
-    assert command.must(GPU, "k") == {"VLLM_API_KEY": "k", "VLLM_SERVER_DEV_MODE": "1", "CUDA_VISIBLE_DEVICES": "3"}
+    required = {"VLLM_API_KEY": "k", "VLLM_SERVER_DEV_MODE": "1", "CUDA_VISIBLE_DEVICES": "3"}
+    assert command.required_environment(GPU, "k") == required
     assert "k" not in told.split()  # the key is in the environment, which other users do not see
-    assert command.environment(settings(), CARD, Place(threads=2))["OMP_NUM_THREADS"] == "2"
+    assert command.environment(settings(), CARD, ServerPlacement(threads=2))["OMP_NUM_THREADS"] == "2"
 
 
 def test_vllm_s_own_arguments_are_handed_on() -> None:
@@ -61,7 +62,7 @@ def test_vllm_s_own_arguments_are_handed_on() -> None:
                  "--lora-modules a b "):  # fmt: skip
         assert each in told
     assert told.count("--dtype") == 1
-    assert command.overridden(settings(**given), CARD, Place()) == {"dtype": "float32"}
+    assert command.overridden_arguments(settings(**given), CARD, ServerPlacement()) == {"dtype": "float32"}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_servers_have_the_gpus_that_the_learner_leaves(
     gpus: list[str], given: dict[str, Any], found: list[tuple[str, ...]]
 ) -> None:
     """The learner has the first one, which serves too where it has to."""
-    made = places(settings(**given), gpus, 4, small=False)
+    made = place_servers(settings(**given), gpus, 4, small=False)
     assert [place.gpus for place in made] == found
     assert [place.shared for place in made] == [bool(gpus) and each == (gpus[0],) for each in found]
 
@@ -110,17 +111,17 @@ def test_servers_have_the_gpus_that_the_learner_leaves(
 def test_more_servers_than_gpus_are_refused() -> None:
     """With the numbers."""
     with pytest.raises(SettingError, match=r"serving\.replicas=3.*takes 3 GPUs, and 2"):
-        places(settings(**{"serving.replicas": 3}), ["0", "1"], 4, small=False)
+        place_servers(settings(**{"serving.replicas": 3}), ["0", "1"], 4, small=False)
     with pytest.raises(SettingError, match=r"serving\.tensor_parallel=2: there is no GPU"):
-        places(settings(**{"serving.tensor_parallel": 2}), [], 4, small=False)
+        place_servers(settings(**{"serving.tensor_parallel": 2}), [], 4, small=False)
 
 
 def test_gpus_are_named_as_this_process_sees_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that may use GPUs 4 and 7 gives these on."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 7")
-    assert visible(2) == ["4", "7"]
+    assert visible_gpus(2) == ["4", "7"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert visible(2) == ["0", "1"]
+    assert visible_gpus(2) == ["0", "1"]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_settings_of_vllm_are_refused_without_it(tmp_path: Path, given: dict[str
 def test_arguments_that_would_take_the_server_away_are_refused(given: dict[str, Any], told: str) -> None:
     """With what to set instead."""
     with pytest.raises(SettingError, match=told):
-        command.verbatim(settings(**given))
+        command.extra_arguments(settings(**given))
 
 
 def test_without_vllm_one_sentence_says_what_to_install(tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ from verl_worker import Case, Rows, log_probabilities, make_worker, old_logprobs
 from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch
 from lightning_process.dissection import dissect
-from lightning_process.saved import saved
+from lightning_process.saved_names import with_saved_names
 from lightning_process.source import Source
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_vllm.available import check_experts
-from lightning_vllm.reading import read
+from lightning_vllm.model_reader import read_model_info
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -68,7 +68,7 @@ def test_sampler_and_learners_agree(name: str, tmp_path: Path, sample: Callable[
         assert gap(told, replies) < _tolerance(name)
         learner.update(Batch(step, rows(replies)))
         assert gap(say(learner, replies), replies) > 0.1, "too little was learned to tell new weights from old ones"
-        sampler.load(saved(learner.model, learner.model.state_dict()))
+        sampler.load(with_saved_names(learner.model, learner.model.state_dict()))
 
     sampler.forbid(drawn(tmp_path))
     with log_probabilities("vectorised"):
@@ -120,8 +120,8 @@ def test_experts_travel_by_the_names_of_files(name: str, tmp_path: Path) -> None
     wanted = load_file(tmp_path / "model.safetensors")
     with log_probabilities("vectorised"):
         verl, _ = worker(tmp_path, fused=True).engine.get_per_tensor_param()
-    for found in (dict(saved(model, model.state_dict())), dict(verl)):
+    for found in (dict(with_saved_names(model, model.state_dict())), dict(verl)):
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
     with pytest.raises(SettingError, match=r"a mixture of experts, .* train it on a GPU, or with engine=embedded"):
-        check_experts(read(Source(name, str(tmp_path))), gpu=False)
+        check_experts(read_model_info(Source(name, str(tmp_path))), gpu=False)

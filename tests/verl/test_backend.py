@@ -16,11 +16,11 @@ from lightning_losses.ratio import importance
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_verl import rows
-from lightning_verl.config import Place, configuration
-from lightning_verl.loss import Rules, policy_loss
+from lightning_verl.config import RunPlacement, configuration
+from lightning_verl.loss import LossRules, policy_loss
 from lightning_verl.process import refuse
 
-PLACE = Place("cpu", nodes=1, gpus=1, model="spark", name="spark", max_length=512)
+PLACE = RunPlacement("cpu", nodes=1, gpus=1, model="spark", name="spark", max_length=512)
 
 
 def row(rollout: str, length: int, sampled: int, seed: int = 0) -> Row:
@@ -112,7 +112,7 @@ def test_a_replaced_name_is_told(caplog: pytest.LogCaptureFixture) -> None:
 def test_rows_are_filled_up_and_never_dropped(steps: int, processes: int) -> None:
     """Each process has as many of each step, the whole loss is there, and no rollout is in two steps."""
     given = [row(f"{place // 2}", 12, 4, place) for place in range(7)]
-    made = rows.dealt(given, steps, processes)
+    made = rows.order_rows(given, steps, processes)
     share = len(made) // processes
     assert len(made) == share * processes and share % steps == 0
     where: dict[str, set[int]] = {}
@@ -136,7 +136,7 @@ def test_the_loss_is_the_plain_sum_of_the_hubs_weights() -> None:
     data = rows.columns(given, ["solver"])
     assign_non_tensor(data, dp_size=2, roles=1)
     logprobs = [torch.randn(len(each.tokens)).sub(1.5).requires_grad_() for each in given]
-    loss, metrics = policy_loss(Rules(settings), {"log_probs": nested(logprobs)}, data)
+    loss, metrics = policy_loss(LossRules(settings), {"log_probs": nested(logprobs)}, data)
     expected = torch.zeros(())
     for each, values in zip(given, logprobs, strict=True):
         counted = np.flatnonzero(each.weights)

@@ -11,10 +11,10 @@ import pytest
 
 from lightning_process.phases import Phases
 from lightning_sdk.settings import Settings
-from lightning_verl.config import Place, configuration
-from lightning_vllm.ahead import Ahead, inspection
+from lightning_verl.config import RunPlacement, configuration
+from lightning_vllm.preimport import Preimport, model_modules
 
-PLACE = Place("cuda", nodes=1, gpus=2, model="spark", name="spark", max_length=512)
+PLACE = RunPlacement("cuda", nodes=1, gpus=2, model="spark", name="spark", max_length=512)
 
 
 def test_phases_add_up() -> None:
@@ -45,7 +45,7 @@ def test_the_configuration_is_made_without_importing_verl() -> None:
     """Which takes many seconds, and is for VERL's own processes."""
     program = (
         "import sys, pathlib; from lightning_sdk.settings import Settings; from lightning_verl import cluster, config\n"
-        "place = config.Place('cpu', nodes=1, gpus=1, model='spark', name='spark', max_length=512)\n"
+        "place = config.RunPlacement('cpu', nodes=1, gpus=1, model='spark', name='spark', max_length=512)\n"
         "config.configuration(Settings(), place, pathlib.Path('run'))\n"
         "assert not {'verl', 'vllm', 'torch'} & set(sys.modules), 'imported'\n"
     )
@@ -56,14 +56,14 @@ def test_modules_are_imported_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """In processes of their own; one that cannot be imported stops nothing."""
     (tmp_path / "imported_ahead.py").write_text("from pathlib import Path\nPath(__file__).with_suffix('.seen').touch()")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Ahead([("there.is.none", "imported_ahead")], fewest=1) as ahead:
+    with Preimport([("there.is.none", "imported_ahead")], fewest=1) as ahead:
         assert [each.wait() for each in ahead.processes] == [0]
     assert (tmp_path / "imported_ahead.seen").exists()
 
 
 def test_few_cores_import_nothing_ahead() -> None:
     """It would take the time that it is to save."""
-    assert Ahead([("json",)], fewest=10**6).processes == []
+    assert Preimport([("json",)], fewest=10**6).processes == []
 
 
 def test_an_import_that_takes_too_long_ends_with_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_an_import_that_takes_too_long_ends_with_the_block(tmp_path: Path, monke
     slow += f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(child.pid) + ' ')\nchild.wait()"
     (tmp_path / "slow_to_import.py").write_text(slow)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Ahead([("slow_to_import",)], fewest=1) as ahead:
+    with Preimport([("slow_to_import",)], fewest=1) as ahead:
         while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith(" ")):
             time.sleep(0.05)
     (process,) = ahead.processes
@@ -96,12 +96,12 @@ def alive(pid: int) -> bool:
 @pytest.mark.timeout(600)
 def test_what_vllm_finds_out_of_a_model_is_found_out_ahead(tmp_path: Path) -> None:
     """By the class that its config names; there may be no such folder, or no such name."""
-    assert inspection(str(tmp_path)) == inspection("org/name") == ["vllm.model_executor.models.registry"]
+    assert model_modules(str(tmp_path)) == model_modules("org/name") == ["vllm.model_executor.models.registry"]
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    assert inspection(str(tmp_path)) == ["model=LlamaForCausalLM"]
+    assert model_modules(str(tmp_path)) == ["model=LlamaForCausalLM"]
     cache = tmp_path / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_CACHE_ROOT", str(cache))
-        with Ahead([inspection(str(tmp_path))], fewest=1) as ahead:
+        with Preimport([model_modules(str(tmp_path))], fewest=1) as ahead:
             assert [each.wait() for each in ahead.processes] == [0]
     assert any("LlamaForCausalLM" in found.name for found in (cache / "modelinfos").iterdir())

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 import pytest
 from served import Served, serving
 
-from lightning_vllm.available import installed
+from lightning_vllm.available import installed_version
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if importlib.util.find_spec("vllm") is None:
         raise pytest.UsageError("vLLM is not installed here: make verl-cpu, then make test-vllm")
-    installed()
+    installed_version()
 
 
 @pytest.fixture(scope="session")

@@ -22,12 +22,12 @@ from lightning_process.model import load
 from lightning_process.source import locate
 from lightning_sdk.capture.seam import ROLLOUT_HEADER
 from lightning_sdk.settings import Settings
-from lightning_vllm.command import Place
+from lightning_vllm.command import ServerPlacement
 from lightning_vllm.fleet import Fleet
 from lightning_vllm.front import Front
 from lightning_vllm.launch import launcher
-from lightning_vllm.reading import read
-from lightning_vllm.server import Server
+from lightning_vllm.model_reader import read_model_info
+from lightning_vllm.server import VllmServer
 
 KEY, MODEL = "front-key", "spark"
 #: Long enough that its first blocks of keys and values are cached.
@@ -37,7 +37,7 @@ LONG = "Calculate " + " + ".join(map(str, range(10, 50))) + "."
 class Served:
     """A fleet, and its model on the learner's side."""
 
-    def __init__(self, fleet: Fleet, servers: dict[Path, list[Server]], url: str) -> None:
+    def __init__(self, fleet: Fleet, servers: dict[Path, list[VllmServer]], url: str) -> None:
         self.fleet, self.url = fleet, url
         self._servers = servers
         self.loaded = load(MODEL)
@@ -48,7 +48,7 @@ class Served:
         self._client = OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=600)
 
     @property
-    def servers(self) -> list[Server]:
+    def servers(self) -> list[VllmServer]:
         """Those that run now, by number."""
         return [started[-1] for _, started in sorted(self._servers.items())]
 
@@ -96,16 +96,16 @@ class Served:
 def serving(folder: Path, replicas: int = 1, **settings: Any) -> Iterator[Served]:
     """Servers in this process's charge; `settings` by their dotted names."""
     chosen = Settings.from_dict({"engine": "vllm", **settings})
-    card, front = read(locate(MODEL)), Front(KEY, MODEL)
-    started: dict[Path, list[Server]] = {}
+    card, front = read_model_info(locate(MODEL)), Front(KEY, MODEL)
+    started: dict[Path, list[VllmServer]] = {}
     launch = launcher(chosen, card, MODEL)
 
-    def remembered(place: Place, log: Path) -> Server:
+    def remembered(place: ServerPlacement, log: Path) -> VllmServer:
         server = launch(place, log)
         started.setdefault(log, []).append(server)
         return server
 
-    fleet = Fleet(front, [Place()] * replicas, folder, remembered, asynchronous=False)
+    fleet = Fleet(front, [ServerPlacement()] * replicas, folder, remembered, asynchronous=False)
     try:
         fleet.wait()
         with listening(front.app()) as url:
@@ -117,7 +117,7 @@ def serving(folder: Path, replicas: int = 1, **settings: Any) -> Iterator[Served
         fleet.close()
 
 
-def metric(server: Server, name: str) -> float:
+def metric(server: VllmServer, name: str) -> float:
     """The sum of one of vLLM's own counters."""
     found = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? ([\d.e+]+)$", server.metrics(), re.MULTILINE)
     assert found, name

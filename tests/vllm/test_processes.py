@@ -12,9 +12,9 @@ from served import MODEL, group, until
 
 from lightning_process.source import locate
 from lightning_sdk.settings import Settings
-from lightning_vllm.command import Place
+from lightning_vllm.command import ServerPlacement
 from lightning_vllm.launch import launcher
-from lightning_vllm.reading import read
+from lightning_vllm.model_reader import read_model_info
 from lightning_vllm.server import ServerGone
 
 START = """
@@ -22,11 +22,11 @@ import sys, time
 from pathlib import Path
 from lightning_process.source import locate
 from lightning_sdk.settings import Settings
-from lightning_vllm.command import Place
+from lightning_vllm.command import ServerPlacement
 from lightning_vllm.launch import launcher
-from lightning_vllm.reading import read
+from lightning_vllm.model_reader import read_model_info
 settings = Settings.from_dict({"engine": "vllm"})
-server = launcher(settings, read(locate("spark")), "spark")(Place(), Path(sys.argv[1]))
+server = launcher(settings, read_model_info(locate("spark")), "spark")(ServerPlacement(), Path(sys.argv[1]))
 print(server.pid, flush=True)
 time.sleep(600)
 """
@@ -50,7 +50,7 @@ def test_a_killed_starter_leaves_no_process(tmp_path: Path) -> None:
 def test_a_server_that_cannot_start_tells_the_reason(tmp_path: Path) -> None:
     """The first error of vLLM's log is in the message, which ends with the log's last lines."""
     settings = Settings.from_dict({"engine": "vllm", "vllm.block_size": "16"})
-    server = launcher(settings, read(locate(MODEL)), MODEL)(Place(), tmp_path / "vllm-0.log")
+    server = launcher(settings, read_model_info(locate(MODEL)), MODEL)(ServerPlacement(), tmp_path / "vllm-0.log")
     try:
         with pytest.raises(ServerGone, match=r"ended while it started \(ValueError: No common block size(.|\n)*exit"):
             server.wait(600)

@@ -123,9 +123,15 @@ def _join(layer: Any) -> _Layer:
     qkv, qkv_bias = _stack([attention.q_proj, attention.k_proj, attention.v_proj])
     gate_up, gate_up_bias = _stack([mlp.gate_proj, mlp.up_proj])
     return _Layer(
-        qkv, qkv_bias, attention.o_proj, gate_up, gate_up_bias, mlp.down_proj,
-        layer.input_layernorm.weight, layer.post_attention_layernorm.weight,
-    )  # fmt: skip
+        qkv,
+        qkv_bias,
+        attention.o_proj,
+        gate_up,
+        gate_up_bias,
+        mlp.down_proj,
+        layer.input_layernorm.weight,
+        layer.post_attention_layernorm.weight,
+    )
 
 
 def _stack(parts: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:

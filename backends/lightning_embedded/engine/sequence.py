@@ -42,8 +42,24 @@ class Sequence:
     takes `finish` first and the lengths after sees a consistent piece.
     """
 
-    __slots__ = ("aborted", "client", "constraint", "finish", "logprobs", "owner", "params", "prompt", "random",
-                 "receiver", "slot", "stream", "text", "token_ids", "tops", "versions")  # fmt: skip
+    __slots__ = (
+        "aborted",
+        "client",
+        "constraint",
+        "finish",
+        "logprobs",
+        "owner",
+        "params",
+        "prompt",
+        "random",
+        "receiver",
+        "slot",
+        "stream",
+        "text",
+        "token_ids",
+        "tops",
+        "versions",
+    )
 
     def __init__(
         self,

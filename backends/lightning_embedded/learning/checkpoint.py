@@ -61,8 +61,9 @@ def read(folder: Path) -> Checkpoint:
         if not file.is_file() or file.stat().st_size != size:
             raise ModelError(f"checkpoint {folder} is damaged: {name} is not the {size:,} bytes that were written")
     state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True,
-                                                 use_safetensors=True)  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+    )
     return Checkpoint(model.state_dict(), state)
 
 

@@ -49,9 +49,11 @@ class Learner:
         if self._network.head is not None:
             groups.append({"params": list(self._network.head.parameters()), "lr": settings.value.learning_rate})
         self._optimizer = torch.optim.AdamW(
-            groups, betas=(optimizer.beta1, optimizer.beta2), weight_decay=optimizer.weight_decay,
+            groups,
+            betas=(optimizer.beta1, optimizer.beta2),
+            weight_decay=optimizer.weight_decay,
             fused=model.device.type == "cuda" or None,  # torch's choice there takes as much again as the weights
-        )  # fmt: skip
+        )
 
     def facts(self) -> dict[str, object]:
         """What was decided here: rate, size, precision, device, layout."""

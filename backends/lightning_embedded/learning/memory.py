@@ -12,7 +12,7 @@ import os
 import torch
 
 from lightning_process.anatomy import Anatomy
-from lightning_process.need import GB, Need
+from lightning_process.memory_need import GB, MemoryNeed
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 
@@ -24,22 +24,24 @@ _LOGIT_BYTES = 20
 _CONTEXT = 1.5 * GB
 
 
-def estimate(settings: Settings, anatomy: Anatomy, *, gpu: bool, served: float) -> Need:
+def estimate(settings: Settings, anatomy: Anatomy, *, gpu: bool, served: float) -> MemoryNeed:
     """`served`: bytes of the same device that the engine has."""
     size, tokens = anatomy.parameters, settings.optimizer.micro_batch_tokens
     needs_reference = settings.divergence.coefficient > 0 or settings.stored.method == "dpo"
     inside = (2.0 if gpu else 4.0) * tokens * (10 * anatomy.width + 2 * anatomy.layer / anatomy.width)
-    return Need({
-        "weights": 4.0 * size,
-        "optimizer": 8.0 * size,
-        "gradients": 4.0 * size,
-        "the reference": 4.0 * size if needs_reference else 0.0,
-        "the engine": served,
-        "copies in bfloat16": 2.0 * size if gpu else 0.0,
-        "activations": inside * anatomy.layers,
-        "logits": float(_LOGIT_BYTES * tokens * anatomy.vocabulary),
-        "the rest": _CONTEXT if gpu else 0.0,
-    })  # fmt: skip
+    return MemoryNeed(
+        {
+            "weights": 4.0 * size,
+            "optimizer": 8.0 * size,
+            "gradients": 4.0 * size,
+            "the reference": 4.0 * size if needs_reference else 0.0,
+            "the engine": served,
+            "copies in bfloat16": 2.0 * size if gpu else 0.0,
+            "activations": inside * anatomy.layers,
+            "logits": float(_LOGIT_BYTES * tokens * anatomy.vocabulary),
+            "the rest": _CONTEXT if gpu else 0.0,
+        }
+    )
 
 
 def check_memory(settings: Settings, anatomy: Anatomy | None, served: float, ways: str) -> None:
@@ -51,7 +53,7 @@ def check_memory(settings: Settings, anatomy: Anatomy | None, served: float, way
     check_fit(settings, estimate(settings, anatomy, gpu=gpu, served=served), room, ways, gpu=gpu)
 
 
-def check_fit(settings: Settings, need: Need, room: float, ways: str, *, gpu: bool) -> None:
+def check_fit(settings: Settings, need: MemoryNeed, room: float, ways: str, *, gpu: bool) -> None:
     """As `check_memory`, of a device with so many bytes."""
     tokens = settings.optimizer.micro_batch_tokens
     device = "the GPU" if gpu else "this machine"

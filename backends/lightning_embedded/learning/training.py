@@ -13,7 +13,7 @@ from lightning_embedded.engine.engine import Weights
 from lightning_embedded.learning import checkpoint
 from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Row, Update
-from lightning_process.model import Loaded
+from lightning_process.model import LoadedModel
 
 
 class Publishing(Protocol):
@@ -31,7 +31,7 @@ class Publishing(Protocol):
 
 
 class Training:
-    """A learner and its engine, as `lightning_process.routes.Trained`.
+    """A learner and its engine, as `lightning_process.routes.TrainingService`.
 
     The engine is held while the learner computes, unless it is `asynchronous`: then rollouts go on with the version
     before, and only the publication comes between two tokens. The engine has weights of its own in either case.
@@ -41,7 +41,7 @@ class Training:
         self,
         learner: Learner,
         engine: Publishing,
-        loaded: Loaded,
+        loaded: LoadedModel,
         facts: dict[str, object],
         *,
         asynchronous: bool,

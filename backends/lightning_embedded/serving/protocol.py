@@ -101,9 +101,14 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
         raise _wrong("chat_template_kwargs", options, "an object")
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     return ChatRequest(
-        _common(body, limit, logprobs, top, None), _messages(body.get("messages")), tools,
-        tools is not None and choice != "none", options, constraint_of(body), effort,
-    )  # fmt: skip
+        _common(body, limit, logprobs, top, None),
+        _messages(body.get("messages")),
+        tools,
+        tools is not None and choice != "none",
+        options,
+        constraint_of(body),
+        effort,
+    )
 
 
 def read_text(body: dict[str, Any]) -> TextRequest:

@@ -175,9 +175,11 @@ class Reply:
             {self.decode.token(token): max(value, -9999.0) for token, value in tops} for tops in sequence.tops[tokens]
         ]
         return {
-            "tokens": texts, "token_logprobs": sequence.logprobs[tokens], "top_logprobs": tops or None,
+            "tokens": texts,
+            "token_logprobs": sequence.logprobs[tokens],
+            "top_logprobs": tops or None,
             "text_offset": offsets,
-        }  # fmt: skip
+        }
 
     def _logprob(self, token: int, logprob: float) -> dict[str, Any]:
         text = self.decode.token(token)

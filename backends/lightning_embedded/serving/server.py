@@ -42,8 +42,14 @@ _MOST_CHARACTERS = 2**20
 def make_app(engine: Engine, chat: Chat, model_name: str, key: str) -> web.Application:
     """As `lightning_process.openai.application`."""
     server = _Server(engine, chat, model_name)
-    app = application(key, health=server.health, models=server.models, model=server.model,
-                      chat=server.chat_completions, completions=server.completions)  # fmt: skip
+    app = application(
+        key,
+        health=server.health,
+        models=server.models,
+        model=server.model,
+        chat=server.chat_completions,
+        completions=server.completions,
+    )
     app.cleanup_ctx.append(server.reaping)
     return app
 
@@ -74,8 +80,14 @@ class _Server:
 
     async def health(self, request: web.Request) -> web.Response:
         engine = self._engine
-        state = {"status": "ok" if engine.alive else "failed", "model": self._name, "version": engine.version,
-                 "running": engine.running, "waiting": engine.waiting, "failure": engine.failure}  # fmt: skip
+        state = {
+            "status": "ok" if engine.alive else "failed",
+            "model": self._name,
+            "version": engine.version,
+            "running": engine.running,
+            "waiting": engine.waiting,
+            "failure": engine.failure,
+        }
         return _json(orjson.dumps(state), 200 if engine.alive else 503)
 
     async def models(self, request: web.Request) -> web.Response:
@@ -111,8 +123,13 @@ class _Server:
         return await self._answer(request, self._start(body, _client(request), prompts, "prompt"))
 
     def _card(self) -> dict[str, Any]:
-        return {"id": self._name, "object": "model", "created": self._created, "owned_by": "lightning",
-                "max_model_len": self._engine.max_length}  # fmt: skip
+        return {
+            "id": self._name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "lightning",
+            "max_model_len": self._engine.max_length,
+        }
 
     def _check_model(self, model: str) -> None:
         if model != self._name:
@@ -126,8 +143,10 @@ class _Server:
         if characters > _MOST_CHARACTERS + _CHARACTERS_PER_TOKEN * self._engine.max_length:
             raise BadRequest(
                 f"the request has {characters:,} characters; this model takes at most {self._engine.max_length} "
-                "tokens, completion included", param, "context_length_exceeded",
-            )  # fmt: skip
+                "tokens, completion included",
+                param,
+                "context_length_exceeded",
+            )
 
     def _start(
         self, body: ChatRequest | TextRequest, client: Hashable, prompts: list[list[int]], param: str, text: str = ""
@@ -144,8 +163,9 @@ class _Server:
         common = body.common
         for prompt in prompts:
             for index in range(common.n):
-                sequence = Sequence(prompt, _with_index(common.params, index), self._hear, stream=common.stream,
-                                    client=client)  # fmt: skip
+                sequence = Sequence(
+                    prompt, _with_index(common.params, index), self._hear, stream=common.stream, client=client
+                )
                 sequence.constraint = self._constraint(body)
                 own = Text(self._engine.decode, common.params.stop)
                 reply.choices.append(Choice(len(reply.choices), sequence, own, self._reader(body)))

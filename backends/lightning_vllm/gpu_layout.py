@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
-from lightning_vllm.command import Place
+from lightning_vllm.command import ServerPlacement
 
 
-def visible(count: int) -> list[str]:
+def visible_gpus(count: int) -> list[str]:
     """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
     named = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
     return named[:count] if named else [str(number) for number in range(count)]
 
 
-def places(settings: Settings, gpus: Sequence[str], cores: int, *, small: bool) -> list[Place]:
+def place_servers(settings: Settings, gpus: Sequence[str], cores: int, *, small: bool) -> list[ServerPlacement]:
     """Where servers run when a learner uses the first of `gpus`, or the CPU if there is none.
 
     The learner's GPU serves too where it is the only one, or where so many replicas are asked for. `small`: the model
@@ -35,12 +35,12 @@ def places(settings: Settings, gpus: Sequence[str], cores: int, *, small: bool) 
             f"and {len(gpus)} can be seen here"
         )
     cut = [tuple(free[at : at + width]) for at in range(0, wanted * width, width)]
-    return [Place(each, shared=each == (gpus[0],)) for each in cut]
+    return [ServerPlacement(each, shared=each == (gpus[0],)) for each in cut]
 
 
-def _on_cpu(settings: Settings, cores: int, *, small: bool) -> list[Place]:
+def _on_cpu(settings: Settings, cores: int, *, small: bool) -> list[ServerPlacement]:
     serving = settings.serving
     if serving.tensor_parallel > 1:
         raise SettingError(f"setting serving.tensor_parallel={serving.tensor_parallel}: there is no GPU here")
     replicas = serving.replicas or 1
-    return [Place(threads=1 if small else max(1, cores // replicas))] * replicas
+    return [ServerPlacement(threads=1 if small else max(1, cores // replicas))] * replicas

@@ -3,7 +3,7 @@
 VERL and vLLM are thousands of files, which the processes of a start import one after another. What one has read, the
 next finds compiled and in memory: these read everything at the beginning, side by side, where there are cores for it.
 
-    python -m lightning_vllm.ahead MODULE ... [model=ARCHITECTURE]
+    python -m lightning_vllm.preimport MODULE ... [model=ARCHITECTURE]
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ ENGINE = ("vllm.v1.engine.core", "vllm.v1.executor.uniproc_executor", "vllm.v1.w
           "vllm.v1.attention.backends.flash_attn")  # fmt: skip
 
 
-class Ahead:
+class Preimport:
     """One process for each chain of modules, until it has imported them or the block ends."""
 
     def __init__(self, chains: Iterable[Iterable[str]], fewest: int = _FEWEST_CORES) -> None:
         wanted = chains if cores() >= fewest else ()
         self.processes = [
-            subprocess.Popen([sys.executable, "-m", "lightning_vllm.ahead", *chain], stdin=subprocess.PIPE,
+            subprocess.Popen([sys.executable, "-m", "lightning_vllm.preimport", *chain], stdin=subprocess.PIPE,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
             for chain in wanted
         ]  # fmt: skip
@@ -55,7 +55,7 @@ class Ahead:
             each.wait()
 
 
-def inspection(folder: str) -> list[str]:
+def model_modules(folder: str) -> list[str]:
     """The chain of what vLLM finds out about a model's class in a process of its own, and keeps for the next time.
     Nothing where no folder with a model is."""
     try:

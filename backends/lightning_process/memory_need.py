@@ -9,7 +9,7 @@ GB = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class MemoryNeed:
     parts: Mapping[str, float]
     """What takes it -> bytes."""
 

@@ -47,7 +47,7 @@ def _count_prompts(prompt: bytes) -> int:
     return len(parts) if parts and bytes(parts[0]).lstrip()[:1] in b'["' else 1
 
 
-class Asked:
+class RequestInfo:
     """A request's body. BadRequest if it is no JSON object, its model is no text, or it asks for masks in words of
     vLLM's own."""
 
@@ -66,8 +66,9 @@ class Asked:
             if getattr(self._body, name) is not None:
                 raise BadRequest(
                     f"{name} is not supported here: the learner could not tell what was allowed; use response_format",
-                    name, "unsupported_parameter",
-                )  # fmt: skip
+                    name,
+                    "unsupported_parameter",
+                )
 
     @property
     def is_constrained(self) -> bool:
@@ -94,5 +95,6 @@ def refuse_constraints(data: bytes) -> bytes:
     raise BadRequest(
         f"{name} limits what may be said, and this backend's learner could not train on the distribution that is left: "
         f"{remedy}, or train with backend=embedded, whose engines (embedded and vllm) keep it",
-        name, "unsupported_parameter",
-    )  # fmt: skip
+        name,
+        "unsupported_parameter",
+    )

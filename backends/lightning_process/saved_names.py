@@ -1,7 +1,7 @@
-"""Weights by the names that a model's files have, which is how vLLM takes them.
+"""Weights by the names that they have in a model's files, which are the names that vLLM expects.
 
-A model in memory may have others: transformers joins the experts of a mixture into one tensor, for example, and takes
-it apart again when it saves. vLLM leaves out without a word what it does not know of a mixture.
+A model in memory may use other names: transformers, for example, joins the experts of a mixture into one tensor and
+splits it again when saving. vLLM silently ignores names of experts that it does not know.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import Any
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
-#: Kinds of which vLLM's class has no head: its logits are of the embedding, and files have no other.
+#: Model types whose class in vLLM has no head: it computes logits with the embedding, and files contain no head.
 _WITHOUT_HEAD = {"gemma2"}
 
 
-def saved(model: Any, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Name and tensor of each, one after another; what has the same name in both is the same tensor."""
+def with_saved_names(
+    model: Any, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield each tensor with the name that it has in files. Tensors whose name does not change are not copied."""
     config = model.config.get_text_config()
     skipped = "lm_head.weight" if config.model_type in _WITHOUT_HEAD and config.tie_word_embeddings else ""
     nothing: dict[str, Tensor] = {}

@@ -20,7 +20,7 @@ _Send = Callable[[_Message], Awaitable[None]]
 _App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 
-class Lock:
+class AuthMiddleware:
     """Answers 401 to whatever shows no key, but for /health."""
 
     def __init__(self, app: _App) -> None:
@@ -28,12 +28,12 @@ class Lock:
         self._expected = f"Bearer {os.environ[KEY]}".encode()
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
-        if scope["type"] == "lifespan" or scope.get("path") == _OPEN or self._opened(scope):
+        if scope["type"] == "lifespan" or scope.get("path") == _OPEN or self._is_authorized(scope):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await send({"type": "http.response.start", "status": 401, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-    def _opened(self, scope: _Message) -> bool:
+    def _is_authorized(self, scope: _Message) -> bool:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         return hmac.compare_digest(given, self._expected)

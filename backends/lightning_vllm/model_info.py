@@ -8,7 +8,7 @@ from lightning_process.anatomy import Anatomy
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class ModelInfo:
     path: str
     """Folder or hub name, as vLLM is to be told."""
     template: str

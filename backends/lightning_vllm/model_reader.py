@@ -10,10 +10,10 @@ from lightning_process.dissection import dissect
 from lightning_process.fingerprint import fingerprint
 from lightning_process.source import Source
 from lightning_sdk.errors import ModelError
-from lightning_vllm.card import Card
+from lightning_vllm.model_info import ModelInfo
 
 
-def read(source: Source) -> Card:
+def read_model_info(source: Source) -> ModelInfo:
     """ModelError if there is no config or tokenizer to be read."""
     try:
         whole = AutoConfig.from_pretrained(source.path, local_files_only=source.local)
@@ -27,7 +27,7 @@ def read(source: Source) -> Card:
     if isinstance(template, dict):
         template = "\n".join(template.values())
     length = int(getattr(config, "max_position_embeddings", 0) or 0)
-    return Card(source.path, template, length, _token_bytes(config), fingerprint(tokenizer), dissect(whole))
+    return ModelInfo(source.path, template, length, _token_bytes(config), fingerprint(tokenizer), dissect(whole))
 
 
 def _token_bytes(config: Any) -> int:

@@ -12,7 +12,7 @@ _IDS = re.compile(rb'"token_ids"\s*:\s*\[([^\]]*)\]')
 _END = b"\n\n"
 
 
-def stamped(data: bytes, version: int) -> bytes:
+def stamp_versions(data: bytes, version: int) -> bytes:
     """Whole JSON, or whole events of a stream, with every list of sampled ids said to be of `version`."""
 
     def runs(found: re.Match[bytes]) -> bytes:
@@ -38,9 +38,9 @@ class StampedStream:
             self._held = data
             return b""
         self._held = data[cut:]
-        return stamped(data[:cut], self._version)
+        return stamp_versions(data[:cut], self._version)
 
     def end(self) -> bytes:
         """What is left when nothing comes any more."""
         held, self._held = self._held, b""
-        return stamped(held, self._version)
+        return stamp_versions(held, self._version)
