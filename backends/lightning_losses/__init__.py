@@ -1,1 +1,1 @@
-"""The losses of reinforcement learning as pure functions of log-probabilities, for every learner that runs on torch."""
+"""The losses of reinforcement learning as pure functions of log-probabilities, for every learner that uses torch."""

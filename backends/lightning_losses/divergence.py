@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_losses.loss import LARGEST
 
-#: k3 grows exponentially where the policy has left what the reference likes: bounded, in value and in gradient.
+#: k3 grows exponentially where the reference finds the policy's samples unlikely: its value and gradient are bounded.
 _LARGEST_K3 = 10.0
 
 
@@ -14,8 +14,8 @@ def divergence(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
     """[M] estimates of KL(policy || reference), with gradient; both arguments [M].
 
     With d = reference - logprobs: 'k1' -d, 'k2' d^2 / 2, 'k3' min(exp(d) - d - 1, 10) (Schulman, "Approximating KL
-    divergence", 2020; k3 is equation 4 of GRPO, arXiv:2402.03300). As values k1 and k3 are unbiased; as loss terms,
-    which is what they are here, only k2 has the gradient of the divergence in expectation, and k1 has none.
+    divergence", 2020; k3 is equation 4 of GRPO, arXiv:2402.03300). As values, k1 and k3 are unbiased. As loss terms,
+    which they are here, only k2 has the expected gradient of the divergence, and k1 has none.
     """
     difference = reference - logprobs
     if estimator == "k1":

@@ -1,6 +1,6 @@
 """The policy losses, as pure functions of the log-probabilities of M tokens; nothing is summed or averaged here.
 
-With one token per entry, `logprobs` the trainer's log-probability with gradient, `old` the trainer's before the batch's
+With one entry per token, `logprobs` the trainer's log-probability with gradient, `old` the trainer's before the batch's
 first optimizer step, A the advantage, r = exp(logprobs - old):
 
     ppo(logprobs, old, advantages, clip_low=, clip_high=, clip_dual=0.0)      -> Surrogate(loss [M], clipped [M])
@@ -8,7 +8,7 @@ first optimizer step, A the advantage, r = exp(logprobs - old):
     cispo(logprobs, old, advantages, clip_low=, clip_high=)                   -> Surrogate
     sft(logprobs)                                                             -> [M]
 
-and in the modules beside this one
+and in the neighbouring modules
 
     ratio.sequence_sum(values, sequence), ratio.sequence_mean(values, sequence)     -> [M], one number per sequence
     ratio.importance(log_ratio, kind=, low=, high=)                -> Importance(weights [M], outside [M]), no gradient
@@ -26,16 +26,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Bound of a log-ratio before it is exponentiated, so that no float32 overflows; of a whole sequence's mean likewise.
+#: Bound of a log-ratio before exp(), so that float32 does not overflow; and of the mean log-ratio of a sequence.
 LARGEST = 20.0
 _LARGEST_OF_SEQUENCE = 10.0
 
 
 class Surrogate(NamedTuple):
-    """A loss for each token, and where it was clipped."""
+    """The loss of each token, and where it was clipped."""
 
     loss: Tensor
-    """[M] to be minimised."""
+    """[M] to be minimized."""
     clipped: Tensor
     """[M] bool, without gradient. With 'ppo' and 'gspo' such a token has no policy gradient."""
 
@@ -66,7 +66,7 @@ def gspo(
 
 
 def cispo(logprobs: Tensor, old: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float) -> Surrogate:
-    """Clipped weights: -sg[clip(r, 1 - clip_low, 1 + clip_high)] A logprobs, so that every token keeps a gradient.
+    """Clipped weights: -sg[clip(r, 1 - clip_low, 1 + clip_high)] A logprobs. Every token keeps a gradient.
 
     CISPO (arXiv:2506.13585, eq. 4 and 5). All arguments [M].
     """

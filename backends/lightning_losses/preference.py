@@ -1,4 +1,4 @@
-"""Direct preference optimisation: the loss of a pair, and its slope, from which a gradient is made in two passes."""
+"""Direct preference optimization: the loss of a pair, and its slope, with which the gradient takes two passes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def dpo(margins: Tensor, beta: float) -> Tensor:
 
 
 def dpo_slope(margins: Tensor, beta: float) -> Tensor:
-    """[P] derivative of `dpo` by the margin: -beta sigmoid(-beta m).
+    """[P] derivative of `dpo` with respect to the margin: -beta sigmoid(-beta m).
 
-    The gradient of a pair's loss is slope * (gradient of the chosen log-probability - that of the rejected), so with
-    the slopes known from a pass without gradient the tokens of a pair may lie in any number of micro-batches.
+    The gradient of a pair's loss is slope * (gradient of the chosen log-probability - that of the rejected), so once
+    a pass without gradient has found the slopes, the tokens of a pair may lie in any number of micro-batches.
     """
     return -beta * (-beta * margins).sigmoid()

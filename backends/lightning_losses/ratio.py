@@ -16,25 +16,25 @@ class Importance(NamedTuple):
     weights: Tensor
     """[M]"""
     outside: Tensor
-    """[M] bool: cut at the bound ('truncate'), or masked ('mask')."""
+    """[M] bool: truncated ('truncate') or masked ('mask')."""
 
 
 def sequence_sum(values: Tensor, sequence: Tensor) -> Tensor:
     """[M] for each entry, the sum of `values` [M] over the entries with the same index in `sequence` [M] int64.
 
-    Summed in float64, so that neither the order of tokens nor the number of rows shows in float32.
+    Summed in float64, so that the float32 result depends on neither the order of tokens nor the number of rows.
     """
     return _sums(values, sequence)[sequence].to(values.dtype)
 
 
 def sequence_mean(values: Tensor, sequence: Tensor) -> Tensor:
-    """[M] likewise, the mean."""
+    """[M] for each entry, the mean of `values` over the same entries."""
     counts = _sums(torch.ones_like(values), sequence)
     return (_sums(values, sequence) / counts.clamp(min=1))[sequence].to(values.dtype)
 
 
 def importance(log_ratio: Tensor, *, kind: str, low: float, high: float) -> Importance:
-    """Weights rho = exp(log_ratio), kept from growing without bound.
+    """Weights rho = exp(log_ratio), bounded.
 
     `log_ratio` [M] is the trainer's log-probability before the batch's first step minus the sampler's: of the token, or
     summed over its sequence (`sequence_sum`). 'truncate': min(rho, high) (IMPALA, arXiv:1802.01561, eq. 1; between
@@ -48,12 +48,12 @@ def importance(log_ratio: Tensor, *, kind: str, low: float, high: float) -> Impo
     if kind == "truncate":
         return Importance(ratio.clamp(max=high), ratio > high)
     kept = (ratio >= low) & (ratio <= high)
-    # A ratio that is no number is not masked: the step is to be skipped for it, and said.
+    # NaN is not masked, so that the step is skipped with a warning.
     outside = (ratio < low) | (ratio > high)
     return Importance(torch.where(kept | ratio.isnan(), ratio, torch.zeros_like(ratio)), outside)
 
 
 def _sums(values: Tensor, sequence: Tensor) -> Tensor:
-    """[S] float64."""
+    """[S] float64, the sum of each sequence."""
     size = int(sequence.max()) + 1 if len(sequence) else 0
     return torch.zeros(size, dtype=torch.float64, device=values.device).index_add(0, sequence, values.double())

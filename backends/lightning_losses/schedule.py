@@ -1,4 +1,4 @@
-"""The learning rate: where settings leave it open, from the model's size; then over the steps of a run."""
+"""The learning rate: its default for a model's size, and its schedule over the steps of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from lightning_sdk.settings import Optimizer
 
-#: Rate times parameters: what small models were found to learn well with, from 2 million to 1 billion parameters.
+#: Rate times parameters, as was found to work well from 2 million to 1 billion parameters.
 _RATE_TIMES_PARAMETERS = 1000.0
 #: Above 5e-4 a model of 0.9 million parameters called its tool as often and copied worse (held-out 0.95 against 0.99).
 _SMALLEST, _LARGEST = 1e-6, 5e-4
@@ -23,7 +23,7 @@ def default_rate(parameters: int) -> float:
 
 
 def rate_at(step: int, steps: int, peak: float, optimizer: Optimizer) -> float:
-    """Rate of the step with this number, from 0: linear warm-up, constant, linear decay to a tenth."""
+    """Rate of this step, counted from 0: linear warm-up, constant, linear decay to a tenth."""
     warm = min(1.0, (step + 1) / (optimizer.warmup_steps + 1))
     left = (steps - step) / (optimizer.decay * steps) if optimizer.decay else 1.0
     return peak * warm * min(1.0, max(0.1, left))

@@ -1,1 +1,1 @@
-"""What backends share that work in a child process of the hub: how it is started, asked, watched and stopped."""
+"""Shared by backends that run in a child process of the hub: starting it, calling it, watching it, stopping it."""

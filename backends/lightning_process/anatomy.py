@@ -12,12 +12,11 @@ class Anatomy:
     layer: int
     """Parameters of its largest layer."""
     head: int
-    """Parameters of its head, also where the embedding has them too."""
+    """Parameters of its head, even if they are tied to the embedding."""
     width: int
-    """Of its hidden states."""
+    """Size of its hidden states."""
     vocabulary: int
     plain_head: bool
-    """Its logits are the product of its head with what its last layer gives, and nothing more: no bias, scale or
-    cap."""
+    """Whether its logits are just its head applied to the output of its last layer, without bias, scale or cap."""
     experts: bool
-    """It is a mixture of experts."""
+    """Whether it is a mixture of experts."""

@@ -1,4 +1,4 @@
-"""The hub's side of a backend in a child process: starts it, talks to it, watches it and stops it, by handle."""
+"""The hub's side of a backend in a child process: starts it, talks to it, watches it and stops it."""
 
 from __future__ import annotations
 
@@ -30,18 +30,17 @@ from lightning_sdk.stream.wire import pack, unpack
 from lightning_sdk.system import addresses
 from lightning_sdk.system.clock import Clock
 
-#: Seconds that the child may take while we wait: to load a model (a download included), to update or score, for a
-#: file, to end.
+#: Time limits for the child: to load a model (including a download), to update or score, to save or load, to end.
 _START_SECONDS, _UPDATE_SECONDS, _FILES_SECONDS, _END_SECONDS = 1800.0, 3600.0, 600.0, 20.0
 _POLL_SECONDS = 0.5
-"""After which it is looked again whether the child lives."""
+"""Time between checks that the child is alive."""
 LOG = "backend.log"
 
 
 class Child:
-    """A backend in a process of its own, as `lightning_hub.backend.Backend` and `Scoring`.
+    """A backend in a separate process, as `lightning_hub.backend.Backend` and `Scoring`.
 
-    The program is a module that runs `lightning_process.program.run`.
+    Its program is a module that calls `lightning_process.program.run`.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Child:
     ) -> None:
         """Start `python -m module`, with its log in the run's folder, and wait until it serves.
 
-        ModelError, SettingError and so on if the child refuses; BackendDied if it ends before it serves.
+        Raises the LightningError that the child reports, such as ModelError; BackendDied if it ends before it serves.
         """
         self._name, self._log = f"the {name} backend", folder / LOG
         self._extra = "train" if name == "embedded" else name.lower()
@@ -62,7 +61,7 @@ class Child:
             "begun": time.monotonic(),
         }
         with self._log.open("ab") as log:
-            # A session of its own: Ctrl-C is for the hub to handle, and the child ends when its stdin closes.
+            # In a new session: the hub handles Ctrl-C, and the child ends when its stdin closes.
             self._child = subprocess.Popen(
                 [sys.executable, "-m", module],
                 stdin=subprocess.PIPE,
@@ -78,7 +77,7 @@ class Child:
             raise
         self._facts: dict[str, object] = ready["facts"]
         self._learner = int(ready["learner"])
-        """Its port."""
+        """Port of the learner."""
         url = f"http://{addresses.literal(str(ready['host']))}:{int(ready['port'])}/v1"
         self.endpoint = Endpoint(url, str(ready["model"]), key, divisible=True)
 
@@ -109,7 +108,7 @@ class Child:
             raise BackendDied(self._describe_end("while it served"))
 
     def close(self) -> None:
-        """Ask, then tell, then force the child to end. Idempotent."""
+        """Ask the child to end, then terminate it, then kill it. Idempotent."""
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
                 _close_quietly(pipe)
@@ -123,7 +122,7 @@ class Child:
                 continue
 
     def _first_line(self, config: str) -> dict[str, Any]:
-        """What the child says once it is ready."""
+        """What the child reports once it is ready."""
         stdin, stdout = self._child.stdin, self._child.stdout
         assert stdin is not None and stdout is not None
         lines: list[bytes] = []
@@ -169,27 +168,27 @@ class Child:
         return unpack(answer)
 
     def _await_answer(self, connection: socket.socket, seconds: float) -> None:
-        """Until something comes on it: the answer, or its end, which is the child's. TimeoutError after `seconds` in
-        which this process ran too."""
+        """Wait until the answer arrives, or the connection ends because the child did. TimeoutError after `seconds`,
+        not counting time in which this process was suspended."""
         clock = Clock()
         while not select.select([connection], [], [], _POLL_SECONDS)[0]:
             if clock.read() > seconds:
                 raise TimeoutError
 
     def _not_started(self) -> LightningError:
-        """Why the child ended before it was ready; what is not installed is told without a traceback."""
-        told = self._describe_end("while it started")
-        missing = re.findall(r"^  (?:ModuleNotFoundError|ImportError): (.*)$", told, re.MULTILINE)
+        """Why the child ended before it was ready. A missing package is reported without a traceback."""
+        message = self._describe_end("while it started")
+        missing = re.findall(r"^  (?:ModuleNotFoundError|ImportError): (.*)$", message, re.MULTILINE)
         if not missing:
-            return BackendDied(told)
+            return BackendDied(message)
         return SettingError(
             f"{self._name} cannot be imported by {sys.executable} ({missing[-1]}): install what it needs there, "
             f"pip install 'lightning-agent-sdk[{self._extra}]', or name the Python of an environment that has it: "
-            f"--backend-python. The whole of it is in {self._log}"
+            f"--backend-python. The full error is in {self._log}"
         )
 
     def _describe_end(self, when: str) -> str:
-        """What to say of a child that ended, or that no longer answers, with the last lines of its log."""
+        """Describe a child that ended or no longer answers, with the last lines of its log."""
         deadline = time.monotonic() + 5.0
         while self._child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -200,13 +199,13 @@ class Child:
 
 
 def _describe_exit(code: int | None) -> str:
-    """How a process with this exit code ended, in words."""
+    """Describe how a process with this exit code ended."""
     if code is None:
         return "no longer answers"
     if code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name
-    return f"was killed with {name}{', as the kernel does where memory is short,' if name == 'SIGKILL' else ''}"
+    return f"was killed with {name}{', as the kernel does when memory runs out,' if name == 'SIGKILL' else ''}"
 
 
 def _error(name: str, message: str) -> LightningError:

@@ -1,6 +1,6 @@
-"""Dissection: a model's anatomy, found without loading a weight of it.
+"""Finds a model's anatomy without loading any of its weights.
 
-The model's own class is made on torch's `meta` device, where tensors have a shape and no memory.
+The model's own class is instantiated on torch's `meta` device, where tensors have a shape and no memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lightning_process.anatomy import Anatomy
 
 
 def dissect(config: Any) -> Anatomy | None:
-    """The anatomy of the model that `config` describes; None where its class cannot be made."""
+    """The anatomy of the model that `config` describes; None if its class cannot be instantiated."""
     try:
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
@@ -31,14 +31,14 @@ def dissect(config: Any) -> Anatomy | None:
             plain_head=has_plain_head(model),
             experts=any(".experts." in name for name, _ in model.named_parameters()),
         )
-    except Exception:  # code of any kind: then nothing is known of it
+    except Exception:  # the class may run any code; then nothing is known
         return None
 
 
 def has_plain_head(model: Any) -> bool:
-    """Whether this model's logits are the very tensor that its head returns of the very one that its layers return.
+    """Whether this model's logits are exactly what its head returns for exactly what its layers return.
 
-    Asked of the model's own code, with layers that do nothing: its configuration would have to be understood.
+    Found by running the model's own code with layers that do nothing, which needs no understanding of its config.
     """
     head, body = model.get_output_embeddings(), getattr(model, "model", None)
     if type(head) is not nn.Linear or head.bias is not None or head is not getattr(model, "lm_head", None) or not body:
@@ -58,7 +58,7 @@ def has_plain_head(model: Any) -> bool:
 
 
 class _Nothing:
-    """What layers that do nothing return."""
+    """The output of layers that do nothing."""
 
     def __init__(self, hidden: Tensor) -> None:
         self.last_hidden_state = hidden
@@ -71,5 +71,5 @@ class _Nothing:
 
 
 def _layers(model: Any) -> nn.ModuleList:
-    """Of a decoder: the longest list of modules."""
+    """The decoder's layers: the longest list of modules."""
     return max((each for each in model.modules() if isinstance(each, nn.ModuleList)), key=len)

@@ -1,4 +1,4 @@
-"""The mark of a checkpoint: a file that is written last and names its backend, so that where it is, everything is."""
+"""The mark of a checkpoint: a file that names its backend and is written last, so a folder with it is complete."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ NAME = "checkpoint.json"
 
 
 def text(backend: str, **values: Any) -> str:
-    """What the file holds."""
+    """The content of the file."""
     return json.dumps({"backend": backend, **values}, indent=1) + "\n"
 
 
 def read(folder: Path, backend: str, **kinds: type) -> dict[str, Any]:
-    """What the mark of a checkpoint says, with values of these kinds.
+    """The values in a checkpoint's mark, which must have these types.
 
-    ModelError if there is none, or if it is of another backend.
+    ModelError if there is no valid mark, or if it is from another backend.
     """
     try:
         values: dict[str, Any] = json.loads((folder / NAME).read_bytes())
-        wrote = values.get("backend", "embedded")  # which did not name itself at first
+        wrote = values.get("backend", "embedded")  # early checkpoints do not name it
         if wrote == backend and not all(isinstance(values.get(name), kind) for name, kind in kinds.items()):
             raise ValueError
     except (OSError, ValueError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""A need: memory, by what takes it."""
+"""How much memory is needed, and for what."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ GB = 1e9
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
     parts: Mapping[str, float]
-    """What takes it -> bytes."""
+    """What it is for -> bytes."""
 
     @property
     def total(self) -> float:
         return sum(self.parts.values())
 
     def __str__(self) -> str:
-        """In words, the largest first; what is nothing is left out."""
-        told = sorted(self.parts.items(), key=lambda part: -part[1])
-        return ", ".join(f"{name} {size / GB:.1f} GB" for name, size in told if size >= GB / 20)
+        """The parts with their sizes, largest first, without those below 0.05 GB."""
+        parts = sorted(self.parts.items(), key=lambda part: -part[1])
+        return ", ".join(f"{name} {size / GB:.1f} GB" for name, size in parts if size >= GB / 20)

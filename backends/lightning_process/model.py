@@ -1,4 +1,4 @@
-"""Loading a causal LM with its tokenizer, and saying what is wrong when that cannot be done."""
+"""Loads a causal LM with its tokenizer, and explains what is wrong when that fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from lightning_process.source import Source, locate
 from lightning_sdk.errors import ModelError
 
-#: Patience with the hub's first answer.
+#: Timeout for the Hugging Face hub's first answer.
 _HUB_SECONDS = 10.0
 
 
@@ -22,7 +22,7 @@ class LoadedModel:
     """A model that can be served and trained."""
 
     model: PreTrainedModel
-    """On the GPU if there is one."""
+    """On the GPU, if there is one."""
     tokenizer: PreTrainedTokenizerBase
     source: Source
 
@@ -31,7 +31,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
     """The model of this name: 'spark', a folder, a .gguf file or a hub name. ModelError if it cannot be used."""
     source = locate(name)
     if source.gguf and importlib.util.find_spec("gguf") is None:
-        raise ModelError(f"model {name!r}: reading GGUF files needs the package gguf; type: pip install gguf")
+        raise ModelError(f"model {name!r}: reading GGUF files needs the package gguf; run: pip install gguf")
     unreachable = None if source.local else _unreachable(source.path)
     # A hub name that was downloaded before needs no network.
     options: dict[str, Any] = {"local_files_only": source.local or unreachable is not None}
@@ -40,7 +40,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
         found: Any = AutoModelForCausalLM.from_pretrained(source.path, dtype=dtype, output_loading_info=True, **options)
-    except Exception as error:  # a broken file raises anything, from a KeyError to a SafetensorError
+    except Exception as error:  # a broken file can raise anything, from a KeyError to a SafetensorError
         raise ModelError(_reason(source, unreachable or error)) from error
     model, report = found
     _check(name, report, tokenizer)
@@ -48,7 +48,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
 
 
 def _unreachable(name: str) -> Exception | None:
-    """Why the hub does not give this model, asked once: `from_pretrained` would try for a minute before it says so."""
+    """Why the hub does not provide this model. Asked once, since `from_pretrained` would retry for a minute."""
     try:
         HfApi().model_info(name, timeout=_HUB_SECONDS)
     except Exception as error:  # of the network, of the hub, or of the name
@@ -59,10 +59,13 @@ def _unreachable(name: str) -> Exception | None:
 def _check(name: str, report: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
     lacking = sorted(report.get("missing_keys", ())) + sorted(str(each) for each in report.get("mismatched_keys", ()))
     if lacking:
-        raise ModelError(f"model {name!r}: its weights lack or do not fit {len(lacking)} tensors, such as {lacking[0]}")
+        raise ModelError(
+            f"model {name!r}: {len(lacking)} tensors are missing from its weights or have another shape, "
+            f"such as {lacking[0]}"
+        )
     if not tokenizer.chat_template:
         raise ModelError(
-            f"model {name!r} has no chat template, so messages cannot be turned into tokens: take its chat or instruct "
+            f"model {name!r} has no chat template, so messages cannot be turned into tokens: use its chat or instruct "
             "variant, or put a chat_template.jinja into its folder"
         )
 
@@ -72,7 +75,7 @@ def _reason(source: Source, error: Exception) -> str:
     if source.local:
         return f"model {source.name!r} cannot be loaded: {type(error).__name__}: {first}"
     return (
-        f"model {source.name!r} is not a folder here, and the Hugging Face hub does not give it: "
+        f"model {source.name!r} is not a folder here, and the Hugging Face hub does not provide it: "
         f"{type(error).__name__}: {first}; give a folder in Hugging Face format, or 'spark', which needs no network"
     )
 

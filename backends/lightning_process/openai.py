@@ -1,4 +1,4 @@
-"""The routes of OpenAI's API that every engine of ours has, behind the guard that asks for the key."""
+"""The routes of OpenAI's API that all our engines have, behind the guard that checks the key."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lightning_process.refusal import MAX_BODY_BYTES, Handler, guard
 def application(
     key: str, *, health: Handler, models: Handler, model: Handler, chat: Handler, completions: Handler
 ) -> web.Application:
-    """Routes under /v1, and /health. Every route but /health asks for `Authorization: Bearer key`, or for a rollout's
-    own key (`lightning_hub.rollout_key`)."""
+    """The routes under /v1, and /health. All except /health require `Authorization: Bearer key`, or a rollout's own key
+    (`lightning_hub.rollout_key`)."""
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guard(key, of_rollouts=True)])
     app.router.add_get("/health", health)
     app.router.add_get("/v1/models", models)

@@ -1,8 +1,8 @@
-"""The child's side: the program around a backend's engine and learner, behind an HTTP port each.
+"""The child's side: the program that runs a backend's engine and learner, each behind an HTTP port.
 
-Started by `child.py`, with one line of JSON on stdin: {settings, keys, folder[, begun]}. Answers one line on stdout:
-{host, port, learner, model, facts}, or {error: [name, message]}. Ends when stdin closes, so that it never outlives the
-hub, however the hub ended.
+Started by `child.py` with one line of JSON on stdin: {settings, keys, folder[, begun]}. Writes one line to stdout:
+{host, port, learner, model, facts}, or {error: [name, message]}. Ends when stdin closes, so it never outlives the hub,
+however the hub ended.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ log = logging.getLogger(__name__)
 
 
 class ReadyBackend(NamedTuple):
-    """What a backend is, once it is ready to serve."""
+    """A backend that is ready to serve."""
 
     app: web.Application
-    """The engine."""
+    """The engine's routes."""
     learner: LearnerRoutes
     model: str
-    """Name under which the engine serves it."""
+    """Name under which the engine serves the model."""
     facts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class BackendConfig:
-    """What the hub said."""
+    """What the hub asked for."""
 
     settings: Settings
     key: str
-    """Of the engine: `Authorization: Bearer KEY`."""
+    """Key of the engine: `Authorization: Bearer KEY`."""
     folder: Path
-    """The run's."""
+    """Folder of the run."""
     phases: Phases = field(default_factory=Phases)
-    """Of the start; imports are over."""
+    """Phases of the start; the imports are over."""
 
 
 def run(build: Callable[[BackendConfig], ReadyBackend], *, at_end: Callable[[], object] | None = None) -> None:
-    """Build and serve until the hub is gone; then `at_end`, if there is anything that would not end by itself.
+    """Build and serve until the hub is gone, then call `at_end` to stop what would not end by itself.
 
-    A LightningError that `build` raises is told to the hub, by its name.
+    A LightningError that `build` raises is reported to the hub by its name.
     """
     os.umask(0o077)  # weights and logs are this user's alone
     # Whatever libraries print belongs in the log: stdout carries one line.
@@ -88,7 +88,7 @@ async def _serve(built: ReadyBackend, host: str, learner_key: str, answers: Text
 
 
 async def _listen(app: web.Application, host: str) -> int:
-    """Serve an application on a free port of this address; the port."""
+    """Serve an application on a free port of this address. Returns the port."""
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     await web.TCPSite(runner, host, 0, backlog=BACKLOG).start()
@@ -101,7 +101,7 @@ def _answer(answers: TextIO, value: dict[str, Any]) -> None:
 
 
 def _end_with_stdin(at_end: Callable[[], object] | None) -> None:
-    """Requests and files need no farewell: checkpoints are whole or absent, and requests' clients are gone."""
+    """Exit as soon as stdin closes. Nothing is lost: checkpoints are atomic, and the clients of requests are gone."""
     while os.read(0, 4096):
         pass
     try:

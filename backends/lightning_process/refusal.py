@@ -1,4 +1,4 @@
-"""Refusals in OpenAI's shape, and the guard that puts every error of an application into it and asks for the key."""
+"""Errors in OpenAI's format, and the guard that checks the key and returns every error in that format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class BadRequest(Exception):
-    """A request that is answered with an error in OpenAI's shape."""
+    """A request that is answered with an error in OpenAI's format."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class BadRequest(Exception):
 
 
 class Unavailable(RuntimeError):
-    """Nothing is there that could answer: 503, which the SDK counts as a failure of ours and not of the agent."""
+    """Nothing can answer: 503, which the SDK counts as an infrastructure failure and not as the agent's."""
 
 
 def error_body(message: str, kind: str, param: str | None = None, code: str | None = None) -> bytes:
@@ -39,7 +39,7 @@ def error_body(message: str, kind: str, param: str | None = None, code: str | No
 
 
 def refuse_too_many(prompts: int, n: int) -> None:
-    """BadRequest for a request of more completions than one may ask for."""
+    """Raise BadRequest if one request asks for more completions than allowed."""
     if prompts * n > MAX_COMPLETIONS:
         raise BadRequest(
             f"the request asks for {prompts * n:,} completions (prompts: {prompts:,}, n: {n}); {MAX_COMPLETIONS:,} are "
@@ -50,14 +50,15 @@ def refuse_too_many(prompts: int, n: int) -> None:
 
 
 def unknown_model(model: object, name: str) -> BadRequest:
-    """The model `model` was asked for where only `name` is served."""
+    """For a request that asks for `model` where only `name` is served."""
     return BadRequest(f"the model {model!r} is not served here; use {name!r}", "model", "model_not_found", 404)
 
 
 def guard(key: str, *, of_rollouts: bool = False) -> Any:
-    """Middleware: the bearer key on every route but /health, no web pages, and every error in OpenAI's shape.
+    """Middleware: requires the bearer key on every route except /health, refuses web pages, and returns every error in
+    OpenAI's format.
 
-    With `of_rollouts` the keys that `lightning_hub.rollout_key` derives from it open too, each for its own rollout.
+    With `of_rollouts`, keys derived from it by `lightning_hub.rollout_key` are accepted too, each for its own rollout.
     """
 
     @web.middleware
@@ -77,7 +78,7 @@ def guard(key: str, *, of_rollouts: bool = False) -> Any:
             return json_reply(error.body, error.status)
         except Unavailable as error:
             reply = json_reply(error_body(str(error), "server_error"), 503)
-            reply.headers["x-should-retry"] = "false"  # of OpenAI's SDK: what could be tried again was
+            reply.headers["x-should-retry"] = "false"  # for OpenAI's SDK: retries have already been made here
             return reply
         except web.HTTPException as error:
             if error.status < 400:
@@ -90,7 +91,7 @@ def guard(key: str, *, of_rollouts: bool = False) -> Any:
 
 
 def _is_authorized(request: web.Request, key: str, of_rollouts: bool) -> bool:
-    """Whether the key that a request shows is this one, or one of the rollout that the request is of."""
+    """Whether a request has this key, or the key of the rollout that it belongs to."""
     given = request.headers.get("Authorization", "")
     if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {key}".encode()):
         return True
@@ -99,7 +100,7 @@ def _is_authorized(request: web.Request, key: str, of_rollouts: bool) -> bool:
 
 
 def _local(request: web.Request) -> str:
-    """The address of this machine that a request came in by."""
+    """The address of this machine at which a request arrived."""
     name = request.transport.get_extra_info("sockname") if request.transport is not None else None
     return str(name[0]) if name else ""
 

@@ -1,7 +1,7 @@
 """The learner's HTTP routes: update, score, save, load, facts. Bodies are msgpack.
 
-They are an application apart from the engine's, on loopback and with a key that the hub alone has: whoever may sample
-from the model, as every agent may, cannot change it or write files.
+They are a separate application from the engine's, on loopback and with a key that only the hub has: agents may sample
+from the model, but cannot change it or write files.
 
     POST /learner/update   a packed batch                  -> [version, metrics]
     POST /learner/score    packed rows, and what           -> a packed array for each row
@@ -9,7 +9,7 @@ from the model, as every agent may, cannot change it or write files.
     POST /learner/load     {folder}                        -> version
     GET  /learner/facts                                    -> facts
 
-Refusals are status 400 with [name of the error, message]; anything else that fails is 500 in the same form.
+Expected errors have status 400 with [name of the error, message]; any other failure is 500 in the same form.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 
 
 class TrainingService(Protocol):
-    """A learner and the engine that serves what it made. Methods block; they are called one at a time."""
+    """A learner and the engine that serves its weights. Methods block and are called one at a time."""
 
     def facts(self) -> dict[str, object]: ...
 
     def update(self, batch: Batch) -> Update:
-        """Train, and serve the new version."""
+        """Train on a batch and serve the new version."""
         ...
 
     def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
@@ -49,24 +49,24 @@ class TrainingService(Protocol):
         ...
 
     def save(self, folder: Path) -> int:
-        """The version that was saved."""
+        """Write a checkpoint. Returns the version that was saved."""
         ...
 
     def load(self, folder: Path) -> int:
-        """The version that is served now."""
+        """Load a checkpoint. Returns the version that is now served."""
         ...
 
 
 class LearnerRoutes:
-    """Runs what is asked of a learner in one thread of its own."""
+    """Runs a learner's work in a dedicated thread."""
 
     def __init__(self, service: TrainingService, begin: Callable[[], object] | None = None) -> None:
-        """`begin` runs once in that thread, before anything else."""
+        """`begin` runs once in that thread before anything else."""
         self._service = service
         self._worker = ThreadPoolExecutor(1, "learner", begin)
 
     def app(self, key: str) -> web.Application:
-        """The routes as an application, which asks for `Authorization: Bearer key`."""
+        """The routes as an application that requires `Authorization: Bearer key`."""
         app = web.Application(middlewares=[guard(key)])
         app.router.add_post("/learner/update", self._route(self._update))
         app.router.add_post("/learner/score", self._route(self._score))
@@ -114,7 +114,7 @@ def _folder(body: bytes) -> Path:
 
 
 async def _body(request: web.Request) -> bytes:
-    """The body, larger than aiohttp lets through by itself."""
+    """The body, which may be larger than aiohttp allows by default."""
     parts = bytearray()
     async for part in request.content.iter_any():
         parts += part

@@ -22,20 +22,20 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What `from_pretrained` is given."""
+    """The arguments for `from_pretrained`."""
 
     name: str
     """As the user wrote it."""
     path: str
-    """Folder, or hub name."""
+    """Folder or hub name."""
     gguf: str | None = None
-    """File in the folder that holds config, weights and tokenizer."""
+    """File in the folder that contains config, weights and tokenizer."""
     local: bool = True
-    """No network is needed."""
+    """Whether it can be loaded without a network."""
 
 
 def locate(name: str) -> Source:
-    """The source of `name`; ModelError that says what is missing. A hub name is not looked up here."""
+    """The source of `name`. ModelError says what is missing. A hub name is not looked up here."""
     if name == "spark":
         return Source(name, str(_check_folder(name, _spark())))
     path = Path(name).expanduser()
@@ -44,7 +44,7 @@ def locate(name: str) -> Source:
     if path.is_file():
         if path.suffix == ".gguf":
             return Source(name, str(path.parent), gguf=path.name)
-        raise ModelError(f"model {name!r} is a file: give the folder that holds config.json, or a .gguf file")
+        raise ModelError(f"model {name!r} is a file: give the folder that contains config.json, or a .gguf file")
     if not _HUB_NAME.fullmatch(name):
         raise ModelError(
             f"model {name!r}: there is no such folder; give 'spark', a folder in Hugging Face format, or a hub name"
@@ -53,7 +53,7 @@ def locate(name: str) -> Source:
 
 
 def _check_folder(name: str, folder: Path) -> Path:
-    """The folder, if it holds a model; otherwise ModelError names all that is missing."""
+    """The folder, if it contains a model; otherwise ModelError names everything that is missing."""
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / each).is_file() for each in _WEIGHTS):
         missing.append("weights (model.safetensors)")
@@ -67,13 +67,13 @@ def _check_folder(name: str, folder: Path) -> Path:
     except ValueError as error:
         raise ModelError(f"model {name!r}: {folder / 'config.json'} is not JSON: {error}") from None
     if not isinstance(config, dict) or "model_type" not in config:
-        raise ModelError(f"model {name!r}: {folder / 'config.json'} names no model_type, so its kind is not known")
+        raise ModelError(f"model {name!r}: {folder / 'config.json'} has no model_type, so its kind is not known")
     return folder
 
 
 def _spark() -> Path:
-    """Folder of the shipped model, which is looked for only when it is asked for."""
+    """Folder of the shipped model; imported only when needed."""
     try:
         return Path(importlib.import_module("lightning_spark").folder())
     except (ImportError, AttributeError) as error:
-        raise ModelError(f"model 'spark' is not installed here ({error}); install lightning-agent-sdk anew") from None
+        raise ModelError(f"model 'spark' is not installed here ({error}); reinstall lightning-agent-sdk") from None

@@ -19,7 +19,7 @@ from lightning_hub.trajectories.constraint import constraint_of
 from lightning_process.refusal import BadRequest
 from lightning_sdk.capture.seam import ALIKE, WHOLE, OpenCall
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
-from lightning_vllm.asked import Asked, refuse_constraints
+from lightning_vllm.request_info import RequestInfo, refuse_constraints
 
 PAGE = (ROOT / "docs" / "trained-calls.md").read_text("utf-8")
 BODY: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "hello"}]}
@@ -112,13 +112,13 @@ def embedded(body: dict[str, Any]) -> None:
 
 
 def vllm(body: dict[str, Any]) -> None:
-    asked = Asked(json.dumps(body).encode())
+    asked = RequestInfo(json.dumps(body).encode())
     if asked.is_constrained:
         constraining(cast(Constraints, SimpleNamespace(grammar=grammar)))(asked.data)
 
 
 def verl(body: dict[str, Any]) -> None:
-    asked = Asked(json.dumps(sent(body, {**TRAINING, "free_choice": 1.0})).encode())
+    asked = RequestInfo(json.dumps(sent(body, {**TRAINING, "free_choice": 1.0})).encode())
     if asked.is_constrained:
         refuse_constraints(asked.data)
 

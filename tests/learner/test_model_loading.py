@@ -85,7 +85,7 @@ def test_model_without_chat_template(tiny: Path, tmp_path: Path) -> None:
 
 def test_a_file_is_not_a_folder(tiny: Path) -> None:
     """Pointing at the weights themselves is a common slip."""
-    with pytest.raises(ModelError, match=r"is a file: give the folder that holds config\.json"):
+    with pytest.raises(ModelError, match=r"is a file: give the folder that contains config\.json"):
         locate(str(tiny / "model.safetensors"))
 
 
@@ -101,7 +101,7 @@ def test_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        with pytest.raises(ModelError, match=r"hub does not give it: Connect.*; give a folder .*, or 'spark'"):
+        with pytest.raises(ModelError, match=r"hub does not provide it: Connect.*; give a folder .*, or 'spark'"):
             load("someone/some-model")
 
 
