@@ -1,1 +1,1 @@
-"""vLLM: servers as processes of ours, the one address in front of them, and weights put into them in place."""
+"""vLLM: server processes, the one address in front of them, and loading new weights into them in place."""

@@ -1,6 +1,6 @@
-"""The lock on a vLLM server: its control endpoints ask for the key too, which vLLM itself asks for under /v1 alone.
+"""Authentication of a vLLM server. vLLM itself requires the key only under /v1; this covers its control endpoints too.
 
-Runs inside vLLM's API server, as an ASGI middleware.
+Runs inside vLLM's API server as an ASGI middleware.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-#: Where a server finds its key.
+#: Environment variable with a server's key.
 KEY = "VLLM_API_KEY"
 _OPEN = "/health"
 
@@ -21,7 +21,7 @@ _App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 
 class AuthMiddleware:
-    """Answers 401 to whatever shows no key, but for /health."""
+    """Answers 401 to requests without the key, except for /health."""
 
     def __init__(self, app: _App) -> None:
         self._app = app

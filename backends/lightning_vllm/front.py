@@ -1,12 +1,12 @@
-"""The front: the one address of several vLLM servers, which holds requests while weights change and loses none.
+"""The front: the one address of several vLLM servers. It holds requests while weights change and loses none.
 
-A rollout stays with one server, for its prefix cache. A request whose server dies before the client got anything of
-the reply is asked again; so is one that `drain` cuts off. A stream of which the client has read something cannot be
-asked again: its connection is broken off, which the SDK counts as a failure of ours, and the hub retries the rollout.
+A rollout stays with one server, for its prefix cache. A request whose server dies before the client has received any of
+the reply is sent again; so is one that `drain` cancels. A stream that the client has partly read cannot be sent again:
+its connection is aborted, which the SDK counts as an infrastructure failure, and the hub retries the rollout.
 
 Versions: a reply is stamped with the version of the weights at the moment its request was sent to a server. After
 `hold` and `drain` no reply spans an update and the stamp is exact. Where requests are kept through an update instead
-(vLLM's pause with mode=keep), the stamp of those under way is the lowest version of their tokens, never a higher one.
+(vLLM's pause with mode=keep), the stamp is the lowest version of their tokens, never a higher one.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from lightning_vllm.version_stamp import StampedStream, stamp_versions
 
 __all__ = ["Counts", "Front", "ServerAddress", "UpstreamCounts"]
 
-#: Seconds for which a request waits for a server that is down, and the time between looks.
+#: How long a request waits for a server that is down, and the time between checks.
 _PATIENCE_SECONDS, _POLL_SECONDS = 600.0, 0.05
-#: A request that was under way at so many failures is not asked again: it may be what they die of.
+#: A request that was in progress at this many failures is not sent again: it may be their cause.
 _MOST_LOSSES = 3
-#: For a server that lost a request to say whether it is well.
+#: For the health check of a server that lost a request.
 _HEALTH_TIMEOUT = aiohttp.ClientTimeout(total=5.0)
-#: Below the 5 s after which a server, unless it is told otherwise, closes an idle connection: few pooled ones are gone.
+#: Below the 5 s after which servers by default close an idle connection, so that few pooled connections are closed.
 _KEEP_ALIVE_SECONDS = 4.0
-#: How often requests whose client is gone are looked for, in seconds.
+#: Time between checks for requests whose client has disconnected.
 _REAP_SECONDS = 0.25
 
 
 class Counts(NamedTuple):
-    """How busy a front is."""
+    """The load of a front."""
 
     waiting: int
-    """Requests that no server has."""
+    """Requests that are not at a server yet."""
     in_flight: int
     upstreams: tuple[UpstreamCounts, ...]
 
 
 class _ServerLost(Exception):
-    """A server left a request without an answer, or answered with a failure of its own."""
+    """A server did not answer a request, or answered with a server error."""
 
     def __init__(self, why: str, *, sent: bool, reply: web.Response | None = None) -> None:
         super().__init__(why)
@@ -60,11 +60,11 @@ class _ServerLost(Exception):
 
 
 class _Recalled(Exception):
-    """`drain` took a request back."""
+    """`drain` cancelled a request, which is to be sent again."""
 
 
 class _InFlight:
-    """A request that a server has."""
+    """A request at a server."""
 
     __slots__ = ("cut", "request", "response", "server", "task", "version")
 
@@ -72,10 +72,10 @@ class _InFlight:
         self.request, self.server, self.version, self.task = request, server, version, task
         self.cut = False
         self.response: web.StreamResponse | None = None
-        """Of a stream that the client has something of."""
+        """The response, once the client has received part of a stream."""
 
     def break_off(self, response: web.StreamResponse) -> web.StreamResponse:
-        """End a stream so that nobody takes what has come of it for the whole."""
+        """Abort a stream, so that nobody takes the part that arrived for the whole."""
         if self.request.transport is not None:
             self.request.transport.abort()
         return response
@@ -92,11 +92,11 @@ class Front:
         patience: float = _PATIENCE_SECONDS,
         keep_alive: float = _KEEP_ALIVE_SECONDS,
     ) -> None:
-        """`key`: what callers show; `model`: the name that they ask for; `patience`: seconds that a request waits for
-        a server to come back before it is answered with 503; `keep_alive`: seconds for which a connection to a server
-        stays open, less than the server's own."""
+        """`key`: required from callers; `model`: the name that they ask for; `patience`: seconds that a request waits
+        for a server to come back before it is answered with 503; `keep_alive`: seconds for which an idle connection to
+        a server stays open, less than the server's own limit."""
         self.constrain: Callable[[bytes], bytes] = refuse_constraints
-        """What is asked of a server instead of a request that limits its answer; BadRequest if nothing is."""
+        """Rewrites a request that constrains its answer into one that a server can serve, or raises BadRequest."""
         self._key, self._model, self._patience, self._keep_alive = key, model, patience, keep_alive
         self._created = int(time.time())
         self._pool = Pool()
@@ -123,10 +123,10 @@ class Front:
         app.cleanup_ctx.append(self._running)
         return app
 
-    # --- for any thread
+    # --- called from any thread
 
     def serve(self, upstreams: Sequence[ServerAddress], version: int) -> None:
-        """From now on these answer, with weights of this version; requests before the first call wait for it."""
+        """Send requests to these servers, with weights of this version. Before the first call all requests wait."""
 
         def serve() -> None:
             self._pool.replace(upstreams)
@@ -136,18 +136,18 @@ class Front:
         self._in_loop(serve)
 
     def hold(self) -> None:
-        """New requests wait from now on. Those that a server has go on."""
+        """Let new requests wait from now on. Those at a server continue."""
         self._in_loop(lambda: self._set_held(True))
 
     def drain(self, seconds: float) -> int:
-        """Wait, after `hold`, until no server has a request; those left after `seconds` are taken back and asked
-        again after `resume`. Returns how many those were. Not for the thread of the event loop."""
+        """After `hold`, wait until no server has a request. Those left after `seconds` are cancelled, and sent again
+        after `resume`. Returns their number. Not to be called from the event loop's thread."""
         if self._loop is None:
             return 0
         return asyncio.run_coroutine_threadsafe(self._drain(seconds), self._loop).result()
 
     def resume(self, version: int) -> None:
-        """Go on; what is asked from now on is answered by this version."""
+        """Continue; requests from now on are answered by this version."""
 
         def resume() -> None:
             self._version = version
@@ -156,7 +156,7 @@ class Front:
         self._in_loop(resume)
 
     def fail(self, why: str) -> None:
-        """No server will ever answer again: 503 for every request, those that wait included."""
+        """No server will answer any more: answer every request with 503, including those that wait."""
 
         def fail() -> None:
             self._failure = why
@@ -166,13 +166,13 @@ class Front:
 
     @property
     def version(self) -> int:
-        """Of the weights that answer what is asked now."""
+        """Version of the weights that answer new requests."""
         return self._version
 
     def counts(self) -> Counts:
         return Counts(self._waiting, len(self._in_flight), self._pool.counts())
 
-    # --- for the event loop's thread
+    # --- called from the event loop's thread
 
     def _set_held(self, held: bool) -> None:
         self._held = held
@@ -185,7 +185,7 @@ class Front:
             self._open.clear()
 
     def _in_loop(self, change: Callable[[], None]) -> None:
-        """Make a change where nothing else changes meanwhile; it is made on return."""
+        """Make a change in the event loop, and wait until it is made."""
         loop = self._loop
         try:
             here = asyncio.get_running_loop()
@@ -223,7 +223,7 @@ class Front:
         return len(left)
 
     async def _reap(self) -> None:
-        """aiohttp tells a handler that does not write nothing of a closed connection."""
+        """Cancel requests whose client has disconnected: aiohttp does not tell handlers that are not writing."""
         while True:
             await asyncio.sleep(_REAP_SECONDS)
             for call in list(self._in_flight):
@@ -268,7 +268,7 @@ class Front:
             try:
                 server = await self._wait_for_server(request, asked, until)
                 if server is None:
-                    return web.Response(status=499)  # nobody waits for it
+                    return web.Response(status=499)  # the client is gone
                 return await self._ask(request, asked.data, server)
             except _Recalled:
                 until = 0.0
@@ -280,7 +280,7 @@ class Front:
                     return _give_up(last, losses)
 
     async def _wait_for_server(self, request: web.Request, asked: RequestInfo, until: float) -> PooledServer | None:
-        """The server to ask, once the front is open and one is there; None if the client is gone meanwhile."""
+        """Wait until the front is open and a server is available. None if the client disconnects meanwhile."""
         self._waiting += 1
         try:
             while True:
@@ -294,13 +294,13 @@ class Front:
                     return server
                 until = until or time.monotonic() + self._patience
                 if time.monotonic() > until:
-                    raise _ServerLost(f"no server of the model was there for {self._patience:g} s", sent=False)
+                    raise _ServerLost(f"no server of the model was available for {self._patience:g} s", sent=False)
                 await asyncio.sleep(_POLL_SECONDS)
         finally:
             self._waiting -= 1
 
     async def _probe(self, server: PooledServer) -> bool:
-        """Whether a server that lost a request can be asked again: where its engine is dead, each would be lost."""
+        """Check whether a server that lost a request is healthy. If its engine is dead, it would lose every request."""
         assert self._session is not None
         url = f"{server.upstream.url.removesuffix('/v1')}/health"
         try:
@@ -318,7 +318,7 @@ class Front:
         return request.headers.get(ROLLOUT_HEADER) or asked.conversation()
 
     async def _ask(self, request: web.Request, body: bytes, server: PooledServer) -> web.StreamResponse:
-        """Let `server` answer. _ServerLost if it does not, _Recalled if the request was taken back."""
+        """Let `server` answer. _ServerLost if it does not, _Recalled if `drain` cancelled the request."""
         task = asyncio.current_task()
         assert task is not None and self._session is not None
         call = _InFlight(request, server, self._version, task)
@@ -369,7 +369,8 @@ async def _relay(call: _InFlight, reply: aiohttp.ClientResponse) -> web.StreamRe
 
 
 async def _relay_stream(call: _InFlight, reply: aiohttp.ClientResponse) -> web.StreamResponse:
-    """Events as they come. Nothing is sent before the first whole one, so that until then it can be asked again."""
+    """Relay events as they arrive. Nothing is sent before the first complete one, so that the request can be sent
+    again until then."""
     stream = StampedStream(call.version)
     try:
         async for piece in reply.content.iter_any():
@@ -383,7 +384,7 @@ async def _relay_stream(call: _InFlight, reply: aiohttp.ClientResponse) -> web.S
         call.server.lose()
         return call.break_off(call.response)
     if call.response is None:
-        raise aiohttp.ServerDisconnectedError("a stream without events")
+        raise aiohttp.ServerDisconnectedError("the stream had no events")
     await call.response.write_eof()
     return call.response
 
@@ -397,13 +398,13 @@ async def _write(call: _InFlight, events: bytes) -> None:
 
 
 def _has_hung_up(request: web.Request) -> bool:
-    """Whether the client has hung up."""
+    """Whether the client has disconnected."""
     return request.transport is None or request.transport.is_closing()
 
 
 def _give_up(lost: _ServerLost, losses: int) -> web.Response:
-    """503, or the server's own words; the client's SDK is not to begin all this again."""
+    """503, or the server's own error, marked so that the client's SDK does not retry."""
     if lost.reply is None:
-        raise Unavailable(f"{lost} (asked {losses} times)" if losses else str(lost))
+        raise Unavailable(f"{lost} (sent {losses} times)" if losses else str(lost))
     lost.reply.headers["x-should-retry"] = "false"
     return lost.reply

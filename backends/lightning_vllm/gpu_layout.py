@@ -1,4 +1,4 @@
-"""Places: which GPUs, or how many threads, each server has, beside the learner."""
+"""Which GPUs, or how many threads, each server gets next to the learner."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def visible_gpus(count: int) -> list[str]:
 
 
 def place_servers(settings: Settings, gpus: Sequence[str], cores: int, *, small: bool) -> list[ServerPlacement]:
-    """Where servers run when a learner uses the first of `gpus`, or the CPU if there is none.
+    """Where servers run when a learner uses the first of `gpus`, or the CPU if there are none.
 
-    The learner's GPU serves too where it is the only one, or where so many replicas are asked for. `small`: the model
-    is faster on one thread of a CPU than on several. SettingError for more servers than there is room.
+    The learner's GPU also serves if it is the only one, or if the replicas need it. `small`: on a CPU, the model is
+    faster on one thread than on several. SettingError if there is no room for all servers.
     """
     serving = settings.serving
     if not gpus:
@@ -31,8 +31,8 @@ def place_servers(settings: Settings, gpus: Sequence[str], cores: int, *, small:
     free = apart if wanted * width <= len(apart) else list(gpus)
     if wanted * width > len(free):
         raise SettingError(
-            f"setting serving.replicas={wanted}, serving.tensor_parallel={width}: that takes {wanted * width} GPUs, "
-            f"and {len(gpus)} can be seen here"
+            f"setting serving.replicas={wanted}, serving.tensor_parallel={width}: they need {wanted * width} GPUs, "
+            f"but this process sees {len(gpus)}"
         )
     cut = [tuple(free[at : at + width]) for at in range(0, wanted * width, width)]
     return [ServerPlacement(each, shared=each == (gpus[0],)) for each in cut]

@@ -9,7 +9,7 @@ from lightning_vllm.pool import ServerAddress
 
 
 def is_healthy(upstream: ServerAddress, seconds: float) -> bool:
-    """Whether its /health, which asks for no key, says so within so many seconds. No proxy is asked."""
+    """Whether its /health, which needs no key, answers 200 within `seconds`. Proxies are not used."""
     connection = HTTPConnection(urlsplit(upstream.url).netloc, timeout=seconds)
     try:
         connection.request("GET", "/health")

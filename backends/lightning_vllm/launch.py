@@ -1,4 +1,4 @@
-"""Launching: a server of one model in one place."""
+"""Launching a server of one model in one place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Launch = Callable[[ServerPlacement, Path], VllmServer]
 
 
 def launcher(settings: Settings, info: ModelInfo, name: str) -> Launch:
-    """What starts a server of this model, known by `name`, in a place and with its log in a file."""
+    """A function that starts a server of this model, served as `name`, in a given place and with a given log file."""
 
     def launch(place: ServerPlacement, log: Path) -> VllmServer:
         return VllmServer(

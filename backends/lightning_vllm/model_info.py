@@ -1,4 +1,4 @@
-"""A model's card: what has to be known of a model before a server of it is started."""
+"""What has to be known about a model before a server for it is started."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from lightning_process.anatomy import Anatomy
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     path: str
-    """Folder or hub name, as vLLM is to be told."""
+    """Folder or hub name, as passed to vLLM."""
     template: str
-    """Its chat template, '' if it has none."""
+    """Its chat template, or ''."""
     max_length: int
-    """Tokens that it attends to, 0 if its config does not say."""
+    """Context length in tokens, 0 if its config does not say."""
     token_bytes: int
-    """Of keys and values in float32, for each token; 0 if its config does not say."""
+    """Bytes of keys and values in float32 for each token, 0 if its config does not say."""
     tokenizer: str = ""
     """The tokenizer's fingerprint."""
     anatomy: Anatomy | None = None
-    """None of a model whose class cannot be made of its config alone."""
+    """None if the model's class cannot be instantiated from its config."""
 
     @property
     def parameters(self) -> int:
-        """0 if it is not known."""
+        """Number of parameters, 0 if unknown."""
         return self.anatomy.parameters if self.anatomy else 0

@@ -1,4 +1,4 @@
-"""Reads the card of a model out of its config and tokenizer. In the backend's process, which has transformers."""
+"""Reads a model's info from its config and tokenizer. Runs in the backend's process, which has transformers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lightning_vllm.model_info import ModelInfo
 
 
 def read_model_info(source: Source) -> ModelInfo:
-    """ModelError if there is no config or tokenizer to be read."""
+    """ModelError if the config or the tokenizer cannot be read."""
     try:
         whole = AutoConfig.from_pretrained(source.path, local_files_only=source.local)
         config = whole.get_text_config()
         tokenizer = AutoTokenizer.from_pretrained(source.path, local_files_only=source.local)
-    except Exception as error:  # a broken file raises anything
+    except Exception as error:  # a broken file can raise anything
         raise ModelError(
             f"model {source.name!r} cannot be read: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
         ) from error

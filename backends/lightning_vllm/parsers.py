@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: What a template holds -> vLLM's name of the parser, the most telling first.
+#: What a template contains -> vLLM's name of the parser; the most specific first.
 _MARKS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("<|channel|>", "<|constrain|>"), "openai"),
     (("<tool_call>", "<arg_key>"), "glm45"),
@@ -18,5 +18,5 @@ NONE = "none"
 
 
 def parser_of(template: str) -> str:
-    """vLLM's name of the parser for models with this chat template, 'none' if none is known to fit."""
+    """vLLM's name of the parser for models with this chat template, or 'none' if no known parser fits."""
     return next((name for marks, name in _MARKS if all(mark in template for mark in marks)), NONE)

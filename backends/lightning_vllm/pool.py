@@ -1,4 +1,4 @@
-"""The pool: the servers behind a front, how busy each is, and which of them a rollout stays with."""
+"""The pool: the servers behind a front, their load, and which of them each rollout stays with."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-#: Rollouts that are remembered, the latest ones.
+#: Number of rollouts whose server is remembered.
 _MOST_PINS = 1 << 16
-#: Seconds for which a server that refused a connection is not tried again.
+#: How long a server that refused a connection is not tried again.
 _REST_SECONDS = 0.5
 
 
 class ServerAddress(NamedTuple):
-    """One server that answers."""
+    """The address of a server, and its key."""
 
     url: str
     """Such as http://127.0.0.1:8000/v1."""
     key: str
-    """'' if it asks for none."""
+    """'' if it needs none."""
 
 
 class UpstreamCounts(NamedTuple):
-    """What one server has been asked."""
+    """How many requests one server has received."""
 
     url: str
     in_flight: int
     asked: int
-    """Since it is in the pool, those in flight included."""
+    """Requests since it joined the pool, including those in flight."""
     lost: int
-    """That it left without an answer, or with one that told of its own failure."""
+    """Requests that it did not answer, or answered with a server error."""
 
 
 class PooledServer:
-    """An upstream and what is known of it."""
+    """A server of the pool and its state."""
 
     __slots__ = ("asked", "doubtful", "headers", "in_flight", "lost", "rests_until", "upstream")
 
@@ -46,15 +46,15 @@ class PooledServer:
         self.in_flight = self.asked = self.lost = 0
         self.rests_until = 0.0
         self.doubtful = False
-        """Whether it has lost a request, and was not seen to be well since."""
+        """Whether it has lost a request and has not been seen healthy since."""
 
     def lose(self) -> None:
-        """A request was left without an answer, or with one of its own failure."""
+        """Count a request that it did not answer, or answered with a server error."""
         self.lost += 1
         self.doubtful = True
 
     def rest(self) -> None:
-        """Ask others for a moment."""
+        """Use other servers for a moment."""
         self.rests_until = time.monotonic() + _REST_SECONDS
 
     @property
@@ -63,14 +63,14 @@ class PooledServer:
 
 
 class Pool:
-    """Chooses servers. For one thread, except `counts`."""
+    """Chooses servers. Not thread-safe, except `counts`."""
 
     def __init__(self) -> None:
         self._servers: tuple[PooledServer, ...] = ()
         self._pins: OrderedDict[str, PooledServer] = OrderedDict()
 
     def replace(self, upstreams: Sequence[ServerAddress]) -> None:
-        """From now on these; those that stay keep their counts and their rollouts."""
+        """Use these servers from now on. Those that stay keep their counts and their rollouts."""
         before = {server.upstream: server for server in self._servers}
         self._servers = tuple(before.get(each) or PooledServer(each) for each in dict.fromkeys(upstreams))
         stay = set(self._servers)
@@ -83,7 +83,7 @@ class Pool:
         return len(self._servers) > 1
 
     def choose(self, pin: str) -> PooledServer | None:
-        """The server of this rollout, the least loaded one for a new rollout or if its own rests; None if all rest."""
+        """The rollout's server; for a new rollout, or while its server rests, the least loaded. None if all rest."""
         now = time.monotonic()
         pinned = self._pins.get(pin)
         if pinned is not None and pinned.rests_until <= now:

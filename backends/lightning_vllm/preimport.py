@@ -1,7 +1,8 @@
-"""Imports ahead of their time: while a backend starts, processes of their own read what later ones will import.
+"""Imports modules early: while a backend starts, separate processes import what later processes will need.
 
-VERL and vLLM are thousands of files, which the processes of a start import one after another. What one has read, the
-next finds compiled and in memory: these read everything at the beginning, side by side, where there are cores for it.
+VERL and vLLM have thousands of files, and the processes of a start import them one after another. Files that one
+process has read are compiled and cached for the next, so these processes read everything at the beginning, in
+parallel, if there are enough cores.
 
     python -m lightning_vllm.preimport MODULE ... [model=ARCHITECTURE]
 """
@@ -23,17 +24,17 @@ from typing import Self
 
 from lightning_sdk.system.cores import cores
 
-#: With fewer cores they would be in the way of what they are to help.
+#: With fewer cores they would slow the start down.
 _FEWEST_CORES = 8
 _MODEL = "model="
-#: What vLLM's engine imports, on a GPU and on a CPU; names that a release does not have are left out.
+#: What vLLM's engine imports, on a GPU and on a CPU; modules that a release does not have are skipped.
 ENGINE = ("vllm.v1.engine.core", "vllm.v1.executor.uniproc_executor", "vllm.v1.worker.gpu_worker",
           "vllm.v1.worker.gpu.model_runner", "vllm.v1.worker.gpu_model_runner",
           "vllm.v1.attention.backends.flash_attn")  # fmt: skip
 
 
 class Preimport:
-    """One process for each chain of modules, until it has imported them or the block ends."""
+    """One process for each list of modules, until it has imported them or the block ends."""
 
     def __init__(self, chains: Iterable[Iterable[str]], fewest: int = _FEWEST_CORES) -> None:
         wanted = chains if cores() >= fewest else ()
@@ -51,13 +52,13 @@ class Preimport:
             assert each.stdin is not None
             each.stdin.close()
             if each.poll() is None:
-                os.killpg(each.pid, signal.SIGKILL)  # with vLLM's process that looks at the model
+                os.killpg(each.pid, signal.SIGKILL)  # including vLLM's process that inspects the model
             each.wait()
 
 
 def model_modules(folder: str) -> list[str]:
-    """The chain of what vLLM finds out about a model's class in a process of its own, and keeps for the next time.
-    Nothing where no folder with a model is."""
+    """What to import so that vLLM inspects the class of this folder's model and caches the result. If the folder has no
+    readable model, only the module that would inspect it."""
     try:
         config = json.loads((Path(folder) / "config.json").read_bytes())
         return [_MODEL + str(config["architectures"][0])]
@@ -68,12 +69,12 @@ def model_modules(folder: str) -> list[str]:
 def main() -> None:
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     for name in sys.argv[1:]:
-        with contextlib.suppress(Exception):  # who needs it will say so
+        with contextlib.suppress(Exception):  # the process that needs it will report the error
             if name.startswith(_MODEL):
                 _inspect(name.removeprefix(_MODEL))
             else:
                 importlib.import_module(name)
-    os._exit(0)  # what was imported may have threads
+    os._exit(0)  # imported modules may have started threads
 
 
 def _inspect(architecture: str) -> None:

@@ -1,5 +1,5 @@
-"""What a front reads of a request: the model's name, what tells one conversation from another, and whether it asks for
-an answer of some form."""
+"""What a front reads from a request: the model's name, which conversation it belongs to, and whether the form of its
+answer is constrained."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import msgspec
 from lightning_hub.trajectories.constraint import is_constrained
 from lightning_process.refusal import BadRequest, refuse_too_many
 
-#: Messages at a conversation's beginning that its later calls repeat: the system's and the first of the user's.
+#: First messages that identify a conversation, since its later calls repeat them: the system's and the first user's.
 _FIRST = 2
 
 
-#: vLLM's own words for masks. What was sampled under them could not be told from free text.
+#: vLLM's own parameters for masks. Text sampled with them could not be told from free text.
 _OTHER_MASKS = (
     "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structural_tag",
 )  # fmt: skip
@@ -40,7 +40,7 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 
 def _count_prompts(prompt: bytes) -> int:
-    """How many there are: one of text or ids, or a list of those."""
+    """Number of prompts: one text or list of ids, or a list of those."""
     if not prompt.lstrip().startswith(b"["):
         return 1
     parts = msgspec.json.decode(prompt, type=list[msgspec.Raw])
@@ -48,8 +48,8 @@ def _count_prompts(prompt: bytes) -> int:
 
 
 class RequestInfo:
-    """A request's body. BadRequest if it is no JSON object, its model is no text, or it asks for masks in words of
-    vLLM's own."""
+    """A request's body. BadRequest if it is not a JSON object, its model is not a string, or it asks for masks with one
+    of vLLM's own parameters."""
 
     __slots__ = ("_body", "data")
 
@@ -65,14 +65,15 @@ class RequestInfo:
         for name in _OTHER_MASKS:
             if getattr(self._body, name) is not None:
                 raise BadRequest(
-                    f"{name} is not supported here: the learner could not tell what was allowed; use response_format",
+                    f"{name} is not supported: the learner could not tell which tokens were allowed; use "
+                    "response_format",
                     name,
                     "unsupported_parameter",
                 )
 
     @property
     def is_constrained(self) -> bool:
-        """Whether the answer is to have a form, or a call is forced."""
+        """Whether the form of the answer is constrained, or a tool call is forced."""
         return is_constrained(self._body.response_format, self._body.tool_choice)
 
     @property
@@ -80,13 +81,13 @@ class RequestInfo:
         return self._body.model
 
     def conversation(self) -> str:
-        """The same for all calls that begin with the same messages."""
+        """An id that is the same for all calls that begin with the same messages."""
         parts = self._body.messages[:_FIRST] or [self._body.prompt]
         return hashlib.blake2b(b"\0".join(map(bytes, parts)), digest_size=16).hexdigest()
 
 
 def refuse_constraints(data: bytes) -> bytes:
-    """BadRequest, for learners that cannot find a server's masks again."""
+    """Raise BadRequest, for learners that cannot recompute a server's masks."""
     name = "response_format" if is_constrained(_decode(data).response_format, None) else "tool_choice"
     remedy = {
         "response_format": "leave it out and describe the form in a message",

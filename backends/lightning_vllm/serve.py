@@ -1,10 +1,10 @@
-"""The program around one vLLM server: runs vLLM's own entry point and sees to it that nothing of it is ever left.
+"""The program around one vLLM server: runs vLLM's own entry point and makes sure that none of its processes remain.
 
-    python -m lightning_vllm.serve ARGUMENTS OF VLLM'S SERVER
+    python -m lightning_vllm.serve ARGUMENTS_OF_VLLM_SERVER
 
-It stays while its stdin is open. When that closes, which happens however the process that holds the other end went,
-or when vLLM's API server has ended, however that went, its engine and workers are ended too: those would otherwise
-live on for ever, with a GPU's memory. All of them are in the process group that this program leads.
+It runs while its stdin is open. When stdin closes, which happens however the process at the other end died, or when
+vLLM's API server ends for any reason, it ends vLLM's engine and workers too, which would otherwise keep running and
+hold a GPU's memory. They are all in the process group that this program leads.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import threading
 import time
 
 _ENTRY = "vllm.entrypoints.openai.api_server"
-#: Seconds for vLLM to end by itself, and for what tidies up after it.
+#: Time for vLLM to end by itself, and for its cleanup.
 _GRACE_SECONDS, _TIDY_SECONDS = 5.0, 0.5
 
 
 def main() -> None:
     if os.getpgid(0) != os.getpid():
         os.setsid()
-    signal.signal(signal.SIGTERM, lambda *_: None)  # sent to the group, it is for the others
+    signal.signal(signal.SIGTERM, lambda *_: None)  # sent to the whole group, but meant for the others
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", _ENTRY, *sys.argv[1:]]
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=_wait_for_the_end_of_stdin, daemon=True).start()
@@ -41,9 +41,9 @@ def _wait_for_the_end_of_stdin() -> None:
 
 
 def _end() -> None:
-    """End the rest of the group, this program with it."""
+    """End the process group, including this program."""
     os.killpg(0, signal.SIGTERM)
-    time.sleep(_TIDY_SECONDS)  # workers and what frees their shared memory
+    time.sleep(_TIDY_SECONDS)  # for workers, and for what frees their shared memory
     os.killpg(0, signal.SIGKILL)
 
 

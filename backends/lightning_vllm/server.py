@@ -1,4 +1,4 @@
-"""One vLLM server: a process group of ours, its log, its control endpoints, and its end."""
+"""One vLLM server: its process group, its log, its control endpoints, and its end."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from lightning_vllm.health import is_healthy
 from lightning_vllm.pool import ServerAddress
 
 _HOST = "127.0.0.1"
-#: Seconds: between looks at a server that starts, to answer such a look, to end.
+#: Time between checks of a server that starts, for its answer to one, and for it to end.
 _POLL_SECONDS, _HEALTH_SECONDS, _END_SECONDS = 0.25, 5.0, 10.0
-#: Lines of a log that an error shows.
+#: Number of log lines that an error shows.
 _TAIL_LINES = 15
 #: The last line of a traceback, plain or behind the logger's prefix.
 _REASON = re.compile(r"(?:^|\] )([\w.]*(?:Error|Exception): .+)$")
 
 
 class ServerGone(LightningError):
-    """The server's process has ended, or does not answer; the message has the end of its log."""
+    """The server's process has ended or does not answer. The message includes the end of its log."""
 
 
 class VllmServer:
-    """Starts on construction; `wait` until it is ready. Its process group ends with this process, however that ends."""
+    """Starts on construction; `wait` until it is ready. Its process group ends with this process, even if killed."""
 
     def __init__(
         self,
@@ -47,7 +47,8 @@ class VllmServer:
         environment: Mapping[str, str],
         required: Callable[[str], Mapping[str, str]],
     ) -> None:
-        """`arguments` of a port, `environment` where the user set nothing, and what it `required` have, of a key."""
+        """`arguments`: the command line for a port; `environment`: variables that the user's override; `required`:
+        variables for a key that the user's do not override."""
         self.log = log
         self._key, self._port = secrets.token_urlsafe(24), _free_port()
         self._ended = False
@@ -58,13 +59,13 @@ class VllmServer:
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
-                start_new_session=True,  # Ctrl-C is for the hub to handle
+                start_new_session=True,  # the hub handles Ctrl-C
                 env={**environment, **os.environ, **required(self._key)},
             )
 
     @property
     def pid(self) -> int:
-        """Of the process that leads its group."""
+        """Process id of its group's leader."""
         return self._process.pid
 
     @property
@@ -75,11 +76,11 @@ class VllmServer:
         return self._process.poll() is None
 
     def join(self) -> None:
-        """Return when its process has ended."""
+        """Wait until its process ends."""
         self._process.wait()
 
     def wait(self, seconds: float, stop: Callable[[], bool] = lambda: False) -> None:
-        """Return when it is ready to serve, or when `stop` says so. ServerGone if it ends, or takes over `seconds`."""
+        """Wait until it is ready, or `stop` returns True. ServerGone if it ends, or takes longer than `seconds`."""
         clock = Clock(2 * _HEALTH_SECONDS)
         while self.alive():
             if stop() or is_healthy(self.upstream, _HEALTH_SECONDS):
@@ -90,7 +91,7 @@ class VllmServer:
         raise ServerGone(self._describe("ended while it started"))
 
     def ask(self, method: str, path: str, body: Any = None, *, seconds: float = 600.0, **query: object) -> Any:
-        """What a control endpoint answers, as plain data. ServerGone if nothing answers, LightningError if it fails."""
+        """The answer of a control endpoint, as plain data. ServerGone if there is none, LightningError if it failed."""
         place = f"{path}?{urlencode(query)}" if query else path
         connection = HTTPConnection(_HOST, self._port, timeout=seconds)
         try:
@@ -107,15 +108,15 @@ class VllmServer:
         return json.loads(answer) if answer else None
 
     def metrics(self) -> str:
-        """vLLM's own counts, in Prometheus' text format."""
+        """vLLM's metrics, in Prometheus' text format."""
         request = urllib.request.Request(f"http://{_HOST}:{self._port}/metrics")
         request.add_header("Authorization", f"Bearer {self._key}")
-        straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would see the key
+        """A control endpoint's answer as plain data. ServerGone if there is none, LightningError if it failed."""
         with straight.open(request, timeout=_HEALTH_SECONDS) as reply:
             return str(reply.read().decode())
 
     def close(self) -> None:
-        """End the whole group. Idempotent."""
+        """End the whole process group. Idempotent."""
         if self._ended:
             return
         assert self._process.stdin is not None
@@ -123,19 +124,19 @@ class VllmServer:
             self._process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
-        # Its leader may have been killed, and the rest of the group is still there.
+        # The leader may have been killed while the rest of the group still runs.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._ended = True
 
     def _describe(self, what: str) -> str:
-        """An error's words, with the end of what this process wrote."""
+        """The message of an error, with the end of this process's log."""
         with self.log.open("rb") as file:
             file.seek(self._from)
             lines = file.read().decode(errors="replace").splitlines()
         tail = "\n  ".join(lines[-_TAIL_LINES:]) or "(empty)"
-        # Each process above the one that failed adds a traceback of its own: the reason is the first one's.
+        # Each parent of the process that failed adds another traceback: the first one has the reason.
         first = next((found[1] for line in lines if (found := _REASON.search(line))), "")
         because = f" ({first})" if first else ""
         return f"the vLLM server {self.pid} {what}{because}; end of {self.log}:\n  {tail}"

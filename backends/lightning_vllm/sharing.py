@@ -1,4 +1,4 @@
-"""Weights on their way to servers: a file in shared memory, or the learner's own memory on a GPU that both use."""
+"""Sends weights to servers: in a file in shared memory, or through the learner's memory on a GPU that both use."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _PREFIX = "lightning-weights-"
 
 
 def detach(state: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """By name, with every name of a tied tensor: on a CPU vLLM keeps the head as a copy of its own, laid out otherwise,
-    and a head that is not named would stay as it was."""
+    """Detached tensors by name, with every name of a tied tensor: on a CPU, vLLM keeps a separate copy of the head in
+    another layout, which would not be updated otherwise."""
     return {name: tensor.detach() for name, tensor in dict(state).items()}
 
 
@@ -32,7 +32,7 @@ def detach(state: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> dict[s
 def in_file(state: Mapping[str, Tensor], folder: Path) -> Iterator[Path]:
     """A folder that holds the weights as model.safetensors: in shared memory if there is room, else inside `folder`.
 
-    It is gone afterwards.
+    It is removed afterwards.
     """
     weights = _copy_shared_storage(state)
     size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
@@ -52,7 +52,7 @@ def _write(weights: dict[str, Tensor], folder: Path) -> None:
 
 
 def sweep() -> None:
-    """Remove what processes that were killed have left in shared memory."""
+    """Remove files of killed processes from shared memory."""
     for left in _SHARED_MEMORY.glob(f"{_PREFIX}*") if _SHARED_MEMORY.is_dir() else ():
         pid = left.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdecimal() and not _is_running(int(pid)):
@@ -60,7 +60,7 @@ def sweep() -> None:
 
 
 def handles(state: Mapping[str, Tensor]) -> list[list[Any]]:
-    """What `extension.Extension.lightning_load` needs to see these tensors of a GPU; they must stay until it has."""
+    """The arguments for `extension.Extension.lightning_load`. The tensors, on a GPU, must live until it returns."""
     found = []
     for name, tensor in state.items():
         _, arguments = reduce_tensor(tensor)  # type: ignore[no-untyped-call]
@@ -85,7 +85,7 @@ def handles(state: Mapping[str, Tensor]) -> list[list[Any]]:
 
 
 def _copy_shared_storage(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors none of which shares its storage, as the file's format wants them."""
+    """Copies of tensors that share their storage, which the file format does not allow."""
     seen: set[int] = set()
     alone = {}
     for name, tensor in state.items():

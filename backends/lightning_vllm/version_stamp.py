@@ -1,7 +1,7 @@
-"""Stamps: the version of the weights put beside the token ids of a reply, by splicing bytes.
+"""Version stamps: the version of the weights, inserted next to the token ids of a reply.
 
-The field is the one of the embedded engine: `weight_versions`, runs of [version, tokens], in each choice that has
-`token_ids`. Inside a JSON text the quotes of "token_ids" would be escaped, so what is found is never content.
+The field is the same as the embedded engine's: `weight_versions`, runs of [version, tokens], in each choice that has
+`token_ids`. In a JSON string the quotes of "token_ids" would be escaped, so content is never mistaken for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _END = b"\n\n"
 
 
 def stamp_versions(data: bytes, version: int) -> bytes:
-    """Whole JSON, or whole events of a stream, with every list of sampled ids said to be of `version`."""
+    """Stamp every list of sampled ids in complete JSON, or in complete events of a stream, with `version`."""
 
     def runs(found: re.Match[bytes]) -> bytes:
         ids = found[1]
@@ -24,14 +24,14 @@ def stamp_versions(data: bytes, version: int) -> bytes:
 
 
 class StampedStream:
-    """Stamps server-sent events as they arrive in pieces; an event is handed on once it is whole."""
+    """Stamps server-sent events that arrive in pieces; an event is returned once it is complete."""
 
     def __init__(self, version: int) -> None:
         self._version = version
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """What can be sent now, b'' if no event has ended."""
+        """The events that can be sent now, b'' if none is complete."""
         data = self._held + piece
         cut = data.rfind(_END) + len(_END)
         if cut < len(_END):
@@ -41,6 +41,6 @@ class StampedStream:
         return stamp_versions(data[:cut], self._version)
 
     def end(self) -> bytes:
-        """What is left when nothing comes any more."""
+        """The rest, when no more pieces come."""
         held, self._held = self._held, b""
         return stamp_versions(held, self._version)

@@ -140,8 +140,8 @@ def test_settings_of_vllm_are_refused_without_it(tmp_path: Path, given: dict[str
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"vllm.port": "8000"}, r"vllm\.port='8000': ports are chosen free"),
-        ({"vllm.api-key": "x"}, r"vllm\.api-key='x': each server has a key of its own"),
+        ({"vllm.port": "8000"}, r"vllm\.port='8000': free ports are chosen"),
+        ({"vllm.api-key": "x"}, r"vllm\.api-key='x': each server has its own key"),
         ({"vllm.no_enable_prefix_caching": True}, r"write vllm\.enable_prefix_caching=false"),
     ],
 )
@@ -153,7 +153,7 @@ def test_arguments_that_would_take_the_server_away_are_refused(given: dict[str, 
 
 def test_without_vllm_one_sentence_says_what_to_install(tmp_path: Path) -> None:
     """Before anything is loaded or started; vLLM is not in the environment of these tests."""
-    with pytest.raises(LightningError, match=r"vLLM is not installed beside .*pip install vllm \(with a GPU\)"):
+    with pytest.raises(LightningError, match=r"vLLM is not installed for .*pip install vllm \(with a GPU\)"):
         start(settings(), tmp_path)
     assert not list(tmp_path.iterdir())
 

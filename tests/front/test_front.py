@@ -220,7 +220,7 @@ def test_patience_ends_with_503_and_no_second_round(one: Fronted) -> None:
     assert reply.json()["error"]["type"] == "server_error"
     assert len(one.servers[0].requests) == 3  # it may be this request that they die of
     one.front.serve([], 1)
-    assert "no server of the model was there for 0.6 s" in one.ask().json()["error"]["message"]
+    assert "no server of the model was available for 0.6 s" in one.ask().json()["error"]["message"]
 
 
 def test_a_server_s_own_failure_is_told_in_its_words_at_last(one: Fronted) -> None:

@@ -43,7 +43,7 @@ def row(rollout: str, length: int, sampled: int, seed: int = 0) -> Row:
         ({"divergence.place": "reward", "divergence.coefficient": 0.1}, "divergence.place='reward'"),
         ({"cluster.engine_gpus": 1}, "set rollouts.staleness=1 as well"),
         ({"engine": "embedded"}, "VERL samples with vLLM"),
-        ({"vllm.port": "8000"}, "ports are chosen free"),
+        ({"vllm.port": "8000"}, "free ports are chosen"),
         ({"cluster.address": "127.0.0.1:9"}, "no Ray answers there .*ray start --head"),
     ],
 )

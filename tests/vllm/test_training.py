@@ -91,8 +91,8 @@ def test_rollouts_go_on_while_the_learner_computes(tmp_path: Path) -> None:
     [
         ({"serving.replicas": 2}, r"serving\.replicas=2 .*set engine=vllm"),
         ({"vllm.max_num_seqs": "64"}, r"vllm\.max_num_seqs='64' .*set engine=vllm"),
-        ({"engine": "vllm", "vllm.port": "8000"}, r"vllm\.port='8000': ports are chosen free"),
-        ({"engine": "vllm", "vllm.api-key": "x"}, r"vllm\.api-key='x': each server has a key of its own"),
+        ({"engine": "vllm", "vllm.port": "8000"}, r"vllm\.port='8000': free ports are chosen"),
+        ({"engine": "vllm", "vllm.api-key": "x"}, r"vllm\.api-key='x': each server has its own key"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
