@@ -1,4 +1,4 @@
-"""The VERL backend: vLLM serves and VERL trains with FSDP2 on Ray, on GPUs of one machine or a cluster, or on a CPU."""
+"""The VERL backend: vLLM serves, and VERL trains with FSDP2 on Ray, on one machine or a cluster, on GPUs or a CPU."""
 
 from __future__ import annotations
 

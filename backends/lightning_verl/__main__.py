@@ -1,7 +1,7 @@
-"""The VERL backend's process: it joins or starts Ray, has the run made there, and answers the hub.
+"""The VERL backend's process: joins or starts Ray, starts the run there, and answers the hub.
 
-Nearly all of a start is imports, so what can be imported beside something else is: while Ray starts here, while the
-model is looked at in VERL's own process, and all over again by processes of their own where there are cores for them.
+Most of a start is imports, so they run in parallel: while Ray starts here, while the model is inspected in VERL's own
+process, and in separate processes that warm the file cache if there are enough cores.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _SERVER = ("verl.workers.rollout.vllm_rollout.vllm_async_server",)
 
 
 def build(config: BackendConfig) -> ReadyBackend:
-    """Ray, VERL on it, and the front before its vLLM servers."""
+    """Start Ray, VERL on it, and the front for its vLLM servers."""
     source = locate(config.settings.model)
     with Preimport((_TRAINER, _SERVER, ENGINE, model_modules(source.path))):
         torch = import_module("torch")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        with ThreadPoolExecutor(1) as beside:
-            assembly = beside.submit(import_module, "lightning_verl.assembly")
+        with ThreadPoolExecutor(1) as thread:
+            assembly = thread.submit(import_module, "lightning_verl.assembly")
             cluster.join(config.settings, device)
             runner = _runner()
         config.phases.end("ray")
@@ -38,7 +38,7 @@ def build(config: BackendConfig) -> ReadyBackend:
 
 
 def _runner() -> Any:
-    """VERL's process, which imports VERL at once."""
+    """VERL's process, which imports VERL immediately."""
     actor: Any = ray.remote(import_module("lightning_verl.runner").LoopRunner)
     return actor.options(max_concurrency=8, num_cpus=1).remote()
 

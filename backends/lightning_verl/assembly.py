@@ -1,4 +1,4 @@
-"""The assembly: model, place and VERL's configuration are found out, VERL's run is begun, and the hub can ask it."""
+"""The assembly: inspects the model and the machines, makes VERL's configuration, and starts VERL's run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lightning_vllm.model_reader import read_model_info
 
 
 def assemble(config: BackendConfig, source: Source, device: str, runner: Any) -> ReadyBackend:
-    """VERL's loop in its actor `runner`, and the front before its vLLM servers."""
+    """Start VERL's loop in its actor `runner`, and the front for its vLLM servers."""
     settings = config.settings
     name = Path(source.name).name
     info = read_model_info(_loadable(source, config.folder))
@@ -57,13 +57,13 @@ def _place(settings: Settings, device: str, info: ModelInfo, name: str) -> RunPl
     whole = sum(each >= gpus + cluster.engine_gpus for each in found)
     if gpus < 1 or whole < cluster.nodes:
         raise SettingError(
-            f"this Ray has {len(found)} machines with {', '.join(map(str, found))} GPUs, and cluster.nodes="
+            f"this Ray cluster has {len(found)} machines with {', '.join(map(str, found))} GPUs, but cluster.nodes="
             f"{cluster.nodes}, cluster.gpus={cluster.gpus}, cluster.engine_gpus={cluster.engine_gpus} ask for more"
         )
     limit = info.max_length or 4096
     length = settings.serving.max_length or limit
     if length > limit:
-        raise SettingError(f"setting serving.max_length={length}: the model takes {limit} tokens at most")
+        raise SettingError(f"setting serving.max_length={length}: the model supports at most {limit} tokens")
     flash = device == "cuda" and find_spec("flash_attn") is not None
     memory = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else 0
     return RunPlacement(
@@ -72,7 +72,7 @@ def _place(settings: Settings, device: str, info: ModelInfo, name: str) -> RunPl
 
 
 def _loadable(source: Source, run_folder: Path) -> Source:
-    """What VERL can load: a folder in Hugging Face format, or a hub name."""
+    """A source that VERL can load: a folder in Hugging Face format, or a hub name."""
     if not source.gguf:
         return source
     folder = run_folder / "model"

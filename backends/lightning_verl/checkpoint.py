@@ -1,4 +1,4 @@
-"""Checkpoints of a run on VERL: the model in Hugging Face format, and VERL's own shards in a folder beside it."""
+"""Checkpoints of a run on VERL: the model in Hugging Face format, and VERL's own shards in a subfolder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class VerlCheckpoint(NamedTuple):
 
 
 def finish(folder: Path, done: VerlCheckpoint) -> None:
-    """Say that all of a checkpoint is there."""
+    """Mark a checkpoint as complete."""
     draft = folder / f".{mark.NAME}"
     draft.write_text(mark.text("verl", **done._asdict()))
     draft.replace(folder / mark.NAME)
 
 
 def read(folder: Path) -> VerlCheckpoint:
-    """What was said of it; ModelError if this is no complete checkpoint of VERL's."""
+    """What the mark says. ModelError if this is not a complete checkpoint of the VERL backend."""
     values = mark.read(folder, "verl", version=int, steps=int)
     return VerlCheckpoint(values["version"], values["steps"])

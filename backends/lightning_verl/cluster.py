@@ -1,4 +1,4 @@
-"""The Ray that a run is made on: one that the settings name, or one of our own, which ends with the run."""
+"""The Ray cluster of a run: the one in the settings, or a local one that ends with the run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_verl.plugin import ACTIVE
 
-#: Where a Ray of our own keeps its sockets and logs.
+#: Folders where our local Ray keeps its sockets and logs.
 _FOLDERS: list[str] = []
-#: vLLM takes so many GB for keys and values on a CPU.
+#: GB that vLLM uses for keys and values on a CPU.
 _CPU_CACHE = "1"
 
 
 def join(settings: Settings, device: str) -> None:
-    """The Ray that the settings name, or one of our own. SettingError if none answers."""
+    """Connect to the Ray in the settings, or start a local one. SettingError if it does not answer."""
     variables = {
         ACTIVE: device,
         "TOKENIZERS_PARALLELISM": "false",
@@ -44,10 +44,10 @@ def join(settings: Settings, device: str) -> None:
     own: dict[str, Any] = {}
     if device == "cpu":
         gpus = (settings.cluster.gpus or 1) + settings.cluster.engine_gpus
-        # VERL asks for three CPUs with each GPU, or waits for ever.
+        # VERL requests three CPUs with each GPU, and would wait forever without them.
         own = {"num_cpus": max(4 + 4 * gpus, os.cpu_count() or 1), "num_gpus": gpus}
-    _FOLDERS.append(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie in it
-    # Workers that Ray starts in advance lack what ours are to find in their environment: none of them would be used.
+    _FOLDERS.append(tempfile.mkdtemp(prefix="ray-"))  # short, since it contains sockets
+    # Workers that Ray starts in advance lack our environment variables, so none of them would be used.
     ray.init(
         address="local",
         include_dashboard=False,
@@ -60,7 +60,7 @@ def join(settings: Settings, device: str) -> None:
 
 
 def leave() -> None:
-    """Ray's processes of ours end with it; one that we joined only loses this run's actors."""
+    """End our local Ray. A cluster that we joined only loses this run's actors."""
     with contextlib.suppress(Exception):
         ray.shutdown()
     for folder in _FOLDERS:
@@ -68,6 +68,6 @@ def leave() -> None:
 
 
 def _inherited_variables() -> dict[str, str]:
-    """What the user's environment says to vLLM, NCCL and VERL goes to every process."""
+    """The user's environment variables for vLLM, NCCL and VERL, which every process gets."""
     prefixes = ("VLLM_", "NCCL_", "VERL_", "HF_", "PYTHONPATH")
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}

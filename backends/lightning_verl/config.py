@@ -1,7 +1,7 @@
-"""VERL's configuration: made from our settings and from VERL's own names that the user gave, told apart.
+"""VERL's configuration, made from our settings and from VERL's own settings that the user gave.
 
-Three layers, each over the one before: what our settings mean to VERL, which a user may replace; the user's own names;
-and what the backend cannot do without, where a name of the user's is told to have no effect.
+Three layers, each overriding the one before: our settings in VERL's terms, which a user may override; the user's own
+settings for VERL; and what the backend requires, with a warning where it overrides the user's.
 """
 
 from __future__ import annotations
@@ -26,46 +26,46 @@ from lightning_vllm.command import extra_arguments
 
 log = logging.getLogger(__name__)
 
-#: More steps than any run has: the hub says when a run is over.
+#: More steps than any run has, since the hub ends the run.
 ENDLESS = 10**6
-#: File of the classes that stand for VERL's prompts; to import it is to import VERL, which takes long.
+#: File of the classes that replace VERL's dataset and sampler. Importing it would import VERL, which is slow.
 _SLOTS = str(Path(__file__).with_name("slots.py"))
-#: Groups of VERL's that take any name.
+#: VERL's groups that accept any name.
 _FREE = {"fsdp_config", "override_config", "engine_kwargs"}
 _ACTOR, _ROLLOUT, _MODEL, _REF = (f"actor_rollout_ref.{name}" for name in ("actor", "rollout", "model", "ref"))
 _TRANSFER = f"{_ROLLOUT}.checkpoint_engine"
-#: VERL's mode in which vLLM has GPUs of its own.
+#: VERL's trainer mode in which vLLM has separate GPUs.
 DISAGGREGATED = "separate_async"
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlacement:
-    """Where the run takes place, as it was found."""
+    """The machines and the model of a run, as they were found."""
 
     device: str
     """'cuda' or 'cpu'."""
     nodes: int
     gpus: int
-    """Of each node, processes that train; on a CPU too."""
+    """Processes that train on each node, also on a CPU."""
     model: str
     """Folder in Hugging Face format, or hub name."""
     name: str
-    """Under which it is served."""
+    """Name under which the model is served."""
     max_length: int
     """Tokens of prompt and completion together."""
     flash_attention: bool = False
     """Whether flash-attn is installed."""
     anatomy: Anatomy | None = None
-    """Of the model, if it is known."""
+    """The model's, if known."""
     gpu_bytes: int = 0
-    """Memory of a GPU, 0 without one."""
+    """Memory of one GPU, 0 without GPUs."""
     tool_parser: str = "none"
-    """vLLM's name of it."""
+    """vLLM's name of the tool parser."""
 
 
 def configuration(settings: Settings, place: RunPlacement, folder: Path) -> DictConfig:
-    """What VERL's trainer is made of. SettingError for a name of VERL's that it does not have, and for what does not
-    fit the GPUs."""
+    """The configuration for VERL's trainer. SettingError for a setting that VERL does not have, or what does not fit
+    the GPUs."""
     _refuse(settings, place)
     with initialize_config_dir(_folder(), version_base=None):
         config = compose("ppo_trainer")
@@ -78,34 +78,36 @@ def configuration(settings: Settings, place: RunPlacement, folder: Path) -> Dict
         _set(config, f"{_ROLLOUT}.engine_kwargs.vllm.{name}", parse_yaml(value))
     for name, value in _required_values(settings, place, folder).items():
         if name in given and parse_yaml(given[name]) != value:
-            log.warning("setting %s=%r has no effect: this backend needs it to be %r", name, given[name], value)
+            log.warning("setting %s=%r has no effect: this backend requires %r", name, given[name], value)
         _set(config, name, value)
     rollout, model = config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
     if model.use_fused_kernels and not can_fuse_kernels(settings, place):
         raise SettingError(
-            f"setting {_MODEL}.use_fused_kernels={model.use_fused_kernels}: they multiply with the weight of the "
-            "model's head and leave out what else this head does (a bias, a scale, a cap, an adapter); leave it out"
+            f"setting {_MODEL}.use_fused_kernels={model.use_fused_kernels}: these kernels use only the weight of the "
+            "model's head and ignore the rest of it (a bias, a scale, a cap, an adapter); remove this setting"
         )
     if trainer_mode(settings) == DISAGGREGATED and rollout.checkpoint_engine.backend == "naive":
         raise SettingError(
-            f"setting {_TRANSFER}.backend='naive': weights have to travel to the GPUs of cluster.engine_gpus="
-            f"{settings.cluster.engine_gpus}; leave it out, or take 'nccl'"
+            f"setting {_TRANSFER}.backend='naive': weights have to be sent to the GPUs of cluster.engine_gpus="
+            f"{settings.cluster.engine_gpus}; remove this setting, or use 'nccl'"
         )
     if place.anatomy and place.gpu_bytes:
         fit_memory(config, place.anatomy, place.gpu_bytes, set(given), apart=trainer_mode(settings) == DISAGGREGATED)
     parallel = [rollout[f"{kind}_parallel_size"] for kind in ("tensor_model", "pipeline_model", "data")]
     if "distributed_executor_backend" not in rollout.engine_kwargs.vllm and parallel == [1, 1, 1]:
-        # vLLM's own choice, which VERL overrides: one process less to start.
+        # vLLM's own default, which VERL overrides: one process fewer to start.
         _set(config, f"{_ROLLOUT}.engine_kwargs.vllm.distributed_executor_backend", "uni")
     return config
 
 
 def _refuse(settings: Settings, place: RunPlacement) -> None:
-    """SettingError for servers that do not fit the GPUs, and for what moves weights between these if it is missing."""
+    """Raise SettingError if servers do not fit the GPUs, or the package that moves weights between GPUs is missing."""
     width, replicas, apart = settings.serving.tensor_parallel, settings.serving.replicas, settings.cluster.engine_gpus
     serving = place.nodes * (apart or place.gpus)
     if serving % width:
-        raise SettingError(f"setting serving.tensor_parallel={width}: {serving} GPUs serve, which it does not divide")
+        raise SettingError(
+            f"setting serving.tensor_parallel={width}: it must divide the number of GPUs that serve, {serving}"
+        )
     if replicas not in (0, serving // width):
         raise SettingError(
             f"setting serving.replicas={replicas}: VERL starts {serving // width} vLLM servers on {serving} GPUs with "
@@ -119,19 +121,19 @@ def _refuse(settings: Settings, place: RunPlacement) -> None:
 
 
 def _folder() -> str:
-    """Of VERL's files, found without importing it."""
+    """The folder of VERL's configuration files, found without importing VERL."""
     found = find_spec("verl")
     assert found is not None and found.submodule_search_locations
     return str(Path(found.submodule_search_locations[0]) / "trainer" / "config")
 
 
 def _plain(name: str) -> str:
-    """verl.NAME is any name of VERL's."""
+    """VERL's name of a setting, without our prefix 'verl.'."""
     return name.removeprefix("verl.")
 
 
 def parse_yaml(given: Any) -> Any:
-    """What a text of the user's means to VERL, whose files are YAML."""
+    """The value that a user's text would have in VERL's YAML files."""
     return yaml.safe_load(given) if isinstance(given, str) else given
 
 
@@ -142,7 +144,7 @@ def _set(config: DictConfig, name: str, value: Any, *, given: bool = False) -> N
 
 
 def _has_setting(config: DictConfig, name: str) -> bool:
-    """Whether VERL has such a setting. Groups that its files leave empty, and an engine's options, take any name."""
+    """Whether VERL has this setting. Groups that its files leave empty, and engine options, accept any name."""
     parent, _, leaf = name.rpartition(".")
     group = OmegaConf.select(config, parent) if parent else config
     if isinstance(group, DictConfig):
@@ -165,12 +167,12 @@ def _names(values: Any, prefix: str = "") -> Any:
 
 
 def map_settings(settings: Settings, place: RunPlacement) -> dict[str, Any]:
-    """What our settings mean to VERL. A user who knows better may say otherwise, by VERL's names."""
+    """Our settings in VERL's terms. The user may override them with VERL's own names."""
     optimizer, cpu = settings.optimizer, place.device == "cpu"
     parser = None if place.tool_parser == "none" else place.tool_parser
     values: dict[str, Any] = {
-        # Packed rows need flash-attn: without it each token would look at a mask of the whole pack. And VERL's own
-        # log-probabilities are then a loop over tokens, which its fused kernels are not (benchmarks/verl_update.py).
+        # Packed rows need flash-attn: without it, attention would need a mask over the whole pack. VERL also computes
+        # log-probabilities in a loop over tokens then, unlike its fused kernels (benchmarks/verl_update.py).
         f"{_MODEL}.use_remove_padding": place.flash_attention,
         f"{_MODEL}.use_fused_kernels": not place.flash_attention and can_fuse_kernels(settings, place),
         f"{_MODEL}.fused_kernel_options.impl_backend": "torch",
@@ -182,14 +184,14 @@ def map_settings(settings: Settings, place: RunPlacement) -> dict[str, Any]:
         f"{_MODEL}.lora.merge": settings.lora.rank > 0,  # vLLM serves the whole model, under one name
         f"{_ACTOR}.strategy": "fsdp2",
         f"{_ACTOR}.use_dynamic_bsz": True,
-        f"{_ACTOR}.ppo_max_token_len_per_gpu": optimizer.micro_batch_tokens,  # a longer row is computed alone
+        f"{_ACTOR}.ppo_max_token_len_per_gpu": optimizer.micro_batch_tokens,  # a longer row gets its own micro-batch
         f"{_ACTOR}.use_torch_compile": not cpu,
         f"{_ACTOR}.fsdp_config.use_torch_compile": not cpu,
         f"{_ACTOR}.grad_clip": optimizer.max_norm,
         f"{_ACTOR}.optim.weight_decay": optimizer.weight_decay,
         f"{_ACTOR}.optim.betas": [optimizer.beta1, optimizer.beta2],
         f"{_ACTOR}.optim.clip_grad": optimizer.max_norm,
-        f"{_ACTOR}.optim.override_optimizer_config": {"foreach": False},  # all at once takes as much as the weights
+        f"{_ACTOR}.optim.override_optimizer_config": {"foreach": False},  # foreach needs as much memory as the weights
         f"{_ACTOR}.data_loader_seed": settings.seed,
         f"{_REF}.strategy": "fsdp2",
         f"{_REF}.use_torch_compile": not cpu,
@@ -203,20 +205,20 @@ def map_settings(settings: Settings, place: RunPlacement) -> dict[str, Any]:
         f"{_ROLLOUT}.max_num_batched_tokens": max(8192, place.max_length),
         f"{_ROLLOUT}.engine_kwargs.vllm.enable_auto_tool_choice": parser is not None,
         f"{_ROLLOUT}.engine_kwargs.vllm.tool_call_parser": parser,
-        "reward.num_workers": 0,  # the hub has rewarded
+        "reward.num_workers": 0,  # the hub computes rewards
     }
     return values | _weight_transfer(settings, cpu=cpu) | (_on_cpu() if cpu else {})
 
 
 def can_fuse_kernels(settings: Settings, place: RunPlacement) -> bool:
-    """Whether log-probabilities may be computed of the head's weight alone, without the logits of a whole batch."""
+    """Whether log-probabilities may be computed with the head's weight alone, without the logits of a whole batch."""
     targets = _modules(settings.lora.targets) if settings.lora.rank else ()
     adapted = "lm_head" in ([targets] if isinstance(targets, str) else targets)
     return place.anatomy is not None and place.anatomy.plain_head and not adapted
 
 
 def _weight_transfer(settings: Settings, *, cpu: bool) -> dict[str, Any]:
-    """How weights come to vLLM servers that have GPUs of their own."""
+    """How weights are sent to vLLM servers on separate GPUs."""
     if trainer_mode(settings) != DISAGGREGATED:
         return {}
     by = {f"{_TRANSFER}.backend": SOCKETS, f"{_TRANSFER}.custom_backend_module": "lightning_verl.cpu_weights"}
@@ -224,7 +226,7 @@ def _weight_transfer(settings: Settings, *, cpu: bool) -> dict[str, Any]:
 
 
 def _on_cpu() -> dict[str, Any]:
-    """Float32 throughout, and as few processes as there can be."""
+    """Float32 throughout, and as few processes as possible."""
     exact = {
         f"{part}.fsdp_config.{name}": value
         for part in (_ACTOR, _REF)
@@ -238,14 +240,14 @@ def _on_cpu() -> dict[str, Any]:
 
 
 def _required_values(settings: Settings, place: RunPlacement, folder: Path) -> dict[str, Any]:
-    """What the backend does itself, or cannot do without."""
+    """Values that the backend requires."""
     algorithm = settings.algorithm
     apart = {
         "actor_rollout_ref.hybrid_engine": False,  # no vLLM on the learner's GPUs
         f"{_ROLLOUT}.nnodes": place.nodes,
         f"{_ROLLOUT}.n_gpus_per_node": settings.cluster.engine_gpus,
-        f"{_ROLLOUT}.free_cache_engine": False,  # requests are kept through an update
-        f"{_ACTOR}.ppo_mini_batch_size": 1,  # of slots, of which a step has one; the trainer says how many rows
+        f"{_ROLLOUT}.free_cache_engine": False,  # requests are kept during an update
+        f"{_ACTOR}.ppo_mini_batch_size": 1,  # in slots: a step has one, and the trainer sets the number of rows
     }
     return (apart if trainer_mode(settings) == DISAGGREGATED else {}) | {
         f"{_MODEL}.path": place.model,
@@ -266,7 +268,7 @@ def _required_values(settings: Settings, place: RunPlacement, folder: Path) -> d
         f"{_ACTOR}.optim.lr": settings.optimizer.learning_rate or 1e-6,
         f"{_ACTOR}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         f"{_ACTOR}.checkpoint.load_contents": ["model", "optimizer", "extra"],
-        "algorithm.adv_estimator": "grpo",  # any without a critic: rows come with the hub's advantages
+        "algorithm.adv_estimator": "grpo",  # any estimator without a critic: the hub computes the advantages
         "algorithm.use_kl_in_reward": False,
         "algorithm.rollout_correction.bypass_mode": False,
         "data.train_batch_size": 1,
@@ -282,7 +284,7 @@ def _required_values(settings: Settings, place: RunPlacement, folder: Path) -> d
         "trainer.n_gpus_per_node": place.gpus,
         "trainer.use_v1": True,
         "trainer.v1.trainer_mode": trainer_mode(settings),
-        "trainer.v1.sampler.max_off_policy_threshold": None,  # the hub bounds how old rollouts may be
+        "trainer.v1.sampler.max_off_policy_threshold": None,  # the hub limits the staleness of rollouts
         "trainer.v1.sampler.custom_sampler.path": _SLOTS,
         "trainer.v1.sampler.custom_sampler.name": "StepSampler",
         "trainer.v1.colocate_async.num_warmup_batches": 0,
@@ -300,8 +302,8 @@ def _required_values(settings: Settings, place: RunPlacement, folder: Path) -> d
 
 
 def trainer_mode(settings: Settings) -> str:
-    """VERL's trainer mode: with a staleness, rollouts go on while the learner works where they have GPUs of their own,
-    and are cut off and asked again where they have not."""
+    """VERL's trainer mode. With staleness, rollouts continue during an update if vLLM has separate GPUs; if not, their
+    requests are cancelled and sent again."""
     if not settings.rollouts.staleness:
         return "sync"
     return DISAGGREGATED if settings.cluster.engine_gpus else "colocate_async"

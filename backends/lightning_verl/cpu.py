@@ -1,6 +1,6 @@
-"""A platform 'cpu' for VERL, which ships none: its real loop, with vLLM's build for CPUs, where there is no GPU.
+"""A platform 'cpu' for VERL, which has none: runs its real loop, with vLLM's build for CPUs, without a GPU.
 
-Ray is told of GPUs that are not there, one for each process that trains; each is a process on the CPU.
+Ray is told that there is one GPU for each process that trains; each is in fact a process on the CPU.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _WORKER, _SERVER = (f"verl.workers.rollout.vllm_rollout.{name}" for name in ("ut
 
 
 def install() -> None:
-    """Make it the platform of this process."""
+    """Make this the platform of this process."""
     from verl.plugin.platform import platform_manager  # noqa: PLC0415 - while VERL itself is being imported
 
     from lightning_verl.cpu_platform import Platform  # noqa: PLC0415 - as above
 
-    # VERL registers its FSDP engine for accelerators only; its code runs on a CPU as it is.
+    # VERL registers its FSDP engine for accelerators only, but its code also runs on a CPU.
     os.environ["VERL_ENGINE_DEVICE"] = "cuda"
     platform_manager.set_platform(Platform())
     _use_one_backend()
@@ -32,7 +32,7 @@ def install() -> None:
 
 
 def _use_one_backend() -> None:
-    """VERL asks for gloo for the device and for the CPU, which here are one: torch takes each device once."""
+    """VERL requests gloo for the device and for the CPU. Here they are the same, and torch accepts each device once."""
     from torch import distributed  # noqa: PLC0415 - as above
 
     original = distributed.init_process_group
@@ -44,7 +44,7 @@ def _use_one_backend() -> None:
 
 
 def _disable_pinning() -> None:
-    """Memory can only be pinned for an accelerator, and VERL asks for that where it keeps a reference model."""
+    """Memory can only be pinned for an accelerator, which VERL does when it offloads a reference model."""
     from verl.utils import fsdp_utils  # noqa: PLC0415 - as above
 
     offload = fsdp_utils.CPUOffloadPolicy
@@ -57,7 +57,7 @@ def _disable_pinning() -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Changes VERL's parts around vLLM when they are imported, which may be never in this process."""
+    """Patches VERL's modules around vLLM when they are imported, if they ever are."""
 
     def __init__(self) -> None:
         self._changes = {_WORKER: _reload_weights, _SERVER: _pause}
@@ -79,7 +79,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def _reload_weights(module: Any) -> None:
-    """vLLM's workers repack weights for the CPU after loading: a plain load fails, a reload in place does not."""
+    """vLLM's workers repack weights for the CPU after loading, so a plain load fails but a reload in place works."""
 
     def update_weights(self: Any, weights: Any, **_: Any) -> None:
         self.model_runner.reload_weights(weights_iterator=((name, tensor.clone()) for name, tensor in weights))
@@ -88,7 +88,7 @@ def _reload_weights(module: Any) -> None:
 
 
 def _pause(module: Any) -> None:
-    """vLLM's build for CPUs is newer than the one that VERL knows, and pauses by mode only."""
+    """vLLM's build for CPUs is newer than the version that VERL supports, and only pauses by mode."""
     original = module.AsyncLLM.pause_generation
 
     async def pause_generation(

@@ -1,4 +1,4 @@
-"""VERL's platform 'cpu', which it does not ship. Imported only by `cpu.py`, while VERL itself is being imported."""
+"""A platform 'cpu' for VERL, which has none. Imported only by `cpu.py`, while VERL itself is being imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from verl.plugin.platform.platform_manager import PlatformRegistry
 
 
 def _device_module() -> types.ModuleType:
-    """What VERL calls where it would call `torch.cuda`."""
+    """What VERL uses in place of `torch.cuda`."""
     module = types.ModuleType("lightning_verl_cpu_device")
     nothing = ("set_device", "synchronize", "empty_cache", "ipc_collect", "reset_peak_memory_stats")
     zero = ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved")
@@ -48,7 +48,7 @@ _DEVICE = _device_module()
 
 @PlatformRegistry.register("cpu")
 class Platform(PlatformBase):  # type: ignore[misc]
-    """Gloo, threads, and nothing to synchronize."""
+    """Communicates with gloo; there is nothing to synchronize."""
 
     device_name = property(lambda _: "cpu")
     vendor_name = property(lambda _: "generic")

@@ -1,6 +1,6 @@
-"""A checkpoint engine of VERL's for the CPU, which it does not ship: the first trainer sends weights over a socket.
+"""A checkpoint engine for VERL on a CPU, which has none: the first trainer sends weights over a socket.
 
-VERL imports this module where its configuration names it, in every process that sends or receives weights.
+VERL imports this module, named in its configuration, in every process that sends or receives weights.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from verl.checkpoint_engine import CheckpointEngine, CheckpointEngineRegistry
 
 from lightning_verl.plugin import SOCKETS
 
-#: Seconds for the other side.
+#: How long to wait for the other side.
 _PATIENCE_SECONDS = 600
 
 
 @CheckpointEngineRegistry.register(SOCKETS)
 class Sockets(CheckpointEngine):  # type: ignore[misc]
-    """Each process that receives asks the first trainer for all weights, and is answered once."""
+    """Each receiving process asks the first trainer for all weights, and gets one answer."""
 
     def __init__(self, bucket_size: int, is_master: bool = False) -> None:
         self._master = is_master
@@ -31,7 +31,7 @@ class Sockets(CheckpointEngine):  # type: ignore[misc]
         self._socket: Any = None
 
     def prepare(self) -> str:
-        """The address to ask, '' of those that are not asked."""
+        """The address of the first trainer, '' for all others."""
         if not self._master:
             return ""
         self._socket = self._make(zmq.REP)
@@ -42,7 +42,7 @@ class Sockets(CheckpointEngine):  # type: ignore[misc]
     def build_topology(
         cls, actor_wg_world_size: int, rollout_world_size: int, metadata: list[str]
     ) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-        """What `init_process_group` is told in each trainer, and in each process that receives."""
+        """The arguments of `init_process_group` in each trainer, and in each receiving process."""
 
         def arguments(size: int) -> dict[str, list[Any]]:
             return {"address": [metadata[0]] * size, "readers": [rollout_world_size] * size}
@@ -53,7 +53,7 @@ class Sockets(CheckpointEngine):  # type: ignore[misc]
         self._address, self._readers = address, readers
 
     async def send_weights(self, weights: Iterator[tuple[str, torch.Tensor]], global_steps: int | None = None) -> None:
-        # Gathering them takes every trainer, so that each goes through all.
+        # Every trainer takes part in gathering the weights, so each iterates over all.
         named = {}
         for name, tensor in weights:
             if self._master:

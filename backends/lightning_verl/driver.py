@@ -1,4 +1,4 @@
-"""The driver: VERL's run as the hub sees it, with the front that its vLLM servers are reached through."""
+"""The driver: the hub's view of VERL's run, with the front for its vLLM servers."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from lightning_vllm.health import is_healthy
 
 log = logging.getLogger(__name__)
 
-#: Seconds for requests under way to end before weights change, and where rollouts of later steps are always among them:
-#: what is not over then is asked again afterwards.
+#: Time for requests in progress to end before weights change, and the shorter time if they always include rollouts of
+#: later steps. Requests that do not end in time are sent again afterwards.
 _DRAIN_SECONDS, _SHORT_DRAIN_SECONDS = 30.0, 5.0
-#: Seconds between two looks at the vLLM servers, and those that one may take to answer.
+#: Time between two checks of the vLLM servers, and the time limit for their answer.
 _POLL_SECONDS, _PATIENCE_SECONDS = 2.0, 10.0
 #: VERL's name of a metric -> ours.
 _METRICS = {"actor/loss": "loss", "actor/grad_norm": "grad_norm"}
 
 
 class Driver:
-    """As `lightning_process.routes.TrainingService`."""
+    """VERL's run as a `lightning_process.routes.TrainingService`."""
 
     def __init__(self, settings: Settings, runner: Any, run: Any, front: Front, facts: dict[str, object]) -> None:
-        """`runner`: the Ray actor; `run`: its loop, which ends with an error only."""
+        """`runner`: the Ray actor; `run`: its loop, which only ends with an error."""
         self._settings, self._runner, self._run, self._front = settings, runner, run, front
         self._apart = trainer_mode(settings) == DISAGGREGATED
-        """vLLM has GPUs of its own, and keeps what it is asked through an update."""
+        """Whether vLLM has separate GPUs, and keeps its requests during an update."""
         ready = self._ask(runner.ready.remote)
         self._upstreams = _upstreams(ready["addresses"])
         self._rate = settings.optimizer.learning_rate or default_rate(ready["parameters"])
@@ -55,10 +55,10 @@ class Driver:
             "vllm_servers": len(self._upstreams),
         }
         self.start: dict[str, float] = ready["start"]
-        """Seconds of the phases that VERL's start had."""
+        """Duration in seconds of the phases of VERL's start."""
         self.version = self.steps = 0
         self._turn = threading.Lock()
-        """Held by whoever asks something of the runner: updates, checkpoints and repairs come one at a time."""
+        """Held while the runner is used: updates, checkpoints and repairs run one at a time."""
         front.serve(self._upstreams, 0)
         for work in (self._watch_loop, self._watch_servers):
             threading.Thread(target=work, name="verl-watch", daemon=True).start()
@@ -67,10 +67,10 @@ class Driver:
         return dict(self._facts)
 
     def update(self, batch: Batch) -> Update:
-        """One step of VERL's loop: the learner learns, and the new weights are served.
+        """Run one step of VERL's loop, and serve the new weights.
 
-        Where vLLM has GPUs of its own it answers while the learner learns, and what it is asked then only rests while
-        the weights travel; elsewhere it sleeps, and has nothing to answer before.
+        If vLLM has separate GPUs, it answers during the update, and its requests only pause while weights are sent.
+        Otherwise it sleeps during the update, and all requests are finished or cancelled before.
         """
         rate = rate_at(self.steps, self._settings.steps, self._rate, self._settings.optimizer)
         packed = pack_batch(batch)
@@ -105,18 +105,18 @@ class Driver:
         return self.version
 
     def _hold_requests(self, *, keep: bool = False) -> None:
-        """From now on nothing is asked of the servers, all of which live; until `resume`. What they have been asked is
-        over or taken back, unless they are to `keep` it."""
+        """Send the servers no requests until `resume`, and restart those that died. Requests there are finished or
+        cancelled, unless the servers `keep` them."""
         self._front.hold()
         ahead = self._settings.rollouts.staleness > 0
         seconds = _SHORT_DRAIN_SECONDS if ahead else _DRAIN_SECONDS
         left = 0 if keep else self._front.drain(seconds)
         if left and not ahead:
-            log.warning("%d requests were not over %.0f s after their step; they are asked again", left, seconds)
+            log.warning("%d requests did not end within %.0f s after their step; they are sent again", left, seconds)
         self._restart_servers(self._find_dead())
 
     def _ask(self, question: Callable[[], Any]) -> Any:
-        """The runner's answer, or what ended VERL's loop while we waited for it."""
+        """The runner's answer. Raises the error that ended VERL's loop, if it ends meanwhile."""
         answer = question()
         done, _ = ray.wait([answer, self._run], num_returns=1)
         if done[0] is self._run or done[0] == self._run:
@@ -130,7 +130,7 @@ class Driver:
             raise _loop_error(self._run) if ended else LightningError(_last_line(error)) from error
 
     def _watch_servers(self) -> None:
-        """A vLLM server that is gone is started anew; what was asked of it waits in the front and is asked again."""
+        """Restart vLLM servers that died. Their requests wait in the front and are sent again."""
         while ray.is_initialized():
             time.sleep(_POLL_SECONDS)
             with self._turn:
@@ -142,29 +142,29 @@ class Driver:
                     self._front.resume(self.version)
 
     def _find_dead(self) -> list[int]:
-        """Ranks of the servers that do not answer, twice."""
+        """Ranks of the servers that failed two checks."""
         gone = [rank for rank, each in enumerate(self._upstreams) if not is_healthy(each, _PATIENCE_SECONDS)]
         if gone:
             time.sleep(_POLL_SECONDS)
         return [rank for rank in gone if not is_healthy(self._upstreams[rank], _PATIENCE_SECONDS)]
 
     def _restart_servers(self, gone: list[int]) -> None:
-        """Start these servers anew while the front holds requests back."""
+        """Restart these servers while the front holds requests."""
         if not gone:
             return
         urls = ", ".join(self._upstreams[rank].url for rank in gone)
-        log.warning("vLLM does not answer at %s: it is started anew", urls)
+        log.warning("vLLM does not answer at %s: it is restarted", urls)
         self._upstreams = _upstreams(self._ask(lambda: self._runner.restart_servers.remote(gone)))
         self._front.serve(self._upstreams, self.version)
         log.warning("it serves version %d again", self.version)
 
     def _watch_loop(self) -> None:
-        """The hub looks whether this process is alive: it ends with VERL's loop."""
+        """End this process when VERL's loop ends: the hub notices when this process is gone."""
         ray.wait([self._run])
         if not ray.is_initialized():
-            return  # the backend ends; to ask once more would start another Ray
+            return  # the backend is ending; another call would start a new Ray
         log.error("%s", _loop_error(self._run))
-        threading.Timer(5.0, os._exit, (1,)).start()  # whoever waits for an answer hears of it first
+        threading.Timer(5.0, os._exit, (1,)).start()  # so that callers that wait get the error first
 
 
 def _upstreams(addresses: Sequence[str]) -> list[ServerAddress]:
@@ -182,13 +182,13 @@ def _loop_error(run: Any) -> LightningError:
 
 
 def _last_line(error: BaseException) -> str:
-    """Of a remote traceback, what was raised."""
+    """The error in a remote traceback."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
 
 def _rename_metrics(found: dict[str, Any], roles: Sequence[str]) -> dict[str, float]:
-    """VERL's metrics of a step, and those of tokens, as the hub names them."""
+    """VERL's metrics of a step and of its tokens, under the hub's names."""
     metrics = {ours: float(found[name]) for name, ours in _METRICS.items() if name in found}
     metrics |= {
         f"verl/{name.removeprefix('timing_s/')}_seconds": float(value)

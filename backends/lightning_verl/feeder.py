@@ -1,4 +1,4 @@
-"""The feeder: VERL's agent-loop manager, which gives each slot of its loop the rows of a step that the hub weighed."""
+"""The feeder: replaces VERL's agent-loop manager, and fills each slot of VERL's loop with the hub's rows of a step."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from lightning_hub.backend import Batch
 from lightning_verl import rows
 
-#: Of VERL's queue: what is trained on.
+#: The partition of VERL's queue with training rows.
 _PARTITION = "train"
-#: Slot, keys and tags of each step's rows that are in VERL's queue, for the sampler, in the same process.
+#: Slot, keys and tags of each step's rows in VERL's queue, for the sampler in the same process.
 fed: queue.SimpleQueue[tuple[str, list[str], list[dict[str, Any]]]] = queue.SimpleQueue()
 
 
 class Feeder:
-    """Named in VERL's configuration, made and asked by its trainer; `feed` is for the runner."""
+    """Named in VERL's configuration, and created and called by its trainer; `feed` is for the runner."""
 
     def __init__(self) -> None:
         self._slots: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -25,18 +25,18 @@ class Feeder:
     def create(
         cls, config: Any, llm_client: Any, teacher_client: Any = None, reward_loop_worker_handles: Any = None
     ) -> Feeder:
-        """As VERL makes its own."""
+        """VERL's constructor of agent-loop managers."""
         return cls()
 
     def generate_sequences(self, prompts: Any) -> None:
-        """VERL wants rows for these slots; returns at once, as VERL asks."""
+        """Called by VERL to fill these slots; returns at once, as VERL expects."""
         for uid in prompts["uid"]:
             self._slots.put(str(uid))
 
     def feed(self, batch: Batch, roles: Sequence[str], steps: int, processes: int) -> None:
-        """Fill the next slot with a batch, for so many optimizer steps on so many processes.
+        """Fill the next slot with a batch, for this number of optimizer steps and processes.
 
-        Waits for VERL to want it.
+        Waits until VERL asks for a slot.
         """
         import transfer_queue as tq  # noqa: PLC0415 - of VERL's processes
 

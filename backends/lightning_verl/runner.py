@@ -1,7 +1,7 @@
-"""VERL's task runner, ours: a Ray actor that builds the trainer, lets it run its loop, and passes on what the hub asks.
+"""Our task runner for VERL: a Ray actor that builds the trainer, runs its loop, and passes on the hub's requests.
 
-The loop has the actor's main thread; the hub's questions come in others. Between two steps the loop waits for rows, and
-nothing else happens in it, so that saving and loading are safe then.
+The loop runs in one thread of the actor, the hub's requests in others. Between two steps the loop only waits for rows,
+so saving and loading are safe then.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from lightning_process.transport import unpack_batch
 from lightning_verl.loss import LossRules
 from lightning_verl.rows import list_roles
 
-#: Seconds for Ray to give a name free, and between two looks.
+#: Time for Ray to release a name, and between two tries.
 _NAME_FREE_SECONDS, _POLL_SECONDS = 60.0, 1.0
-#: Where VERL keeps shards and optimizer inside a checkpoint's folder.
+#: Subfolder of a checkpoint with VERL's shards and optimizer.
 SHARDS = "verl"
 
 
 class LoopRunner:
-    """One run of VERL's loop. Made remote by the driver, with several threads."""
+    """One run of VERL's loop, as a Ray actor with several threads."""
 
     def __init__(self) -> None:
-        """Imports VERL, while the backend looks at the model."""
+        """Import VERL while the backend inspects the model."""
         from lightning_verl import plugin  # noqa: PLC0415 - of VERL's processes
 
         plugin.require()
@@ -45,7 +45,7 @@ class LoopRunner:
         self._version = 0
 
     def run(self, config: Any, rules: LossRules) -> None:
-        """VERL's loop, until the actor is ended. Raises what ended it."""
+        """Run VERL's loop until the actor is ended. Raises the error that ended it."""
         import transfer_queue as tq  # noqa: PLC0415 - of VERL's processes
         from omegaconf import OmegaConf  # noqa: PLC0415
         from verl.utils.import_utils import load_class_from_fqn  # noqa: PLC0415
@@ -67,8 +67,8 @@ class LoopRunner:
             tq.close()
 
     def ready(self) -> dict[str, Any]:
-        """Addresses of the vLLM servers, number of parameters, and seconds by phase of the start, once they serve.
-        Waits, if need be for ever: whoever asks hears from `run` that the loop has ended."""
+        """Wait until the servers serve. Returns their addresses, the number of parameters, and the start's seconds by
+        phase. May wait forever: callers learn from `run` that the loop has ended."""
         self._ready.wait()
         parameters = self._trainer.actor_rollout_wg.parameters()[0]
         return {
@@ -78,7 +78,7 @@ class LoopRunner:
         }
 
     def learn(self, packed: bytes, rate: float) -> None:
-        """Train on a packed batch; what comes of it is not served yet. Waits, as `ready`."""
+        """Train on a packed batch without serving the new weights yet. Waits like `ready`."""
         batch = unpack_batch(packed)
         roles = list_roles(batch.rows)
         self._trainer.rate, self._trainer.roles = rate, len(roles)
@@ -86,19 +86,19 @@ class LoopRunner:
         self._learned.get()
 
     def serve(self) -> tuple[int, dict[str, Any]]:
-        """Serve what `learn` made: its version and VERL's metrics of the step. Waits, as `ready`."""
+        """Serve the new weights. Returns their version and VERL's metrics of the step. Waits like `ready`."""
         self._served.put(None)
         found = self._done.get()
         self._version += 1
         return self._version, found
 
     def _wait(self) -> None:
-        """In VERL's loop, between the two."""
+        """Called in VERL's loop between learning and serving."""
         self._learned.put(None)
         self._served.get()
 
     def save(self, folder: str, step: int) -> int:
-        """VERL's checkpoint in FOLDER/verl, and the model in Hugging Face format in FOLDER; the version."""
+        """Write VERL's checkpoint to FOLDER/verl and the model in Hugging Face format to FOLDER. The version."""
         shards = Path(folder) / SHARDS
         shutil.rmtree(shards, ignore_errors=True)
         self._trainer.actor_rollout_wg.save_checkpoint(str(shards), None, step)
@@ -108,7 +108,7 @@ class LoopRunner:
         return self._version
 
     def load(self, folder: str, version: int) -> int:
-        """Go on from a folder that `save` wrote, and serve it."""
+        """Continue from a folder that `save` wrote, and serve its weights."""
         self._trainer.actor_rollout_wg.load_checkpoint(str(Path(folder) / SHARDS))
         optimizer = self._rules.settings.optimizer
         self._trainer.actor_rollout_wg.set_optimizer(optimizer.weight_decay, (optimizer.beta1, optimizer.beta2))
@@ -117,7 +117,7 @@ class LoopRunner:
         return version
 
     def restart_servers(self, ranks: list[int]) -> list[str]:
-        """Start these vLLM servers anew, with the weights as they are, while the loop waits; the addresses of all."""
+        """Restart these vLLM servers with the current weights while the loop waits. Returns the addresses of all."""
         servers = self._trainer.servers
         for rank in ranks:
             replica = servers.get_replicas()[rank]
@@ -130,7 +130,7 @@ class LoopRunner:
         return list(servers.get_addresses())
 
     def _launch(self, replica: Any) -> None:
-        """A dead actor's name is free again only when Ray has heard of its death."""
+        """Launch a replica's servers, once Ray has noticed the old ones' death and released their names."""
         deadline = time.monotonic() + _NAME_FREE_SECONDS
         while True:
             replica.servers = []

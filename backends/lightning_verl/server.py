@@ -1,8 +1,8 @@
-"""VERL's vLLM servers, which keep what they are asked through an update, and whose processes start early.
+"""VERL's vLLM servers, changed to keep their requests during an update and to start their processes early.
 
-VERL makes a server's process once its workers have loaded the model, and knows only then where it is to be. In a Ray
-of one machine there is no question where: the processes are made, and import vLLM, as soon as VERL starts its workers,
-and VERL, when it makes a server, is given one of them.
+VERL creates a server's process after its workers have loaded the model, since only then it knows on which machine. With
+a single machine that is known in advance: the processes start and import vLLM as soon as VERL starts its workers, and
+VERL gets one of them when it creates a server.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from verl.plugin.platform import get_platform
 from verl.workers.rollout.replica import CONTROL_METHOD_CONCURRENCY, RolloutMode, RolloutReplicaRegistry
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
-#: Name in Ray -> a server that has not been told yet what to serve.
+#: Name in Ray -> a server process that does not know yet what to serve.
 _waiting: dict[str, Any] = {}
 
 
 class RequestKeepingServer(vLLMHttpServer):  # type: ignore[misc]
-    """A server of VERL's that, on GPUs of its own, ends no request for new weights.
+    """VERL's server, which on separate GPUs does not abort requests for new weights.
 
-    VERL's agent loops ask again with the tokens that they have got; a client of OpenAI's API would take a reply that
-    was cut short for the whole. So requests rest while weights travel, and go on with what they have said, which the
-    new weights look at anew.
+    VERL's agent loops resend aborted requests with the tokens so far, but a client of OpenAI's API would take a
+    truncated reply for a complete one. So requests pause while weights are sent, and then continue, with their tokens
+    so far recomputed under the new weights.
     """
 
     async def abort_all_requests(self, reset_prefix_cache: bool = True, reject_request: bool = False) -> Any:
@@ -42,14 +42,14 @@ class RequestKeepingServer(vLLMHttpServer):  # type: ignore[misc]
 
 
 class EarlyServer(RequestKeepingServer):
-    """One whose process is there before VERL says what it is to serve."""
+    """A server whose process starts before VERL says what to serve."""
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
         self._wrong: Exception | None = None
 
     async def begin(self, **given: Any) -> None:
-        """As VERL makes its own. What goes wrong is raised where VERL asks next."""
+        """VERL's constructor. Errors are raised at VERL's next call."""
         try:
             super().__init__(**given)
         except Exception as error:
@@ -57,17 +57,17 @@ class EarlyServer(RequestKeepingServer):
         self._begun.set()
 
     async def get_master_address(self) -> Any:
-        await self._begun.wait()  # Ray may call in another order than it was asked
+        await self._begun.wait()  # Ray may reorder calls
         if self._wrong is not None:
             raise self._wrong
         return super().get_master_address()
 
 
 class EarlyReplica(vLLMReplica):  # type: ignore[misc]
-    """VERL's replica, which takes a waiting server where there is one."""
+    """VERL's replica, which uses a waiting server if there is one."""
 
     launched = 0.0
-    """When its servers were first told to begin."""
+    """When its servers were first launched."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -79,7 +79,7 @@ class EarlyReplica(vLLMReplica):  # type: ignore[misc]
 
 
 class _ServerFactory:
-    """Stands where VERL has the class of its servers."""
+    """Replaces the class of VERL's servers."""
 
     def __init__(self, made: Any) -> None:
         self._made = made
@@ -99,7 +99,7 @@ class _WaitingServer:
 
 
 def start_servers_early(config: Any) -> None:
-    """Have the servers' processes made that VERL will ask for, where it is known which."""
+    """Start the server processes that VERL will need, if it is known which."""
     RolloutReplicaRegistry.register("vllm", lambda: EarlyReplica)
     if sum(bool(node["Alive"]) for node in ray.nodes()) != 1:
         return

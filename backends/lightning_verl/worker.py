@@ -1,4 +1,4 @@
-"""VERL's worker, with what the hub decides at each step and what it has to know."""
+"""VERL's worker, extended with what the hub sets at each step and needs to know."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_verl import engine, plugin
 
 
 class HubWorker(ActorRolloutRefWorker):  # type: ignore[misc]
-    """One process that trains. (VERL takes a class called `Worker` for its own base.)"""
+    """One process that trains. (VERL would mistake a class called `Worker` for its own base class.)"""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         plugin.require()
@@ -20,22 +20,22 @@ class HubWorker(ActorRolloutRefWorker):  # type: ignore[misc]
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def set_rate(self, rate: float) -> None:
-        """The learning rate of the next optimizer steps."""
+        """Set the learning rate of the next optimizer steps."""
         for group in self.actor.engine.optimizer.param_groups:
             group["lr"] = rate
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def set_optimizer(self, weight_decay: float, betas: tuple[float, float]) -> None:
-        """What is set now, in the place of what a checkpoint's optimizer had in its time."""
+        """Apply the current settings instead of those in a checkpoint's optimizer."""
         for group in self.actor.engine.optimizer.param_groups:
             group.update(weight_decay=weight_decay, betas=betas)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def parameters(self) -> int:
-        """How many numbers are trained, over all processes."""
+        """Number of trained parameters over all processes."""
         return sum(each.numel() for each in self.actor.engine.module.parameters() if each.requires_grad)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def forget_server(self) -> None:
-        """The vLLM server that this process sent weights to is gone: look for its successor."""
+        """Forget the vLLM server that this process sent weights to, so that its replacement is looked up."""
         self.rollout.server_handle = None

@@ -74,9 +74,9 @@ APART = {"cluster.engine_gpus": 1, "rollouts.staleness": 1}
 @pytest.mark.parametrize(
     ("given", "device", "words"),
     [
-        ({"serving.tensor_parallel": 2}, "cpu", "1 GPUs serve, which it does not divide"),
+        ({"serving.tensor_parallel": 2}, "cpu", "must divide the number of GPUs that serve, 1"),
         ({"serving.replicas": 2}, "cpu", "VERL starts 1 vLLM servers on 1 GPUs"),
-        (APART | {"actor_rollout_ref.rollout.checkpoint_engine.backend": "naive"}, "cpu", "weights have to travel"),
+        (APART | {"actor_rollout_ref.rollout.checkpoint_engine.backend": "naive"}, "cpu", "weights have to be sent"),
         (APART, "cuda", "install cupy-cuda12x"),  # it is not in this environment
     ],
 )
@@ -105,7 +105,7 @@ def test_a_name_that_verl_does_not_have() -> None:
 def test_a_replaced_name_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """Not silently: with both values."""
     configuration(Settings.from_dict({"trainer.save_freq": "5"}), PLACE, Path("run"))
-    assert "setting trainer.save_freq='5' has no effect: this backend needs it to be -1" in caplog.text
+    assert "setting trainer.save_freq='5' has no effect: this backend requires -1" in caplog.text
 
 
 @pytest.mark.parametrize(("steps", "processes"), [(1, 1), (1, 4), (2, 2), (3, 2), (5, 1)])

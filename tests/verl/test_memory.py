@@ -97,7 +97,7 @@ def test_fused_kernels_are_for_plain_heads() -> None:
         chosen = configuration(Settings(), place, Path("run")).actor_rollout_ref.model.use_fused_kernels
         assert chosen == (config is QWEN_1_5B)
     asked = Settings.from_dict({"actor_rollout_ref.model.use_fused_kernels": "true"})
-    with pytest.raises(SettingError, match=r"use_fused_kernels=True: .*leave out what else this head does"):
+    with pytest.raises(SettingError, match=r"use_fused_kernels=True: .*ignore the rest of it"):
         configuration(asked, place, Path("run"))
     adapted = Settings.from_dict({"lora.rank": 4, "lora.targets": "q_proj,lm_head"})
     place = RunPlacement("cuda", 1, 1, "model", "model", 4096, anatomy=anatomy(QWEN_1_5B))
