@@ -1,4 +1,4 @@
-"""The embedded backend: an engine with an OpenAI-compatible endpoint and a learner, in one child process with torch."""
+"""The embedded backend: an OpenAI-compatible engine and a learner, in one child process with torch."""
 
 from __future__ import annotations
 

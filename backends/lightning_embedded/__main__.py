@@ -1,4 +1,4 @@
-"""The embedded backend's process: one model, its engine and its learner, each behind a port."""
+"""The embedded backend's process: one model with its engine and its learner, each behind its own port."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lightning_sdk.settings import Settings
 
 
 def build(config: BackendConfig) -> ReadyBackend:
-    """Load the model; its engine and its learner."""
+    """Load the model, and create its engine and its learner."""
     disable_progress_bar()  # type: ignore[no-untyped-call]
     return vllm.build(config) if config.settings.engine == "vllm" else _build(config)
 
@@ -46,7 +46,7 @@ def _build(config: BackendConfig) -> ReadyBackend:
     learner = Learner(loaded.model, settings, constraints=chat.constraints(engine.decoder.vocabulary))
     training = Training(learner, engine, loaded, facts, asynchronous=asynchronous)
     config.phases.end("model")
-    # Thread counts are per thread in OpenMP: the learner's has its own, apart from the engine's.
+    # OpenMP's thread count belongs to the calling thread, so the learner's thread sets its own.
     routes = LearnerRoutes(training, lambda: torch.set_num_threads(learning))
     return ReadyBackend(app, routes, name, training.facts())
 
@@ -54,7 +54,7 @@ def _build(config: BackendConfig) -> ReadyBackend:
 def _check_memory(settings: Settings, loaded: LoadedModel) -> None:
     anatomy = dissect(loaded.model.config)
     held = 4.0 * anatomy.parameters if anatomy else 0.0  # the engine's weights
-    check_memory(settings, anatomy, held, "take a smaller model, or a GPU with backend=verl (docs/verl.md)")
+    check_memory(settings, anatomy, held, "use a smaller model, or a GPU with backend=verl (docs/verl.md)")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_vllm import available
 
-#: Settings of vLLM's servers; the engine here listens on `serving.host` like any other.
+#: Settings of vLLM's servers, except `serving.host`, which applies to this engine too.
 _OF_VLLM = ("vllm.", "serving.")
-#: What makes torch a good neighbour.
+#: Keeps torch from slowing other processes down.
 ENVIRONMENT = {
-    # Agents and hub share the cores: threads that spin while they wait make small products many times slower.
+    # Agents and hub share the cores: spinning threads make small matrix products many times slower.
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "1000",
     "TOKENIZERS_PARALLELISM": "false",
@@ -23,20 +23,20 @@ ENVIRONMENT = {
 
 
 def start(settings: Settings, folder: Path) -> Child:
-    """A running backend whose log is in the run's folder. ModelError for a model that cannot be served.
+    """Start the backend, with its log in the run's folder. ModelError for a model that cannot be served.
 
-    SettingError for settings that mean nothing together.
+    SettingError for settings that contradict each other.
     """
     refuse(settings)
     return Child("embedded", "lightning_embedded", settings, folder, ENVIRONMENT)
 
 
 def refuse(settings: Settings) -> None:
-    """What `start` refuses at once, before torch is imported."""
+    """Raise the errors of `start` that need no import of torch."""
     if settings.algorithm.clip_dual and settings.algorithm.loss == "cispo":
         raise SettingError(
-            f"setting algorithm.clip_dual={settings.algorithm.clip_dual}: 'cispo' has no dual clip, its weights are "
-            "bounded by clip_high; set it to 0, or take algorithm.loss=ppo"
+            f"setting algorithm.clip_dual={settings.algorithm.clip_dual}: 'cispo' has no dual clip, since clip_high "
+            "bounds its weights; set it to 0, or use algorithm.loss=ppo"
         )
     locate(settings.model)
     if settings.engine == "vllm":
@@ -48,4 +48,4 @@ def refuse(settings: Settings) -> None:
 def _refuse_without_vllm(settings: Settings) -> None:
     for name, value in settings.changed().items():
         if name.startswith(_OF_VLLM) and name != "serving.host":
-            raise SettingError(f"setting {name}={value!r} is one of vLLM's servers: set engine=vllm, or leave it out")
+            raise SettingError(f"setting {name}={value!r} is for vLLM's servers: set engine=vllm, or leave it out")

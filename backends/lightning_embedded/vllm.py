@@ -1,4 +1,4 @@
-"""vLLM as the engine of this learner: its servers start while the model is loaded here, and get what it learns."""
+"""vLLM as this learner's engine: its servers start while the model is loaded here, and get the learned weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from lightning_vllm.preimport import ENGINE, Preimport, model_modules
 
 log = logging.getLogger(__name__)
 
-#: Out of what does not fit.
+#: What to do if the model does not fit.
 _WAYS = (
     "lower serving.memory, give vLLM another GPU, or set backend=verl, which trains adapters (lora.rank=16) and on "
     "several GPUs (cluster.gpus)"
@@ -47,7 +47,7 @@ _WAYS = (
 
 
 def build(config: BackendConfig) -> ReadyBackend:
-    """Start the servers, load the learner beside them, and wait for both."""
+    """Start the servers, load the learner meanwhile, and wait for both."""
     source = locate(config.settings.model)
     with Preimport((ENGINE, model_modules(source.path))):
         return _build(config, source)
@@ -88,14 +88,14 @@ def _build(config: BackendConfig, source: Source) -> ReadyBackend:
 
 
 def constraints_of(loaded: LoadedModel) -> Constraints:
-    """As vLLM keeps them: it ends an answer with the tokenizer's own end alone."""
+    """Constraints as vLLM applies them: only the tokenizer's end token ends an answer."""
     tokenizer, vocabulary = loaded.tokenizer, int(loaded.model.config.get_text_config().vocab_size)
     ends = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) else []
     return Constraints(tokenizer, vocabulary, ends, Chat(tokenizer, Decode(tokenizer, ends)).tools)
 
 
 def constraining(constraints: Constraints) -> Callable[[bytes], bytes]:
-    """Has a server keep a constraint by the very grammar that the learner finds the masks with."""
+    """Rewrites requests so that servers apply the grammar with which the learner finds the masks."""
     grammar = lru_cache(256)(constraints.grammar)
 
     def constrain(data: bytes) -> bytes:
@@ -113,7 +113,7 @@ def constraining(constraints: Constraints) -> Callable[[bytes], bytes]:
 
 
 def _vllm_bytes(settings: Settings, found: list[ServerPlacement]) -> float:
-    """Bytes of the learner's GPU that vLLM has."""
+    """Bytes of the learner's GPU that vLLM uses."""
     shared = any(place.shared for place in found)
     return settings.serving.memory * torch.cuda.get_device_properties(0).total_memory if shared else 0.0
 
@@ -126,6 +126,6 @@ def _facts(settings: Settings, info: ModelInfo, found: list[ServerPlacement]) ->
     }
     for argument, ours in command.overridden_arguments(settings, info, found[0]).items():
         theirs = command.extra_arguments(settings)[argument]
-        log.warning("setting vllm.%s=%s takes the place of our %s", argument, theirs, ours)
+        log.warning("setting vllm.%s=%s replaces our %s", argument, theirs, ours)
         facts[f"vllm.{argument}"] = f"{theirs} instead of {ours}"
     return facts

@@ -1,4 +1,4 @@
-"""Who calls: the rollout and the role of a request, from its URL, its headers and its API key."""
+"""The caller of a request: its rollout and role, from the URL, the headers and the API key."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _LONGEST_ROLE = 200
 
 @dataclass(frozen=True)
 class Caller:
-    """Where a request belongs."""
+    """The caller of a request."""
 
     scope: Scope
     grant: Grant | None
-    """None: no rollout is named, and the call is recorded outside of any."""
+    """None: the request names no rollout, and the call is recorded outside of any."""
     path: str
-    """Path of the request as the provider is to see it, still percent-encoded."""
+    """Path of the request for the provider, still percent-encoded."""
     has_key: bool
-    """The request carries an API key of its own, to be passed on."""
+    """Whether the request has its own API key, which is passed on."""
 
 
 def caller(grants: Grants, raw_path: str, headers: Mapping[str, str], default_role: str) -> Caller:
-    """Who sends this request.
+    """The caller of this request.
 
-    A role in a header comes before one in the URL, that before the API key's label, that before the role of the code
-    that made the key.
+    The role is taken from the header, else from the URL, else from the API key's label, else from the code that made
+    the key.
 
     Raises:
-        Refused: the key is unknown, or its rollout has ended; or URL and API key name two rollouts.
+        Refused: the key is unknown, its rollout has ended, or URL and API key name different rollouts.
     """
     found = _PATH.fullmatch(raw_path)
-    assert found is not None  # every path is matched by its rest alone
+    assert found is not None  # the pattern matches every path
     in_url = unquote(found["key"] or "")
     shown = api_key(headers)
     in_key, _, label = shown.partition(".") if shown.startswith(PREFIX) else ("", "", "")
@@ -54,7 +54,7 @@ def caller(grants: Grants, raw_path: str, headers: Mapping[str, str], default_ro
     grant = _grant(grants, in_url, in_key)
     said = headers.get(ROLE_HEADER, "") or unquote(found["role"] or "") or label
     if len(said) > _LONGEST_ROLE:
-        raise Refused(400, f"the role is {len(said)} characters long; at most {_LONGEST_ROLE} are taken", "role")
+        raise Refused(400, f"the role is {len(said)} characters long; at most {_LONGEST_ROLE} are allowed", "role")
     scope = grant.scope if grant is not None else Scope()
     if said:
         scope = replace(scope, role=said, named=True, trainable=declared.get(said, scope.trainable))
@@ -79,7 +79,7 @@ def _grant(grants: Grants, in_url: str, in_key: str) -> Grant | None:
 
 
 def api_key(headers: Mapping[str, str]) -> str:
-    """The API key that a request shows, '' if none."""
+    """The API key of a request, or ''."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and value:
         return value.strip()

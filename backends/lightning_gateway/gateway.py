@@ -1,4 +1,4 @@
-"""The gateway: an HTTP server in a thread of its own, from its start to its end."""
+"""The gateway: an HTTP server in its own thread, from its start to its end."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from lightning_sdk.trace.scope import Scope
 log = logging.getLogger("lightning_gateway")
 
 MAX_BODY_BYTES = 128 * 2**20
-"""A longer request to a model is refused with 413; any other passes piece by piece, whatever its length."""
+"""Longer requests to a model are refused with 413. Other requests of any length are streamed."""
 _MAX_HEADER_BYTES = 64 * 1024
 _GRACE_SECONDS = 1.0
-"""Seconds that calls under way have to end by themselves when the gateway is closed."""
+"""Time for running calls to end by themselves when the gateway is closed."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Gateway:
-    """Serves from when it is made until `close`."""
+    """Serves from its creation until `close`."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class Gateway:
             upstream: Where calls go that are not trained; by default where OPENAI_BASE_URL and ANTHROPIC_BASE_URL
                 say, else OpenAI and Anthropic.
             host: Address to listen on.
-            port: 0: a free one.
-            role: Role of calls that name none.
-            token: Asked of whoever begins a rollout over HTTP; made up if empty.
-            timeout: Seconds without any byte after which an upstream has failed.
+            port: 0 for a free one.
+            role: Role of calls without one.
+            token: Required to begin a rollout over HTTP; generated if empty.
+            timeout: Seconds without any data after which a call to an upstream fails.
 
         Raises:
             PortInUse: the port is taken.
-            SettingError: `upstream` is no URL.
+            SettingError: `upstream` is not a URL.
         """
         self.upstream = Upstream(upstream)
         self.token = token or secrets.token_urlsafe(24)
@@ -82,14 +82,14 @@ class Gateway:
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     def environment(self, scope: Scope) -> dict[str, str]:
-        """Environment variables with which a program's calls are calls made in `scope`."""
-        if scope.rollout is None:  # nothing would ever end it: one for each role, and not for each turn of an agent
+        """Environment variables that make a program's calls part of `scope`."""
+        if scope.rollout is None:  # never ends: use one grant for each role, not for each turn of an agent
             scope = Scope(role=scope.role, trainable=scope.trainable, named=scope.named, ambient=scope.ambient)
         return self._environment(self._grants.of(scope))
 
     def close(self) -> None:
-        """Stop serving. Calls under way have a second; those left are cancelled, and rollouts begun by request
-        end. Idempotent."""
+        """Stop serving. Running calls get a second to end before they are cancelled; rollouts begun by request end.
+        Idempotent."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
@@ -104,7 +104,7 @@ class Gateway:
             "ANTHROPIC_API_KEY": grant.key,
             "LIGHTNING_ROLLOUT_URL": f"{self.url}/rollouts/{grant.key}",
         }
-        if urllib.request.getproxies():  # or a client would ask the proxy for this machine
+        if urllib.request.getproxies():  # otherwise a client would ask the proxy for this machine
             before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
             away = ",".join(filter(None, [before, self.url.split("//")[1].rpartition(":")[0]]))
             variables |= {"NO_PROXY": away, "no_proxy": away}
@@ -150,7 +150,7 @@ class Gateway:
         async def model(request: web.Request) -> web.StreamResponse:
             who = caller(self._grants, request.rel_url.raw_path, request.headers, self._role)
             if request.headers.get("upgrade", "").lower() == "websocket":
-                raise Refused(501, "the gateway passes no websockets on: use the HTTP API", "websocket")
+                raise Refused(501, "the gateway does not support websockets: use the HTTP API", "websocket")
             return await relay(request, who, anthropic=_anthropic(request))
 
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_guard])
@@ -161,7 +161,7 @@ class Gateway:
 
 @web.middleware
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error in the shape of the caller's protocol."""
+    """Return every error in the format of the caller's protocol."""
     try:
         if why := refusal(request.headers, _local(request)):
             raise Refused(403, why, "not_for_pages")
@@ -169,15 +169,15 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Refused as refused:
         return response(refused, anthropic=_anthropic(request))
     except web.HTTPRequestEntityTooLarge:
-        told = f"the request is longer than {MAX_BODY_BYTES // 2**20} MiB"
-        return response(Refused(413, told), anthropic=_anthropic(request))
+        message = f"the request is longer than {MAX_BODY_BYTES // 2**20} MiB"
+        return response(Refused(413, message), anthropic=_anthropic(request))
     except CutOff as error:
         log.warning("lightning: %s: %s", request.path, error)
         if request.transport is not None:
-            request.transport.abort()  # the caller sees what we saw: a reply without its end
+            request.transport.abort()  # the caller sees what we saw: a truncated reply
         return web.Response()
     except ConnectionError:
-        return web.Response()  # the caller went away: nobody reads this
+        return web.Response()  # the caller has disconnected: nobody reads this
     except web.HTTPException:
         raise
     except Exception as error:
@@ -186,7 +186,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _local(request: web.Request) -> str:
-    """The address of this machine that a request came in by."""
+    """The address of this machine at which a request arrived."""
     name = request.transport.get_extra_info("sockname") if request.transport is not None else None
     return str(name[0]) if name else ""
 

@@ -1,6 +1,6 @@
-"""A grant: the right of whoever shows its key to call models, and to give rewards, in one scope.
+"""A grant: the right to call models and give rewards in one scope, for the holder of its key.
 
-A key is 192 random bits, says nothing about any other, and stops working when its rollout ends.
+A key has 192 random bits, independent of other keys, and stops working when its rollout ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lightning_gateway.recording import Recording
 from lightning_sdk.trace.scope import Scope
 
 PREFIX = "lr-"
-"""Begins every key, so that one is never sent on to a provider."""
+"""Prefix of every key, so that none is passed on to a provider."""
 
 
 class Grant:
@@ -23,14 +23,14 @@ class Grant:
         self.key = PREFIX + secrets.token_urlsafe(24)
         self.scope = scope
         self.closable = closable
-        """Whoever holds the key may end the rollout: it was begun by request and not by code of this process."""
+        """Whether the holder of the key may end the rollout, because it was begun by request and not by code here."""
         self.calls = 0
         self._lock = threading.Lock()
         self._open: set[Recording] = set()
         self._ended = False
 
     def begin_call(self, recording: Recording) -> bool:
-        """Count a call as under way; False if the rollout has ended."""
+        """Register a running call. False if the rollout has ended."""
         with self._lock:
             if not self._ended:
                 self.calls += 1
@@ -42,7 +42,7 @@ class Grant:
             self._open.discard(recording)
 
     def end(self) -> bool:
-        """Stop every call under way and hand it to the stream as it is; False if that was done before."""
+        """Stop all running calls and send what was recorded of them. False if this was done before."""
         with self._lock:
             if self._ended:
                 return False
@@ -54,7 +54,7 @@ class Grant:
 
 
 class Grants:
-    """All grants of a gateway. Any thread."""
+    """All grants of a gateway. Thread-safe."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, Grant] = {}
@@ -62,7 +62,7 @@ class Grants:
         self._lock = threading.Lock()
 
     def of(self, scope: Scope) -> Grant:
-        """The grant for a scope of this process, the same one each time, until its rollout ends."""
+        """The grant for a scope of this process, always the same one until its rollout ends."""
         with self._lock:
             grant = self._by_scope.get(scope)
             if grant is None:
@@ -73,7 +73,7 @@ class Grants:
             return grant
 
     def begin(self, scope: Scope) -> Grant:
-        """A grant whose holder ends the rollout."""
+        """A new grant whose holder ends the rollout."""
         grant = Grant(scope, closable=True)
         self._by_key[grant.key] = grant
         if scope.rollout is not None:

@@ -1,4 +1,4 @@
-"""A recording: what passes of one call, handed to the stream exactly once, whoever ends it and from which thread."""
+"""A recording: the reply of one call, sent to the stream exactly once, whichever thread ends it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ class Recording:
     """One call through the gateway."""
 
     def __init__(self, call: OpenCall, stop: Callable[[], None]) -> None:
-        """`stop` ends the call itself; any thread may call it, also when the call has ended."""
+        """`stop` ends the call itself, from any thread; it does nothing if the call has ended."""
         self.call, self.stop = call, stop
         self.status = 0
-        """HTTP status of the reply, 0 while there is none."""
+        """HTTP status of the reply, 0 until there is one."""
         self.encoding = ""
         """Content-Encoding of the reply's bytes."""
         self.length: int | None = None
-        """Bytes that the reply has, if it says so."""
+        """Content-Length of the reply, if it has one."""
         self._received = 0
         self._parts: list[bytes] = []
         self._lock = threading.Lock()
         self._closed = False
 
     def feed(self, chunk: bytes) -> None:
-        """Some more bytes of the reply, before they are passed on. The last ones close it: their reader may be done
-        with its whole rollout before the connection's end shows here."""
+        """Record more bytes of the reply before they are passed on. The last ones close the recording, since the caller
+        may finish its whole rollout before the end of the connection is noticed here."""
         self._parts.append(chunk)
         self._received += len(chunk)
         if self._received == self.length or (self.call.streamed and has_ended(chunk)):
             self.close(complete=True)
 
     def close(self, *, complete: bool = False, why: str = "closed before its end") -> None:
-        """The call is over: `complete` when its reply has been read to the end; otherwise it was cancelled, by `why`,
-        unless its last event had passed already. Any thread; later calls do nothing."""
+        """End the call: `complete` if its reply was read to the end; otherwise it was cancelled, for the reason `why`,
+        unless its last event had already been passed on. Thread-safe; only the first call has an effect."""
         with self._lock:
             if self._closed:
                 return
@@ -48,15 +48,15 @@ class Recording:
             self.call.fail(UpstreamError(f"HTTP {self.status}"), self.status, reply, unreachable=True)
         elif self.status >= 400 and complete:
             self.call.fail(UpstreamError(f"HTTP {self.status}"), self.status, reply)
-        elif self.call.streamed and (told := find_error(reply)):
-            self.call.fail(ErrorEvent(told), self.status, reply, unreachable=True)
+        elif self.call.streamed and (found := find_error(reply)):
+            self.call.fail(ErrorEvent(found), self.status, reply, unreachable=True)
         elif complete or (self.call.streamed and has_ended(reply)):
             self.call.finish(reply, self.status)
         else:
             self.call.finish(reply, self.status, status="cancelled", error=why)
 
     def fail(self, error: BaseException, *, unreachable: bool) -> None:
-        """No reply came, or its end did not. `unreachable`: the server was at fault."""
+        """The reply is missing or was cut off. `unreachable`: the server was at fault."""
         with self._lock:
             if self._closed:
                 return
@@ -69,10 +69,10 @@ class UpstreamError(Exception):
 
 
 def _plain(reply: bytes, encoding: str) -> bytes:
-    """The reply without its Content-Encoding; as it is if that cannot be undone."""
+    """The decoded reply; unchanged if it cannot be decoded."""
     for bits in (47, -15) if encoding in {"gzip", "deflate"} else ():  # gzip or zlib, by its header; bare deflate
         try:
-            return zlib.decompressobj(bits).decompress(reply)  # what is cut off gives what it has
+            return zlib.decompressobj(bits).decompress(reply)  # a truncated reply is decoded as far as possible
         except zlib.error:
             continue
     return reply

@@ -1,4 +1,4 @@
-"""A refusal: an error of the gateway's own, in the shape of the protocol that the caller speaks."""
+"""The gateway's own errors, in the format of the caller's protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPENAI = {401: "authentication_error", 403: "permission_error"}
 
 
 class Refused(Exception):
-    """The request gets this HTTP status and message instead of an answer."""
+    """The request is answered with this HTTP status and message."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class Refused(Exception):
 
 
 def response(refused: Refused, *, anthropic: bool) -> web.Response:
-    """`refused` as Anthropic's error object, or else as OpenAI's."""
+    """`refused` as Anthropic's error object or as OpenAI's."""
     status, message = refused.status, refused.message
     body: dict[str, object]
     if anthropic:

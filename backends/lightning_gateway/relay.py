@@ -1,8 +1,8 @@
-"""The relay: one request on its way to the engine or the provider, and the reply on its way back, as it arrives.
+"""The relay: passes a request on to the engine or the provider, and the reply back as it arrives.
 
-Bytes are recorded before they are passed on, so that whoever has read a reply finds it recorded. What is not trained
-passes unchanged in both directions; a trained call's reply keeps the engine's token ids and log-probabilities, which
-clients ignore, because taking them out would mean to hold back and write anew every event of a stream.
+Bytes are recorded before they are passed on, so a reply that the caller has read is always recorded. Calls that are not
+trained pass unchanged in both directions. The reply of a trained call keeps the engine's token ids and
+log-probabilities, which clients ignore: removing them would mean buffering and rewriting every event of a stream.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from lightning_sdk.errors import Untranslatable
 from lightning_sdk.trace.scope import entered
 from lightning_sdk.translation import Translation, messages, responses
 
-#: How the path of a call to a model ends -> how its request becomes one of chat completions, None if it is one already
-#: (or has an engine's endpoint of its own).
+#: End of the path of a call to a model -> the function that translates it to chat completions; None if it needs no
+#: translation, because engines have this endpoint.
 CALLS = {
     "/chat/completions": None,
     "/completions": None,
@@ -35,27 +35,27 @@ CALLS = {
     "/v1/messages": messages.translate,
 }
 _SEEN = {SEEN: True}
-"""Tells the safety net of this process that nothing goes past it here."""
+"""Marks these requests as captured, for the SDK's patches in this process."""
 _CONNECT_SECONDS = 20.0
 _KEEP_ALIVE_SECONDS = 4.0
-"""Seconds that a connection waits for reuse: less than servers keep theirs (uvicorn: 5), so that none closes as a
-request leaves."""
+"""How long an idle connection is kept: less than servers keep theirs (uvicorn: 5 s), so that none closes just as a
+request is sent."""
 
 
 class CutOff(Exception):
-    """The upstream's reply ended before its end, when part of it had been passed back."""
+    """The upstream's reply broke off after part of it had been passed back."""
 
 
 class _Running:
-    """The task that serves one request, which may go on to serve another of the same connection."""
+    """The task that serves one request, and may then serve another one of the same connection."""
 
     def __init__(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         self.over = False
 
     def stop(self) -> None:
-        """Cancel it unless it is over: its caller sees the reply break off. Any thread."""
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nothing runs any more
+        """Cancel the task unless its request is over. The caller sees the reply break off. Thread-safe."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs any more
             self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
@@ -64,10 +64,10 @@ class _Running:
 
 
 class Relay:
-    """Sends requests on; belongs to one event loop."""
+    """Passes requests on. Belongs to one event loop."""
 
     def __init__(self, upstream: Upstream, timeout: float) -> None:
-        """`timeout`: seconds without any byte after which an upstream has failed."""
+        """`timeout`: seconds without any data after which a call fails."""
         self._upstream, self._timeout = upstream, timeout
         limits = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=_CONNECT_SECONDS, sock_read=timeout)
         self._session = aiohttp.ClientSession(
@@ -82,7 +82,7 @@ class Relay:
         await self._session.close()
 
     async def __call__(self, request: web.Request, caller: Caller, *, anthropic: bool) -> web.StreamResponse:
-        """Answer `request` with what the engine or the provider answers. Refused when that cannot be had."""
+        """Answer `request` with the reply of the engine or the provider. Refused if there is none."""
         refuse_climbing(caller.path)
         if caller.grant is not None and not caller.has_key:
             refuse_beyond_models(request.method, caller.path)
@@ -121,14 +121,14 @@ class Relay:
                 body, translation = _rewrite(call, kind, body)
                 call.request = body
                 place = "/completions" if kind == "/completions" else "/chat/completions"
-                # The engine is asked directly; a proxy would see its key, and may not reach it.
+                # Without a proxy, which would see the engine's key and may not reach the engine.
                 url, proxy, headers = call.endpoint.url + place, None, engine_headers(request.headers, call.headers())
             return await self._exchange(request, url, proxy, headers, body, recording, translation)
         except Refused as refused:
             recording.fail(refused, unreachable=refused.status in {502, 504})
             raise
         except ConnectionError:
-            raise  # the caller went away: cancelled
+            raise  # the caller has disconnected: recorded as cancelled
         except Exception as error:
             recording.fail(error, unreachable=False)
             raise
@@ -148,7 +148,7 @@ class Relay:
         recording: Recording | None,
         translation: Translation | None,
     ) -> web.StreamResponse:
-        """Send, and pass the reply back. Refused as long as nothing has been passed back."""
+        """Send a request and pass the reply back. Refused if it fails before anything has been passed back."""
         try:
             reply = await self._session.request(
                 request.method,
@@ -164,7 +164,7 @@ class Relay:
         except TimeoutError as error:
             raise Refused(
                 504,
-                f"{_place(url)} sent nothing for {self._timeout:g} s; a longer time is given with --timeout",
+                f"{_place(url)} sent nothing for {self._timeout:g} s; raise the limit with --timeout",
                 "upstream_timeout",
             ) from error
         except (aiohttp.ClientError, OSError) as error:
@@ -195,7 +195,7 @@ class Relay:
     async def _translate_back(
         self, request: web.Request, reply: aiohttp.ClientResponse, recording: Recording, translation: Translation
     ) -> web.StreamResponse:
-        """The engine's reply in the caller's own protocol; the engine's own bytes are recorded."""
+        """Pass the engine's reply back in the caller's protocol. The engine's original bytes are recorded."""
         if not recording.call.streamed:
             try:
                 whole = b"".join([chunk async for chunk in _chunks(reply, recording)])
@@ -215,12 +215,12 @@ class Relay:
 
 
 def call_kind(method: str, path: str) -> str | None:
-    """Which kind of call to a model a request is, a key of `CALLS`; None if it is none."""
+    """The kind of call to a model, a key of `CALLS`; None if the request is not one."""
     return next((kind for kind in CALLS if method == "POST" and path.endswith(kind)), None)
 
 
 def _rewrite(call: OpenCall, kind: str, body: bytes) -> tuple[bytes, Translation | None]:
-    """The request as the engine is to see it, and what turns the reply back."""
+    """The request for the engine, and the translation for its reply."""
     try:
         parsed = json.loads(body)
     except ValueError as error:
@@ -237,7 +237,7 @@ def _rewrite(call: OpenCall, kind: str, body: bytes) -> tuple[bytes, Translation
 
 
 async def _chunks(reply: aiohttp.ClientResponse, recording: Recording | None) -> AsyncIterator[bytes]:
-    """The reply as it arrives, each piece recorded before it is given out, and the end before it is told."""
+    """The reply as it arrives. Each piece is recorded before it is yielded, and so is the end."""
     try:
         async for chunk in reply.content.iter_any():
             if recording is not None:

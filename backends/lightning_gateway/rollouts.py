@@ -1,4 +1,4 @@
-"""Rollouts by request: begin one with a task, give it rewards, and end it, from any language."""
+"""Rollouts over HTTP: begin one with a task, give it rewards, and end it, from any language."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from lightning_sdk.trace.scope import RolloutScope, Scope
 
 
 class RolloutRoutes:
-    """The endpoints under /rollouts. They send what `lightning.rollout` sends."""
+    """The endpoints under /rollouts. They send the same events as `lightning.rollout`."""
 
     def __init__(self, grants: Grants, token: str, environment: Callable[[Grant], dict[str, str]]) -> None:
-        """`token` is asked of whoever begins a rollout; whoever holds a rollout's key scores and ends that one."""
+        """`token` is required to begin a rollout; the key of a rollout to reward and end it."""
         self._grants, self._environment = grants, environment
         self._expected = token.encode()
 
@@ -74,27 +74,27 @@ class RolloutRoutes:
         except RewardError as error:
             raise Refused(400, str(error), "reward") from None
         if role and list(numbers) != [""]:
-            raise Refused(400, "'value' names its roles already: leave 'role' out", "reward")
+            raise Refused(400, "'value' already names its roles: leave 'role' out", "reward")
         for each, number in numbers.items():
             sink.reward(rollout, number, each or role, name, "")
         return _answer({})
 
     async def end(self, request: web.Request) -> web.Response:
-        """{"status": text, "error": text, "answer": anything} -> {"id", "calls"}. Calls under way are cancelled."""
+        """{"status": text, "error": text, "answer": anything} -> {"id", "calls"}. Running calls are cancelled."""
         grant, rollout = self._of(request)
         body = await _body(request, {"status": str, "error": str, "answer": object})
         if not grant.closable:
-            raise Refused(403, "this rollout is ended by the program that began it, when its agent returns", "ended")
+            raise Refused(403, "the program that began this rollout ends it, when its agent returns", "ended")
         try:
             status = Status(body.get("status", "ok"))
         except ValueError:
             known = ", ".join(Status)
-            raise Refused(400, f"no status {body['status']!r}; there are: {known}", "status") from None
+            raise Refused(400, f"unknown status {body['status']!r}; expected one of: {known}", "status") from None
         end(rollout, status, body.get("error", ""), body.get("answer"))
         return _answer({"id": rollout.id, "calls": grant.calls})
 
     def abandon(self) -> None:
-        """End what nobody will end any more: the gateway stops."""
+        """End the rollouts that nobody can end after the gateway has stopped."""
         for grant in self._grants.active():
             if grant.closable and grant.scope.rollout is not None:
                 end(
@@ -106,14 +106,14 @@ class RolloutRoutes:
         if grant is None or grant.scope.rollout is None:
             raise Refused(
                 404,
-                "no rollout with this key is under way: it has ended, or its key is not complete",
+                "no rollout with this key is running: it has ended, or its key is incomplete",
                 "rollout_not_found",
             )
         return grant, grant.scope.rollout
 
 
 async def _body(request: web.Request, fields: dict[str, type]) -> dict[str, Any]:
-    """The JSON object of a request, whose fields are of these types; Refused if it is not one."""
+    """The JSON object of a request, with fields of these types. Refused if it is anything else."""
     raw = await request.read()
     try:
         body = json.loads(raw) if raw.strip() else {}
@@ -123,7 +123,7 @@ async def _body(request: web.Request, fields: dict[str, type]) -> dict[str, Any]
         raise Refused(400, f"the body is a JSON {type(body).__name__}: expected an object with {', '.join(fields)}")
     for name, value in body.items():
         if name not in fields:
-            raise Refused(400, f"unknown field {name!r}; there are: {', '.join(fields)}")
+            raise Refused(400, f"unknown field {name!r}; expected: {', '.join(fields)}")
         if not isinstance(value, fields[name]):
             raise Refused(400, f"{name!r} is a JSON {type(value).__name__}: expected {fields[name].__name__}")
     return body

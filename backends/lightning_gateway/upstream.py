@@ -1,4 +1,4 @@
-"""The upstream: which server a request that is not trained goes to, with which headers, through which proxy."""
+"""The upstream: the server for requests that are not trained, with the headers and the proxy to use."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _OPENAI, _ANTHROPIC = "https://api.openai.com", "https://api.anthropic.com"
 KEY = "LIGHTNING_UPSTREAM_KEY"
 """Environment variable with the API key for the server given as upstream."""
 
-#: Headers that concern one connection only (RFC 9110, 7.6.1), and those that are made anew.
+#: Headers of a single connection (RFC 9110, 7.6.1), and headers that are set again for each request.
 _HOP = frozenset({"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te",
                   "trailer", "transfer-encoding", "upgrade", "host", "expect"})  # fmt: skip
 _CREDENTIALS = ("authorization", "x-api-key", "api-key")
-#: Encodings of a reply that can be read here.
+#: Content encodings that can be decoded here.
 _READABLE = frozenset({"gzip", "deflate", "identity"})
-#: All that an engine of ours sees of a caller's headers; the rest is meant for the caller's own provider.
+#: The only headers that our engines get from a caller; the rest is meant for the caller's provider.
 _TO_ENGINE = ("user-agent", "accept", "x-request-id", "traceparent", "tracestate")
 
 
@@ -28,28 +28,28 @@ Headers = list[tuple[str, str]]
 
 
 class Upstream:
-    """Where calls go that stay where they go."""
+    """The server for calls that are not trained."""
 
     def __init__(self, given: str | None = None) -> None:
-        """`given` takes every call; without it each protocol's calls go where OPENAI_BASE_URL and ANTHROPIC_BASE_URL
-        say, else to OpenAI and Anthropic. SettingError if it is no URL."""
+        """`given` gets all calls. Without it, calls go where OPENAI_BASE_URL and ANTHROPIC_BASE_URL point, else to
+        OpenAI and Anthropic. SettingError if it is not a URL."""
         if given is not None and (urlsplit(given).scheme not in {"http", "https"} or not urlsplit(given).netloc):
-            raise SettingError(f"upstream {given!r}: expected an URL such as https://api.openai.com")
+            raise SettingError(f"upstream {given!r}: expected a URL such as https://api.openai.com")
         self._given = given
         self.openai = (given or os.environ.get("OPENAI_BASE_URL") or _OPENAI).rstrip("/")
         self.anthropic = (given or os.environ.get("ANTHROPIC_BASE_URL") or _ANTHROPIC).rstrip("/")
 
     def url(self, path: str, query: str, *, anthropic: bool) -> str:
-        """The address of `path`, which begins with /v1 as both protocols' paths do, on the server."""
+        """The server's URL for `path`, which begins with /v1 in both protocols."""
         base = self.anthropic if anthropic else self.openai
         if base.endswith("/v1"):
             base = base.removesuffix("/v1")
-        elif urlsplit(base).path and not anthropic:  # a base URL whose version is spelt otherwise
+        elif urlsplit(base).path and not anthropic:  # a base URL with another version prefix
             path = path.removeprefix("/v1")
         return base + path + (f"?{query}" if query else "")
 
     def credential(self, *, anthropic: bool) -> tuple[str, str] | None:
-        """Header and value of this process's own key for the server. A key goes only to the host that it is for."""
+        """Header and value of our own key for the server. A key is only sent to the host that it belongs to."""
         host = urlsplit(self.anthropic if anthropic else self.openai).netloc
         mine = [
             (os.environ.get("OPENAI_BASE_URL") or _OPENAI, os.environ.get("OPENAI_API_KEY")),
@@ -69,12 +69,12 @@ class Upstream:
 def request_headers(
     headers: Iterable[tuple[bytes, bytes]], credential: tuple[str, str] | None, *, own: bool, recorded: bool
 ) -> Headers:
-    """The caller's headers as the provider is to see them.
+    """The caller's headers for the provider.
 
     Args:
-        credential: Our own key, for a caller without one.
-        own: The caller's key is passed on.
-        recorded: The reply must be readable here.
+        credential: Our own key, for callers without one.
+        own: Pass the caller's own key on.
+        recorded: The reply must be decodable here.
     """
     listed = _decode_headers(headers)
     drop = _HOP | _connection_headers(listed) | {ROLE_HEADER} | (frozenset() if own else frozenset(_CREDENTIALS))
@@ -85,20 +85,20 @@ def request_headers(
 
 
 def reply_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """The provider's headers as the caller is to see them."""
+    """The provider's headers for the caller."""
     listed = _decode_headers(headers)
     drop = _HOP | _connection_headers(listed)
     return [(name, value) for name, value in listed if name.lower() not in drop]
 
 
 def engine_headers(headers: Mapping[str, str], shown: Mapping[str, str]) -> Headers:
-    """Headers of a trained call: what the engine is `shown`, and nothing that the caller meant for its own provider."""
+    """Headers of a trained call: those `shown` to the engine, and nothing that the caller meant for its provider."""
     kept = [(name, headers[name]) for name in _TO_ENGINE if name in headers]
     return [*kept, *shown.items(), ("content-type", "application/json"), ("accept-encoding", "identity")]
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for this address."""
+    """The proxy for this URL, from the environment."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host in {"localhost", "127.0.0.1", "::1"} or urllib.request.proxy_bypass(host):
@@ -108,7 +108,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def _decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """As they were spelt."""
+    """The headers as text, in their original case."""
     return [(_decode(name), _decode(value)) for name, value in headers]
 
 

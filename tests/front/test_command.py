@@ -110,7 +110,7 @@ def test_servers_have_the_gpus_that_the_learner_leaves(
 
 def test_more_servers_than_gpus_are_refused() -> None:
     """With the numbers."""
-    with pytest.raises(SettingError, match=r"serving\.replicas=3.*takes 3 GPUs, and 2"):
+    with pytest.raises(SettingError, match=r"serving\.replicas=3.*need 3 GPUs, but this process sees 2"):
         place_servers(settings(**{"serving.replicas": 3}), ["0", "1"], 4, small=False)
     with pytest.raises(SettingError, match=r"serving\.tensor_parallel=2: there is no GPU"):
         place_servers(settings(**{"serving.tensor_parallel": 2}), [], 4, small=False)

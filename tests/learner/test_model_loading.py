@@ -47,7 +47,7 @@ def test_config_that_names_no_architecture(tiny: Path, tmp_path: Path) -> None:
     """JSON of something else, and no JSON at all."""
     folder = copy(tiny, tmp_path)
     (folder / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match="names no model_type"):
+    with pytest.raises(ModelError, match="has no model_type"):
         locate(str(folder))
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="is not JSON"):

@@ -36,5 +36,5 @@ def test_two_nodes_train_and_stay(tmp_path: Path, cluster: str) -> None:
 def test_what_the_ray_lacks_is_told(tmp_path: Path, cluster: str) -> None:
     """Machines and GPUs that are not there, before anything of VERL's starts."""
     process = runs.begin(tmp_path, 2, **{"cluster.address": cluster, "cluster.nodes": 3})
-    with pytest.raises(AssertionError, match=r"this Ray has 2 machines with 1, 1 GPUs, and cluster\.nodes=3"):
+    with pytest.raises(AssertionError, match=r"this Ray cluster has 2 machines with 1, 1 GPUs, but cluster\.nodes=3"):
         runs.end(process, tmp_path, 200.0)

@@ -1,8 +1,8 @@
-"""Checkpoints: a folder in Hugging Face format with the optimizer's state beside it, whole or not there at all.
+"""Checkpoints: a folder in Hugging Face format, with the optimizer's state, that is either complete or refused.
 
-Everything is written into a hidden folder inside first, flushed, and then renamed file by file; `checkpoint.json` is
-the first to go and the last to come, and lists every file with its size. So a kill at any moment leaves a folder that
-`read` either takes as a whole or refuses.
+Everything is first written to a hidden subfolder, flushed, and then moved file by file. `checkpoint.json` is removed
+first and moved last, and lists every file with its size. So `read` either accepts or refuses the folder as a whole,
+even if the process is killed at any moment.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _DRAFT = ".draft"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a folder held."""
+    """The content of a checkpoint."""
 
     weights: dict[str, Tensor]
     state: dict[str, Any]
 
 
 def write(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, state: Mapping[str, Any]) -> None:
-    """Put a checkpoint into `folder`, which exists, in place of the one that it may hold."""
+    """Write a checkpoint to `folder`, which must exist, replacing any previous one."""
     draft = folder / _DRAFT
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
@@ -68,7 +68,7 @@ def read(folder: Path) -> Checkpoint:
 
 
 def _flush(path: Path) -> None:
-    """Have what is written survive a power cut."""
+    """Flush a file or folder, so that it survives a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The learner: weights and optimizer of one model, made better by one batch at a time."""
+"""The learner: trains the weights of one model, one batch at a time."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Learner:
     def __init__(
         self, model: PreTrainedModel, settings: Settings, *, share: bool = True, constraints: Constraints | None = None
     ) -> None:
-        """`model` is trained in place, and is the reference as it is now.
+        """`model` is trained in place; its current state is the reference.
 
-        `share` False computes padded rows instead of common prefixes once; without `constraints` rows that were
-        sampled under some are refused.
+        Without `share`, rows are padded instead of computing common prefixes once. Without `constraints`, rows that
+        were sampled under constraints are refused.
         """
         torch.manual_seed(settings.seed)
         self.model = model
@@ -52,11 +52,11 @@ class Learner:
             groups,
             betas=(optimizer.beta1, optimizer.beta2),
             weight_decay=optimizer.weight_decay,
-            fused=model.device.type == "cuda" or None,  # torch's choice there takes as much again as the weights
+            fused=model.device.type == "cuda" or None,  # torch's default there needs as much again as the weights
         )
 
     def facts(self) -> dict[str, object]:
-        """What was decided here: rate, size, precision, device, layout."""
+        """What the learner chose: rate, size, precision, device, layout."""
         return {
             "learning_rate": self.rate,
             "parameters": self.size,
@@ -67,13 +67,14 @@ class Learner:
         }
 
     def update(self, batch: Batch) -> Update:
-        """One batch: `algorithm.epochs` times `algorithm.mini_batches` optimizer steps. LightningError for a bad batch.
+        """Train on one batch with `algorithm.epochs` times `algorithm.mini_batches` optimizer steps. LightningError for
+        an invalid batch.
 
-        Metrics are means over the tokens that were computed, measured before the first step, or where nothing is to be
-        known before it, along the first pass over the batch; loss, grad_norm and clip_fraction are means over all
-        steps. `tokens` counts every sampled token of the batch, `trained_tokens` those of rows that can change the
-        gradient: where the loss is nothing but advantages times something, sequences of zero advantages are left out,
-        unless all are such, when the batch is only measured. `tokens_per_second` counts rows whole, prompts included.
+        Metrics are means over the computed tokens, measured before the first step if the objective needs a pass there,
+        otherwise during the first pass over the batch; loss, grad_norm and clip_fraction are means over all steps.
+        `tokens` counts every sampled token of the batch, `trained_tokens` those of rows that can change the gradient:
+        if the loss is a multiple of the advantages, sequences of zero advantages are left out. If that leaves no rows,
+        the batch is only measured. `tokens_per_second` counts whole rows, including prompts.
         """
         started = time.perf_counter()
         check(batch.rows, self._network.vocabulary)
@@ -94,7 +95,7 @@ class Learner:
         return Update(self.version, metrics | {"tokens_per_second": read / seconds})
 
     def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
-        """As `lightning_hub.backend.Scoring`; LightningError for what was not kept. Changes nothing."""
+        """As `lightning_hub.backend.Scoring`. LightningError if what it needs does not exist. Changes nothing."""
         check(rows, self._network.vocabulary)
         return self._network.score(rows, what)
 
@@ -105,26 +106,26 @@ class Learner:
             return [float(each) for each in self._network.scorer.score(micro).logprobs]
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs beside the weights; tensors and numbers only."""
+        """What `restore` needs in addition to the weights; tensors and numbers only."""
         head = self._network.head
         state = {"version": self.version, "steps": self.steps, "optimizer": self._optimizer.state_dict()}
         return state if head is None else {**state, "value_head": head.state_dict()}
 
     def restore(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Continue as if never interrupted; the reference stays. ModelError, and nothing changed, for another model."""
+        """Continue as if never interrupted; the reference stays. ModelError, changing nothing, for another model."""
         own, head = self.model.state_dict(), self._network.head
         if {name: each.shape for name, each in own.items()} != {name: each.shape for name, each in weights.items()}:
-            raise ModelError("this checkpoint is of another model than the one that is being trained")
+            raise ModelError("this checkpoint is from a different model than the one being trained")
         if ("value_head" in state) != (head is not None):
             has, need = ("a", "none") if head is None else ("no", "one")
             raise ModelError(
-                f"this checkpoint has {has} value head and these settings need {need}: "
+                f"this checkpoint has {has} value head, but these settings need {need}: "
                 "resume with the credit.advantage that the run began with"
             )
         self.model.load_state_dict(weights)
         if head is not None:
             head.load_state_dict(state["value_head"])
-        # The state also has the settings of its time; those of now count.
+        # The saved state includes the settings of its time, but the current ones apply.
         groups = self._optimizer.param_groups
         now = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         self._optimizer.load_state_dict(state["optimizer"])
@@ -133,11 +134,11 @@ class Learner:
         self.version, self.steps = int(state["version"]), int(state["steps"])
 
     def _usable(self, batch: Batch) -> list[Row]:
-        """The rows that count. LightningError where the batch asks for what is not here."""
+        """The rows with a weight. LightningError if the batch needs a value head or a reference that does not exist."""
         weighted = trainable(batch.rows, skip_zero_advantage=False)
         valued = any(row.returns is not None for row in weighted)
         if batch.objective is Objective.POLICY and self._network.head is None and valued:
-            raise LightningError("rows have returns, and there is no value head: set credit.advantage=gae")
+            raise LightningError("rows have returns, but there is no value head: set credit.advantage=gae")
         if batch.objective is not Objective.DPO:
             return weighted
         if self._network.reference is None:
@@ -146,7 +147,7 @@ class Learner:
         missing = paired - set(map(sequence, weighted))
         if missing:
             rollout, role = min(missing)
-            raise LightningError(f"a pair needs role {role!r} of rollout {rollout!r}, and the batch has no token of it")
+            raise LightningError(f"a pair needs role {role!r} of rollout {rollout!r}, but the batch has no token of it")
         return [row for row in weighted if sequence(row) in paired]
 
     def _goal(self, batch: Batch, sequences: Mapping[tuple[str, str], int]) -> Goal:
@@ -160,7 +161,7 @@ class Learner:
         return Policy(self.settings, algorithm.epochs * algorithm.mini_batches, head_only=warming)
 
     def _set_rates(self) -> list[float]:
-        """Those of this step: the model's, and the head's if there is one."""
+        """Set and return this step's rates: the model's, and the head's if there is one."""
         rates = []
         for group, peak in zip(
             self._optimizer.param_groups, (self.rate, self.settings.value.learning_rate), strict=False

@@ -22,21 +22,21 @@ log = logging.getLogger(__name__)
 
 
 class Scores(NamedTuple):
-    """What a model says of the M sampled tokens."""
+    """A model's scores of the M sampled tokens."""
 
     logprobs: Tensor
     """[M] at the rows' temperature."""
     entropy: Tensor
-    """[M] of the distribution each was drawn from, in nats; with gradient only if it was asked for."""
+    """[M] entropy of the distribution that each was drawn from, in nats; with gradient only if requested."""
     hidden: Tensor
     """[U, width] the last hidden states, from which the micro-batch's predictors predict."""
 
 
 class Scorer:
-    """Computes scores with one model, in the layout that the model supports."""
+    """Computes scores with one model, in the best layout that the model supports."""
 
     def __init__(self, model: PreTrainedModel, *, share: bool = True, constraints: Constraints | None = None) -> None:
-        """`constraints`: what the masks of constrained rows are found with."""
+        """`constraints`: for the masks of constrained rows."""
         model.train(False)  # no dropout: the sampler had none
         self.model = model
         self._constraints = constraints
@@ -58,10 +58,10 @@ def _score(model: PreTrainedModel, micro: MicroBatch, entropy_gradient: bool = F
         output = model(input_ids=micro.tokens, position_ids=micro.positions, attention_mask=micro.mask, use_cache=False)
     logits = output.logits[0].float() / micro.temperatures[:, None]
     if micro.masks is not None:
-        # Not infinite: the entropy's gradient would not be a number. exp() of it is 0 all the same.
+        # Not -inf, which would make the entropy's gradient NaN. Its exp() is 0 all the same.
         logits = logits.masked_fill(micro.masks.forbidden(logits.shape[1]), torch.finfo(logits.dtype).min)
     everything = logits.log_softmax(-1)
-    # One number for each token: a distribution for each would be [M, vocabulary], and rows that say the same share one.
+    # One number for each token: a distribution for each would be [M, vocabulary], while identical prefixes share one.
     at = micro.targets.place * everything.shape[1] + micro.targets.tokens
     logprobs = everything.flatten().index_select(0, at)
     with nullcontext() if entropy_gradient else torch.no_grad():
@@ -71,9 +71,9 @@ def _score(model: PreTrainedModel, micro: MicroBatch, entropy_gradient: bool = F
 
 @contextmanager
 def _head_only(model: PreTrainedModel, predictors: Tensor) -> Iterator[list[Tensor]]:
-    """The head sees [1, U, width] instead of [B, L, width]: most logits are not needed and are the largest tensor.
+    """Give the head [1, U, width] instead of [B, L, width]: logits are the largest tensor, and most are not needed.
 
-    What it sees is put into the list that is given.
+    Yields a list to which the head's input is appended.
     """
     seen: list[Tensor] = []
 
@@ -91,13 +91,13 @@ def _head_only(model: PreTrainedModel, predictors: Tensor) -> Iterator[list[Tens
 
 
 def _precision(model: PreTrainedModel) -> torch.autocast:
-    """Float32 on the CPU; on a GPU matrices in bfloat16 over float32 weights."""
+    """Float32 on a CPU; on a GPU, bfloat16 matrix products with float32 weights."""
     kind = model.device.type
     return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
 
 
 def _can_share(model: PreTrainedModel) -> bool:
-    """Whether the trie gives this model's own log-probabilities: tried on two short rows, not guessed from its name."""
+    """Whether the trie gives this model's own log-probabilities, found by trying it on two short rows."""
     before = model.config._attn_implementation
     try:
         rows, device = _probe_rows(model.config.get_text_config().vocab_size), model.device
@@ -106,12 +106,12 @@ def _can_share(model: PreTrainedModel) -> bool:
             model.set_attn_implementation(ATTENTION)
             tried = list(share_prefixes(rows, 1 << 20, device))
             actual = _sorted_logprobs(model, iter(tried))
-        # The rows are shorter than any window, so whether layers keep to theirs is asked and not tried.
+        # The rows are shorter than any sliding window, so windows are checked separately.
         close = bool((expected - actual).abs().max() < (0.1 if device.type == "cuda" else 1e-3)) and _keeps_windows(
             model.config, tried[0].trie
         )
         reason = "its log-probabilities differ there"
-    except Exception as error:  # whatever a model's code raises here, padded rows still work
+    except Exception as error:  # a model's code may raise anything here; padded rows still work
         close, reason = False, repr(error)
     model.set_attn_implementation(before)
     if not close:
@@ -120,10 +120,10 @@ def _can_share(model: PreTrainedModel) -> bool:
 
 
 def _keeps_windows(config: Any, trie: Trie | None) -> bool:
-    """Every layer told the trie of the window that the configuration gives it, and of nothing else that it hides."""
+    """Whether every layer reported the window of its configuration to the trie, and its attention is not chunked."""
     assert trie is not None
-    told = [trie.windows[layer] for layer in sorted(trie.windows)]
-    return told == configured_windows(config, len(told)) and not is_chunked(config)
+    found = [trie.windows[layer] for layer in sorted(trie.windows)]
+    return found == configured_windows(config, len(found)) and not is_chunked(config)
 
 
 def _probe_rows(vocabulary: int) -> list[Row]:
@@ -138,6 +138,6 @@ def _probe_rows(vocabulary: int) -> list[Row]:
 
 
 def _sorted_logprobs(model: PreTrainedModel, micros: Iterator[MicroBatch]) -> Tensor:
-    """The probe's log-probabilities in a fixed order: the two layouts order rows differently."""
+    """The probe's log-probabilities, sorted, because the two layouts order rows differently."""
     (micro,) = micros
     return _score(model, micro).logprobs.sort().values

@@ -1,7 +1,7 @@
-"""The memory that this learner will take, estimated from the model's anatomy before a weight of it is loaded.
+"""The memory that this learner needs, estimated from the model's anatomy before any weights are loaded.
 
-It has the whole model on one device, in float32: weights, gradients and AdamW's two moments. On a GPU its matrices are
-multiplied in bfloat16, for which each has a copy while a micro-batch is computed.
+The whole model is on one device in float32: weights, gradients and AdamW's two moments. On a GPU matrices are
+multiplied in bfloat16, which needs a copy of each while a micro-batch is computed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from lightning_sdk.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Bytes for each logit, from the head's product to its gradient.
+#: Bytes for each logit, from the forward pass to its gradient.
 _LOGIT_BYTES = 20
-#: Of a process with a GPU, before it holds a tensor.
+#: Memory of a process on a GPU before it holds any tensor.
 _CONTEXT = 1.5 * GB
 
 
 def estimate(settings: Settings, anatomy: Anatomy, *, gpu: bool, served: float) -> MemoryNeed:
-    """`served`: bytes of the same device that the engine has."""
+    """`served`: bytes of the same device that the engine uses."""
     size, tokens = anatomy.parameters, settings.optimizer.micro_batch_tokens
     needs_reference = settings.divergence.coefficient > 0 or settings.stored.method == "dpo"
     inside = (2.0 if gpu else 4.0) * tokens * (10 * anatomy.width + 2 * anatomy.layer / anatomy.width)
@@ -45,7 +45,7 @@ def estimate(settings: Settings, anatomy: Anatomy, *, gpu: bool, served: float) 
 
 
 def check_memory(settings: Settings, anatomy: Anatomy | None, served: float, ways: str) -> None:
-    """SettingError for a model that cannot be trained here; what is close to that is warned of. `ways`: out of it."""
+    """Raise SettingError if the model cannot be trained here; warn if memory may be short. `ways`: what to do."""
     if anatomy is None:
         return
     gpu = torch.cuda.is_available()
@@ -54,7 +54,7 @@ def check_memory(settings: Settings, anatomy: Anatomy | None, served: float, way
 
 
 def check_fit(settings: Settings, need: MemoryNeed, room: float, ways: str, *, gpu: bool) -> None:
-    """As `check_memory`, of a device with so many bytes."""
+    """As `check_memory`, for a device with `room` bytes."""
     tokens = settings.optimizer.micro_batch_tokens
     device = "the GPU" if gpu else "this machine"
     size = f"{need.parts['weights'] / 4e9:.1f} billion parameters"
@@ -63,7 +63,7 @@ def check_fit(settings: Settings, need: MemoryNeed, room: float, ways: str, *, g
     if certain > room and gpu:
         raise SettingError(f"{what}; {ways}")
     if need.total > room:
-        log.warning("%s; where that is too much, lower optimizer.micro_batch_tokens=%d, or %s", what, tokens, ways)
+        log.warning("%s; if that is too much, lower optimizer.micro_batch_tokens=%d, or %s", what, tokens, ways)
 
 
 def _memory() -> int:

@@ -1,4 +1,4 @@
-"""The network: the model that is trained, its value head, and the reference it began as."""
+"""The network: the model that is trained, its value head, and the reference model that it began as."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lightning_sdk.settings import Settings
 
 
 class Network:
-    """What is kept follows from the settings: a reference where something is compared with it, a head for 'gae'."""
+    """Keeps what the settings need: a reference for the divergence or DPO, a value head for 'gae'."""
 
     def __init__(
         self, model: PreTrainedModel, settings: Settings, *, share: bool, constraints: Constraints | None = None
     ) -> None:
-        """`model` as it is now is the reference."""
+        """The reference is `model` in its current state."""
         needs_reference = settings.divergence.coefficient > 0 or settings.stored.method == "dpo"
         self.model = model
         self.reference = Scorer(copy.deepcopy(model).requires_grad_(False), share=share) if needs_reference else None
@@ -37,30 +37,30 @@ class Network:
 
     @property
     def vocabulary(self) -> int:
-        """Ids are below it."""
+        """Number of ids."""
         return int(self.model.config.get_text_config().vocab_size)
 
     def micro_batches(self, rows: Sequence[Row]) -> list[MicroBatch]:
         return list(self.scorer.micro_batches(rows, self._budget))
 
     def refer(self, micro: MicroBatch) -> Tensor | None:
-        """[M] log-probabilities under the reference, if there is one."""
+        """[M] log-probabilities under the reference, or None without one."""
         if self.reference is None:
             return None
         with torch.no_grad():
             return self.reference.score(micro).logprobs
 
     def values(self, micro: MicroBatch, scores: Scores) -> Tensor:
-        """[M] the head's estimates before each token."""
+        """[M] the value head's estimate before each token."""
         if self.head is None:
             raise LightningError("there is no value head: set credit.advantage=gae, or role.NAME.advantage=gae")
         values: Tensor = self.head(scores.hidden)
         return values.index_select(0, micro.targets.place)
 
     def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
-        """[T] for each row, 0 where no token was sampled: see `lightning_hub.backend.Scoring`. Changes nothing.
+        """[T] scores for each row, 0 where no token was sampled: see `lightning_hub.backend.Scoring`. Changes nothing.
 
-        LightningError if `what` is unknown, or what it needs was not kept.
+        LightningError if `what` is unknown, or the reference or head that it needs does not exist.
         """
         if what not in ("reference", "values"):
             raise LightningError(f"score {what!r}: expected 'reference' or 'values'")

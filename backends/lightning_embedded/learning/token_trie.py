@@ -1,8 +1,8 @@
-"""A token trie laid out flat: rows that begin alike are computed once, for any model with pluggable attention.
+"""A flat token trie: common prefixes of rows are computed once, for any model with pluggable attention.
 
-The tokens of several rows become one sequence [1, N] in which each distinct prefix appears once. Linear layers never
-see padding or a repeated prompt; only attention knows the rows: each row's own tokens look back along its path. The
-gradient is that of the plain rows, because a shared position sums what its rows send back.
+The tokens of several rows become one sequence [1, N] in which each distinct prefix appears once. Linear layers see no
+padding and no repeated prompts; only attention knows the rows: the tokens of each row attend along its path. The
+gradient equals that of separate rows, because a shared position sums the gradients of its rows.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 #: Name of the attention implementation in transformers' registry.
 ATTENTION = "lightning_trie"
-#: Padded query-key pairs allowed for each real one when segments are computed together.
+#: Padded query-key pairs allowed for each real pair when segments are computed together.
 _PADDING = 1.6
-#: Attention copies the keys and values of a whole path for each segment at its end: so many of them take about the
-#: memory that one position takes in the rest of a layer.
+#: Attention copies the keys and values of a whole path for each segment at its end. This many of them take about as
+#: much memory as one position takes in the rest of a layer.
 _KEYS_PER_POSITION = 16
 
 Ints = NDArray[np.int64]
@@ -33,20 +33,20 @@ Ints = NDArray[np.int64]
 
 @dataclass(slots=True)
 class Block:
-    """R segments computed together: S new positions each (padded), looking back along paths of T (padded)."""
+    """R segments computed together: S new positions each (padded), which attend to paths of T positions (padded)."""
 
     queries: Tensor
     """[R * S] flat positions."""
     keys: Tensor
     """[R * T] flat positions."""
     starts: Tensor
-    """[R] place of the first query in its path."""
+    """[R] position of the first query in its path."""
     shape: tuple[int, int, int]
     """R, S, T."""
     _masks: dict[int | None, Tensor] = field(default_factory=dict)
 
     def mask(self, window: int | None) -> Tensor:
-        """[R, 1, S, T] which keys a query sees: itself and before, at most `window` of them."""
+        """[R, 1, S, T] whether a query sees a key: itself and earlier ones, at most `window` of them."""
         if window not in self._masks:
             _, s, t = self.shape
             here = self.starts[:, None, None] + torch.arange(s, device=self.starts.device)[None, :, None]
@@ -60,23 +60,23 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Trie:
-    """Rows laid out flat."""
+    """Rows in the flat layout."""
 
     tokens: Tensor
-    """[1, N] each distinct prefix's last token, once."""
+    """[1, N] the last token of each distinct prefix."""
     positions: Tensor
-    """[1, N] place of each token in its row."""
+    """[1, N] position of each token in its row."""
     blocks: tuple[Block, ...]
     restore: Tensor
-    """[N] where each flat position is among the blocks' queries."""
+    """[N] index of each flat position among the blocks' queries."""
     paths: list[Ints]
     """For each row, in the order given, the flat position of each of its tokens."""
     windows: dict[int, int | None] = field(default_factory=dict)
-    """Layer -> its sliding window, as far as layers have attended."""
+    """Layer -> its sliding window, for the layers that have run."""
 
 
 class Builder:
-    """Adds rows in lexicographic order; `size` is the number of positions so far."""
+    """Builds a trie from rows in lexicographic order; `size` is the number of positions so far."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -87,7 +87,7 @@ class Builder:
         self._last: NDArray[np.int32] = np.zeros(0, np.int32)
 
     def size_with(self, tokens: NDArray[np.int32]) -> int:
-        """Size after `tokens` would be added; more where the copied keys weigh more than the positions."""
+        """The size if `tokens` were added; larger if the copied keys take more memory than the positions."""
         own = len(tokens) - _common(self._last, tokens)
         keys = self._keys + (len(tokens) if own else 0)
         return max(self.size + own, keys // _KEYS_PER_POSITION)
@@ -121,13 +121,13 @@ class Builder:
 
 
 def order(rows: Sequence[NDArray[np.int32]]) -> list[int]:
-    """Indices that put rows in lexicographic order, so that a row's neighbours share its longest prefixes."""
+    """Indices that sort rows lexicographically, so that rows are next to those with which they share most."""
     return sorted(range(len(rows)), key=lambda index: rows[index].astype(">i4").tobytes())
 
 
 @contextmanager
 def attending(trie: Trie) -> Iterator[None]:
-    """Attention of models set to `ATTENTION` follows this trie inside."""
+    """In this context, models with the attention `ATTENTION` use this trie."""
     token = _current.set(trie)
     try:
         yield
@@ -184,7 +184,7 @@ def _common(left: NDArray[np.int32], right: NDArray[np.int32]) -> int:
 
 
 def _together(segments: list[tuple[Ints, int]]) -> Iterator[list[tuple[Ints, int]]]:
-    """Segments in groups of like shape, so that padding stays below `_PADDING`."""
+    """Groups of segments with similar shapes, so that padding stays below `_PADDING`."""
     group: list[tuple[Ints, int]] = []
     width = length = real = 0
     for path, start in sorted(segments, key=lambda each: (len(each[0]) - each[1], len(each[0])), reverse=True):

@@ -1,4 +1,4 @@
-"""Training: what the hub asks of the learner, and the publication of what comes of it to the engine."""
+"""Training: runs the learner for the hub, and publishes new weights to the engine."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from lightning_process.model import LoadedModel
 
 
 class Publishing(Protocol):
-    """What the learner asks of an engine, whichever serves."""
+    """What the learner needs from any engine."""
 
     def pause(self) -> None:
-        """Make no more tokens; requests are kept and still accepted."""
+        """Generate no more tokens; requests are kept and still accepted."""
         ...
 
     def resume(self) -> None: ...
 
     def publish(self, state: Weights, version: int) -> None:
-        """Serve these weights from the next token on; returns when they are in place."""
+        """Serve these weights from the next token on. Returns when they are in place."""
         ...
 
 
 class Training:
     """A learner and its engine, as `lightning_process.routes.TrainingService`.
 
-    The engine is held while the learner computes, unless it is `asynchronous`: then rollouts go on with the version
-    before, and only the publication comes between two tokens. The engine has weights of its own in either case.
+    The engine is paused while the learner computes, unless training is `asynchronous`: then rollouts continue with the
+    previous version, and only the publication interrupts them. The engine has its own copy of the weights either way.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Training:
         asynchronous: bool,
         name: Callable[[Any, Weights], Weights] = lambda _, weights: weights,
     ) -> None:
-        """`name`: a model's weights by the names that the engine has for them."""
+        """`name`: converts a model's weights to the engine's names."""
         self._name = name
         self._learner, self._engine, self._loaded, self._facts = learner, engine, loaded, facts
         self._asynchronous = asynchronous
@@ -58,7 +58,7 @@ class Training:
     def update(self, batch: Batch) -> Update:
         if self._asynchronous:
             return self._learn(batch)
-        # All cores for the learner; requests under way wait and then go on with the new weights.
+        # All cores are for the learner. Running requests wait, and then continue with the new weights.
         self._engine.pause()
         try:
             return self._learn(batch)

@@ -1,4 +1,4 @@
-"""The value head of PPO: what is still to be earned, read off the hidden state that predicts a token."""
+"""PPO's value head: estimates the future reward from the hidden state that predicts a token."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ValueHead(torch.nn.Linear):
 
 
 def value_loss(values: Tensor, returns: Tensor, old: Tensor, clip: float) -> Tensor:
-    """[M] half the squared error, the larger one of the estimate and of the estimate within `clip` of the old one.
+    """[M] half the squared error, the larger of that of the estimate and of the estimate clipped around the old one.
 
     PPO's as in OpenAI's baselines: 1/2 max((v - R)^2, (clip(v, old - clip, old + clip) - R)^2); with clip 0 just
-    1/2 (v - R)^2. All tensors [M]; `old` is what was predicted when the advantages were made.
+    1/2 (v - R)^2. All tensors [M]; `old` is the estimate from when the advantages were computed.
     """
     error = (values - returns).square()
     if clip:
@@ -32,6 +32,6 @@ def value_loss(values: Tensor, returns: Tensor, old: Tensor, clip: float) -> Ten
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float | None:
-    """1 - Var(returns - values) / Var(returns), both [M]; None where returns do not vary."""
+    """1 - Var(returns - values) / Var(returns), both [M]; None if the returns do not vary."""
     spread = float(returns.double().var(correction=0)) if len(returns) else 0.0
     return 1 - float((returns - values).double().var(correction=0)) / spread if spread > 0 else None
