@@ -68,7 +68,7 @@ def test_weights_that_are_broken_or_incomplete(tiny: Path, tmp_path: Path) -> No
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"do not fit 1 tensors, such as model\.layers\.1\.mlp\.up_proj"):
+    with pytest.raises(ModelError, match=r"1 tensors are missing .*, such as model\.layers\.1\.mlp\.up_proj"):
         load(str(folder))
     (folder / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ModelError, match="cannot be loaded: SafetensorError"):
