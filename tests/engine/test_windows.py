@@ -115,13 +115,13 @@ def test_what_cannot_be_served_at_full_length_is_bounded_and_named() -> None:
     """Chunks, windows that layers keep to themselves, and rotary embeddings that switch, end the context there."""
     config = MistralConfig(**SHAPE, sliding_window=64)
     assert context_limit(config, [64] * 3) == (128, "")
-    assert context_limit(config, [None] * 3) == (64, "its layers keep their window to themselves")
+    assert context_limit(config, [None] * 3) == (64, "its layers hide their window from the engine")
     chunked = LlamaConfig(**SHAPE, attention_chunk_size=32)
-    assert context_limit(chunked, [None] * 3) == (32, "its attention goes by chunks")
+    assert context_limit(chunked, [None] * 3) == (32, "its attention is chunked")
     long = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4,
             "rope_theta": 10000.0}  # fmt: skip
     switching = Phi3Config(**SHAPE, rope_parameters=long, original_max_position_embeddings=16)
-    assert context_limit(switching, [None] * 3) == (16, "beyond it all its rotary embeddings change")
+    assert context_limit(switching, [None] * 3) == (16, "beyond it, all its rotary embeddings change")
 
 
 def test_a_context_that_the_cache_cannot_hold_is_cut() -> None:
@@ -131,7 +131,9 @@ def test_a_context_that_the_cache_cannot_hold_is_cut() -> None:
     engine = Engine(model, make_tokenizer(), max_cache_bytes=per_token * 900)
     try:
         assert (engine.max_length, engine.max_slots) == (100, 8)
-        with pytest.raises(PromptTooLong, match=r"at most 100, completion included: the engine keeps that many.* 4096"):
+        with pytest.raises(
+            PromptTooLong, match=r"at most 100, completion included: the engine.s cache has room.* 4096"
+        ):
             engine.check([5] * 100)
     finally:
         engine.close()

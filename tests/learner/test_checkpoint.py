@@ -203,6 +203,6 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path, tiny: Path) -> N
     checkpoint.write(tmp_path, other.model, load(str(tiny)).tokenizer, other.state())
     learner, found = make_learner(tiny), checkpoint.read(tmp_path)
     before = weights(learner.model)
-    with pytest.raises(ModelError, match="of another model"):
+    with pytest.raises(ModelError, match="from a different model"):
         learner.restore(found.weights, found.state)
     assert torch.equal(weights(learner.model), before)

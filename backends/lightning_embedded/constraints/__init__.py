@@ -1,1 +1,1 @@
-"""What the tokens of an answer may be, for the engine that samples and the learner alike."""
+"""Which tokens an answer may contain, for both the engine and the learner."""

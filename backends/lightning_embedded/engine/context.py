@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Rotary embeddings whose angles all change once one position of the batch lies beyond the original context.
+#: Rotary embeddings whose angles all change once one position in the batch exceeds the original context.
 _SWITCHING_ROPE = frozenset({"longrope", "dynamic"})
 
 
 def context_limit(config: Any, windows: list[int | None]) -> tuple[int, str]:
-    """Longest sequence that the engine computes as the model means it, and why it is shorter than the model's own.
+    """The longest sequence that the engine computes correctly, and why it is shorter than the model's own limit.
 
-    `windows` are those that the layers hand to our attention, which keeps to them.
+    `windows` are those that the layers pass to our attention, which applies them.
     """
     config = config.get_text_config()
     limits = [(_positive(getattr(config, "max_position_embeddings", None)), "")]
     if windows != configured_windows(config, len(windows)):
         limits.append(
-            (_positive(getattr(config, "sliding_window", None)), "its layers keep their window to themselves")
+            (_positive(getattr(config, "sliding_window", None)), "its layers hide their window from the engine")
         )
-    limits.append((_positive(getattr(config, "attention_chunk_size", None)), "its attention goes by chunks"))
+    limits.append((_positive(getattr(config, "attention_chunk_size", None)), "its attention is chunked"))
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") in _SWITCHING_ROPE:
         original = _positive(rope.get("original_max_position_embeddings"))
-        limits.append((original, "beyond it all its rotary embeddings change"))
+        limits.append((original, "beyond it, all its rotary embeddings change"))
     return min((each for each in limits if each[0]), default=(4096, ""))
 
 
 def configured_windows(config: Any, layers: int) -> list[int | None]:
-    """The window of each layer, as the configuration has them; None: it sees everything before."""
+    """The sliding window of each layer in the configuration, None for full attention."""
     config = config.get_text_config()
     used = getattr(config, "use_sliding_window", True)
     window = (used and _positive(getattr(config, "sliding_window", None))) or None
@@ -37,7 +37,7 @@ def configured_windows(config: Any, layers: int) -> list[int | None]:
 
 
 def is_chunked(config: Any) -> bool:
-    """Whether tokens of one chunk see nothing of the chunks before."""
+    """Whether tokens do not attend to earlier chunks."""
     return bool(getattr(config.get_text_config(), "attention_chunk_size", None))
 
 

@@ -1,6 +1,7 @@
-"""The decoder: any Hugging Face causal LM run over `Slots`, its own copy of the weights included.
+"""The decoder: runs any Hugging Face causal LM on `Slots`, with its own copy of the weights.
 
-The module runs as it is; only its attention function is exchanged for one that is quick for a single query per row.
+The module runs unchanged, except for its attention function, which is replaced by one that is fast for a single query
+per row.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _ATTENTION = "lightning_slots"
 
 
 class Decoder:
-    """Forward passes for the engine. Not thread-safe; called from the engine's thread once it runs."""
+    """Forward passes for the engine. Not thread-safe: called from the engine's thread once it runs."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         parameters = inspect.signature(model.forward).parameters
@@ -66,7 +67,7 @@ class Decoder:
         seen = VisibleKeys(places, slots.reach, self.dtype)
         rows = torch.arange(len(ids), device=self.device)
         self._last = (rows, torch.from_numpy(np.maximum(widths, 1) - 1).to(self.device))
-        places = places.clamp(max=self.limit - 1)  # padding may lie behind the last position there is
+        places = places.clamp(max=self.limit - 1)  # padding may exceed the last position
         if self._llama is not None:
             return self._llama(torch.from_numpy(ids).to(self.device), places, seen, slots, self._last)
         with use_visible_keys(seen):
@@ -84,7 +85,7 @@ class Decoder:
         return logits[:, 0] if logits.shape[1] == 1 else logits[self._last]
 
     def load(self, state: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> None:
-        """Copy weights in place. ValueError, and nothing changed, for wrong names, shapes, or infinite numbers."""
+        """Copy weights in place. ValueError, changing nothing, for wrong names, shapes or non-finite numbers."""
         given = dict(state)
         own = dict(self.model.named_parameters(remove_duplicate=False))
         own.update(self.model.named_buffers(remove_duplicate=False))
@@ -97,35 +98,33 @@ class Decoder:
             if given[name].shape != own[name].shape:
                 raise ValueError(f"weights {name}: shape {tuple(given[name].shape)}, expected {tuple(own[name].shape)}")
             if given[name].is_floating_point() and not torch.isfinite(given[name]).all():
-                raise ValueError(f"weights {name} hold numbers that are not finite")
+                raise ValueError(f"weights {name} contain numbers that are not finite")
         with torch.no_grad():
             for name in given.keys() - tied:
                 own[name].copy_(given[name])
 
     def _only_last(self, module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Before the output layer: keep the one position per row that is sampled from."""
+        """Hook before the output layer: keep only the position of each row that is sampled from."""
         hidden = args[0]
         if self._last is None or hidden.shape[1] == 1:
             return None
         return (hidden[self._last][:, None], *args[1:])
 
     def _probe(self) -> tuple[list[Shape], list[int | None]]:
-        """Key-value heads and head size of each layer, and its window, found by running one token."""
+        """Key-value heads, head size and window of each layer, found by running one token."""
         probe, seen = _Probe(), VisibleKeys(torch.zeros(1, 1, dtype=torch.long, device=self.device), 1, self.dtype)
         with torch.inference_mode(), use_visible_keys(seen):
             ids = torch.zeros(1, 1, dtype=torch.long, device=self.device)
             cache = {self._cache_argument: probe}
             self.model(input_ids=ids, position_ids=ids, attention_mask=seen.mask(None), use_cache=True, **cache)
         if not probe.shapes:
-            raise ModelError(
-                f"{type(self.model).__name__} keeps no keys and values: not a transformer that can be served here"
-            )
+            raise ModelError(f"{type(self.model).__name__} stores no keys and values, so this engine cannot serve it")
         layers = sorted(probe.shapes)
         return [probe.shapes[layer] for layer in layers], [seen.windows.get(layer) for layer in layers]
 
 
 class _Probe(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
-    """Notes the shapes that each layer would store."""
+    """Records the shapes that each layer would store."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -142,14 +141,14 @@ class _Probe(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
 
 
 def _is_capped(config: Any) -> bool:
-    """Whether scores are bounded before the softmax, as Gemma 2's are."""
+    """Whether scores are capped before the softmax, as in Gemma 2."""
     return getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
 
 
 def _attend(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention as Hugging Face's `sdpa`. One query per row: two batched products, 2 to 4 times quicker on a CPU."""
+    """Attention as Hugging Face's `sdpa`. For one query per row: two batched products, 2 to 4 times faster on a CPU."""
     n, heads, width, size = query.shape
     attention_mask = layer_mask(module, kwargs.get("sliding_window"), attention_mask)
     if cap := kwargs.get("softcap"):

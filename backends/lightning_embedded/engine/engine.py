@@ -1,9 +1,9 @@
-"""The engine: continuous batching over any Hugging Face causal LM, in a thread of its own.
+"""The engine: continuous batching for any Hugging Face causal LM, in its own thread.
 
-Each turn of the loop takes what arrived, admits waiting sequences into free slots, computes their prompts together,
-makes one token for every sequence, and hands the news out once per receiver. Sequences join and leave between any two
-tokens. New weights are taken between two turns; whatever is under way is computed again with them, so every token
-after a publication is exactly of the new version.
+Each iteration of the loop accepts new requests, admits waiting sequences into free slots, computes their prompts
+together, generates one token for every sequence, and notifies each receiver once. Sequences join and leave between any
+two tokens. New weights are loaded between two iterations, and running sequences are recomputed with them, so every
+token after a publication is exactly from the new version.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lightning_process.refusal import Unavailable
 
 log = logging.getLogger(__name__)
 
-#: Sequences at once for which a model's context is cut, where the cache cannot hold one of full length.
+#: Number of simultaneous sequences to make room for, by limiting their length, if the cache is too small.
 _FEWEST_SLOTS = 8
 
 Weights = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
@@ -46,10 +46,10 @@ class Engine:
     Args:
         model: a causal LM; the engine keeps its own copy of it.
         tokenizer: its tokenizer, for stop strings and end ids.
-        max_slots: sequences that run at once; more wait their turn.
-        max_length: prompt and completion together, at most what the model can attend to; None: that, or less where the
-            cache cannot hold it.
-        max_cache_bytes: bound of the key-value cache; `max_slots` gives way to it.
+        max_slots: sequences that run at once; others wait.
+        max_length: limit of prompt and completion together, at most the model's context; None for the model's context,
+            or less if the cache is too small.
+        max_cache_bytes: limit of the key-value cache; reduces `max_slots` if necessary.
         threads: CPU threads of a forward pass.
     """
 
@@ -71,14 +71,14 @@ class Engine:
         per_token = bytes_per_token(self.decoder.shapes, self.decoder.dtype)
         room = max_cache_bytes // per_token
         self.max_length = limit if max_length is None else min(max_length, limit)
-        if max_length is None and room < 2 * limit:  # not even one sequence beside the waste
+        if max_length is None and room < 2 * limit:  # not even one sequence and the waste row
             self.max_length = max(1, room // (min(max_slots, _FEWEST_SLOTS) + 1))
         per_slot = per_token * self.max_length
         self.max_slots = min(max_slots, max_cache_bytes // per_slot - 1)
         if self.max_slots < 1:
             raise ValueError(
-                f"one sequence of {self.max_length} tokens takes {per_slot:,} bytes of cache and max_cache_bytes is "
-                f"{max_cache_bytes:,}: it must hold two; lower max_length or raise max_cache_bytes"
+                f"one sequence of {self.max_length} tokens takes {per_slot:,} bytes of cache, but max_cache_bytes="
+                f"{max_cache_bytes:,} must hold two; lower max_length or raise max_cache_bytes"
             )
         slots = Slots(self.decoder.shapes, self.max_slots, self.max_length, self.decoder.dtype, self.decoder.device)
         self._scheduler = Scheduler(self.decoder, slots, self.ends, version)
@@ -92,14 +92,14 @@ class Engine:
         self._thread = threading.Thread(target=self._run, args=(threads,), name="lightning-engine", daemon=True)
         self._thread.start()
 
-    # For any thread.
+    # Called from any thread.
 
     def check(self, prompt: list[int]) -> None:
-        """PromptTooLong if nothing can be generated after `prompt`; ValueError if it is empty or holds unknown ids."""
+        """Raise PromptTooLong if `prompt` leaves no room for a token; ValueError if it is empty or has unknown ids."""
         if not prompt:
             raise ValueError("the prompt is empty")
         if not 0 <= min(prompt) <= max(prompt) < self.decoder.vocabulary:
-            raise ValueError(f"the prompt holds ids outside 0 to {self.decoder.vocabulary - 1}, the model's vocabulary")
+            raise ValueError(f"the prompt has ids outside 0 to {self.decoder.vocabulary - 1}, the model's vocabulary")
         if len(prompt) >= self.max_length:
             raise PromptTooLong(
                 f"the prompt has {len(prompt)} tokens; this model takes at most {self.max_length}, completion included"
@@ -108,11 +108,11 @@ class Engine:
 
     def _why_shorter(self) -> str:
         if self.max_length < self.decoder.limit:
-            return f": the engine keeps that many keys and values, of the {self.decoder.limit} that the model can take"
+            return f": the engine's cache has room for that many of the {self.decoder.limit} that the model supports"
         return f": {self.decoder.bound}" if self.decoder.bound else ""
 
     def submit(self, sequences: list[Sequence]) -> None:
-        """Queue sequences. Their receivers hear of them from the engine's thread and must return at once."""
+        """Queue sequences. The engine's thread calls their receivers, which must return at once."""
         for sequence in sequences:
             self.check(sequence.prompt)
             if sequence.params.stop and sequence.text is None:
@@ -124,7 +124,7 @@ class Engine:
             self._wake.notify()
 
     def abort(self, sequences: Iterable[Sequence]) -> None:
-        """Stop sequences that nobody waits for any more and free their slots; no news of them is sent."""
+        """Stop sequences that nobody waits for any more and free their slots, without notifying receivers."""
         for sequence in sequences:
             sequence.aborted = True
         with self._wake:
@@ -151,10 +151,10 @@ class Engine:
         return sequences
 
     def publish(self, state: Weights, version: int) -> None:
-        """Serve these weights from the next token on; returns when they are in place.
+        """Serve these weights from the next token on. Returns when they are in place.
 
-        `state` maps the model's parameter names to tensors, as `state_dict()` or `named_parameters()` do. ValueError,
-        and the old weights go on, if they do not fit or are not finite.
+        `state` maps the model's parameter names to tensors, like `state_dict()` or `named_parameters()`. ValueError,
+        and the old weights stay, if they do not fit or are not finite.
         """
         order = _Order(state, version)
         with self._wake:
@@ -167,7 +167,7 @@ class Engine:
             raise order.error
 
     def pause(self) -> None:
-        """Make no more tokens until `resume`. Requests are kept and still accepted."""
+        """Generate no more tokens until `resume`. Requests are kept and still accepted."""
         with self._wake:
             self._paused = True
 
@@ -178,7 +178,7 @@ class Engine:
 
     @property
     def version(self) -> int:
-        """Of the weights that are served."""
+        """Version of the weights that are served."""
         return self._scheduler.version
 
     @property
@@ -187,12 +187,12 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """Sequences that hold a slot."""
+        """Number of sequences that have a slot."""
         return sum(row is not None for row in self._scheduler.rows)
 
     @property
     def waiting(self) -> int:
-        """Sequences that wait for one."""
+        """Number of sequences that wait for a slot."""
         return len(self._scheduler.waiting) + len(self._arrived)
 
     @property
@@ -200,13 +200,13 @@ class Engine:
         return self._thread.is_alive() and not self._closed
 
     def close(self) -> None:
-        """Stop the thread; what is under way ends with finish 'error'. Idempotent."""
+        """Stop the thread; running sequences end with finish 'error'. Idempotent."""
         with self._wake:
             self._closed = True
             self._wake.notify()
         self._thread.join()
 
-    # For the engine's thread alone.
+    # Called from the engine's thread only.
 
     def _run(self, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -255,7 +255,7 @@ class Engine:
             receiver(sequences)
 
     def _give_up(self) -> None:
-        """The loop has ended: tell whoever still waits."""
+        """The loop has ended: notify everyone who still waits."""
         with self._wake:
             self._closed = True
             late, self._arrived = self._arrived, []
@@ -268,7 +268,7 @@ class Engine:
 
 
 class _Order:
-    """Weights to be published, and how that went."""
+    """Weights to be published, and the outcome."""
 
     def __init__(self, state: Weights, version: int) -> None:
         self.state = state
@@ -278,7 +278,7 @@ class _Order:
 
 
 def end_ids(model: Any, tokenizer: Any) -> set[int]:
-    """Every id that ends a completion, as the generation config, the model's config and the tokenizer say."""
+    """Every id that ends a completion, from the generation config, the model's config and the tokenizer."""
     ends: set[int] = set()
     sources = (getattr(model, "generation_config", None), getattr(model, "config", None), tokenizer)
     for source in sources:

@@ -1,4 +1,4 @@
-"""A fair queue: sequences that wait for a slot, taken from each client in turn: none waits for all of another's."""
+"""A fair queue: sequences that wait for a slot, taken from each client in turn."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class FairQueue:
 
     def __init__(self) -> None:
         self._first: deque[Sequence] = deque()
-        """Had a slot before, and go before all others."""
+        """Sequences that had a slot before; they go first."""
         self._lines: dict[Hashable, deque[Sequence]] = {}
-        """Client -> its sequences. The first client is the next one."""
+        """Client -> its sequences. The first client is next."""
 
     def __len__(self) -> int:
         return len(self._first) + sum(map(len, self._lines.values()))
@@ -33,11 +33,11 @@ class FairQueue:
             self._lines.setdefault(sequence.client, deque()).append(sequence)
 
     def put_back(self, sequences: Iterable[Sequence]) -> None:
-        """These had a slot already."""
+        """Put back sequences that already had a slot."""
         self._first.extend(sequences)
 
     def take(self) -> Sequence:
-        """The next one. IndexError if there is none."""
+        """Remove and return the next sequence. IndexError if there is none."""
         if self._first or not self._lines:
             return self._first.popleft()
         client, line = next(iter(self._lines.items()))

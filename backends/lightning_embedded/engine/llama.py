@@ -1,7 +1,7 @@
-"""The Llama family without the module's overhead: the same weights, joined matrices, a quarter of the operations.
+"""The Llama family without the overhead of modules: the same weights in joined matrices, a quarter of the operations.
 
-Equal to the Hugging Face module up to rounding. It exists because a small model on a CPU, serving few sequences, spends
-more time between its matrix products than in them.
+Equal to the Hugging Face module up to rounding. It exists because a small model that serves few sequences on a CPU
+spends more time between its matrix products than in them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_embedded.engine.slots import Slots
 from lightning_embedded.engine.visible_keys import VisibleKeys
 
-#: Model types whose layers are exactly: RMSNorm, rotary attention, RMSNorm, SiLU-gated MLP.
+#: Model types whose layers are exactly this: RMSNorm, rotary attention, RMSNorm, SiLU-gated MLP.
 FAMILY = frozenset({"llama", "mistral", "qwen2"})
 _FIXED_ROPE = frozenset({"default", "linear", "llama3"})
 
@@ -34,7 +34,7 @@ class _Layer:
 
 
 class Llama:
-    """Runs a Llama-like causal LM in place of its `forward`; its weights stay the module's own."""
+    """Computes a Llama-like causal LM in place of its `forward`, with the module's own weights."""
 
     def __init__(self, model: Any, limit: int, windows: list[int | None]) -> None:
         config = model.config
@@ -55,7 +55,7 @@ class Llama:
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether this model is of the family, and nothing about it is special."""
+        """Whether this model belongs to the family, without peculiarities."""
         config = model.config
         rope = getattr(config, "rope_parameters", None) or {}
         return (
@@ -69,7 +69,7 @@ class Llama:
     def __call__(
         self, ids: Tensor, places: Tensor, seen: VisibleKeys, slots: Slots, last: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Logits [n, vocabulary] at `last` of ids [n, width] at positions `places`, seeing what `seen` says."""
+        """Logits [n, vocabulary] at `last` for ids [n, width] at positions `places`, which see the keys in `seen`."""
         n, width = ids.shape
         hidden = F.embedding(ids, self._model.model.embed_tokens.weight)
         cos, sin = self._cos[places][:, :, None], self._sin[places][:, :, None]
@@ -86,7 +86,7 @@ class Llama:
         return logits
 
     def _shape_mask(self, mask: Tensor, n: int, width: int) -> Tensor:
-        """As the products of one query a row want it."""
+        """The mask in the shape for products with one query per row."""
         share = self._heads // self._groups
         return mask if width > 1 else mask.expand(n, self._groups, share, -1).reshape(n * self._groups, share, -1)
 
@@ -135,7 +135,7 @@ def _join(layer: Any) -> _Layer:
 
 
 def _stack(parts: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
-    """One matrix of several. The parts become views of it, so loading weights into the module loads them here."""
+    """Join several matrices. The parts become views of it, so weights loaded into the module are loaded here too."""
     weight = torch.cat([part.weight.data for part in parts])
     bias = None if parts[0].bias is None else torch.cat([part.bias.data for part in parts])
     at = 0

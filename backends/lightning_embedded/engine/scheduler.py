@@ -1,7 +1,7 @@
-"""The scheduler: which sequences run in which slot, and the two moves that make tokens, `admit` and `step`.
+"""The scheduler: assigns sequences to slots, and generates tokens with `admit` and `step`.
 
-Prompts are computed once: the same prompt waiting several times is computed for all, and a prompt that begins like what
-a slot holds starts from there. No thread of its own; the engine's calls it.
+Prompts are computed once: identical waiting prompts share one computation, and a prompt with the same beginning as the
+content of a slot continues from there. Called from the engine's thread.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from lightning_embedded.engine.sampler import Draw, Knobs, sample
 from lightning_embedded.engine.sequence import Sequence
 from lightning_embedded.engine.slots import Slots
 
-#: Padded prompt tokens computed in one forward pass, and prompt tokens admitted in one turn of the loop.
+#: Padded prompt tokens computed in one forward pass, and prompt tokens admitted in one iteration of the loop.
 _PREFILL_TOKENS = 4096
-#: A shorter common beginning is cheaper to compute than to copy.
+#: Shorter common beginnings are cheaper to compute than to copy.
 _WORTH_COPYING = 16
 
 
 @dataclass(slots=True)
 class Stats:
-    """Counts since the start."""
+    """Counters since the start."""
 
     steps: int = 0
     generated: int = 0
     """Tokens sampled."""
     computed: int = 0
-    """Prompt tokens that went through the model."""
+    """Prompt tokens computed by the model."""
     reused: int = 0
-    """Prompt tokens whose keys and values were there already."""
+    """Prompt tokens whose keys and values were already in the cache."""
 
 
 @dataclass(slots=True)
 class _Join:
-    """Sequences with the same tokens so far, that are computed once."""
+    """Sequences with the same tokens so far, which are computed once."""
 
     tokens: NDArray[np.int32]
     members: list[Sequence]
@@ -50,16 +50,16 @@ class _Join:
 
 
 class Scheduler:
-    """Sequences in slots, and those that wait for one."""
+    """Sequences in slots, and those that wait for a slot."""
 
     def __init__(self, decoder: Decoder, slots: Slots, ends: frozenset[int], version: int) -> None:
         self.rows: list[Sequence | None] = [None] * slots.count
         """The sequence that runs in each slot."""
         self.waiting = FairQueue()
         self.news: dict[Callable[[list[Sequence]], None], list[Sequence]] = {}
-        """What to tell each receiver after this turn of the loop."""
+        """Receiver -> its sequences with news in this iteration of the loop."""
         self.version = version
-        """Of the weights that the decoder holds."""
+        """Version of the decoder's weights."""
         self.stats = Stats()
         self._decoder = decoder
         self._slots = slots
@@ -73,7 +73,7 @@ class Scheduler:
         return bool(self.waiting) or any(row is not None for row in self.rows)
 
     def restart(self, version: int) -> None:
-        """The weights have changed: everything that runs is computed again before its next token."""
+        """Called when the weights have changed: recompute all running sequences before their next token."""
         self.version = version
         running = [row for row in self.rows if row is not None]
         self.rows = [None] * len(self.rows)
@@ -88,13 +88,13 @@ class Scheduler:
                 self._finish(sequence, "abort")
 
     def fail(self, late: Iterable[Sequence]) -> None:
-        """End everything, `late` included, with finish 'error'."""
+        """End all sequences, including `late`, with finish 'error'."""
         for sequence in [*(row for row in self.rows if row is not None), *self.waiting, *late]:
             sequence.finish = "error"
             self.news.setdefault(sequence.receiver, []).append(sequence)
 
     def admit(self) -> None:
-        """Move waiting sequences into free slots, and make the first token of each."""
+        """Move waiting sequences into free slots, and generate the first token of each."""
         if not self.waiting:
             return
         joins = self._choose()
@@ -110,7 +110,7 @@ class Scheduler:
             at = end
 
     def _choose(self) -> list[_Join]:
-        """As many waiting sequences as have room, each client's in turn, the same prompts together."""
+        """As many waiting sequences as fit, from each client in turn, grouped by identical prompts."""
         room, budget = sum(row is None for row in self.rows), _PREFILL_TOKENS
         joins: dict[bytes, _Join] = {}
         while self.waiting and room > 0 and budget > 0:
@@ -126,7 +126,7 @@ class Scheduler:
         return list(joins.values())
 
     def _place(self, joins: list[_Join]) -> None:
-        """Give every sequence a slot, starting from keys and values that some slot already holds."""
+        """Assign a slot to every sequence, reusing keys and values that a slot already has."""
         taken = np.array([row is not None for row in self.rows])
         sources: list[int] = []
         targets: list[int] = []
@@ -162,7 +162,7 @@ class Scheduler:
         self._knobs = None
 
     def _prefill(self, joins: list[_Join]) -> None:
-        """Compute the prompts of `joins` together, share each with its followers, and make a first token for all."""
+        """Compute the prompts of `joins` together, copy each to its followers, and generate a first token for all."""
         rows = np.array([join.slot for join in joins])
         starts = np.array([join.start for join in joins])
         widths = np.array([len(join.tokens) for join in joins]) - starts
@@ -185,7 +185,7 @@ class Scheduler:
         self._accept(members, sample(logits, _knobs(members), [s.random() for s in members]))
 
     def step(self) -> None:
-        """One token for every sequence that has a slot."""
+        """Generate one token for every sequence that has a slot."""
         count = self._compact()
         if count == 0:
             return
@@ -205,7 +205,7 @@ class Scheduler:
         self._accept(rows, sample(logits, self._knobs, uniforms))
 
     def _compact(self) -> int:
-        """Rows that the next step computes. Gaps among them are closed once they are more than an eighth."""
+        """Number of rows that the next step computes. Gaps are closed once they exceed an eighth."""
         used = [slot for slot, row in enumerate(self.rows) if row is not None]
         count = len(used)
         if not used or (used[-1] + 1 - count) * 8 <= count:
@@ -222,7 +222,7 @@ class Scheduler:
         return count
 
     def _accept(self, rows: list[Sequence] | list[Sequence | None], draw: Draw) -> None:
-        """Append what was drawn, and end the sequences that are complete."""
+        """Append the drawn tokens, and end the sequences that are complete."""
         ids, logprobs = draw.ids.tolist(), draw.logprobs.tolist()
         ends, version, room = self._ends, self.version, self._max_length
         for place, sequence in enumerate(rows):
@@ -262,7 +262,7 @@ class Scheduler:
 
 
 def _knobs(rows: list[Sequence] | list[Sequence | None]) -> Knobs:
-    """An empty row costs nothing: it is greedy."""
+    """How each row is sampled. Empty rows are greedy, which costs nothing."""
     return Knobs(
         [row.params.temperature if row else 0.0 for row in rows],
         [row.params.top_p if row else 1.0 for row in rows],

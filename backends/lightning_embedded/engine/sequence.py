@@ -1,4 +1,4 @@
-"""A sequence: one completion under way, from its prompt to why it ended."""
+"""A sequence: one completion from its prompt to its end."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ class Params:
     """How one completion is sampled."""
 
     max_tokens: int
-    """Cut to what the engine's `max_length` leaves after the prompt."""
+    """Limited to what the engine's `max_length` leaves after the prompt."""
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
     presence: float = 0.0
-    """Taken from the logit of each id that was sampled before."""
+    """Subtracted from the logit of each id that was sampled before."""
     frequency: float = 0.0
-    """Likewise, for each time that it was."""
+    """Subtracted from an id's logit for each time that it was sampled before."""
     repetition: float = 1.0
-    """Logits of ids in prompt and completion are divided by it, negative ones multiplied."""
+    """Logits of ids in prompt and completion are divided by it if positive, multiplied if negative."""
     stop: tuple[str, ...] = ()
     seed: int | None = None
     """The same seed gives the same completion, whatever else is in the batch."""
     index: int = 0
     """Which of `n` completions of a request this is; the same seed gives each its own stream of random numbers."""
     top_logprobs: int = 0
-    """How many of the likeliest alternatives to keep for each token."""
+    """Number of most likely alternatives to keep for each token."""
 
 
 class Sequence:
-    """Tokens of one completion. The engine's thread appends; any thread may read what is there.
+    """Tokens of one completion. The engine's thread appends; any thread may read.
 
     `token_ids`, `logprobs` and `tops` only grow, and `logprobs` is never shorter than `token_ids`, so a reader that
-    takes `finish` first and the lengths after sees a consistent piece.
+    reads `finish` first and the lengths afterwards sees a consistent state.
     """
 
     __slots__ = (
@@ -77,22 +77,22 @@ class Sequence:
         self.params = params
         self.receiver = receiver
         self.stream = stream
-        """The receiver is called after each token, not only at the end; it may then see the same end twice."""
+        """Whether the receiver is called after each token, not only at the end; it may then see the end twice."""
         self.owner = owner
-        """Whatever the receiver needs to find its way back."""
+        """For the receiver's own use."""
         self.text = text
-        """Watches for stop strings; None when there are none."""
+        """Watches for stop strings; None without any."""
         self.client = client
-        """Who asked for it: those that wait get their slots in turn."""
+        """The client that asked for it: waiting clients get slots in turn."""
         self.constraint = constraint
-        """Says which ids may come next; None for free text."""
+        """Which ids may come next; None for free text."""
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
-        """Of the distribution that each token was drawn from."""
+        """Log-probability of each token under the distribution that it was drawn from."""
         self.tops: list[list[tuple[int, float]]] = []
-        """Likeliest (id, log-prob) at each token, empty lists unless asked for."""
+        """The most likely (id, log-probability) pairs at each token; empty unless requested."""
         self.versions: list[list[int]] = []
-        """Runs of [weights' version, number of tokens]."""
+        """Runs of [version of the weights, number of tokens]."""
         self.finish: str = ""
         """'' while it runs, then 'stop', 'length', 'abort' or 'error'."""
         self.aborted = False
@@ -106,7 +106,7 @@ class Sequence:
 
     @property
     def is_penalised(self) -> bool:
-        """Whether what was said before changes what comes next beyond the model."""
+        """Whether penalties apply, which depend on earlier tokens."""
         params = self.params
         return bool(params.presence or params.frequency or params.repetition != 1)
 

@@ -1,8 +1,8 @@
-"""Slots: the key-value cache, one row per sequence, and the memory of which tokens each row holds.
+"""Slots: the key-value cache with one row per sequence, and the tokens that each row contains.
 
-A row's first `lengths[row]` positions are valid; what lies behind is never attended to. Rows in use sit at the front,
-so a decoding step reads views, not copies. A free row keeps its content until it is needed: prompts that continue it,
-or begin like it, start from there.
+A row's first `lengths[row]` positions are valid; later ones are never attended to. Rows in use are at the front, so a
+decoding step reads views, not copies. A free row keeps its content until it is needed: prompts that continue it, or
+have the same beginning, start from there.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor
 from transformers import Cache
 
 Shape = tuple[int, int]
-"""Of one layer: key-value heads, head size."""
+"""Key-value heads and head size of one layer."""
 
 
 class Slots(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
     """Keys and values of `count` rows of up to `length` tokens, [count + 1, heads, length, size] per layer.
 
-    The last row is waste: padding is written there. Memory is reserved at once but taken from the system only as rows
-    fill.
+    The last row is waste: padding is written there. Memory is reserved at once, but the system allocates it only as
+    rows fill.
     """
 
     def __init__(self, shapes: list[Shape], count: int, length: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -35,7 +35,7 @@ class Slots(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
         self.tokens = np.zeros((count, length), np.int32)
         self.lengths = np.zeros(count, np.int64)
         self.used = np.zeros(count, np.int64)
-        """When each row was last let go, as a count of releases; 0 for never."""
+        """When each row was last released, as a count of releases; 0 for never."""
         self._rows: Tensor = torch.zeros(0)
         self._front = 0
         self._reach = 0
@@ -43,12 +43,12 @@ class Slots(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
         self._places: Tensor = torch.zeros(0)
         self._targets: dict[int, Tensor] = {}
 
-    # For the model's layers.
+    # Called by the model's layers.
 
     def aim(self, rows: NDArray[np.int64], starts: NDArray[np.int64], widths: NDArray[np.int64], front: bool) -> None:
-        """Say where the next forward pass writes: `widths[i]` tokens of row `rows[i]` from position `starts[i]`.
+        """Set where the next forward pass writes: `widths[i]` tokens of row `rows[i]` from position `starts[i]`.
 
-        With `front` the rows are 0, 1, ... and are read as views. Rows of width 0 write to waste.
+        With `front`, the rows are 0, 1, ... and are read as views. Rows of width 0 write to the waste row.
         """
         width = max(1, int(widths.max()))
         offsets = np.arange(width)
@@ -68,13 +68,13 @@ class Slots(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
 
     @property
     def reach(self) -> int:
-        """Positions that the next forward pass attends over."""
+        """Number of positions that the next forward pass attends to."""
         return self._reach
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write [n, heads, width, size] where `aim` said; all keys and values of those rows."""
+        """Write [n, heads, width, size] where `aim` set it. Returns all keys and values of those rows."""
         keys, values = self.keys[layer_idx], self.values[layer_idx]
         target, size = self._targets[keys.shape[1]], keys.shape[3]
         keys.view(-1, size).index_copy_(0, target, key_states.reshape(-1, size))
@@ -91,15 +91,15 @@ class Slots(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0
 
-    # For the scheduler.
+    # Called by the scheduler.
 
     def note(self, row: int, start: int, tokens: list[int]) -> None:
-        """Remember that `row` holds `tokens` from `start` on."""
+        """Record that `row` contains `tokens` from position `start` on."""
         self.tokens[row, start : start + len(tokens)] = tokens
         self.lengths[row] = start + len(tokens)
 
     def match(self, prompt: NDArray[np.int32]) -> NDArray[np.int64]:
-        """[count] how many first tokens of `prompt` each row already holds."""
+        """[count] how many of the first tokens of `prompt` each row already has."""
         span = min(len(prompt), int(self.lengths.max(initial=0)))
         if span == 0:
             return np.zeros(self.count, np.int64)
@@ -108,7 +108,7 @@ class Slots(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
         return np.minimum(first, self.lengths)
 
     def copy(self, sources: list[int], targets: list[int], length: int) -> None:
-        """Copy the first `length` positions of each source row to its target; all are read before any is written."""
+        """Copy the first `length` positions of each source row to its target. All are read before any is written."""
         if not sources:
             return
         device = self.keys[0].device
@@ -118,14 +118,14 @@ class Slots(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
             part.index_copy_(0, write, part.index_select(0, read))
 
     def swap(self, left: list[int], right: list[int]) -> None:
-        """Exchange rows pairwise, with all that is known of them."""
+        """Swap rows pairwise, including their bookkeeping."""
         here, there = left + right, right + left
         self.copy(there, here, int(self.lengths[here].max(initial=0)))
         for known in (self.tokens, self.lengths, self.used):
             known[here] = known[there]
 
     def forget(self) -> None:
-        """Nothing that the rows hold is valid any more."""
+        """Invalidate the content of all rows."""
         self.lengths[:] = 0
 
 
@@ -140,7 +140,7 @@ def _middle(shape: Shape, length: int) -> tuple[int, int, int]:
 
 
 def _reserve(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros; on the CPU as pages that the system hands out when they are first written."""
+    """Zeros; on a CPU the system allocates their pages when they are first written."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     width = torch.empty(0, dtype=dtype).element_size()

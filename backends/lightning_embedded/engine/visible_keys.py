@@ -1,7 +1,7 @@
-"""VisibleKeys: which keys each query of a forward pass sees; in layers with a sliding window, the last so many alone.
+"""Which keys each query of a forward pass sees, in layers with and without a sliding window.
 
-A model's own code makes one mask for each kind of layer. The engine hands it the mask of full attention, and our
-attention exchanges it where a layer names its window.
+A model's own code would make one mask for each kind of layer. The engine passes it the mask of full attention, and our
+attention replaces it in layers with a window.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 
 
 class VisibleKeys:
-    """Of queries at `places` [n, width] over `reach` keys."""
+    """The keys visible to queries at `places` [n, width], among `reach` keys."""
 
     def __init__(self, places: Tensor, reach: int, dtype: torch.dtype) -> None:
         self.windows: dict[int, int | None] = {}
-        """Layer -> its window, as far as layers have asked."""
+        """Layer -> its window, for the layers that have run."""
         self._places, self._reach, self._dtype = places[:, :, None], reach, dtype
         self._masks: dict[int | None, Tensor] = {}
 
     def mask(self, window: int | None) -> Tensor:
-        """[n, 1, width, reach], 0 where a query sees a key: itself and those before it, at most `window` of them."""
+        """[n, 1, width, reach], 0 where a query sees a key: itself and earlier ones, at most `window` of them."""
         if window is not None and window >= self._reach:
             window = None
         if window not in self._masks:
@@ -42,7 +42,7 @@ _current: ContextVar[VisibleKeys | None] = ContextVar("visible_keys", default=No
 
 @contextmanager
 def use_visible_keys(seen: VisibleKeys) -> Iterator[None]:
-    """Layers that run inside see what `seen` says."""
+    """In this context, layers see the keys in `seen`."""
     token = _current.set(seen)
     try:
         yield
@@ -51,7 +51,7 @@ def use_visible_keys(seen: VisibleKeys) -> Iterator[None]:
 
 
 def layer_mask(layer: torch.nn.Module, window: int | None, mask: Tensor | None) -> Tensor | None:
-    """The mask of a layer with this window, instead of the one that it was given."""
+    """The mask of a layer with this window, which replaces the one that it was given."""
     seen = _current.get()
     if seen is None:
         return mask

@@ -1,8 +1,8 @@
-"""Chat: OpenAI messages to token ids and completions back to messages, with a memory of what was really sampled.
+"""Chat: turns OpenAI messages into token ids, with a memory of the ids that were sampled.
 
-The same text has many tokenisations and a model samples whichever it likes. A prompt that continues an earlier one
-of its rollout therefore starts with the earlier ids themselves, and only what is new is tokenised. Rollouts of one task
-often say the same text, each in its own ids, so none is given another's.
+The same text has many tokenizations, and a model may sample any of them. A prompt that continues an earlier one of its
+rollout therefore begins with the earlier ids, and only the rest is tokenized. Rollouts of one task often contain the
+same text in different ids, so each rollout has its own memory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Chat:
         self._said = False
 
     def constraints(self, vocabulary: int) -> Constraints:
-        """Of a model with so many ids, made once."""
+        """The constraints for a model with this many ids, created once."""
         if self._constraints is None:
             self._constraints = Constraints(self.tokenizer, vocabulary, sorted(self.decode.ends), self.tools)
         return self._constraints
@@ -56,10 +56,10 @@ class Chat:
         *,
         rollout: str = "",
     ) -> tuple[str, list[int]]:
-        """Text and ids of the prompt. TemplateRefused when the template cannot render the messages.
+        """Text and ids of the prompt. TemplateRefused if the template cannot render the messages.
 
         Args:
-            rollout: Id of the rollout that asks; '' for requests outside of any, which share one memory.
+            rollout: Id of the rollout; '' for requests outside of any, which share one memory.
         """
         if self.template is None:
             raise ValueError("this model's tokenizer has no chat template; use /v1/completions")
@@ -67,7 +67,7 @@ class Chat:
         ids, done = self._memory.find(rollout, text)
         end = self._memory.ending(text, done)
         if end:
-            # The end mark is one id whatever surrounds it; with it the rest is tokenised as it would be in place.
+            # The end mark is always a single id; with it, the rest is tokenized as it would be in place.
             more = self.encode(text[done - len(end) :])
             if len(more) and self.decode.token(more[0]) == end:
                 return text, ids + more[1:]
@@ -75,18 +75,18 @@ class Chat:
         return text, ids + self.encode(text[done:])
 
     def reasoning(self, effort: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        """Options of the template with how much the model is to reason, as far as the template knows of it."""
+        """Options of the template, with the reasoning effort if the template supports it."""
         if effort is None or self.template is None:
             return options
         words = {"reasoning_effort": effort, "enable_thinking": effort != "none"}
         known = {name: value for name, value in words.items() if name in self.template.asks}
         if not known and effort != "none" and not self._said:
             self._said = True
-            log.warning("reasoning_effort=%r has no effect: the chat template of this model does not know it", effort)
+            log.warning("reasoning_effort=%r has no effect: this model's chat template does not support it", effort)
         return {**known, **options}
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """Ids of a text; with `special`, with what the tokenizer puts around a document."""
+        """Ids of a text; with `special`, including the special tokens around a document."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
             return list(self.tokenizer.encode(text, add_special_tokens=special))
@@ -94,13 +94,13 @@ class Chat:
         return ids
 
     def remember(self, text: str, prompt: list[int], completion: list[int], *, rollout: str = "") -> None:
-        """Keep the ids of a prompt, whose text this is, and of the completion that was sampled after it."""
+        """Remember the ids of a prompt with this text, and of the completion that was sampled after it."""
         if completion:
             self._memory.add(rollout, text + self.decode(completion), prompt + completion)
 
 
 class _Memory:
-    """Rendered text of a rollout -> its ids, found by digests of the beginnings of a text that end at an end mark."""
+    """Rendered text of a rollout -> its ids, found by digests of the text's prefixes that end at an end mark."""
 
     def __init__(self, decode: Decode, tokens: int) -> None:
         self._marks = sorted({decode.token(token) for token in decode.ends} - {""}, key=len, reverse=True)
@@ -122,7 +122,7 @@ class _Memory:
                 self._held -= len(self._entries.popitem(last=False)[1])
 
     def find(self, rollout: str, text: str) -> tuple[list[int], int]:
-        """Ids of the longest remembered beginning of `text`, and its length in characters."""
+        """Ids of the longest remembered prefix of `text`, and its length in characters."""
         if not self._entries:
             return [], 0
         digest, at = _begin_digest(rollout), 0
@@ -141,10 +141,10 @@ class _Memory:
         return [], 0
 
     def ending(self, text: str, end: int) -> str:
-        """The end mark that text[:end] ends with, '' if none."""
+        """The end mark that text[:end] ends with, or ''."""
         return next((mark for mark in self._marks if end and text.endswith(mark, 0, end)), "")
 
 
 def _begin_digest(rollout: str) -> blake2b:
-    """Of what a rollout has said; no two rollouts have a digest in common."""
+    """A digest to which a rollout's text is added; keyed, so that no two rollouts share one."""
     return blake2b(digest_size=16, key=blake2b(rollout.encode("utf-8", "surrogatepass"), digest_size=32).digest())

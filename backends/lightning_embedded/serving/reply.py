@@ -1,4 +1,4 @@
-"""Replies: finished or growing sequences as OpenAI's response objects, with vLLM's fields for token ids."""
+"""Replies: finished or running sequences as OpenAI's response objects, with vLLM's fields for token ids."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from lightning_embedded.text.tool_forms import ToolCall
 
 @dataclass(slots=True)
 class Choice:
-    """One completion on its way to the client."""
+    """One completion of a reply."""
 
     index: int
     sequence: Sequence
     text: Text
-    """Own incremental decoding, for streams."""
+    """Incremental decoding, for streams."""
     tools: ToolReader | None
     sent: int = 0
-    """Tokens that went out."""
+    """Number of tokens that were sent."""
     started: bool = False
     done: bool = False
-    """Its end went out."""
+    """Whether its end was sent."""
     length: int = 0
-    """Characters before the next token, for text_offset."""
+    """Number of characters before the next token, for text_offset."""
 
 
 @dataclass(slots=True)
 class Reply:
-    """One response, whole or in chunks."""
+    """One response, complete or in chunks."""
 
     request: ChatRequest | TextRequest
     decode: Decode
     prompts: list[list[int]]
-    """Ids of each prompt; every one has `n` choices."""
+    """Ids of each prompt, which has `n` choices."""
     prompt_text: str = ""
     rollout: str = ""
-    """Id of the rollout that asked, '' if none did."""
+    """Id of the rollout, '' outside of any."""
     choices: list[Choice] = field(default_factory=list)
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
@@ -68,14 +68,14 @@ class Reply:
         return body
 
     def opening(self) -> dict[str, Any]:
-        """First chunk of a chat stream: the role, and the prompt's ids if they are wanted."""
+        """First chunk of a chat stream: the role, and the prompt's ids if requested."""
         body = self._chunk([self._delta(choice, {"role": "assistant", "content": ""}) for choice in self.choices])
         if self.common.return_token_ids:
             body["prompt_token_ids"] = self.prompts[0]
         return body
 
     def news(self, choice: Choice) -> dict[str, Any] | None:
-        """The chunk of what a choice gained since its last one; None if there is nothing to say yet."""
+        """The next chunk of a choice; None if there is nothing to send yet."""
         sequence = choice.sequence
         finish = sequence.finish
         tokens = slice(choice.sent, len(sequence.token_ids))
@@ -104,7 +104,7 @@ class Reply:
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     def text(self, sequence: Sequence) -> str:
-        """A finished completion's text: without the id that ended it, without stop strings."""
+        """A finished completion's text, without the id that ended it and without stop strings."""
         if not sequence.params.stop:
             return self.decode.body(sequence.token_ids)
         whole = Text(self.decode, sequence.params.stop)

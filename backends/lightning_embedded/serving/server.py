@@ -1,7 +1,7 @@
 """The HTTP server: OpenAI's API over an engine, as an aiohttp application.
 
-The engine's thread hands over all news of a decoding step with one call into the event loop; a request that is not
-streamed is woken once, at its end.
+The engine's thread passes all news of a decoding step with one call into the event loop. A request that is not streamed
+is woken only once, at its end.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from lightning_process.refusal import json_reply as _json
 from lightning_sdk.capture.seam import ROLLOUT_HEADER
 from lightning_sdk.errors import ModelError
 
-#: How often requests whose client is gone are looked for, in seconds.
+#: Time between checks for requests whose client has disconnected.
 _REAP_SECONDS = 0.25
-#: No token stands for more characters on average, not even of blanks or of escapes in JSON.
+#: No text has more characters per token on average, not even blanks or JSON escapes.
 _CHARACTERS_PER_TOKEN = 256
-#: Of a request beyond that: tools, options.
+#: Additional characters of a request: tools, options.
 _MOST_CHARACTERS = 2**20
 
 
 def make_app(engine: Engine, chat: Chat, model_name: str, key: str) -> web.Application:
-    """As `lightning_process.openai.application`."""
+    """The engine's API, as `lightning_process.openai.application`."""
     server = _Server(engine, chat, model_name)
     app = application(
         key,
@@ -62,7 +62,7 @@ class _Waiter:
     def __init__(self, reply: Reply, transport: asyncio.Transport | None) -> None:
         self.reply = reply
         self.open = {choice.index for choice in reply.choices}
-        """Choices that have not ended. A set, since a stream's end can show in the news of the token before it."""
+        """Choices that have not ended. A set, since the end of a stream may be seen with the token before it."""
         self.news = asyncio.Event()
         self.gone = False
         self.transport = transport
@@ -102,7 +102,7 @@ class _Server:
         self._refuse_long(len(data), "messages")
         body = read_chat(read_body(data))
         self._check_model(body.common.model)
-        self._reader(body)  # refuses before anything is computed
+        self._reader(body)  # raises errors before anything is computed
         try:
             rollout = request.headers.get(ROLLOUT_HEADER, "")
             options = self._chat.reasoning(body.effort, body.template_options)
@@ -118,7 +118,7 @@ class _Server:
         self._check_model(body.common.model)
         for one in body.prompts:
             self._refuse_long(len(one), "prompt")
-        # Not here: while much text is encoded, others are answered.
+        # In a thread, so that other requests are answered while a long text is encoded.
         prompts = await asyncio.to_thread(self._encode, body.prompts)
         return await self._answer(request, self._start(body, _client(request), prompts, "prompt"))
 
@@ -139,7 +139,7 @@ class _Server:
         return [self._chat.encode(one, special=True) if isinstance(one, str) else one for one in prompts]
 
     def _refuse_long(self, characters: int, param: str) -> None:
-        """BadRequest for what is too long whatever its tokens are: reading it would keep everybody waiting."""
+        """Raise BadRequest for a request that is too long for any tokenization: reading it would block all others."""
         if characters > _MOST_CHARACTERS + _CHARACTERS_PER_TOKEN * self._engine.max_length:
             raise BadRequest(
                 f"the request has {characters:,} characters; this model takes at most {self._engine.max_length} "
@@ -151,7 +151,7 @@ class _Server:
     def _start(
         self, body: ChatRequest | TextRequest, client: Hashable, prompts: list[list[int]], param: str, text: str = ""
     ) -> Reply:
-        """The reply to be, with sequences made and not yet submitted."""
+        """The reply with its sequences, which are not submitted yet."""
         try:
             for prompt in prompts:
                 self._engine.check(prompt)
@@ -172,7 +172,7 @@ class _Server:
         return reply
 
     def _reader(self, body: ChatRequest | TextRequest) -> ToolReader | None:
-        """What reads tool calls in a choice, if they are to be read. BadRequest if this model cannot call any."""
+        """A reader of a choice's tool calls, if they are to be parsed. BadRequest if this model cannot call tools."""
         if isinstance(body, TextRequest) or not body.parse_tools or self._chat.tools is None:
             return None
         try:
@@ -181,7 +181,7 @@ class _Server:
             raise BadRequest(str(error), "tools", "tools_unsupported") from None
 
     def _constraint(self, body: ChatRequest | TextRequest) -> Constraint | None:
-        """What limits one completion. BadRequest if it cannot be kept."""
+        """The constraint of one completion. BadRequest if it is not supported."""
         if isinstance(body, TextRequest) or not body.constraint:
             return None
         try:
@@ -227,7 +227,7 @@ class _Server:
             if any(choice.sequence.finish in ("error", "") for choice in reply.choices):
                 await response.write(b"data: " + error_body(self._failure(), "server_error") + b"\n\n")
                 return response
-            self._remember(reply)  # before the end is sent: the next turn may follow at once
+            self._remember(reply)  # before the end is sent, since the next turn may follow at once
             if reply.common.include_usage:
                 await response.write(_event(reply.closing()))
             await response.write(b"data: [DONE]\n\n")
@@ -237,9 +237,9 @@ class _Server:
         return response
 
     def _hear(self, sequences: list[Sequence]) -> None:
-        """On the engine's thread: one hand-over per step."""
+        """Runs on the engine's thread, once per step."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody listens
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
                 self._loop.call_soon_threadsafe(_wake, sequences)
 
     async def reaping(self, app: web.Application) -> AsyncIterator[None]:
@@ -248,7 +248,7 @@ class _Server:
         task.cancel()
 
     async def _reap(self) -> None:
-        """aiohttp tells a handler that does not write nothing of a closed connection."""
+        """Abort requests whose client has disconnected: aiohttp does not tell handlers that are not writing."""
         while True:
             await asyncio.sleep(_REAP_SECONDS)
             for waiter in list(self._waiters):
@@ -291,7 +291,7 @@ def _wake(sequences: list[Sequence]) -> None:
 
 
 def _client(request: web.Request) -> Hashable:
-    """Who shares the slots with others: a rollout, or else this request."""
+    """The client with which slots are shared fairly: the rollout, or else this request."""
     return request.headers.get(ROLLOUT_HEADER) or object()
 
 

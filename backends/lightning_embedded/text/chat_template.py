@@ -12,15 +12,15 @@ from jinja2 import meta
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-_PROBE = '{"a":  [1,2]}'  # spaced as no serialiser does it
+_PROBE = '{"a":  [1,2]}'  # with spacing that no serializer produces
 
 
 class TemplateRefused(ValueError):
-    """The template cannot render these messages; its own words say why."""
+    """The template cannot render these messages. The message is the template's own."""
 
 
 class Verbatim(dict[str, Any]):
-    """A JSON object that remembers how it was written, and is written so again."""
+    """A JSON object that remembers its text, and is rendered as that text again."""
 
     def __init__(self, text: str) -> None:
         super().__init__(json.loads(text))
@@ -28,7 +28,7 @@ class Verbatim(dict[str, Any]):
 
 
 class Template:
-    """Messages -> text. Templates come with models, so they run in jinja's sandbox."""
+    """Renders messages as text. Templates come with models, so they run in jinja's sandbox."""
 
     def __init__(self, source: str, variables: dict[str, Any]) -> None:
         environment = ImmutableSandboxedEnvironment(
@@ -39,20 +39,20 @@ class Template:
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self._template = environment.from_string(source)
         self.asks = frozenset(meta.find_undeclared_variables(environment.parse(source)))
-        """The variables that it looks at."""
+        """The variables that it uses."""
         self._variables = variables
         self._text_arguments = self._prints_text_arguments()
 
     @classmethod
     def of(cls, tokenizer: Any) -> Template:
-        """ValueError when the tokenizer has no chat template."""
+        """The tokenizer's template. ValueError if it has none."""
         source = tokenizer.get_chat_template()
         return cls(source, dict(tokenizer.special_tokens_map))
 
     def render(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, options: dict[str, Any] | None = None
     ) -> str:
-        """The prompt as text, up to where the assistant begins. TemplateRefused if the template says no."""
+        """The prompt as text, up to where the assistant begins. TemplateRefused if the template fails."""
         try:
             ready = [self._prepare(message) for message in messages]
             variables: dict[str, Any] = {**self._variables, "documents": None, **(options or {})}
@@ -62,7 +62,7 @@ class Template:
             raise TemplateRefused(f"the model's chat template cannot render these messages: {error}") from error
 
     def _prepare(self, message: dict[str, Any]) -> dict[str, Any]:
-        """OpenAI gives arguments as text; most templates want an object, some the text."""
+        """Convert arguments for the template: OpenAI sends text, most templates expect an object, some the text."""
         calls = message.get("tool_calls")
         if not calls or self._text_arguments:
             return message
@@ -89,7 +89,7 @@ class Template:
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what an assistant wrote; for rendering it is nothing."""
+    """`{% generation %}` marks what an assistant wrote; it does not affect rendering."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja's own declaration
 
@@ -114,7 +114,7 @@ def _tojson(
 
 
 def _mark_verbatim(value: Any, kept: list[str]) -> Any:
-    """The value with a mark in place of each `Verbatim` in it, whose texts are then in `kept`."""
+    """The value with a placeholder for each `Verbatim` in it, whose texts are appended to `kept`."""
     if isinstance(value, Verbatim):
         kept.append(value.text)
         return _placeholder(len(kept) - 1)

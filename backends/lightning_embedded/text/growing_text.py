@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-#: Tokens decoded again as context: enough for a character of four bytes and a leading-space marker.
+#: Tokens that are decoded again as context: enough for a four-byte character and a leading-space marker.
 _CONTEXT = 6
 #: A character has at most four bytes, so at most three ids that do not finish it.
 _UNFINISHED = 3
@@ -13,7 +13,7 @@ _BROKEN = "\ufffd"
 
 
 class Decode:
-    """ids -> text of one tokenizer, special tokens shown unless they end the sequence."""
+    """Decodes ids with one tokenizer. Special tokens are shown unless they end the sequence."""
 
     def __init__(self, tokenizer: Any, ends: Collection[int]) -> None:
         self.ends = frozenset(ends)
@@ -41,22 +41,22 @@ class Decode:
 
 
 class Text:
-    """Feed ids, take the text that can no longer change.
+    """Takes ids and returns the text that can no longer change.
 
-    Text is held back while it ends in an unfinished character or in what may become a stop string. A stop string and
-    all after it never appear.
+    Text is held back while it ends in an incomplete character or in what may become a stop string. A stop string and
+    what follows it are never returned.
     """
 
     def __init__(self, decode: Decode, stop: tuple[str, ...] = ()) -> None:
         self._decode = decode
         self._stop = stop
         self._ids: list[int] = []
-        self._from = 0  # ids before this are decoded for good
+        self._from = 0  # ids before this are final
         self._held = ""
         self.stopped = False
 
     def feed(self, ids: list[int]) -> str:
-        """The text that `ids` add for certain."""
+        """The text that `ids` add and that can no longer change."""
         if self.stopped:
             return ""
         self._ids.extend(token for token in ids if token not in self._decode.ends)
@@ -64,7 +64,7 @@ class Text:
         return self._release(last=False)
 
     def finish(self) -> str:
-        """What was held back, when no more ids come."""
+        """The text that was held back, when no more ids follow."""
         if self.stopped:
             return ""
         self._held += self._between(len(self._ids))
@@ -72,7 +72,7 @@ class Text:
         return self._release(last=True)
 
     def _take_complete(self) -> str:
-        """Text of the ids that the last one completes, leaving out up to three that may begin a character."""
+        """Text of the new ids, without up to three at the end that may begin a character."""
         for end in range(len(self._ids), max(self._from, len(self._ids) - _UNFINISHED - 1), -1):
             text = self._between(end)
             if not text.endswith(_BROKEN):
@@ -81,7 +81,7 @@ class Text:
         end = len(self._ids) - _UNFINISHED
         if end <= self._from:
             return ""
-        text = self._between(end)  # too many for one character: what comes before is broken for good
+        text = self._between(end)  # too many for one character: the earlier ones are invalid
         self._from = end
         return text
 

@@ -1,7 +1,7 @@
-"""A spelling: the very text in which a chat template writes tool calls, cut where names and arguments stand.
+"""A spelling: the exact text in which a chat template writes tool calls, split at names and arguments.
 
-Found in what the template renders for a call that is known, and for two of them; so a call that is forced looks like
-one that the model was taught to write.
+Derived from what the template renders for one known call and for two, so that a forced call looks like those that the
+model learned to write.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """Of calls whose arguments are a JSON object, after the name."""
+    """The text around calls that are written as a name followed by arguments as a JSON object."""
 
     before: str
-    """Up to the first name."""
+    """Text before the first name."""
     between: str
-    """From a name to its arguments."""
+    """Text between a name and its arguments."""
     after: str
-    """Behind the last arguments."""
+    """Text after the last arguments."""
     joint: str | None
-    """From arguments to the next name; None: this template writes one call at a time."""
+    """Text between arguments and the next name; None if the template writes only one call."""
     identity: str
-    """The id that the template was given, which it may have written somewhere of these."""
+    """The call id that the template was given, which may be part of these texts."""
 
 
 def read_spelling(one: str, two: list[str], name: str, arguments: str, identity: str) -> Spelling | None:
-    """The spelling of a text with one call, and of those among `two` that go on from it with the same call again.
+    """The spelling, from the text of one call and candidates for the text of the same call twice.
 
-    None if the arguments are not written as the JSON that was given, or come before the name.
+    None if the arguments are not written as the given JSON, or come before the name.
     """
     before, found, rest = one.partition(name)
     between, there, after = rest.partition(arguments)

@@ -1,7 +1,6 @@
-"""Tool calls in a completion's text, read while it grows: content and calls, in order.
+"""Reads tool calls from a completion's text while it grows: content and calls, in order.
 
-What a call looks like is the form's to know (`tool_forms.py`). A call that is not well-formed stays where it was, as
-text.
+`tool_forms.py` knows what calls look like. A malformed call stays in the content as text.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ class ToolReader:
 
     Args:
         form: How the model writes calls.
-        tools: Name -> JSON schema of the parameters, of the tools that were offered.
-        short: Ids are of the nine letters that some templates ask for.
+        tools: Name -> JSON schema of the parameters, for each offered tool.
+        short: Use ids of nine letters, which some templates require.
     """
 
     def __init__(self, form: Form, tools: Mapping[str, Any], *, short: bool = False) -> None:
@@ -31,7 +30,7 @@ class ToolReader:
         self.calls = 0
 
     def feed(self, text: str, last: bool = False) -> list[str | ToolCall]:
-        """What `text` adds for certain, in order: pieces of content and whole calls. `last`: nothing follows."""
+        """The content and complete calls that `text` adds, in order. `last`: nothing follows."""
         self._held += text
         found: list[str | ToolCall] = []
         while self._next(found):
@@ -44,14 +43,14 @@ class ToolReader:
         return found
 
     def split(self, text: str) -> tuple[str | None, list[ToolCall]]:
-        """Content and calls of a whole completion. Content is None when there are only calls."""
+        """Content and calls of a complete completion. Content is None if there are only calls."""
         pieces = self.feed(text, last=True)
         calls = [piece for piece in pieces if isinstance(piece, ToolCall)]
         content = "".join(piece for piece in pieces if isinstance(piece, str))
         return content or (None if calls else ""), calls
 
     def _next(self, found: list[str | ToolCall]) -> bool:
-        """Move past one call, or what looked like one, if it is there as a whole."""
+        """Consume one call, or what looked like one, if it is complete."""
         start, end = self._form.begins(self._held, alone=not self._solid, more=self.calls > 0)
         self._content(found, self._held[:start])
         self._held = self._held[start:]
@@ -70,7 +69,7 @@ class ToolReader:
         return True
 
     def _content(self, found: list[str | ToolCall], text: str) -> None:
-        """Content as it is, but white space alone between calls is only layout and waits for something to follow."""
+        """Add content. White space between calls is layout, and is held back until other content follows."""
         text = self._blank + text
         self._solid = self._solid or not (not text or text.isspace())
         if self._solid and text:

@@ -1,7 +1,7 @@
-"""The tool format of a model, found by rendering its chat template: whether tools are shown, and how calls are written.
+"""The tool format of a model, found by rendering its chat template: whether it shows tools, and how it writes calls.
 
-A call is rendered and read again by each form: what gives the very call back is the form of this template. Names of
-models say nothing.
+A call is rendered and then parsed with each form; the form that returns the same call is the template's. Names of
+models are not used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SHORT_ID, _LONG_ID = "abcdefghi", "call_0123456789abcdef01234567"
 
 
 class ToolFormat:
-    """Of one chat template.
+    """The tool format of one chat template.
 
     Args:
         template: The template.
@@ -38,40 +38,40 @@ class ToolFormat:
         """Whether the template prints tools."""
         turns = {short: self._turn(_SHORT_ID if short else _LONG_ID) for short in (False, True)}
         self.short_ids = not turns[False] and bool(turns[True])
-        """The template refuses ids of calls that are not nine letters."""
+        """Whether the template requires call ids of nine letters."""
         self.turn = turns[False] or turns[True] or ""
-        """What the template makes of a call."""
+        """What the template renders for a call."""
         printed = self._find_form()
         self.form = printed[0] if printed is not None else self._find_form_by_hints()
         self.spelling = self._spelling(printed[1]) if printed is not None else None
-        """How a call is written that the model is made to write; None where its form is not known as text."""
+        """The text around a forced call; None if the template does not print calls in a known form."""
 
     @property
     def name(self) -> str:
-        """Of the form, or why there is none."""
+        """Name of the form, or why there is none."""
         if not self.is_shown:
             return "none: the chat template does not show tools"
         return self.form.name if self.form is not None else "none: the chat template's form is not known"
 
     def reader(self, tools: list[dict[str, Any]], model: str) -> ToolReader:
-        """Reads a completion that may call `tools`. ModelError if `model` cannot use any."""
+        """A reader for completions that may call `tools`. ModelError if `model` cannot use tools."""
         if not self.is_shown:
             raise ModelError(
-                f"the chat template of {model} does not show tools to the model, which would never know of them: take "
+                f"the chat template of {model} does not show tools to the model, which would not know about them: use "
                 "a model whose template does, such as Qwen/Qwen2.5-0.5B-Instruct, or leave tools out, describe them "
                 "in a message and read the calls from the text yourself"
             )
         if self.form is None:
             raise ModelError(
                 f"the chat template of {model} writes a tool call as {self.turn[-200:]!r}, and this engine reads "
-                f"{', '.join(form.name for form in FORMS)}: take a model that writes one of these, or vLLM "
+                f"{', '.join(form.name for form in FORMS)}: use a model that writes one of these, or vLLM "
                 "(engine=vllm with serving.tool_parser)"
             )
         schemas = {tool["function"]["name"]: tool["function"].get("parameters") for tool in tools}
         return ToolReader(self.form, schemas, short=self.short_ids)
 
     def _render(self, tools: list[dict[str, Any]] | None, *more: dict[str, Any], begin: bool = True) -> str | None:
-        """None where the template refuses."""
+        """The rendered text, or None if the template fails."""
         messages = [{"role": "user", "content": _ASKED}, *more]
         try:
             return self._template.render(messages, tools, {"add_generation_prompt": begin})
@@ -79,7 +79,7 @@ class ToolFormat:
             return None
 
     def _turn(self, identity: str, calls: int = 1) -> str | None:
-        """What follows the question where the assistant calls a tool, so many times."""
+        """The text after the question if the assistant makes this many calls."""
         function = {"name": _NAME, "arguments": _ARGUMENTS}
         call = {"id": identity, "type": "function", "function": function}
         turn = {"role": "assistant", "content": "", "tool_calls": [call] * calls}
@@ -87,7 +87,7 @@ class ToolFormat:
         return None if whole is None else whole.rpartition(_ASKED)[2]
 
     def _texts(self, turn: str) -> Iterator[str]:
-        """What the model says in a turn, behind what the template begins an answer with and before its end."""
+        """Candidates for what the model writes in a turn, without the template's beginning and end of an answer."""
         begun = self._prompt.rpartition(_ASKED)[2]
         same = next((at for at, (a, b) in enumerate(zip(begun, turn, strict=False)) if a != b), len(begun))
         for at in (len(begun), *sorted({turn.rfind(sign, 0, same) + 1 for sign in "\n>]"}, reverse=True)):
@@ -103,18 +103,18 @@ class ToolFormat:
         return read_spelling(text, twice, _NAME, _ARGUMENTS, identity)
 
     def _find_form(self) -> tuple[Form, str] | None:
-        """The form of what is printed, and the text that it reads."""
+        """The form of printed calls, and the text that it parses."""
         for text in self._texts(self.turn):
             for form in FORMS:
                 _, calls = ToolReader(form, {_NAME: _SCHEMA}).split(text)
                 if [(call.name, json.loads(call.arguments)) for call in calls] == [(_NAME, json.loads(_ARGUMENTS))]:
-                    # Thinking that the template shows before a call is not a part of it.
+                    # Thinking that the template shows before a call is not part of it.
                     start, _ = form.begins(text, alone=True, more=False)
                     return form, text[start:] if text[:start].strip() else text
         return None
 
     def _find_form_by_hints(self) -> Form | None:
-        """Where calls are not printed, what the model is told of them."""
+        """If calls are not printed, the form that the prompt describes."""
         if _NAME in self.turn:
-            return None  # they are, in another form
+            return None  # they are printed, in an unknown form
         return next((each for each in FORMS if each.hints and all(hint in self._prompt for hint in each.hints)), None)

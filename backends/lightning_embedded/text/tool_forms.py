@@ -1,8 +1,8 @@
-"""The forms in which models write tool calls, and what reads each.
+"""The forms in which models write tool calls, and their parsers.
 
-A form says where something that looks like a call begins in growing text, and takes it once it is there as a whole.
-Whether it is a call depends on what was taken alone, so a stream and a whole reply are read alike. JSON arguments stay
-the very text that was sampled, so that a template which prints them renders the same completion again.
+A form finds where something that looks like a call begins in growing text, and takes it once it is complete. Whether it
+is a call depends only on the text that was taken, so streams and complete replies are parsed alike. JSON arguments keep
+their sampled text, so that a template that prints them renders the same completion again.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class ToolCall:
     arguments: str
     """A JSON object, as text."""
     id: str = ""
-    """The one that the model wrote, or that the reader gave."""
+    """Written by the model, or assigned by the reader."""
 
 
 class Taken(NamedTuple):
     """A piece of text that looked like calls."""
 
     calls: list[ToolCall]
-    """Empty: it is none, and stays text."""
+    """Empty if it is not a call, and stays text."""
     length: int
     """In characters."""
 
@@ -42,22 +42,22 @@ class Form(Protocol):
 
     @property
     def hints(self) -> tuple[str, ...]:
-        """What templates tell models of this form, all of it; for templates that print no calls themselves."""
+        """Texts that are all in a prompt that describes this form, for templates that do not print calls."""
         ...
 
     def begins(self, text: str, *, alone: bool, more: bool) -> tuple[int, bool]:
-        """Where the next call begins and True; or how much is content for certain and False.
+        """Where the next call begins, and True; or how much is certainly content, and False.
 
         `alone`: nothing but white space and calls came before; `more`: calls did.
         """
         ...
 
     def take(self, text: str, tools: Mapping[str, Any]) -> Taken | None:
-        """What `text` begins with, None as long as its end is not there."""
+        """Take what `text` begins with. None until its end has arrived."""
         ...
 
 
-#: Reads calls from what stands between tags or brackets; None if they are none.
+#: Parses the text between tags or brackets; None if it contains no valid calls.
 Parse = Callable[[str, Mapping[str, Any]], Sequence[tuple[str, str, str]] | None]
 
 
@@ -88,7 +88,7 @@ class Tagged:
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """Calls that are all that the model says, in brackets and without tags: only of tools that were offered."""
+    """Calls in brackets, without tags or other text, and only of offered tools."""
 
     name: str
     bracket: str
@@ -163,7 +163,7 @@ class Mistral:
         return Taken([ToolCall(each.name, each.arguments, head[2] or "") for each in _calls(call)], end)
 
 
-#: The first that reads what a template prints is the template's. Tags before brackets, the common ones first.
+#: The first form that parses a template's calls is used: tags before brackets, common ones first.
 FORMS: tuple[Form, ...] = (
     Tagged("qwen-coder", "<tool_call>", "</tool_call>", xml_calls, ("<tool_call>", "<function=")),
     Tagged("hermes", "<tool_call>", "</tool_call>", json_calls, ("<tool_call>",)),

@@ -1,4 +1,4 @@
-"""The syntax of tool calls: JSON objects, Python call expressions and Qwen-Coder's tags, each read as (name, arguments,
+"""Parsers for tool calls: JSON objects, Python call expressions and Qwen-Coder's tags. Each call is (name, arguments,
 id), where arguments are a JSON object as text."""
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _WORDS = {"true": True, "false": False, "null": None}
 
 
 def bracket_end(text: str, start: int, quotes: str) -> int:
-    """Behind the bracket that closes the one at `start`, whatever strings in these quotes hold; -1 if it is not there.
+    """Index after the bracket that closes the one at `start`, ignoring strings in these quotes; -1 if it is missing.
 
-    Brackets that do not match end it too: what was found is then no call.
+    Mismatched brackets end it too: the result is then not a call.
     """
     special = re.compile(r"[\[\](){}" + quotes + r"]")
     waiting: list[str] = []
@@ -59,7 +59,7 @@ def _search(text: str, at: int, quote: str) -> int:
 
 
 def json_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
-    """Of one `{"name": text, "arguments": {object}}`, or `"parameters"`, or of a list of them."""
+    """Parse `{"name": text, "arguments": {object}}`, or `"parameters"`, or a list of them."""
     body = body.strip()
     if not body.startswith("["):
         call = _json_call(body)
@@ -94,7 +94,7 @@ def _json_call(body: str) -> tuple[str, str, str] | None:
 
 
 def _members(body: str) -> dict[str, str] | None:
-    """Key -> text of the value, for each member of a JSON object; None if it is not one."""
+    """Key -> text of the value, for each member of a JSON object; None if it is not an object."""
     at = _skip(body, 0)
     if body[at : at + 1] != "{":
         return None
@@ -126,7 +126,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def python_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
-    """Of `[f(a=1), g()]`, of `f(a=1)`, or of one such call a line: keywords with literal values, JSON's words too."""
+    """Parse `[f(a=1), g()]`, `f(a=1)`, or one such call per line. Values are Python literals or JSON's words."""
     body = body.strip()
     try:
         with warnings.catch_warnings():
@@ -143,9 +143,9 @@ def python_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
 
 
 def _python_call(node: ast.expr) -> tuple[str, str, str]:
-    """ValueError if it is none."""
+    """Parse one call expression. ValueError if it is something else."""
     if not isinstance(node, ast.Call) or node.args:
-        raise ValueError("no call with keywords")
+        raise ValueError("not a call with keywords")
     arguments = {each.arg: _literal(each.value) for each in node.keywords}
     if None in arguments:
         raise ValueError("keywords from a dict")
@@ -175,7 +175,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def xml_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
-    """Of `<function=NAME><parameter=KEY>value</parameter>...</function>`; the tool's schema says what values are."""
+    """Parse `<function=NAME><parameter=KEY>value</parameter>...</function>`, with types from the tool's schema."""
     function = _FUNCTION.fullmatch(body)
     if function is None:
         return None
@@ -194,12 +194,12 @@ def xml_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
 
 
 def _strip_line_breaks(value: str) -> str:
-    """Without the line break on either side that belongs to the tags."""
+    """Remove the line break on either side that belongs to the tags."""
     return value.removeprefix("\n").removesuffix("\n")
 
 
 def _convert(value: str, schema: Any) -> Any:
-    """As the schema has it; text where it says text, nothing, or what the value is not."""
+    """The value with the type in the schema; text if there is none, or if it does not match."""
     kind = schema.get("type", "string") if isinstance(schema, Mapping) else "string"
     kinds = set(kind) if isinstance(kind, list) else {kind}
     if isinstance(schema, Mapping) and "type" not in schema and ("anyOf" in schema or "oneOf" in schema):
