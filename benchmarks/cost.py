@@ -27,7 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Pair, Row
-from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.batch import build_batch
 from lightning_hub.rollout import Reward, Rollout
 from lightning_losses.mini_batches import split_mini_batches
 from lightning_sdk.settings import Settings
@@ -60,7 +60,7 @@ def make_call(number: int, prompt: list[int], draw: np.random.Generator) -> Call
 def credit(calls: int) -> Callable[[], object]:
     made = [make_rollout(calls)]
     settings = Settings.from_dict({"credit.advantage": "reinforce"})
-    return lambda: weigh(made, settings)
+    return lambda: build_batch(made, settings)
 
 
 def deal_pairs(pairs: int) -> Callable[[], object]:

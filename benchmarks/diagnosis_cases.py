@@ -17,7 +17,7 @@ from simulated_runs import Played, Recipe, Role, binary, simulate
 
 from lightning_hub.findings import findings
 from lightning_hub.health.examine import Health
-from lightning_hub.health.run_record import Record
+from lightning_hub.health.run_record import RunRecord
 from lightning_sdk.settings import Settings
 
 RECORDED = Path(__file__).parents[1] / "tests" / "hub" / "recorded"
@@ -28,7 +28,7 @@ class Case:
     """One kind of run."""
 
     name: str
-    make: Callable[[int], Record]
+    make: Callable[[int], RunRecord]
     """Seed -> the record of such a run."""
     expected: tuple[str, ...] = ()
     """'fatal KIND' or 'warning KIND', any of which is the right diagnosis; none of a healthy run."""
@@ -56,7 +56,7 @@ def judge_health(case: Case, health: Health) -> str:
     return judge(case, [each.as_dict() for each in health.findings])
 
 
-def run(recipe: Recipe) -> Callable[[int], Record]:
+def run(recipe: Recipe) -> Callable[[int], RunRecord]:
     return lambda seed: simulate(recipe, seed)
 
 
@@ -175,7 +175,7 @@ def long_said(played: Played) -> str:
 
 
 #: What the first rollouts show of such rewards: `lightning_sdk.rollouts.repeats` finds it, which trained cases try.
-UNREPEATED = findings.not_repeatable("the reward function reward()", 8, 8, 0.2, 0.7).as_dict()
+UNREPEATED = findings.reward_not_repeatable("the reward function reward()", 8, 8, 0.2, 0.7).as_dict()
 REPEATS = {"findings": [UNREPEATED]}
 
 
@@ -206,12 +206,12 @@ def lazy_answers() -> Recipe:
     return replace(LEARNS, says=says, reward=reward, held_out=60)
 
 
-def recorded(name: str) -> Record:
+def recorded(name: str) -> RunRecord:
     lines = (RECORDED / f"{name}.jsonl").read_text("utf-8").splitlines()
-    return Record(f"runs/{name}", Settings(), [json.loads(line) for line in lines], status="finished")
+    return RunRecord(f"runs/{name}", Settings(), [json.loads(line) for line in lines], status="finished")
 
 
-def numbers(**changed: Any) -> Callable[[int], Record]:
+def numbers(**changed: Any) -> Callable[[int], RunRecord]:
     """A run that does not rise, with these metrics."""
     return run(replace(LEARNS, skill=lambda done: -0.5, numbers=changed))
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from lightning_hub.statistics.looks import ERROR, PLANNED, next_look
 from lightning_hub.statistics.mean_bounds import chance_of
-from lightning_hub.statistics.reward_range import FEWEST, FEWEST_TRAINED, Source, Trained, reward_range
+from lightning_hub.statistics.reward_range import FEWEST, FEWEST_TRAINED, RangeSource, TrainingRange, reward_range
 
 Array = NDArray[np.float64]
 Shape = tuple[int, int]
@@ -114,8 +114,8 @@ def _widths(scores: Array, trained: Array, tasks: int) -> Array:
     """[trials] Width of the range that each trial's reward is taken to have; infinite where that says too little."""
     found = []
     for seen, training in zip(scores.tolist(), trained, strict=True):
-        within = reward_range(seen, None, Trained(training.min(), training.max(), len(training)))
-        unknown = within is None or (within.source == Source.SEEN and tasks < FEWEST)
+        within = reward_range(seen, None, TrainingRange(training.min(), training.max(), len(training)))
+        unknown = within is None or (within.source == RangeSource.SEEN and tasks < FEWEST)
         found.append(math.inf if within is None or unknown else within.width)
     return np.array(found)
 
@@ -169,7 +169,7 @@ def scores(generator: np.random.Generator, trials: int) -> Iterator[dict[str, An
             values = draw(generator, (trials, tasks))
             found = [reward_range(each) for each in values.tolist()]
             known = np.array([
-                each is not None and (each.source != Source.GUESSED or tasks >= FEWEST) for each in found
+                each is not None and (each.source != RangeSource.GUESSED or tasks >= FEWEST) for each in found
             ])  # fmt: skip
             if not known.any():
                 continue

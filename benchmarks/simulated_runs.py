@@ -1,7 +1,7 @@
 """Runs that no model played: a policy that is one number a task, which gets better or worse as a recipe says.
 
 What is simulated is the policy: what it answers, how sure it is, and what its learner measures. Its rollouts have calls
-with ids, log-probs and messages, and all else is the product's own: the credit and a step's metrics (`credit.weigh`),
+with ids, log-probs and messages, and all else is the product's own: the credit and a step's metrics (`credit.batch`),
 the evaluations (`evaluation.measure`), and the record that `lightning_hub.health.examine` examines.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from lightning_hub.backend import Endpoint
-from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.batch import build_batch
 from lightning_hub.evaluation.evaluation import HeldOut, measure
-from lightning_hub.health.run_record import Record, score_entry
+from lightning_hub.health.run_record import RunRecord, score_entry
 from lightning_hub.rollout import Assignment, Reward, Rollout
 from lightning_hub.rollouts.archive import Entry
 from lightning_sdk.errors import NothingToTrain
@@ -111,7 +111,7 @@ class Simulation:
         answers = self._draw.integers(100, 999, many)
         self._tasks = [{"question": f"question {at}", "answer": int(answers[at])} for at in range(many)]
 
-    def record(self) -> Record:
+    def record(self) -> RunRecord:
         """The record of the whole run."""
         before, first = self._evaluation("before", 0)
         steps, rollouts, means = [], list[tuple[int, list[Rollout]]](), dict[str, float]()
@@ -120,12 +120,12 @@ class Simulation:
             rollouts.append((step, played))
             steps.append(self._metrics(step, played, means))
         after, last = self._evaluation("after", self.recipe.steps)
-        record = Record("runs/simulated", self.settings, steps, evaluations=[before, after] if first else [],
+        record = RunRecord("runs/simulated", self.settings, steps, evaluations=[before, after] if first else [],
                         diagnosis=self.recipe.diagnosis, status="finished", facts={"tasks": self.recipe.tasks},
                         before=first, after=last, tasks=dict(enumerate(self._tasks[: self.recipe.tasks])))  # fmt: skip
         return self._with_rollouts(record, rollouts)
 
-    def _with_rollouts(self, record: Record, rounds: Sequence[tuple[int, list[Rollout]]]) -> Record:
+    def _with_rollouts(self, record: RunRecord, rounds: Sequence[tuple[int, list[Rollout]]]) -> RunRecord:
         scored, failed, roles = [], [], record.roles
         for _, played in rounds:
             for each in played:
@@ -137,7 +137,7 @@ class Simulation:
         every = max(1, len(rounds) * self.recipe.tasks_per_step * self.recipe.group_size // 600)
         sample = [each for step, played in rounds if step % every == 0 for each in played if each.status == Status.OK]
         values = {name: getattr(record, name) for name in record.__slots__}
-        return Record(**{**values, "scored": scored, "failed": failed, "sample": sample})
+        return RunRecord(**{**values, "scored": scored, "failed": failed, "sample": sample})
 
     # --- rollouts
 
@@ -203,7 +203,7 @@ class Simulation:
     def _metrics(self, step: int, played: Sequence[Rollout], means: dict[str, float]) -> dict[str, float | None]:
         done = step / self.recipe.steps
         try:
-            signal = weigh(played, self.settings, step=step, version=step - 1, means=means).signal
+            signal = build_batch(played, self.settings, step=step, version=step - 1, means=means).metrics
         except NothingToTrain:
             signal = {}
         wobble = float(np.exp(self._draw.normal(0, 0.1)))
@@ -229,6 +229,6 @@ class Simulation:
         return measure(name, step, assignments, rollouts, self.settings), rollouts
 
 
-def simulate(recipe: Recipe, seed: int = 0) -> Record:
+def simulate(recipe: Recipe, seed: int = 0) -> RunRecord:
     """The record of one run of this recipe."""
     return Simulation(recipe, seed).record()

@@ -17,7 +17,7 @@ from spoken import assistant, call, rollout
 
 from lightning_hub.evaluation.evaluation import HeldOut
 from lightning_hub.health.examine import Health, examine
-from lightning_hub.health.run_record import Record, Scored, read
+from lightning_hub.health.run_record import RunRecord, ScoredRollout, read_record
 from lightning_hub.rollouts.archive import Entry
 from lightning_hub.statistics.interval import interval
 from lightning_sdk.errors import SettingError
@@ -32,9 +32,9 @@ def steps(name: str = "learning") -> list[Step]:
     return [json.loads(line) for line in (RECORDED / f"{name}.jsonl").read_text().splitlines()]
 
 
-def changed(change: Callable[[Step], Mapping[str, float | None]], many: int = 40) -> Record:
+def changed(change: Callable[[Step], Mapping[str, float | None]], many: int = 40) -> RunRecord:
     """The run that learned, with metrics that are added or replaced."""
-    return Record("runs/solve", Settings(), [{**step, **change(step)} for step in steps()[:many]])
+    return RunRecord("runs/solve", Settings(), [{**step, **change(step)} for step in steps()[:many]])
 
 
 def level(**more: float) -> Callable[[Step], Mapping[str, float]]:
@@ -50,13 +50,16 @@ def said(health: Health, kind: str) -> str:
     return str(next(each for each in health.findings if each.kind == kind))
 
 
-def scored(step: int, place: int, values: list[float], role: str = "solver") -> list[Scored]:
+def scored(step: int, place: int, values: list[float], role: str = "solver") -> list[ScoredRollout]:
     """The rollouts of one group."""
     return [
-        Scored(Entry(b"", f"{step}-{place}-{at}", 1, "train", place, f"{step}-{place}", Status.OK, "", 0.0, 1.0), step,
-               {role: value})
+        ScoredRollout(
+            Entry(b"", f"{step}-{place}-{at}", 1, "train", place, f"{step}-{place}", Status.OK, "", 0.0, 1.0),
+            step,
+            {role: value},
+        )
         for at, value in enumerate(values)
-    ]  # fmt: skip
+    ]
 
 
 def held_out(name: str, step: int, scores: list[float]) -> HeldOut:
@@ -65,7 +68,7 @@ def held_out(name: str, step: int, scores: list[float]) -> HeldOut:
 
 def test_a_run_that_learns_has_no_findings() -> None:
     """One sentence says from where to where, and it is being learned."""
-    health = examine(Record("runs/solve", Settings(), steps()))
+    health = examine(RunRecord("runs/solve", Settings(), steps()))
     assert health.findings == [] and health.learnable
     assert health.summary() == "The reward of the role solver rose from 0.36 to 0.583 in 40 steps."
     assert json.loads(json.dumps(health.as_dict()))["roles"][0]["rises"] is True
@@ -76,20 +79,20 @@ def test_no_part_of_a_run_that_learns_is_called_ill() -> None:
     whole = steps()
     for first in range(0, 36, 5):
         for last in range(first + 1, 41):
-            found = kinds(examine(Record("runs/solve", Settings(), whole[first:last])))
+            found = kinds(examine(RunRecord("runs/solve", Settings(), whole[first:last])))
             assert set(found) <= {"warning reward flat"}, (first, last)
             assert not found or last - first >= 20
 
 
 def test_few_steps_show_no_trend() -> None:
     """Nothing is said of three steps but that they are few."""
-    health = examine(Record("runs/solve", Settings(), steps()[:3]))
+    health = examine(RunRecord("runs/solve", Settings(), steps()[:3]))
     assert health.findings == [] and "after 3 steps, which are too few to see a trend" in health.summary()
 
 
 def test_a_collapse_is_told_with_its_signs() -> None:
     """The reward's peak and where it ended, the rate, and what to type; not that it has no signal, which follows."""
-    health = examine(Record("runs/solve", Settings(), steps("diverged")))
+    health = examine(RunRecord("runs/solve", Settings(), steps("diverged")))
     assert kinds(health) == ["fatal diverging"] and not health.learnable
     text = said(health, "diverging")
     assert "fell from 0.385 at step 1 to 0.00312 in the last 5 steps" in text
@@ -100,7 +103,7 @@ def test_a_collapse_in_the_first_step_shows_in_the_entropy() -> None:
     """One good step is not much of a peak; with three times the entropy it is."""
     nothing = {"reward_mean/solver": 0.0, "reward_std/solver": 0.0, "entropy": 1.2}
     fallen = [{**step, **nothing} for step in steps()[1:12]]
-    health = examine(Record("runs/solve", Settings(), [steps()[0], *fallen]))
+    health = examine(RunRecord("runs/solve", Settings(), [steps()[0], *fallen]))
     assert kinds(health) == ["fatal diverging"] and "the entropy went from 0.46 to 1.2" in said(health, "diverging")
 
 
@@ -112,7 +115,7 @@ def test_a_collapse_in_a_short_run_shows_in_its_trend() -> None:
         for step, value in zip(steps(), rewards, strict=False)
     ]
     settings = Settings.from_dict({"rollouts.tasks_per_step": 1})
-    assert kinds(examine(Record("runs/solve", settings, fallen))) == ["fatal diverging"]
+    assert kinds(examine(RunRecord("runs/solve", settings, fallen))) == ["fatal diverging"]
 
 
 @pytest.mark.parametrize(("after", "severity"), [(0.5, "warning"), (0.0, "fatal")])
@@ -120,7 +123,7 @@ def test_a_held_out_score_that_training_lowered(after: float, severity: str) -> 
     """Whatever the reward of training shows: with both scores and the interval of the change."""
     before = held_out("final", 0, [1.0] * 20 + [0.0] * 4)
     evaluations = [before, held_out("final", 3, [after] * 20 + [0.0] * 4)]
-    health = examine(replace(Record("runs/solve", Settings(), steps()[:3]), evaluations=evaluations))
+    health = examine(replace(RunRecord("runs/solve", Settings(), steps()[:3]), evaluations=evaluations))
     assert kinds(health) == [f"{severity} held-out score worse"]
     assert f"24 held-out tasks went from 0.833 to {after * 20 / 24:.3g}" in said(health, "held-out score worse")
 
@@ -203,7 +206,7 @@ def test_a_role_without_reward() -> None:
         {"step": float(n), "rows/critic": 4.0, "rewards_missing/critic": 4.0, "groups": 0.0, "rows": 4.0}
         for n in range(1, 5)
     ]
-    health = examine(Record("runs/solve", Settings(), alone))
+    health = examine(RunRecord("runs/solve", Settings(), alone))
     assert kinds(health) == ["fatal no reward"] and "in 4 steps the role critic never had" in said(health, "no reward")
     beside = examine(changed(lambda step: {"rewards_missing/critic": 4.0, "rows/critic": 0.0}))
     assert kinds(beside) == ["warning no reward"]
@@ -212,7 +215,7 @@ def test_a_role_without_reward() -> None:
 def test_a_role_filter_that_matches_nothing_or_in_part() -> None:
     """The roles that there were are listed."""
     for roles, kind in (("sovler",), "fatal role filter matched nothing"), (("solver", "critic"), "role without calls"):
-        health = examine(replace(Record("r", Settings(), steps()), settings=Settings.from_dict({"roles": roles})))
+        health = examine(replace(RunRecord("r", Settings(), steps()), settings=Settings.from_dict({"roles": roles})))
         assert kind in kinds(health)[0] and "there were solver" in health.findings[0].what
 
 
@@ -295,7 +298,7 @@ def test_a_gain_that_the_held_out_tasks_do_not_show(tasks: int, cause: str, turn
     """Few tasks by heart, or of another kind: whether so few changed that there is no interval, or some each way."""
     before, after = [1.0, 0.0] * 100, [0.0, 1.0] * turned + [1.0, 0.0] * (100 - turned)
     record = replace(
-        Record("r", Settings(), steps()), facts={"tasks": tasks},
+        RunRecord("r", Settings(), steps()), facts={"tasks": tasks},
         evaluations=[held_out("before", 0, before), held_out("after", 40, after)],
     )  # fmt: skip
     health = examine(record)
@@ -309,7 +312,7 @@ def test_findings_of_the_first_rollouts_stay() -> None:
     """Those that no metric tells better; what all steps show replaces what the first one showed."""
     finding = {"severity": "warning", "what": "w", "cause": "", "remedy": ""}
     first = [{"kind": "calls went elsewhere", **finding}, {"kind": "no signal", **finding}]
-    assert kinds(examine(replace(Record("r", Settings(), steps()), diagnosis={"findings": first}))) == [
+    assert kinds(examine(replace(RunRecord("r", Settings(), steps()), diagnosis={"findings": first}))) == [
         "warning calls went elsewhere"
     ]
 
@@ -337,7 +340,7 @@ def test_a_folder_of_an_older_version_under_way_is_read(tmp_path: Path) -> None:
     folder = write(tmp_path / "solve", steps(), config=config)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 41, "rew')
-    record = read(folder)
+    record = read_record(folder)
     assert (len(record.steps), record.settings.rollouts.group_size, record.status) == (40, 4, "unfinished")
     assert examine(record).findings == []
 
@@ -348,13 +351,13 @@ def test_a_run_that_failed_is_told_with_its_error(tmp_path: Path) -> None:
     error = "NothingToTrain: it made no call. Make one."
     report = {"status": "failed", "error": error}
     folder = write(tmp_path / "solve", [], config={"settings": {}}, report=report, diagnosis={"findings": [found]})
-    health = examine(read(folder))
+    health = examine(read_record(folder))
     assert kinds(health) == ["fatal run failed"] and error in str(health.findings[0])
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     """Nothing there, or nothing yet."""
     with pytest.raises(SettingError, match="is no run"):
-        read(tmp_path)
+        read_record(tmp_path)
     with pytest.raises(SettingError, match="no step is finished yet"):
-        read(write(tmp_path / "new", [], config={"settings": {}}))
+        read_record(write(tmp_path / "new", [], config={"settings": {}}))

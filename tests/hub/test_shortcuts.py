@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from spoken import assistant, call, rollout, user
 
-from lightning_hub.diagnosis.leak import Leak, leaks
-from lightning_hub.diagnosis.round import Round, diagnose
-from lightning_hub.diagnosis.shortcut import by_length
+from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
+from lightning_hub.diagnosis.leak import Leak, find_leaks
+from lightning_hub.diagnosis.shortcut import find_length_shortcuts
 from lightning_hub.rollout import Rollout
 from lightning_sdk.settings import Settings
 
@@ -27,15 +27,15 @@ def asked(tasks: Tasks, prompt: str, answer: str = "I do not know", best: str = 
 
 
 def found(rollouts: list[Rollout], tasks: Tasks) -> list[str]:
-    return [each.field for each in leaks(rollouts, tasks, Settings())]
+    return [each.field for each in find_leaks(rollouts, tasks, Settings())]
 
 
 def test_an_answer_in_the_prompt() -> None:
     """A field that is called so, in every prompt, and in no other task's."""
     made = asked(SUMS, "{question} (The answer is {answer}.)")
     # The question of one task happens to hold the answer of another one.
-    assert leaks(made, SUMS, Settings()) == [Leak("answer", 6, 6, pytest.approx(1 / 30), "60")]
-    (finding,) = diagnose(Round(made, tasks=SUMS)).findings
+    assert find_leaks(made, SUMS, Settings()) == [Leak("answer", 6, 6, pytest.approx(1 / 30), "60")]
+    (finding,) = diagnose(DiagnosisInput(made, tasks=SUMS)).findings
     assert (finding.kind, finding.severity) == ("answer in the prompt", "warning")
     assert "field 'answer'" in finding.what and "in 6 of 6 tasks (such as '60')" in finding.what
     assert "Leave task['answer'] out" in finding.remedy
@@ -95,9 +95,9 @@ LENGTHS = [[3, 9, 5, 7], [12, 2, 8, 6], [4, 1, 9, 30], [7, 3, 11, 2]]
 def test_a_reward_that_is_the_length(sign: int) -> None:
     """Longer or shorter, in every group."""
     made = spoken(LENGTHS, [[float(sign * each) for each in group] for group in LENGTHS])
-    (found,) = by_length(made, Settings())
+    (found,) = find_length_shortcuts(made, Settings())
     assert found.correlation == pytest.approx(sign) and (found.role, found.groups) == ("solver", 4)
-    (finding,) = diagnose(Round(made)).findings
+    (finding,) = diagnose(DiagnosisInput(made)).findings
     assert finding.kind == "reward follows length" and finding.severity == "warning"
     assert ("the longer, the more" if sign > 0 else "the shorter, the more") in finding.what
 
@@ -113,10 +113,10 @@ def test_a_reward_that_is_the_length(sign: int) -> None:
 )
 def test_what_does_not_follow_the_length(rewards: list[list[float]]) -> None:
     """Right answers may well be longer than wrong ones; only a reward of many values can show more."""
-    assert by_length(spoken(LENGTHS, rewards), Settings()) == []
+    assert find_length_shortcuts(spoken(LENGTHS, rewards), Settings()) == []
 
 
 def test_two_groups_are_too_few() -> None:
     """They may agree by chance."""
     two = LENGTHS[:2]
-    assert by_length(spoken(two, [[float(each) for each in group] for group in two]), Settings()) == []
+    assert find_length_shortcuts(spoken(two, [[float(each) for each in group] for group in two]), Settings()) == []

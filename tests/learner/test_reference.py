@@ -18,7 +18,7 @@ from lightning_embedded import backend
 from lightning_embedded.learning import checkpoint
 from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Objective, Pair, Row
-from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.batch import build_batch
 from lightning_losses.divergence import divergence
 from lightning_process.child import Child
 from lightning_process.model import load
@@ -70,7 +70,7 @@ def test_what_the_reward_pays_is_what_the_loss_would_add(estimator: str, gap: fl
         "credit.advantage": "reinforce",
     })  # fmt: skip
     made = rollout(1, call(1, [1], ([2], [-0.25])), rewards={"": 0.0})
-    (row,) = weigh([made], settings, scoring=FarReference(gap)).rows
+    (row,) = build_batch([made], settings, scoring=FarReference(gap)).rows
     logprobs = torch.tensor([-0.25])
     (added,) = divergence(logprobs, logprobs - gap, estimator).tolist()
     assert -row.advantages[1] == pytest.approx(added, rel=1e-5)

@@ -15,7 +15,7 @@ from lightning_hub.evaluation.judgement import change, change_of_roles, judge, v
 from lightning_hub.rollout import Assignment, Reward, Rollout
 from lightning_hub.rollouts.plan import Plan
 from lightning_hub.statistics.looks import Look
-from lightning_hub.statistics.reward_range import Trained
+from lightning_hub.statistics.reward_range import TrainingRange
 from lightning_sdk.errors import SettingError
 from lightning_sdk.rollouts.tasks import task_id
 from lightning_sdk.settings import Settings
@@ -105,7 +105,7 @@ def test_an_evaluation_is_read_back_as_it_was_written() -> None:
     assert again.as_line() == found.as_line()
     old = HeldOut.from_line({"name": "before", "step": 0, "mean": 0.5, "low": None, "high": None, "n": 1,
                              "method": "none", "failed": 0, "scores": {"0": 0.5}})  # fmt: skip
-    assert (old.seeded, old.temperature, old.seeds) == ({"0": (0.5,)}, 0.0, 1)
+    assert (old.scores_by_seed, old.temperature, old.seeds) == ({"0": (0.5,)}, 0.0, 1)
 
 
 def test_roles_with_rewards_of_their_own_have_scores_of_their_own() -> None:
@@ -217,9 +217,9 @@ def test_a_score_outside_the_range_that_is_set_is_not_judged_by_it() -> None:
 def test_a_gain_of_a_reward_of_any_range_counts_once_training_has_shown_the_range() -> None:
     """With what it rests on; a training that was too short to show it does not do."""
     before, after = [5.0 + 0.1 * (task % 5) for task in range(60)], [9.0 + 0.1 * (task % 7) for task in range(60)]
-    unknown = judge(at("before", before), at("after", after, trained=Trained(4.0, 10.0, 255)))
+    unknown = judge(at("before", before), at("after", after, trained=TrainingRange(4.0, 10.0, 255)))
     assert unknown.verdict == "not shown to be better" and "too few training rollouts" in unknown.reason
-    known = judge(at("before", before), at("after", after, trained=Trained(4.0, 10.0, 256)))
+    known = judge(at("before", before), at("after", after, trained=TrainingRange(4.0, 10.0, 256)))
     assert known.verdict == "better" and known.reason.startswith("if the reward stays within 2.5 to 11.5")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_hub.statistics.interval import Interval, difference, interval
 from lightning_hub.statistics.mean_bounds import chance_of
-from lightning_hub.statistics.reward_range import RewardRange, Source, Trained, reward_range
+from lightning_hub.statistics.reward_range import RangeSource, RewardRange, TrainingRange, reward_range
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_few_scores_of_unknown_range_have_no_interval() -> None:
     values = [1.0, 2.0, 4.0] * 6
     assert interval(values).missing.startswith("too few tasks (18) for a reward of unknown range: at least 20, or set")
     assert interval([*values, 3.0, 2.5]).low is not None
-    assert interval(values[:3], within=RewardRange(0, 5, Source.SET)).low is not None
-    outside = interval(values, within=RewardRange(0, 3, Source.SET))
+    assert interval(values[:3], within=RewardRange(0, 5, RangeSource.SET)).low is not None
+    outside = interval(values, within=RewardRange(0, 3, RangeSource.SET))
     assert outside.low is None and "a score of 4 lies outside" in outside.missing and "0 to 3" in outside.missing
 
 
@@ -74,9 +74,9 @@ def test_a_range_is_what_is_set_or_usual_or_was_seen() -> None:
     """The narrowest usual one that holds all; else what was seen and more, which training makes better known."""
     assert str(reward_range([0.2, 0.4])) == "0 to 1" and str(reward_range([0.2, -0.4])) == "-1 to 1"
     assert str(reward_range([0.2], (0.0, 0.5))) == "0 to 0.5" and reward_range([7.0, 7.0]) is None
-    guessed, seen = reward_range([2.0, 4.0]), reward_range([2.0, 4.0], None, Trained(1.0, 5.0, 300))
-    assert guessed == RewardRange(0.0, 6.0, Source.GUESSED) and seen == RewardRange(0.0, 6.0, Source.SEEN)
-    assert reward_range([0.0, 1.0], None, Trained(-1.0, 1.0, 8)) == RewardRange(-1.0, 1.0, Source.USUAL)
+    guessed, seen = reward_range([2.0, 4.0]), reward_range([2.0, 4.0], None, TrainingRange(1.0, 5.0, 300))
+    assert guessed == RewardRange(0.0, 6.0, RangeSource.GUESSED) and seen == RewardRange(0.0, 6.0, RangeSource.SEEN)
+    assert reward_range([0.0, 1.0], None, TrainingRange(-1.0, 1.0, 8)) == RewardRange(-1.0, 1.0, RangeSource.USUAL)
 
 
 def test_pairing_shows_what_two_intervals_hide() -> None:
@@ -116,8 +116,8 @@ def test_a_gain_of_unknown_range_needs_a_range() -> None:
     """Thirty tasks that go from 1.1 to 1.3 show nothing of what the reward can cost."""
     before, after = [1.1] * 30, [1.3] * 30
     assert "too few training rollouts to know the range" in difference(before, after).missing
-    assert difference(before, after, within=RewardRange(1.0, 2.0, Source.SET)).is_above(0)
-    assert not difference(before, after, within=RewardRange(0.0, 10.0, Source.SET)).is_above(0)
+    assert difference(before, after, within=RewardRange(1.0, 2.0, RangeSource.SET)).is_above(0)
+    assert not difference(before, after, within=RewardRange(0.0, 10.0, RangeSource.SET)).is_above(0)
 
 
 # --- simulations of whole experiments: what an interval has to keep in the long run; benchmarks/intervals.py has more

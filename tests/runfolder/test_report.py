@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lightning_hub.evaluation.evaluation import HeldOut, OfRole
+from lightning_hub.evaluation.evaluation import HeldOut, RoleScore
 from lightning_hub.results.run_folder import RunFolder
 from lightning_hub.statistics.interval import interval
 from lightning_hub.storage.store import Totals
@@ -36,7 +36,7 @@ def held_out(name: str, step: int, level: float) -> HeldOut:
     by_seed["7"] = [level, None]
     scores = {task: sum(known := [v for v in values if v is not None]) / len(known) for task, values in by_seed.items()}
     roles = {
-        role: OfRole(interval([v / share for v in scores.values()]), {t: [v / share] for t, v in scores.items()})
+        role: RoleScore(interval([v / share for v in scores.values()]), {t: [v / share] for t, v in scores.items()})
         for role, share in zip(ROLES, (1, 2), strict=True)
     }
     return HeldOut(name, step, interval(list(scores.values())), 1, scores, by_seed, {"timeout": 1}, roles, 2, 0.7)

@@ -19,7 +19,7 @@ from lightning_hub.results.report import Totals
 from lightning_hub.results.run_folder import RunFolder
 from lightning_hub.statistics.interval import interval
 from lightning_hub.statistics.looks import PLANNED
-from lightning_hub.statistics.reward_range import Trained
+from lightning_hub.statistics.reward_range import TrainingRange
 from lightning_sdk.settings import Settings
 
 TOTALS = Totals(61.5, {"ok": 90, "timeout": 6, "agent_error": 0}, 250, 12_000)
@@ -241,7 +241,7 @@ def test_what_training_has_seen_of_the_reward_is_known(tmp_path: Path) -> None:
     for step, low, high in ((1, 0.0, 2.0), (2, -3.0, 1.0)):
         folder.step({"step": step, "reward_min": low, "reward_max": high, "rollouts_ok": 8})
     folder.step({"step": 3, "rollouts_ok": 0})
-    assert folder.trained == Trained(-3.0, 2.0, 16)
+    assert folder.trained == TrainingRange(-3.0, 2.0, 16)
     folder.close()
 
 

@@ -18,7 +18,7 @@ from workplace import Workplace
 
 import lightning_sdk as lightning
 from lightning_hub.replay.stored_run import StoredRun
-from lightning_hub.statistics.ranking import pairs, signal
+from lightning_hub.statistics.ranking import pairs, signal_change
 from lightning_sdk.hub.client import HubProcess
 
 
@@ -76,7 +76,7 @@ def test_rankings_small_enough_to_see() -> None:
     assert (told.concordant, told.discordant, told.tau) == (2, 1, pytest.approx(1 / 3))
     assert pairs([1, 1, 2], [1, 2, 2]).tau == pytest.approx(1 / 2)
     assert str(pairs([1, 1], [1, 2]).tau) == "nan"
-    told_groups = signal([([0, 1], [1, 0]), ([0, 0], [0, 1]), ([0, 1, 1], [2, 2, 2]), ([5], [6])])
+    told_groups = signal_change([([0, 1], [1, 0]), ([0, 0], [0, 1]), ([0, 1, 1], [2, 2, 2]), ([5], [6])])
     assert (told_groups.groups, told_groups.compared, told_groups.best_changed) == (3, 1, 1)
     assert (told_groups.gained, told_groups.lost) == (1, 1)
 

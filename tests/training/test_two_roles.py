@@ -11,7 +11,7 @@ import pytest
 from conversations import call, rollout, sampled
 
 import lightning_sdk as lightning
-from lightning_hub.credit.batch import Weighed, weigh
+from lightning_hub.credit.batch import TrainingBatch, build_batch
 from lightning_hub.replay.stored_run import StoredRun
 from lightning_sdk.settings import Settings
 
@@ -64,7 +64,7 @@ def test_one_number_blames_the_clerk_for_the_cashier(shop: dict[str, Any]) -> No
     assert blame(weighed(shop, "one_for_all"), "clerk") < 0 < blame(weighed(shop, "one_for_each"), "clerk")
 
 
-def weighed(shop: dict[str, Any], reward: str) -> Weighed:
+def weighed(shop: dict[str, Any], reward: str) -> TrainingBatch:
     """The beginning's rollouts of one order, with one of the example's rewards."""
     task, made = shop["tasks"](seed=5, size=1)[0], []
     for number, outcome in enumerate(BEGINNING):
@@ -74,10 +74,10 @@ def weighed(shop: dict[str, Any], reward: str) -> Weighed:
             spoke.append(call(2, [2], sampled(30), role="cashier"))
         value = shop[reward](task, said)
         made.append(rollout(number + 1, *spoke, rewards=value if isinstance(value, dict) else {"": value}))
-    return weigh(made, Settings())
+    return build_batch(made, Settings())
 
 
-def blame(of: Weighed, role: str) -> float:
+def blame(of: TrainingBatch, role: str) -> float:
     """The sum of the weighed advantages of the role's rows in which a price was found."""
     found = {f"{number + 1:032x}" for number, outcome in enumerate(BEGINNING) if outcome != "silent"}
     rows = [row for row in of.rows if row.role == role and row.rollout in found]

@@ -16,7 +16,7 @@ from conversations import call, rollout, sampled
 from numpy.typing import NDArray
 
 from lightning_hub.credit import estimators
-from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.batch import build_batch
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.settings import Settings
 
@@ -82,7 +82,7 @@ def expected(settings: Settings, size: int = 3) -> NDArray[np.float64]:
     """[3] expectation of the gradient that the product's own rows have (of the reward, so with the loss's sign)."""
     total = np.zeros(3)
     for probability, group in groups(size):
-        weighed = weigh([played(n, game) for n, game in enumerate(group)], settings)
+        weighed = build_batch([played(n, game) for n, game in enumerate(group)], settings)
         for row in weighed.rows:
             turns = np.flatnonzero(row.weights)
             for turn, place in enumerate(turns):
@@ -136,10 +136,10 @@ def naive(baseline: Callable[[list[NDArray[np.float64]], int, int], float], per_
     """[3] expectation of an estimator written down directly, for comparison."""
     total = np.zeros(3)
     for probability, group in groups(3):
-        values = [earned(game) if per_turn else estimators.to_go(earned(game)) for game in group]
+        values = [earned(game) if per_turn else estimators.returns_to_go(earned(game)) for game in group]
         for me, game in enumerate(group):
             own = np.array([value - baseline(values, me, turn) for turn, value in enumerate(values[me])])
-            own = estimators.to_go(own) if per_turn else own
+            own = estimators.returns_to_go(own) if per_turn else own
             for turn, action in enumerate(game):
                 total += probability / 3 * own[turn] * slope(turn, action)
     return total

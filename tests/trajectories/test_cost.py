@@ -14,7 +14,7 @@ import pytest
 from conversations import call, rollout
 
 from lightning_hub.backend import Pair, Row
-from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.batch import build_batch
 from lightning_hub.rollout import Reward, Rollout
 from lightning_losses.mini_batches import split_mini_batches
 from lightning_sdk.settings import Settings
@@ -88,7 +88,7 @@ def test_a_rollout_costs_as_much_as_it_has_calls(calls: Callable[[int], list[Cal
 
 
 def learn(made: Rollout) -> None:
-    assert weigh([made], Settings.from_dict({"credit.advantage": "reinforce", "credit.returns": "to_go"})).rows
+    assert build_batch([made], Settings.from_dict({"credit.advantage": "reinforce", "credit.returns": "to_go"})).rows
 
 
 def test_pairs_are_dealt_at_the_cost_of_their_number() -> None:

@@ -10,7 +10,7 @@ from conversations import call, rollout, sampled
 from numpy.typing import NDArray
 
 from lightning_hub.backend import Row
-from lightning_hub.credit.batch import Weighed, flat_groups, scheduled, weigh
+from lightning_hub.credit.batch import TrainingBatch, build_batch, flat_groups, is_scheduled
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
@@ -33,7 +33,7 @@ def turns(number: int, *earned: float, role: str = "solver", group: str = "task-
     return rollout(number, *calls, group=group).with_rewards(tuple(rewards))
 
 
-def credit(weighed: Weighed, number: int, role: str = "solver") -> list[float]:
+def credit(weighed: TrainingBatch, number: int, role: str = "solver") -> list[float]:
     """The advantages of the trained tokens of a role in a rollout, in the order of its rows."""
     return [
         float(row.advantages[t])
@@ -46,7 +46,7 @@ def credit(weighed: Weighed, number: int, role: str = "solver") -> list[float]:
 def test_returns_to_go_by_hand() -> None:
     """Each turn is credited with what came after its call, less the same of the other, who stands with its last."""
     made = [turns(1, 0.5, 0.0, 1.0), turns(2, 0.25, 0.0)]
-    weighed = weigh(made, of(credit__returns="to_go"))
+    weighed = build_batch(made, of(credit__returns="to_go"))
     assert credit(weighed, 1) == [1.5 - 0.25, 1.0 - 0.0, 1.0 - 0.0]
     assert credit(weighed, 2) == [0.25 - 1.5, 0.0 - 1.0]
 
@@ -54,7 +54,7 @@ def test_returns_to_go_by_hand() -> None:
 def test_a_row_for_each_call_learns_the_same_from_more_rows() -> None:
     """A conversation of three calls is one row, or three, whose tokens have credit and weight as in one."""
     made = [turns(1, 0.5, 0.0, 1.0), turns(2, 0.25, 0.0)]
-    merged, apart = (weigh(made, of(credit__returns="to_go", length__rows=rows)) for rows in ("lineage", "call"))
+    merged, apart = (build_batch(made, of(credit__returns="to_go", length__rows=rows)) for rows in ("lineage", "call"))
     assert [len(merged.rows), len(apart.rows)] == [2, 5]
     assert [credit(apart, number) for number in (1, 2)] == [credit(merged, number) for number in (1, 2)]
     weights = [np.concatenate([row.weights[row.weights > 0] for row in each.rows]) for each in (merged, apart)]
@@ -64,7 +64,7 @@ def test_a_row_for_each_call_learns_the_same_from_more_rows() -> None:
 
 def test_returns_to_go_are_discounted_by_the_call() -> None:
     """A half of what the next call earns, a quarter of the one after."""
-    weighed = weigh([turns(1, 0.0, 0.0, 1.0)], of(credit__returns="to_go", credit__discount=0.5,
+    weighed = build_batch([turns(1, 0.0, 0.0, 1.0)], of(credit__returns="to_go", credit__discount=0.5,
                                                   credit__advantage="reinforce"))  # fmt: skip
     assert credit(weighed, 1) == [0.25, 0.5, 1.0]
 
@@ -73,7 +73,7 @@ def test_with_a_final_reward_alone_both_returns_agree() -> None:
     """To go or whole: nothing is earned in between."""
     made = [turns(1, 0.0, 0.0, 1.0), turns(2, 0.0), turns(3, 0.0, 0.5)]
     for number in (1, 2, 3):
-        whole, to_go = (credit(weigh(made, of(credit__returns=kind)), number) for kind in ("rollout", "to_go"))
+        whole, to_go = (credit(build_batch(made, of(credit__returns=kind)), number) for kind in ("rollout", "to_go"))
         assert whole == to_go
 
 
@@ -81,8 +81,8 @@ def test_what_was_earned_before_the_first_call_counts_for_the_whole_only() -> No
     """No call of the role can have brought it about."""
     early = turns(1, 1.0).with_rewards((Reward("", "gift", 2.0, 0), Reward("", "step", 1.0, 5)))
     settings = {"credit__advantage": "reinforce"}
-    assert credit(weigh([early], of(**settings)), 1) == [3.0]
-    assert credit(weigh([early], of(credit__returns="to_go", **settings)), 1) == [1.0]
+    assert credit(build_batch([early], of(**settings)), 1) == [3.0]
+    assert credit(build_batch([early], of(credit__returns="to_go", **settings)), 1) == [1.0]
 
 
 def two_roles(number: int, **rewards: float) -> Rollout:
@@ -95,7 +95,7 @@ def two_roles(number: int, **rewards: float) -> Rollout:
 def test_the_signal_chooses_which_rewards_count(signal: str, want: float) -> None:
     """The checker learns from its own, from the rollout's, or from both."""
     made = [two_roles(1, whole=0.0, checker=4.0, writer=0.0), two_roles(2, whole=1.0, checker=0.0, writer=0.0)]
-    weighed = weigh(made, Settings.from_dict({"role.checker.signal": signal}))
+    weighed = build_batch(made, Settings.from_dict({"role.checker.signal": signal}))
     assert credit(weighed, 1, "checker") == [want]
     assert credit(weighed, 1, "writer") == [-1.0]
 
@@ -108,10 +108,10 @@ def test_named_rewards_are_weighed_and_a_weight_of_0_takes_one_out() -> None:
         return two_roles(number, whole=0.0).with_rewards(rewards)
 
     settings = Settings.from_dict({"credit.rewards.brief": 0.25, "role.checker.rewards.brief": 0.0})
-    weighed = weigh([made(1, 1.0, 2.0), made(2, 0.0, 4.0)], settings)
+    weighed = build_batch([made(1, 1.0, 2.0), made(2, 0.0, 4.0)], settings)
     assert (credit(weighed, 1, "writer"), credit(weighed, 1, "checker")) == ([0.5], [1.0])
-    assert weighed.signal["reward_mean/writer"] == 1.25
-    assert weighed.signal["reward_mean/checker"] == 0.5
+    assert weighed.metrics["reward_mean/writer"] == 1.25
+    assert weighed.metrics["reward_mean/checker"] == 0.5
 
 
 def test_a_role_has_its_own_weight_and_estimator() -> None:
@@ -119,7 +119,7 @@ def test_a_role_has_its_own_weight_and_estimator() -> None:
     settings = Settings.from_dict({
         "algorithm.aggregation": "token-mean", "role.writer.weight": 0.5, "role.checker.advantage": "reinforce",
     })  # fmt: skip
-    weighed = weigh([two_roles(1, whole=1.0), two_roles(2, whole=0.0)], settings)
+    weighed = build_batch([two_roles(1, whole=1.0), two_roles(2, whole=0.0)], settings)
     assert [float(row.weights.max()) for row in weighed.rows] == [0.25, 0.5, 0.25, 0.5]
     assert (credit(weighed, 1, "writer"), credit(weighed, 1, "checker")) == ([1.0], [1.0])
     assert (credit(weighed, 2, "writer"), credit(weighed, 2, "checker")) == ([-1.0], [0.0])
@@ -134,15 +134,15 @@ def test_a_role_has_its_own_weight_and_estimator() -> None:
 )  # fmt: skip
 def test_schedules(schedule: str, steps: list[int]) -> None:
     """When a role is trained, over six steps."""
-    assert [step for step in range(1, 7) if scheduled(schedule, step)] == steps
+    assert [step for step in range(1, 7) if is_scheduled(schedule, step)] == steps
 
 
 def test_a_frozen_role_has_no_row_and_changes_nobody_s_weight() -> None:
     """Its tokens are counted as masked; the other's rows are as without the schedule."""
     made = [two_roles(1, whole=1.0), two_roles(2, whole=0.0)]
-    free, frozen = weigh(made, of()), weigh(made, of(role={"checker": {"schedule": "never"}}))
+    free, frozen = build_batch(made, of()), build_batch(made, of(role={"checker": {"schedule": "never"}}))
     assert {row.role for row in frozen.rows} == {"writer"}
-    assert (frozen.signal["tokens_masked/checker"], frozen.signal["tokens_trained/checker"]) == (2, 0)
+    assert (frozen.metrics["tokens_masked/checker"], frozen.metrics["tokens_trained/checker"]) == (2, 0)
     assert [row.weights.tolist() for row in frozen.rows] == [
         r.weights.tolist() for r in free.rows if r.role == "writer"
     ]
@@ -150,22 +150,22 @@ def test_a_frozen_role_has_no_row_and_changes_nobody_s_weight() -> None:
 
 def test_roles_that_alternate_may_leave_a_step_empty() -> None:
     """Nobody's turn is no error: there is nothing to update."""
-    assert weigh([turns(1, 1.0), turns(2, 0.0)], of(credit__schedule="2/2"), step=1).rows == []
+    assert build_batch([turns(1, 1.0), turns(2, 0.0)], of(credit__schedule="2/2"), step=1).rows == []
 
 
 def test_the_running_mean_is_of_earlier_steps() -> None:
     """The first step compares with the others of its batch; the next one with the mean so far, its own left out."""
     settings = of(credit__advantage="running_mean", credit__momentum=0.5)
-    first = weigh([turns(1, 1.0), turns(2, 0.0, group="task-1")], settings)
+    first = build_batch([turns(1, 1.0), turns(2, 0.0, group="task-1")], settings)
     assert (credit(first, 1), first.means) == ([1.0], {"solver": 0.5})
-    second = weigh([turns(1, 4.0)], settings, step=2, means=first.means)
+    second = build_batch([turns(1, 4.0)], settings, step=2, means=first.means)
     assert (credit(second, 1), second.means) == ([3.5], {"solver": 2.25})
-    assert second.signal["running_mean/solver"] == 2.25
+    assert second.metrics["running_mean/solver"] == 2.25
 
 
 def test_reinforce_plus_plus_normalises_over_tokens() -> None:
     """Mean 0 and deviation 1 over the role's sampled tokens: a longer rollout counts more often."""
-    weighed = weigh([turns(1, 0.0, 0.0, 1.0), turns(2, 0.0, group="task-1")], of(credit__advantage="reinforce++"))
+    weighed = build_batch([turns(1, 0.0, 0.0, 1.0), turns(2, 0.0, group="task-1")], of(credit__advantage="reinforce++"))
     got = credit(weighed, 1) + credit(weighed, 2)
     assert got == pytest.approx([0.5, 0.5, 0.5, -1.5], abs=1e-6)
 
@@ -174,10 +174,10 @@ def test_a_failed_rollout_is_trained_on_where_the_user_says_so() -> None:
     """With the reward that the user names, beside what it had earned; other failures stay out."""
     failed = Status.AGENT_ERROR
     made = [turns(1, 1.0), rollout(2, call(1, [1], sampled(2)), rewards={"": 0.5}, status=failed)]
-    assert credit(weigh(made, of()), 2) == []
-    weighed = weigh(made, of(failure__agent_error="train", failure__reward=-2.0))
+    assert credit(build_batch(made, of()), 2) == []
+    weighed = build_batch(made, of(failure__agent_error="train", failure__reward=-2.0))
     assert (credit(weighed, 2), credit(weighed, 1)) == ([-2.5], [2.5])
-    assert credit(weigh(made, of(failure__timeout="train", failure__reward=-2.0)), 2) == []
+    assert credit(build_batch(made, of(failure__timeout="train", failure__reward=-2.0)), 2) == []
 
 
 # --- length
@@ -192,10 +192,10 @@ def truncated(number: int, reward: float) -> Rollout:
 @pytest.mark.parametrize(("policy", "trained", "masked"), [("train", 5, 0), ("mask", 2, 3), ("exclude", 0, 5)])
 def test_truncated_completions(policy: str, trained: int, masked: int) -> None:
     """Trained, masked, or their whole part left out; the baseline of the other rollout knows of them all the same."""
-    weighed = weigh([truncated(1, 0.0), turns(2, 1.0)], of(length__truncated=policy))
+    weighed = build_batch([truncated(1, 0.0), turns(2, 1.0)], of(length__truncated=policy))
     assert len(credit(weighed, 1)) == trained
-    assert weighed.signal["tokens_masked"] == masked
-    assert weighed.signal["completions_truncated"] == pytest.approx(1 / 3)
+    assert weighed.metrics["tokens_masked"] == masked
+    assert weighed.metrics["completions_truncated"] == pytest.approx(1 / 3)
     assert credit(weighed, 2) == [1.0]
     assert {float(row.weights.max()) for row in weighed.rows} == {0.5}
 
@@ -203,9 +203,9 @@ def test_truncated_completions(policy: str, trained: int, masked: int) -> None:
 @pytest.mark.parametrize(("policy", "trained"), [("cut", 3), ("exclude", 0)])
 def test_rows_that_are_too_long(policy: str, trained: int) -> None:
     """Cut at the bound or left out; either is counted."""
-    weighed = weigh([truncated(1, 0.0), turns(2, 1.0)], of(length__max_row=5, length__long_rows=policy))
+    weighed = build_batch([truncated(1, 0.0), turns(2, 1.0)], of(length__max_row=5, length__long_rows=policy))
     assert len(credit(weighed, 1)) == trained
-    assert weighed.signal["tokens_masked"] == 5 - trained
+    assert weighed.metrics["tokens_masked"] == 5 - trained
     assert all(len(row.tokens) <= 5 for row in weighed.rows)
 
 
@@ -214,7 +214,7 @@ def test_rows_that_are_too_long(policy: str, trained: int) -> None:
 def test_the_soft_punishment_of_long_rollouts(limit: int, buffer: int, want: float) -> None:
     """DAPO's equation 13 for 5 sampled tokens, times a penalty of 0.5, off a reward of 1."""
     settings = of(length__limit=limit, length__buffer=buffer, length__penalty=0.5, credit__advantage="reinforce")
-    assert credit(weigh([truncated(1, 1.0)], settings), 1) == [pytest.approx(want)] * 5
+    assert credit(build_batch([truncated(1, 1.0)], settings), 1) == [pytest.approx(want)] * 5
 
 
 # --- scores of the backend
@@ -246,7 +246,7 @@ def test_estimates_go_along_the_tokens_in_the_order_of_calls(apart: bool) -> Non
     second = [9, 9, 9] if apart else [1, 2, 3, 4]
     made = rollout(1, call(1, [1], sampled(2, 3)), call(20, second, sampled(5, 6, 7)))
     made = made.with_rewards((Reward("", "step", 1.0, 10), Reward("", "final", 2.0, 30)))
-    weighed = weigh([made], of(credit__advantage="gae", value__gae_lambda=0.5), scoring=Scorer())
+    weighed = build_batch([made], of(credit__advantage="gae", value__gae_lambda=0.5), scoring=Scorer())
     want, returns = estimates([0, 1.0, 0, 0, 2.0], [0.2, 0.3, 0.5, 0.6, 0.7], 0.5)
     assert credit(weighed, 1) == pytest.approx(want, abs=1e-5)
     got = [float(row.returns[t]) for row in weighed.rows for t in np.flatnonzero(row.weights)]  # type: ignore[index]
@@ -259,10 +259,10 @@ def test_divergence_in_the_reward_is_paid_by_the_step_that_caused_it() -> None:
     settings = of(divergence__coefficient=0.1, divergence__place="reward", divergence__estimator="k1",
                   credit__advantage="reinforce", credit__returns="to_go")  # fmt: skip
     scorer = Scorer()
-    weighed = weigh([turns(1, 0.0, 1.0)], settings, scoring=scorer)
+    weighed = build_batch([turns(1, 0.0, 1.0)], settings, scoring=scorer)
     assert credit(weighed, 1) == pytest.approx([0.9, 0.95])
     assert scorer.asked == ["reference"]
-    assert weighed.signal["reward_mean"] == 1.0, "what people see is what was given"
+    assert weighed.metrics["reward_mean"] == 1.0, "what people see is what was given"
 
 
 def test_divergence_in_the_reward_is_paid_by_each_token_under_gae() -> None:
@@ -271,13 +271,13 @@ def test_divergence_in_the_reward_is_paid_by_each_token_under_gae() -> None:
     settings = of(divergence__coefficient=1.0, divergence__place="reward", divergence__estimator="k2",
                   credit__advantage="gae", value__gae_lambda=0.5)  # fmt: skip
     want, _ = estimates([-0.125, -0.125, 0.875], [0.2, 0.3, 0.4], 0.5)
-    assert credit(weigh([made], settings, scoring=Scorer()), 1) == pytest.approx(want, abs=1e-5)
+    assert credit(build_batch([made], settings, scoring=Scorer()), 1) == pytest.approx(want, abs=1e-5)
 
 
 def test_settings_that_need_scores_say_so() -> None:
     """A backend that cannot score is told from the setting."""
     with pytest.raises(SettingError, match=r"credit\.advantage='gae' needs a backend that scores tokens"):
-        weigh([turns(1, 1.0)], of(credit__advantage="gae"))
+        build_batch([turns(1, 1.0)], of(credit__advantage="gae"))
 
 
 # --- signals
@@ -285,8 +285,8 @@ def test_settings_that_need_scores_say_so() -> None:
 
 def test_signals_by_role() -> None:
     """Each role's own numbers beside those of the batch."""
-    weighed = weigh([two_roles(1, whole=1.0, checker=2.0), two_roles(2, whole=1.0)], of(), version=5)
-    signal = weighed.signal
+    weighed = build_batch([two_roles(1, whole=1.0, checker=2.0), two_roles(2, whole=1.0)], of(), version=5)
+    signal = weighed.metrics
     assert (signal["groups"], signal["groups_without_signal"]) == (2, 1)
     assert (signal["groups_without_signal/writer"], signal["groups_without_signal/checker"]) == (1, 0)
     assert signal["advantage_std/writer"] == 0 < signal["advantage_std/checker"]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_hub.backend import Endpoint, Row
-from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.batch import build_batch
 from lightning_hub.rollout import Assignment
 from lightning_hub.rollouts.collector import collect
 from lightning_hub.rollouts.leases import Outcome
@@ -55,7 +55,7 @@ def rows_of(batches: Sequence[Sequence[tuple[Any, ...]]]) -> list[Row]:
         rollouts = [collect(index, Outcome(assignment(key), Status.OK, "", 1.0)) for key in KEYS]
         store.close()
         log.close()
-    return weigh(rollouts, Settings.from_dict({"credit.returns": "to_go"})).rows
+    return build_batch(rollouts, Settings.from_dict({"credit.returns": "to_go"})).rows
 
 
 def assignment(key: bytes) -> Assignment:

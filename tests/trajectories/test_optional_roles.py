@@ -13,8 +13,8 @@ import pytest
 from conversations import call, rollout, sampled
 from numpy.typing import NDArray
 
-from lightning_hub.credit.batch import flat_groups, weigh
-from lightning_hub.diagnosis.round import Round, diagnose
+from lightning_hub.credit.batch import build_batch, flat_groups
+from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
@@ -78,7 +78,7 @@ def expected(rewards: str = "one number", **options: str) -> NDArray[np.float64]
     total = np.zeros(2)
     for group in itertools.product(GAMES, repeat=3):
         probability = float(np.prod([chance(game) for game in group]))
-        for row in weigh([played(n, game, rewards) for n, game in enumerate(group)], settings).rows:
+        for row in build_batch([played(n, game, rewards) for n, game in enumerate(group)], settings).rows:
             share = float(row.weights[1]) * float(row.advantages[1])
             place = ("planner", "helper").index(row.role)
             total[place] += probability * share * slope(place, int(row.tokens[1]))
@@ -140,13 +140,13 @@ def test_the_only_rollout_that_asked_and_won_teaches_the_helper() -> None:
     """One of eight asked, and earned 1 where the others earned 0: that is what there is to learn."""
     made = [played(n, (ANSWER,)).with_rewards(rollout(n).rewards) for n in range(7)]
     made.append(played(7, (ASK, GOOD)))
-    weighed = weigh(made, Settings())
+    weighed = build_batch(made, Settings())
     (row,) = (row for row in weighed.rows if row.role == "helper")
     assert row.advantages[1] == 1
-    assert weighed.signal["groups_without_signal/helper"] == 0
-    assert weighed.signal["rewards_missing/helper"] == 0
+    assert weighed.metrics["groups_without_signal/helper"] == 0
+    assert weighed.metrics["rewards_missing/helper"] == 0
     assert flat_groups(made, Settings.from_dict({"roles": ("helper",)})) == set()
-    (helper,) = (each for each in diagnose(Round(made)).rewards if each.role == "helper")
+    (helper,) = (each for each in diagnose(DiagnosisInput(made)).rewards if each.role == "helper")
     assert (helper.rollouts, helper.groups, helper.groups_with_signal) == (1, 1, 1)
 
 
@@ -154,10 +154,10 @@ def test_a_group_in_which_nobody_asked_is_not_the_helper_s() -> None:
     """It has no tokens of the helper: neither with nor without a signal."""
     made = [played(0, (ASK, GOOD)), played(1, (ASK, BAD))]
     made += [played(n, (ANSWER,), group="task-1") for n in (2, 3)]
-    signal = weigh(made, Settings()).signal
+    signal = build_batch(made, Settings()).metrics
     assert (signal["groups/planner"], signal["groups_without_signal/planner"]) == (2, 1)
     assert (signal["groups/helper"], signal["groups_without_signal/helper"]) == (1, 0)
-    found = {each.role: each for each in diagnose(Round(made)).rewards}
+    found = {each.role: each for each in diagnose(DiagnosisInput(made)).rewards}
     assert (found["planner"].groups, found["planner"].groups_with_signal) == (2, 1)
     assert (found["helper"].groups, found["helper"].groups_with_signal) == (1, 1)
 
@@ -166,9 +166,9 @@ def test_a_rollout_that_earned_what_its_group_did_on_average_has_no_signal() -> 
     """The silent rollouts differ, and yet nothing moves the helper."""
     worths = [((ANSWER,), 0.0), ((ANSWER,), 1.0), ((ASK, GOOD), 0.5)]
     made = [played(n, game).with_rewards((Reward("", "final", x, 20),)) for n, (game, x) in enumerate(worths)]
-    signal = weigh(made, Settings()).signal
+    signal = build_batch(made, Settings()).metrics
     assert (signal["groups_without_signal/helper"], signal["groups_without_signal/planner"]) == (1, 0)
-    found = {each.role: each.groups_with_signal for each in diagnose(Round(made)).rewards}
+    found = {each.role: each.groups_with_signal for each in diagnose(DiagnosisInput(made)).rewards}
     assert found == {"helper": 0, "planner": 1}
 
 
@@ -176,8 +176,8 @@ def test_failed_rollouts_stay_out_of_a_silent_role_s_baseline() -> None:
     """That a role did not speak there says nothing; `failure.*` decides for them as for all."""
     failed = rollout(2, call(1, [1], sampled(ANSWER), role="planner"), rewards={"": 9.0}, status=Status.TIMEOUT)
     made = [played(0, (ANSWER,)), played(1, (ASK, GOOD)), failed]
-    rows = {row.role: row for row in weigh(made, Settings()).rows if row.rollout.endswith("1")}
+    rows = {row.role: row for row in build_batch(made, Settings()).rows if row.rollout.endswith("1")}
     assert rows["helper"].advantages[1] == 0.75
     trained = Settings.from_dict({"failure.timeout": "train", "failure.reward": -9.0})
-    rows = {row.role: row for row in weigh(made, trained).rows if row.rollout.endswith("1")}
+    rows = {row.role: row for row in build_batch(made, trained).rows if row.rollout.endswith("1")}
     assert rows["helper"].advantages[1] == 0.875

@@ -13,7 +13,7 @@ from conversations import call, rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.batch import build_batch
 from lightning_hub.credit.estimators import grpo, rloo
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.trajectory import Trajectory, merge
@@ -166,12 +166,12 @@ def batches(draw: st.DrawFn) -> list[Rollout]:
 @given(batches(), st.sampled_from([RLOO, GRPO]))
 def test_every_sampled_token_of_a_role_has_the_same_weight(made: list[Rollout], wanted: Settings) -> None:
     """A role's weights sum to 1 over all ok rollouts, also those without signal; context has no weight."""
-    weighed = weigh(made, wanted)
+    weighed = build_batch(made, wanted)
     ok = [each for each in made if each.status == Status.OK]
     totals = Counter[str]()
     for each in (each for rollout_ in ok for each in rollout_.calls):
         totals[each.meta.role] += each.output_tokens
-    assert weighed.signal["tokens_trained"] == totals.total()
+    assert weighed.metrics["tokens_trained"] == totals.total()
     for row in weighed.rows:
         counted = row.weights != 0
         assert row.weights[counted] == pytest.approx(1 / totals[row.role])
@@ -205,9 +205,9 @@ def test_group_relative_advantages_ignore_shift_and_scale(rewards: list[float], 
 @given(batches())
 def test_the_gradient_is_the_same_for_one_row_or_many_in_any_order(made: list[Rollout]) -> None:
     """Each token keeps its weight x advantage when each call is a row of its own, and rollouts are shuffled."""
-    want = shares(weigh(made, RLOO).rows)
+    want = shares(build_batch(made, RLOO).rows)
     split = [broken_up(each) for each in reversed(made)]
-    got = shares(weigh(split, RLOO).rows)
+    got = shares(build_batch(split, RLOO).rows)
     assert got.keys() == want.keys()
     for token, share in want.items():
         assert got[token] == pytest.approx(share, abs=1e-6)
@@ -222,7 +222,10 @@ RETURNS = st.sampled_from(["rollout", "to_go"])
 def test_a_shift_of_all_rewards_changes_nothing(made: list[Rollout], name: str, returns: str, shift: float) -> None:
     """What every rollout of a group gets teaches nothing; weights and tokens stay as they are."""
     chosen = Settings.from_dict({"credit.advantage": name, "credit.returns": returns})
-    plain, shifted = weigh(made, chosen), weigh([rewarded(each, lambda v: v + shift) for each in made], chosen)
+    plain, shifted = (
+        build_batch(made, chosen),
+        build_batch([rewarded(each, lambda v: v + shift) for each in made], chosen),
+    )
     for one, other in zip(plain.rows, shifted.rows, strict=True):
         assert np.array_equal(one.weights, other.weights) and np.array_equal(one.tokens, other.tokens)
         assert other.advantages == pytest.approx(one.advantages, abs=2e-2 if name == "grpo" else 1e-4)
@@ -233,7 +236,10 @@ def test_a_shift_of_all_rewards_changes_nothing(made: list[Rollout], name: str, 
 def test_a_scale_of_all_rewards_scales_the_advantages_alone(made: list[Rollout], returns: str, scale: float) -> None:
     """Leave-one-out is linear; weights and tokens stay as they are."""
     chosen = Settings.from_dict({"credit.returns": returns})
-    plain, scaled = weigh(made, chosen), weigh([rewarded(each, lambda v: v * scale, True) for each in made], chosen)
+    plain, scaled = (
+        build_batch(made, chosen),
+        build_batch([rewarded(each, lambda v: v * scale, True) for each in made], chosen),
+    )
     for one, other in zip(plain.rows, scaled.rows, strict=True):
         assert np.array_equal(one.weights, other.weights) and np.array_equal(one.tokens, other.tokens)
         assert other.advantages == pytest.approx(one.advantages * scale, abs=1e-3)
@@ -248,7 +254,7 @@ def test_a_role_s_rows_do_not_depend_on_what_another_role_said(made: list[Rollou
     """Role b says other things, and more of them: not one number of role a's rows changes."""
     chosen = Settings.from_dict({"algorithm.aggregation": how, "credit.advantage": "reinforce++"})
     changed = [retold(each, "b", times) for each in made]
-    plain, other = ([row for row in weigh(each, chosen).rows if row.role == "a"] for each in (made, changed))
+    plain, other = ([row for row in build_batch(each, chosen).rows if row.role == "a"] for each in (made, changed))
     for one, same in zip(plain, other, strict=True):
         for name in ("tokens", "weights", "advantages", "logprobs"):
             assert np.array_equal(getattr(one, name), getattr(same, name))

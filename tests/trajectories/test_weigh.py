@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conversations import call, rollout, sampled
 
-from lightning_hub.credit.batch import Weighed, weigh
+from lightning_hub.credit.batch import TrainingBatch, build_batch
 from lightning_hub.credit.estimators import grpo
 from lightning_hub.rollout import Rollout
 from lightning_sdk.errors import NothingToTrain, RewardError
@@ -22,7 +22,7 @@ def simple(number: int, reward: float, rewards: dict[str, float] | None = None, 
     return dataclasses.replace(made, **options)  # type: ignore[arg-type]
 
 
-def advantage_of(weighed: Weighed, number: int, role: str = "solver") -> float:
+def advantage_of(weighed: TrainingBatch, number: int, role: str = "solver") -> float:
     """The one advantage of this role's sampled tokens in this rollout."""
     (value,) = {
         float(row.advantages[t])
@@ -35,7 +35,7 @@ def advantage_of(weighed: Weighed, number: int, role: str = "solver") -> float:
 
 def test_leave_one_out_by_hand() -> None:
     """Rewards 1, 0, 0: the winner is 1 above the others' mean, the losers 0.5 below."""
-    weighed = weigh([simple(1, 1.0), simple(2, 0.0), simple(3, 0.0)], RLOO)
+    weighed = build_batch([simple(1, 1.0), simple(2, 0.0), simple(3, 0.0)], RLOO)
     assert [advantage_of(weighed, n) for n in (1, 2, 3)] == [1.0, -0.5, -0.5]
     assert [row.rollout[-1] for row in weighed.rows] == ["1", "2", "3"]
     assert weighed.rows[0].tokens.tolist() == [1, 2, 3, 4]
@@ -51,16 +51,16 @@ def test_group_relative_by_hand() -> None:
 def test_groups_are_compared_apart() -> None:
     """A good reward in a hard task does not count against an easy one."""
     made = [simple(1, 1.0), simple(2, 0.0), simple(3, 9.0, group="task-1"), simple(4, 7.0, group="task-1")]
-    weighed = weigh(made, RLOO)
+    weighed = build_batch(made, RLOO)
     assert [advantage_of(weighed, n) for n in (1, 2, 3, 4)] == [1.0, -1.0, 2.0, -2.0]
-    assert weighed.signal["groups"] == 2
+    assert weighed.metrics["groups"] == 2
 
 
 def test_groups_without_signal_keep_their_weight_and_are_counted() -> None:
     """Equal rewards and a rollout alone teach nothing, yet their tokens count in the mean."""
     made = [simple(1, 0.1 + 0.2), simple(2, 0.3), simple(3, 1.0, group="task-1")]
-    weighed = weigh(made, RLOO)
-    assert weighed.signal["groups_without_signal"] == weighed.signal["groups"] == 2
+    weighed = build_batch(made, RLOO)
+    assert weighed.metrics["groups_without_signal"] == weighed.metrics["groups"] == 2
     assert len(weighed.rows) == 3
     assert sum(row.weights.sum() for row in weighed.rows) == pytest.approx(1)
     assert not any(row.advantages.any() for row in weighed.rows)
@@ -69,9 +69,9 @@ def test_groups_without_signal_keep_their_weight_and_are_counted() -> None:
 def test_a_failed_rollout_is_no_reward_of_zero() -> None:
     """It is neither trained on nor part of anyone's baseline."""
     made = [simple(1, 1.0), simple(2, 0.5), simple(3, 0.0, status=Status.TIMEOUT)]
-    weighed = weigh(made, RLOO)
+    weighed = build_batch(made, RLOO)
     assert [advantage_of(weighed, n) for n in (1, 2)] == [0.5, -0.5]
-    assert weighed.signal["rollouts_trained"] == 2
+    assert weighed.metrics["rollouts_trained"] == 2
 
 
 def test_each_role_has_its_own_reward_and_baseline() -> None:
@@ -81,25 +81,25 @@ def test_each_role_has_its_own_reward_and_baseline() -> None:
         writer, checker = call(1, [1], sampled(2), role="writer"), call(2, [5], sampled(6), role="checker")
         return rollout(number, writer, checker, rewards=rewards)
 
-    weighed = weigh([two_roles(1, {"": 1.0, "checker": 0.0}), two_roles(2, {"": 0.0, "checker": 4.0})], RLOO)
+    weighed = build_batch([two_roles(1, {"": 1.0, "checker": 0.0}), two_roles(2, {"": 0.0, "checker": 4.0})], RLOO)
     assert (advantage_of(weighed, 1, "writer"), advantage_of(weighed, 1, "checker")) == (1.0, -3.0)
-    assert weighed.signal["reward_mean/checker"] == 2.5
-    assert weighed.signal["reward_std/writer"] == 0.5
-    assert weighed.signal["reward_mean"] == 0.5
+    assert weighed.metrics["reward_mean/checker"] == 2.5
+    assert weighed.metrics["reward_std/writer"] == 0.5
+    assert weighed.metrics["reward_mean"] == 0.5
 
 
 def test_a_missing_reward_leaves_the_rollout_out_and_is_counted() -> None:
     """Rewards for other roles say nothing of this one."""
-    weighed = weigh([simple(1, 1.0), simple(2, 0.0), simple(3, 0.0, rewards={"critic": 1.0})], RLOO)
-    assert weighed.signal["rewards_missing"] == 1
+    weighed = build_batch([simple(1, 1.0), simple(2, 0.0), simple(3, 0.0, rewards={"critic": 1.0})], RLOO)
+    assert weighed.metrics["rewards_missing"] == 1
     assert {row.rollout[-1] for row in weighed.rows} == {"1", "2"}
 
 
 def test_diagnostics_count_rows_and_tokens() -> None:
     """A retry makes a second row of a rollout."""
     retried = rollout(1, call(1, [1, 2], sampled(3)), call(2, [1, 2], sampled(4)), rewards={"": 1.0})
-    weighed = weigh([retried, simple(2, 0.0)], RLOO)
-    signal = weighed.signal
+    weighed = build_batch([retried, simple(2, 0.0)], RLOO)
+    signal = weighed.metrics
     assert (signal["rows"], signal["rows_per_rollout"]) == (3, 1.5)
     assert (signal["tokens_trained"], signal["tokens_context"]) == (4, 6)
     assert signal["breaks/branch"] == signal["breaks/branch/solver"] == 1
@@ -108,15 +108,15 @@ def test_diagnostics_count_rows_and_tokens() -> None:
 def test_an_unusable_call_keeps_its_rollout_in_the_baseline() -> None:
     """The call is left out with its reason; the reward of its rollout still counts for the others."""
     lame = rollout(2, call(1, [1], sampled(2), problem="no log-probs"), rewards={"": 0.0})
-    weighed = weigh([simple(1, 1.0), lame], RLOO)
+    weighed = build_batch([simple(1, 1.0), lame], RLOO)
     assert advantage_of(weighed, 1) == 1.0
-    assert weighed.signal["calls_unusable"] == 1
+    assert weighed.metrics["calls_unusable"] == 1
     assert "no log-probs" in weighed.problems[0]
 
 
 def test_nothing_but_failed_rollouts_is_an_empty_batch() -> None:
     """The trainer decides what many failures mean."""
-    assert weigh([simple(1, 1.0, status=Status.AGENT_ERROR)], RLOO).rows == []
+    assert build_batch([simple(1, 1.0, status=Status.AGENT_ERROR)], RLOO).rows == []
 
 
 NOTHING = [
@@ -131,10 +131,10 @@ NOTHING = [
 def test_rollouts_that_hold_nothing_to_learn_say_why(made: Rollout, why: str) -> None:
     """Not an empty step: an error with the reason and what to do."""
     with pytest.raises(NothingToTrain, match=why):
-        weigh([made], RLOO)
+        build_batch([made], RLOO)
 
 
 def test_a_reward_that_is_not_finite_is_refused() -> None:
     """One NaN would spread over its whole group."""
     with pytest.raises(RewardError, match="has reward 'final' = nan for the whole rollout"):
-        weigh([simple(1, float("nan"))], RLOO)
+        build_batch([simple(1, float("nan"))], RLOO)

@@ -23,7 +23,7 @@ from verl.trainer.ppo.core_algos import (
 
 from lightning_hub.backend import Row
 from lightning_hub.credit import estimators
-from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.batch import build_batch
 from lightning_sdk.settings import Settings
 
 Theirs = Callable[..., tuple[Tensor, Tensor]]
@@ -32,7 +32,7 @@ CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 2e-6}
 
 def rows_of(made: Responses, settings: Settings, **changes: Any) -> list[Row]:
     """Ours; every rollout has one row."""
-    rows = weigh(made.rollouts, Settings.from_dict({**settings.flat(), **changes}), scoring=made).rows
+    rows = build_batch(made.rollouts, Settings.from_dict({**settings.flat(), **changes}), scoring=made).rows
     assert len(rows) == len(made.rollouts)
     return rows
 
@@ -255,7 +255,7 @@ def test_a_rollout_of_several_rows(theirs: Theirs, settings: Settings) -> None:
     """A rollout whose history was rewritten has two rows. VERL's baseline counts it twice, ours once."""
     twice = rollout(1, call(1, PROMPT, ([5, 6], [-1.0, -1.0])), call(11, [9, 9], ([7], [-1.0])), rewards={"": 1.0})
     once = rollout(2, call(1, PROMPT, ([8], [-1.0])), rewards={"": 0.0})
-    rows = weigh([twice, once], settings).rows
+    rows = build_batch([twice, once], settings).rows
     assert [row.rollout for row in rows] == [twice.id, twice.id, once.id]
     own = [float(row.advantages[row.weights != 0][0]) for row in rows]
     index = np.array(["task"] * 3)

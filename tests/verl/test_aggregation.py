@@ -12,7 +12,7 @@ from conversations import call, rollout
 from responses import PROMPT, Responses, responses
 from torch import Tensor
 
-from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.batch import build_batch
 from lightning_sdk.settings import Settings
 
 Theirs = Callable[..., Tensor]
@@ -22,7 +22,7 @@ CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-9}
 
 def weights(made: Responses, settings: Settings) -> Tensor:
     """[B, L] ours."""
-    return made.padded(weigh(made.rollouts, settings).rows, "weights")
+    return made.padded(build_batch(made.rollouts, settings).rows, "weights")
 
 
 def assert_same(made: Responses, own: Tensor, theirs: Theirs, mode: str, **options: Any) -> None:
@@ -95,7 +95,7 @@ def rewritten() -> tuple[list[Any], Tensor]:
 def test_rows_and_token_mean(theirs: Theirs, settings: Settings) -> None:
     """How many rows a rollout has does not matter to the mean over tokens, to either."""
     rollouts, mask = rewritten()
-    own = [float(row.weights.max()) for row in weigh(rollouts, settings).rows]
+    own = [float(row.weights.max()) for row in build_batch(rollouts, settings).rows]
     assert own == pytest.approx(of_rows(theirs, mask, "token-mean"))
     assert own == pytest.approx([1 / 6] * 3)
 
@@ -104,7 +104,7 @@ def test_rows_and_token_mean(theirs: Theirs, settings: Settings) -> None:
 def test_rows_are_no_sequences(theirs: Theirs, settings: Settings) -> None:
     """To VERL each row is a sequence: a rollout that was cut in two weighs as much as two. To ours a rollout is one."""
     rollouts, mask = rewritten()
-    own = [float(row.weights.max()) for row in weigh(rollouts, settings).rows]
+    own = [float(row.weights.max()) for row in build_batch(rollouts, settings).rows]
     assert own == pytest.approx([1 / 2 / 4, 1 / 2 / 4, 1 / 2 / 2])
     assert of_rows(theirs, mask, "seq-mean-token-mean") == pytest.approx([1 / 3 / 3, 1 / 3, 1 / 3 / 2])
 

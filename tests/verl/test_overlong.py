@@ -13,7 +13,7 @@ from conversations import call, rollout
 from responses import PROMPT
 from verl import DataProto
 
-from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.batch import build_batch
 from lightning_sdk.settings import Settings
 
 Theirs = Callable[..., Any]
@@ -24,7 +24,7 @@ def ours(settings: Settings, tokens: int) -> float:
     """What a token of an answer so long is credited with, of a reward of 1."""
     settings = Settings.from_dict({**settings.flat(), "credit.advantage": "reinforce"})
     answer = ([5] * tokens, [-1.0] * tokens)
-    (row,) = weigh([rollout(1, call(1, PROMPT, answer), rewards={"": 1.0})], settings).rows
+    (row,) = build_batch([rollout(1, call(1, PROMPT, answer), rewards={"": 1.0})], settings).rows
     return float(row.advantages[row.weights != 0][0])
 
 

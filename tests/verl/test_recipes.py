@@ -20,7 +20,7 @@ from verl.utils.torch_functional import entropy_from_logits, logprobs_from_logit
 
 from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Row
-from lightning_hub.credit.batch import weigh
+from lightning_hub.credit.batch import build_batch
 from lightning_sdk.settings import Settings
 
 RECIPES = recipes()
@@ -48,7 +48,7 @@ def test_the_same_gradients(recipe: Recipe) -> None:
     if learner._network.head is not None:
         torch.nn.init.normal_(learner._network.head.weight, std=HEAD)
     made = responses(3)
-    rows = weigh(made.rollouts, settings, scoring=learner).rows
+    rows = build_batch(made.rollouts, settings, scoring=learner).rows
     twin = Twin(recipe, learner, made, rows, rate)
     own = stepped(rows, learner=learner)
     assert len(own) == 2

@@ -1,4 +1,4 @@
-"""Estimation: the parts that one role played in a batch, each credited by the role's own `Credit`."""
+"""Advantages: what each token of a role in a batch is credited with, by the role's own `Credit`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lightning_hub.backend import Row, Scoring
 from lightning_hub.credit import estimators
 from lightning_hub.credit.estimators import Floats
-from lightning_hub.trajectories.role_rollout import Part
+from lightning_hub.trajectories.role_rollout import RoleRollout
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.settings.groups import Credit
@@ -23,47 +23,56 @@ _WHITENED = {"reinforce++", "reinforce++_baseline", "gae"}
 
 
 @dataclass(slots=True)
-class Credited:
-    """A part with what its sampled tokens are credited with: [T] for each of its trajectories, 0 elsewhere."""
+class RoleAdvantages:
+    """What the sampled tokens of a role rollout are credited with: [T] for each trajectory, 0 elsewhere."""
 
-    part: Part
+    role_rollout: RoleRollout
     advantages: Arrays
     returns: Arrays | None = None
-    """What the value head learns; of 'gae' only."""
+    """What the value head learns; with 'gae' only."""
     values: Arrays | None = None
-    """What it predicted."""
+    """What the value head predicted."""
 
 
-def credited(
-    of_role: list[Part], settings: Settings, means: MutableMapping[str, float], scoring: Scoring | None
-) -> list[Credited]:
-    """The parts of one role, in their order. `means` moves on by what they earned. SettingError without scores."""
+def estimate_advantages(
+    of_role: list[RoleRollout], settings: Settings, means: MutableMapping[str, float], scoring: Scoring | None
+) -> list[RoleAdvantages]:
+    """The advantages of one role, in the order of its rollouts. Updates the role's running mean in `means`.
+
+    Raises SettingError if the settings need scores and `scoring` is None.
+    """
     role, credit = of_role[0].role, of_role[0].credit
     if settings.divergence.place == "reward" and settings.divergence.coefficient:
         _charge(of_role, settings, scoring)
     if credit.advantage == "gae":
         values = _scores(of_role, scoring, "values", "credit.advantage='gae'")
-        made = [_estimated(part, each, settings.value.gae_lambda) for part, each in zip(of_role, values, strict=True)]
+        made = [
+            _estimate_gae(role_rollout, each, settings.value.gae_lambda)
+            for role_rollout, each in zip(of_role, values, strict=True)
+        ]
     else:
-        made = [Credited(part, part.spread(own)) for part, own in zip(of_role, _own(of_role, means), strict=True)]
+        made = [
+            RoleAdvantages(role_rollout, role_rollout.spread(own))
+            for role_rollout, own in zip(of_role, _advantages_by_call(of_role, means), strict=True)
+        ]
     if credit.advantage in _WHITENED:
         _whiten(made)
-    mean = float(np.mean([part.reward for part in of_role if part.reward is not None]))
+    mean = float(np.mean([each.reward for each in of_role if each.reward is not None]))
     means[role] = credit.momentum * means[role] + (1 - credit.momentum) * mean if role in means else mean
     return made
 
 
-def groups(parts: Iterable[Part]) -> list[list[Part]]:
-    """Parts of one role in rollouts of one task: those that are compared with each other. In each one of them spoke."""
-    found: dict[tuple[str, str], list[Part]] = {}
-    for part in parts:
-        found.setdefault((part.rollout.group, part.role), []).append(part)
-    return [group for group in found.values() if not all(part.silent for part in group)]
+def groups(role_rollouts: Iterable[RoleRollout]) -> list[list[RoleRollout]]:
+    """Role rollouts that are compared with each other: one role, one task. The role spoke in at least one of each."""
+    found: dict[tuple[str, str], list[RoleRollout]] = {}
+    for role_rollout in role_rollouts:
+        found.setdefault((role_rollout.rollout.group, role_rollout.role), []).append(role_rollout)
+    return [group for group in found.values() if not all(each.silent for each in group)]
 
 
-def tells(group: Sequence[Part]) -> bool:
-    """Whether a part that spoke earned something else than its group: there is something to learn."""
-    return any(own.any() for own in _less_baseline(group, estimators.dr_grpo))
+def has_signal(group: Sequence[RoleRollout]) -> bool:
+    """Whether one in which the role spoke earned more or less than its group, so that there is something to learn."""
+    return any(own.any() for own in _subtract_baseline(group, estimators.dr_grpo))
 
 
 def is_frozen(credit: Credit) -> bool:
@@ -71,99 +80,99 @@ def is_frozen(credit: Credit) -> bool:
     return credit.schedule == "never" or not credit.weight
 
 
-def has_signal(of_role: Sequence[Part], means: Mapping[str, float]) -> bool:
-    """Whether the rewards of one role say that some of what it may be trained on was better than the rest.
+def role_has_signal(of_role: Sequence[RoleRollout], means: Mapping[str, float]) -> bool:
+    """Whether the rewards of one role tell apart better and worse among what it may be trained on.
 
     `means`: role -> running mean of its rewards before.
     """
-    trained = {id(part) for part in of_role if any(mask.any() for mask in part.trained)}
-    if any(tells(group) and any(id(part) in trained for part in group) for group in groups(of_role)):
+    trained = {id(each) for each in of_role if any(mask.any() for mask in each.trained)}
+    if any(has_signal(group) and any(id(each) in trained for each in group) for group in groups(of_role)):
         return True
     credit, role = of_role[0].credit, of_role[0].role
     if credit.advantage in GROUPED:
         return False
-    values = [part.reward for part in of_role if part.reward is not None and id(part) in trained]
+    values = [each.reward for each in of_role if each.reward is not None and id(each) in trained]
     # Tasks are compared with each other too, and with what was earned before.
     before = [means[role]] if credit.advantage == "running_mean" and role in means else []
     return bool(values) and any(not math.isclose(each, values[0], rel_tol=1e-5) for each in [*values, *before])
 
 
-def _own(of_role: list[Part], means: Mapping[str, float]) -> list[Floats]:
-    """[S] for each part: what its steps returned, less the baseline."""
+def _advantages_by_call(of_role: list[RoleRollout], means: Mapping[str, float]) -> list[Floats]:
+    """[S] for each role rollout: the returns of its calls, less the baseline."""
     role, credit = of_role[0].role, of_role[0].credit
     if estimator := estimators.COMPARED.get(credit.advantage):
         own = {
-            id(part): each
+            id(role_rollout): each
             for group in groups(of_role)
-            for part, each in zip(group, _less_baseline(group, estimator), strict=True)
+            for role_rollout, each in zip(group, _subtract_baseline(group, estimator), strict=True)
         }
-        return [own.get(id(part), np.zeros(0)) for part in of_role]
+        return [own.get(id(each), np.zeros(0)) for each in of_role]
     if credit.advantage != "running_mean":
-        return [_returns(part) for part in of_role]
+        return [_returns(each) for each in of_role]
     if role in means:
-        return [_returns(part) - means[role] for part in of_role]
+        return [_returns(each) - means[role] for each in of_role]
     # No step came before: the mean of this batch's other rollouts depends on none of a rollout's own actions either.
-    return _less_baseline(of_role, estimators.rloo)
+    return _subtract_baseline(of_role, estimators.rloo)
 
 
-def _less_baseline(parts: Sequence[Part], estimator: Callable[[Floats], Floats]) -> list[Floats]:
-    """[S] for each part: its returns compared with those of the other parts, whole or step by step."""
-    if parts[0].credit.returns == "to_go":
+def _subtract_baseline(role_rollouts: Sequence[RoleRollout], estimator: Callable[[Floats], Floats]) -> list[Floats]:
+    """[S] for each role rollout: its returns compared with the others', as a whole or call by call."""
+    if role_rollouts[0].credit.returns == "to_go":
         # Where a role made no call, or none that can be used, its rollout stands with what it earned.
-        returns = [_returns(part) if part.steps else np.array([part.before]) for part in parts]
-        own = estimators.by_step(returns, estimator)
-        return [each[: part.steps] for part, each in zip(parts, own, strict=True)]
-    whole = estimator(np.array([_whole(part) for part in parts]))
-    return [np.full(part.steps, value) for part, value in zip(parts, whole, strict=True)]
+        returns = [_returns(each) if each.calls else np.array([each.before]) for each in role_rollouts]
+        own = estimators.compare_by_call(returns, estimator)
+        return [each[: len(role_rollout.calls)] for role_rollout, each in zip(role_rollouts, own, strict=True)]
+    whole = estimator(np.array([_total_return(each) for each in role_rollouts]))
+    return [np.full(len(role_rollout.calls), value) for role_rollout, value in zip(role_rollouts, whole, strict=True)]
 
 
-def _returns(part: Part) -> Floats:
-    """[S] what each step is credited with before a baseline is taken off."""
-    if part.credit.returns == "to_go":
-        return estimators.to_go(part.net(), part.credit.discount)
-    return np.full(part.steps, _whole(part))
+def _returns(role_rollout: RoleRollout) -> Floats:
+    """[S] what each call is credited with before a baseline is subtracted."""
+    if role_rollout.credit.returns == "to_go":
+        return estimators.returns_to_go(role_rollout.net_rewards(), role_rollout.credit.discount)
+    return np.full(len(role_rollout.calls), _total_return(role_rollout))
 
 
-def _whole(part: Part) -> float:
-    return part.before + float(part.net().sum())
+def _total_return(role_rollout: RoleRollout) -> float:
+    return role_rollout.before + float(role_rollout.net_rewards().sum())
 
 
-def _whiten(made: list[Credited]) -> None:
-    masks = [row.mask for each in made for row in each.part.trajectories]
+def _whiten(made: list[RoleAdvantages]) -> None:
+    masks = [row.mask for each in made for row in each.role_rollout.trajectories]
     white = iter(estimators.whiten([array for each in made for array in each.advantages], masks))
     for each in made:
         each.advantages = [next(white) for _ in each.advantages]
 
 
-def _estimated(part: Part, values: Arrays, decay: float) -> Credited:
-    """Estimates along the tokens of a part in the order of its steps; every choice of a call goes on to the next."""
+def _estimate_gae(role_rollout: RoleRollout, values: Arrays, decay: float) -> RoleAdvantages:
+    """Estimates along the sampled tokens, in the order of the calls; every choice of a call leads to the next call."""
     estimates = [np.zeros(len(each), np.float32) for each in values]
-    pieces = list(part.pieces())
+    pieces = list(role_rollout.pieces())
     after = following = (0.0, 0.0)
     for place in reversed(range(len(pieces))):
-        step, row, piece = pieces[place]
+        call, row, piece = pieces[place]
         tokens = slice(piece.start, piece.end)
         ends = np.arange(piece.start, piece.end) == piece.end - 1
-        earned = np.where(ends, part.earned[step], 0.0)
-        if part.charges:
-            earned = earned - part.charges[row][tokens]
+        earned = np.where(ends, role_rollout.earned[call], 0.0)
+        if role_rollout.charges:
+            earned = earned - role_rollout.charges[row][tokens]
         before = values[row][tokens].astype(np.float64)
-        estimates[row][tokens] = estimators.gae(earned, before, ends, part.credit.discount, decay, after)
+        estimates[row][tokens] = estimators.gae(earned, before, ends, role_rollout.credit.discount, decay, after)
         following = float(values[row][piece.start]), float(estimates[row][piece.start])
-        if place and pieces[place - 1][0] != step:
+        if place and pieces[place - 1].call != call:
             after = following
     returns = [estimate + value for estimate, value in zip(estimates, values, strict=True)]
-    return Credited(part, estimates, returns, values)
+    return RoleAdvantages(role_rollout, estimates, returns, values)
 
 
-def _charge(of_role: list[Part], settings: Settings, scoring: Scoring | None) -> None:
-    """What each sampled token costs for leaving the reference (InstructGPT, arXiv:2203.02155, eq. 2)."""
+def _charge(of_role: list[RoleRollout], settings: Settings, scoring: Scoring | None) -> None:
+    """Set what each sampled token costs for leaving the reference (InstructGPT, arXiv:2203.02155, eq. 2)."""
     references = _scores(of_role, scoring, "reference", "divergence.place='reward'")
     estimate = _ESTIMATES[settings.divergence.estimator]
-    for part, found in zip(of_role, references, strict=True):
-        part.charges = [
+    for role_rollout, found in zip(of_role, references, strict=True):
+        role_rollout.charges = [
             np.where(row.mask, settings.divergence.coefficient * estimate(reference - row.logprobs), 0).astype("f4")
-            for row, reference in zip(part.trajectories, found, strict=True)
+            for row, reference in zip(role_rollout.trajectories, found, strict=True)
         ]
 
 
@@ -174,24 +183,24 @@ def _k3(difference: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 _ESTIMATES: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
-    # Of the reference's log-probability minus the sampler's (Schulman, "Approximating KL divergence", 2020).
+    # `d`: the reference's log-probability minus the sampler's (Schulman, "Approximating KL divergence", 2020).
     "k1": lambda d: -d,
     "k2": lambda d: 0.5 * d * d,
     "k3": _k3,
 }
 
 
-def _scores(of_role: list[Part], scoring: Scoring | None, what: str, setting: str) -> list[Arrays]:
-    """For each part [T] for each of its trajectories."""
+def _scores(of_role: list[RoleRollout], scoring: Scoring | None, what: str, setting: str) -> list[Arrays]:
+    """[T] for each trajectory of each role rollout."""
     if scoring is None:
         raise SettingError(f"setting {setting} needs a backend that scores tokens, such as the embedded one")
-    rows = [_plain_row(part, place) for part in of_role for place in range(len(part.trajectories))]
+    rows = [_plain_row(each, place) for each in of_role for place in range(len(each.trajectories))]
     found = iter(scoring.score(rows, what))
-    return [[next(found) for _ in part.trajectories] for part in of_role]
+    return [[next(found) for _ in each.trajectories] for each in of_role]
 
 
-def _plain_row(part: Part, place: int) -> Row:
-    row = part.trajectories[place]
+def _plain_row(role_rollout: RoleRollout, place: int) -> Row:
+    row = role_rollout.trajectories[place]
     sampled = row.mask.astype(np.float32)
     return Row(
         row.tokens, sampled, np.zeros_like(sampled), row.logprobs, row.temperature, -1, row.role, row.rollout,

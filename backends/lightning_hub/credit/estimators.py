@@ -1,8 +1,8 @@
-"""Advantages: estimators as pure functions, from what was earned to one number for each step or token.
+"""Advantages: estimators as pure functions, from what was earned to one number for each call or token.
 
 A baseline may depend on anything but the actions that it is subtracted from; then the gradient stays unbiased. 'rloo',
-'running_mean' and 'reinforce' keep to that also where the policy decides when to stop: a rollout that is over stands
-for its last step, so that the number of terms never depends on the rollout's own length (see `by_step`).
+'running_mean' and 'reinforce' keep to that also where the policy decides when to stop: a rollout that is over is
+represented by its last call, so the number of terms never depends on its own length (see `compare_by_call`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def to_go(earned: Floats, discount: float = 1.0) -> Floats:
-    """[S] returns of S steps: what was earned after each and later, `discount` ** n of what came n steps later."""
+def returns_to_go(earned: Floats, discount: float = 1.0) -> Floats:
+    """[S] returns of S calls: what was earned after each, plus `discount` ** n times what came n calls later."""
     returns = np.zeros(len(earned))
     later = 0.0
-    for step in reversed(range(len(earned))):
-        later = earned[step] + discount * later
-        returns[step] = later
+    for call in reversed(range(len(earned))):
+        later = earned[call] + discount * later
+        returns[call] = later
     return returns
 
 
@@ -53,23 +53,23 @@ COMPARED: dict[str, Callable[[Floats], Floats]] = {
 }  # fmt: skip
 
 
-def by_step(returns: Sequence[Floats], estimator: Callable[[Floats], Floats]) -> list[Floats]:
-    """[S_i] advantages of G rollouts with S_i >= 1 steps, each step compared with the same step of the others.
+def compare_by_call(returns: Sequence[Floats], estimator: Callable[[Floats], Floats]) -> list[Floats]:
+    """[S_i] advantages of G rollouts with S_i >= 1 calls, each call compared with the same call of the others.
 
-    A rollout that is over before that step stands for its last one. So each baseline has the same number of terms,
-    however long the rollout itself is: subtracting the mean of those only that reached the step, one's own included,
-    makes every further step look better or worse than it is (MT-GRPO, arXiv:2505.11821; VERL's issue 7244).
+    A rollout that is over before that call is represented by its last one, so each baseline has the same number of
+    terms however long the rollout is. Subtracting the mean of only those that reached the call, itself included,
+    makes every further call look better or worse than it is (MT-GRPO, arXiv:2505.11821; VERL's issue 7244).
     """
     longest = max(map(len, returns), default=0)
-    table = np.array([[each[min(step, len(each) - 1)] for step in range(longest)] for each in returns])
+    table = np.array([[each[min(call, len(each) - 1)] for call in range(longest)] for each in returns])
     columns = np.array([estimator(column) for column in table.T]).T if longest else table
     return [row[: len(each)] for row, each in zip(columns, returns, strict=True)]
 
 
 def whiten(values: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np.bool_]]) -> list[NDArray[np.float32]]:
-    """The masked values of all arrays brought to mean 0 and variance 1, 0 elsewhere (the normalised
-    advantage of REINFORCE++, arXiv:2501.03262); the variance has n - 1 in its
-    denominator and 1e-8 added, as in VERL's `masked_whiten`."""
+    """The masked values of all arrays scaled to mean 0 and variance 1, with 0 elsewhere (the normalised advantage of
+    REINFORCE++, arXiv:2501.03262). The variance has n - 1 in its denominator and 1e-8 added, as in VERL's
+    `masked_whiten`."""
     found = [each[mask] for each, mask in zip(values, masks, strict=True)]
     flat = np.concatenate(found).astype(np.float64) if found else np.zeros(0)
     if len(flat) < 2:
@@ -85,7 +85,7 @@ def gae(
 ) -> Floats:
     """[T] generalised advantage estimates of T sampled tokens in a row (arXiv:1506.02438, eq. 16).
 
-    `rewards` after each token, `values` before each token, `ends`: the token is the last of its step, where `discount`
+    `rewards` after each token, `values` before each token, `ends`: the token is the last of its call, where `discount`
     applies; `decay` is lambda, per token; `after`: value and estimate of the token that follows the last one, (0, 0) at
     the end of a rollout.
     """

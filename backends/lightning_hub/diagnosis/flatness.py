@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from lightning_hub.credit.advantages import groups, has_signal, is_frozen
-from lightning_hub.credit.batch import compared_parts, trained_rollouts
-from lightning_hub.diagnosis import sameness, samples
+from lightning_hub.credit.advantages import groups, is_frozen, role_has_signal
+from lightning_hub.credit.batch import rewarded_role_rollouts, rollouts_to_train
+from lightning_hub.diagnosis import examples, sameness
 from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.rollout import Rollout
-from lightning_hub.trajectories.rewards import earned
-from lightning_hub.trajectories.role_rollout import Part, parts
+from lightning_hub.trajectories.rewards import total_reward
+from lightning_hub.trajectories.role_rollout import RoleRollout, role_rollouts
 from lightning_sdk.settings import Settings
 from lightning_sdk.settings.provider import PROVIDER
 from lightning_sdk.settings.ranges import GROUPED
@@ -33,7 +33,7 @@ _SHIPPED = {
 }
 
 
-class Why(StrEnum):
+class FlatReason(StrEnum):
     """What the rewards have in common."""
 
     CUT = "cut"
@@ -53,15 +53,15 @@ class Why(StrEnum):
 
 
 #: What rewards mean that nobody gave a range for.
-_USUAL = {0.0: Why.WRONG, -1.0: Why.WRONG, 1.0: Why.RIGHT}
+_USUAL = {0.0: FlatReason.WRONG, -1.0: FlatReason.WRONG, 1.0: FlatReason.RIGHT}
 
 
 @dataclass(frozen=True, slots=True)
 class Flatness:
     """What there is to say of rollouts without a signal."""
 
-    why: Why
-    parts: Sequence[Part]
+    why: FlatReason
+    role_rollouts: Sequence[RoleRollout]
     """In which a role spoke that has a reward."""
     settings: Settings
     tasks: Mapping[int, Mapping[str, Any]]
@@ -71,27 +71,27 @@ class Flatness:
     """What each of them earned; None where they differ or it is not known."""
 
     @property
-    def compared(self) -> int:
+    def group_count(self) -> int:
         """Groups of two rollouts at least."""
-        return sum(len(group) > 1 for group in groups(self.parts))
+        return sum(len(group) > 1 for group in groups(self.role_rollouts))
 
     def finding(self, severity: Severity = Severity.FATAL, what: str = "") -> Finding:
         """In words. `what`: what was seen, where that is known better than from these rollouts alone."""
-        shown = samples.text([part.rollout for part in self.parts], self.settings, self.tasks)
+        shown = examples.format_examples([each.rollout for each in self.role_rollouts], self.settings, self.tasks)
         what = f"{what or self._what()} {shown}"
-        cause, remedy = _words(self)
+        cause, remedy = _cause_and_remedy(self)
         return Finding(KIND, severity, what.rstrip(" "), cause, remedy, passing=True)
 
     def _what(self) -> str:
-        if self.why == Why.CUT:
-            return f"{OPENING}: of {len(self.parts)} rollouts no token is trained on, for their length."
-        if self.why == Why.LONE:
+        if self.why == FlatReason.CUT:
+            return f"{OPENING}: of {len(self.role_rollouts)} rollouts no token is trained on, because of their length."
+        if self.why == FlatReason.LONE:
             return f"{OPENING}: there are no two rollouts of one task that can be compared."
-        values = {part.reward for part in self.parts}
+        values = {each.reward for each in self.role_rollouts}
         value = f"every reward is {values.pop():g}" if len(values) == 1 else "rewards differ between tasks only"
-        if self.why != Why.SPLIT and len({part.role for part in self.parts}) > 1 and len(values) > 1:
+        if self.why != FlatReason.SPLIT and len({each.role for each in self.role_rollouts}) > 1 and len(values) > 1:
             value = "each role always earns the same"
-        many = self.compared
+        many = self.group_count
         return f"{OPENING}: in each of {many} groups of rollouts of one task the rewards are equal ({value})."
 
 
@@ -107,19 +107,19 @@ def flatness(
 
     `role`: look at this one only; `seen`: rewards that it earned at other times, which tell what is much.
     """
-    used = trained_rollouts(rollouts, settings)
-    found, _ = parts(used, settings)
-    by_role: dict[str, list[Part]] = {}
-    for part in compared_parts(used, found, settings):
-        if not is_frozen(part.credit) and role in {None, part.role}:
-            by_role.setdefault(part.role, []).append(part)
-    spoken = [part for of_role in by_role.values() for part in of_role if part.steps]
-    if not spoken or any(has_signal(of_role, {}) for of_role in by_role.values()):
+    used = rollouts_to_train(rollouts, settings)
+    found, _ = role_rollouts(used, settings)
+    by_role: dict[str, list[RoleRollout]] = {}
+    for role_rollout in rewarded_role_rollouts(used, found, settings):
+        if not is_frozen(role_rollout.credit) and role in {None, role_rollout.role}:
+            by_role.setdefault(role_rollout.role, []).append(role_rollout)
+    spoken = [each for of_role in by_role.values() for each in of_role if each.calls]
+    if not spoken or any(role_has_signal(of_role, {}) for of_role in by_role.values()):
         return None
-    whys = {_why([part for part in of_role if part.steps], settings, seen) for of_role in by_role.values()}
-    rewards = {part.reward for part in spoken}
+    whys = {_flat_reason([each for each in of_role if each.calls], settings, seen) for of_role in by_role.values()}
+    rewards = {each.reward for each in spoken}
     return Flatness(
-        whys.pop() if len(whys) == 1 else Why.EQUAL,
+        whys.pop() if len(whys) == 1 else FlatReason.EQUAL,
         spoken,
         settings,
         tasks,
@@ -132,71 +132,85 @@ def flatness_of_rewards(
     rollouts: Sequence[Rollout], settings: Settings, tasks: Mapping[int, Mapping[str, Any]]
 ) -> Flatness | None:
     """As `flatness`, where of the calls to train nothing is known but who made them: by the rewards alone."""
-    used = trained_rollouts(rollouts, settings)
-    by_role: dict[str, list[Part]] = {}
+    used = rollouts_to_train(rollouts, settings)
+    by_role: dict[str, list[RoleRollout]] = {}
     for rollout in used:
         for role in dict.fromkeys(call.meta.role for call in rollout.calls if call.meta.trainable):
-            credit, reward = settings.credit_of(role), earned(rollout, role, settings.credit_of(role))
+            credit, reward = settings.credit_of(role), total_reward(rollout, role, settings.credit_of(role))
             if reward is not None and not is_frozen(credit):
-                part = Part(rollout, role, credit, [], reward, np.zeros(0), reward)
-                by_role.setdefault(role, []).append(part)
+                role_rollout = RoleRollout(
+                    rollout=rollout,
+                    role=role,
+                    credit=credit,
+                    trajectories=[],
+                    reward=reward,
+                    earned=np.zeros(0),
+                    before=reward,
+                )
+                by_role.setdefault(role, []).append(role_rollout)
     if not by_role or any(map(_differ, by_role.values())):
         return None
-    spoken = [part for of_role in by_role.values() for part in of_role]
-    values = [part.reward for part in spoken if part.reward is not None]
+    spoken = [each for of_role in by_role.values() for each in of_role]
+    values = [each.reward for each in spoken if each.reward is not None]
     lone = not any(len(group) > 1 for group in groups(spoken)) and settings.credit.advantage in GROUPED
-    why = Why.LONE if lone else level_of(values, (), settings.evaluation.reward_range)
+    why = FlatReason.LONE if lone else reason_of_equal_rewards(values, (), settings.evaluation.reward_range)
     return Flatness(why, spoken, settings, tasks, len(rollouts), values[0] if min(values) == max(values) else None)
 
 
-def _differ(of_role: Sequence[Part]) -> bool:
+def _differ(of_role: Sequence[RoleRollout]) -> bool:
     """Whether one role earned different rewards where they are compared."""
     compared = groups(of_role) if of_role[0].credit.advantage in GROUPED else [of_role]
-    return any(len({part.reward for part in group}) > 1 for group in compared)
+    return any(len({each.reward for each in group}) > 1 for group in compared)
 
 
-def _why(of_role: Sequence[Part], settings: Settings, seen: Sequence[float]) -> Why:
+def _flat_reason(of_role: Sequence[RoleRollout], settings: Settings, seen: Sequence[float]) -> FlatReason:
     """Of the parts in which one role spoke."""
-    values = [part.reward for part in of_role if part.reward is not None]
+    values = [each.reward for each in of_role if each.reward is not None]
     compared = [group for group in groups(of_role) if len(group) > 1]
-    if not any(mask.any() for part in of_role for mask in part.trained):
-        return Why.CUT
+    if not any(mask.any() for each in of_role for mask in each.trained):
+        return FlatReason.CUT
     if not compared and of_role[0].credit.advantage in GROUPED:
-        return Why.LONE
-    level = level_of(values, seen, settings.evaluation.reward_range)
-    if compared and all(map(sameness.is_alike, compared)) and (level != Why.RIGHT or sameness.causes(compared)):
-        return Why.ALIKE
+        return FlatReason.LONE
+    level = reason_of_equal_rewards(values, seen, settings.evaluation.reward_range)
+    if (
+        compared
+        and all(map(sameness.is_alike, compared))
+        and (level != FlatReason.RIGHT or sameness.find_causes(compared))
+    ):
+        return FlatReason.ALIKE
     return level
 
 
-def level_of(values: Sequence[float], seen: Sequence[float], given: tuple[float, float] | None = None) -> Why:
+def reason_of_equal_rewards(
+    values: Sequence[float], seen: Sequence[float], given: tuple[float, float] | None = None
+) -> FlatReason:
     """What equal rewards mean, by the range that is `given`, or by what was `seen` at other times.
 
     Where neither tells, 0 and -1 are taken for wrong, 1 for right, and any other value for equal.
     """
     value = values[0]
     if min(values) != max(values):
-        return Why.SPLIT
+        return FlatReason.SPLIT
     low, high = given or (min([value, *seen]), max([value, *seen]))
     if low == high:
-        return _USUAL.get(value, Why.EQUAL)
-    return {low: Why.WRONG, high: Why.RIGHT}.get(value, Why.EQUAL)
+        return _USUAL.get(value, FlatReason.EQUAL)
+    return {low: FlatReason.WRONG, high: FlatReason.RIGHT}.get(value, FlatReason.EQUAL)
 
 
 # --- words
 
 
-def _words(flat: Flatness) -> tuple[str, str]:
+def _cause_and_remedy(flat: Flatness) -> tuple[str, str]:
     """Cause and remedy."""
-    compared = [group for group in groups(flat.parts) if len(group) > 1]
+    compared = [group for group in groups(flat.role_rollouts) if len(group) > 1]
     return {
-        Why.CUT: lambda: _cut(flat),
-        Why.LONE: lambda: _lone(flat),
-        Why.ALIKE: lambda: sameness.words(compared),
-        Why.WRONG: lambda: _wrong(flat),
-        Why.RIGHT: lambda: _right(flat),
-        Why.SPLIT: lambda: _split(flat.settings),
-        Why.EQUAL: lambda: _equal(flat.settings),
+        FlatReason.CUT: lambda: _cut(flat),
+        FlatReason.LONE: lambda: _lone(flat),
+        FlatReason.ALIKE: lambda: sameness.cause_and_remedy(compared),
+        FlatReason.WRONG: lambda: _wrong(flat),
+        FlatReason.RIGHT: lambda: _right(flat),
+        FlatReason.SPLIT: lambda: _split(flat.settings),
+        FlatReason.EQUAL: lambda: _equal(flat.settings),
     }[flat.why]()
 
 
@@ -249,7 +263,7 @@ def _more(settings: Settings) -> str:
 
 def _cut(flat: Flatness) -> tuple[str, str]:
     length, limit = flat.settings.length, flat.settings.sampling.max_tokens
-    truncated = any(part.is_truncated() for part in flat.parts) or not length.max_row
+    truncated = any(each.is_truncated() for each in flat.role_rollouts) or not length.max_row
     if length.truncated != "train" and truncated:
         return (
             f"Every completion ended at the token limit, and length.truncated={length.truncated} leaves those out.",
@@ -264,7 +278,7 @@ def _cut(flat: Flatness) -> tuple[str, str]:
 
 
 def _lone(flat: Flatness) -> tuple[str, str]:
-    failed = flat.rollouts - len({part.rollout.id for part in flat.parts})
+    failed = flat.rollouts - len({each.rollout.id for each in flat.role_rollouts})
     return (
         "A role learns from the difference between rollouts of the same task"
         + (f"; {failed} of {flat.rollouts} rollouts failed, or made no call, as behind a cache." if failed else "."),

@@ -15,7 +15,7 @@ from typing import Any
 
 from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.rollout import Rollout
-from lightning_hub.trajectories.breaks import sampled, told
+from lightning_hub.trajectories.breaks import request_texts, sampled_messages
 from lightning_hub.trajectories.rewards import score
 from lightning_sdk.settings import Settings
 
@@ -47,21 +47,21 @@ class Leak:
     """A value."""
 
 
-def leaks(rollouts: Sequence[Rollout], tasks: Mapping[int, Mapping[str, Any]], settings: Settings) -> list[Leak]:
+def find_leaks(rollouts: Sequence[Rollout], tasks: Mapping[int, Mapping[str, Any]], settings: Settings) -> list[Leak]:
     """Fields of the tasks of these rollouts that leak."""
     prompts: dict[int, str] = {}
     for rollout in rollouts:
         if rollout.task_id in tasks and rollout.task_id not in prompts and (text := _prompt(rollout)):
             prompts[rollout.task_id] = text
     chosen = {task: tasks[task] for task in prompts}
-    found = (_of(name, chosen, prompts) for name in _candidates(rollouts, chosen, settings))
+    found = (_find_leak(name, chosen, prompts) for name in _candidates(rollouts, chosen, settings))
     return [each for each in found if each is not None]
 
 
 def _prompt(rollout: Rollout) -> str:
     """All messages of the first trainable call."""
     first = next((call for call in rollout.calls if call.meta.trainable), None)
-    return "" if first is None else "\n".join(told(first))
+    return "" if first is None else "\n".join(request_texts(first))
 
 
 def _candidates(rollouts: Sequence[Rollout], tasks: Mapping[int, Mapping[str, Any]], settings: Settings) -> list[str]:
@@ -72,23 +72,23 @@ def _candidates(rollouts: Sequence[Rollout], tasks: Mapping[int, Mapping[str, An
     known = [value for value in scores.values() if not math.isnan(value)]
     for rollout in rollouts:
         best = known and min(known) < max(known) == scores[rollout.id]
-        task, said = tasks.get(rollout.task_id), _said(rollout)
+        task, said = tasks.get(rollout.task_id), _last_answer(rollout)
         if best and task is not None and said:
             for name, value in task.items():
-                if _text(value) and _plain(_text(value)) == said:
+                if _text(value) and _normalize(_text(value)) == said:
                     answered.setdefault(name, set()).add(rollout.task_id)
     return [name for name in fields if name.lower() in NAMES or len(answered.get(name, ())) > 1]
 
 
-def _said(rollout: Rollout) -> str:
+def _last_answer(rollout: Rollout) -> str:
     last = next((call for call in reversed(rollout.calls) if call.meta.trainable), None)
-    messages = sampled(last) if last is not None else []
+    messages = sampled_messages(last) if last is not None else []
     content = messages[0].get("content") if messages else None
-    return _plain(content) if isinstance(content, str) else ""
+    return _normalize(content) if isinstance(content, str) else ""
 
 
-def _of(name: str, tasks: Mapping[int, Mapping[str, Any]], prompts: Mapping[int, str]) -> Leak | None:
-    values = {task: value for task in tasks if (value := _alone(tasks[task], name))}
+def _find_leak(name: str, tasks: Mapping[int, Mapping[str, Any]], prompts: Mapping[int, str]) -> Leak | None:
+    values = {task: value for task in tasks if (value := _isolated_value(tasks[task], name))}
     held = {task for task, value in values.items() if _holds(prompts[task], value)}
     others = [
         _holds(prompts[task], other) for task, value in values.items() for other in values.values() if other != value
@@ -103,7 +103,7 @@ def _of(name: str, tasks: Mapping[int, Mapping[str, Any]], prompts: Mapping[int,
     return Leak(name, len(values), len(held), share, next(values[task] for task in held))
 
 
-def _alone(task: Mapping[str, Any], name: str) -> str:
+def _isolated_value(task: Mapping[str, Any], name: str) -> str:
     """The field's value as text; '' if there is none, or if something else in the task holds it."""
     value = _text(task.get(name))
     if not value or len(value) > _LONGEST:
@@ -134,7 +134,7 @@ def _holds(text: str, value: str) -> bool:
     return re.search(f"{before}{re.escape(value)}{after}", text, re.IGNORECASE) is not None
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 

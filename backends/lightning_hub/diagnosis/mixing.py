@@ -16,7 +16,7 @@ from typing import Any
 
 from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.rollout import Rollout
-from lightning_hub.trajectories.breaks import sampled, text_of, turns
+from lightning_hub.trajectories.breaks import request_turns, sampled_messages, text_of
 from lightning_sdk.stream import notices
 from lightning_sdk.trace.call import Call
 
@@ -26,7 +26,7 @@ _SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Mixed:
+class MixedRole:
     """A role whose first requests hold messages of other rollouts."""
 
     role: str
@@ -40,21 +40,23 @@ class Mixed:
     """Objects that several rollouts ran, as the agent's process names them."""
 
 
-def find_mixed(rollouts: Sequence[Rollout], tasks: Mapping[int, Mapping[str, Any]]) -> list[Mixed]:
+def find_mixed(rollouts: Sequence[Rollout], tasks: Mapping[int, Mapping[str, Any]]) -> list[MixedRole]:
     """Roles that mix rollouts, in the order of the rollouts. `tasks` by their ids, as far as they are known."""
     roles = dict.fromkeys(call.meta.role for each in rollouts for call in each.calls)
     known = {each.task_id: tasks[each.task_id] for each in rollouts if each.task_id in tasks}
-    found = (_of(role, rollouts, known) for role in roles)
+    found = (_find_mixed_role(role, rollouts, known) for role in roles)
     return [each for each in found if each is not None]
 
 
-def _of(role: str, rollouts: Sequence[Rollout], tasks: Mapping[int, Mapping[str, Any]]) -> Mixed | None:
+def _find_mixed_role(
+    role: str, rollouts: Sequence[Rollout], tasks: Mapping[int, Mapping[str, Any]]
+) -> MixedRole | None:
     calls = {each.id: [call for call in each.calls if call.meta.role == role] for each in rollouts}
-    firsts = {rollout: turns(of_role[0]) for rollout, of_role in calls.items() if of_role}
+    firsts = {rollout: request_turns(of_role[0]) for rollout, of_role in calls.items() if of_role}
     # The last message is the rollout's own question, also where an example asks the same before.
     everywhere = Counter(message for messages in firsts.values() for message in set(messages[:-1]))
     common = {message for message, count in everywhere.items() if count == len(firsts)}
-    said, task_of = _Said(rollouts, calls, firsts), {each.id: each.task_id for each in rollouts}
+    said, task_of = _History(rollouts, calls, firsts), {each.id: each.task_id for each in rollouts}
     texts, mixed = _own_texts(tasks), []
     for rollout, messages in firsts.items():
         task = task_of[rollout]
@@ -64,7 +66,7 @@ def _of(role: str, rollouts: Sequence[Rollout], tasks: Mapping[int, Mapping[str,
             mixed.append(found)
     if len(mixed) < ROLLOUTS:
         return None
-    return Mixed(role, len(firsts), len(mixed), mixed[0], _shared(role, rollouts))
+    return MixedRole(role, len(firsts), len(mixed), mixed[0], _shared_objects(role, rollouts))
 
 
 def _own_texts(tasks: Mapping[int, Mapping[str, Any]]) -> dict[int, list[str]]:
@@ -89,7 +91,7 @@ def _of_other_task(message: str, task: int, texts: Mapping[int, Sequence[str]]) 
     return next((text for other, own in texts.items() if other != task for text in own if text in message), "")
 
 
-class _Said:
+class _History:
     """What was asked and answered where, and when."""
 
     def __init__(
@@ -109,8 +111,8 @@ class _Said:
                 self._asked.setdefault(messages[-1], []).append(rollout)
         for rollout, of_role in calls.items():
             for call in of_role:
-                asked = turns(call)
-                for text in filter(None, map(text_of, sampled(call))):
+                asked = request_turns(call)
+                for text in filter(None, map(text_of, sampled_messages(call))):
                     if asked:
                         self._answered.setdefault((asked[-1], text), []).append((rollout, call.meta.ended_ns))
 
@@ -133,7 +135,7 @@ class _Said:
                 yield message
 
 
-def _shared(role: str, rollouts: Sequence[Rollout]) -> tuple[str, ...]:
+def _shared_objects(role: str, rollouts: Sequence[Rollout]) -> tuple[str, ...]:
     told = (
         span.attributes
         for each in rollouts
@@ -143,7 +145,7 @@ def _shared(role: str, rollouts: Sequence[Rollout]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(each.get(notices.OBJECT)) for each in told))
 
 
-def finding(mixed: Mixed) -> Finding:
+def finding(mixed: MixedRole) -> Finding:
     """Mixed rollouts, in words."""
     shown = " ".join(mixed.example.split())
     shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from lightning_hub.trajectories.role_rollout import Part
+from lightning_hub.trajectories.role_rollout import RoleRollout
 from lightning_sdk.trace.call import Call
 
 #: Temperature up to which a model hardly ever says anything but its first choice.
@@ -24,17 +24,17 @@ class _Request(msgspec.Struct):
 _requests = msgspec.json.Decoder(_Request)
 
 
-def is_alike(group: Sequence[Part]) -> bool:
+def is_alike(group: Sequence[RoleRollout]) -> bool:
     """Whether all parts of a group of two at least sampled the same tokens."""
-    said = {tuple(row.tokens[row.mask].tobytes() for row in part.trajectories) for part in group}
+    said = {tuple(row.tokens[row.mask].tobytes() for row in each.trajectories) for each in group}
     return len(group) > 1 and len(said) == 1
 
 
-def causes(groups: Sequence[Sequence[Part]]) -> list[tuple[str, str]]:
+def find_causes(groups: Sequence[Sequence[RoleRollout]]) -> list[tuple[str, str]]:
     """What made the rollouts of these groups alike, as cause and remedy; empty if it is the model itself."""
-    asked = [[_read(call) for call in _calls(group)] for group in groups]
+    asked = [[_read_request(call) for call in _first_calls(group)] for group in groups]
     everything = [each for group in asked for each in group]
-    replies = [[call.response_id for call in _calls(group) if call.response_id] for group in groups]
+    replies = [[call.response_id for call in _first_calls(group) if call.response_id] for group in groups]
     found = []
     if everything and all(_is_one_seed([each.seed for each in group]) for group in asked):
         found.append((
@@ -59,17 +59,17 @@ def causes(groups: Sequence[Sequence[Part]]) -> list[tuple[str, str]]:
     return found
 
 
-def _log_chance(groups: Sequence[Sequence[Part]]) -> float:
+def _log_chance(groups: Sequence[Sequence[RoleRollout]]) -> float:
     """Of groups in which all are alike, how likely the others were to say what the first one did."""
     return sum(
         (len(group) - 1) * float(row.logprobs[row.mask].sum()) for group in groups for row in group[0].trajectories
     )
 
 
-def words(groups: Sequence[Sequence[Part]]) -> tuple[str, str]:
+def cause_and_remedy(groups: Sequence[Sequence[RoleRollout]]) -> tuple[str, str]:
     """Cause and remedy of groups that are all alike."""
     head = "All rollouts of a task said the same, token for token, so there is nothing to compare: "
-    found = causes(groups)
+    found = find_causes(groups)
     if not found:
         return (
             f"{head}the model is that sure of its answers.",
@@ -82,16 +82,18 @@ def _is_one_seed(seeds: Sequence[int | None]) -> bool:
     return len(seeds) > 1 and None not in seeds and len(set(seeds)) == 1
 
 
-def _calls(group: Sequence[Part]) -> list[Call]:
+def _first_calls(group: Sequence[RoleRollout]) -> list[Call]:
     """The first call of each part: later ones may differ in what they ask."""
     found = []
-    for part in group:
-        mine = (call for call in part.rollout.calls if call.meta.trainable and call.meta.role == part.role)
+    for role_rollout in group:
+        mine = (
+            call for call in role_rollout.rollout.calls if call.meta.trainable and call.meta.role == role_rollout.role
+        )
         found.extend([call for call in [next(mine, None)] if call is not None])
     return found
 
 
-def _read(call: Call) -> _Request:
+def _read_request(call: Call) -> _Request:
     try:
         return _requests.decode(call.request)
     except (msgspec.MsgspecError, RecursionError):

@@ -11,8 +11,8 @@ import numpy as np
 from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.rollout import Rollout
 from lightning_hub.statistics.trend import rank_correlation
-from lightning_hub.trajectories.breaks import sampled
-from lightning_hub.trajectories.rewards import earned
+from lightning_hub.trajectories.breaks import sampled_messages
+from lightning_hub.trajectories.rewards import total_reward
 from lightning_sdk.settings import Settings
 
 #: Mean rank correlation within groups (Spearman's; a reward of two values, such as right and wrong, has 0.87 at most),
@@ -23,7 +23,7 @@ _VALUES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
+class LengthShortcut:
     """How the rewards of a role follow the length of what it says."""
 
     role: str
@@ -35,18 +35,18 @@ class Length:
     """Mean over the groups."""
 
 
-def by_length(rollouts: Sequence[Rollout], settings: Settings) -> list[Length]:
+def find_length_shortcuts(rollouts: Sequence[Rollout], settings: Settings) -> list[LengthShortcut]:
     """Roles whose reward is ordered by length, in the order of the rollouts."""
     roles = dict.fromkeys(call.meta.role for each in rollouts for call in each.calls if call.meta.trainable)
-    found = (_of(role, rollouts, settings) for role in roles)
+    found = (_find_length_shortcut(role, rollouts, settings) for role in roles)
     return [each for each in found if each is not None]
 
 
-def _of(role: str, rollouts: Sequence[Rollout], settings: Settings) -> Length | None:
+def _find_length_shortcut(role: str, rollouts: Sequence[Rollout], settings: Settings) -> LengthShortcut | None:
     credit = settings.credit_of(role)
     groups: dict[str, list[tuple[float, dict[str, float]]]] = {}
     for rollout in rollouts:
-        reward, sizes = earned(rollout, role, credit), _sizes(rollout, role)
+        reward, sizes = total_reward(rollout, role, credit), _sizes(rollout, role)
         if reward is not None and sizes:
             groups.setdefault(rollout.group, []).append((reward, sizes))
     measured = [_correlations(members) for members in groups.values()]
@@ -56,7 +56,7 @@ def _of(role: str, rollouts: Sequence[Rollout], settings: Settings) -> Length | 
             continue
         halves = [float(np.mean(half)) for half in (values[: len(values) // 2], values[len(values) // 2 :])]
         if min(halves) > CORRELATED or max(halves) < -CORRELATED:
-            return Length(role, what, len(values), float(np.mean(values)))
+            return LengthShortcut(role, what, len(values), float(np.mean(values)))
     return None
 
 
@@ -65,7 +65,7 @@ def _sizes(rollout: Rollout, role: str) -> dict[str, float]:
     calls = [call for call in rollout.calls if call.meta.trainable and call.meta.role == role]
     if not calls:
         return {}
-    last = sampled(calls[-1])
+    last = sampled_messages(calls[-1])
     sizes = {"tokens sampled": float(sum(call.output_tokens for call in calls))}
     if last and isinstance(text := last[0].get("content"), str):
         sizes["characters of the last answer"] = float(len(text))
@@ -85,7 +85,7 @@ def _correlations(members: Sequence[tuple[float, Mapping[str, float]]]) -> dict[
     return found
 
 
-def finding(length: Length) -> Finding:
+def finding(length: LengthShortcut) -> Finding:
     """A reward that follows the length, in words."""
     longer = length.correlation > 0
     who = f"the role {length.role}" if length.role else "calls without a role"

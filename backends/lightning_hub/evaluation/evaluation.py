@@ -15,8 +15,8 @@ from typing import Any
 from lightning_hub.rollout import Assignment, Rollout
 from lightning_hub.statistics.interval import Interval, interval
 from lightning_hub.statistics.looks import PLANNED_LOOK, Look
-from lightning_hub.statistics.reward_range import Trained, reward_range
-from lightning_hub.trajectories.rewards import earned, score
+from lightning_hub.statistics.reward_range import TrainingRange, reward_range
+from lightning_hub.trajectories.rewards import score, total_reward
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
 
@@ -28,7 +28,7 @@ _UNREWARDED = "no_reward"
 
 
 @dataclass(frozen=True, slots=True)
-class OfRole:
+class RoleScore:
     """What one role earned by itself on held-out tasks."""
 
     score: Interval
@@ -52,7 +52,7 @@ class HeldOut:
     """Behind `scores`; empty of versions that ran each task once."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Status -> number of rollouts without a score."""
-    roles: Mapping[str, OfRole] = field(default_factory=dict)
+    roles: Mapping[str, RoleScore] = field(default_factory=dict)
     """Role -> what it earned by itself; those with rewards of their own."""
     seeds: int = 1
     """Rollouts of each task."""
@@ -64,18 +64,18 @@ class HeldOut:
     """After which the run was to end when this was measured."""
     range_given: tuple[float, float] | None = None
     """Lowest and highest score that can be, where settings say so."""
-    trained: Trained | None = None
+    trained: TrainingRange | None = None
     """Scores of the training rollouts before this."""
 
     @property
-    def seeded(self) -> BySeed:
+    def scores_by_seed(self) -> BySeed:
         """`by_seed`, of older versions too."""
         return self.by_seed or {task: (value,) for task, value in self.scores.items()}
 
     @property
-    def seen(self) -> list[float]:
+    def rollout_scores(self) -> list[float]:
         """Scores of single rollouts."""
-        return [value for values in self.seeded.values() for value in values if value is not None]
+        return [value for values in self.scores_by_seed.values() for value in values if value is not None]
 
     def as_dict(self) -> dict[str, Any]:
         """As in report.json: without what single tasks have."""
@@ -106,16 +106,16 @@ class HeldOut:
             str(line["name"]), int(line["step"]), Interval.from_dict(line), int(line.get("failed", 0)),
             line.get("scores") or {}, line.get("by_seed") or {}, line.get("failures") or {},
             {
-                role: OfRole(Interval.from_dict(each), each.get("by_seed") or {})
+                role: RoleScore(Interval.from_dict(each), each.get("by_seed") or {})
                 for role, each in (line.get("roles") or {}).items()
             },
             int(line.get("seeds", 1)), float(line.get("temperature", 0.0)), Look(**(line.get("look") or {})),
             int(line.get("planned_step", 0)), _pair(line.get("range_given")),
-            Trained(**line["trained"]) if line.get("trained") else None,
+            TrainingRange(**line["trained"]) if line.get("trained") else None,
         )  # fmt: skip
 
 
-def latest(lines: Iterable[Mapping[str, Any]]) -> list[HeldOut]:
+def latest_evaluations(lines: Iterable[Mapping[str, Any]]) -> list[HeldOut]:
     """The last evaluation of each name in evaluations.jsonl, in order, without those that a resume has cut away."""
     found = {str(line["name"]): line for line in lines if not line.get("cut")}
     return [HeldOut.from_line(line) for line in found.values()]
@@ -129,7 +129,7 @@ def measure(
     settings: Settings,
     *,
     look: Look = PLANNED_LOOK,
-    trained: Trained | None = None,
+    trained: TrainingRange | None = None,
 ) -> HeldOut:
     """The scores of an evaluation's rollouts. `assignments` has each task's in the order of their seeds; `look` and
     `trained` as in `HeldOut`."""
@@ -155,7 +155,7 @@ def measure(
         scores,
         by_seed,
         dict(failures),
-        {role: _of_role(role, of_task, settings) for role in _rewarded_roles(rollouts)},
+        {role: _role_score(role, of_task, settings) for role in _rewarded_roles(rollouts)},
         settings.evaluation.seeds,
         settings.evaluation.temperature,
         look,
@@ -205,10 +205,12 @@ def _rewarded_roles(rollouts: Sequence[Rollout]) -> list[str]:
     return sorted({reward.role for each in rollouts for reward in each.rewards if reward.role})
 
 
-def _of_role(role: str, of_task: Mapping[str, Sequence[Rollout | None]], settings: Settings) -> OfRole:
+def _role_score(role: str, of_task: Mapping[str, Sequence[Rollout | None]], settings: Settings) -> RoleScore:
     own = replace(settings.credit_of(role), signal="own")
     by_seed = {
-        task: [earned(each, role, own) if each is not None and each.status == Status.OK else None for each in tried]
+        task: [
+            total_reward(each, role, own) if each is not None and each.status == Status.OK else None for each in tried
+        ]
         for task, tried in of_task.items()
     }
-    return OfRole(interval(list(_means(by_seed).values())), by_seed)
+    return RoleScore(interval(list(_means(by_seed).values())), by_seed)

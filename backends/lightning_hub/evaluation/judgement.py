@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lightning_hub.evaluation.evaluation import BySeed, HeldOut, mean
 from lightning_hub.statistics.interval import Interval, difference
 from lightning_hub.statistics.looks import Look
-from lightning_hub.statistics.reward_range import RewardRange, Source, reward_range
+from lightning_hub.statistics.reward_range import RangeSource, RewardRange, reward_range
 
 NOT_SHOWN = "not shown to be better"
 NOT_MEASURED = "not measured"
@@ -43,17 +43,17 @@ def judge(before: HeldOut | None, after: HeldOut | None) -> Judgement:
     if before.temperature != after.temperature:
         return Judgement(NOT_MEASURED, f"before, the held-out tasks were run at temperature {before.temperature:g}, "
                          f"after training at {after.temperature:g}")  # fmt: skip
-    pairs = pairs_of(before.seeded, after.seeded)
+    pairs = pairs_of(before.scores_by_seed, after.scores_by_seed)
     if not pairs:
         return Judgement(
             NOT_MEASURED, "the tasks that were run before training and those that were run after it have none in common"
         )
-    within = reward_range([*before.seen, *after.seen], after.range_given, after.trained)
+    within = reward_range([*before.rollout_scores, *after.rollout_scores], after.range_given, after.trained)
     found = _change(pairs, after.look, within)
     if found.is_above(0) or found.is_below(0):
-        reason = _joined(_condition(within), _looks(after.look))
+        reason = _join(_condition(within), _looks(after.look))
         return Judgement("better" if found.is_above(0) else "worse", reason, found)
-    why = found.missing or _joined(_too_few(pairs, after.look, within), _looks(after.look))
+    why = found.missing or _join(_too_few(pairs, after.look, within), _looks(after.look))
     return Judgement(NOT_SHOWN, why, found)
 
 
@@ -91,7 +91,7 @@ def _change(pairs: Sequence[Pair], look: Look, within: RewardRange | None) -> In
     return difference([x for x, _ in pairs], [y for _, y in pairs], look.level, within)
 
 
-def _joined(*reasons: str) -> str:
+def _join(*reasons: str) -> str:
     return "; ".join(reason for reason in reasons if reason)
 
 
@@ -100,7 +100,7 @@ def _looks(look: Look) -> str:
 
 
 def _condition(within: RewardRange | None) -> str:
-    if within is None or within.source != Source.SEEN:
+    if within is None or within.source != RangeSource.SEEN:
         return ""
     return f"if the reward stays within {within}: what was seen of it lay well inside, and no range is set"
 
@@ -112,10 +112,10 @@ def _too_few(pairs: Sequence[Pair], look: Look, within: RewardRange | None) -> s
         return "no task's score changed"
     if not difference([0.0] * len(pairs), [1.0] * len(pairs), look.level).is_above(0):
         return f"{tasks} too few: had every one gone from wrong to right, chance might still explain it"
-    if within is None or within.source == Source.SET:
+    if within is None or within.source == RangeSource.SET:
         return ""
     scores = [score for pair in pairs for score in pair]
-    narrow = RewardRange(min(scores), max(scores), Source.SET)
+    narrow = RewardRange(min(scores), max(scores), RangeSource.SET)
     if not _change(pairs, look, narrow).is_above(0):
         return ""
     return (

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lightning_hub.findings.findings import Finding, Severity
-from lightning_hub.findings.refused_calls import last_refused, words
+from lightning_hub.findings.refused_calls import cause_and_remedy, last_refused_call
 from lightning_hub.rollout import Rollout
 from lightning_sdk.failures.remedy import MARK
 from lightning_sdk.markers.reward import UNREWARDED
@@ -48,9 +48,9 @@ def error_text(error: str, lines: int = 20) -> str:
 
 def error_advice(status: Status, error: str = "", failed: Sequence[Rollout] = ()) -> str:
     """What to do about rollouts that ended so, with this error; `failed`: some of them, with their calls."""
-    refused = next((call for each in failed if (call := last_refused(each)) is not None), None)
+    refused = next((call for each in failed if (call := last_refused_call(each)) is not None), None)
     if status == Status.AGENT_ERROR and refused is not None:
-        return " ".join(words(refused))
+        return " ".join(cause_and_remedy(refused))
     _, _, told = error.partition(f"\n{MARK}")
     if told:
         return told

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from lightning_hub.findings.refused_calls import AT_PROVIDER, reason, words
+from lightning_hub.findings.refused_calls import AT_PROVIDER, cause_and_remedy, failure_reason
 from lightning_hub.trajectories.breaks import Reason
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call
@@ -56,7 +56,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class UncapturedCalls:
     """Requests to one place that no seam caught."""
 
     client: str
@@ -86,7 +86,7 @@ def no_calls(rollouts: int, elsewhere: int = 0, outside: int = 0) -> Finding:
 
 def none_trainable(calls: Iterable[Call], rollouts: int, roles: Sequence[str]) -> Finding:
     """Calls were captured, and none of them of a role to train."""
-    told = told_roles(calls)
+    told = describe_roles(calls)
     if roles:
         return Finding(
             "role filter matched nothing",
@@ -112,13 +112,13 @@ def roles_missing(missing: Sequence[str], calls: Iterable[Call]) -> Finding:
     return Finding(
         "role without calls",
         Severity.WARNING,
-        f"no call of the role {names} that the settings name was captured; there were {told_roles(calls)}.",
+        f"no call of the role {names} that the settings name was captured; there were {describe_roles(calls)}.",
         "Either the name is misspelt, or that agent had nothing to do in these tasks.",
         "Name roles as they are listed here: --roles A --roles B, or --set role.A.weight=0.5.",
     )
 
 
-def not_redirected(calls: Sequence[Call]) -> Finding:
+def calls_not_redirected(calls: Sequence[Call]) -> Finding:
     """Calls of a role to train that were recorded and stayed with their provider."""
     kinds = Counter((call.meta.role, call.meta.framework, call.meta.path) for call in calls)
     told = "; ".join(f"{n} of {role} by {seam} to {path}" for (role, seam, path), n in kinds.most_common(3))
@@ -133,10 +133,10 @@ def not_redirected(calls: Sequence[Call]) -> Finding:
 
 def calls_failed(role: str, calls: Sequence[Call], *, alone: bool, at_provider: bool = False) -> Finding:
     """Not one call of a role went well. `alone`: nor did one of another role, so that nothing can be learned."""
-    counts = Counter(map(reason, calls))
+    counts = Counter(map(failure_reason, calls))
     first = counts.most_common(1)[0][0]
-    failed = next(call for call in calls if reason(call) == first)
-    cause, remedy = AT_PROVIDER if at_provider and failed.meta.status != "cancelled" else words(failed)
+    failed = next(call for call in calls if failure_reason(call) == first)
+    cause, remedy = AT_PROVIDER if at_provider and failed.meta.status != "cancelled" else cause_and_remedy(failed)
     whose = f"of the role {role}" if role else "without a role"
     others = f" (there were {len(counts) - 1} other reasons)" if len(counts) > 1 else ""
     return Finding(
@@ -149,7 +149,7 @@ def calls_failed(role: str, calls: Sequence[Call], *, alone: bool, at_provider: 
     )
 
 
-def unusable(problems: Sequence[str], trainable: int) -> Finding:
+def unusable_calls(problems: Sequence[str], trainable: int) -> Finding:
     """Calls that went well and whose ids or log-probs are missing; `trainable`: how many trainable calls there were."""
     everything = len(problems) >= trainable
     many = f"none of the {trainable} calls of trainable roles can" if everything else (
@@ -181,7 +181,7 @@ _UNUSABLE = {
 }
 
 
-def elsewhere(found: Sequence[Elsewhere], fatal: bool, off: Sequence[str] = ()) -> Finding:
+def calls_elsewhere(found: Sequence[UncapturedCalls], fatal: bool, off: Sequence[str] = ()) -> Finding:
     """Requests to models that no seam caught."""
     told = "; ".join(
         f"{each.count} to {each.place} through {each.client} by {', '.join(each.roles)}" for each in found[:4]
@@ -196,7 +196,7 @@ def elsewhere(found: Sequence[Elsewhere], fatal: bool, off: Sequence[str] = ()) 
     )
 
 
-def outside(count: int, lost: int, fatal: bool) -> Finding:
+def calls_outside(count: int, lost: int, fatal: bool) -> Finding:
     """Calls that belong to no rollout although rollouts ran; `lost`: of roles to train."""
     which = f", {lost} of them of roles to train" if lost else ""
     return Finding(
@@ -212,7 +212,7 @@ def outside(count: int, lost: int, fatal: bool) -> Finding:
     )
 
 
-def late(count: int) -> Finding:
+def late_calls(count: int) -> Finding:
     """Calls that arrived under a rollout that was over."""
     return Finding(
         "calls after the end",
@@ -262,7 +262,7 @@ def weight_of_nothing(names: Sequence[str], given: Sequence[str]) -> Finding:
     )
 
 
-def not_repeatable(reward: str, again: int, different: int, first: float, second: float) -> Finding:
+def reward_not_repeatable(reward: str, again: int, different: int, first: float, second: float) -> Finding:
     """A reward that depends on something else than the task and the answer."""
     return Finding(
         "reward not repeatable",
@@ -348,7 +348,7 @@ def integration_off(name: str, why: str) -> Finding:
     )
 
 
-def told_roles(calls: Iterable[Call]) -> str:
+def describe_roles(calls: Iterable[Call]) -> str:
     """'4 of planner, 2 of no role'."""
     seen = Counter(call.meta.role or "no role" for call in calls)
     return ", ".join(f"{count} of {role}" for role, count in seen.most_common()) or "no calls"

@@ -15,27 +15,27 @@ AT_PROVIDER = (
 _TOO_LONG = re.compile(r"context|too long|maximum .*length|takes at most \d+", re.IGNORECASE)
 
 
-def went_well(call: Call) -> bool:
+def has_succeeded(call: Call) -> bool:
     """One that the engine refused is the agent's to handle, and one closed early has no end."""
     return call.meta.status == "ok" and call.meta.http_status < 400
 
 
-def last_refused(rollout: Rollout) -> Call | None:
+def last_refused_call(rollout: Rollout) -> Call | None:
     """The trainable call that a rollout ended with, if the engine refused it."""
     last = next((call for call in reversed(rollout.calls) if call.meta.trainable), None)
     return last if last is not None and 400 <= last.meta.http_status < 500 else None
 
 
-def reason(call: Call) -> str:
+def failure_reason(call: Call) -> str:
     """What was answered to a call that failed, or what was raised."""
     closed = "it was closed early" if call.meta.status == "cancelled" else "no reply came"
     return call.problem or call.meta.error or closed
 
 
-def words(call: Call) -> tuple[str, str]:
+def cause_and_remedy(call: Call) -> tuple[str, str]:
     """Cause and remedy of a call that failed."""
     refused = 400 <= call.meta.http_status < 500
-    if refused and _TOO_LONG.search(reason(call)):
+    if refused and _TOO_LONG.search(failure_reason(call)):
         return (
             "What the agent sent is longer than the model can take.",
             "Send less (fewer earlier turns, shorter tool results), or take a model with a longer context: --model.",

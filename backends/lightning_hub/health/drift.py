@@ -37,7 +37,7 @@ def drift(before: Sequence[Rollout], after: Sequence[Rollout]) -> Drift | None:
         one, other = _first(rollout), later.get(rollout.task_id)
         if one is None or other is None or one.prompt_ids != other.prompt_ids or one.request != other.request:
             continue
-        shared, alike = _compared(one, other)
+        shared, alike = _compare(one, other)
         prompts, same = prompts + 1, same + alike
         differences += shared
     if prompts < _PROMPTS or len(differences) < _TOKENS:
@@ -56,7 +56,7 @@ def _numbers(call: Call) -> bool:
     return bool(choice.token_ids) and len(choice.token_ids) == len(choice.logprobs)
 
 
-def _compared(one: Call, other: Call) -> tuple[list[float], bool]:
+def _compare(one: Call, other: Call) -> tuple[list[float], bool]:
     """Differences of log-probability over the tokens that both begin with, and whether all are the same."""
     (ids, others), (values, later) = (
         [np.frombuffer(getattr(call.choices[0], name), kind) for call in (one, other)]

@@ -17,7 +17,7 @@ import numpy as np
 from lightning_hub.diagnosis import leak, mixing, shortcut
 from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.health import generalization, instability, monotony, movement, silence, stagnation, waste
-from lightning_hub.health.run_record import Record, called, read
+from lightning_hub.health.run_record import RunRecord, describe_role, read_record
 from lightning_hub.statistics.trend import FEWEST, MANY, clear_from
 from lightning_sdk.errors import LightningError
 
@@ -51,7 +51,7 @@ class RoleHealth:
 class Health:
     """What came of a run so far, and what is wrong with it."""
 
-    record: Record
+    record: RunRecord
     roles: list[RoleHealth]
     findings: list[Finding]
     """The most serious first."""
@@ -63,10 +63,10 @@ class Health:
 
     def summary(self) -> str:
         """One sentence for each role, and one for the held-out tasks: whether it is being learned."""
-        said = [_went(each) for each in self.roles] or ["No step of this run was finished."]
+        said = [_describe_trend(each) for each in self.roles] or ["No step of this run was finished."]
         if self.record.stored:
-            said = [_taught(self.record)]
-        judged, both = generalization.judgement(self.record), generalization.ends(self.record)
+            said = [_describe_replay(self.record)]
+        judged, both = generalization.judgement(self.record), generalization.first_and_last(self.record)
         if judged is not None and both is not None:
             first, last = (generalization.score_of(each) for each in both)
             said.append(f"On held-out tasks the score went from {first:.3g} to {last:.3g}: {judged}.")
@@ -88,72 +88,72 @@ class Health:
         }
 
 
-def examine(record: Record) -> Health:
+def examine(record: RunRecord) -> Health:
     """The health of a run."""
     found = sorted(_findings(record), key=lambda each: each.severity != Severity.FATAL)
     names = [] if record.stored else record.roles
-    roles = [each for role in names if (each := _role(record, role)) is not None]
+    roles = [each for role in names if (each := _role_health(record, role)) is not None]
     return Health(record, roles, found)
 
 
-def _findings(record: Record) -> Iterator[Finding]:
+def _findings(record: RunRecord) -> Iterator[Finding]:
     """In the order of how much they explain."""
-    early = [_of_dict(each) for each in record.diagnosis.get("findings", [])]
+    early = [_finding_from_dict(each) for each in record.diagnosis.get("findings", [])]
     if record.status == "failed":
-        yield _ended(record)
+        yield _run_failed(record)
     if not record.steps:
         yield from (each for each in early if each.what not in record.error)
         return
-    lost = list(instability.not_finite(record))
+    lost = list(instability.check_finite(record))
     yield from lost
     if record.stored:
-        yield from movement.still(record)
+        yield from movement.check_movement(record)
         return
     yield from (each for each in early if each.kind in _ABOUT_REWARDS)
     blockers = [*lost, *_blockers(record)]
     yield from blockers[len(lost) :]
     hints = list(_hints(record, bool(blockers)))
     yield from hints
-    yield from (*waste.failed(record), *waste.truncated(record), *waste.in_pieces(record))
+    yield from (*waste.check_failures(record), *waste.check_truncation(record), *waste.check_broken_rows(record))
     yield from (each for each in early if each.kind not in _FIRST_ONLY | _ABOUT_REWARDS)
-    if not blockers and not hints and not stagnation.rises(record):
-        yield from stagnation.level(record)
+    if not blockers and not hints and not stagnation.is_rising(record):
+        yield from stagnation.check_flat_reward(record)
 
 
-def _blockers(record: Record) -> Iterator[Finding]:
+def _blockers(record: RunRecord) -> Iterator[Finding]:
     """Why nothing can be learned."""
-    yield from (*stagnation.unheard(record), *stagnation.unrewarded(record))
-    quiet = list(silence.fell_silent(record))
+    yield from (*stagnation.check_roles(record), *stagnation.check_rewards(record))
+    quiet = list(silence.check_silenced_roles(record))
     yield from quiet
-    if broken := instability.broken(record):
-        yield from instability.diverged(record, broken)
+    if broken := instability.find_broken(record):
+        yield from instability.check_divergence(record, broken)
     elif not quiet:  # what is left of a conversation is all alike
-        yield from stagnation.silent(record)
-    yield from movement.still(record)
+        yield from stagnation.check_signal(record)
+    yield from movement.check_movement(record)
 
 
-def _hints(record: Record, blocked: bool) -> Iterator[Finding]:
+def _hints(record: RunRecord, blocked: bool) -> Iterator[Finding]:
     """Why less is learned than could be; `blocked`: there is more to say already."""
-    yield from () if blocked else stagnation.flat(record)
-    yield from (*instability.mismatch(record), *instability.stale(record))
-    yield from () if blocked else instability.collapsed(record)
-    yield from monotony.one_answer(record)
+    yield from () if blocked else stagnation.check_flat_groups(record)
+    yield from (*instability.check_mismatch(record), *instability.check_staleness(record))
+    yield from () if blocked else instability.check_entropy(record)
+    yield from monotony.check_one_answer(record)
     mixed = map(mixing.finding, mixing.find_mixed(record.sample, record.tasks))
     yield from (replace(each, severity=Severity.WARNING) for each in mixed)
-    yield from map(leak.finding, leak.leaks(record.sample, record.tasks, record.settings))
-    yield from map(shortcut.finding, shortcut.by_length(record.sample, record.settings))
-    yield from () if blocked else generalization.worse(record)
-    yield from generalization.overfit(record)
+    yield from map(leak.finding, leak.find_leaks(record.sample, record.tasks, record.settings))
+    yield from map(shortcut.finding, shortcut.find_length_shortcuts(record.sample, record.settings))
+    yield from () if blocked else generalization.check_held_out_worse(record)
+    yield from generalization.check_overfitting(record)
 
 
-def _of_dict(values: dict[str, Any]) -> Finding:
+def _finding_from_dict(values: dict[str, Any]) -> Finding:
     return Finding(
         str(values.get("kind", "")), Severity(values.get("severity", Severity.WARNING)), str(values.get("what", "")),
         str(values.get("cause", "")), str(values.get("remedy", "")),
     )  # fmt: skip
 
 
-def _ended(record: Record) -> Finding:
+def _run_failed(record: RunRecord) -> Finding:
     return Finding(
         ENDED,
         Severity.FATAL,
@@ -163,7 +163,7 @@ def _ended(record: Record) -> Finding:
     )
 
 
-def _role(record: Record, role: str) -> RoleHealth | None:
+def _role_health(record: RunRecord, role: str) -> RoleHealth | None:
     values = [value for _, value in stagnation.rewards_of(record, role)]
     if not values:
         return None
@@ -181,14 +181,14 @@ def _role(record: Record, role: str) -> RoleHealth | None:
     return RoleHealth(role, len(values), first, last, rises, falls)
 
 
-def _taught(record: Record) -> str:
+def _describe_replay(record: RunRecord) -> str:
     losses = record.values("loss")
     went = f": the loss went from {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
     return f"{len(record.steps)} steps were made from stored rollouts{went}."
 
 
-def _went(each: RoleHealth) -> str:
-    whose = f"The reward of {called(each.role)}"
+def _describe_trend(each: RoleHealth) -> str:
+    whose = f"The reward of {describe_role(each.role)}"
     if each.steps < FEWEST:
         many = "1 step" if each.steps == 1 else f"{each.steps} steps"
         return f"{whose} was {each.last:.3g} after {many}, which are too few to see a trend."
@@ -202,7 +202,7 @@ def _went(each: RoleHealth) -> str:
 def main() -> int:
     """Print the health of a folder's run, or {"error": [class, message]}."""
     try:
-        answer = examine(read(Path(sys.argv[1]))).as_dict()
+        answer = examine(read_record(Path(sys.argv[1]))).as_dict()
     except LightningError as error:
         answer = {"error": [type(error).__name__, str(error)]}
     print(json.dumps(answer))

@@ -9,7 +9,7 @@ from lightning_hub.evaluation.evaluation import HeldOut
 from lightning_hub.evaluation.judgement import NOT_MEASURED, Judgement, judge
 from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.health.remedy import other_rate, sentence, to_set
-from lightning_hub.health.run_record import Record
+from lightning_hub.health.run_record import RunRecord
 from lightning_hub.health.scale import scale_of
 from lightning_hub.statistics.interval import Interval, interval
 from lightning_hub.statistics.trend import Trend, trend
@@ -22,20 +22,20 @@ LOST = 0.9
 SHOWN = 0.5
 
 
-def change(record: Record) -> Interval | None:
+def change(record: RunRecord) -> Interval | None:
     """How the score on held-out tasks changed from the first evaluation to the last, task by task."""
     found = judgement(record)
     return None if found is None else found.change
 
 
-def judgement(record: Record) -> Judgement | None:
+def judgement(record: RunRecord) -> Judgement | None:
     """Of the last evaluation against the first; None where they cannot be compared."""
-    found = ends(record)
+    found = first_and_last(record)
     judged = None if found is None else judge(*found)
     return None if judged is None or judged.verdict == NOT_MEASURED else judged
 
 
-def ends(record: Record) -> tuple[HeldOut, HeldOut] | None:
+def first_and_last(record: RunRecord) -> tuple[HeldOut, HeldOut] | None:
     """The first evaluation and the last, if they are of two steps."""
     first = min(record.evaluations, key=lambda each: each.step, default=None)
     last = max(reversed(record.evaluations), key=lambda each: each.step, default=None)
@@ -48,13 +48,13 @@ def score_of(evaluation: HeldOut) -> float:
     return evaluation.score.mean
 
 
-def worse(record: Record) -> Iterator[Finding]:
+def check_held_out_worse(record: RunRecord) -> Iterator[Finding]:
     """A held-out score that training has lowered."""
-    found, both = change(record), ends(record)
+    found, both = change(record), first_and_last(record)
     if found is None or both is None or not found.is_below(0):
         return
     first, last = (score_of(each) for each in both)
-    lost = _lost(record, *both) > LOST
+    lost = _lost_share(record, *both) > LOST
     if found.n < TASKS and not lost:
         return
     smaller = other_rate(record, 0.1)
@@ -62,7 +62,7 @@ def worse(record: Record) -> Iterator[Finding]:
     yield Finding(
         "held-out score worse",
         Severity.FATAL if lost else Severity.WARNING,
-        f"the score on {found.n} held-out tasks went from {first:.3g} to {last:.3g}: {_signed(found)}.",
+        f"the score on {found.n} held-out tasks went from {first:.3g} to {last:.3g}: {_format_change(found)}.",
         "What was trained made the agent worse at what it is measured by: the steps were too large, or the reward of "
         "training is not the reward of the held-out tasks.",
         sentence("; ".join(way for way in (
@@ -72,7 +72,7 @@ def worse(record: Record) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _lost(record: Record, first: HeldOut, last: HeldOut) -> float:
+def _lost_share(record: RunRecord, first: HeldOut, last: HeldOut) -> float:
     """The part that is gone of the way from the lowest reward that was seen up to the first score."""
     earned = [value for each in record.scored for value in each.rewards.values()]
     seen = scale_of([*first.scores.values(), *last.scores.values(), *earned])
@@ -81,20 +81,20 @@ def _lost(record: Record, first: HeldOut, last: HeldOut) -> float:
     return (began - ended) / (began - floor) if began > floor else 0.0
 
 
-def overfit(record: Record) -> Iterator[Finding]:
+def check_overfitting(record: RunRecord) -> Iterator[Finding]:
     """A reward that rises in training and a held-out score that does not, and lags behind it."""
-    found, both, rewards = change(record), ends(record), record.values("reward_mean")
+    found, both, rewards = change(record), first_and_last(record), record.values("reward_mean")
     if found is None or both is None or found.n < TASKS or len(rewards) < 3:
         return
     gain, last = trend(rewards), score_of(both[1])
-    most = _most(*both) if found.high is None else found.high
+    most = _largest_gain(*both) if found.high is None else found.high
     # A model that answers as well there as in training has nothing to catch up with.
     if not gain.rises or most >= SHOWN * (gain.last - gain.first) or not last < gain.last:
         return
     yield _not_better(record, found, gain)
 
 
-def _most(first: HeldOut, last: HeldOut) -> float:
+def _largest_gain(first: HeldOut, last: HeldOut) -> float:
     """The largest gain that is possible where the change has no interval: as many as may rise, on the scale
     of their scores."""
     both = [(value, last.scores[task]) for task, value in first.scores.items() if task in last.scores]
@@ -103,7 +103,7 @@ def _most(first: HeldOut, last: HeldOut) -> float:
     return math.inf if seen is None or rose.high is None else rose.high * (seen.high - seen.low)
 
 
-def _not_better(record: Record, found: Interval, gain: Trend) -> Finding:
+def _not_better(record: RunRecord, found: Interval, gain: Trend) -> Finding:
     tasks = len(record.tasks) or int(record.facts.get("tasks") or 0)
     groups = record.total("groups") / max(1, len(record.roles))
     seen = groups / tasks if tasks else 0.0
@@ -114,7 +114,7 @@ def _not_better(record: Record, found: Interval, gain: Trend) -> Finding:
         "held-out score not better",
         Severity.WARNING,
         f"the reward in training rose from {gain.first:.3g} to {gain.last:.3g}, and the score on {found.n} held-out "
-        f"tasks did not rise with it: {_signed(found)}.",
+        f"tasks did not rise with it: {_format_change(found)}.",
         f"The {tasks} tasks were seen {seen:.0f} times each: what was learned may be these tasks by heart." if few else
         "There may be too few held-out tasks to see it, they may be of another kind, or the model only became surer "
         "of answers that it gave greedily before.",
@@ -123,7 +123,7 @@ def _not_better(record: Record, found: Interval, gain: Trend) -> Finding:
     )  # fmt: skip
 
 
-def _signed(found: Interval) -> str:
+def _format_change(found: Interval) -> str:
     """A change with its interval, in a sentence."""
     if found.low is None or found.high is None:
         return f"{found.mean:+.3f}, no interval: {found.missing}"

@@ -10,10 +10,10 @@ import numpy as np
 
 from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.health.remedy import choices, other_rate, sentence, to_set
-from lightning_hub.health.run_record import Record, called
+from lightning_hub.health.run_record import RunRecord, describe_role
 from lightning_hub.health.scale import scale
-from lightning_hub.health.silence import silenced
-from lightning_hub.health.stagnation import rewards_of, rises, trend_of, weights_of
+from lightning_hub.health.silence import silenced_roles
+from lightning_hub.health.stagnation import is_rising, rewards_of, trend_of, weights_of
 from lightning_hub.statistics.trend import FEWEST, Fall, clear_from, fall, trend
 
 #: A fall of the reward that is said by itself: over its standard error, and as a part of what had been reached.
@@ -35,7 +35,7 @@ _CUTS = ("importance_outside", "importance_fraction", "truncated_fraction")
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenRole:
     """A role whose reward fell."""
 
     role: str
@@ -51,14 +51,14 @@ class Broken:
     """The part that is gone of what had been reached, from the lowest reward that was seen."""
 
     @property
-    def jumped(self) -> bool:
+    def has_entropy_jump(self) -> bool:
         """The entropy is far from what it was."""
         return self.entropy is not None and not 1 / BROKE_TIMES < self.entropy[1] / self.entropy[0] < BROKE_TIMES
 
 
-def broken(record: Record) -> list[Broken]:
+def find_broken(record: RunRecord) -> list[BrokenRole]:
     """Roles whose reward fell from what it had been."""
-    silent = silenced(record)
+    silent = silenced_roles(record)
     found = []
     for role in (each for each in record.roles if each not in silent):
         series, seen = rewards_of(record, role), scale(record, role)
@@ -71,19 +71,19 @@ def broken(record: Record) -> list[Broken]:
         # On the scale of the rewards themselves, wherever their zero is.
         lost = (fell.peak - fell.end) / max(fell.peak - min(seen.low, fell.end), 1e-12)
         entropy = _entropies(record, role, fell, len(series))
-        each = Broken(role, fell, series[fell.at][0], series[-1][0], entropy,
+        each = BrokenRole(role, fell, series[fell.at][0], series[-1][0], entropy,
                       fell.clear > FELL_CLEAR and lost > FELL_PART, lost)  # fmt: skip
-        second = each.jumped or level.falls
+        second = each.has_entropy_jump or level.falls
         if each.clear or (second and fell.clear > BROKE_CLEAR and lost > BROKE_PART):
             found.append(each)
     return found
 
 
-def errors(record: Record, role: str) -> list[float]:
+def errors(record: RunRecord, role: str) -> list[float]:
     """Standard error of each step's mean reward: tasks differ, so as many values count as there are groups in which the
     role spoke."""
     series = rewards_of(record, role)
-    spread, spoken = dict(record.series(f"reward_std/{role}")), record.spoken(role)
+    spread, spoken = dict(record.series(f"reward_std/{role}")), record.rollouts_by_step(role)
     groups, means = dict(record.series(f"groups/{role}") or record.series("groups")), _group_means(record, role, spoken)
     weights = weights_of(record, role)
     pooled = sum(w * spread.get(step, 0.0) ** 2 for w, (step, _) in zip(weights, series, strict=True)) / sum(weights)
@@ -98,7 +98,7 @@ def errors(record: Record, role: str) -> list[float]:
     return found
 
 
-def _group_means(record: Record, role: str, spoken: Mapping[int, float]) -> dict[int, list[float]]:
+def _group_means(record: RunRecord, role: str, spoken: Mapping[int, float]) -> dict[int, list[float]]:
     """Step -> the mean reward of each group, of steps in all of whose rollouts the role spoke."""
     found: dict[int, list[list[float]]] = {}
     for group in record.groups(role):
@@ -110,7 +110,7 @@ def _group_means(record: Record, role: str, spoken: Mapping[int, float]) -> dict
     }
 
 
-def _entropies(record: Record, role: str, fell: Fall, steps: int) -> tuple[float, float] | None:
+def _entropies(record: RunRecord, role: str, fell: Fall, steps: int) -> tuple[float, float] | None:
     values = record.values(f"entropy/{role}") or record.values("entropy")
     if len(values) < steps:
         return None
@@ -119,15 +119,18 @@ def _entropies(record: Record, role: str, fell: Fall, steps: int) -> tuple[float
     return (first, float(np.mean(after))) if first > 0 else None
 
 
-def diverged(record: Record, fell: Sequence[Broken]) -> Iterator[Finding]:
+def check_divergence(record: RunRecord, fell: Sequence[BrokenRole]) -> Iterator[Finding]:
     """Rewards that fell after they had risen, with what else went wrong."""
     for each in fell:
         signs = "; ".join(_signs(record, each))
-        smaller, held = other_rate(record, 0.1), to_set(record.settings, "divergence.coefficient", _hold(record))
+        smaller, held = (
+            other_rate(record, 0.1),
+            to_set(record.settings, "divergence.coefficient", _stronger_coefficient(record)),
+        )
         yield Finding(
             "diverging",
-            Severity.FATAL if each.jumped or each.lost > BROKE_PART else Severity.WARNING,
-            f"the reward of {called(each.role)} fell from {each.fall.peak:.3g} at step {each.first} to "
+            Severity.FATAL if each.has_entropy_jump or each.lost > BROKE_PART else Severity.WARNING,
+            f"the reward of {describe_role(each.role)} fell from {each.fall.peak:.3g} at step {each.first} to "
             f"{each.fall.end:.3g} in the last {each.fall.over} steps{': ' + signs if signs else ''}.",
             "Most often the steps were too large: the model is where it can do nothing, and nothing leads back.",
             sentence(choices(
@@ -138,13 +141,13 @@ def diverged(record: Record, fell: Sequence[Broken]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _hold(record: Record) -> float:
+def _stronger_coefficient(record: RunRecord) -> float:
     """A stronger pull to the reference than there is."""
     return max(0.01, round(5 * record.settings.divergence.coefficient, 4))
 
 
-def _signs(record: Record, each: Broken) -> Iterator[str]:
-    if each.entropy is not None and each.jumped:
+def _signs(record: RunRecord, each: BrokenRole) -> Iterator[str]:
+    if each.entropy is not None and each.has_entropy_jump:
         yield f"the entropy went from {each.entropy[0]:.2g} to {each.entropy[1]:.2g} nats a token"
     norms = record.values("grad_norm")
     if norms and max(norms) > max(1.0, 10 * norms[0]):
@@ -154,7 +157,7 @@ def _signs(record: Record, each: Broken) -> Iterator[str]:
         yield f"the learning rate was up to {rate:.1e}"
 
 
-def lost_step(step: int, metrics: Mapping[str, float]) -> Finding | None:
+def check_step(step: int, metrics: Mapping[str, float]) -> Finding | None:
     """A step whose gradient was not finite, told when it happens; None of any other."""
     broken = [name for name in ("loss", "grad_norm") if not math.isfinite(metrics.get(name, 0.0))]
     if not broken and not metrics.get("skipped"):
@@ -169,7 +172,7 @@ def lost_step(step: int, metrics: Mapping[str, float]) -> Finding | None:
     )
 
 
-def not_finite(record: Record) -> Iterator[Finding]:
+def check_finite(record: RunRecord) -> Iterator[Finding]:
     """Numbers that are none."""
     lost = [step for step in record.steps if any(name in step and step[name] is None for name in ("loss", "grad_norm"))]
     skipped = [int(step["step"] or 0) for step in record.steps if step.get("skipped") or step in lost]
@@ -184,7 +187,7 @@ def not_finite(record: Record) -> Iterator[Finding]:
         )
 
 
-def collapsed(record: Record) -> Iterator[Finding]:
+def check_entropy(record: RunRecord) -> Iterator[Finding]:
     """A policy that no longer tries anything, before it is good."""
     for role in record.roles:
         entropies = record.values(f"entropy/{role}") or record.values("entropy")
@@ -202,8 +205,8 @@ def collapsed(record: Record) -> Iterator[Finding]:
             yield Finding(
                 "entropy collapsed",
                 Severity.WARNING,
-                f"the entropy of {called(role)} fell from {first:.2g} to {last:.2g} nats a token while its reward is "
-                f"only at {float(np.mean(rewards[-3:])):.3g} (rollouts earned between {min(seen):g} and "
+                f"the entropy of {describe_role(role)} fell from {first:.2g} to {last:.2g} nats a token while its "
+                f"reward is only at {float(np.mean(rewards[-3:])):.3g} (rollouts earned between {min(seen):g} and "
                 f"{max(seen):g}).",
                 "The model gives nearly the same answer every time, so it finds nothing better.",
                 f"Begin again with an entropy bonus: {bonus}, a wider upper clip: {wider}"
@@ -211,7 +214,7 @@ def collapsed(record: Record) -> Iterator[Finding]:
             )
 
 
-def mismatch(record: Record) -> Iterator[Finding]:
+def check_mismatch(record: RunRecord) -> Iterator[Finding]:
     """A sampler whose log-probs are not the trainer's."""
     gaps = [abs(value) for value in record.values("kl_sampler")]
     cuts = next((found for name in _CUTS if (found := record.values(name))), [])
@@ -234,10 +237,10 @@ def mismatch(record: Record) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def stale(record: Record) -> Iterator[Finding]:
+def check_staleness(record: RunRecord) -> Iterator[Finding]:
     """Rollouts of models that are long gone, in a run that does not learn."""
     ages = record.values("staleness_mean")
-    if len(ages) < FEWEST or (age := float(np.mean(ages))) < STALE or rises(record):
+    if len(ages) < FEWEST or (age := float(np.mean(ages))) < STALE or is_rising(record):
         return
     most = max(record.values("staleness_max"), default=age)
     fresher = to_set(record.settings, "rollouts.staleness", record.settings.rollouts.staleness // 4)

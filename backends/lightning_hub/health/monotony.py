@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from lightning_hub.findings.findings import Finding, Severity
-from lightning_hub.health.run_record import Record
+from lightning_hub.health.run_record import RunRecord
 from lightning_hub.health.scale import scale_of
 from lightning_hub.rollout import Rollout
-from lightning_hub.trajectories.breaks import sampled
+from lightning_hub.trajectories.breaks import sampled_messages
 from lightning_hub.trajectories.rewards import score
 
 #: Part of the rollouts that said the same, and of different tasks that they are of, at least.
@@ -20,10 +20,10 @@ RIGHT = 0.7
 _SHOWN = 60
 
 
-def one_answer(record: Record) -> Iterator[Finding]:
+def check_one_answer(record: RunRecord) -> Iterator[Finding]:
     """The same words to nearly all tasks, although they are not worth the same there."""
-    late = _late(record)
-    said = {rollout.id: _said(rollout) for rollout in late}
+    late = _late_rollouts(record)
+    said = {rollout.id: _sampled_text(rollout) for rollout in late}
     answers = Counter(words for words in said.values() if words)
     if not answers or len({rollout.task_id for rollout in late}) < TASKS:
         return
@@ -35,14 +35,14 @@ def one_answer(record: Record) -> Iterator[Finding]:
     mean = sum(worth) / len(worth)
     if seen.place(mean) >= RIGHT:
         return
-    before = Counter(filter(None, map(_said, record.before)))
+    before = Counter(filter(None, map(_sampled_text, record.before)))
     earlier = before.most_common(1)[0][1] / before.total() if before else None
     which = f"{many} held-out tasks" if record.after else f"{many} rollouts of the last steps"
     yield Finding(
         "one answer to all",
         Severity.WARNING,
-        f"{count} of {which} got the same answer, {_shown(words)}, which earned {mean:.3g} on average (rollouts earned "
-        f"between {seen.low:.3g} and {seen.high:.3g})"
+        f"{count} of {which} got the same answer, {_preview(words)}, which earned {mean:.3g} on average (rollouts "
+        f"earned between {seen.low:.3g} and {seen.high:.3g})"
         + (f"; before training the most common answer was given to {earlier:.0%} of them." if earlier is not None
            else "."),
         "The policy no longer looks at the task: it found one answer that pays often enough, and tries nothing else."
@@ -52,7 +52,7 @@ def one_answer(record: Record) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _late(record: Record) -> Sequence[Rollout]:
+def _late_rollouts(record: RunRecord) -> Sequence[Rollout]:
     """The last evaluation, or else the training rollouts of the last fifth of the steps that were read."""
     if record.after:
         return record.after
@@ -61,14 +61,14 @@ def _late(record: Record) -> Sequence[Rollout]:
     return [rollout for rollout in record.sample if rollout.group in last]
 
 
-def _scores(rollouts: Sequence[Rollout], record: Record) -> list[float]:
+def _scores(rollouts: Sequence[Rollout], record: RunRecord) -> list[float]:
     """What was earned, where anything was."""
     return [value for rollout in rollouts if math.isfinite(value := score(rollout, record.settings))]
 
 
-def _said(rollout: Rollout) -> str:
+def _sampled_text(rollout: Rollout) -> str:
     """All that was sampled in a rollout, calls of tools too."""
-    messages = [message for call in rollout.calls if call.meta.trainable for message in sampled(call)]
+    messages = [message for call in rollout.calls if call.meta.trainable for message in sampled_messages(call)]
     return "\n".join(
         f"{message.get('content') or ''}{_tools(message.get('tool_calls'))}" for message in messages
     ).strip()
@@ -79,6 +79,6 @@ def _tools(calls: object) -> str:
     return "".join(f" {each.get('name')}({each.get('arguments')})" for each in functions if isinstance(each, dict))
 
 
-def _shown(words: str) -> str:
+def _preview(words: str) -> str:
     plain = " ".join(words.split())
     return repr(plain if len(plain) <= _SHOWN else plain[: _SHOWN - 3] + "...")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.health.drift import Drift, drift
 from lightning_hub.health.remedy import other_rate, sentence
-from lightning_hub.health.run_record import NO_ROLE, Record, called
+from lightning_hub.health.run_record import NO_ROLE, RunRecord, describe_role
 from lightning_hub.health.scale import scale
-from lightning_hub.health.stagnation import rises, trend_of
+from lightning_hub.health.stagnation import is_rising, trend_of
 from lightning_hub.statistics.trend import FEWEST, clear_from, trend
 
 #: Answers to held-out tasks that stayed the same, as a part, and mean difference of their log-probs in nats, with which
@@ -27,27 +27,27 @@ SMALL, LOST_NORM = 1e-3, 1e-8
 _AS_LARGE = frozenset({"rloo", "dr_grpo", "running_mean", "reinforce"})
 
 
-def still(record: Record) -> Iterator[Finding]:
+def check_movement(record: RunRecord) -> Iterator[Finding]:
     """A policy that has signals and does not move: the rewards are too small, or the learning rate is too low."""
-    signals = _signals(record)
+    signals = _count_signals(record)
     rates, norms = record.values("learning_rate"), record.values("grad_norm")
     if signals < FEWEST or not rates or not any(norms):
         return
-    small = _small(record)
+    small = _small_spreads(record)
     if small and max(norms) < LOST_NORM:
         yield _too_small(record, small, "")
         return
-    if rises(record):
+    if is_rising(record):
         return
     moved = drift(record.before, record.after)
-    evidence = _measured(record, moved) or _bounded(record, rates, moved)
+    evidence = _evidence_of_drift(record, moved) or _evidence_of_rates(record, rates, moved)
     if evidence and small:
         yield _too_small(record, small, evidence)
     elif evidence:
         yield _too_low(record, signals, moved, evidence)
 
 
-def _signals(record: Record) -> int:
+def _count_signals(record: RunRecord) -> int:
     """Steps that had something to learn."""
     return len(record.steps) - sum(
         bool(groups) and flat >= groups
@@ -55,7 +55,7 @@ def _signals(record: Record) -> int:
     )
 
 
-def _too_low(record: Record, signals: int, moved: Drift | None, evidence: str) -> Finding:
+def _too_low(record: RunRecord, signals: int, moved: Drift | None, evidence: str) -> Finding:
     rates = record.values("learning_rate")
     times = _TARGET / max(moved.moved, 1e-7) if moved is not None else 1e-3 / sum(rates)
     given = record.settings.optimizer.learning_rate is not None
@@ -73,21 +73,21 @@ def _too_low(record: Record, signals: int, moved: Drift | None, evidence: str) -
     )
 
 
-def _too_small(record: Record, small: dict[str, float], evidence: str) -> Finding:
+def _too_small(record: RunRecord, small: dict[str, float], evidence: str) -> Finding:
     role, spread = min(small.items(), key=lambda each: each[1])
     norm = max(record.values("grad_norm"))
     return Finding(
         "reward too small",
         Severity.FATAL,
-        f"{evidence + ' ' if evidence else ''}The rewards of {called(role)} differ by {spread:.1e} (their standard "
-        f"deviation), and the gradient's norm was {norm:.1e} at most.",
+        f"{evidence + ' ' if evidence else ''}The rewards of {describe_role(role)} differ by {spread:.1e} (their "
+        f"standard deviation), and the gradient's norm was {norm:.1e} at most.",
         "Advantages are as large as the differences of the rewards, and AdamW moves a weight little for a gradient "
         "that is not much larger than 1e-8.",
         "Multiply the reward, so that a good and a bad answer differ by about 1; the learning rate is not at fault.",
     )
 
 
-def _small(record: Record) -> dict[str, float]:
+def _small_spreads(record: RunRecord) -> dict[str, float]:
     """Role -> the deviation of its rewards, where these are as small as in all roles with a reward."""
     found = {role: of_role.spread for role in record.roles if (of_role := scale(record, role)) is not None}
     taken = {role: record.settings.credit_of("" if role == NO_ROLE else role).advantage for role in found}
@@ -95,7 +95,7 @@ def _small(record: Record) -> dict[str, float]:
     return small if len(small) == len(found) else {}
 
 
-def _measured(record: Record, moved: Drift | None) -> str:
+def _evidence_of_drift(record: RunRecord, moved: Drift | None) -> str:
     kl = record.values("kl_reference")
     little = STILL_MOVED * min(1.0, len(record.steps) / STILL_IN)
     if moved is not None and moved.same >= STILL_SAME * moved.prompts and moved.moved < little:
@@ -108,7 +108,7 @@ def _measured(record: Record, moved: Drift | None) -> str:
     return ""
 
 
-def _bounded(record: Record, rates: list[float], moved: Drift | None) -> str:
+def _evidence_of_rates(record: RunRecord, rates: list[float], moved: Drift | None) -> str:
     """Before there is a second evaluation: that the rates are too small for any weight to move, and nothing did."""
     level = [trend_of(record, role) for role in record.roles]
     entropies = record.values("entropy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_hub.health.run_record import Record
+from lightning_hub.health.run_record import RunRecord
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 
@@ -25,7 +25,7 @@ def to_set(settings: Settings, name: str, value: Any) -> str:
     return f"--set {name}={value}"
 
 
-def other_rate(record: Record, times: float) -> str:
+def other_rate(record: RunRecord, times: float) -> str:
     """'--set optimizer.learning_rate=...' with so many times the highest rate that was used, within bounds; '' where
     it is not known, or where these bounds leave nothing to change."""
     used = max(record.values("learning_rate"), default=0.0)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_hub.evaluation.evaluation import HeldOut, latest
+from lightning_hub.evaluation.evaluation import HeldOut, latest_evaluations
 from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.rollouts.archive import Archive, Entry
-from lightning_hub.trajectories.rewards import earned
+from lightning_hub.trajectories.rewards import total_reward
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
@@ -26,7 +26,7 @@ _FAILED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredRollout:
     """What one finished training rollout earned."""
 
     entry: Entry
@@ -36,7 +36,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RunRecord:
     """What there is to say something about."""
 
     name: str
@@ -56,7 +56,7 @@ class Record:
     """It learns from the rollouts of earlier runs: its rewards are what they are."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What was decided where settings leave it open."""
-    scored: Sequence[Scored] = ()
+    scored: Sequence[ScoredRollout] = ()
     """Training rollouts that went well."""
     failed: Sequence[Entry] = ()
     """Training rollouts that did not."""
@@ -92,7 +92,7 @@ class Record:
     def total(self, name: str) -> float:
         return sum(self.values(name))
 
-    def spoken(self, role: str) -> dict[int, float]:
+    def rollouts_by_step(self, role: str) -> dict[int, float]:
         """Step -> rollouts in which the role spoke; of versions that did not count them, those it was trained on."""
         counted = dict(self.series(f"rollouts/{role}"))
         if counted or self.settings.credit_of("" if role == NO_ROLE else role).schedule != "always":
@@ -104,21 +104,21 @@ class Record:
             if each.get(step)
         }
 
-    def groups(self, role: str) -> list[list[Scored]]:
+    def groups(self, role: str) -> list[list[ScoredRollout]]:
         """The rollouts of each group that have a reward for `role`, where there are two at least, by step."""
-        found: dict[str, list[Scored]] = {}
+        found: dict[str, list[ScoredRollout]] = {}
         for each in self.scored:
             if role in each.rewards:
                 found.setdefault(each.entry.group, []).append(each)
         return sorted((each for each in found.values() if len(each) > 1), key=lambda each: each[0].step)
 
 
-def called(role: str) -> str:
+def describe_role(role: str) -> str:
     """A role of metrics, in a sentence."""
     return "calls without a role" if role == NO_ROLE else f"the role {role}"
 
 
-def read(folder: Path) -> Record:
+def read_record(folder: Path) -> RunRecord:
     """The record of the run in this folder. SettingError if there is none, or one that has not begun."""
     config, diagnosis = _json(folder / "config.json"), _json(folder / "diagnosis.json")
     report, steps = _json(folder / "report.json"), _lines(folder / "metrics.jsonl")
@@ -126,9 +126,9 @@ def read(folder: Path) -> Record:
         raise SettingError(f"{folder} is no run: there is no config.json in it")
     if not steps and not diagnosis and report.get("status") != "failed":
         raise SettingError(f"{folder}: no step is finished yet, so there is nothing to check; try again later")
-    record = Record(
+    record = RunRecord(
         name=str(Path(folder.parent.name, folder.name)), settings=_settings(config.get("settings") or {}), steps=steps,
-        evaluations=latest(_lines(folder / "evaluations.jsonl")), diagnosis=diagnosis,
+        evaluations=latest_evaluations(_lines(folder / "evaluations.jsonl")), diagnosis=diagnosis,
         status=str(report.get("status") or "unfinished"), error=str(report.get("error") or ""),
         stored=bool(config.get("from_runs")), facts=config.get("facts") or {},
     )  # fmt: skip
@@ -138,37 +138,37 @@ def read(folder: Path) -> Record:
         return _with_rollouts(record, archive)
 
 
-def _with_rollouts(record: Record, archive: Archive) -> Record:
+def _with_rollouts(record: RunRecord, archive: Archive) -> RunRecord:
     last = max((int(step["step"] or 0) for step in record.steps), default=1)
     # What a resumed run does again, or what runs ahead of the learner, is of no step that was finished.
     entries = [entry for entry in archive.entries("train") if entry.step is not None and entry.step <= last]
     ok = [entry for entry in entries if entry.status == Status.OK]
     failed = [entry for entry in entries if entry.status != Status.OK]
     roles = record.roles
-    first, end = _ends(record.evaluations, archive.entries("evaluate"))
+    first, end = _first_and_last(record.evaluations, archive.entries("evaluate"))
     return replace(
         record,
         scored=[score_entry(entry, archive.rewards(entry), roles, record.settings) for entry in ok],
         failed=failed,
         failed_sample=list(archive.rollouts(failed[:_FAILED])),
-        sample=list(archive.rollouts(_spread(ok))),
+        sample=list(archive.rollouts(_sample_groups(ok))),
         tasks=archive.tasks(entries),
         before=list(archive.rollouts(first)),
         after=list(archive.rollouts(end)),
     )
 
 
-def score_entry(entry: Entry, given: tuple[Reward, ...], roles: Sequence[str], settings: Settings) -> Scored:
+def score_entry(entry: Entry, given: tuple[Reward, ...], roles: Sequence[str], settings: Settings) -> ScoredRollout:
     """What a rollout that was given these rewards earned for each of these roles, by their names in metrics."""
     bare = Rollout(
         entry.id, entry.task_id, entry.group, entry.mode, entry.attempt, entry.status, entry.error, 0.0, given
     )
     names = {role: "" if role == NO_ROLE else role for role in roles}
-    values = {role: earned(bare, name, settings.credit_of(name)) for role, name in names.items()}
-    return Scored(entry, entry.step or 0, {role: value for role, value in values.items() if value is not None})
+    values = {role: total_reward(bare, name, settings.credit_of(name)) for role, name in names.items()}
+    return ScoredRollout(entry, entry.step or 0, {role: value for role, value in values.items() if value is not None})
 
 
-def _spread(entries: Sequence[Entry]) -> list[Entry]:
+def _sample_groups(entries: Sequence[Entry]) -> list[Entry]:
     """Whole groups, evenly over the run, of about as many rollouts as are read."""
     groups: dict[str, list[Entry]] = {}
     for entry in sorted(entries, key=lambda each: each.step or 0):
@@ -177,7 +177,7 @@ def _spread(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for group in list(groups.values())[::every] for entry in group]
 
 
-def _ends(evaluations: Sequence[HeldOut], entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
+def _first_and_last(evaluations: Sequence[HeldOut], entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
     """Rollouts of the first and of the last evaluation; none if they are of the same step."""
     in_order = sorted(evaluations, key=lambda each: each.step)
     if not in_order or in_order[0].step == in_order[-1].step:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_hub.health.run_record import Record
+from lightning_hub.health.run_record import RunRecord
 
 #: Of many different rewards, those so many standard deviations from their mean are freaks, and no end of the scale.
 _FREAK = 3.0
@@ -39,7 +39,7 @@ def scale_of(values: Sequence[float]) -> Scale | None:
     return Scale(low, high, spread)
 
 
-def scale(record: Record, role: str) -> Scale | None:
+def scale(record: RunRecord, role: str) -> Scale | None:
     """The scale of one role's rewards in training; of its steps' means and deviations where rollouts are not known."""
     known = scale_of([each.rewards[role] for each in record.scored if role in each.rewards])
     if known is not None:

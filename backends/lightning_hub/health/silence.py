@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from lightning_hub.findings.findings import Finding, Severity
-from lightning_hub.health.run_record import Record, called
+from lightning_hub.health.run_record import RunRecord, describe_role
 from lightning_hub.health.scale import scale
 from lightning_hub.statistics.trend import FEWEST, trend
 
@@ -21,12 +21,12 @@ SOLVED = 0.7
 _ROLLOUTS = 40
 
 
-def silenced(record: Record) -> list[str]:
+def silenced_roles(record: RunRecord) -> list[str]:
     """Roles that fell silent."""
     return [role for role in record.roles if _shares(record, role) is not None]
 
 
-def fell_silent(record: Record) -> Iterator[Finding]:
+def check_silenced_roles(record: RunRecord) -> Iterator[Finding]:
     """Roles that are asked in few of the rollouts in which they were asked at first."""
     for role in record.roles:
         if (shares := _shares(record, role)) is None:
@@ -36,8 +36,8 @@ def fell_silent(record: Record) -> Iterator[Finding]:
         yield Finding(
             "role fell silent",
             Severity.FATAL if last < GONE else Severity.WARNING,
-            f"{called(role)} spoke in {first:.0%} of the rollouts at first and in {last:.0%} at the end of "
-            f"{len(record.steps)} steps{_earned(record)}.",
+            f"{describe_role(role)} spoke in {first:.0%} of the rollouts at first and in {last:.0%} at the end of "
+            f"{len(record.steps)} steps{_describe_rewards(record)}.",
             "A role that is not asked learns nothing. Whoever asks it has learned that asking does not pay"
             + ("." if own or len(record.roles) < 2 else ": with one number for all roles, each is blamed for what "
                "another one said."),
@@ -47,15 +47,15 @@ def fell_silent(record: Record) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _shares(record: Record, role: str) -> tuple[float, float] | None:
+def _shares(record: RunRecord, role: str) -> tuple[float, float] | None:
     """Parts of the rollouts in which a role spoke at the beginning and at the end; None unless it fell silent."""
-    spoke, ran = record.spoken(role), dict(record.series("rollouts_ok"))
+    spoke, ran = record.rollouts_by_step(role), dict(record.series("rollouts_ok"))
     steps = [step for step, count in ran.items() if count]
     if len(steps) < FEWEST or not spoke or record.stored:
         return None
     over = max(3, len(steps) // 5)
-    (first, asked), (last, later) = (_part(part, spoke, ran) for part in (steps[:over], steps[-over:]))
-    if asked < _ROLLOUTS or last > LEFT * first or _solved(record, role):
+    (first, asked), (last, later) = (_share(part, spoke, ran) for part in (steps[:over], steps[-over:]))
+    if asked < _ROLLOUTS or last > LEFT * first or _is_solved(record, role):
         return None
     # Rollouts of one task are much alike: as many count as there were tasks.
     size = record.settings.rollouts.group_size
@@ -66,14 +66,14 @@ def _shares(record: Record, role: str) -> tuple[float, float] | None:
     return (first, last) if clear > CLEAR or (shares.falls and clear > CLEAR / 2) else None
 
 
-def _part(steps: Sequence[int], spoke: dict[int, float], ran: dict[int, float]) -> tuple[float, float]:
+def _share(steps: Sequence[int], spoke: dict[int, float], ran: dict[int, float]) -> tuple[float, float]:
     """The part of the rollouts of these steps in which a role spoke, and how many there were."""
     rollouts = sum(ran[step] for step in steps)
     # What failed and is trained on spoke too.
     return min(1.0, sum(spoke.get(step, 0.0) for step in steps) / rollouts), rollouts
 
 
-def _solved(record: Record, role: str) -> bool:
+def _is_solved(record: RunRecord, role: str) -> bool:
     """Whether what is earned at the end is near the best that was seen."""
     rewards, seen = record.values("reward_mean"), scale(record, role)
     if not rewards or seen is None:
@@ -82,7 +82,7 @@ def _solved(record: Record, role: str) -> bool:
     return seen.place(sum(last) / len(last)) >= SOLVED
 
 
-def _earned(record: Record) -> str:
+def _describe_rewards(record: RunRecord) -> str:
     rewards = record.values("reward_mean")
     over = max(3, len(rewards) // 5)
     if len(rewards) < over:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from lightning_hub.diagnosis.flatness import OPENING, Flatness, Why, flatness, level_of
+from lightning_hub.diagnosis.flatness import OPENING, Flatness, FlatReason, flatness, reason_of_equal_rewards
 from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.health.remedy import choices, other_rate, sentence, to_set
-from lightning_hub.health.run_record import NO_ROLE, Record, Scored, called
+from lightning_hub.health.run_record import NO_ROLE, RunRecord, ScoredRollout, describe_role
 from lightning_hub.health.scale import scale
 from lightning_hub.statistics.trend import FEWEST, Trend, trend
 from lightning_sdk.settings.ranges import GROUPED
@@ -29,29 +29,29 @@ UNREWARDED = 0.2
 _SILENT = 5
 
 
-def rewards_of(record: Record, role: str) -> list[tuple[int, float]]:
+def rewards_of(record: RunRecord, role: str) -> list[tuple[int, float]]:
     """Step and mean reward of a role."""
     return record.series(f"reward_mean/{role}")
 
 
-def weights_of(record: Record, role: str) -> list[float]:
+def weights_of(record: RunRecord, role: str) -> list[float]:
     """How much the mean reward of each step counts: as many rollouts as it is the mean of."""
-    spoken = record.spoken(role)
+    spoken = record.rollouts_by_step(role)
     return [spoken.get(step) or 1.0 for step, _ in rewards_of(record, role)]
 
 
-def trend_of(record: Record, role: str) -> Trend | None:
+def trend_of(record: RunRecord, role: str) -> Trend | None:
     """Of a role's mean reward, None for fewer than 3 steps."""
     values = [value for _, value in rewards_of(record, role)]
     return trend(values, weights_of(record, role)) if len(values) > 2 else None
 
 
-def rises(record: Record) -> bool:
+def is_rising(record: RunRecord) -> bool:
     """Whether the reward of some role rises."""
     return any(found is not None and found.rises for role in record.roles if (found := trend_of(record, role)))
 
 
-def unheard(record: Record) -> Iterator[Finding]:
+def check_roles(record: RunRecord) -> Iterator[Finding]:
     """Roles that are to be trained and made no call."""
     missing = [role for role in record.settings.roles if role not in record.roles]
     if not missing or not record.steps:
@@ -68,16 +68,16 @@ def unheard(record: Record) -> Iterator[Finding]:
     )
 
 
-def unrewarded(record: Record) -> Iterator[Finding]:
+def check_rewards(record: RunRecord) -> Iterator[Finding]:
     """Roles that no reward reaches, or not always."""
     without = [
-        role for role in record.roles if record.values(f"rewards_missing/{role}") and not _rewarded(record, role)
+        role for role in record.roles if record.values(f"rewards_missing/{role}") and not _has_reward(record, role)
     ]
     for role in without:
         yield Finding(
             "no reward",
             Severity.FATAL if len(without) == len(record.roles) else Severity.WARNING,
-            f"in {len(record.steps)} steps {called(role)} never had a reward.",
+            f"in {len(record.steps)} steps {describe_role(role)} never had a reward.",
             "A reward counts for the role it names, or for all roles if it is one number (credit.signal says which).",
             "Return one number from the reward function, or a dict with every role in it: {role: number}; or call "
             "lightning.emit_reward(value, role=...) in the agent.",
@@ -89,36 +89,37 @@ def unrewarded(record: Record) -> Iterator[Finding]:
             yield Finding(
                 "no reward",
                 Severity.WARNING,
-                f"{missing:.0f} of {missing + given:.0f} rollouts of {called(role)} had no reward.",
+                f"{missing:.0f} of {missing + given:.0f} rollouts of {describe_role(role)} had no reward.",
                 "They are left out: nothing is learned from them.",
                 "Return a number in every case, 0 where nothing was earned.",
             )
 
 
-def _rewarded(record: Record, role: str) -> bool:
+def _has_reward(record: RunRecord, role: str) -> bool:
     return bool(rewards_of(record, role))
 
 
-def silent(record: Record) -> Iterator[Finding]:
+def check_signal(record: RunRecord) -> Iterator[Finding]:
     """Roles all of whose rewards are equal within every group, throughout or from some step on."""
     if record.status == "failed" and OPENING in record.error:
         return  # it stopped for that, and says so
-    quiet = {role: found for role in record.roles if (found := _silent(record, role)) is not None}
+    quiet = {role: found for role in record.roles if (found := _silent_stretch(record, role)) is not None}
     for role, (first, last, whole) in quiet.items():
         flat = _flatness(record, role, first)
         only = len(quiet) == len(record.roles)
         finding = flat.finding(
-            Severity.FATAL if only and (whole or flat.why != Why.RIGHT) else Severity.WARNING,
-            f"{OPENING}: from step {first} to {last} all rewards of {called(role)} were equal within each group"
-            f"{_equal(record, role, first, last)}."
-            if flat.why != Why.CUT
-            else f"{OPENING}: from step {first} to {last} no token of {called(role)} was trained on, for its length.",
+            Severity.FATAL if only and (whole or flat.why != FlatReason.RIGHT) else Severity.WARNING,
+            f"{OPENING}: from step {first} to {last} all rewards of {describe_role(role)} were equal within each group"
+            f"{_describe_equal(record, role, first, last)}."
+            if flat.why != FlatReason.CUT
+            else f"{OPENING}: from step {first} to {last} no token of {describe_role(role)} was trained on because of "
+            "its length.",
         )
         earlier = f" Some earned more before step {first}: an earlier checkpoint may be the better one to go on from."
-        yield replace(finding, remedy=finding.remedy + (earlier if flat.why == Why.WRONG and not whole else ""))
+        yield replace(finding, remedy=finding.remedy + (earlier if flat.why == FlatReason.WRONG and not whole else ""))
 
 
-def _flatness(record: Record, role: str, first: int) -> Flatness:
+def _flatness(record: RunRecord, role: str, first: int) -> Flatness:
     """Why there was no signal from this step on, as the rollouts tell; where none is kept, as the rewards do."""
     name = "" if role == NO_ROLE else role
     seen = [each.rewards[role] for each in record.scored if role in each.rewards]
@@ -130,12 +131,14 @@ def _flatness(record: Record, role: str, first: int) -> Flatness:
     values = [each.rewards[role] for each in record.scored if role in each.rewards and each.step >= first]
     values = values or [value for step, value in rewards_of(record, role) if step >= first]
     untrained = not any(record.values(f"tokens_trained/{role}")[-1:] or [1.0])
-    why = Why.CUT if untrained else level_of(values, seen, record.settings.evaluation.reward_range)
+    why = (
+        FlatReason.CUT if untrained else reason_of_equal_rewards(values, seen, record.settings.evaluation.reward_range)
+    )
     reward = values[0] if len(set(values)) == 1 else None
     return Flatness(why, (), record.settings, record.tasks, 0, reward)
 
 
-def _silent(record: Record, role: str) -> tuple[int, int, bool] | None:
+def _silent_stretch(record: RunRecord, role: str) -> tuple[int, int, bool] | None:
     """First and last step of a stretch without signal that lasts to the end, and whether it is the whole run."""
     flat = dict(record.series(f"groups_without_signal/{role}") or record.series("groups_without_signal"))
     groups = dict(record.series(f"groups/{role}") or record.series("groups"))
@@ -155,20 +158,20 @@ def _silent(record: Record, role: str) -> tuple[int, int, bool] | None:
     return steps[begin], steps[-1], not begin
 
 
-def _equal(record: Record, role: str, first: int, last: int) -> str:
+def _describe_equal(record: RunRecord, role: str, first: int, last: int) -> str:
     values = {each.rewards[role] for each in record.scored if role in each.rewards and first <= each.step <= last}
     if len(values) == 1:
         return f" (every reward was {values.pop():g})"
     return " (they differ between tasks only)" if values else ""
 
 
-def flat(record: Record) -> Iterator[Finding]:
+def check_flat_groups(record: RunRecord) -> Iterator[Finding]:
     """Roles that have a signal in few of their groups only, and on which side the others are."""
-    if len(record.steps) < FEWEST or rises(record):
+    if len(record.steps) < FEWEST or is_rising(record):
         return
     for role in record.roles:
         grouped = record.settings.credit_of("" if role == NO_ROLE else role).advantage in GROUPED
-        if not grouped or _silent(record, role) is not None:
+        if not grouped or _silent_stretch(record, role) is not None:
             continue
         groups = record.groups(role)
         groups = groups[len(groups) // 2 :]  # as the policy is now
@@ -176,10 +179,12 @@ def flat(record: Record) -> Iterator[Finding]:
         most = FLAT if len(groups) and len(groups[0]) >= _LARGE else FLAT_SMALL
         if len(groups) < _FLAT_GROUPS or len(equal) < most * len(groups):
             continue
-        yield _flat(record, role, groups, equal)
+        yield _flat_groups(record, role, groups, equal)
 
 
-def _flat(record: Record, role: str, groups: list[list[Scored]], equal: list[list[Scored]]) -> Finding:
+def _flat_groups(
+    record: RunRecord, role: str, groups: list[list[ScoredRollout]], equal: list[list[ScoredRollout]]
+) -> Finding:
     values = [each.rewards[role] for group in groups for each in group]
     middle = (min(values) + max(values)) / 2
     high = sum(group[0].rewards[role] > middle for group in equal) / len(equal)
@@ -191,7 +196,7 @@ def _flat(record: Record, role: str, groups: list[list[Scored]], equal: list[lis
     return Finding(
         "most groups flat",
         Severity.WARNING,
-        f"in {len(equal)} of the last {len(groups)} groups of {called(role)} all {number} rewards were equal, "
+        f"in {len(equal)} of the last {len(groups)} groups of {describe_role(role)} all {number} rewards were equal, "
         f"in {high:.0%} of these high and in {1 - high:.0%} low.",
         f"Nothing is learned from them: most tasks are {side} for this model.",
         f"{choices(remedy, f'let such groups be replaced: {replaced}' if replaced else '')}; more rollouts of each "
@@ -199,7 +204,7 @@ def _flat(record: Record, role: str, groups: list[list[Scored]], equal: list[lis
     )
 
 
-def level(record: Record) -> Iterator[Finding]:
+def check_flat_reward(record: RunRecord) -> Iterator[Finding]:
     """The last resort: a reward that is shown not to rise, and nobody knows why."""
     for role in record.roles:
         found, of_role = trend_of(record, role), scale(record, role)
@@ -215,7 +220,7 @@ def level(record: Record) -> Iterator[Finding]:
         yield Finding(
             "reward flat",
             Severity.WARNING,
-            f"the reward of {called(role)} went from {found.first:.3g} to {found.last:.3g} in {found.n} steps, "
+            f"the reward of {describe_role(role)} went from {found.first:.3g} to {found.last:.3g} in {found.n} steps, "
             f"which is no more than its noise (two steps differ by {noise:.2g} on average).",
             "There may be too few steps or rollouts to see it, or the steps are too small.",
             sentence(choices("train longer", f"take more rollouts a step: {more}" if more else "",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from lightning_hub.findings.failed_rollouts import error_advice, error_kind, error_text
 from lightning_hub.findings.findings import Finding, Severity, broken_sequences
 from lightning_hub.health.remedy import choices, sentence, to_set
-from lightning_hub.health.run_record import Record, called
+from lightning_hub.health.run_record import RunRecord, describe_role
 from lightning_hub.trajectories.breaks import Reason
 from lightning_sdk.trace.call import Status
 
@@ -23,7 +23,7 @@ ROWS, BROKEN = 1.5, 0.2
 _FEWEST = 40
 
 
-def failed(record: Record) -> Iterator[Finding]:
+def check_failures(record: RunRecord) -> Iterator[Finding]:
     """Rollouts that ended otherwise than ok, and those that had to be run again."""
     counts = {status: record.total(f"rollouts_{status}") for status in Status}
     everything = sum(counts.values())
@@ -32,11 +32,11 @@ def failed(record: Record) -> Iterator[Finding]:
         return
     if lost > FAILED * everything:
         worst = max((status for status in counts if status != Status.OK), key=lambda status: counts[status])
+        seen = {str(status): count for status, count in counts.items() if status != Status.OK and count}
         yield Finding(
             "rollouts failed",
             Severity.FATAL if lost == everything else Severity.WARNING,
-            f"{lost:.0f} of {everything:.0f} rollouts failed: "
-            f"{_told({str(status): count for status, count in counts.items() if status != Status.OK and count})}.",
+            f"{lost:.0f} of {everything:.0f} rollouts failed: {_format_counts(seen)}.",
             *_cause_and_remedy(record, worst),
         )
     again = {name: record.total(name) for name in ("retries", "refilled", "deadline_timeouts")}
@@ -46,14 +46,14 @@ def failed(record: Record) -> Iterator[Finding]:
             "rollouts repeated",
             Severity.WARNING,
             f"in addition to {everything:.0f} rollouts there were "
-            f"{_told({name.replace('_', ' '): count for name, count in again.items() if count})}.",
+            f"{_format_counts({name.replace('_', ' '): count for name, count in again.items() if count})}.",
             "Each costs as much as a rollout, and those of a step wait for it.",
             "Raise rollouts.deadline or lower rollouts.tasks_per_step." if most == "deadline_timeouts"
             else "See hub.log in the run's folder for what failed; rollouts.timeout and failure.retries bound it.",
         )  # fmt: skip
 
 
-def _cause_and_remedy(record: Record, status: Status) -> tuple[str, str]:
+def _cause_and_remedy(record: RunRecord, status: Status) -> tuple[str, str]:
     """The most common error of a status, and what to do about it."""
     errors = [entry.error for entry in record.failed if entry.status == status]
     if not errors:
@@ -64,19 +64,19 @@ def _cause_and_remedy(record: Record, status: Status) -> tuple[str, str]:
     return f"{count} ended as {status}:\n{error_text(example)}\n", error_advice(status, example, alike)
 
 
-def truncated(record: Record) -> Iterator[Finding]:
+def check_truncation(record: RunRecord) -> Iterator[Finding]:
     """Completions that ended at the token limit."""
     if record.total("calls") < _FEWEST:
         return
     for role in record.roles:
-        share = _truncated(record, role)
+        share = _truncated_share(record, role)
         if share > TRUNCATED:
             how = record.settings.length.truncated
             left = to_set(record.settings, "length.truncated", "mask") if how == "train" else ""
             yield Finding(
                 "completions truncated",
                 Severity.WARNING,
-                f"{share:.0%} of the completions of {called(role)} ended at the token limit.",
+                f"{share:.0%} of the completions of {describe_role(role)} ended at the token limit.",
                 "What comes after it is never seen by the reward; a role may be punished for what it was about to say."
                 if how == "train"
                 else f"They are left out (length.truncated={how}): nothing is learned from them.",
@@ -84,22 +84,22 @@ def truncated(record: Record) -> Iterator[Finding]:
             )
 
 
-def _truncated(record: Record, role: str) -> float:
+def _truncated_share(record: RunRecord, role: str) -> float:
     shares = record.values(f"completions_truncated/{role}")
     return sum(shares) / len(shares) if shares else 0.0
 
 
-def _longer(record: Record) -> str:
+def _longer(record: RunRecord) -> str:
     limit = to_set(record.settings, "sampling.max_tokens", 2 * record.settings.sampling.max_tokens)
     return f"raise max_tokens in the agent's calls (where they name none, {limit})"
 
 
-def in_pieces(record: Record) -> Iterator[Finding]:
+def check_broken_rows(record: RunRecord) -> Iterator[Finding]:
     """Conversations that came apart into several rows."""
     faults = {
         reason: int(count)
         for reason in Reason
-        if reason.fault and (count := record.total(f"breaks/{str(reason).replace(' ', '_')}"))
+        if reason.is_fault and (count := record.total(f"breaks/{str(reason).replace(' ', '_')}"))
     }
     rows, calls = record.total("rows"), record.total("calls")
     each = record.values("rows_per_rollout")
@@ -109,5 +109,5 @@ def in_pieces(record: Record) -> Iterator[Finding]:
     yield replace(found, what=f"a rollout came as {sum(each) / len(each):.1f} rows on average; {found.what}")
 
 
-def _told(counts: dict[str, float]) -> str:
+def _format_counts(counts: dict[str, float]) -> str:
     return ", ".join(f"{count:.0f} {name.replace('_', ' ')}" for name, count in counts.items())

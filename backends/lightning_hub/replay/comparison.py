@@ -14,9 +14,9 @@ from lightning_hub.evaluation.evaluation import mean
 from lightning_hub.replay.stored_run import Record
 from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.statistics.interval import difference, interval
-from lightning_hub.statistics.ranking import grouped, pairs, pairs_within, signal
-from lightning_hub.statistics.reward_range import Trained, reward_range
-from lightning_hub.trajectories.rewards import earned, score
+from lightning_hub.statistics.ranking import group_values, pairs, pairs_within, signal_change
+from lightning_hub.statistics.reward_range import TrainingRange, reward_range
+from lightning_hub.trajectories.rewards import score, total_reward
 from lightning_sdk.settings import Settings
 
 _MODES = ("train", "evaluate", "observe")
@@ -61,8 +61,8 @@ def _compared(mode: str, role: str, scored: Sequence[Scored], before: Settings, 
     new = np.array([_value(each.rescored, role, after) for each in scored])
     both = [place for place in range(len(scored)) if math.isfinite(old[place]) and math.isfinite(new[place])]
     x, y = old[both], new[both]
-    groups = grouped([(scored[at].record.entry.group, scored[at].record.task) for at in both], x, y)
-    within, overall, told = pairs_within(groups), pairs(x.tolist(), y.tolist()), signal(groups)
+    groups = group_values([(scored[at].record.entry.group, scored[at].record.task) for at in both], x, y)
+    within, overall, told = pairs_within(groups), pairs(x.tolist(), y.tolist()), signal_change(groups)
     most = sorted(range(len(both)), key=lambda at: -abs(y[at] - x[at]))[:_MOST]
     return {
         "mode": mode, "role": role, "rollouts": len(scored), "without_old_reward": int(np.isnan(old).sum()),
@@ -70,7 +70,7 @@ def _compared(mode: str, role: str, scored: Sequence[Scored], before: Settings, 
         **_scores([each.record.task for each in scored], old, new),
         "tau_within_groups": _number(within.tau), "tau_overall": _number(overall.tau),
         "pairs": within.total, "pairs_ordered": within.ordered_before, "pairs_flipped": within.discordant,
-        "flipped": _number(within.flipped), "groups": told.groups, "groups_compared": told.compared,
+        "flipped": _number(within.flipped_share), "groups": told.groups, "groups_compared": told.compared,
         "best_changed": told.best_changed, "signal_gained": told.gained, "signal_lost": told.lost,
         "changed_most": [_shown(scored[both[at]].record, x[at], y[at]) for at in most if x[at] != y[at]],
     }  # fmt: skip
@@ -80,7 +80,7 @@ def _value(rollout: Rollout, role: str, settings: Settings) -> float:
     """One number for the whole rollout, or what a role earned; NaN if nothing was given."""
     if not role:
         return score(rollout, settings)
-    value = earned(rollout, role, settings.credit_of(role))
+    value = total_reward(rollout, role, settings.credit_of(role))
     return math.nan if value is None else value
 
 
@@ -88,7 +88,7 @@ def _scores(tasks: Sequence[str], old: _Numbers, new: _Numbers) -> dict[str, Any
     """Means over tasks with their intervals, and the change of the tasks' means: rollouts of one task are alike."""
     known = np.concatenate([old, new])
     known = known[np.isfinite(known)]
-    seen = Trained(float(known.min()), float(known.max()), len(known)) if len(known) else None
+    seen = TrainingRange(float(known.min()), float(known.max()), len(known)) if len(known) else None
     within = reward_range(known.tolist(), None, seen)
     both = np.isfinite(old) & np.isfinite(new)
     return {

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from lightning_hub.backend import Batch, Objective, Pair, Row
-from lightning_hub.credit.advantages import Credited
-from lightning_hub.credit.batch import aggregated, rows_of, scheduled
+from lightning_hub.credit.advantages import RoleAdvantages
+from lightning_hub.credit.batch import is_scheduled, rows_of, token_weights
 from lightning_hub.replay import selection
 from lightning_hub.replay.stored_run import Record, StoredRun, canonical
-from lightning_hub.trajectories.rewards import earned
-from lightning_hub.trajectories.role_rollout import Part, parts
+from lightning_hub.trajectories.rewards import total_reward
+from lightning_hub.trajectories.role_rollout import RoleRollout, role_rollouts
 from lightning_sdk.errors import NothingToTrain, SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
@@ -58,7 +58,7 @@ class Drawn:
 class _Chosen:
     """Parts that a step learns from, and how."""
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[RoleRollout] = field(default_factory=list)
     signs: dict[int, float] = field(default_factory=dict)
     """Of each part, by its id: 1, or -1 where it is rejected."""
     pairs: list[Pair] = field(default_factory=list)
@@ -69,7 +69,7 @@ class _Chosen:
     spoke: set[str] = field(default_factory=set)
     """Roles of trainable calls."""
 
-    def add(self, part: Part, sign: float = 1.0) -> None:
+    def add(self, part: RoleRollout, sign: float = 1.0) -> None:
         self.parts.append(part)
         self.signs[id(part)] = sign
 
@@ -199,7 +199,7 @@ class Stock:
         roles = {"", *self._declared, *self._settings.role, *self._settings.roles}
         roles |= {reward.role for each in scored for reward in each.rewards}
         return any(
-            selection.teaches([earned(each, role, credit) for each in scored], self._settings.stored)
+            selection.teaches([total_reward(each, role, credit) for each in scored], self._settings.stored)
             for role in roles
             if self._trained(role)
             for credit in [group.settings.credit_of(role)]
@@ -223,12 +223,12 @@ class Stock:
     def _choose(self, group: Group, step: int, chosen: _Chosen) -> None:
         """What is learned from one group, by role."""
         rollouts = [found for record in group.records if (found := group.run.rollout(record)) is not None]
-        done, problems = parts(rollouts, group.settings)
+        done, problems = role_rollouts(rollouts, group.settings)
         chosen.problems += problems
         chosen.spoke |= {part.role for part in done if part.trajectories}
-        by_role: dict[str, list[Part]] = {}
+        by_role: dict[str, list[RoleRollout]] = {}
         for part in done:
-            due = scheduled(part.credit.schedule, step) and part.credit.weight
+            due = is_scheduled(part.credit.schedule, step) and part.credit.weight
             if due and self._trained(part.role) and any(mask.any() for mask in part.trained):
                 by_role.setdefault(part.role, []).append(part)
         before = len(chosen.parts)
@@ -240,7 +240,7 @@ class Stock:
     def _trained(self, role: str) -> bool:
         return role in self._settings.roles if self._settings.roles else self._declared.get(role, True)
 
-    def _prefer(self, of_role: list[Part], chosen: _Chosen) -> None:
+    def _prefer(self, of_role: list[RoleRollout], chosen: _Chosen) -> None:
         rewards = [part.reward for part in of_role]
         if self._settings.stored.method != "dpo":
             for place in selection.kept(rewards, self._settings.stored):
@@ -259,11 +259,11 @@ class Stock:
             rollouts = len({part.rollout.id for part in chosen.parts})
             for role in {part.role for part in chosen.parts}:
                 of_role = [part for part in chosen.parts if part.role == role]
-                weights |= aggregated(of_role, self._settings, rollouts)
+                weights |= token_weights(of_role, self._settings, rollouts)
         rows = []
         for part in chosen.parts:
             advantages = [np.full(len(each.tokens), chosen.signs[id(part)], np.float32) for each in part.trajectories]
-            rows += rows_of(Credited(part, advantages), weights[id(part)])
+            rows += rows_of(RoleAdvantages(part, advantages), weights[id(part)])
         return rows
 
 

@@ -22,15 +22,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lightning_hub.evaluation.evaluation import HeldOut, latest
+from lightning_hub.evaluation.evaluation import HeldOut, latest_evaluations
 from lightning_hub.health.examine import ENDED, examine
-from lightning_hub.health.run_record import read
+from lightning_hub.health.run_record import read_record
 from lightning_hub.results.curve import HeldOutPoint, Point, draw_png, draw_text
 from lightning_hub.results.markdown import markdown
 from lightning_hub.results.report import compose
 from lightning_hub.results.tensorboard import Events
 from lightning_hub.statistics.looks import Look, next_look
-from lightning_hub.statistics.reward_range import Trained
+from lightning_hub.statistics.reward_range import TrainingRange
 from lightning_hub.storage.store import Totals
 from lightning_sdk.errors import SettingError
 
@@ -75,14 +75,14 @@ class RunFolder:
     @property
     def held_out(self) -> list[HeldOut]:
         """Evaluations so far, the last one of each name, in order, without those that were cut."""
-        return latest(self._evaluations)
+        return latest_evaluations(self._evaluations)
 
     @property
-    def trained(self) -> Trained | None:
+    def trained(self) -> TrainingRange | None:
         """The scores of the training rollouts so far; None before the first step."""
         lines = [line for line in self._steps if all(line.get(name) is not None for name in _OF_REWARD)]
         low, high, count = ([line[name] for line in lines] for name in _OF_REWARD)
-        return Trained(min(low), max(high), int(sum(count))) if lines else None
+        return TrainingRange(min(low), max(high), int(sum(count))) if lines else None
 
     def next_look(self, name: str, step: int) -> Look:
         """Which comparison with the score before training an evaluation of this name after this step is."""
@@ -183,7 +183,7 @@ class RunFolder:
     def _findings(self, status: str, error: str) -> list[dict[str, Any]]:
         """What `check` says of the run. A report is written whatever happens, so what cannot be read is logged only."""
         try:
-            found = examine(replace(read(self.path), status=status, error=error))
+            found = examine(replace(read_record(self.path), status=status, error=error))
         except SettingError:
             return []  # nothing was run that could be looked at
         except Exception:

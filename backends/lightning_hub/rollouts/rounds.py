@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lightning_hub.backend import Backend
+from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from lightning_hub.diagnosis.flatness import Flatness, flatness
-from lightning_hub.diagnosis.round import Diagnosis, Round, diagnose
 from lightning_hub.rollout import Assignment, Rollout
 from lightning_hub.rollouts.collector import collect, strays
 from lightning_hub.rollouts.leases import Leases
@@ -122,7 +122,7 @@ class Rounds:
         settings, plain = self._plan.settings, self._backend.endpoint is None
         declared = self._plan.declared_roles
         return diagnose(
-            Round(
+            DiagnosisInput(
                 mark_trainable(played.rollouts, settings.roles, declared) if plain else played.rollouts,
                 played.name,
                 settings.roles,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_hub.statistics.mean_bounds import mean_bounds
-from lightning_hub.statistics.reward_range import FEWEST, FEWEST_TRAINED, RewardRange, Source, reward_range
+from lightning_hub.statistics.reward_range import FEWEST, FEWEST_TRAINED, RangeSource, RewardRange, reward_range
 
 _SET = "set evaluation.reward_low and evaluation.reward_high"
 
@@ -67,9 +67,9 @@ def interval(values: Sequence[float], level: float = 0.95, within: RewardRange |
     within = within or reward_range(data.tolist())
     missing = _missing(data, within, len(data))
     if within is None or missing:
-        return _without(data, missing)
+        return _no_interval(data, missing)
     binary = (within.low, within.high) == (0.0, 1.0) and bool(np.isin(data, (0.0, 1.0)).all())
-    return _bounded(data, within.low, within.high, level, "clopper-pearson" if binary else "gaffke")
+    return _bounded_interval(data, within.low, within.high, level, "clopper-pearson" if binary else "gaffke")
 
 
 def difference(
@@ -86,19 +86,19 @@ def difference(
     scores = np.concatenate([old, new])
     within = within or reward_range(scores.tolist())
     missing = _missing(scores, within, len(old))
-    if not missing and within is not None and within.source == Source.GUESSED:
+    if not missing and within is not None and within.source == RangeSource.GUESSED:
         missing = f"too few training rollouts to know the range of the reward: at least {FEWEST_TRAINED}, or {_SET}"
     if within is None or missing:
-        return _without(new - old, missing)
-    return _bounded(new - old, -within.width, within.width, level, "gaffke")
+        return _no_interval(new - old, missing)
+    return _bounded_interval(new - old, -within.width, within.width, level, "gaffke")
 
 
-def _bounded(data: NDArray[np.float64], low: float, high: float, level: float, method: str) -> Interval:
+def _bounded_interval(data: NDArray[np.float64], low: float, high: float, level: float, method: str) -> Interval:
     lower, upper = mean_bounds(data.tolist(), low, high, 0.5 - level / 2)
     return Interval(float(data.mean()), lower, upper, len(data), method)
 
 
-def _without(data: NDArray[np.float64], missing: str) -> Interval:
+def _no_interval(data: NDArray[np.float64], missing: str) -> Interval:
     return Interval(float(data.mean()) if len(data) else None, None, None, len(data), "none", missing)
 
 
@@ -111,7 +111,7 @@ def _missing(scores: NDArray[np.float64], within: RewardRange | None, tasks: int
     outside = next((each for each in scores.tolist() if not within.holds(each)), None)
     if outside is not None:
         return f"a score of {outside:g} lies outside evaluation.reward_low and evaluation.reward_high, {within}"
-    if within.source in (Source.SEEN, Source.GUESSED) and tasks < FEWEST:
+    if within.source in (RangeSource.SEEN, RangeSource.GUESSED) and tasks < FEWEST:
         return f"too few tasks ({tasks}) for a reward of unknown range: at least {FEWEST}, or {_SET}"
     return ""
 

@@ -38,7 +38,7 @@ class Pairs:
         return (self.concordant - self.discordant) / scale if scale else math.nan
 
     @property
-    def flipped(self) -> float:
+    def flipped_share(self) -> float:
         """Share of the pairs ordered before that are the other way round after; NaN if none was."""
         return self.discordant / self.ordered_before if self.ordered_before else math.nan
 
@@ -48,7 +48,7 @@ def pairs(before: Sequence[float], after: Sequence[float]) -> Pairs:
     n = len(before)
     total = n * (n - 1) // 2
     x, y = np.asarray(before, np.float64), np.asarray(after, np.float64)
-    tied_x, tied_y, tied_both = _tied(x), _tied(y), _tied(np.stack([x, y], axis=1)) if n else 0
+    tied_x, tied_y, tied_both = _count_ties(x), _count_ties(y), _count_ties(np.stack([x, y], axis=1)) if n else 0
     discordant = _inversions(y[np.lexsort((y, x))].tolist())
     ordered = total - tied_x - tied_y + tied_both
     return Pairs(ordered - discordant, discordant, total - tied_x, total - tied_y, total)
@@ -60,7 +60,7 @@ def pairs_within(groups: Iterable[tuple[Sequence[float], Sequence[float]]]) -> P
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
+class SignalChange:
     """What became of the groups of two rollouts or more."""
 
     groups: int
@@ -73,11 +73,11 @@ class Signal:
     """Of the compared ones: the rollout that was best, the earliest of several, is not among the best after."""
 
 
-def signal(groups: Iterable[tuple[Sequence[float], Sequence[float]]]) -> Signal:
+def signal_change(groups: Iterable[tuple[Sequence[float], Sequence[float]]]) -> SignalChange:
     """`groups`: scores before and after of each one's rollouts, in the order in which they began."""
     told = [(_different(b), _different(a), b, a) for b, a in groups if len(b) > 1]
     both = [(b, a) for had, has, b, a in told if had and has]
-    return Signal(
+    return SignalChange(
         groups=len(told),
         gained=sum(has and not had for had, has, _, _ in told),
         lost=sum(had and not has for had, has, _, _ in told),
@@ -86,7 +86,7 @@ def signal(groups: Iterable[tuple[Sequence[float], Sequence[float]]]) -> Signal:
     )
 
 
-def grouped(keys: Sequence[Hashable], before: Floats, after: Floats) -> list[tuple[list[float], list[float]]]:
+def group_values(keys: Sequence[Hashable], before: Floats, after: Floats) -> list[tuple[list[float], list[float]]]:
     """The values of each group, in the order in which they come."""
     places: dict[Hashable, list[int]] = {}
     for place, key in enumerate(keys):
@@ -98,7 +98,7 @@ def _different(values: Sequence[float]) -> bool:
     return min(values) < max(values)
 
 
-def _tied(values: Floats) -> int:
+def _count_ties(values: Floats) -> int:
     """Pairs of equal values, or of equal rows."""
     _, counts = np.unique(values, axis=0, return_counts=True)
     return int((counts.astype(np.int64) * (counts - 1) // 2).sum())

@@ -12,7 +12,7 @@ FEWEST, FEWEST_TRAINED = 20, 256
 _USUAL = ((0.0, 1.0), (-1.0, 1.0))
 
 
-class Source(StrEnum):
+class RangeSource(StrEnum):
     """How a range is known."""
 
     SET = "set"
@@ -31,7 +31,7 @@ class RewardRange:
 
     low: float
     high: float
-    source: Source
+    source: RangeSource
 
     @property
     def width(self) -> float:
@@ -47,7 +47,7 @@ class RewardRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainingRange:
     """What a run has seen of its reward in training."""
 
     low: float
@@ -57,7 +57,7 @@ class Trained:
 
 
 def reward_range(
-    seen: Sequence[float], given: tuple[float, float] | None = None, trained: Trained | None = None
+    seen: Sequence[float], given: tuple[float, float] | None = None, trained: TrainingRange | None = None
 ) -> RewardRange | None:
     """The range of a reward of which these values were `seen` in evaluations; None where all are equal and say nothing.
 
@@ -65,14 +65,14 @@ def reward_range(
     `FEWEST_TRAINED` rollouts had is rarer than one in 100.
     """
     if given is not None:
-        return RewardRange(*given, Source.SET)
+        return RewardRange(*given, RangeSource.SET)
     ends = [*seen, *((trained.low, trained.high) if trained else ())] or [0.0]
     lowest, highest = min(ends), max(ends)
     for low, high in _USUAL:
         if low <= lowest and highest <= high:
-            return RewardRange(low, high, Source.USUAL)
+            return RewardRange(low, high, RangeSource.USUAL)
     if lowest == highest:
         return None
     known = trained is not None and trained.count >= FEWEST_TRAINED
     more = (highest - lowest) * (0.25 if known else 1.0)
-    return RewardRange(lowest - more, highest + more, Source.SEEN if known else Source.GUESSED)
+    return RewardRange(lowest - more, highest + more, RangeSource.SEEN if known else RangeSource.GUESSED)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lightning_hub.diagnosis.diagnosis import Diagnosis
 from lightning_hub.diagnosis.flatness import Flatness
-from lightning_hub.diagnosis.round import Diagnosis
 from lightning_hub.findings import findings
 from lightning_hub.findings.failed_rollouts import find_failures
 from lightning_hub.findings.findings import Severity
@@ -44,4 +44,4 @@ def first_without_signal(flat: Flatness, name: str, limit: int) -> str:
 def refuse_problems(problems: Sequence[str], trainable: int) -> None:
     """NothingToTrain for calls that went well but whose ids or log-probs cannot be used, of `trainable` calls."""
     if problems:
-        raise NothingToTrain(str(findings.unusable(problems, trainable)))
+        raise NothingToTrain(str(findings.unusable_calls(problems, trainable)))

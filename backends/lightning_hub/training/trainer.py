@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning_hub.backend import Backend, Batch, Scoring, Update
-from lightning_hub.credit.batch import Weighed, flat_groups, weigh
+from lightning_hub.credit.batch import TrainingBatch, build_batch, flat_groups
 from lightning_hub.diagnosis import flatness
-from lightning_hub.diagnosis.round import Diagnosis
+from lightning_hub.diagnosis.diagnosis import Diagnosis
 from lightning_hub.evaluation.evaluation import measure
 from lightning_hub.feed import Feed
 from lightning_hub.health import instability
@@ -28,7 +28,7 @@ from lightning_hub.storage.writes import Writes
 from lightning_hub.training import checks
 from lightning_hub.training.checkpoints import Checkpoints
 from lightning_hub.training.ending import Ending
-from lightning_hub.trajectories.rewards import reward_ends
+from lightning_hub.trajectories.rewards import reward_extremes
 from lightning_sdk.commands.earlier_run import differences
 from lightning_sdk.errors import ModelError, NothingToTrain, SettingError
 from lightning_sdk.rollouts.tasks import task_id
@@ -175,11 +175,11 @@ class Trainer:
         began = time.monotonic()
         played = self._played(step, rounds)
         generated = time.monotonic()
-        weighed, update = self._learn(step, played, backend)
+        batch, update = self._learn(step, played, backend)
         ended = time.monotonic()
         seconds = {"seconds": ended - began, "seconds_generate": generated - began, "seconds_update": ended - generated}
-        self._record(step, played, weighed, update, seconds)
-        self._watch(played, weighed, rounds)
+        self._record(step, played, batch, update, seconds)
+        self._watch(played, batch, rounds)
 
     def _stored_step(self, step: int, backend: Backend, stock: Stock) -> None:
         """A step whose rows come from stored rollouts."""
@@ -204,10 +204,10 @@ class Trainer:
         rounds.end(played)
         return played
 
-    def _learn(self, step: int, played: Played, backend: Backend) -> tuple[Weighed, Update]:
+    def _learn(self, step: int, played: Played, backend: Backend) -> tuple[TrainingBatch, Update]:
         """What is done with a step's rollouts. Without a row, as when no role's turn has come, there is no update."""
         scoring = cast(Scoring, backend) if hasattr(backend, "score") else None
-        weighed = weigh(
+        batch = build_batch(
             played.rollouts,
             self._settings,
             step=step,
@@ -216,9 +216,9 @@ class Trainer:
             scoring=scoring,
             replaced=played.replaced,
         )
-        checks.refuse_problems(weighed.problems, _trainable(played.rollouts))
-        self._means = weighed.means
-        return weighed, backend.update(Batch(step, weighed.rows)) if weighed.rows else Update(self._version)
+        checks.refuse_problems(batch.problems, _trainable(played.rollouts))
+        self._means = batch.means
+        return batch, backend.update(Batch(step, batch.rows)) if batch.rows else Update(self._version)
 
     def _examine(self, played: Played, rounds: Rounds) -> None:
         """RolloutsFailed or NothingToTrain for a round that cannot be used; the first of each mode is diagnosed."""
@@ -237,11 +237,11 @@ class Trainer:
                 self._told.add(finding.kind)
                 self._warn(str(finding))
 
-    def _watch(self, played: Played, weighed: Weighed, rounds: Rounds) -> None:
+    def _watch(self, played: Played, batch: TrainingBatch, rounds: Rounds) -> None:
         """Warn of a first step without a signal; NothingToTrain after `failure.flat_steps` steps like it."""
-        if weighed.rows and not weighed.flat:
+        if batch.rows and not batch.is_flat:
             self._flat_steps = None
-        if self._flat_steps is None or not weighed.flat:
+        if self._flat_steps is None or not batch.is_flat:
             return
         self._flat_steps += 1
         limit = self._settings.failure.flat_steps
@@ -349,16 +349,18 @@ class Trainer:
             if what == "running_mean":
                 self._means["" if role == "none" else role] = mean
 
-    def _record(self, step: int, played: Played, weighed: Weighed, update: Update, seconds: dict[str, float]) -> None:
+    def _record(
+        self, step: int, played: Played, batch: TrainingBatch, update: Update, seconds: dict[str, float]
+    ) -> None:
         rollouts = played.rollouts
         calls = [call for each in rollouts for call in each.calls if call.meta.trainable]
         tokens = sum(call.output_tokens for call in calls)
         metrics = {
-            **update.metrics, **weighed.signal, **seconds, **reward_ends(rollouts, self._settings),
+            **update.metrics, **batch.metrics, **seconds, **reward_extremes(rollouts, self._settings),
             **{f"rollouts_{status}": sum(each.status == status for each in rollouts) for status in Status},
             **played.counts(), "calls": len(calls), "tokens_generated": tokens,
             "tokens_per_second": tokens / played.seconds if played.seconds else 0.0,
-            "staleness": max((self._version - row.version for row in weighed.rows if row.version >= 0), default=0),
+            "staleness": max((self._version - row.version for row in batch.rows if row.version >= 0), default=0),
         }  # fmt: skip
         self._note(step, update.version, metrics)
 
@@ -370,7 +372,7 @@ class Trainer:
         self._store.put_step(step, metrics)
         self._folder.step(metrics)
         self._feed.publish("step", step=step, steps=self._settings.steps, metrics=metrics)
-        if (lost := instability.lost_step(step, metrics)) is not None:
+        if (lost := instability.check_step(step, metrics)) is not None:
             self._feed.publish("warning", text=str(lost))
 
     def _save(self, backend: Backend) -> None:

@@ -43,7 +43,7 @@ class Reason(StrEnum):
     """Nothing beyond a system prompt is shared. Not a fault."""
 
     @property
-    def fault(self) -> bool:
+    def is_fault(self) -> bool:
         """A conversation was cut in two that could have been one row."""
         return self not in {Reason.BRANCH, Reason.CONVERSATION}
 
@@ -103,11 +103,11 @@ class _Earlier:
         self._made: dict[bytes, tuple[int, str]] = {}
         """What was sampled -> the last call that sampled it: its place and its id."""
 
-    def recalled(self, call: Call) -> str:
+    def find_sampler(self, call: Call) -> str:
         """The last of them that sampled a message which `call` holds; '' if none did."""
         for place, each in islice(enumerate(self.calls), self._read, None):
             known = {_key(message) for message in _messages(self._by_id[each])}
-            made = {_key(message) for message in sampled(self._by_id[each]) if any(_meaning(message))}
+            made = {_key(message) for message in sampled_messages(self._by_id[each]) if any(_meaning(message))}
             self._made |= dict.fromkeys(made - known, (place, each))
         self._read = len(self.calls)
         held = (_key(each) for each in _messages(call) if each.get("role") == "assistant")
@@ -121,31 +121,31 @@ def _opening(row: Trajectory, earlier: _Earlier, calls: Mapping[str, Call]) -> O
         return Opening(row.role, call.meta.id, previous, _reason(row.broke.kind, calls[previous], call))
     # Not even the first prompt is shared, and yet what was sampled before may be in it: then the beginning was changed,
     # by the agent or by the template.
-    previous = earlier.recalled(call)
+    previous = earlier.find_sampler(call)
     reason = _reason("beginning", calls[previous], call) if previous else Reason.CONVERSATION
     return Opening(row.role, call.meta.id, previous, reason)
 
 
 def _reason(kind: str, previous: Call, call: Call) -> Reason:
     """Why `call` does not continue the row that `previous` ended, which differ as `kind` says of their ids."""
-    before, after = _read(previous), _read(call)
+    before, after = _read_request(previous), _read_request(call)
     if kind == "temperature":
         return Reason.TEMPERATURE
     if not (before.messages and after.messages):  # text completions, or a request that cannot be read: ids alone tell
         return {"branch": Reason.BRANCH, "sampled": Reason.NOT_KEPT}.get(kind, Reason.REWRITTEN)
     if before.tools != after.tools:
         return Reason.TOOLS
-    if changed := _changed(before.messages, after.messages):
+    if changed := _classify_history(before.messages, after.messages):
         return changed
     if kind == "beginning":  # of the very messages that were asked before, and it comes out otherwise
-        return _of_template(previous, call)
-    found = _continued(before.messages, after.messages, sampled(previous))
-    return _of_template(previous, call) if found is Reason.TEMPLATE else found
+        return _classify_template(previous, call)
+    found = _classify_answer(before.messages, after.messages, sampled_messages(previous))
+    return _classify_template(previous, call) if found is Reason.TEMPLATE else found
 
 
-def _of_template(previous: Call, call: Call) -> Reason:
+def _classify_template(previous: Call, call: Call) -> Reason:
     """What the chat template made otherwise of messages that are the same."""
-    if any(_reasoning(made) or any(end in text_of(made) for end in _THOUGHT) for made in sampled(previous)):
+    if any(_reasoning(made) or any(end in text_of(made) for end in _THOUGHT) for made in sampled_messages(previous)):
         return Reason.THINKING
     before, after = (np.frombuffer(each.prompt_ids, "<i4") for each in (previous, call))
     size = min(len(before), len(after))
@@ -153,36 +153,38 @@ def _of_template(previous: Call, call: Call) -> Reason:
     return Reason.THINKING if 0 < len(before) - same <= _BEGINNING else Reason.TEMPLATE
 
 
-def _changed(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Reason | None:
+def _classify_history(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Reason | None:
     """How the messages that both requests should share differ, None if they do not."""
     for one, other in zip(before, after, strict=False):
-        if _exact(one) != _exact(other):
+        if _visible_fields(one) != _visible_fields(other):
             both = one.get("role") == "assistant" == other.get("role")
             return Reason.REFORMATTED if both and _same_calls(one, other) else Reason.REWRITTEN
     return Reason.REWRITTEN if len(after) < len(before) else None
 
 
-def _continued(before: list[dict[str, Any]], after: list[dict[str, Any]], made: Sequence[Mapping[str, Any]]) -> Reason:
+def _classify_answer(
+    before: list[dict[str, Any]], after: list[dict[str, Any]], made: Sequence[Mapping[str, Any]]
+) -> Reason:
     """How the sampled message came back after the messages that both share; the best of n > 1 choices counts."""
     if len(after) == len(before):
         return Reason.BRANCH
-    ways = [_returned(each, after[len(before)]) for each in made]
+    ways = [_classify_message(each, after[len(before)]) for each in made]
     return min(ways, key=list(Reason).index, default=Reason.NOT_KEPT)
 
 
-def _returned(made: Mapping[str, Any], answer: Mapping[str, Any]) -> Reason:
+def _classify_message(made: Mapping[str, Any], answer: Mapping[str, Any]) -> Reason:
     """How a sampled message came back."""
     if answer.get("role") != "assistant" or text_of(answer) != text_of(made):
         return Reason.NOT_KEPT
     if _reasoning(made) and _reasoning(answer) != _reasoning(made):
         return Reason.NOT_KEPT
-    if _exact(made) == _exact(answer):
+    if _visible_fields(made) == _visible_fields(answer):
         return Reason.TEMPLATE
     return Reason.REFORMATTED if _same_calls(made, answer) else Reason.NOT_KEPT
 
 
 def _messages(call: Call) -> list[dict[str, Any]]:
-    return _read(call).messages
+    return _read_request(call).messages
 
 
 def _key(message: Mapping[str, Any]) -> bytes:
@@ -196,10 +198,10 @@ def _same_calls(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _meaning(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    return text_of(message).strip(), [_meant(each) for each in message.get("tool_calls") or ()]
+    return text_of(message).strip(), [_tool_call_meaning(each) for each in message.get("tool_calls") or ()]
 
 
-def _meant(tool_call: Any) -> tuple[Any, Any]:
+def _tool_call_meaning(tool_call: Any) -> tuple[Any, Any]:
     """Name and arguments of a tool call, read."""
     function = tool_call.get("function") if isinstance(tool_call, dict) else None
     if not isinstance(function, dict):
@@ -211,15 +213,15 @@ def _meant(tool_call: Any) -> tuple[Any, Any]:
         return function.get("name"), given
 
 
-def _exact(message: Mapping[str, Any]) -> tuple[Any, ...]:
+def _visible_fields(message: Mapping[str, Any]) -> tuple[Any, ...]:
     """What a template can see of a message. Fields that are empty count as absent."""
     calls = message.get("tool_calls") or []
     rest = {key: value for key, value in message.items() if value and key not in (*_IDLE, *_REASONING)}
     role = message.get("role") or "assistant"
-    return role, text_of(message), [_written(each) for each in calls], _reasoning(message), rest
+    return role, text_of(message), [_tool_call_fields(each) for each in calls], _reasoning(message), rest
 
 
-def _written(tool_call: Any) -> Any:
+def _tool_call_fields(tool_call: Any) -> Any:
     if not isinstance(tool_call, dict) or not isinstance(tool_call.get("function"), dict):
         return tool_call
     function = tool_call["function"]
@@ -238,7 +240,7 @@ def _reasoning(message: Mapping[str, Any]) -> str:
     return next((str(message[name]) for name in _REASONING if message.get(name)), "")
 
 
-def sampled(call: Call) -> list[dict[str, Any]]:
+def sampled_messages(call: Call) -> list[dict[str, Any]]:
     """The messages of a call's choices."""
     found = []
     for choice in call.choices:
@@ -251,20 +253,20 @@ def sampled(call: Call) -> list[dict[str, Any]]:
     return found
 
 
-def told(call: Call) -> list[str]:
+def request_texts(call: Call) -> list[str]:
     """The text of each message of a call's request; the prompt of a text completion."""
-    request = _read(call)
+    request = _read_request(call)
     texts = [text_of(message) for message in request.messages]
     return texts or ([request.prompt] if isinstance(request.prompt, str) else [])
 
 
-def turns(call: Call) -> list[tuple[str, str]]:
+def request_turns(call: Call) -> list[tuple[str, str]]:
     """Who said what in a call's request: role and text of each message that has one."""
     said = [(str(each.get("role") or ""), text_of(each)) for each in _messages(call)]
     return [each for each in said if each[1]]
 
 
-def _read(call: Call) -> _Request:
+def _read_request(call: Call) -> _Request:
     try:
         return _requests.decode(call.request)
     except (msgspec.MsgspecError, RecursionError):

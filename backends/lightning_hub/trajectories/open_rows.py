@@ -38,13 +38,13 @@ class OpenRow:
     first: int
     """Smallest index of its transitions in the input: rows come out in the order in which they began."""
     ids: bytes = b""
-    parts: list[Transition] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
-    """Position of each part's first sampled token."""
+    """Position of the first sampled token of each."""
 
     def add(self, transition: Transition, prompt: bytes) -> None:
         self.starts.append(len(prompt) // ID_BYTES)
-        self.parts.append(transition)
+        self.transitions.append(transition)
         self.ids = prompt + pack(transition.completion_ids)
 
 
@@ -63,7 +63,7 @@ class OpenRows:
         self._sorted: list[tuple[bytes, int, OpenRow]] = []
         """By their ids: neighbours share most."""
 
-    def continued(self, prompt: Prompt, temperature: float) -> OpenRow | None:
+    def find_prefix(self, prompt: Prompt, temperature: float) -> OpenRow | None:
         """The longest row that is an exact prefix of the prompt; a row has one temperature."""
         for length in sorted(self._lengths, reverse=True):
             if length <= len(prompt):
@@ -72,7 +72,7 @@ class OpenRows:
                         return row
         return None
 
-    def nearest(self, prompt: Prompt, call: str) -> OpenRow | None:
+    def find_nearest(self, prompt: Prompt, call: str) -> OpenRow | None:
         """The row that shares most with the prompt, and all of its own first prompt: the conversation that it left.
 
         Rows that `call` itself made do not count, which are its other choices. Where the row that shares most began
@@ -84,13 +84,13 @@ class OpenRows:
         for length in sorted(self._first_lengths, reverse=True):
             if length <= len(prompt):
                 for begun in reversed(self._begun.get(int(prompt.hashes[length]), ())):
-                    if begun.parts[-1].call != call and prompt.ids.startswith(begun.ids[: length * ID_BYTES]):
+                    if begun.transitions[-1].call != call and prompt.ids.startswith(begun.ids[: length * ID_BYTES]):
                         return begun
         return None
 
     def put(self, row: OpenRow, transition: Transition, prompt: Prompt) -> None:
         """The row, new or not, goes on with this prompt and what was sampled after it."""
-        if row.parts:
+        if row.transitions:
             self._forget(row)
         else:
             self.rows.append(row)
@@ -116,9 +116,9 @@ class OpenRows:
         """The next row on either side in the order of ids, and how much it shares."""
         place = bisect_left(self._sorted, (prompt.ids,))
         for side in (range(place, len(self._sorted)), range(place - 1, -1, -1)):
-            row = next((row for at in side if (row := self._sorted[at][2]).parts[-1].call != call), None)
+            row = next((row for at in side if (row := self._sorted[at][2]).transitions[-1].call != call), None)
             if row is not None:
-                yield shared(row.ids, prompt.ids), row
+                yield shared_length(row.ids, prompt.ids), row
 
 
 def read_prompt(packed: bytes) -> Prompt:
@@ -129,7 +129,7 @@ def pack(ids: NDArray[np.int32]) -> bytes:
     return np.ascontiguousarray(ids, "<i4").tobytes()
 
 
-def shared(one: bytes, other: bytes) -> int:
+def shared_length(one: bytes, other: bytes) -> int:
     """How many leading ids are the same."""
     length = min(len(one), len(other))
     differs = np.frombuffer(one[:length], "<i4") != np.frombuffer(other[:length], "<i4")
@@ -137,7 +137,7 @@ def shared(one: bytes, other: bytes) -> int:
 
 
 def _end(row: OpenRow) -> tuple[int, float]:
-    return int(_hashes(row.ids)[-1]), row.parts[-1].temperature
+    return int(_hashes(row.ids)[-1]), row.transitions[-1].temperature
 
 
 def _hashes(packed: bytes) -> NDArray[np.uint64]:

@@ -18,7 +18,7 @@ from lightning_sdk.trace.call import Status
 FAILED = "failure"
 
 
-def counted(rollout: Rollout, settings: Settings) -> Rollout | None:
+def rollout_to_train(rollout: Rollout, settings: Settings) -> Rollout | None:
     """The rollout if it is trained on: it ended ok, or `failure.*` says so, when it earns `failure.reward` too."""
     if rollout.status == Status.OK:
         return rollout
@@ -30,7 +30,7 @@ def counted(rollout: Rollout, settings: Settings) -> Rollout | None:
     return rollout.with_rewards((*rollout.rewards, failed))
 
 
-def given(rollout: Rollout, role: str, credit: Credit) -> list[Reward]:
+def rewards_for(rollout: Rollout, role: str, credit: Credit) -> list[Reward]:
     """The rewards that count for `role`, by the credit's signal, each times the weight of its name.
 
     RewardError for a value that is not finite. A name of weight 0 does not count as given.
@@ -49,29 +49,29 @@ def given(rollout: Rollout, role: str, credit: Credit) -> list[Reward]:
     return found
 
 
-def earned(rollout: Rollout, role: str, credit: Credit) -> float | None:
+def total_reward(rollout: Rollout, role: str, credit: Credit) -> float | None:
     """The sum of what counts for `role`, as a float32; None if nothing does."""
-    values = [reward.value for reward in given(rollout, role, credit)]
+    values = [reward.value for reward in rewards_for(rollout, role, credit)]
     return float(np.float32(sum(values))) if values else None
 
 
 def score(rollout: Rollout, settings: Settings) -> float:
     """One number for people: the reward of the whole rollout, else the mean over its roles. NaN without rewards."""
-    whole = _own(rollout, "", settings.credit)
+    whole = _own_reward(rollout, "", settings.credit)
     if whole is not None:
         return whole
     roles = {reward.role for reward in rollout.rewards}
-    values = [value for role in roles if (value := _own(rollout, role, settings.credit_of(role))) is not None]
+    values = [value for role in roles if (value := _own_reward(rollout, role, settings.credit_of(role))) is not None]
     return float(np.mean(values)) if values else math.nan
 
 
-def reward_ends(rollouts: Sequence[Rollout], settings: Settings) -> dict[str, float]:
+def reward_extremes(rollouts: Sequence[Rollout], settings: Settings) -> dict[str, float]:
     """The lowest and the highest score of the rollouts that ended ok, as metrics of a step; empty without any."""
     scores = [score(each, settings) for each in rollouts if each.status == Status.OK]
     known = [each for each in scores if math.isfinite(each)]
     return {"reward_min": min(known), "reward_max": max(known)} if known else {}
 
 
-def _own(rollout: Rollout, role: str, credit: Credit) -> float | None:
+def _own_reward(rollout: Rollout, role: str, credit: Credit) -> float | None:
     """What was given under exactly this name, whatever the credit's signal."""
-    return earned(rollout, role, replace(credit, signal="own"))
+    return total_reward(rollout, role, replace(credit, signal="own"))

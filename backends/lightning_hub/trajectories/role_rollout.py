@@ -1,7 +1,7 @@
-"""A part: what one role did in one rollout, as trajectories, the steps it took, and what it earned after each.
+"""Role rollouts: what one role did in one rollout, as trajectories, its calls, and what it earned after each call.
 
-A step is one call of the role. What was earned counts for the step whose call was the last to begin before. A role that
-was not asked has a part too, without steps: what the rollout came to belongs to the baseline of those that were.
+A reward counts for the last call that began before it was given. A role that was not asked in a rollout has a role
+rollout too, without calls: what that rollout earned belongs to the baseline of the others.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,96 +22,113 @@ from lightning_sdk.settings import Settings
 from lightning_sdk.settings.groups import Credit, Length
 
 
-@dataclass(slots=True, eq=False)
-class Part:
-    """What one role did in one rollout: S steps in R trajectories."""
+class PlacedPiece(NamedTuple):
+    """A piece of a role rollout, and where it belongs."""
+
+    call: int
+    """The place of its call among the role's calls."""
+    row: int
+    """Index of its trajectory."""
+    piece: Piece
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class RoleRollout:
+    """What one role did in one rollout: S calls in R trajectories."""
 
     rollout: Rollout
     role: str
     credit: Credit
     trajectories: list[Trajectory]
     reward: float | None
-    """All that it earned, a float32; None if nobody rewarded it."""
+    """Everything it earned, as a float32; None without a reward."""
     earned: NDArray[np.float64]
-    """[S] what it earned after each step and before the next one."""
+    """[S] what it earned after each call and before the next one."""
     before: float
-    """What it earned before its first step, which counts for the rollout as a whole only."""
+    """What it earned before its first call, which counts for the rollout as a whole only."""
     trained: list[NDArray[np.bool_]] = field(default_factory=list)
-    """[T] of each trajectory: which sampled tokens are trained on, see `Length`."""
+    """[T] for each trajectory: which sampled tokens are trained on, see `Length`."""
     calls: dict[str, int] = field(default_factory=dict)
-    """Call -> its step."""
+    """Id of each call -> its place in order."""
     charges: list[NDArray[np.float32]] = field(default_factory=list)
-    """[T] of each trajectory: what each sampled token costs for leaving the reference model; empty if nothing."""
+    """[T] for each trajectory: what each sampled token costs for leaving the reference model; empty if nothing."""
     silent: bool = False
-    """The role made no trainable call: the part is there to be compared with."""
+    """The role made no trainable call, and is here only to be compared with."""
 
-    @property
-    def steps(self) -> int:
-        return len(self.earned)
-
-    def net(self) -> NDArray[np.float64]:
-        """[S] what it earned after each step, less what the step's tokens cost."""
+    def net_rewards(self) -> NDArray[np.float64]:
+        """[S] what it earned after each call, less what the call's tokens cost."""
         net = self.earned.copy()
         if self.charges:
-            for step, place, piece in self.pieces():
-                net[step] -= self.charges[place][piece.start : piece.end].sum(dtype=np.float64)
+            for call, row, piece in self.pieces():
+                net[call] -= self.charges[row][piece.start : piece.end].sum(dtype=np.float64)
         return net
 
-    def pieces(self) -> Iterator[tuple[int, int, Piece]]:
-        """Step, index of the trajectory, piece: in the order of steps, then of choices."""
+    def pieces(self) -> Iterator[PlacedPiece]:
+        """The pieces of all trajectories, in the order of the calls, then of choices."""
         found = [
-            (self.calls[piece.call], place, piece)
-            for place, trajectory in enumerate(self.trajectories)
+            PlacedPiece(self.calls[piece.call], row, piece)
+            for row, trajectory in enumerate(self.trajectories)
             for piece in trajectory.pieces
         ]
-        yield from sorted(found, key=lambda each: (each[0], each[2].choice))
+        yield from sorted(found, key=lambda each: (each.call, each.piece.choice))
 
-    def sampled(self) -> int:
-        """Sampled tokens."""
+    def count_sampled(self) -> int:
+        """The number of sampled tokens."""
         return sum(int(each.mask.sum()) for each in self.trajectories)
 
     def is_truncated(self) -> bool:
         """Whether one of its completions ended at the token limit."""
         return any(piece.finish_reason == TRUNCATED for row in self.trajectories for piece in row.pieces)
 
-    def spread(self, by_step: NDArray[np.float64]) -> list[NDArray[np.float32]]:
-        """[T] for each trajectory: at each sampled token the value of its step, 0 elsewhere."""
+    def spread(self, by_call: NDArray[np.float64]) -> list[NDArray[np.float32]]:
+        """[T] for each trajectory: the value of its call at each sampled token, 0 elsewhere."""
         spread = [np.zeros(len(each.tokens), np.float32) for each in self.trajectories]
-        for step, place, piece in self.pieces():
-            spread[place][piece.start : piece.end] = by_step[step]
+        for call, row, piece in self.pieces():
+            spread[row][piece.start : piece.end] = by_call[call]
         return spread
 
 
-def parts(rollouts: Sequence[Rollout], settings: Settings) -> tuple[list[Part], list[str]]:
-    """The parts of all roles that made a trainable call, and why calls were left out.
+def role_rollouts(rollouts: Sequence[Rollout], settings: Settings) -> tuple[list[RoleRollout], list[str]]:
+    """What each role that made a trainable call did in each rollout, and why calls were left out.
 
     In the order of the rollouts, and in each in the order of the roles' first calls.
     """
     problems: list[str] = []
-    return [part for rollout in rollouts for part in _parts(rollout, settings, problems)], problems
+    return [each for rollout in rollouts for each in _role_rollouts_in(rollout, settings, problems)], problems
 
 
-def silent_parts(rollouts: Sequence[Rollout], spoken: Sequence[Part], settings: Settings) -> list[Part]:
-    """A part for each role of `spoken` and each rollout in which that role made no trainable call.
+def silent_role_rollouts(
+    rollouts: Sequence[Rollout], spoken: Sequence[RoleRollout], settings: Settings
+) -> list[RoleRollout]:
+    """A role rollout for each role of `spoken` and each rollout in which that role made no trainable call.
 
-    Its reward is what counts for the role there: None where nobody gave one, which nothing is made up for.
+    Its reward is what counts for the role there; None if none was given, and none is made up.
     """
-    there = {(part.rollout.id, part.role) for part in spoken}
-    roles = dict.fromkeys(part.role for part in spoken)
+    there = {(each.rollout.id, each.role) for each in spoken}
+    roles = dict.fromkeys(each.role for each in spoken)
     return [
-        _silent_part(rollout, role, settings.credit_of(role))
+        _silent_role_rollout(rollout, role, settings.credit_of(role))
         for role in roles
         for rollout in rollouts
         if (rollout.id, role) not in there
     ]
 
 
-def _silent_part(rollout: Rollout, role: str, credit: Credit) -> Part:
-    reward = rewards.earned(rollout, role, credit)
-    return Part(rollout, role, credit, [], reward, np.zeros(0), reward or 0.0, silent=True)
+def _silent_role_rollout(rollout: Rollout, role: str, credit: Credit) -> RoleRollout:
+    reward = rewards.total_reward(rollout, role, credit)
+    return RoleRollout(
+        rollout=rollout,
+        role=role,
+        credit=credit,
+        trajectories=[],
+        reward=reward,
+        earned=np.zeros(0),
+        before=reward or 0.0,
+        silent=True,
+    )
 
 
-def _parts(rollout: Rollout, settings: Settings, problems: list[str]) -> Iterator[Part]:
+def _role_rollouts_in(rollout: Rollout, settings: Settings, problems: list[str]) -> Iterator[RoleRollout]:
     made: dict[str, list[Transition]] = {}
     for call in rollout.calls:
         if not call.meta.trainable:
@@ -122,33 +140,39 @@ def _parts(rollout: Rollout, settings: Settings, problems: list[str]) -> Iterato
             problems.append(str(error))
     for role, of_role in made.items():
         rows = merge(of_role, rollout.id, apart=settings.length.rows == "call")
-        yield _part(rollout, role, settings.credit_of(role), rows, settings.length)
+        yield _role_rollout(rollout, role, settings.credit_of(role), rows, settings.length)
 
 
-def _part(rollout: Rollout, role: str, credit: Credit, rows: list[Trajectory], length: Length) -> Part:
+def _role_rollout(rollout: Rollout, role: str, credit: Credit, rows: list[Trajectory], length: Length) -> RoleRollout:
     pieces = sorted({(piece.started_ns, piece.call) for row in rows for piece in row.pieces})
-    given = rewards.given(rollout, role, credit)
+    given = rewards.rewards_for(rollout, role, credit)
     starts = [started for started, _ in pieces]
     earned, before = np.zeros(len(pieces)), 0.0
     for reward in given:
-        step = bisect_right(starts, reward.time_ns) - 1
-        if step < 0:
+        call = bisect_right(starts, reward.time_ns) - 1
+        if call < 0:
             before += reward.value
         else:
-            earned[step] += reward.value
-    part = Part(
-        rollout, role, credit, rows, float(np.float32(before + earned.sum())) if given else None, earned, before,
-        calls={call: step for step, (_, call) in enumerate(pieces)},
-    )  # fmt: skip
-    part.trained = _trained(part, length)
-    if part.steps and part.reward is not None:
-        part.earned[-1] -= overlong(part.sampled(), length)
-        part.reward = float(np.float32(before + part.earned.sum()))
-    return part
+            earned[call] += reward.value
+    role_rollout = RoleRollout(
+        rollout=rollout,
+        role=role,
+        credit=credit,
+        trajectories=rows,
+        reward=float(np.float32(before + earned.sum())) if given else None,
+        earned=earned,
+        before=before,
+        calls={call: place for place, (_, call) in enumerate(pieces)},
+    )
+    role_rollout.trained = _trained_masks(role_rollout, length)
+    if role_rollout.calls and role_rollout.reward is not None:
+        role_rollout.earned[-1] -= length_penalty(role_rollout.count_sampled(), length)
+        role_rollout.reward = float(np.float32(before + role_rollout.earned.sum()))
+    return role_rollout
 
 
-def overlong(tokens: int, length: Length) -> float:
-    """What a role loses for so many sampled tokens, 0 to `length.penalty` (DAPO, arXiv:2503.14476, eq. 13)."""
+def length_penalty(tokens: int, length: Length) -> float:
+    """What a role loses for sampling this many tokens, from 0 to `length.penalty` (DAPO, arXiv:2503.14476, eq. 13)."""
     if not length.limit:
         return 0.0
     over = tokens - (length.limit - length.buffer)
@@ -157,11 +181,11 @@ def overlong(tokens: int, length: Length) -> float:
     return length.penalty * min(max(over / length.buffer, 0.0), 1.0)
 
 
-def _trained(part: Part, length: Length) -> list[NDArray[np.bool_]]:
-    """[T] of each trajectory: the mask without what is cut or left out for its length."""
-    masks = [each.mask.copy() for each in part.trajectories]
+def _trained_masks(role_rollout: RoleRollout, length: Length) -> list[NDArray[np.bool_]]:
+    """[T] for each trajectory: its mask, without what is cut or left out for its length."""
+    masks = [each.mask.copy() for each in role_rollout.trajectories]
     excluded = False
-    for mask, row in zip(masks, part.trajectories, strict=True):
+    for mask, row in zip(masks, role_rollout.trajectories, strict=True):
         if length.max_row and len(mask) > length.max_row:
             mask[length.max_row :] = False
             excluded |= length.long_rows == "exclude"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_hub.backend import Constrained
-from lightning_hub.trajectories.open_rows import ID_BYTES, OpenRow, OpenRows, Prompt, pack, read_prompt, shared
+from lightning_hub.trajectories.open_rows import ID_BYTES, OpenRow, OpenRows, Prompt, pack, read_prompt, shared_length
 from lightning_hub.trajectories.transition import Transition
 
 #: The finish reason of a completion that the token limit ended.
@@ -96,7 +96,7 @@ def merge(transitions: Sequence[Transition], rollout: str = "", *, apart: bool =
     prompt, so they are merged by the length of their prompts.
     """
     if apart:
-        return [_close(_opened(index, each), rollout) for index, each in enumerate(transitions)]
+        return [_close(_open_row(index, each), rollout) for index, each in enumerate(transitions)]
     roles: dict[str, OpenRows] = {}
     broke: dict[int, Break | None] = {}
     packed = [pack(each.prompt_ids) for each in transitions]
@@ -107,7 +107,7 @@ def merge(transitions: Sequence[Transition], rollout: str = "", *, apart: bool =
     for index in order:
         transition, prompt = transitions[index], read_prompt(packed[index])
         rows = roles.setdefault(transition.role, OpenRows())
-        row = rows.continued(prompt, transition.temperature)
+        row = rows.find_prefix(prompt, transition.temperature)
         if row is None:
             row = OpenRow(index)
             broke[id(row)] = _break(rows, transition, prompt)
@@ -117,7 +117,7 @@ def merge(transitions: Sequence[Transition], rollout: str = "", *, apart: bool =
     return [_close(row, rollout, broke[id(row)]) for row in found]
 
 
-def _opened(index: int, transition: Transition) -> OpenRow:
+def _open_row(index: int, transition: Transition) -> OpenRow:
     row = OpenRow(index)
     row.add(transition, pack(transition.prompt_ids))
     return row
@@ -125,11 +125,11 @@ def _opened(index: int, transition: Transition) -> OpenRow:
 
 def _break(rows: OpenRows, transition: Transition, prompt: Prompt) -> Break | None:
     """What kept the call from the row that it shares most with; None if it shares no sampled token's place."""
-    row = rows.nearest(prompt, transition.call)
+    row = rows.find_nearest(prompt, transition.call)
     if row is None:
         return None
-    position = shared(row.ids, prompt.ids)
-    return Break(transition.call, row.parts[-1].call, position, _kind(row, position, len(prompt)))
+    position = shared_length(row.ids, prompt.ids)
+    return Break(transition.call, row.transitions[-1].call, position, _kind(row, position, len(prompt)))
 
 
 def _kind(row: OpenRow, position: int, prompt_length: int) -> str:
@@ -137,7 +137,9 @@ def _kind(row: OpenRow, position: int, prompt_length: int) -> str:
         return "temperature"
     if position == prompt_length:
         return "branch"
-    ends = (start + len(part.completion_ids) for start, part in zip(row.starts, row.parts, strict=True))
+    ends = (
+        start + len(transition.completion_ids) for start, transition in zip(row.starts, row.transitions, strict=True)
+    )
     inside = any(start <= position < end for start, end in zip(row.starts, ends, strict=True))
     return "sampled" if inside else "context"
 
@@ -148,12 +150,32 @@ def _close(row: OpenRow, rollout: str, broke: Break | None = None) -> Trajectory
     logprobs = np.zeros(len(tokens), np.float32)
     versions = np.full(len(tokens), -1, np.int32)
     pieces = []
-    for start, part in zip(row.starts, row.parts, strict=True):
-        end = start + len(part.completion_ids)
-        pieces.append(Piece(part.call, part.choice, start, end, part.started_ns, part.finish_reason, part.constraint))
+    for start, transition in zip(row.starts, row.transitions, strict=True):
+        end = start + len(transition.completion_ids)
+        pieces.append(
+            Piece(
+                call=transition.call,
+                choice=transition.choice,
+                start=start,
+                end=end,
+                started_ns=transition.started_ns,
+                finish_reason=transition.finish_reason,
+                constraint=transition.constraint,
+            )
+        )
         sampled = slice(start, end)
         mask[sampled] = True
-        logprobs[sampled] = part.logprobs
-        versions[sampled] = part.versions
-    first = row.parts[0]
-    return Trajectory(rollout, first.role, tokens, mask, logprobs, versions, first.temperature, tuple(pieces), broke)
+        logprobs[sampled] = transition.logprobs
+        versions[sampled] = transition.versions
+    first = row.transitions[0]
+    return Trajectory(
+        rollout=rollout,
+        role=first.role,
+        tokens=tokens,
+        mask=mask,
+        logprobs=logprobs,
+        versions=versions,
+        temperature=first.temperature,
+        pieces=tuple(pieces),
+        broke=broke,
+    )

@@ -100,7 +100,7 @@ def _transition(call: Call, choice: Choice) -> Transition:
         raise _unusable(call, f"choice {choice.index} has log-prob {logprobs[at]} at sampled token {at}")
     if min(prompt_ids.min(), completion_ids.min()) < 0:
         raise _unusable(call, "a token id is negative")
-    request = _request(call)
+    request = _read_request(call)
     _refuse_penalties(call, request)
     return Transition(
         role=call.meta.role, call=call.meta.id, choice=choice.index, prompt_ids=prompt_ids,
@@ -119,7 +119,7 @@ def _versions(call: Call, choice: Choice, count: int) -> NDArray[np.int32]:
     return np.repeat(runs[:, 0], runs[:, 1])
 
 
-def _request(call: Call) -> _Request:
+def _read_request(call: Call) -> _Request:
     try:
         return _requests.decode(call.request)
     except (msgspec.DecodeError, RecursionError) as error:

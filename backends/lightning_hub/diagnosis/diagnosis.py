@@ -18,12 +18,12 @@ from lightning_hub.diagnosis import leak, mixing, shortcut
 from lightning_hub.diagnosis.flatness import flatness, flatness_of_rewards
 from lightning_hub.findings import findings
 from lightning_hub.findings.failed_rollouts import find_failures
-from lightning_hub.findings.findings import Elsewhere, Finding, Severity
-from lightning_hub.findings.refused_calls import went_well
+from lightning_hub.findings.findings import Finding, Severity, UncapturedCalls
+from lightning_hub.findings.refused_calls import has_succeeded
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.breaks import Opening, Reason, openings
 from lightning_hub.trajectories.judging import is_judging
-from lightning_hub.trajectories.rewards import earned
+from lightning_hub.trajectories.rewards import total_reward
 from lightning_hub.trajectories.trajectory import Trajectory, merge
 from lightning_hub.trajectories.transition import Transition, UnusableCall, transitions
 from lightning_sdk.settings import Credit, Settings
@@ -32,7 +32,7 @@ from lightning_sdk.trace.call import Call, Span, Status
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class DiagnosisInput:
     """What there is to diagnose."""
 
     rollouts: Sequence[Rollout]
@@ -108,7 +108,7 @@ class Diagnosis:
     calls: list[RoleCalls]
     rewards: list[RoleRewards]
     sequences: list[Sequences]
-    elsewhere: list[Elsewhere]
+    elsewhere: list[UncapturedCalls]
     outside: int
     """Calls outside of every rollout."""
     late: int
@@ -126,14 +126,14 @@ class Diagnosis:
 
 
 @dataclass(slots=True)
-class _Role:
+class _RoleRows:
     """What one role to train did in all rollouts that went well."""
 
     parts: list[tuple[Rollout, list[Trajectory]]] = field(default_factory=list)
     openings: list[Opening] = field(default_factory=list)
 
 
-def diagnose(seen: Round) -> Diagnosis:
+def diagnose(seen: DiagnosisInput) -> Diagnosis:
     """The diagnosis of a round."""
     ok = [each for each in seen.rollouts if each.status == Status.OK]
     roles, problems = _roles(ok, seen.at_provider)
@@ -147,7 +147,7 @@ def diagnose(seen: Round) -> Diagnosis:
     failed = find_failures(seen.rollouts, seen.name, seen.max_failed)
     found = [
         failed,
-        *_about_calls(seen, elsewhere, outside, _off(seen, spans)),
+        *_about_calls(seen, elsewhere, outside, _integrations_off(seen, spans)),
         *_about_ids(seen, problems, failed is not None and failed.severity == Severity.FATAL),
         *_about_rewards(ok, rewards, seen.settings),
         _about_signal(seen),
@@ -155,7 +155,7 @@ def diagnose(seen: Round) -> Diagnosis:
         *_about_sequences(roles.values(), seen.settings),
         *map(mixing.finding, mixing.find_mixed(seen.rollouts, seen.tasks)),
         *_about_shortcuts(seen, ok),
-        findings.late(seen.late) if seen.late else None,
+        findings.late_calls(seen.late) if seen.late else None,
     ]
     return Diagnosis(
         rollouts=len(seen.rollouts),
@@ -181,14 +181,14 @@ def _by_role(calls: Iterable[Call]) -> list[RoleCalls]:
         line = lines.setdefault(key, RoleCalls(*key))
         line.calls += 1
         line.trainable += call.meta.trainable
-        line.complete += call.meta.trainable and went_well(call) and not call.problem
-        line.failed += not went_well(call)
+        line.complete += call.meta.trainable and has_succeeded(call) and not call.problem
+        line.failed += not has_succeeded(call)
     return list(lines.values())
 
 
-def _roles(ok: Sequence[Rollout], at_provider: bool) -> tuple[dict[str, _Role], list[str]]:
+def _roles(ok: Sequence[Rollout], at_provider: bool) -> tuple[dict[str, _RoleRows], list[str]]:
     """Role -> its rows, and why calls that went well cannot be used."""
-    roles: dict[str, _Role] = {}
+    roles: dict[str, _RoleRows] = {}
     problems: list[str] = []
     for rollout in ok:
         made: dict[str, list[Transition]] = {}
@@ -199,21 +199,21 @@ def _roles(ok: Sequence[Rollout], at_provider: bool) -> tuple[dict[str, _Role], 
                     # A greedy round is a measurement: nothing is learned from it, and its temperature is no fault.
                     of_role += transitions(call) if rollout.mode == "train" and not at_provider else []
                 except UnusableCall as error:
-                    if went_well(call):
+                    if has_succeeded(call):
                         problems.append(str(error))
         for role, of_role in made.items():
             rows = merge(of_role, rollout.id)
-            entry = roles.setdefault(role, _Role())
+            entry = roles.setdefault(role, _RoleRows())
             entry.parts.append((rollout, rows))
             entry.openings += openings(rows, rollout.calls)
     return roles, problems
 
 
-def _rewards(role: str, of_role: _Role, ok: Sequence[Rollout], credit: Credit) -> RoleRewards:
+def _rewards(role: str, of_role: _RoleRows, ok: Sequence[Rollout], credit: Credit) -> RoleRewards:
     spoke = {rollout.id for rollout, _ in of_role.parts}
     groups: dict[str, list[tuple[float, bool]]] = {}
     for rollout in ok:
-        value = earned(rollout, role, credit)
+        value = total_reward(rollout, role, credit)
         if value is not None:
             groups.setdefault(rollout.group, []).append((value, rollout.id in spoke))
     values = [value for group in groups.values() for value, spoken in group if spoken]
@@ -230,12 +230,12 @@ def _rewards(role: str, of_role: _Role, ok: Sequence[Rollout], credit: Credit) -
 
 
 def _has_signal(group: Sequence[tuple[float, bool]]) -> bool:
-    """Of rewards and whether the role spoke for them: as `estimation.tells` where nothing is given on the way."""
+    """Like `advantages.has_signal`, from rewards and whether the role spoke, where rewards come at the end only."""
     advantages = dr_grpo([value for value, _ in group])
     return any(advantage for advantage, (_, spoken) in zip(advantages, group, strict=True) if spoken)
 
 
-def _sequences(role: str, of_role: _Role) -> Sequences:
+def _sequences(role: str, of_role: _RoleRows) -> Sequences:
     rows = [row for _, rows in of_role.parts for row in rows]
     return Sequences(
         role=role,
@@ -246,17 +246,20 @@ def _sequences(role: str, of_role: _Role) -> Sequences:
     )
 
 
-def _elsewhere(spans: Iterable[Span]) -> list[Elsewhere]:
+def _elsewhere(spans: Iterable[Span]) -> list[UncapturedCalls]:
     found: dict[tuple[str, str], list[str]] = {}
     for span in spans:
         if span.name == notices.UNCAUGHT:
             told = span.attributes
             place = f"{told.get(notices.ADDRESS, '')}{told.get(notices.PATH, '')}"
             found.setdefault((str(told.get(notices.CLIENT, "")), place), []).append(span.role or "no role")
-    return [Elsewhere(client, place, tuple(sorted(set(roles))), len(roles)) for (client, place), roles in found.items()]
+    return [
+        UncapturedCalls(client, place, tuple(sorted(set(roles))), len(roles))
+        for (client, place), roles in found.items()
+    ]
 
 
-def _off(seen: Round, spans: Iterable[Span]) -> dict[str, str]:
+def _integrations_off(seen: DiagnosisInput, spans: Iterable[Span]) -> dict[str, str]:
     """Integrations that are off, and why."""
     off = {name: state.removeprefix("off: ") for name, state in seen.integrations.items() if state.startswith("off")}
     return off | {
@@ -270,7 +273,7 @@ def _off(seen: Round, spans: Iterable[Span]) -> dict[str, str]:
 
 
 def _about_calls(
-    seen: Round, elsewhere: Sequence[Elsewhere], outside: int, off: Mapping[str, str]
+    seen: DiagnosisInput, elsewhere: Sequence[UncapturedCalls], outside: int, off: Mapping[str, str]
 ) -> Iterable[Finding | None]:
     """Whether there is a call to train, and what became of the others."""
     calls = [call for each in seen.rollouts for call in each.calls]
@@ -281,7 +284,7 @@ def _about_calls(
         yield findings.no_calls(len(seen.rollouts), sum(each.count for each in elsewhere), outside)
     elif calls and not trainable:
         yield findings.none_trainable(calls, len(seen.rollouts), seen.roles)
-    elif calls and (missing := _silent(seen, trainable)):
+    elif calls and (missing := _missing_roles(seen, trainable)):
         yield findings.roles_missing(missing, calls)
     wanted = set(seen.roles) or {role for role, trained in seen.declared.items() if trained}
     stayed = [
@@ -291,12 +294,12 @@ def _about_calls(
         if call.meta.role in wanted and not call.meta.trainable and not is_judging(call, each)
     ]
     if stayed:
-        yield findings.not_redirected(stayed)
+        yield findings.calls_not_redirected(stayed)
     if elsewhere:
-        yield findings.elsewhere(elsewhere, not trainable, list(off))
+        yield findings.calls_elsewhere(elsewhere, not trainable, list(off))
     if outside:
         lost = [stray for stray in seen.strays if isinstance(stray, Call) and _is_lost(stray, wanted)]
-        yield findings.outside(outside, len(lost), not calls)
+        yield findings.calls_outside(outside, len(lost), not calls)
     yield from (findings.integration_off(name, why) for name, why in off.items())
 
 
@@ -305,23 +308,23 @@ def _is_lost(stray: Call, wanted: set[str]) -> bool:
     return stray.meta.trainable or stray.meta.role in wanted
 
 
-def _silent(seen: Round, trainable: Sequence[Call]) -> list[str]:
+def _missing_roles(seen: DiagnosisInput, trainable: Sequence[Call]) -> list[str]:
     """Roles that the settings name and that made no trainable call."""
     spoke = {call.meta.role for call in trainable}
     return [role for role in dict.fromkeys([*seen.roles, *seen.settings.role]) if role not in spoke]
 
 
-def _about_ids(seen: Round, problems: Sequence[str], failed: bool) -> Iterable[Finding]:
+def _about_ids(seen: DiagnosisInput, problems: Sequence[str], failed: bool) -> Iterable[Finding]:
     """Calls that cannot be trained on; `failed`: that the rollouts failed says already why calls did."""
     trainable = [call for each in seen.rollouts for call in each.calls if call.meta.trainable]
     # As the reply told it, so also for rollouts that failed and for greedy ones.
-    told = [call.problem for call in trainable if call.problem and went_well(call)]
+    told = [call.problem for call in trainable if call.problem and has_succeeded(call)]
     if told or problems:
-        yield findings.unusable(told or problems, len(trainable))
+        yield findings.unusable_calls(told or problems, len(trainable))
     by_role: dict[str, list[Call]] = {}
     for call in trainable:
         by_role.setdefault(call.meta.role, []).append(call)
-    working = {role for role, calls in by_role.items() if any(map(went_well, calls))}
+    working = {role for role, calls in by_role.items() if any(map(has_succeeded, calls))}
     yield from (
         findings.calls_failed(role, calls, alone=not working, at_provider=seen.at_provider)
         for role, calls in by_role.items()
@@ -344,7 +347,7 @@ def _about_rewards(ok: Sequence[Rollout], rewards: Sequence[RoleRewards], settin
         yield findings.weight_of_nothing(sorted(weighed - names), sorted(names))
 
 
-def _about_signal(seen: Round) -> Finding | None:
+def _about_signal(seen: DiagnosisInput) -> Finding | None:
     """Whether what was earned says that one rollout was better than another."""
     trained = [each for each in seen.rollouts if each.mode == "train"]
     if seen.at_provider:
@@ -360,21 +363,23 @@ def _about_repeats(spans: Iterable[Span]) -> Iterable[Finding]:
     told = [span.attributes for span in spans if span.name == notices.UNREPEATED]
     last = {each[notices.REWARD]: each for each in sorted(told, key=lambda each: int(each[notices.AGAIN]))}
     names = notices.AGAIN, notices.DIFFERENT, notices.FIRST, notices.SECOND
-    yield from (findings.not_repeatable(str(reward), *(each[name] for name in names)) for reward, each in last.items())
+    yield from (
+        findings.reward_not_repeatable(str(reward), *(each[name] for name in names)) for reward, each in last.items()
+    )
 
 
-def _about_sequences(roles: Iterable[_Role], settings: Settings) -> Iterable[Finding]:
+def _about_sequences(roles: Iterable[_RoleRows], settings: Settings) -> Iterable[Finding]:
     reasons: Counter[Reason] = Counter()
     joined = 0
     for of_role in roles:
-        reasons.update(each.reason for each in of_role.openings if each.reason.fault)
+        reasons.update(each.reason for each in of_role.openings if each.reason.is_fault)
         joined += sum(len(row.calls) - 1 for _, rows in of_role.parts for row in rows)
     if reasons and settings.length.rows == "lineage":  # rows of one call each are wanted otherwise
         yield findings.broken_sequences(reasons, joined, settings)
 
 
-def _about_shortcuts(seen: Round, ok: Sequence[Rollout]) -> Iterable[Finding]:
+def _about_shortcuts(seen: DiagnosisInput, ok: Sequence[Rollout]) -> Iterable[Finding]:
     """What the reward could be earned with instead of what it is for."""
     trained = [each for each in ok if each.mode == "train"]
-    yield from map(leak.finding, leak.leaks(trained, seen.tasks, seen.settings))
-    yield from map(shortcut.finding, shortcut.by_length(trained, seen.settings))
+    yield from map(leak.finding, leak.find_leaks(trained, seen.tasks, seen.settings))
+    yield from map(shortcut.finding, shortcut.find_length_shortcuts(trained, seen.settings))

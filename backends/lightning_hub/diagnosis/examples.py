@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_hub.rollout import Rollout
-from lightning_hub.trajectories.breaks import sampled
+from lightning_hub.trajectories.breaks import sampled_messages
 from lightning_hub.trajectories.rewards import score
 from lightning_sdk.settings import Settings
 
@@ -16,14 +16,14 @@ MANY, _WIDTH = 3, 160
 _COUNTS = {1: "One of the answers", 2: "Two of the answers", 3: "Three of the answers"}
 
 
-def text(rollouts: Sequence[Rollout], settings: Settings, tasks: Mapping[int, Mapping[str, Any]]) -> str:
+def format_examples(rollouts: Sequence[Rollout], settings: Settings, tasks: Mapping[int, Mapping[str, Any]]) -> str:
     """A few rollouts of different tasks, those with the lowest and the highest reward among them; '' without any."""
-    chosen = _chosen(rollouts, settings)
+    chosen = _choose(rollouts, settings)
     lines = [line for each in chosen for line in _lines(each, settings, tasks)]
     return "\n".join([f"{_COUNTS[len(chosen)]}:", *lines, ""]) if chosen else ""
 
 
-def _chosen(rollouts: Sequence[Rollout], settings: Settings) -> list[Rollout]:
+def _choose(rollouts: Sequence[Rollout], settings: Settings) -> list[Rollout]:
     by_task: dict[int, Rollout] = {}
     for each in rollouts:
         by_task.setdefault(each.task_id, each)
@@ -46,7 +46,9 @@ def _answer(rollout: Rollout) -> str:
     answer = _cut(json.dumps(rollout.answer, ensure_ascii=False))
     if rollout.answer.strip():
         return answer
-    said = next((each for call in reversed(rollout.calls) if call.meta.trainable for each in sampled(call)), {})
+    said = next(
+        (each for call in reversed(rollout.calls) if call.meta.trainable for each in sampled_messages(call)), {}
+    )
     spoken = said.get("content") or said.get("tool_calls")
     return f"{answer} (the model said {_cut(json.dumps(spoken, ensure_ascii=False))})" if spoken else answer
 
