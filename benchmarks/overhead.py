@@ -40,7 +40,7 @@ from lightning_sdk import session
 from lightning_sdk.hub.client import HubClient, HubProcess
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.stream import Stream
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 
 PROMPT, COMPLETION = 500, 200
 ASK: dict[str, Any] = {
@@ -138,7 +138,7 @@ class Bench:
         """Microseconds of the calling thread per call, over one block."""
         sink.connect(self.stream if scope else None)
         self.recorded += self.calls if scope else 0
-        with entered(scope or Scope()):
+        with use_scope(scope or Scope()):
             before = time.thread_time()
             act()
             after = time.thread_time()
@@ -248,7 +248,7 @@ def isolated(listening: bool, trained: bool) -> float:
     )
     rollout = RolloutScope("0" * 32, bytes(16), Endpoint("http://127.0.0.1/v1", "m", "k") if trained else None)
     sink.connect(_Discard() if listening else None)
-    with entered(Scope(rollout=rollout if listening else None, role="solver", trainable=True)):
+    with use_scope(Scope(rollout=rollout if listening else None, role="solver", trainable=True)):
         bare, wrapped = (
             min(timeit.repeat(lambda act=act: act(None, None, options), number=2000, repeat=7)) for act in (plain, ours)
         )

@@ -9,7 +9,7 @@ from lightning_sdk.capture.agent_names import require
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.markers.agent import Turn, in_turn
 from lightning_sdk.stream.sink import harmless
-from lightning_sdk.trace.scope import entered
+from lightning_sdk.trace.scope import use_scope
 
 
 def instrument(patches: Patches) -> None:
@@ -17,7 +17,7 @@ def instrument(patches: Patches) -> None:
     require("agent-framework-core", "1.17", "2", module="agent_framework")
     from agent_framework import RawAgent  # noqa: PLC0415 - only where the user has it
 
-    patches.wrap(RawAgent, "run", _running)
+    patches.wrap(RawAgent, "run", _wrap_run)
     patches.naming = True
 
 
@@ -25,7 +25,7 @@ def _turn(agent: Any, *_args: Any, **_kwargs: Any) -> Turn:
     return Turn.of_framework(harmless("naming an agent", lambda: agent.name) or "")
 
 
-def _running(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_run(original: Callable[..., Any]) -> Callable[..., Any]:
     awaited = in_turn(original, _turn)
 
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -33,14 +33,14 @@ def _running(original: Callable[..., Any]) -> Callable[..., Any]:
             return awaited(self, *args, **kwargs)
         turn = _turn(self)
         try:
-            with entered(turn.scope):
+            with use_scope(turn.scope):
                 stream = original(self, *args, **kwargs)
         except BaseException as error:
             turn.close(error)
             raise
         # A stream of the framework's own class, which nothing has run of yet: it offers to enter a context around
         # each step and to tell when it has ended.
-        stream.with_pull_context_manager(lambda: entered(turn.scope))
+        stream.with_pull_context_manager(lambda: use_scope(turn.scope))
         stream.with_cleanup_hook(lambda: turn.close(stream._stream_error))
         return stream
 

@@ -15,7 +15,7 @@ from typing import Any
 from lightning_sdk.capture.agent_names import require, speaks
 from lightning_sdk.capture.framework_caches import bypass
 from lightning_sdk.capture.patches import Patches
-from lightning_sdk.trace.scope import Scope, current, entered
+from lightning_sdk.trace.scope import Scope, current_scope, use_scope
 
 _SCOPE = "_lightning_scope"
 
@@ -43,8 +43,8 @@ def instrument(patches: Patches) -> None:
         (runtime.SendMessageEnvelope, "_process_send"),
         (runtime.PublishMessageEnvelope, "_process_publish"),
     ):
-        patches.wrap(envelope, "__init__", _sending)
-        patches.wrap(SingleThreadedAgentRuntime, process, _handling)
+        patches.wrap(envelope, "__init__", _wrap_envelope)
+        patches.wrap(SingleThreadedAgentRuntime, process, _wrap_process)
     with contextlib.suppress(ImportError):  # the cache is in a distribution of its own
         from autogen_ext.models.cache import ChatCompletionCache  # noqa: PLC0415
 
@@ -59,10 +59,10 @@ def _name(agent: Any, *_args: object, **_kwargs: object) -> str | None:
     return str(inner.name) if hasattr(inner, "on_messages_stream") else None
 
 
-def _sending(original: Callable[..., None]) -> Callable[..., None]:
+def _wrap_envelope(original: Callable[..., None]) -> Callable[..., None]:
     def __init__(self: Any, *args: Any, **fields: Any) -> None:  # noqa: N807 - what it replaces
         original(self, *args, **fields)
-        scope = current()
+        scope = current_scope()
         # What an agent of a team says in its turn is heard outside of that turn.
         said = scope.agent and getattr(self, "sender", None) is not None
         setattr(self, _SCOPE, _handled.get() if said else scope)
@@ -70,14 +70,14 @@ def _sending(original: Callable[..., None]) -> Callable[..., None]:
     return __init__
 
 
-def _handling(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _wrap_process(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     async def process(self: Any, message_envelope: Any) -> None:
         scope = getattr(message_envelope, _SCOPE, None)
         if scope is None:  # sent before `init()`
             return await original(self, message_envelope)
         token = _handled.set(scope)
         try:
-            with entered(scope):
+            with use_scope(scope):
                 return await original(self, message_envelope)
         finally:
             _handled.reset(token)

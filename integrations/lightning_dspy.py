@@ -12,7 +12,7 @@ from typing import Any
 from lightning_sdk.capture.agent_names import require, speaks
 from lightning_sdk.capture.framework_caches import bypass
 from lightning_sdk.capture.patches import Patches
-from lightning_sdk.trace.scope import current, entered
+from lightning_sdk.trace.scope import current_scope, use_scope
 
 
 def instrument(patches: Patches) -> None:
@@ -33,19 +33,19 @@ def instrument(patches: Patches) -> None:
     for method in ("forward", "aforward"):
         speaks(patches, dspy.Predict, method, name)
     bypass(patches, Cache, "get", "put")
-    patches.wrap(ParallelExecutor, "execute", _carrying)
+    patches.wrap(ParallelExecutor, "execute", _wrap_execute)
 
 
-def _carrying(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_execute(original: Callable[..., Any]) -> Callable[..., Any]:
     """Its threads start in no context at all, also where the user wants ours carried into none."""
 
     def execute(self: Any, function: Callable[..., Any], data: Any) -> Any:
-        scope = current()
+        scope = current_scope()
 
-        def carried(item: Any) -> Any:
-            with entered(scope):
+        def call_in_scope(item: Any) -> Any:
+            with use_scope(scope):
                 return function(item)
 
-        return original(self, carried, data)
+        return original(self, call_in_scope, data)
 
     return execute

@@ -12,7 +12,7 @@ from typing import Any
 from lightning_sdk.capture.agent_names import require
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.markers.agent import Turn
-from lightning_sdk.trace.scope import Scope, current, entered
+from lightning_sdk.trace.scope import Scope, current_scope, use_scope
 
 
 def instrument(patches: Patches) -> None:
@@ -20,27 +20,27 @@ def instrument(patches: Patches) -> None:
     require("haystack-ai", "3", "4", module="haystack")
     from haystack import Pipeline  # noqa: PLC0415 - only where the user has it
 
-    patches.wrap(Pipeline, "_run_component", _running)
-    patches.wrap(Pipeline, "_run_component_async", _arunning)
+    patches.wrap(Pipeline, "_run_component", _wrap_run)
+    patches.wrap(Pipeline, "_run_component_async", _wrap_run_async)
     patches.naming = True
 
 
-def _named(component: str) -> Scope:
+def _component_scope(component: str) -> Scope:
     """The scope of a component. No span is made: most components are no agents."""
-    return replace(Turn.of_framework(component).scope, span=current().span)
+    return replace(Turn.of_framework(component).scope, span=current_scope().span)
 
 
-def _running(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_run(original: Callable[..., Any]) -> Callable[..., Any]:
     def run(component_name: str, *args: Any, **kwargs: Any) -> Any:
-        with entered(_named(component_name)):
+        with use_scope(_component_scope(component_name)):
             return original(component_name, *args, **kwargs)
 
     return run
 
 
-def _arunning(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_run_async(original: Callable[..., Any]) -> Callable[..., Any]:
     async def run(component_name: str, *args: Any, **kwargs: Any) -> Any:
-        with entered(_named(component_name)):
+        with use_scope(_component_scope(component_name)):
             return await original(component_name, *args, **kwargs)
 
     return run

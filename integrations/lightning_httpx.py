@@ -36,7 +36,7 @@ _GATEWAY = "/rollout/lr-"
 _under_way: ContextVar[bool] = ContextVar("lightning_http_under_way", default=False)
 
 
-class _Sent(NamedTuple):
+class _Request(NamedTuple):
     """What a net sees of a request."""
 
     method: str
@@ -58,68 +58,70 @@ def httpx2(patches: Patches) -> None:
 def _watch_httpx(patches: Patches, module: Any) -> None:
     name = module.__name__
 
-    def sent(self: Any, request: Any, *_: Any, **__: Any) -> _Sent | None:
+    def describe(self: Any, request: Any, *_: Any, **__: Any) -> _Request | None:
         body = getattr(request, "_content", b"")  # a body that is streamed is not there, and is left alone
-        return None if SEEN in request.extensions else _Sent(request.method, str(request.url), body)
+        return None if SEEN in request.extensions else _Request(request.method, str(request.url), body)
 
-    patches.wrap(module.Client, "send", lambda original: _watched(original, name, sent))
-    patches.wrap(module.AsyncClient, "send", lambda original: _awatched(original, name, sent))
+    patches.wrap(module.Client, "send", lambda original: _wrap(original, name, describe))
+    patches.wrap(module.AsyncClient, "send", lambda original: _wrap_async(original, name, describe))
 
 
 def aiohttp(patches: Patches) -> None:
     """Watch aiohttp's client; run once aiohttp is imported."""
     module = sys.modules["aiohttp"]
 
-    def sent(self: Any, method: str, url: Any, *_: Any, **options: Any) -> _Sent | None:
+    def describe(self: Any, method: str, url: Any, *_: Any, **options: Any) -> _Request | None:
         if SEEN in (options.get("trace_request_ctx") or ()):  # aiohttp's word for what a request carries along
             return None
         base = getattr(self, "_base_url", None)
         whole = str(base.join(type(base)(url)) if base is not None else url)
-        return _Sent(method, whole, options.get("json") or options.get("data"))
+        return _Request(method, whole, options.get("json") or options.get("data"))
 
-    patches.wrap(module.ClientSession, "_request", lambda original: _awatched(original, "aiohttp", sent))
+    patches.wrap(module.ClientSession, "_request", lambda original: _wrap_async(original, "aiohttp", describe))
 
 
 def http_client(patches: Patches) -> None:
     """Watch http.client, and so requests, urllib3, botocore and urllib; run once it is imported."""
     module = sys.modules["http.client"]
 
-    def sent(self: Any, method: str, url: str, *_: Any, **__: Any) -> _Sent:
+    def describe(self: Any, method: str, url: str, *_: Any, **__: Any) -> _Request:
         # The body follows later and is not waited for: here the path alone decides.
         host = getattr(self, "_tunnel_host", None) or self.host
-        return _Sent(method, url if "://" in url else f"//{host}{url}")
+        return _Request(method, url if "://" in url else f"//{host}{url}")
 
-    patches.wrap(module.HTTPConnection, "putrequest", lambda original: _watched(original, "http.client", sent))
+    patches.wrap(module.HTTPConnection, "putrequest", lambda original: _wrap(original, "http.client", describe))
 
 
 # --- around a request
 
 
-def _watched(original: Callable[..., Any], client: str, sent: Callable[..., _Sent | None]) -> Callable[..., Any]:
+def _wrap(original: Callable[..., Any], client: str, describe: Callable[..., _Request | None]) -> Callable[..., Any]:
     def send(*args: Any, **kwargs: Any) -> Any:
-        if not sink.listening() or _under_way.get():
+        if not sink.is_listening() or _under_way.get():
             return original(*args, **kwargs)
-        with _noticed(client, lambda: sent(*args, **kwargs)):
+        with _notice(client, lambda: describe(*args, **kwargs)):
             return original(*args, **kwargs)
 
     return send
 
 
-def _awatched(original: Callable[..., Any], client: str, sent: Callable[..., _Sent | None]) -> Callable[..., Any]:
+def _wrap_async(
+    original: Callable[..., Any], client: str, describe: Callable[..., _Request | None]
+) -> Callable[..., Any]:
     async def send(*args: Any, **kwargs: Any) -> Any:
-        if not sink.listening() or _under_way.get():
+        if not sink.is_listening() or _under_way.get():
             return await original(*args, **kwargs)
-        with _noticed(client, lambda: sent(*args, **kwargs)):
+        with _notice(client, lambda: describe(*args, **kwargs)):
             return await original(*args, **kwargs)
 
     return send
 
 
 @contextlib.contextmanager
-def _noticed(client: str, sent: Callable[[], _Sent | None]) -> Iterator[None]:
+def _notice(client: str, describe: Callable[[], _Request | None]) -> Iterator[None]:
     """Tell of the request if it is one to a model; a client inside (aiohttp under httpx) does not tell again."""
     started = time.time_ns()
-    asked = sink.harmless(f"looking at a request of {client}", lambda: _asked(sent()))
+    asked = sink.harmless(f"looking at a request of {client}", lambda: _model_request(describe()))
     token = _under_way.set(True)
     error: BaseException | None = None
     try:
@@ -133,17 +135,17 @@ def _noticed(client: str, sent: Callable[[], _Sent | None]) -> Iterator[None]:
             sink.harmless("telling of an uncaught call", lambda: _tell(client, asked, started, error))
 
 
-def _asked(sent: _Sent | None) -> dict[str, Any] | None:
+def _model_request(request: _Request | None) -> dict[str, Any] | None:
     """Attributes of a request to a language model; None for any other, and for one that a seam caught."""
-    if sent is None or sent.method.upper() != "POST":
+    if request is None or request.method.upper() != "POST":
         return None
-    place = urlsplit(sent.url)
+    place = urlsplit(request.url)
     path = place.path.rstrip("/")
     if path.startswith(_GATEWAY):
         return None
     if _OTHER.search(path):
         return None
-    model = _model(sent.body)
+    model = _model(request.body)
     if model is None and not _SURE.search(path):
         return None
     asked = {notices.ADDRESS: place.hostname or "", notices.PATH: place.path}
@@ -172,4 +174,4 @@ def _tell(client: str, asked: dict[str, Any], started: int, error: BaseException
     sink.say_once(f"uncaught {where}", "lightning: a call to a model at %s went out through %s, where nothing reads "
                   "it: it is not recorded, and cannot be trained on. Make it with the OpenAI SDK, the Anthropic SDK or "
                   "LiteLLM, or send it through `lightning-sdk gateway`", where, client)  # fmt: skip
-    notices.uncaught(client, asked, started, error)
+    notices.report_uncaught(client, asked, started, error)

@@ -22,7 +22,7 @@ from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
 from lightning_sdk.capture.unasked_fields import Unasked
 from lightning_sdk.errors import Untranslatable
 from lightning_sdk.stream.sink import harmless
-from lightning_sdk.trace.scope import speaking
+from lightning_sdk.trace.scope import effective_scope
 
 _CHAT = "/chat/completions"
 _DISTRIBUTION = "huggingface-hub"
@@ -33,8 +33,8 @@ def instrument(patches: Patches) -> None:
     require(_DISTRIBUTION, "1.0", "3")
     from huggingface_hub.inference import _client  # noqa: PLC0415 - only where the user has it
 
-    patches.wrap(_client.InferenceClient, "_inner_post", _posting)
-    patches.wrap(_client, "get_session", _choosing)
+    patches.wrap(_client.InferenceClient, "_inner_post", _wrap_post)
+    patches.wrap(_client, "get_session", _wrap_get_session)
 
 
 def instrument_async(patches: Patches) -> None:
@@ -42,11 +42,11 @@ def instrument_async(patches: Patches) -> None:
     require(_DISTRIBUTION, "1.0", "3")
     from huggingface_hub.inference._generated import _async_client  # noqa: PLC0415 - only where the user has it
 
-    patches.wrap(_async_client.AsyncInferenceClient, "_inner_post", _aposting)
-    patches.wrap(_async_client.AsyncInferenceClient, "_get_async_client", _achoosing)
+    patches.wrap(_async_client.AsyncInferenceClient, "_inner_post", _wrap_post_async)
+    patches.wrap(_async_client.AsyncInferenceClient, "_get_async_client", _wrap_get_client)
 
 
-class _Sending:
+class _ChatRequest:
     """A chat completion on its way."""
 
     def __init__(self, call: OpenCall, parameters: Any) -> None:
@@ -57,7 +57,7 @@ class _Sending:
         """As they are to be sent."""
         if call.endpoint is not None:
             self._translation = Unasked(parameters.json)
-            body = call.rewritten(self._translation.chat)
+            body = call.rewrite(self._translation.chat)
             self.parameters = replace(parameters, url=call.endpoint.url + _CHAT, json=body)
 
     def build(self, client: Any, method: str, url: str, options: dict[str, Any]) -> Any:
@@ -90,13 +90,13 @@ class _Sending:
         self._call.fail(error, status, reply, unreachable=unreachable)
 
 
-_under_way: ContextVar[_Sending | None] = ContextVar("lightning_huggingface", default=None)
+_under_way: ContextVar[_ChatRequest | None] = ContextVar("lightning_huggingface", default=None)
 
 
-def _begin(parameters: Any) -> _Sending | None:
+def _begin(parameters: Any) -> _ChatRequest | None:
     """None for what is not a chat completion, or is not to be recorded."""
     path = urlsplit(parameters.url).path
-    if parameters.task == "text-generation" and speaking().endpoint() is not None:
+    if parameters.task == "text-generation" and effective_scope().endpoint() is not None:
         raise Untranslatable(
             "text_generation() of huggingface_hub has no equivalent in chat completions, which trained roles use: call "
             "chat_completion() in the role that is trained"
@@ -105,10 +105,10 @@ def _begin(parameters: Any) -> _Sending | None:
         return None
     call: OpenCall | None = harmless("opening a call of huggingface_hub", lambda: open_call("huggingface_hub", path))
     # Not harmless on purpose: a trainable call that went elsewhere would train on another model's tokens.
-    return None if call is None else _Sending(call, parameters)
+    return None if call is None else _ChatRequest(call, parameters)
 
 
-def _posting(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_post(original: Callable[..., Any]) -> Callable[..., Any]:
     def _inner_post(self: Any, request_parameters: Any, **options: Any) -> Any:
         sending = _begin(request_parameters)
         if sending is None:
@@ -125,7 +125,7 @@ def _posting(original: Callable[..., Any]) -> Callable[..., Any]:
     return _inner_post
 
 
-def _aposting(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_post_async(original: Callable[..., Any]) -> Callable[..., Any]:
     async def _inner_post(self: Any, request_parameters: Any, **options: Any) -> Any:
         sending = _begin(request_parameters)
         if sending is None:
@@ -142,7 +142,7 @@ def _aposting(original: Callable[..., Any]) -> Callable[..., Any]:
     return _inner_post
 
 
-def _choosing(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_get_session(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_session() -> Any:
         client, sending = original(), _under_way.get()
         return client if sending is None else _Session(client, sending)
@@ -150,7 +150,7 @@ def _choosing(original: Callable[..., Any]) -> Callable[..., Any]:
     return get_session
 
 
-def _achoosing(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_get_client(original: Callable[..., Any]) -> Callable[..., Any]:
     async def _get_async_client(self: Any) -> Any:
         client, sending = await original(self), _under_way.get()
         return client if sending is None else _AsyncSession(client, sending)
@@ -161,7 +161,7 @@ def _achoosing(original: Callable[..., Any]) -> Callable[..., Any]:
 class _Session:
     """What `_inner_post` uses of an HTTP client, for one call."""
 
-    def __init__(self, client: Any, sending: _Sending) -> None:
+    def __init__(self, client: Any, sending: _ChatRequest) -> None:
         self._client, self._sending = client, sending
 
     @contextmanager
@@ -177,7 +177,7 @@ class _Session:
 class _AsyncSession:
     """The same for `AsyncInferenceClient`."""
 
-    def __init__(self, client: Any, sending: _Sending) -> None:
+    def __init__(self, client: Any, sending: _ChatRequest) -> None:
         self._client, self._sending = client, sending
 
     @asynccontextmanager

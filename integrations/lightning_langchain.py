@@ -18,10 +18,10 @@ def instrument(patches: Patches) -> None:
 
     bypass(patches, llms, "_resolve_cache")
     for method in ("_generate_with_cache", "_agenerate_with_cache"):
-        patches.wrap(BaseChatModel, method, _uncached)
+        patches.wrap(BaseChatModel, method, _without_cache)
 
 
-def _uncached(original: Callable[..., Any]) -> Callable[..., Any]:
+def _without_cache(original: Callable[..., Any]) -> Callable[..., Any]:
     """A chat model that is told to use no cache; a copy of it, since other threads may use it for other roles."""
     from langchain_core.globals import get_llm_cache  # noqa: PLC0415
 

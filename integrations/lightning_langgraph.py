@@ -40,8 +40,8 @@ def instrument(patches: Patches) -> None:
         return str(name or _name(ensure_config(config)))
 
     speaker(patches, lambda: _name(var_child_runnable_config.get() or {}))
-    patches.wrap(Pregel, "stream", lambda original: _streaming(original, begin))
-    patches.wrap(Pregel, "astream", lambda original: _astreaming(original, begin))
+    patches.wrap(Pregel, "stream", lambda original: _wrap_stream(original, begin))
+    patches.wrap(Pregel, "astream", lambda original: _wrap_stream_async(original, begin))
 
 
 def _name(config: Any) -> str:
@@ -67,7 +67,7 @@ def _under_way(agent: str | None) -> Iterator[None]:
         _agent.reset(token)
 
 
-def _streaming(original: Callable[..., Iterator[Any]], begin: Callable[..., str | None]) -> Callable[..., Any]:
+def _wrap_stream(original: Callable[..., Iterator[Any]], begin: Callable[..., str | None]) -> Callable[..., Any]:
     def stream(self: Any, *args: Any, **options: Any) -> Iterator[Any]:
         agent = harmless("looking at a graph", lambda: begin(self, *args, **options))
         steps = original(self, *args, **options)
@@ -86,7 +86,9 @@ def _streaming(original: Callable[..., Iterator[Any]], begin: Callable[..., str 
     return stream
 
 
-def _astreaming(original: Callable[..., AsyncIterator[Any]], begin: Callable[..., str | None]) -> Callable[..., Any]:
+def _wrap_stream_async(
+    original: Callable[..., AsyncIterator[Any]], begin: Callable[..., str | None]
+) -> Callable[..., Any]:
     async def astream(self: Any, *args: Any, **options: Any) -> AsyncIterator[Any]:
         agent = harmless("looking at a graph", lambda: begin(self, *args, **options))
         steps = original(self, *args, **options)

@@ -24,7 +24,7 @@ from lightning_sdk.capture.response_tap import tap
 from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
 from lightning_sdk.errors import UnsupportedVersion
 from lightning_sdk.stream.sink import harmless, say_once
-from lightning_sdk.trace.scope import Endpoint, speaking
+from lightning_sdk.trace.scope import Endpoint, effective_scope
 
 #: Functions of LiteLLM that ask for the provider of a call to a language model; embeddings and others ask too.
 _CALLS = frozenset({"completion", "acompletion", "text_completion", "atext_completion"})
@@ -58,13 +58,13 @@ def instrument(patches: Patches) -> None:
               (Cache, "should_use_cache")]  # fmt: skip
     if missing := [name for owner, name in needed if not hasattr(owner, name)]:
         raise UnsupportedVersion(f"this litellm has no {', '.join(missing)}; {_REMEDY}")
-    patches.wrap(litellm.main, "get_llm_provider", _provider)
-    patches.wrap(ProviderConfigManager, "get_provider_responses_api_config", _no_responses)
+    patches.wrap(litellm.main, "get_llm_provider", _wrap_get_llm_provider)
+    patches.wrap(ProviderConfigManager, "get_provider_responses_api_config", _hide_responses_api)
     bypass(patches, Cache, "should_use_cache", instead=False)
-    patches.wrap(http_handler.HTTPHandler, "post", _post)
-    patches.wrap(http_handler.AsyncHTTPHandler, "post", _apost)
+    patches.wrap(http_handler.HTTPHandler, "post", _wrap_post)
+    patches.wrap(http_handler.AsyncHTTPHandler, "post", _wrap_post_async)
     for client in (http_handler.httpx.Client, http_handler.httpx.AsyncClient):
-        patches.wrap(client, "build_request", _build)
+        patches.wrap(client, "build_request", _wrap_build_request)
     harmless("readying log-probabilities", _ready_logprobs)
 
 
@@ -107,11 +107,11 @@ def _ready_logprobs() -> None:
 
 
 def _endpoint() -> Endpoint | None:
-    endpoint: Endpoint | None = harmless("asking who speaks", lambda: speaking().endpoint())
+    endpoint: Endpoint | None = harmless("asking who speaks", lambda: effective_scope().endpoint())
     return endpoint
 
 
-def _provider(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_get_llm_provider(original: Callable[..., Any]) -> Callable[..., Any]:
     """(model, provider, key, address) of a call: those of the engine, where a trained role speaks."""
 
     def get_llm_provider(*args: Any, **kwargs: Any) -> Any:
@@ -124,7 +124,7 @@ def _provider(original: Callable[..., Any]) -> Callable[..., Any]:
     return get_llm_provider
 
 
-def _no_responses(original: Callable[..., Any]) -> Callable[..., Any]:
+def _hide_responses_api(original: Callable[..., Any]) -> Callable[..., Any]:
     """LiteLLM makes a call to the Responses API a chat completion itself, where a provider has no such API."""
 
     def get_provider_responses_api_config(*args: Any, **kwargs: Any) -> Any:
@@ -136,9 +136,9 @@ def _no_responses(original: Callable[..., Any]) -> Callable[..., Any]:
 # --- what goes through LiteLLM's own HTTP handlers
 
 
-def _post(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_post(original: Callable[..., Any]) -> Callable[..., Any]:
     def post(self: Any, *args: Any, **kwargs: Any) -> Any:
-        call = _opened(*args, **kwargs)
+        call = _try_open(*args, **kwargs)
         with _under_way(call):
             response = original(self, *args, **kwargs)
         _capture(call, response)
@@ -147,9 +147,9 @@ def _post(original: Callable[..., Any]) -> Callable[..., Any]:
     return post
 
 
-def _apost(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_post_async(original: Callable[..., Any]) -> Callable[..., Any]:
     async def post(self: Any, *args: Any, **kwargs: Any) -> Any:
-        call = _opened(*args, **kwargs)
+        call = _try_open(*args, **kwargs)
         with _under_way(call):
             response = await original(self, *args, **kwargs)
         _capture(call, response)
@@ -168,7 +168,7 @@ def _under_way(call: OpenCall | None) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _failed(call, error)
+        _fail(call, error)
         raise
     finally:
         _posting.reset(token)
@@ -179,7 +179,7 @@ def _capture(call: OpenCall | None, response: Any) -> None:
         harmless("capturing a LiteLLM reply", lambda: tap(call, response))
 
 
-def _opened(*args: Any, **kwargs: Any) -> OpenCall | None:
+def _try_open(*args: Any, **kwargs: Any) -> OpenCall | None:
     call: OpenCall | None = harmless("opening a LiteLLM call", lambda: _open(str(kwargs.get("url") or args[0])))
     return call
 
@@ -198,7 +198,7 @@ def _open(url: str) -> OpenCall | None:
     return call
 
 
-def _failed(call: OpenCall, error: BaseException) -> None:
+def _fail(call: OpenCall, error: BaseException) -> None:
     def close() -> None:
         response = getattr(error, "response", None)
         read = response is not None and getattr(response, "is_stream_consumed", False)
@@ -207,7 +207,7 @@ def _failed(call: OpenCall, error: BaseException) -> None:
     harmless("closing a failed LiteLLM call", close)
 
 
-def _build(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_build_request(original: Callable[..., Any]) -> Callable[..., Any]:
     """Requests of an open call: their body is the call's, and the net below the SDKs need not tell of them."""
 
     def build_request(self: Any, *args: Any, **kwargs: Any) -> Any:

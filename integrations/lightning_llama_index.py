@@ -13,7 +13,7 @@ from typing import Any
 from lightning_sdk.capture.agent_names import require, speaks
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.markers.agent import Turn
-from lightning_sdk.trace.scope import current, entered
+from lightning_sdk.trace.scope import current_scope, use_scope
 
 #: The name that LlamaIndex gives to every agent that was given none.
 _UNNAMED = "Agent"
@@ -26,7 +26,7 @@ def instrument(patches: Patches) -> None:
 
     for owner in (BaseWorkflowAgent, AgentWorkflow):
         speaks(patches, owner, "run_agent_step", lambda _agent, ctx, ev: _name(ev))
-        patches.wrap(owner, "parse_agent_output", _naming)
+        patches.wrap(owner, "parse_agent_output", _wrap_parse_output)
 
 
 def _name(event: Any) -> str:
@@ -34,11 +34,11 @@ def _name(event: Any) -> str:
     return name if name != _UNNAMED else ""
 
 
-def _naming(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_parse_output(original: Callable[..., Any]) -> Callable[..., Any]:
     """Names calls but makes no span, since a call is rare in this step."""
 
     async def step(self: Any, ctx: Any, ev: Any) -> Any:
-        with entered(replace(Turn.of_framework(_name(ev)).scope, span=current().span)):
+        with use_scope(replace(Turn.of_framework(_name(ev)).scope, span=current_scope().span)):
             return await original(self, ctx, ev)
 
     return step

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from lightning_sdk.capture.agent_names import require
 from lightning_sdk.capture.patches import Patches
-from lightning_sdk.capture.reply_reader import Passage
+from lightning_sdk.capture.reply_reader import ReplyReader
 from lightning_sdk.capture.seam import OpenCall, open_call
 from lightning_sdk.stream.sink import harmless
 from lightning_sdk.translation import Translation, responses
@@ -33,13 +33,13 @@ def instrument(patches: Patches) -> None:
     require("dspy", "3.4", "4", module="dspy")
     from dspy._vendor.lm15 import transports  # noqa: PLC0415 - only where the user has it
 
-    patches.wrap(transports.StdlibTransport, "stream", _streaming)
-    patches.wrap(transports.StdlibAsyncTransport, "_do_stream", _astreaming)
+    patches.wrap(transports.StdlibTransport, "stream", _wrap_stream)
+    patches.wrap(transports.StdlibAsyncTransport, "_do_stream", _wrap_stream_async)
     for module in (transports._sync, transports._async):
-        patches.wrap(module, "proxy_route_for", _routing)
+        patches.wrap(module, "proxy_route_for", _wrap_proxy_route)
 
 
-def _routing(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_proxy_route(original: Callable[..., Any]) -> Callable[..., Any]:
     """The engine is asked directly; a proxy would see its key, and may not reach it."""
 
     def proxy_route_for(*args: Any, **kwargs: Any) -> Any:
@@ -48,70 +48,70 @@ def _routing(original: Callable[..., Any]) -> Callable[..., Any]:
     return proxy_route_for
 
 
-def _streaming(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_stream(original: Callable[..., Any]) -> Callable[..., Any]:
     def stream(self: Any, request: Any) -> Any:
-        call = harmless("opening an lm15 call", lambda: _opened(request))
+        call = harmless("opening an lm15 call", lambda: _open(request))
         if call is None:
             return original(self, request)
-        request, translation = _sent(request, call)
+        request, translation = _to_engine_request(request, call)
         token = _to_engine.set(call.endpoint is not None)
         try:
             response = original(self, request)
         except BaseException as error:
-            _failed(call, error)
+            _fail(call, error)
             raise
         finally:
             _to_engine.reset(token)
         tee = _Tee(call, response, translation)
         release, response._chunks = response._release, tee.iterate(response._chunks)
 
-        def released(consumed: bool) -> None:
+        def finish_and_release(consumed: bool) -> None:
             tee.finish()
             release(consumed)
 
-        response._release = released
+        response._release = finish_and_release
         return response
 
     return stream
 
 
-def _astreaming(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_stream_async(original: Callable[..., Any]) -> Callable[..., Any]:
     async def _do_stream(self: Any, request: Any) -> Any:
-        call = harmless("opening an lm15 call", lambda: _opened(request))
+        call = harmless("opening an lm15 call", lambda: _open(request))
         if call is None:
             return await original(self, request)
-        request, translation = _sent(request, call)
+        request, translation = _to_engine_request(request, call)
         token = _to_engine.set(call.endpoint is not None)
         try:
             response = await original(self, request)
         except BaseException as error:
-            _failed(call, error)
+            _fail(call, error)
             raise
         finally:
             _to_engine.reset(token)
         tee = _Tee(call, response, translation)
         release, response._chunks = response._release, tee.aiterate(response._chunks)
 
-        async def released(consumed: bool) -> None:
+        async def finish_and_release(consumed: bool) -> None:
             tee.finish()
             await release(consumed)
 
-        response._release = released
+        response._release = finish_and_release
         return response
 
     return _do_stream
 
 
-def _opened(request: Any) -> OpenCall | None:
+def _open(request: Any) -> OpenCall | None:
     path = urlsplit(request.url).path
     return open_call("lm15", path) if request.method.upper() == "POST" and path.endswith(tuple(_PATHS)) else None
 
 
-def _failed(call: OpenCall, error: BaseException) -> None:
+def _fail(call: OpenCall, error: BaseException) -> None:
     harmless("closing a failed lm15 call", lambda: call.fail(error, unreachable=isinstance(error, Exception)))
 
 
-def _sent(request: Any, call: OpenCall) -> tuple[Any, Translation | None]:
+def _to_engine_request(request: Any, call: OpenCall) -> tuple[Any, Translation | None]:
     """The request as it goes out, and what makes of the reply what the caller expects."""
     call.request = request.body
     if call.endpoint is None:
@@ -120,7 +120,7 @@ def _sent(request: Any, call: OpenCall) -> tuple[Any, Translation | None]:
     body = json.loads(request.body)
     translate = next(made for end, made in _PATHS.items() if urlsplit(request.url).path.endswith(end))
     translation = translate(body, call.rollout_id) if translate else None
-    call.request = json.dumps(call.rewritten(translation.chat if translation else body)).encode()
+    call.request = json.dumps(call.rewrite(translation.chat if translation else body)).encode()
     url = f"{call.endpoint.url}/chat/completions"
     return replace(request, url=url, headers=_headers(request, call), body=call.request), translation
 
@@ -135,18 +135,18 @@ class _Tee:
 
     def __init__(self, call: OpenCall, response: Any, translation: Translation | None) -> None:
         self._status = response.status
-        self._passage = Passage(call, response.status, response.header("content-type") or "", translation)
+        self._reader = ReplyReader(call, response.status, response.header("content-type") or "", translation)
 
     def iterate(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            yield self._passage.passed(chunk)  # lm15 leaves out what is empty
-        yield self._passage.last()
+            yield self._reader.feed(chunk)  # lm15 leaves out what is empty
+        yield self._reader.end()
 
     async def aiterate(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for chunk in chunks:
-            yield self._passage.passed(chunk)
-        yield self._passage.last()
+            yield self._reader.feed(chunk)
+        yield self._reader.end()
 
     def finish(self) -> None:
         error = ConnectionError(f"HTTP {self._status}") if self._status >= 400 else None
-        self._passage.finish(error, unreachable=self._status >= 500)
+        self._reader.finish(error, unreachable=self._status >= 500)

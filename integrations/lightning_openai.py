@@ -15,7 +15,7 @@ from lightning_sdk.capture.agent_names import require
 from lightning_sdk.capture.base_client import Seam
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.errors import Untranslatable
-from lightning_sdk.trace.scope import speaking
+from lightning_sdk.trace.scope import effective_scope
 from lightning_sdk.translation import Translation
 from lightning_sdk.translation.responses import translate
 
@@ -56,7 +56,7 @@ class _OpenAI(Seam):
             )
         body = options.json_data if isinstance(options.json_data, Mapping) else {}
         previous = body.get("previous_response_id")
-        if isinstance(previous, str) and previous in _made and speaking().endpoint() is None:
+        if isinstance(previous, str) and previous in _made and effective_scope().endpoint() is None:
             raise Untranslatable(
                 f"previous_response_id={previous!r} was made by the engine of a role that is trained, and the provider "
                 "of this call does not know it; send the whole conversation in input instead"

@@ -89,7 +89,7 @@ class Session:
 
     def _off(self, name: str, why: str) -> None:
         self.integrations[name] = f"off: {why}"
-        notices.integration_off(name, why)
+        notices.report_integration_off(name, why)
 
     def _watch_telemetry(self) -> None:
         """Join OpenTelemetry's traces once its SDK is imported; without it nothing of it is loaded."""

@@ -84,7 +84,9 @@ class Gateway:
     def environment(self, scope: Scope) -> dict[str, str]:
         """Environment variables that make a program's calls part of `scope`."""
         if scope.rollout is None:  # never ends: use one grant for each role, not for each turn of an agent
-            scope = Scope(role=scope.role, trainable=scope.trainable, named=scope.named, ambient=scope.ambient)
+            scope = Scope(
+                role=scope.role, trainable=scope.trainable, named=scope.named, framework_roles=scope.framework_roles
+            )
         return self._environment(self._grants.of(scope))
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from lightning_gateway.refusal import Refused
 from lightning_gateway.upstream import Headers, Upstream, engine_headers, proxy_for, reply_headers, request_headers
 from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
 from lightning_sdk.errors import Untranslatable
-from lightning_sdk.trace.scope import entered
+from lightning_sdk.trace.scope import use_scope
 from lightning_sdk.translation import Translation, messages, responses
 
 #: End of the path of a call to a model -> the function that translates it to chat completions; None if it needs no
@@ -93,7 +93,7 @@ class Relay:
         if kind is None:
             return await self._forward(request, caller, url, headers)
         body = await request.read()
-        with entered(caller.scope):
+        with use_scope(caller.scope):
             call = open_call("gateway", caller.path)
         if call is None:
             return await self._exchange(request, url, proxy_for(url), headers, body, None, None)
@@ -233,7 +233,7 @@ def _rewrite(call: OpenCall, kind: str, body: bytes) -> tuple[bytes, Translation
     except Untranslatable as error:
         raise Refused(400, str(error), "untranslatable") from error
     chat = translation.chat if translation is not None else parsed
-    return json.dumps(call.rewritten(chat, chat=kind != "/completions")).encode(), translation
+    return json.dumps(call.rewrite(chat, chat=kind != "/completions")).encode(), translation
 
 
 async def _chunks(reply: aiohttp.ClientResponse, recording: Recording | None) -> AsyncIterator[bytes]:

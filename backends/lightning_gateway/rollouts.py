@@ -76,7 +76,7 @@ class RolloutRoutes:
         if role and list(numbers) != [""]:
             raise Refused(400, "'value' already names its roles: leave 'role' out", "reward")
         for each, number in numbers.items():
-            sink.reward(rollout, number, each or role, name, "")
+            sink.send_reward(rollout, number, each or role, name, "")
         return _answer({})
 
     async def end(self, request: web.Request) -> web.Response:

@@ -30,10 +30,10 @@ def speaks(patches: Patches, owner: Any, method: str, name: Callable[..., str | 
     """
 
     def begin(*args: Any, **kwargs: Any) -> Turn:
-        told = _told(f"naming the agent of {method}", lambda: name(*args, **kwargs))
+        agent = _ask_name(f"naming the agent of {method}", lambda: name(*args, **kwargs))
         if args:
-            harmless("seeing who shares an agent", lambda: shared_objects.note(args[0], told))
-        return Turn.of_framework(told)
+            harmless("seeing who shares an agent", lambda: shared_objects.note(args[0], agent))
+        return Turn.of_framework(agent)
 
     patches.wrap(owner, method, lambda original: in_turn(original, begin))
     patches.naming = True
@@ -42,15 +42,15 @@ def speaks(patches: Patches, owner: Any, method: str, name: Callable[..., str | 
 def speaker(patches: Patches, ask: Callable[[], str | None]) -> None:
     """`ask`, at each call, which agent the framework itself says is running; None or '' if none is."""
 
-    def said() -> str:
-        return _told("asking a framework who speaks", ask)
+    def agent_name() -> str:
+        return _ask_name("asking a framework who speaks", ask)
 
-    scope.speakers.append(said)
-    patches.also(lambda: scope.speakers.remove(said))
+    scope.role_sources.append(agent_name)
+    patches.also(lambda: scope.role_sources.remove(agent_name))
     patches.naming = True
 
 
-def _told(what: str, ask: Callable[[], object]) -> str:
+def _ask_name(what: str, ask: Callable[[], object]) -> str:
     return harmless(what, lambda: str(ask() or "").strip()) or ""
 
 

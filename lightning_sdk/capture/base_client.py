@@ -70,14 +70,14 @@ class Seam:
 
     def requesting(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def request(client: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-            call = None if self._reentered(options) else self._opened(options)
+            call = None if self._is_inner(options) else self._try_open_call(options)
             if call is None:
                 return original(client, cast_to, options, **kwargs)
             token = self._open.set((call, options))
             try:
                 return original(client, cast_to, options, **kwargs)
             except BaseException as error:
-                self._failed(call, error)
+                self._fail_call(call, error)
                 raise
             finally:
                 self._open.reset(token)
@@ -86,26 +86,26 @@ class Seam:
 
     def arequesting(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def request(client: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-            call = None if self._reentered(options) else self._opened(options)
+            call = None if self._is_inner(options) else self._try_open_call(options)
             if call is None:
                 return await original(client, cast_to, options, **kwargs)
             token = self._open.set((call, options))
             try:
                 return await original(client, cast_to, options, **kwargs)
             except BaseException as error:
-                self._failed(call, error)
+                self._fail_call(call, error)
                 raise
             finally:
                 self._open.reset(token)
 
         return request
 
-    def _reentered(self, options: Any) -> bool:
+    def _is_inner(self, options: Any) -> bool:
         """Both a subclass's `request` and its base's are ours: only the outer one opens the call."""
         opened = self._open.get()
         return opened is not None and opened[1] is options
 
-    def _opened(self, options: Any) -> OpenCall | None:
+    def _try_open_call(self, options: Any) -> OpenCall | None:
         opened: OpenCall | None = harmless(f"opening a call of {self.framework}", lambda: self._open_call(options))
         return opened
 
@@ -115,26 +115,26 @@ class Seam:
             return None
         return open_call(self.framework, path if path.startswith("/") else urlsplit(path).path)
 
-    def _failed(self, call: OpenCall, error: BaseException) -> None:
+    def _fail_call(self, call: OpenCall, error: BaseException) -> None:
         harmless(f"closing a failed call of {self.framework}", lambda: _close_failed(call, error))
 
     # --- _build_request: rewrite
 
     def building(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _build_request(client: Any, options: Any, **kwargs: Any) -> Any:
-            request = self._built(lambda options: original(client, options, **kwargs), client, options)
+            request = self._build(lambda options: original(client, options, **kwargs), client, options)
             request.extensions[SEEN] = True
             return request
 
         return _build_request
 
-    def _built(self, build: Callable[[Any], Any], client: Any, options: Any) -> Any:
+    def _build(self, build: Callable[[Any], Any], client: Any, options: Any) -> Any:
         path = options.url.split("?")[0]
         if not path.endswith(self._ends):
             return build(options)
         opened = self._open.get()
         # Without `request` (another tool hid it from us) the call opens here.
-        call = opened[0] if opened else self._opened(options)
+        call = opened[0] if opened else self._try_open_call(options)
         if call is None:
             return build(options)
         translation: Translation | None = None
@@ -179,12 +179,12 @@ class Seam:
         """Errors: recorded, and an engine's put in the words of the SDK's own server."""
 
         def _make_status_error_from_response(client: Any, response: Any) -> Any:
-            call, translation = _sent(response)
+            call, translation = _carried_call(response)
             if translation is not None and hasattr(response, "_content"):
                 replace_content(response, translation.reply(response.content, response.status_code))
             error = original(client, response)
             if call is not None:  # for when another tool hid `request` from us
-                self._failed(call, error)
+                self._fail_call(call, error)
             return error
 
         return _make_status_error_from_response
@@ -217,11 +217,11 @@ def _redirect(options: Any, call: OpenCall, end: str, body: Mapping[str, Any]) -
     assert call.endpoint is not None
     url = call.endpoint.url + (_TEXT if end == _TEXT else _CHAT)
     return options.model_copy(
-        update={"json_data": call.rewritten(body, chat=end != _TEXT), "extra_json": None, "url": url}
+        update={"json_data": call.rewrite(body, chat=end != _TEXT), "extra_json": None, "url": url}
     )
 
 
-def _sent(response: Any, *, take: bool = False) -> tuple[OpenCall | None, Translation | None]:
+def _carried_call(response: Any, *, take: bool = False) -> tuple[OpenCall | None, Translation | None]:
     """The call and the translation that the request of `response` carries."""
     extensions = response.request.extensions
     sent: tuple[OpenCall, Translation | None] | None = extensions.pop(_KEY, None) if take else extensions.get(_KEY)
@@ -231,7 +231,7 @@ def _sent(response: Any, *, take: bool = False) -> tuple[OpenCall | None, Transl
 def _capture(response: Any) -> None:
     if response.status_code >= 400:  # `request` will raise it, or try again
         return
-    call, translation = _sent(response, take=True)
+    call, translation = _carried_call(response, take=True)
     if call is None:
         return
     if translation is None:

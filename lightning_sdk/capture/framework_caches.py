@@ -10,22 +10,22 @@ from typing import Any
 
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.stream.sink import harmless
-from lightning_sdk.trace.scope import speaking
+from lightning_sdk.trace.scope import effective_scope
 
 
 def is_passed_by() -> bool:
     """Whether a call made here is one of a role that is trained or evaluated, which only the engine may answer."""
-    return bool(harmless("asking who speaks", lambda: speaking().endpoint() is not None))
+    return bool(harmless("asking who speaks", lambda: effective_scope().endpoint() is not None))
 
 
 def bypass(patches: Patches, owner: Any, *methods: str, instead: Any = None) -> None:
     """Let these methods of a cache do nothing but return `instead` where `is_passed_by()`."""
 
-    def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
-        def cached(*args: Any, **kwargs: Any) -> Any:
+    def with_bypass(original: Callable[..., Any]) -> Callable[..., Any]:
+        def look_up(*args: Any, **kwargs: Any) -> Any:
             return instead if is_passed_by() else original(*args, **kwargs)
 
-        return cached
+        return look_up
 
     for method in methods:
-        patches.wrap(owner, method, wrapped)
+        patches.wrap(owner, method, with_bypass)

@@ -12,7 +12,7 @@ class ErrorEvent(Exception):
     """The server sent an error in the middle of a stream."""
 
 
-class Passage:
+class ReplyReader:
     """What has passed of one reply, until its end, its close, or its loss."""
 
     def __init__(self, call: OpenCall, status: int, content_type: str, translation: Translation | None) -> None:
@@ -22,17 +22,17 @@ class Passage:
         self._complete = False
         self.finished = False
 
-    def passed(self, chunk: bytes) -> bytes:
+    def feed(self, chunk: bytes) -> bytes:
         """What the caller sees of a chunk."""
         self._parts.append(chunk)
         if self._call.streamed:
-            passed = chunk if self._translation is None else self._translation.feed(chunk)
+            seen = chunk if self._translation is None else self._translation.feed(chunk)
             if has_ended(b"".join(self._parts[-2:])):  # who reads on to here may never close it
                 self.finish()
-            return passed
+            return seen
         return chunk if self._translation is None else b""
 
-    def last(self) -> bytes:
+    def end(self) -> bytes:
         """What the caller still has to see when no chunk comes any more."""
         self._complete = True
         if self._translation is None:

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from lightning_sdk.capture.reply_reader import Passage
+from lightning_sdk.capture.reply_reader import ReplyReader
 from lightning_sdk.capture.seam import OpenCall
 from lightning_sdk.stream.sink import harmless
 from lightning_sdk.translation import Translation
@@ -45,21 +45,21 @@ class Tee:
 
     def __init__(self, call: OpenCall, response: Any, translation: Translation | None) -> None:
         content_type = response.headers.get("content-type", "")
-        self._passage = Passage(call, response.status_code, content_type, translation)
+        self._reader = ReplyReader(call, response.status_code, content_type, translation)
         self._plain, self._pulling = translation is None, False
         if translation is not None:
             response.headers.pop("content-length", None)  # of bytes that the caller does not see
         # A subclass and not closures on the instance: those would be a cycle, and an abandoned response, with its
         # connection, would live until the next garbage collection.
         response.lightning_tee = self
-        response.__class__ = _teed(type(response))  # type: ignore[arg-type]
-        weakref.finalize(response, self._passage.finish).atexit = False
+        response.__class__ = _response_type(type(response))  # type: ignore[arg-type]
+        weakref.finalize(response, self._reader.finish).atexit = False
         # Somebody may keep a response that is not read any more: LiteLLM's logging does.
-        still_here = weakref.WeakMethod(self._passage.finish)
+        still_here = weakref.WeakMethod(self._reader.finish)
         call.when_cut_short(lambda: (finish := still_here()) and finish())
 
     def iterate(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        if self._passage.finished:  # what was read is read again, out of the response's memory
+        if self._reader.finished:  # what was read is read again, out of the response's memory
             yield from chunks
             return
         try:
@@ -71,18 +71,18 @@ class Tee:
                     break
                 finally:
                     self._pulling = False
-                if passed := self._passage.passed(chunk):
-                    yield passed
-            if last := self._passage.last():
-                yield last
+                if seen := self._reader.feed(chunk):
+                    yield seen
+            if rest := self._reader.end():
+                yield rest
         except Exception as error:
-            self._passage.finish(error)
+            self._reader.finish(error)
             raise
         finally:
-            self._passage.finish()
+            self._reader.finish()
 
     async def aiterate(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        if self._passage.finished:
+        if self._reader.finished:
             async for chunk in chunks:
                 yield chunk
             return
@@ -95,28 +95,28 @@ class Tee:
                     break
                 finally:
                     self._pulling = False
-                if passed := self._passage.passed(chunk):
-                    yield passed
-            if last := self._passage.last():
-                yield last
+                if seen := self._reader.feed(chunk):
+                    yield seen
+            if rest := self._reader.end():
+                yield rest
         except Exception as error:
-            self._passage.finish(error)
+            self._reader.finish(error)
             raise
         finally:
-            self._passage.finish()
+            self._reader.finish()
 
     def wire(self, response: Any) -> bool:
         """Whether who reads `response` raw now is to get the bytes of the wire: the response itself, while it is
         pulled, or a reader of compressed bytes that need no translation, who is not recorded."""
-        return self._pulling or self._passage.finished or (self._plain and "content-encoding" in response.headers)
+        return self._pulling or self._reader.finished or (self._plain and "content-encoding" in response.headers)
 
-    def closed(self) -> None:
+    def on_close(self) -> None:
         if not self._pulling:  # a response closes itself while its last chunk is pulled; that is no early close
-            self._passage.finish()
+            self._reader.finish()
 
 
 @functools.cache
-def _teed(kind: Any) -> Any:
+def _response_type(kind: Any) -> Any:
     """The response class `kind`, telling its tee what passes."""
 
     class Response(kind):  # type: ignore[misc]
@@ -138,11 +138,11 @@ def _teed(kind: Any) -> Any:
 
         def close(self) -> None:
             super().close()
-            self.lightning_tee.closed()
+            self.lightning_tee.on_close()
 
         async def aclose(self) -> None:
             await super().aclose()
-            self.lightning_tee.closed()
+            self.lightning_tee.on_close()
 
     Response.__name__, Response.__qualname__, Response.__module__ = kind.__name__, kind.__qualname__, kind.__module__
     return Response

@@ -17,7 +17,7 @@ from lightning_sdk.stream import sink
 from lightning_sdk.stream.wire import MAX_EVENT_BYTES, Event
 from lightning_sdk.system import forks
 from lightning_sdk.trace.call import CallMeta
-from lightning_sdk.trace.scope import Endpoint, above, current, new_span_id, speaking
+from lightning_sdk.trace.scope import Endpoint, current_scope, effective_scope, new_span_id, parent_span
 
 #: Stays on every HTTP request that a seam has seen, so that the net below the SDKs tells it from one that none saw.
 SEEN = "lightning_seen"
@@ -37,7 +37,7 @@ ALIKE: dict[str, tuple[Any, ...]] = {
 
 def open_call(framework: str, path: str) -> OpenCall | None:
     """A call about to be made in the current scope; None when nobody listens and nothing is to be redirected."""
-    return OpenCall(framework, path) if sink.listening() or current().rollout is not None else None
+    return OpenCall(framework, path) if sink.is_listening() or current_scope().rollout is not None else None
 
 
 #: Calls under way. Weak, since a call that nobody will finish any more is finished when it is collected.
@@ -62,8 +62,8 @@ class OpenCall:
     def __init__(self, framework: str, path: str) -> None:
         self._started = time.time_ns()
         self._framework, self._path = framework, path
-        self._scope = speaking()
-        self._trace, self._parent = above(self._scope)
+        self._scope = effective_scope()
+        self._trace, self._parent = parent_span(self._scope)
         self._owner = self._scope.owner()
         if self._owner is not self._scope.rollout:
             self._say_lost()
@@ -108,7 +108,7 @@ class OpenCall:
         if self._owner is not None:
             self._owner.at_end.append(action)
 
-    def rewritten(self, body: Mapping[str, Any], *, chat: bool = True) -> dict[str, Any]:
+    def rewrite(self, body: Mapping[str, Any], *, chat: bool = True) -> dict[str, Any]:
         """The request `body` as the engine is to see it: its model, the rollout's sampling, and what training needs.
 
         Args:

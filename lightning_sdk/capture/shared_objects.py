@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from lightning_sdk.stream import notices, sink
-from lightning_sdk.trace.scope import current
+from lightning_sdk.trace.scope import current_scope
 
 _TOLD = 8
 """Times that one object is told of."""
@@ -34,8 +34,8 @@ _ran: dict[int, _Ran] = {}
 
 def note(thing: Any, name: str) -> None:
     """`thing`, which its framework calls `name`, runs now: tell if it ran in another rollout before."""
-    rollout = current().rollout
-    if rollout is None or not sink.listening():
+    rollout = current_scope().rollout
+    if rollout is None or not sink.is_listening():
         return
     ran = _ran.get(id(thing))
     if ran is None or ran.object() is not thing:
@@ -47,7 +47,7 @@ def note(thing: Any, name: str) -> None:
     elif ran.rollout != rollout.id and ran.told < _TOLD:
         ran.rollout, ran.told = rollout.id, ran.told + 1
         ran.name = ran.name or _describe(thing, name)
-        notices.shared(ran.name)
+        notices.report_shared_agent(ran.name)
 
 
 def _forget(key: int, _: object) -> None:

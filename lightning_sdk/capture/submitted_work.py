@@ -11,27 +11,27 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from lightning_sdk.stream import sink
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, ambient, entered, speaking
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, effective_scope, framework_roles, use_scope
 
 
 def carry(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, to be called in the scope of the code that calls `carry`; itself outside of every scope."""
-    scope = speaking()
+    scope = effective_scope()
     return function if scope == Scope() or isinstance(function, Work) else Work(function, scope)
 
 
 def carry_steps(iterable: Iterable[Any]) -> Iterable[Any]:
     """`iterable`, whose items are drawn in the scope of the code that calls `carry_steps`."""
-    scope = speaking()
+    scope = effective_scope()
     return iterable if scope == Scope() else _draw(iterable, scope)
 
 
 def _draw(iterable: Iterable[Any], scope: Scope) -> Iterator[Any]:
-    with entered(scope):
+    with use_scope(scope):
         items = iter(iterable)
     nothing = object()
     while True:
-        with entered(scope):
+        with use_scope(scope):
             item = next(items, nothing)
         if item is nothing:
             return
@@ -51,7 +51,7 @@ class Work:
         self._function, self._scope = function, scope
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with entered(self._scope):
+        with use_scope(self._scope):
             return self._function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,9 +67,9 @@ class _Away:
         self._function, self._told = function, told
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not sink.listening():  # nothing would be recorded, and a trained call that is not recorded is lost
+        if not sink.is_listening():  # nothing would be recorded, and a trained call that is not recorded is lost
             return self._function(*args, **kwargs)
-        with entered(_from_plain(self._told)):
+        with use_scope(_from_plain(self._told)):
             return self._function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -90,7 +90,7 @@ def _to_plain(scope: Scope) -> dict[str, Any]:
 def _from_plain(told: dict[str, Any]) -> Scope:
     told = dict(told)
     rollout = told.pop("rollout", None)
-    scope = Scope(**told, ambient=ambient())
+    scope = Scope(**told, framework_roles=framework_roles())
     if rollout is None:
         return scope
     endpoint = Endpoint(**rollout["endpoint"]) if rollout["endpoint"] is not None else None

@@ -76,13 +76,13 @@ class _Tracing(SpanProcessor):
     def enter(self, scope: Scope) -> Any:
         return harmless("joining an OpenTelemetry trace", functools.partial(self._enter, scope))
 
-    def above(self, scope: Scope) -> tuple[str, str]:
+    def parent_span(self, scope: Scope) -> tuple[str, str]:
         found = harmless("finding the OpenTelemetry span around a call", functools.partial(self._around, scope))
         return found or (scope.trace, scope.span)
 
     def _enter(self, scope: Scope) -> Any:
         self._watch_provider()
-        if scope.rollout is None or not self._providers or not sink.listening():
+        if scope.rollout is None or not self._providers or not sink.is_listening():
             return None
         before, around = contexts.get_current(), traces.get_current_span()
         if self._inside(around, scope):
@@ -130,7 +130,7 @@ class _Tracing(SpanProcessor):
         """Tell which span of the user's own trace the rollout was started in."""
         if around.is_valid and around.trace_id != int(rollout.id, 16):
             at = {genai.LINK_TRACE: f"{around.trace_id:032x}", genai.LINK_SPAN: f"{around.span_id:016x}"}
-            sink.span(rollout, Span(root_span_id(rollout.key), "", genai.INVOKE_WORKFLOW, "", 0, 0, "ok", "", at))
+            sink.send_span(rollout, Span(root_span_id(rollout.key), "", genai.INVOKE_WORKFLOW, "", 0, 0, "ok", "", at))
 
     # --- its spans in our stream
 
@@ -146,11 +146,11 @@ class _Tracing(SpanProcessor):
                 self._providers.append(provider)
 
     def on_start(self, span: LiveSpan, parent_context: Context | None = None) -> None:
-        if self._providers and sink.listening():
+        if self._providers and sink.is_listening():
             harmless("following a span of another instrumentor", functools.partial(self._begin, span, parent_context))
 
     def _begin(self, span: LiveSpan, context: Context | None) -> None:
-        here = scope.speaking()
+        here = scope.effective_scope()
         around = traces.get_current_span(context)
         rollout, home = here.rollout, here.span
         if isinstance(around, _Place):
@@ -172,8 +172,8 @@ class _Tracing(SpanProcessor):
         left = self._left_open.get(found.home)
         if left is not None and traces.get_current_span(left).get_span_context().span_id == at.span_id:
             self._left_open.pop(found.home, None)
-        if found.rollout is not None and sink.listening():
-            copy, size = _copied(span, at, found)
+        if found.rollout is not None and sink.is_listening():
+            copy, size = _copy_span(span, at, found)
             sink.put((Event.SPAN, sink.key_of(found.rollout), copy.pack()), size)
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class _Tracing(SpanProcessor):
         self._left_open.clear()
 
 
-def _copied(span: ReadableSpan, at: SpanContext, found: _Foreign) -> tuple[Span, int]:
+def _copy_span(span: ReadableSpan, at: SpanContext, found: _Foreign) -> tuple[Span, int]:
     """The span as one of the rollout's, and its approximate size in bytes."""
     assert found.rollout is not None
     parent = found.home

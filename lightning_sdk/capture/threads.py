@@ -23,7 +23,7 @@ from typing import Any
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.capture.submitted_work import carry, carry_steps
 from lightning_sdk.stream.sink import harmless
-from lightning_sdk.trace.scope import Scope, entered, inherit, speaking
+from lightning_sdk.trace.scope import Scope, effective_scope, inherit, use_scope
 
 _NOWHERE = Scope()
 
@@ -64,12 +64,12 @@ class _Bootstrap:
         bound = self._original.__get__(thread, owner)
         if thread is None:
             return bound
-        scope = speaking()  # and not the current one: a framework's own context does not follow into the thread
+        scope = effective_scope()  # and not the current one: a framework's own context does not follow into the thread
         if scope == _NOWHERE:
             return bound
 
         def bootstrap() -> None:
-            with entered(scope):
+            with use_scope(scope):
                 inherit(scope)
                 bound()
 
@@ -89,7 +89,7 @@ def _instrument_thread_executors(patches: Patches) -> None:
 def _taking(original: Callable[..., Any]) -> Callable[..., Any]:
     def init(item: Any, *args: Any, **kwargs: Any) -> None:
         original(item, *args, **kwargs)
-        item.lightning_scope = speaking()
+        item.lightning_scope = effective_scope()
 
     return init
 
@@ -98,7 +98,7 @@ def _working(original: Callable[..., Any]) -> Callable[..., Any]:
     """Callbacks of the future run here too."""
 
     def run(item: Any, *args: Any) -> Any:
-        with entered(getattr(item, "lightning_scope", _NOWHERE)):
+        with use_scope(getattr(item, "lightning_scope", _NOWHERE)):
             return original(item, *args)
 
     return run
@@ -124,7 +124,7 @@ def _outside(original: Callable[..., Any]) -> Callable[..., Any]:
     """Workers are started here: they belong to nobody, and their initializer neither."""
 
     def started_outside(*args: Any, **kwargs: Any) -> Any:
-        with entered(_NOWHERE):
+        with use_scope(_NOWHERE):
             return original(*args, **kwargs)
 
     return started_outside
@@ -177,7 +177,7 @@ def _instrument_greenlets(patches: Patches) -> None:
 
 
 def _let_inherit(greenlet: Any) -> None:
-    scope = speaking()
+    scope = effective_scope()
     if scope != _NOWHERE:
         context = greenlet.gr_context or contextvars.Context()
         context.run(inherit, scope)

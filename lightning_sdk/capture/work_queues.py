@@ -22,7 +22,7 @@ from typing import Any
 
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.stream.sink import harmless
-from lightning_sdk.trace.scope import Scope, current, current_task, inherit, inherited, speaking
+from lightning_sdk.trace.scope import Scope, current_scope, current_task, effective_scope, inherit, inherited_scope
 
 _QUEUES = ("Queue", "PriorityQueue", "LifoQueue")
 _IMMUTABLE = 1 << 8
@@ -86,7 +86,7 @@ def _putting(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _note(queue: Any, item: Any) -> None:
-    scope = speaking()
+    scope = effective_scope()
     if scope.rollout is None:
         return
     putters = _putters.setdefault(queue, _Putters())
@@ -109,7 +109,7 @@ def _getting(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _take_over(queue: Any, item: Any, given: Scope | None) -> None:
     """Go on in the scope that the item was put in, if this is a worker."""
-    here = current()
+    here = current_scope()
     if given is None:
         if _works_for.get() is queue:  # not a rollout's item, after that of one
             inherit(Scope())
@@ -127,7 +127,7 @@ def _is_worker(here: Scope) -> bool:
     """Whether what runs here was only started in the rollout `here`, or outside of rollouts."""
     if current_task() is not None:
         return here.rollout is not None and not here.rollout.is_home()
-    if (base := inherited()) is not None:
+    if (base := inherited_scope()) is not None:
         return here.rollout is base.rollout
     return here == Scope() and threading.current_thread() is not threading.main_thread()
 

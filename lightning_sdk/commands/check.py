@@ -14,7 +14,7 @@ from lightning_sdk.commands.job import Job
 from lightning_sdk.commands.reward_probe import Witness
 from lightning_sdk.commands.train import given_settings, refuse_unknown_roles, weighed
 from lightning_sdk.errors import SettingError
-from lightning_sdk.markers.reward import Function, named
+from lightning_sdk.markers.reward import Function, reward_functions
 from lightning_sdk.rollouts.tasks import Source, load
 from lightning_sdk.settings import Settings, explicit, placement
 from lightning_sdk.settings.provider import provider_settings
@@ -91,7 +91,7 @@ def check(
     given = provider_settings(given) if provider else given
     given.setdefault("rollouts.tasks_per_step", min(TASKS, len(loaded)))
     given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)
-    rewards = named(reward)
+    rewards = reward_functions(reward)
     chosen = weighed(Settings.from_dict(given), rewards)
     refuse_unknown_roles(chosen)
     if (placed := placement.parse(chosen.rollouts.runner)) is not None and placed.kind == "none":

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from lightning_sdk import session
 from lightning_sdk.errors import SettingError
-from lightning_sdk.trace.scope import Scope, speaking
+from lightning_sdk.trace.scope import Scope, effective_scope
 
 GROUP = "lightning_sdk.gateways"
 
@@ -57,7 +57,7 @@ def gateway_environment() -> dict[str, str]:
     Raises:
         SettingError: the gateway is not installed in this environment.
     """
-    return _started().environment(speaking())
+    return _started().environment(effective_scope())
 
 
 def load() -> Callable[..., Gateway]:

@@ -17,7 +17,7 @@ from lightning_sdk.errors import BY_NAME, BackendDied, DiskError, HubError, HubG
 from lightning_sdk.hub import task_lists
 from lightning_sdk.hub.client import HubClient, HubProcess
 from lightning_sdk.markers.agent import declared
-from lightning_sdk.markers.reward import Named
+from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.rollouts import invitation, reference
 from lightning_sdk.rollouts import local_runners as crews
 from lightning_sdk.rollouts.local_runners import Crew
@@ -43,7 +43,7 @@ class Job:
     def __init__(
         self,
         agent: Callable[..., Any],
-        rewards: Sequence[Named],
+        rewards: Sequence[RewardFunction],
         settings: Settings,
         folder: Path,
         python: str | None,
@@ -90,7 +90,7 @@ class Job:
             hub = HubProcess(self.folder, python=self._python, bind=listen or invitation.CLOSED,
                              key=key.value if key else "")  # fmt: skip
             stack.callback(hub.stop)
-            here = addresses.reached(hub.address, invitation.CLOSED)
+            here = addresses.reachable_address(hub.address, invitation.CLOSED)
             stack.enter_context(running.stream_to(here, hub.key, hub.alive))
             # Whether it is dead its process says: while that lives, silence is no reason to give up a training.
             client = stack.enter_context(HubClient(here, hub.key, hub.alive, math.inf))

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from lightning_sdk.errors import BY_NAME, HubError, LightningError, RewardError, SettingError
-from lightning_sdk.markers.reward import Function, Named, named
+from lightning_sdk.markers.reward import Function, RewardFunction, reward_functions
 from lightning_sdk.rollouts.scoring import ascores, scores
 from lightning_sdk.system.folders import find_run_folder
 
@@ -80,7 +80,7 @@ def rescore(
         SettingError: this is no run, or the functions cannot be used.
         HubError: the store cannot be read; or it is to be written while a hub has the folder.
     """
-    functions = named(reward)
+    functions = reward_functions(reward)
     if not functions:
         raise SettingError("rescore: give the reward functions to apply: reward=function, or reward=[...]")
     # A thread with a loop of its own: there may be one here already, as in a notebook.
@@ -91,7 +91,7 @@ def rescore(
         return Rescoring(thread.submit(asyncio.run, _scored(store, functions, concurrency)).result())
 
 
-async def _scored(store: _Store, functions: Sequence[Named], concurrency: int) -> dict[str, Any]:
+async def _scored(store: _Store, functions: Sequence[RewardFunction], concurrency: int) -> dict[str, Any]:
     """The result, when everything is scored."""
     limit, done = asyncio.Semaphore(concurrency), list[Any]()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(concurrency, "lightning-reward"))
@@ -101,7 +101,7 @@ async def _scored(store: _Store, functions: Sequence[Named], concurrency: int) -
     return result
 
 
-async def _one(rollout: Mapping[str, Any], functions: Sequence[Named], limit: asyncio.Semaphore) -> list[Any]:
+async def _one(rollout: Mapping[str, Any], functions: Sequence[RewardFunction], limit: asyncio.Semaphore) -> list[Any]:
     """Number of the rollout, what the functions gave, and why they gave nothing."""
     task, answer = rollout["task"], json.loads(rollout["answer"])
     async with limit:
@@ -118,7 +118,7 @@ async def _one(rollout: Mapping[str, Any], functions: Sequence[Named], limit: as
 class _Store:
     """The process that has the run's store."""
 
-    def __init__(self, folder: Path, functions: Sequence[Named], write: bool, python: str | None) -> None:
+    def __init__(self, folder: Path, functions: Sequence[RewardFunction], write: bool, python: str | None) -> None:
         self._python = python or sys.executable
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         weights = {each.name: each.weight for each in functions if each.weight is not None}

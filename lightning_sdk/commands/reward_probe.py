@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_sdk.markers import answer as answers
-from lightning_sdk.markers.reward import Given, Named
+from lightning_sdk.markers.reward import RewardFunction, RewardValue
 from lightning_sdk.rollouts.scoring import scores
 
 #: Seconds that one scoring may take, and all of them together.
@@ -44,13 +44,13 @@ class _Seen:
 class Witness:
     """Reward functions, and what they were asked while the rollouts ran."""
 
-    def __init__(self, rewards: Sequence[Named]) -> None:
+    def __init__(self, rewards: Sequence[RewardFunction]) -> None:
         self._rewards = tuple(rewards)
         self._seen: list[_Seen] = []
         self._unkept = False
 
     @property
-    def rewards(self) -> tuple[Named, ...]:
+    def rewards(self) -> tuple[RewardFunction, ...]:
         """The same functions, of which the first one is listened to."""
         first, *rest = self._rewards
         return replace(first, function=self._listened(first.function)), *rest
@@ -69,7 +69,7 @@ class Witness:
     def _listened(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def listened(task: dict[str, Any], answer: Any) -> Any:
-            kept, _ = answers.kept(answer)
+            kept, _ = answers.to_json(answer)
             own, began = copy.deepcopy(task), time.perf_counter()
             value = function(task, answer)
             self._unkept |= not kept
@@ -126,7 +126,7 @@ class Witness:
         return list(found.values())[:ANSWERS]
 
     def _score(self, task: Mapping[str, Any], seen: _Seen) -> dict[str, float]:
-        given: list[Given] = scores(self._rewards, copy.deepcopy(dict(task)), json.loads(seen.answer))
+        given: list[RewardValue] = scores(self._rewards, copy.deepcopy(dict(task)), json.loads(seen.answer))
         return {f"{each.name}{'/' if each.role else ''}{each.role}": each.value for each in given}
 
 
@@ -151,7 +151,9 @@ def _text(task: Mapping[str, Any]) -> str:
     return json.dumps(task, sort_keys=True, default=str)
 
 
-def _finding(trials: int, best: int, others: int, low: float, high: float, rewards: Sequence[Named]) -> dict[str, Any]:
+def _finding(
+    trials: int, best: int, others: int, low: float, high: float, rewards: Sequence[RewardFunction]
+) -> dict[str, Any]:
     """As `lightning_hub.findings.findings` has them."""
     many = "the best answer" if best == 1 else f"the {best} best answers"
     return {
@@ -159,8 +161,8 @@ def _finding(trials: int, best: int, others: int, low: float, high: float, rewar
         "severity": "warning",
         "what": f"{many} earned exactly the same under the data of {others} other tasks ({trials} of {trials} times), "
         f"although the reward tells answers apart ({low:g} to {high:g}).",
-        "cause": f"{' and '.join(each.told for each in rewards)} looks at the form of an answer, and not at whether it "
-        "is right for its task.",
+        "cause": f"{' and '.join(each.label for each in rewards)} looks at the form of an answer, and not at whether "
+        "it is right for its task.",
         "remedy": "Compare the answer with the task's data in the reward, such as task['answer']; if the form is all "
         "that you want, ignore this.",
         "passing": False,

@@ -19,7 +19,7 @@ from lightning_sdk.commands import gateway
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.hub import discovery
 from lightning_sdk.hub.client import HubProcess
-from lightning_sdk.markers.reward import Function, named
+from lightning_sdk.markers.reward import Function, reward_functions
 from lightning_sdk.rollouts.remote_runner import Guest
 from lightning_sdk.settings import Settings
 from lightning_sdk.system.folders import make_folder
@@ -50,7 +50,7 @@ def runner(
             print(text, file=sys.stderr, flush=True)
 
     key = key or os.environ.get(discovery.KEY, "")
-    guest = Guest(address, key, agent, named(reward), concurrency=concurrency, patience=patience, say=say)
+    guest = Guest(address, key, agent, reward_functions(reward), concurrency=concurrency, patience=patience, say=say)
     stay = guest.stay(_signalled())
     say(f"{_ENDED.get(stay.ended, 'the training has finished')}; rollouts run here: {sum(stay.rollouts.values())}")
     if as_json:

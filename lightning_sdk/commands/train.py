@@ -15,7 +15,7 @@ from lightning_sdk.commands.job import Job
 from lightning_sdk.commands.report import Report
 from lightning_sdk.errors import SettingError
 from lightning_sdk.markers.agent import declared
-from lightning_sdk.markers.reward import Function, Named, named
+from lightning_sdk.markers.reward import Function, RewardFunction, reward_functions
 from lightning_sdk.rollouts import invitation, reference
 from lightning_sdk.rollouts.tasks import Parts, Source, divide, load
 from lightning_sdk.settings import Settings, explicit
@@ -73,7 +73,11 @@ def train(
             rollouts failed, or the hub or the backend died; the message says with what, and how to go on.
     """
     given = explicit(given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles))
-    rewards, loaded, apart = named(reward), load(tasks), held_out if held_out is None else load(held_out, "held_out")
+    rewards, loaded, apart = (
+        reward_functions(reward),
+        load(tasks),
+        held_out if held_out is None else load(held_out, "held_out"),
+    )
     stored, earlier = _find(from_runs, runs), None if resume is None else earlier_run.read(resume, runs)
     start = _first(given, stored, rewards) if earlier is None else _go_on(earlier, given, stored, rewards, name, listen)
     parts = earlier.divide(loaded, apart) if earlier else divide(loaded, apart, start.settings)
@@ -114,7 +118,7 @@ def evaluate(
     given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
     given = provider_settings(given) if provider else given
     given.setdefault("evaluation.tasks", len(loaded))
-    rewards = named(reward)
+    rewards = reward_functions(reward)
     chosen = weighed(Settings.from_dict(given), rewards)
     _refuse_early(f"evaluate() of {reference.name_of(agent)}", chosen, listen)
     folder = make_run_folder(runs, name or f"{reference.name_of(agent)}-evaluation")
@@ -122,7 +126,7 @@ def evaluate(
     return reports.read(folder)
 
 
-def _run_training(job: Job, start: _Start, parts: Parts, rewards: Sequence[Named], resume: bool) -> Report:
+def _run_training(job: Job, start: _Start, parts: Parts, rewards: Sequence[RewardFunction], resume: bool) -> Report:
     job.run("train", [*parts.told(), *start.told], tasks=parts.training, held_out=parts.held_out,
             from_runs=start.from_runs, rewards=_marks(rewards), resume=resume)  # fmt: skip
     return reports.read(job.folder)
@@ -148,7 +152,7 @@ def _tell_of_name(folder: Path, name: str) -> list[tuple[str, str]]:
     return [("notice", f"this run is in {folder}, since {there} is there already (--resume goes on with that one)")]
 
 
-def _first(given: dict[str, Any], stored: list[str], rewards: Sequence[Named]) -> _Start:
+def _first(given: dict[str, Any], stored: list[str], rewards: Sequence[RewardFunction]) -> _Start:
     return _Start(weighed(Settings.from_dict(given), rewards), stored)
 
 
@@ -156,7 +160,7 @@ def _go_on(
     earlier: EarlierRun,
     given: dict[str, Any],
     stored: list[str],
-    rewards: Sequence[Named],
+    rewards: Sequence[RewardFunction],
     name: str | None,
     listen: str,
 ) -> _Start:
@@ -179,12 +183,12 @@ def _is_empty(value: Any) -> bool:
     return isinstance(value, list | tuple) and not value
 
 
-def _marks(rewards: Sequence[Named]) -> dict[str, float | None]:
+def _marks(rewards: Sequence[RewardFunction]) -> dict[str, float | None]:
     """Name of each reward function -> the weight that it is marked with."""
     return {each.name: each.weight for each in rewards}
 
 
-def weighed(settings: Settings, rewards: Sequence[Named]) -> Settings:
+def weighed(settings: Settings, rewards: Sequence[RewardFunction]) -> Settings:
     """The settings, with the weights that `@reward` gives where nothing else is set."""
     marked = {each.name: each.weight for each in rewards if each.weight is not None}
     return replace(settings, credit=replace(settings.credit, rewards={**marked, **settings.credit.rewards}))

@@ -42,12 +42,12 @@ def describe(error: BaseException, status: Status) -> str:
 
 def _describe(error: BaseException, status: Status) -> str:
     first = first_of(error)
-    lines = [*_message(error, first), *own_lines(first), *_printed(first)]
+    lines = [*_message(error, first), *own_lines(first), *_child_output(first)]
     for cause in _causes(first):
         said = summary(cause)
         if said not in lines[0]:
             further = [line for line in own_lines(cause, library=False) if line not in lines]
-            lines += [f"caused by {said}"[:_MESSAGE_CHARACTERS], *further[-2:], *_printed(cause)]
+            lines += [f"caused by {said}"[:_MESSAGE_CHARACTERS], *further[-2:], *_child_output(cause)]
             break
     text = "\n  ".join(lines)
     advice = remedy.remedy(first, status)
@@ -87,7 +87,7 @@ def _message(error: BaseException, first: BaseException) -> list[str]:
     return lines if first is error else [*lines, f"in {summary(error)}", *own_lines(error, library=False)]
 
 
-def _printed(error: BaseException) -> Iterator[str]:
+def _child_output(error: BaseException) -> Iterator[str]:
     """What a child process printed last, where the exception has caught it, as those of `subprocess` do."""
     for name in ("stderr", "stdout"):
         text = getattr(error, name, None)

@@ -41,7 +41,7 @@ def remedy(error: BaseException, status: Status) -> str:
         return f"The disk that {who} writes to is full: make room there; to try such rollouts again, {again_set}."
     for each in raised:
         if code := _http_status(each):
-            return _refused(who, code, where, again)
+            return _explain_refusal(who, code, where, again)
         if _is_unreached(each):
             return (
                 f"The service{where} that {who} calls was not reached, or did not answer in time: start it, or check "
@@ -62,7 +62,7 @@ _ENDING = {
 }
 
 
-def _refused(who: str, code: int, where: str, again: str) -> str:
+def _explain_refusal(who: str, code: int, where: str, again: str) -> str:
     begin = f"The service{where} that {who} calls answered with HTTP status {code}"
     if code in {401, 403}:
         return f"{begin}: check its API key, and that this process has it in its environment."

@@ -14,7 +14,15 @@ from lightning_sdk.failures.failure import summary
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.sink import harmless
 from lightning_sdk.trace.call import Span
-from lightning_sdk.trace.scope import Scope, above, ambient, current, entered, new_span_id, new_trace_id
+from lightning_sdk.trace.scope import (
+    Scope,
+    current_scope,
+    framework_roles,
+    new_span_id,
+    new_trace_id,
+    parent_span,
+    use_scope,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -77,7 +85,7 @@ def in_turn(function: Callable[..., Any], begin: Callable[..., Turn]) -> Callabl
     def plain(*args: Any, **kwargs: Any) -> Any:
         turn = begin(*args, **kwargs)
         try:
-            with entered(turn.scope):
+            with use_scope(turn.scope):
                 result = function(*args, **kwargs)
         except BaseException as error:
             turn.close(error)
@@ -104,32 +112,34 @@ class Turn:
 
     def __init__(self, **changes: Any) -> None:
         """A turn in the current scope with `changes`; without any, in that very scope, and no span tells of it."""
-        self._outer, self._closed = current(), False
+        self._outer, self._closed = current_scope(), False
         self._started = time.time_ns()
         self.scope: Scope = self._outer
         if changes:
-            trace, self._parent = above(self._outer)
+            trace, self._parent = parent_span(self._outer)
             if not trace and self._outer.rollout is None:
                 trace = new_trace_id()
-            self.scope = replace(self._outer, span=new_span_id(), trace=trace, ambient=ambient(), **changes)
+            self.scope = replace(
+                self._outer, span=new_span_id(), trace=trace, framework_roles=framework_roles(), **changes
+            )
 
     @classmethod
     def of_framework(cls, name: str) -> Turn:
         """The turn of an agent that a framework calls `name`: it keeps a decorator's explicit role, and is trained
         where what surrounds it is."""
-        outer = current()
+        outer = current_scope()
         # One agent's methods call each other: that is one turn still.
-        if not name or (name == outer.agent and ambient() == outer.ambient):
+        if not name or (name == outer.agent and framework_roles() == outer.framework_roles):
             return cls()
         return cls(role=outer.role if outer.named else name, agent=name)
 
     def close(self, error: BaseException | None) -> None:
-        if self._closed or self.scope is self._outer or not sink.listening():
+        if self._closed or self.scope is self._outer or not sink.is_listening():
             return
         self._closed = True
         cancelled = issubclass(type(error), GeneratorExit)  # isinstance would ask the object
         name = self.scope.agent or self.scope.role
-        sink.span(
+        sink.send_span(
             self.scope.rollout,
             Span(
                 id=self.scope.span,
@@ -153,7 +163,7 @@ def _awaiting(
     async def coroutine(*args: Any, **kwargs: Any) -> Any:
         turn = begin(*args, **kwargs)
         try:
-            with entered(turn.scope):
+            with use_scope(turn.scope):
                 result = await make(*args, **kwargs)
         except BaseException as error:
             turn.close(error)
@@ -175,7 +185,7 @@ def _stepping(
         try:
             while True:
                 try:
-                    with entered(turn.scope):
+                    with use_scope(turn.scope):
                         value = step(argument)
                 except StopIteration as stop:
                     turn.close(None)
@@ -185,7 +195,7 @@ def _stepping(
                     argument = yield value
                     step = steps.send
                 except GeneratorExit:
-                    with entered(turn.scope):
+                    with use_scope(turn.scope):
                         steps.close()
                     raise
                 except BaseException as thrown:
@@ -209,7 +219,7 @@ def _astepping(
         try:
             while True:
                 try:
-                    with entered(turn.scope):
+                    with use_scope(turn.scope):
                         value = await step(argument)
                 except StopAsyncIteration:
                     turn.close(None)
@@ -219,7 +229,7 @@ def _astepping(
                     argument = yield value
                     step = steps.asend
                 except GeneratorExit:
-                    with entered(turn.scope):
+                    with use_scope(turn.scope):
                         await steps.aclose()
                     raise
                 except BaseException as thrown:
@@ -273,7 +283,7 @@ def _await_lazily(lazy: Any) -> Generator[Any, Any, Any]:
 
 def _next_lazily(lazy: Any) -> Any:
     try:
-        with entered(lazy._self_turn.scope):
+        with use_scope(lazy._self_turn.scope):
             return next(lazy.__wrapped__)
     except BaseException as error:
         lazy._self_turn.close(None if isinstance(error, StopIteration) else error)
@@ -282,7 +292,7 @@ def _next_lazily(lazy: Any) -> Any:
 
 async def _anext_lazily(lazy: Any) -> Any:
     try:
-        with entered(lazy._self_turn.scope):
+        with use_scope(lazy._self_turn.scope):
             return await anext(lazy.__wrapped__)
     except BaseException as error:
         lazy._self_turn.close(None if isinstance(error, StopAsyncIteration) else error)

@@ -11,7 +11,7 @@ LIMIT = 1_000_000
 SHOWN = 2000
 
 
-def shown(answer: Any) -> str:
+def preview(answer: Any) -> str:
     """A few lines of it for people."""
     try:
         text = str.__str__(answer if isinstance(answer, str) else "" if answer is None else repr(answer))[:SHOWN]
@@ -20,15 +20,15 @@ def shown(answer: Any) -> str:
     return text.encode("utf-8", "replace").decode()  # half a surrogate pair has no place in a message
 
 
-def kept(answer: Any) -> tuple[str, str]:
+def to_json(answer: Any) -> tuple[str, str]:
     """The answer as JSON and '', or '' and why it cannot be kept so that it comes back as it was.
 
     Text, numbers, booleans, None, lists, and dicts whose keys are text; a tuple comes back as a list.
     """
     try:
-        left = _walked(answer, LIMIT)
+        left = _room_after(answer, LIMIT)
         text = json.dumps(answer) if left >= 0 else ""
-    except (_Unkept, ValueError) as reason:
+    except (_NotJSON, ValueError) as reason:
         return "", str(reason)
     except RecursionError:
         return "", "it is nested too deeply"
@@ -37,11 +37,11 @@ def kept(answer: Any) -> tuple[str, str]:
     return (text, "") if text and len(text) <= LIMIT else ("", f"it is longer than {LIMIT:,} characters")
 
 
-class _Unkept(Exception):
+class _NotJSON(Exception):
     """Something in an answer has no word in JSON."""
 
 
-def _walked(value: Any, left: int) -> int:
+def _room_after(value: Any, left: int) -> int:
     """Of `left` characters about as many as are left after `value`; less than 0 as soon as there are none."""
     if value is None or isinstance(value, bool | int | float):
         return left - 1
@@ -51,15 +51,15 @@ def _walked(value: Any, left: int) -> int:
         for item in value:
             if left < 0:
                 break
-            left = _walked(item, left - 1)
+            left = _room_after(item, left - 1)
         return left
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise _Unkept(f"a dict in it has the key {key!r:.40}, which is no text")
+                raise _NotJSON(f"a dict in it has the key {key!r:.40}, which is no text")
             if left < 0:
                 break
-            left = _walked(item, left - 1 - len(key))
+            left = _room_after(item, left - 1 - len(key))
         return left
     kind = type(value)
-    raise _Unkept(f"it is or holds a {kind.__module__}.{kind.__qualname__}, for which JSON has no word")
+    raise _NotJSON(f"it is or holds a {kind.__module__}.{kind.__qualname__}, for which JSON has no word")

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from lightning_sdk.errors import RewardError, SettingError
 from lightning_sdk.stream import sink
-from lightning_sdk.trace.scope import current
+from lightning_sdk.trace.scope import current_scope
 
 Function = Callable[..., Any]
 F = TypeVar("F", bound=Function)
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class RewardFunction:
     """A reward function with the name that its numbers are stored under."""
 
     function: Function
@@ -29,12 +29,12 @@ class Named:
     """Default of `credit.rewards.NAME`; None: 1."""
 
     @property
-    def told(self) -> str:
+    def label(self) -> str:
         """The function, as messages name it."""
         return f"the reward function {name_of(self.function)}()"
 
 
-class Given(NamedTuple):
+class RewardValue(NamedTuple):
     """One number that a reward function gave."""
 
     name: str
@@ -44,7 +44,7 @@ class Given(NamedTuple):
 
 
 #: Functions marked with `@reward`, in order; the command line takes the only one of the agent's file.
-marked: list[Named] = []
+marked: list[RewardFunction] = []
 
 _LARGEST = 3.4028234663852886e38  # float32: rewards are float32 from here on
 _SHOWN = 200
@@ -83,13 +83,13 @@ def reward(
             raise RewardError(
                 f"@reward on {function!r}, which cannot be called: put it above a function of (task, answer)"
             )
-        marked.append(Named(function, name or name_of(function), weight))
+        marked.append(RewardFunction(function, name or name_of(function), weight))
         return function
 
     return mark if function is None else mark(function)
 
 
-def named(given: Function | Sequence[Function] | None) -> tuple[Named, ...]:
+def reward_functions(given: Function | Sequence[Function] | None) -> tuple[RewardFunction, ...]:
     """The reward functions of a run with their names; by default the one function that is marked.
 
     No function is right for an agent that rewards itself with `emit_reward`; the first rollouts show whether it does.
@@ -98,11 +98,11 @@ def named(given: Function | Sequence[Function] | None) -> tuple[Named, ...]:
         SettingError: it is not clear which, one cannot be called, or two have the same name.
     """
     if given is None:
-        return _the_marked()
+        return _only_marked()
     functions = list(given) if isinstance(given, Sequence) else [given]
     if not functions:
         raise SettingError("reward=[]: give at least one function of (task, answer)")
-    found = tuple(_named(function) for function in functions)
+    found = tuple(_reward_function(function) for function in functions)
     for name, count in Counter(each.name for each in found).items():
         if count > 1:
             places = ", ".join(_place(each.function) for each in found if each.name == name)
@@ -126,7 +126,7 @@ def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
     """
     whose = f", role {role!r}" if role else ""
     number = as_number(value, f"emit_reward(){whose}, name {name!r}")
-    scope = current()
+    scope = current_scope()
     if scope.rollout is None:
         raise RewardError(
             "emit_reward() outside a rollout: call it inside an agent that lightning.train() runs, "
@@ -137,7 +137,7 @@ def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
             "emit_reward() in a thread or task that several rollouts share, or whose rollout is over: it is not known "
             "which rollout is meant. Call it in the agent's own code, or in work that it submits to a pool"
         )
-    sink.reward(scope.rollout, number, role, name, scope.span)
+    sink.send_reward(scope.rollout, number, role, name, scope.span)
 
 
 def as_rewards(value: Any, source: str) -> dict[str, float]:
@@ -156,16 +156,16 @@ def as_number(value: Any, source: str) -> float:
         rounded: float = struct.unpack("f", struct.pack("f", number))[0]
         return rounded
     raise RewardError(
-        f"{source} gave {_shown(value)} ({type(value).__name__}{_size(value)}): a reward is a finite number, or a dict "
-        f"of role to number{_hint(value)}"
+        f"{source} gave {_preview(value)} ({type(value).__name__}{_size(value)}): a reward is a finite number, or a "
+        f"dict of role to number{_hint(value)}"
     )
 
 
-def unrewarded(rewards: Sequence[Named]) -> str:
+def describe_missing_reward(rewards: Sequence[RewardFunction]) -> str:
     """What is said of a rollout that nothing rewarded."""
     if not rewards:
         return f"{UNREWARDED}: there is no reward function, and the agent called no lightning.emit_reward()"
-    gave = " and ".join(f"{each.told} gave None" for each in rewards)
+    gave = " and ".join(f"{each.label} gave None" for each in rewards)
     return f"{UNREWARDED}: {gave}, and the agent called no lightning.emit_reward()"
 
 
@@ -184,7 +184,7 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _shown(value: Any) -> str:
+def _preview(value: Any) -> str:
     try:
         text = " ".join(repr(value).split())
     except Exception as error:
@@ -212,7 +212,7 @@ def name_of(function: Function) -> str:
     return str(getattr(function, "__name__", type(function).__name__)).strip("<>")
 
 
-def _the_marked() -> tuple[Named, ...]:
+def _only_marked() -> tuple[RewardFunction, ...]:
     if len(marked) <= 1:
         return tuple(marked)
     names = ", ".join(name_of(each.function) for each in marked)
@@ -222,11 +222,11 @@ def _the_marked() -> tuple[Named, ...]:
     )
 
 
-def _named(function: Function) -> Named:
+def _reward_function(function: Function) -> RewardFunction:
     if not callable(function):
         raise SettingError(f"reward={function!r}: expected a function of (task, answer), or a list of them")
     mark = next((each for each in reversed(marked) if each.function is function), None)
-    return mark or Named(function, name_of(function))
+    return mark or RewardFunction(function, name_of(function))
 
 
 def _place(function: Function) -> str:

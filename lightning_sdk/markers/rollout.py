@@ -12,12 +12,12 @@ from typing import Any
 from lightning_sdk.errors import RewardError
 from lightning_sdk.failures.failure import describe, plain, status_of
 from lightning_sdk.markers import answer as answers
-from lightning_sdk.markers.reward import Given, Named, unrewarded
+from lightning_sdk.markers.reward import RewardFunction, RewardValue, describe_missing_reward
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.plain_data import NotPlain, plain_object
 from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import Status
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 
 
 class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
@@ -34,7 +34,7 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
         self.answer: Any = None
         """Set it to have the answer kept with the rollout, shown to people and scored again by `rescore`."""
         self._scope = RolloutScope(uuid.uuid4().hex, os.urandom(16))
-        self._entered = entered(Scope(rollout=self._scope))
+        self._entered = use_scope(Scope(rollout=self._scope))
 
     @property
     def id(self) -> str:
@@ -42,7 +42,7 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
         return self._scope.id
 
     def __enter__(self) -> rollout:
-        if sink.listening():
+        if sink.is_listening():
             task = sink.harmless("recording a task", lambda: _plain(self.task)) or {}
             sink.put((Event.BEGIN, self._scope.key, self.id, task, time.time_ns()), 500)
         sink.prepare_rollout()
@@ -75,7 +75,7 @@ def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def assigned(message: Mapping[str, Any]) -> RolloutScope:
+def scope_from_assignment(message: Mapping[str, Any]) -> RolloutScope:
     """The scope of a rollout that the hub handed to this process."""
     sink.prepare_rollout()
     return RolloutScope(
@@ -87,12 +87,12 @@ def assigned(message: Mapping[str, Any]) -> RolloutScope:
     )
 
 
-def send_rewards(scope: RolloutScope, given: Sequence[Given], rewards: Sequence[Named]) -> None:
+def send_rewards(scope: RolloutScope, given: Sequence[RewardValue], rewards: Sequence[RewardFunction]) -> None:
     """Send what the reward functions gave; RewardError if neither they nor anybody inside gave anything."""
     for each in given:
-        sink.reward(scope, each.value, each.role, each.name, "", by_function=True)
+        sink.send_reward(scope, each.value, each.role, each.name, "", by_function=True)
     if not scope.rewarded:
-        raise RewardError(unrewarded(rewards))
+        raise RewardError(describe_missing_reward(rewards))
 
 
 def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None) -> None:
@@ -100,7 +100,7 @@ def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None
     scope.ended = True
     while scope.at_end:
         sink.harmless("ending a rollout's calls", scope.at_end.pop())
-    shown = sink.harmless("showing an answer", lambda: answers.shown(answer)) or ""
-    kept = sink.harmless("keeping an answer", lambda: answers.kept(answer)) or ("", "it could not be read")
+    shown = sink.harmless("showing an answer", lambda: answers.preview(answer)) or ""
+    kept = sink.harmless("keeping an answer", lambda: answers.to_json(answer)) or ("", "it could not be read")
     event = (Event.END, scope.key, status.value, plain(error), time.time_ns(), shown, *kept)
     sink.put(event, 300 + len(kept[0]))

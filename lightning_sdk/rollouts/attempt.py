@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning_sdk.failures.failure import describe, status_of
-from lightning_sdk.markers.reward import Named
-from lightning_sdk.markers.rollout import assigned, end, send_rewards
+from lightning_sdk.markers.reward import RewardFunction
+from lightning_sdk.markers.rollout import end, scope_from_assignment, send_rewards
 from lightning_sdk.rollouts.resolve import settled, settled_here
 from lightning_sdk.rollouts.scoring import ascores, scores
 from lightning_sdk.system.clock import Clock
 from lightning_sdk.trace.call import Status
-from lightning_sdk.trace.scope import Scope, entered
+from lightning_sdk.trace.scope import Scope, use_scope
 
 _WIND_DOWN_SECONDS = 1.0
 """For an agent whose time is over to close what it has open."""
 _LOOK_SECONDS = 0.5
 
 
-def execute(agent: Callable[..., Any], rewards: Sequence[Named], message: Mapping[str, Any]) -> Status:
+def execute(agent: Callable[..., Any], rewards: Sequence[RewardFunction], message: Mapping[str, Any]) -> Status:
     """Run the rollout that the hub handed out in this thread and report it; how it ended.
 
     Not in a main thread: there a KeyboardInterrupt is somebody's Ctrl-C.
@@ -33,7 +33,7 @@ def execute(agent: Callable[..., Any], rewards: Sequence[Named], message: Mappin
     attempt = _Attempt(agent, rewards, message)
     try:
         attempt.rollout.settle_here()
-        with entered(attempt.scope):
+        with use_scope(attempt.scope):
             attempt.answer = settled_here(agent(dict(attempt.task)))
             send_rewards(attempt.rollout, scores(rewards, attempt.task, attempt.answer), rewards)
     except BaseException as error:
@@ -42,7 +42,10 @@ def execute(agent: Callable[..., Any], rewards: Sequence[Named], message: Mappin
 
 
 async def aexecute(
-    agent: Callable[..., Any], rewards: Sequence[Named], message: Mapping[str, Any], is_wanted: Callable[[], bool]
+    agent: Callable[..., Any],
+    rewards: Sequence[RewardFunction],
+    message: Mapping[str, Any],
+    is_wanted: Callable[[], bool],
 ) -> Status:
     """The same on the loop that runs, bounded by the rollout's own timeout.
 
@@ -68,9 +71,11 @@ async def aexecute(
 class _Attempt:
     """One execution and what has come of it so far. What is settled first counts."""
 
-    def __init__(self, agent: Callable[..., Any], rewards: Sequence[Named], message: Mapping[str, Any]) -> None:
+    def __init__(
+        self, agent: Callable[..., Any], rewards: Sequence[RewardFunction], message: Mapping[str, Any]
+    ) -> None:
         self._agent, self._rewards, self.task = agent, rewards, message["task"]
-        self.rollout, self.answer = assigned(message), None
+        self.rollout, self.answer = scope_from_assignment(message), None
         self.scope = Scope(rollout=self.rollout)
         self._scoring = self._settled = False
         self._status, self._error = Status.OK, ""
@@ -79,7 +84,7 @@ class _Attempt:
         """Run agent and rewards. Raises nothing: a task that raises SystemExit takes its loop along."""
         try:
             self.rollout.settle_here()
-            with entered(self.scope):
+            with use_scope(self.scope):
                 self.answer = await settled(self._agent(dict(self.task)))
                 self._scoring = True
                 given = await ascores(self._rewards, self.task, self.answer)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.hub import discovery
-from lightning_sdk.markers.reward import Named, marked
+from lightning_sdk.markers.reward import RewardFunction, marked
 from lightning_sdk.rollouts import reference
 from lightning_sdk.settings import Settings, placement
 from lightning_sdk.settings.provider import PROVIDER
@@ -65,11 +65,11 @@ def opened(settings: Settings, listen: str) -> Settings:
     return replace(settings, serving=replace(settings.serving, host=engine))
 
 
-def text(agent: Callable[..., Any], rewards: Sequence[Named], address: str, key: Key) -> str:
+def text(agent: Callable[..., Any], rewards: Sequence[RewardFunction], address: str, key: Key) -> str:
     """What to type on another machine; the key is shown only if it is not known from the environment."""
     host = addresses.host_of(address)
     if addresses.is_wildcard(host):
-        address = addresses.reached(address, f"tcp://{addresses.own_name()}:0")
+        address = addresses.reachable_address(address, f"tcp://{addresses.own_name()}:0")
     secret = f"{discovery.KEY}={'...' if key.given else shlex.quote(key.value)}"
     words = ["lightning-sdk", "runner", _typed(agent), "--hub", address]
     for each in rewards:

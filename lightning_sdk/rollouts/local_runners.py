@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from lightning_sdk.errors import HubError
 from lightning_sdk.hub.client import HubClient
-from lightning_sdk.markers.reward import Named
+from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.rollouts import reference
 from lightning_sdk.rollouts.runner import Runner
 from lightning_sdk.settings.placement import Placement
@@ -55,7 +55,9 @@ class Nobody:
 class Within:
     """One runner in this process."""
 
-    def __init__(self, agent: Callable[..., Any], rewards: Sequence[Named], concurrency: int, kind: str) -> None:
+    def __init__(
+        self, agent: Callable[..., Any], rewards: Sequence[RewardFunction], concurrency: int, kind: str
+    ) -> None:
         self._agent, self._rewards, self._concurrency, self._kind = agent, rewards, concurrency, kind
         self._runner: Runner | None = None
 
@@ -76,7 +78,9 @@ class Within:
 class Processes:
     """Several processes, each with its part of the concurrency."""
 
-    def __init__(self, agent: Callable[..., Any], rewards: Sequence[Named], concurrency: int, count: int) -> None:
+    def __init__(
+        self, agent: Callable[..., Any], rewards: Sequence[RewardFunction], concurrency: int, count: int
+    ) -> None:
         """SettingError for a function that another process cannot find."""
         self._count = min(count or cores(), concurrency)
         self._config: dict[str, Any] = {
@@ -135,7 +139,7 @@ class Processes:
                 process.wait()
 
 
-def local(placement: Placement, agent: Callable[..., Any], rewards: Sequence[Named], concurrency: int) -> Crew:
+def local(placement: Placement, agent: Callable[..., Any], rewards: Sequence[RewardFunction], concurrency: int) -> Crew:
     """The crew of a placement on this machine."""
     if placement.kind == "none":
         return Nobody()
@@ -144,6 +148,6 @@ def local(placement: Placement, agent: Callable[..., Any], rewards: Sequence[Nam
     return Within(agent, rewards, concurrency, placement.kind)
 
 
-def named(agent: Callable[..., Any], rewards: Sequence[Named]) -> dict[str, Any]:
+def named(agent: Callable[..., Any], rewards: Sequence[RewardFunction]) -> dict[str, Any]:
     """Agent and rewards as another process finds them. SettingError for a function without a name there."""
     return {"agent": reference.of(agent), "rewards": [reference.of(each.function) for each in rewards]}

@@ -16,8 +16,8 @@ from typing import Any
 
 from lightning_sdk import session
 from lightning_sdk.errors import SettingError
-from lightning_sdk.markers.reward import Named
-from lightning_sdk.markers.reward import named as rewards_of
+from lightning_sdk.markers.reward import RewardFunction
+from lightning_sdk.markers.reward import reward_functions as rewards_of
 from lightning_sdk.rollouts import reference
 from lightning_sdk.rollouts.local_runners import named
 from lightning_sdk.rollouts.runner import Runner
@@ -39,7 +39,7 @@ class Actors:
         self,
         placement: Placement,
         agent: Callable[..., Any],
-        rewards: Sequence[Named],
+        rewards: Sequence[RewardFunction],
         concurrency: int,
         quiet: bool,
     ) -> None:
@@ -93,7 +93,7 @@ class Actors:
             self.listen = f"tcp://{self._host}:0"
 
     def start(self, address: str, key: str) -> None:
-        config = {**self._config, "address": addresses.reached(address, f"tcp://{self._host}:0"), "key": key}
+        config = {**self._config, "address": addresses.reachable_address(address, f"tcp://{self._host}:0"), "key": key}
         # Runners wait for models, mostly: they take no CPU of Ray's account, and so never wait for one.
         kind = self._ray.remote(
             num_cpus=0, max_restarts=-1, max_concurrency=4, scheduling_strategy="SPREAD"

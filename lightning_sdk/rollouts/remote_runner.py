@@ -16,7 +16,7 @@ from typing import Any
 from lightning_sdk import session
 from lightning_sdk.errors import HubError, HubGone, LightningError
 from lightning_sdk.hub.client import HubClient
-from lightning_sdk.markers.reward import Named
+from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.rollouts import reference
 from lightning_sdk.rollouts.runner import Runner
 from lightning_sdk.system.clock import Clock
@@ -48,7 +48,7 @@ class Guest:
         address: str,
         key: str,
         agent: Callable[..., Any],
-        rewards: Sequence[Named],
+        rewards: Sequence[RewardFunction],
         *,
         concurrency: int,
         patience: float,

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_sdk.markers import answer as answers
-from lightning_sdk.markers.reward import Named, as_rewards, name_of
+from lightning_sdk.markers.reward import RewardFunction, as_rewards, name_of
 from lightning_sdk.stream import notices
-from lightning_sdk.trace.scope import Scope, entered
+from lightning_sdk.trace.scope import Scope, use_scope
 
 #: Answers that are kept and scored again, and how many of them have to be before anything is said.
 KEPT, FEWEST = 8, 4
@@ -42,7 +42,7 @@ class _Kept:
 class Repeats:
     """One reward function, some of whose answers are scored twice."""
 
-    def __init__(self, reward: Named) -> None:
+    def __init__(self, reward: RewardFunction) -> None:
         self._reward, self._lock = reward, threading.Lock()
         self._kept: list[_Kept] = []
         self._low = self._high = 0.0
@@ -52,7 +52,7 @@ class Repeats:
         """Nothing is scored again any more."""
 
     @property
-    def reward(self) -> Named:
+    def reward(self) -> RewardFunction:
         """The same function, listened to."""
         function = self._reward.function
 
@@ -76,7 +76,7 @@ class Repeats:
         given = await value
         if (due := self._keep(pair, given, time.perf_counter() - began)) is not None:
             try:
-                with entered(Scope()):
+                with use_scope(Scope()):
                     second = await self._reward.function(*json.loads(due.pair))
                 self._compare(due, lambda: second)
             except Exception:  # of the reward, for an answer that it has had before: it is left alone
@@ -107,7 +107,7 @@ class Repeats:
     def _compare(self, kept: _Kept, score: Callable[[], Any]) -> None:
         """Score an answer again. Whatever the function does not like about it, nothing is said of it then."""
         try:
-            with entered(Scope()):
+            with use_scope(Scope()):
                 second = _numbers(score())
         except Exception:
             self._over = True
@@ -126,17 +126,17 @@ class Repeats:
             sure = self._again >= FEWEST and self._different >= DIFFERENT and self._told < _TOLD
             self._told += sure
         if sure:
-            notices.not_repeatable(self._reward.told, self._again, self._different, *self._example)
+            notices.report_not_repeatable(self._reward.label, self._again, self._different, *self._example)
 
 
-def listen(rewards: tuple[Named, ...]) -> tuple[Named, ...]:
+def listen(rewards: tuple[RewardFunction, ...]) -> tuple[RewardFunction, ...]:
     """The same functions, each of which is asked some answers twice."""
     return tuple(Repeats(each).reward for each in rewards)
 
 
 def _pair(task: dict[str, Any], answer: Any) -> str:
     """Both as JSON; '' if they would not come back as they were."""
-    kept, _ = answers.kept([task, answer])
+    kept, _ = answers.to_json([task, answer])
     return kept if kept and json.loads(kept) == [task, answer] else ""
 
 

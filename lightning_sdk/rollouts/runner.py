@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from lightning_sdk import session
 from lightning_sdk.errors import DiskError, HubError, HubGone
 from lightning_sdk.hub.client import HubClient
-from lightning_sdk.markers.reward import Named, named
+from lightning_sdk.markers.reward import RewardFunction, reward_functions
 from lightning_sdk.rollouts import reference, repeats
 from lightning_sdk.rollouts.attempt import aexecute, execute
 from lightning_sdk.system import addresses
@@ -45,7 +45,7 @@ class Runner:
         address: str,
         key: str,
         agent: Callable[..., Any],
-        rewards: Sequence[Named],
+        rewards: Sequence[RewardFunction],
         *,
         concurrency: int,
         kind: str = "auto",
@@ -167,7 +167,7 @@ class Runner:
             self._begun.add(key)
         # A wildcard is where an engine listens; it is called by the name that leads to its hub.
         if (endpoint := message["endpoint"]) is not None:
-            endpoint["url"] = addresses.reached(endpoint["url"], self._address)
+            endpoint["url"] = addresses.reachable_address(endpoint["url"], self._address)
 
         def done() -> None:
             with self._changing:
@@ -208,7 +208,7 @@ def main() -> None:
     running.attach(config["address"], config["key"], keep=False)
     running.reserved_for = "a training's runner"  # whatever the agent's file does when it is imported
     agent, functions = reference.load(config["agent"]), [reference.load(each) for each in config["rewards"]]
-    rewards = named(functions) if functions else ()
+    rewards = reward_functions(functions) if functions else ()
     runner = Runner(config["address"], config["key"], agent, rewards, concurrency=config["concurrency"],
                     kind=config["kind"], watched=True, name=config["name"])  # fmt: skip
 

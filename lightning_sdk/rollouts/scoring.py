@@ -10,20 +10,20 @@ from typing import Any
 
 from lightning_sdk.errors import RewardError
 from lightning_sdk.failures.failure import first_of, summary
-from lightning_sdk.markers.reward import Given, Named, as_rewards
+from lightning_sdk.markers.reward import RewardFunction, RewardValue, as_rewards
 from lightning_sdk.rollouts.resolve import settled, settled_here
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.notices import SCORING
 from lightning_sdk.trace.call import Span
-from lightning_sdk.trace.scope import current, entered, new_span_id
+from lightning_sdk.trace.scope import current_scope, new_span_id, use_scope
 
 
-def scores(rewards: Sequence[Named], task: Mapping[str, Any], answer: Any) -> list[Given]:
+def scores(rewards: Sequence[RewardFunction], task: Mapping[str, Any], answer: Any) -> list[RewardValue]:
     """What all functions give, in a thread without a loop; of one that returns None, nothing.
 
     RewardError if one raises anything, exit() and a cancelled task too, or gives what is not a finite number.
     """
-    found: list[Given] = []
+    found: list[RewardValue] = []
     for each in rewards:
         try:
             with judging(each):
@@ -34,9 +34,9 @@ def scores(rewards: Sequence[Named], task: Mapping[str, Any], answer: Any) -> li
     return found
 
 
-async def ascores(rewards: Sequence[Named], task: Mapping[str, Any], answer: Any) -> list[Given]:
+async def ascores(rewards: Sequence[RewardFunction], task: Mapping[str, Any], answer: Any) -> list[RewardValue]:
     """The same on the loop that runs."""
-    found: list[Given] = []
+    found: list[RewardValue] = []
     for each in rewards:
         try:
             with judging(each):
@@ -48,29 +48,31 @@ async def ascores(rewards: Sequence[Named], task: Mapping[str, Any], answer: Any
 
 
 @contextlib.contextmanager
-def judging(reward: Named) -> Iterator[None]:
+def judging(reward: RewardFunction) -> Iterator[None]:
     """While a reward function runs: calls to models go to their own provider, and are not trained on."""
-    outer, span, started = current(), new_span_id(), time.time_ns()
+    outer, span, started = current_scope(), new_span_id(), time.time_ns()
     try:
-        with entered(replace(outer, span=span, judging=True)):
+        with use_scope(replace(outer, span=span, judging=True)):
             yield
     finally:
         if outer.rollout is not None:
             now = time.time_ns()
-            sink.span(outer.rollout, Span(span, outer.span, f"{SCORING} {reward.name}", "", started, now, "ok", "", {}))
+            sink.send_span(
+                outer.rollout, Span(span, outer.span, f"{SCORING} {reward.name}", "", started, now, "ok", "", {})
+            )
 
 
-def _given(each: Named, value: Any) -> list[Given]:
+def _given(each: RewardFunction, value: Any) -> list[RewardValue]:
     if value is None:  # nothing to add to what else the rollout earned
         return []
     try:
-        return [Given(each.name, role, number) for role, number in as_rewards(value, each.told).items()]
+        return [RewardValue(each.name, role, number) for role, number in as_rewards(value, each.label).items()]
     except RewardError:
         raise
     except Exception as error:  # a dict of the user's own whose items() raises
         raise _blame(each, error) from error
 
 
-def _blame(each: Named, error: BaseException) -> RewardError:
+def _blame(each: RewardFunction, error: BaseException) -> RewardError:
     """What a reward function raised is its own fault, whatever it is."""
-    return RewardError(f"{each.told} raised {summary(first_of(error))}").with_traceback(error.__traceback__)
+    return RewardError(f"{each.label} raised {summary(first_of(error))}").with_traceback(error.__traceback__)

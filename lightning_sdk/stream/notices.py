@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_sdk.stream import sink
 from lightning_sdk.trace.call import Span
-from lightning_sdk.trace.scope import current, new_span_id, speaking
+from lightning_sdk.trace.scope import current_scope, effective_scope, new_span_id
 
 #: Name of the span of a request to a model that no seam caught.
 UNCAUGHT = "uncaught llm request"
@@ -31,32 +31,34 @@ OBJECT = "lightning.object"
 FIRST, SECOND = "lightning.reward.first", "lightning.reward.second"
 
 
-def uncaught(client: str, asked: dict[str, Any], started_ns: int, error: BaseException | None) -> None:
+def report_uncaught(client: str, asked: dict[str, Any], started_ns: int, error: BaseException | None) -> None:
     """Tell of one request that `client` sent; `asked` holds its address, its path and, if it is known, its model."""
-    scope = speaking()
+    scope = effective_scope()
     told = "" if error is None else f"{type(error).__name__}: {error}"
-    sink.span(scope.rollout, Span(
+    sink.send_span(scope.rollout, Span(
         new_span_id(), scope.span, UNCAUGHT, scope.role, started_ns, time.time_ns(), "error" if told else "ok", told,
         {**asked, CLIENT: client},
     ))  # fmt: skip
 
 
-def integration_off(name: str, why: str) -> None:
+def report_integration_off(name: str, why: str) -> None:
     """Tell that the integration `name` is off from here on."""
-    scope, now = current(), time.time_ns()
+    scope, now = current_scope(), time.time_ns()
     attributes = {INTEGRATION: name, REASON: why}
-    sink.span(scope.rollout, Span(new_span_id(), scope.span, OFF, scope.role, now, now, "error", why, attributes))
+    sink.send_span(scope.rollout, Span(new_span_id(), scope.span, OFF, scope.role, now, now, "error", why, attributes))
 
 
-def not_repeatable(reward: str, again: int, different: int, first: float, second: float) -> None:
+def report_not_repeatable(reward: str, again: int, different: int, first: float, second: float) -> None:
     """Tell that so many of the answers that a reward scored again got another number, such as `second` for `first`."""
-    scope, now = current(), time.time_ns()
+    scope, now = current_scope(), time.time_ns()
     attributes = {REWARD: reward, AGAIN: again, DIFFERENT: different, FIRST: first, SECOND: second}
-    sink.span(scope.rollout, Span(new_span_id(), scope.span, UNREPEATED, scope.role, now, now, "ok", "", attributes))
+    sink.send_span(
+        scope.rollout, Span(new_span_id(), scope.span, UNREPEATED, scope.role, now, now, "ok", "", attributes)
+    )
 
 
-def shared(name: str) -> None:
+def report_shared_agent(name: str) -> None:
     """Tell that the object called `name` runs in this rollout and ran in another one before."""
-    scope, now = current(), time.time_ns()
+    scope, now = current_scope(), time.time_ns()
     attributes = {OBJECT: name}
-    sink.span(scope.rollout, Span(new_span_id(), scope.span, SHARED, scope.role, now, now, "ok", "", attributes))
+    sink.send_span(scope.rollout, Span(new_span_id(), scope.span, SHARED, scope.role, now, now, "ok", "", attributes))

@@ -36,7 +36,7 @@ def connect(stream: Destination | None) -> None:
     _stream = stream
 
 
-def listening() -> bool:
+def is_listening() -> bool:
     return _stream is not None
 
 
@@ -55,11 +55,11 @@ def prepare_rollout() -> None:
         harmless("preparing a rollout", act)
 
 
-def span(rollout: RolloutScope | None, span: Span) -> None:
+def send_span(rollout: RolloutScope | None, span: Span) -> None:
     put((Event.SPAN, key_of(rollout), span.pack()), 300)
 
 
-def reward(
+def send_reward(
     rollout: RolloutScope | None, value: float, role: str, name: str, span_id: str, *, by_function: bool = False
 ) -> None:
     if rollout is not None:

@@ -151,15 +151,15 @@ def unpack(data: bytes) -> Any:
 
 def pack_ints(values: Iterable[int]) -> bytes:
     """Token ids as packed little-endian int32. ValueError for what is none."""
-    return _packed("i", tuple(values))
+    return _pack_array("i", tuple(values))
 
 
 def pack_floats(values: Iterable[float]) -> bytes:
     """Log-probabilities as packed little-endian float32. ValueError for what is none."""
-    return _packed("f", tuple(values))
+    return _pack_array("f", tuple(values))
 
 
-def _packed(code: str, values: tuple[Any, ...]) -> bytes:
+def _pack_array(code: str, values: tuple[Any, ...]) -> bytes:
     try:
         return struct.pack(f"<{len(values)}{code}", *values)  # twice as fast as array
     except (struct.error, OverflowError) as error:
@@ -167,14 +167,14 @@ def _packed(code: str, values: tuple[Any, ...]) -> bytes:
 
 
 def unpack_ints(data: bytes) -> array[int]:
-    return _native(array("i"), data)
+    return _to_native(array("i"), data)
 
 
 def unpack_floats(data: bytes) -> array[float]:
-    return _native(array("f"), data)
+    return _to_native(array("f"), data)
 
 
-def _native(values: array[Any], data: bytes) -> array[Any]:
+def _to_native(values: array[Any], data: bytes) -> array[Any]:
     values.frombytes(data)
     if sys.byteorder == "big":
         values.byteswap()

@@ -33,7 +33,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def reached(address: str, through: str) -> str:
+def reachable_address(address: str, through: str) -> str:
     """`address`, where a wildcard host is replaced by the host of `through`, another address of the same machine."""
     if not is_wildcard(host_of(address)):
         return address

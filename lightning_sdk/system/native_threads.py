@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def _unpatched() -> Any:
+def _load_unpatched() -> Any:
     spec = importlib.machinery.BuiltinImporter.find_spec("_thread")
     assert spec is not None
     assert spec.loader is not None
@@ -23,7 +23,7 @@ def _unpatched() -> Any:
     return module
 
 
-_native = _unpatched()
+_native = _load_unpatched()
 
 
 def start(run: Callable[[], object]) -> None:

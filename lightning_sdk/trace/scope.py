@@ -117,7 +117,7 @@ class Scope:
     """A reward function runs: what it asks of a model is not trained, whoever is asked."""
     shared: bool = False
     """It cannot be known whose work this is: what is done here belongs to no rollout."""
-    ambient: tuple[str, ...] = ()
+    framework_roles: tuple[str, ...] = ()
     """What the frameworks' own contexts said when this scope was made: only what they say anew is nearer."""
 
     def endpoint(self) -> Endpoint | None:
@@ -150,10 +150,10 @@ def _place() -> tuple[int, int, int]:
 
 
 _current: ContextVar[Scope] = ContextVar("lightning_scope", default=Scope())  # noqa: B039 - frozen
-current = _current.get
+current_scope = _current.get
 
 _inherited: ContextVar[Scope | None] = ContextVar("lightning_inherited", default=None)
-inherited = _inherited.get
+inherited_scope = _inherited.get
 
 
 def inherit(scope: Scope) -> None:
@@ -168,25 +168,25 @@ def inherit(scope: Scope) -> None:
 
 
 #: Ask a framework's own context variable who speaks; '' if it does not know. Kept by `capture.agent_names`.
-speakers: list[Callable[[], str]] = []
+role_sources: list[Callable[[], str]] = []
 
 
-def ambient() -> tuple[str, ...]:
+def framework_roles() -> tuple[str, ...]:
     """Who speaks according to each framework's own context, '' where it does not say."""
-    return tuple(speaker() for speaker in speakers) if speakers else ()
+    return tuple(ask() for ask in role_sources) if role_sources else ()
 
 
-def speaking() -> Scope:
+def effective_scope() -> Scope:
     """The current scope, with the role of a call made here.
 
     A decorator's explicit name comes first, then whatever is nearest: a decorator, a framework's agent, or what a
     framework's own context says.
     """
     scope = _current.get()
-    if scope.named or not speakers or (said := ambient()) == scope.ambient:
+    if scope.named or not role_sources or (roles := framework_roles()) == scope.framework_roles:
         return scope
-    anew = [now for now, before in zip_longest(said, scope.ambient, fillvalue="") if now and now != before]
-    return replace(scope, role=anew[0], agent="", ambient=said) if anew else scope
+    changed = [now for now, before in zip_longest(roles, scope.framework_roles, fillvalue="") if now and now != before]
+    return replace(scope, role=changed[0], agent="", framework_roles=roles) if changed else scope
 
 
 # Its own generator: the user may seed the global one, and the operating system's costs a call that gives up the GIL.
@@ -214,8 +214,8 @@ class Tracer(Protocol):
         """
         ...
 
-    def above(self, scope: Scope) -> tuple[str, str]:
-        """As `above`. Never raises."""
+    def parent_span(self, scope: Scope) -> tuple[str, str]:
+        """As `parent_span`. Never raises."""
         ...
 
 
@@ -223,12 +223,12 @@ class Tracer(Protocol):
 tracer: Tracer | None = None
 
 
-def above(scope: Scope) -> tuple[str, str]:
+def parent_span(scope: Scope) -> tuple[str, str]:
     """Trace ('' in a rollout) and id ('' at the top) of the span that a span begun here in `scope` lies in."""
-    return (scope.trace, scope.span) if tracer is None else tracer.above(scope)
+    return (scope.trace, scope.span) if tracer is None else tracer.parent_span(scope)
 
 
-class entered:  # noqa: N801 - reads as a verb: `with entered(scope):`
+class use_scope:  # noqa: N801 - reads as a verb: `with use_scope(scope):`
     """Enter a scope for the length of a `with` block that does not yield."""
 
     __slots__ = ("_scope", "_token", "_undo")

@@ -27,7 +27,7 @@ USE = """
 import json
 import lightning_sdk as lightning
 from lightning_sdk.stream import sink
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 from lightning_sdk.stream.wire import Event
 
 class Kept:
@@ -43,7 +43,7 @@ assert json.loads(plain)["url"] == "https://acme.example" and not Kept.events
 
 sink.connect(Kept())
 rollout = RolloutScope("r", b"k" * 16, Endpoint("http://engine.example/v1", "spark", "theirs"), {"temperature": 1.0})
-with entered(Scope(rollout=rollout, role="solver", trainable=True)):
+with use_scope(Scope(rollout=rollout, role="solver", trainable=True)):
     trained = json.loads(acme.Client().post("https://acme.example", {"messages": []}, "mine"))
     try:
         acme.Client().post("https://acme.example", {"fail": True}, "mine")

@@ -18,7 +18,7 @@ from lightning_embedded.vllm import constraining
 from lightning_hub.trajectories.constraint import constraint_of
 from lightning_process.refusal import BadRequest
 from lightning_sdk.capture.seam import ALIKE, WHOLE, OpenCall
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 from lightning_vllm.request_info import RequestInfo, refuse_constraints
 
 PAGE = (ROOT / "docs" / "trained-calls.md").read_text("utf-8")
@@ -57,9 +57,9 @@ REFUSED = [(row[0].strip("`"), row[1:]) for row in table("What is refused")]
 def sent(body: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
     """What a call of a trained role sends for `body`."""
     rollout = RolloutScope("0" * 32, bytes(16), Endpoint("http://127.0.0.1:9/v1", "policy", "key"), sampling)
-    with entered(Scope(rollout=rollout, role="solver", trainable=True)):
+    with use_scope(Scope(rollout=rollout, role="solver", trainable=True)):
         call = OpenCall("openai", "/v1/chat/completions")
-    made = call.rewritten(body)
+    made = call.rewrite(body)
     call.finish(b"")
     return made
 

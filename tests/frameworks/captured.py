@@ -17,12 +17,12 @@ from wire_proxy import SEED, Wire
 import lightning_sdk as lightning
 from lightning_sdk import session
 from lightning_sdk.hub.client import HubProcess
-from lightning_sdk.markers.rollout import assigned, end
+from lightning_sdk.markers.rollout import end, scope_from_assignment
 from lightning_sdk.rollouts.resolve import settled_here
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event, unpack_floats, unpack_ints
 from lightning_sdk.trace.call import Call, Choice, Span, Status
-from lightning_sdk.trace.scope import Scope, entered
+from lightning_sdk.trace.scope import Scope, use_scope
 
 #: The role of a trained call that no framework's agent and no decorator of the test's names.
 OUTER = "outer"
@@ -144,14 +144,14 @@ class Captured:
             "endpoint": {"url": self._wire.endpoint.url, "model": self._wire.endpoint.model,
                          "key": self._wire.endpoint.key},
         }  # fmt: skip
-        rollout = assigned(message)
+        rollout = scope_from_assignment(message)
         if not train:
             rollout.endpoint = None
         run, seen = Run(), len(self._wire.exchanges)
         sink.put((Event.BEGIN, rollout.key, rollout.id, {}, time.time_ns()), 500)
         status = Status.OK
         try:
-            with entered(Scope(rollout=rollout)):
+            with use_scope(Scope(rollout=rollout)):
                 run.answer = _turn(agent, trainable)(*args)
         except BaseException as error:
             status = Status.AGENT_ERROR

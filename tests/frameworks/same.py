@@ -121,7 +121,7 @@ class Touched:
             else:  # a module goes on importing things
                 lost = [name for name in changed if name in before]
                 assert not lost, f"{owner.__name__}: {lost}"
-        assert scope.speakers == [] and not sink.listening()
+        assert scope.role_sources == [] and not sink.is_listening()
 
 
 #: What Python itself keeps on a class.

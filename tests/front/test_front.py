@@ -19,7 +19,7 @@ from standin import KEY, stand_in
 import lightning_sdk as lightning
 from lightning_sdk.failures.failure import status_of
 from lightning_sdk.trace.call import Status
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 
 
 def nowhere() -> OpenAI:
@@ -236,7 +236,7 @@ def test_a_rollout_that_loses_its_server_is_a_failure_of_ours(stream: bool, one:
     one.servers[0].behave = lambda _: "half" if stream else "reset"
     rollout = RolloutScope("a" * 32, bytes(16), Endpoint(one.url, MODEL, OURS))
     scope = Scope(rollout=rollout, role="solver", trainable=True)
-    with entered(scope), nowhere() as client, pytest.raises(Exception) as raised:
+    with use_scope(scope), nowhere() as client, pytest.raises(Exception) as raised:
         list(client.chat.completions.create(model="m", messages=[{"role": "user", "content": "a"}], stream=stream))
     assert status_of(rollout, raised.value) is Status.INFRASTRUCTURE_ERROR
 
@@ -246,7 +246,7 @@ def test_the_seam_names_the_rollout(two: Fronted) -> None:
     lightning.init()
     for number in range(4):
         rollout = RolloutScope(f"{number:032}", bytes(16), Endpoint(two.url, MODEL, OURS))
-        with entered(Scope(rollout=rollout, role="solver", trainable=True)), nowhere() as client:
+        with use_scope(Scope(rollout=rollout, role="solver", trainable=True)), nowhere() as client:
             for said in range(3):
                 messages = [{"role": "user", "content": f"{number}: {said}"}]
                 client.chat.completions.create(model="m", messages=messages)  # type: ignore[arg-type]

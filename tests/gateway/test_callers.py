@@ -15,7 +15,7 @@ from recorder import Recorder
 import lightning_sdk as lightning
 from lightning_gateway.gateway import Gateway
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event
-from lightning_sdk.trace.scope import RolloutScope, Scope, current
+from lightning_sdk.trace.scope import RolloutScope, Scope, current_scope
 
 Start = Callable[..., Gateway]
 
@@ -132,7 +132,7 @@ def test_a_declared_role_keeps_its_own_word_on_training(gateway: Gateway) -> Non
     assert [(scope.role, scope.trainable) for scope in said] == [
         ("solver", True), ("planner", True), ("checker", False),
     ]  # fmt: skip
-    assert current() == Scope()
+    assert current_scope() == Scope()
 
 
 def test_a_role_has_a_bound(gateway: Gateway) -> None:

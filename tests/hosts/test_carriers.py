@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from recorder import Recorder
 import lightning_sdk as lightning
 from lightning_sdk.stream import sink
-from lightning_sdk.trace.scope import current
+from lightning_sdk.trace.scope import current_scope
 
 def opentelemetry():
     from opentelemetry import trace
@@ -32,7 +32,7 @@ sink.connect(Recorder())
 for act in (lightning.init, begin) if first == "ours" else (begin, lightning.init):
     act()
 
-def work(): return current().role, here()
+def work(): return current_scope().role, here()
 
 def pool():
     with ThreadPoolExecutor(1) as pool: return pool.submit(work).result(10)

@@ -11,13 +11,13 @@ from gevent.threadpool import ThreadPool
 from recorder import Recorder
 import lightning_sdk as lightning
 from lightning_sdk.stream import sink
-from lightning_sdk.trace.scope import current
+from lightning_sdk.trace.scope import current_scope
 
 lightning.init()
 sink.connect(Recorder())
 shared = []
 
-def work(*_): return current().role, current().rollout and current().rollout.id
+def work(*_): return current_scope().role, current_scope().rollout and current_scope().rollout.id
 
 def in_thread():
     seen = []

@@ -10,14 +10,14 @@ from recorder import Recorder
 import logfire, lightning_sdk as lightning
 from opentelemetry import trace
 from lightning_sdk.stream import sink
-from lightning_sdk.trace.scope import current
+from lightning_sdk.trace.scope import current_scope
 
 sink.connect(Recorder())
 def begin_logfire(): logfire.configure(send_to_logfire=False, console=False)
 for begin in {"ours": (lightning.init, begin_logfire), "theirs": (begin_logfire, lightning.init)}[sys.argv[1]]:
     begin()
 
-def work(): return current().role, trace.get_current_span().get_span_context().trace_id
+def work(): return current_scope().role, trace.get_current_span().get_span_context().trace_id
 
 @lightning.agent(role="solver")
 def solve():

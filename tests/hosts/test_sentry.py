@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from recorder import Recorder
 import lightning_sdk as lightning, sentry_sdk
 from lightning_sdk.stream import sink
-from lightning_sdk.trace.scope import current
+from lightning_sdk.trace.scope import current_scope
 
 sink.connect(Recorder())
 events = []
@@ -18,7 +18,7 @@ for begin in {"ours": (lightning.init, begin_sentry), "theirs": (begin_sentry, l
     begin()
 
 seen = []
-def work(): seen.append((current().role, sentry_sdk.get_isolation_scope()._tags.get("who")))
+def work(): seen.append((current_scope().role, sentry_sdk.get_isolation_scope()._tags.get("who")))
 
 class Worker(threading.Thread):
     def run(self): work()

@@ -11,7 +11,7 @@ from typing import Any
 from openai import OpenAI
 
 import lightning_sdk as lightning
-from lightning_sdk.trace.scope import current
+from lightning_sdk.trace.scope import current_scope
 
 
 def ask(question: str) -> str:
@@ -23,7 +23,7 @@ def ask(question: str) -> str:
 @lightning.agent(role="solver", trainable=True)
 def solve(task: dict[str, Any]) -> str:
     """Tells in GUEST_ENDPOINT where its calls go."""
-    rollout = current().rollout
+    rollout = current_scope().rollout
     if "GUEST_ENDPOINT" in os.environ and rollout is not None and rollout.endpoint is not None:
         Path(os.environ["GUEST_ENDPOINT"]).write_text(rollout.endpoint.url)
     return ask(task["question"])

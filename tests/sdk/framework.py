@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from lightning_sdk.trace.scope import speaking
+from lightning_sdk.trace.scope import effective_scope
 
 
 def role() -> str:
-    return speaking().role
+    return effective_scope().role
 
 
 class Agent:

@@ -15,11 +15,11 @@ import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.trace.scope import current
+from lightning_sdk.trace.scope import current_scope
 
 
 def role() -> str:
-    return current().role
+    return current_scope().role
 
 
 @lightning.agent(role="plain", trainable=True)

@@ -24,7 +24,7 @@ from lightning_hub.decoding.replies import decode
 from lightning_sdk.errors import Untranslatable
 from lightning_sdk.stream.wire import unpack_floats, unpack_ints
 from lightning_sdk.trace.call import Call, CallMeta
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 from lightning_sdk.translation.messages import translate
 
 ASK: dict[str, Any] = {"model": "claude-x", "max_tokens": 8, "messages": [{"role": "user", "content": "abc"}]}
@@ -66,7 +66,7 @@ def client(theirs: AnthropicProvider) -> Iterator[anthropic.Anthropic]:
 
 def trained(url: str, act: Callable[[], Any], key: str = KEY, model: str = "tiny") -> Any:
     rollout = RolloutScope("0" * 32, bytes(16), Endpoint(url, model, key))
-    with entered(Scope(rollout=rollout)):
+    with use_scope(Scope(rollout=rollout)):
         return lightning.agent(role="solver", trainable=True)(act)()
 
 
@@ -263,7 +263,7 @@ def test_what_shapes_the_distribution_gives_way(client: anthropic.Anthropic) -> 
     with Provider() as engine:
         sampling = {"temperature": 1.0, "whole_distribution": 1.0}
         rollout = RolloutScope("0" * 32, bytes(16), Endpoint(engine.url, "policy", "engine-key"), sampling)
-        with entered(Scope(rollout=rollout, role="solver", trainable=True)):
+        with use_scope(Scope(rollout=rollout, role="solver", trainable=True)):
             client.messages.create(**ASK, extra_body={"top_k": 1, "top_p": 0.1})
         assert (engine.requests[0].body["top_k"], engine.requests[0].body["top_p"]) == (-1, 1.0)
 
@@ -354,7 +354,7 @@ def test_async_calls_keep_their_roles(theirs: AnthropicProvider, recorder: Recor
 
                 assert await act() == (MESSAGE["content"][0]["text"] if index % 2 else f"m{index}"[::-1])
 
-            with entered(Scope(rollout=RolloutScope("0" * 32, bytes(16), Endpoint(url, "policy", "k")))):
+            with use_scope(Scope(rollout=RolloutScope("0" * 32, bytes(16), Endpoint(url, "policy", "k")))):
                 await asyncio.gather(*map(one, range(16)))
 
     with Provider() as engine:

@@ -21,7 +21,7 @@ import torch
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.markers.reward import named
+from lightning_sdk.markers.reward import reward_functions
 from lightning_sdk.rollouts.attempt import execute
 from lightning_sdk.stream.wire import Event
 
@@ -37,7 +37,7 @@ def run(
         "id": "a" * 32, "key": os.urandom(16), "endpoint": {"url": NOWHERE, "model": "m", "key": "k"},
         "sampling": {}, "roles": [], "task": {"question": "?"}, "timeout": 60.0,
     }  # fmt: skip
-    thread = threading.Thread(target=execute, args=(agent, named(rewards) if rewards else (), message))
+    thread = threading.Thread(target=execute, args=(agent, reward_functions(rewards) if rewards else (), message))
     thread.start()
     thread.join()
     (end,) = recorder.of(Event.END)

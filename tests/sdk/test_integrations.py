@@ -15,7 +15,7 @@ from lightning_sdk import session
 from lightning_sdk.capture.agent_names import require, speaks
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.errors import UnsupportedVersion
-from lightning_sdk.trace.scope import speaking
+from lightning_sdk.trace.scope import effective_scope
 
 
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str, instrument: str = "") -> None:
@@ -145,7 +145,7 @@ def test_a_package_called_agents_is_left_alone(
 def test_undo_leaves_what_another_tool_wrapped() -> None:
     """A function of a module, wrapped again by somebody else after us, is named and stays."""
     module = types.ModuleType("framework_module")
-    module.turn = lambda: speaking().role  # type: ignore[attr-defined]
+    module.turn = lambda: effective_scope().role  # type: ignore[attr-defined]
     patches = Patches()
     speaks(patches, module, "turn", lambda: "bot")
     assert module.turn() == "bot"

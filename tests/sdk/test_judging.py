@@ -11,7 +11,7 @@ from provider import Provider
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.markers.reward import named
+from lightning_sdk.markers.reward import reward_functions
 from lightning_sdk.rollouts.attempt import aexecute, execute
 from lightning_sdk.trace.call import Status
 
@@ -57,7 +57,7 @@ def test_a_judge_is_not_trained(
             return float(ask(f"judge {answer}") == pool.submit(ask, f"judge {answer}").result())
 
     agent = lambda task: ask(task["text"])  # noqa: E731
-    assert execute(agent, named([judge]), message(engine, roles=roles)) == Status.OK
+    assert execute(agent, reward_functions([judge]), message(engine, roles=roles)) == Status.OK
     assert (asked(engine), asked(provider)) == (["abc"], ["judge cba"] * 2)
     assert [(call.meta.role, call.meta.trainable) for call in recorder.calls] == [
         ("solver", True), ("solver", False), ("solver", False),
@@ -83,5 +83,5 @@ def test_a_judge_on_a_loop_is_not_trained(recorder: Recorder, engine: Provider, 
         await asyncio.create_task(ask(f"judge {answer}"))
         return 1.0
 
-    asyncio.run(aexecute(agent, named([judge]), message(engine), lambda: True))
+    asyncio.run(aexecute(agent, reward_functions([judge]), message(engine), lambda: True))
     assert (asked(engine), asked(provider)) == (["abc"], ["judge cba"])

@@ -22,7 +22,7 @@ from lightning_embedded.engine.engine import Engine
 from lightning_embedded.serving.chat import Chat
 from lightning_sdk.errors import Untranslatable
 from lightning_sdk.stream.wire import pack_ints
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_a_real_engine(recorder: Recorder) -> None:
 
     try:
         rollout = RolloutScope("0" * 32, bytes(16), Endpoint(service.url, "tiny", KEY))
-        with entered(Scope(rollout=rollout)):
+        with use_scope(Scope(rollout=rollout)):
             lightning.agent(role="solver", trainable=True)(act)()
     finally:
         stop()

@@ -18,7 +18,7 @@ import lightning_openai
 import lightning_sdk as lightning
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 
 PATCHED = [
     (_base_client.BaseClient, "_build_request"),
@@ -47,7 +47,7 @@ def engine() -> Any:
 def trained(engine: Provider, act: Callable[[], Any], **sampling: Any) -> Any:
     """`act` inside a rollout whose trainable roles go to `engine`, spoken by a trainable role."""
     rollout = RolloutScope("0" * 32, bytes(16), Endpoint(engine.url, "policy", "engine-key"), sampling)
-    with entered(Scope(rollout=rollout)):
+    with use_scope(Scope(rollout=rollout)):
         return lightning.agent(role="solver", trainable=True)(act)()
 
 
@@ -179,7 +179,7 @@ def test_async_calls_interleave(provider: Provider, engine: Provider, recorder: 
 
     async def main() -> None:
         rollout = RolloutScope("0" * 32, bytes(16), Endpoint(engine.url, "policy", "k"))
-        with entered(Scope(rollout=rollout)):
+        with use_scope(Scope(rollout=rollout)):
             await asyncio.gather(*map(one, range(64)))
         await client.close()
 
@@ -231,7 +231,7 @@ def test_engine_that_is_away_is_our_fault(client: openai.OpenAI, recorder: Recor
     solver = lightning.agent(role="solver", trainable=True)(
         lambda: client.with_options(max_retries=0).chat.completions.create(**ASK)
     )
-    with entered(Scope(rollout=rollout)), pytest.raises(openai.APIConnectionError):
+    with use_scope(Scope(rollout=rollout)), pytest.raises(openai.APIConnectionError):
         solver()
     assert "APIConnectionError" in rollout.broken and only(recorder).meta.status == "error"
 

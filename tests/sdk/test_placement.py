@@ -54,7 +54,7 @@ def test_what_is_no_placement(text: str) -> None:
 )
 def test_a_wildcard_is_reached_by_the_name_of_its_machine(given: str, through: str, wanted: str) -> None:
     """Nobody can call 0.0.0.0; what has a name keeps it."""
-    assert addresses.reached(given, through) == wanted
+    assert addresses.reachable_address(given, through) == wanted
 
 
 def test_this_machine_has_a_name_that_can_be_told() -> None:

@@ -13,7 +13,7 @@ import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.markers.reward import Named
+from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.rollouts import repeats
 from lightning_sdk.rollouts.scoring import ascores, scores
 from lightning_sdk.stream import notices
@@ -74,7 +74,7 @@ def emitting(task: dict[str, Any], answer: Any) -> float:
 
 def score_all(reward: Reward, many: int = 16, answer: Callable[[int], Any] = str) -> None:
     """As many rollouts, as a runner scores them."""
-    (listened,) = repeats.listen((Named(reward, "final"),))
+    (listened,) = repeats.listen((RewardFunction(reward, "final"),))
     for n in range(many):
         with lightning.rollout({"n": n}):
             if reward is later:

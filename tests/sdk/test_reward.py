@@ -11,7 +11,7 @@ from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.commands.train import weighed
-from lightning_sdk.markers.reward import Given, Named, as_rewards, marked, named
+from lightning_sdk.markers.reward import RewardFunction, RewardValue, as_rewards, marked, reward_functions
 from lightning_sdk.rollouts.scoring import scores
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream import wire
@@ -64,13 +64,13 @@ def test_nan_and_infinities_are_refused_by_name(given: object, said: str) -> Non
         return given
 
     with pytest.raises(lightning.RewardError, match=said):
-        scores(named([correct, judge]), {}, "4")
+        scores(reward_functions([correct, judge]), {}, "4")
 
 
 def test_each_number_has_its_functions_name() -> None:
     """Several functions give numbers under their own names, whole and by role."""
-    assert scores(named([correct, by_role]), {}, "4") == [
-        Given("correct", "", 1.0), Given("by_role", "writer", 1.0), Given("by_role", "checker", 0.25),
+    assert scores(reward_functions([correct, by_role]), {}, "4") == [
+        RewardValue("correct", "", 1.0), RewardValue("by_role", "writer", 1.0), RewardValue("by_role", "checker", 0.25),
     ]  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_the_decorator_leaves_a_function_as_it_is() -> None:
     assert lightning.reward(weight=0.2, name="brief")(short) is short
     assert [(each.function, each.name) for each in marked] == [(bare, "bare"), (short, "brief")]
     assert marked[1].weight == pytest.approx(0.2)
-    assert named([short, correct])[0] == marked[1]
+    assert reward_functions([short, correct])[0] == marked[1]
 
 
 @pytest.mark.parametrize("arguments", [{"weight": math.nan}, {"weight": "much"}, {"name": ""}, {"name": 3}])
@@ -102,7 +102,7 @@ def test_what_cannot_be_called_is_refused() -> None:
     with pytest.raises(lightning.RewardError, match=r"@reward on 0\.5"):
         lightning.reward(0.5)  # type: ignore[call-overload]
     with pytest.raises(lightning.SettingError, match=r"reward=0.5"):
-        named([correct, 0.5])  # type: ignore[list-item]
+        reward_functions([correct, 0.5])  # type: ignore[list-item]
 
 
 def test_two_functions_of_one_name_are_refused() -> None:
@@ -118,31 +118,31 @@ def test_two_functions_of_one_name_are_refused() -> None:
     with pytest.raises(
         lightning.SettingError, match=r"2 functions are called 'correct'.*test_reward.py:.*name="
     ) as error:
-        named([correct, other])
+        reward_functions([correct, other])
     assert str(error.value).count("test_reward.py:") == 2
     lightning.reward(name="strict")(other)
-    assert [each.name for each in named([correct, other])] == ["correct", "strict"]
+    assert [each.name for each in reward_functions([correct, other])] == ["correct", "strict"]
 
 
 def test_the_marked_function_is_the_default() -> None:
     """One marked function is taken, or none; two are an error that says what to give."""
-    assert named(None) == ()
+    assert reward_functions(None) == ()
     lightning.reward(correct)
-    assert named(None) == (Named(correct, "correct"),)
+    assert reward_functions(None) == (RewardFunction(correct, "correct"),)
     lightning.reward(by_role)
     with pytest.raises(lightning.SettingError, match=r"2 functions are marked.*correct, by_role.*reward=\[\.\.\.\]"):
-        named(None)
+        reward_functions(None)
 
 
 def test_a_marked_weight_is_a_default_of_the_settings() -> None:
     """It is what `credit.rewards.NAME` is where the user sets nothing, and what the user sets wins."""
     lightning.reward(weight=0.25)(correct)
     lightning.reward(weight=3, name="b")(by_role)
-    rewards = named([correct, by_role])
+    rewards = reward_functions([correct, by_role])
     assert weighed(Settings(), rewards).credit.rewards == {"correct": 0.25, "b": 3.0}
     chosen = Settings.from_dict({"credit.rewards.b": 0.5, "credit.rewards.step": 0.0})
     assert weighed(chosen, rewards).credit.rewards == {"correct": 0.25, "b": 0.5, "step": 0.0}
-    assert weighed(Settings(), named(lambda task, answer: 1.0)) == Settings()
+    assert weighed(Settings(), reward_functions(lambda task, answer: 1.0)) == Settings()
 
 
 def test_emit_reward_outside_a_rollout_says_where_to_call_it() -> None:

@@ -12,7 +12,7 @@ from provider import Provider
 from trained import trained
 
 import lightning_sdk as lightning
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 
 ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "abc"}]}
 
@@ -70,7 +70,7 @@ def test_roles_that_speak_at_once_keep_their_seeds(client: openai.OpenAI, engine
         rollout = RolloutScope("0" * 32, bytes(16), Endpoint(engine.url, "policy", "k"), {"rollout_seed": 4})
         found = {}
         for role in order:
-            with entered(Scope(rollout=rollout)):
+            with use_scope(Scope(rollout=rollout)):
                 lightning.agent(role=role, trainable=True)(asking(client, 2))()
             found[role] = seeds(engine)
         return found

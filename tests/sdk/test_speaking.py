@@ -21,7 +21,7 @@ from recorder import Recorder
 import lightning_sdk as lightning
 from lightning_sdk.capture.agent_names import speaker, speaks
 from lightning_sdk.capture.patches import Patches
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, current, entered, speaking
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, current_scope, effective_scope, use_scope
 
 
 @pytest.fixture
@@ -199,8 +199,8 @@ def test_trainable_is_inherited_and_roles_choose_by_name(patches: Patches, says:
     engine = Endpoint("http://127.0.0.1:1/v1", "spark", "key")
 
     def trained(*roles: str) -> dict[str, bool]:
-        inside = entered(Scope(rollout=RolloutScope("r", b"k" * 16, engine, roles=frozenset(roles)), trainable=True))
-        asked = lambda: speaking().endpoint() is engine  # noqa: E731
+        inside = use_scope(Scope(rollout=RolloutScope("r", b"k" * 16, engine, roles=frozenset(roles)), trainable=True))
+        asked = lambda: effective_scope().endpoint() is engine  # noqa: E731
         with inside:
             return {
                 "writer": Agent("writer", asked).run(),
@@ -326,11 +326,11 @@ def test_a_scope_left_in_another_context_does_not_touch_that_one(patches: Patche
         await Forever()
 
     running = moved()
-    with entered(Scope(role="elsewhere")):
+    with use_scope(Scope(role="elsewhere")):
         copy_context().run(running.send, None)
-    with entered(Scope(role="host")):
+    with use_scope(Scope(role="host")):
         running.close()
-        assert current().role == "host"
+        assert current_scope().role == "host"
 
 
 def test_a_name_that_cannot_be_told_does_no_harm(patches: Patches, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,9 +8,9 @@ from recorder import Recorder
 from trained import CHAT
 
 import lightning_sdk as lightning
-from lightning_sdk.capture.reply_reader import Passage
+from lightning_sdk.capture.reply_reader import ReplyReader
 from lightning_sdk.capture.seam import OpenCall
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 
 CHUNK = json.dumps({"choices": [{"index": 0, "delta": {"content": "a"}}]}).encode()
 
@@ -20,13 +20,13 @@ def rollout() -> RolloutScope:
     return RolloutScope("0" * 32, bytes(16), Endpoint("http://127.0.0.1:9/v1", "policy", "engine-key"))
 
 
-def pass_on(rollout: RolloutScope, *pieces: bytes, trained: bool = True) -> Passage:
+def pass_on(rollout: RolloutScope, *pieces: bytes, trained: bool = True) -> ReplyReader:
     """Whatever is read of a stream, whose reader then leaves without waiting for its connection's end."""
-    with entered(Scope(rollout=rollout, role="solver", trainable=trained)):
+    with use_scope(Scope(rollout=rollout, role="solver", trainable=trained)):
         call = OpenCall("openai", CHAT["model"])
-    passage = Passage(call, 200, "text/event-stream", None)
+    passage = ReplyReader(call, 200, "text/event-stream", None)
     for piece in pieces:
-        passage.passed(piece)
+        passage.feed(piece)
     passage.finish()
     return passage
 

@@ -187,7 +187,7 @@ def test_a_context_handed_on_by_hand_is_followed(recorder: Recorder) -> None:
         context = trace.set_span_in_context(parent)
 
         def elsewhere() -> None:
-            with scope.entered(scope.Scope()), tracer.start_as_current_span("child", context=context):
+            with scope.use_scope(scope.Scope()), tracer.start_as_current_span("child", context=context):
                 pass
 
         thread = threading.Thread(target=elsewhere)

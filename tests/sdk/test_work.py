@@ -11,7 +11,7 @@ import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, current, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, current_scope, use_scope
 
 FORK = multiprocessing.get_context("fork")
 
@@ -23,13 +23,13 @@ def started(recorder: Recorder) -> None:
 
 def whose(*_: object) -> str:
     """The rollout that is under way here, and the role."""
-    scope = current()
+    scope = current_scope()
     return f"{scope.rollout.id if scope.rollout else 'nobody'} {scope.role}"
 
 
 def in_rollout(name: str, act: Callable[[], Any]) -> Any:
     """`act` inside a rollout that is called `name`, in the role 'solver'."""
-    with entered(Scope(rollout=RolloutScope(name, name.encode()), role="solver")):
+    with use_scope(Scope(rollout=RolloutScope(name, name.encode()), role="solver")):
         return act()
 
 
@@ -110,7 +110,7 @@ def test_items_are_drawn_where_they_come_from() -> None:
 
 
 def look() -> tuple[Any, ...]:
-    scope = current()
+    scope = current_scope()
     assert scope.rollout is not None
     return scope.rollout.id, scope.rollout.key, scope.endpoint(), scope.rollout.seed("a")
 
@@ -120,7 +120,7 @@ def test_work_in_another_process_is_the_rollouts() -> None:
     endpoint = Endpoint("http://engine", "m", "k")
     rollout = RolloutScope("trained", b"key", endpoint, {"rollout_seed": 7}, frozenset("a"))
     seeds = {rollout.seed("a")}
-    with entered(Scope(rollout=rollout, role="a")), FORK.Pool(1) as pool:
+    with use_scope(Scope(rollout=rollout, role="a")), FORK.Pool(1) as pool:
         for _ in range(2):
             name, key, sent, seed = pool.apply(look)
             assert (name, key, sent) == ("trained", b"key", endpoint)

@@ -9,7 +9,7 @@ from recorder import Recorder
 import lightning_sdk as lightning
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call
-from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, entered
+from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 
 ASK: dict[str, Any] = {"model": "gpt-x", "input": "abc"}
 CHAT = {"model": "policy", "messages": [{"role": "user", "content": "abc"}]}
@@ -19,7 +19,7 @@ def trained(engine: Provider | str, act: Callable[[], Any], **sampling: Any) -> 
     """`act` inside a rollout whose trainable roles go to `engine`, spoken by a trainable role."""
     url = engine if isinstance(engine, str) else engine.url
     rollout = RolloutScope("0" * 32, bytes(16), Endpoint(url, "policy", "engine-key"), sampling)
-    with entered(Scope(rollout=rollout)):
+    with use_scope(Scope(rollout=rollout)):
         return lightning.agent(role="solver", trainable=True)(act)()
 
 

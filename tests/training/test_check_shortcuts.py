@@ -14,7 +14,7 @@ import pytest
 import lightning_sdk as lightning
 from lightning_sdk.commands import reward_probe
 from lightning_sdk.commands.reward_probe import Witness
-from lightning_sdk.markers.reward import named
+from lightning_sdk.markers.reward import reward_functions
 from lightning_sdk.rollouts.scoring import scores
 
 Reward = Callable[..., Any]
@@ -30,7 +30,7 @@ def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def probed(rewards: Reward | Sequence[Reward], tasks: list[dict[str, Any]]) -> str:
     """What is said of rewards after rollouts in which four tasks were given every answer; '' if nothing is."""
-    witness = Witness(named(rewards))
+    witness = Witness(reward_functions(rewards))
     for task in tasks[:4]:
         for answer in "0123":
             scores(witness.rewards, task, answer)
@@ -88,7 +88,7 @@ def test_few_tasks_say_nothing_of_a_reward() -> None:
 
 def test_answers_that_are_no_plain_data_are_not_asked() -> None:
     """They cannot be given twice as they were."""
-    witness = Witness(named(checked.constant))
+    witness = Witness(reward_functions(checked.constant))
     scores(witness.rewards, checked.LETTERS[0], object())
     assert witness.finding(checked.LETTERS) is None
 

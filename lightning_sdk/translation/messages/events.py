@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_sdk.translation.messages import verbatim
-from lightning_sdk.translation.messages.reply import envelope, error, stopped, usage, worded
+from lightning_sdk.translation.messages.reply import envelope, error, error_text, stop_reason_of, usage
 from lightning_sdk.translation.sse import DONE, EventReader, event
 
 _EMPTY: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ class Events:
         """Events for what `chunk` completes."""
         for data in self._reader.feed(chunk):
             self._read(data)
-        return self._taken()
+        return self._take()
 
     def end(self) -> bytes:
         """The end of the message, or the error that the stream broke off."""
@@ -53,9 +53,9 @@ class Events:
                 self._finish()
             else:
                 self._fail("the engine's event stream ended before the reply did")
-        return self._taken()
+        return self._take()
 
-    def _taken(self) -> bytes:
+    def _take(self) -> bytes:
         out, self._out = b"".join(self._out), []
         return out
 
@@ -71,7 +71,7 @@ class Events:
         try:
             chunk = json.loads(data)
             if chunk.get("error"):
-                self._fail(worded(chunk["error"]))
+                self._fail(error_text(chunk["error"]))
             else:
                 self._chunk(chunk)
         except (ValueError, LookupError, TypeError, AttributeError) as fault:
@@ -134,7 +134,7 @@ class Events:
         for tool in self._tools.values():
             verbatim.keep(self._rollout, tool.id, "".join(tool.pieces))
         self._start({})
-        reason, sequence = stopped(self._choice or {}, self._stops, tools=bool(self._tools))
+        reason, sequence = stop_reason_of(self._choice or {}, self._stops, tools=bool(self._tools))
         counted = self._usage or {"prompt_tokens": self._prompt, "completion_tokens": self._sampled}
         self._emit("message_delta", delta={"stop_reason": reason, "stop_sequence": sequence}, usage=usage(counted))
         self._emit("message_stop")

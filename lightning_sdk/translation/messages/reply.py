@@ -40,7 +40,7 @@ def message(body: bytes, stops: Sequence[str], rollout: str) -> dict[str, Any]:
             f"the engine answered {body[:120]!r}, which is no chat completion ({error!r}); look into the engine's log"
         ) from None
     tools = any(block["type"] == "tool_use" for block in content)
-    reason, sequence = stopped(choice, stops, tools=tools)
+    reason, sequence = stop_reason_of(choice, stops, tools=tools)
     if said.get("refusal"):
         reason = "refusal"
     return {
@@ -74,7 +74,7 @@ def envelope(completion: dict[str, Any]) -> dict[str, Any]:
     return {"id": f"msg_{number}", "type": "message", "role": "assistant", "model": completion.get("model") or ""}
 
 
-def stopped(choice: dict[str, Any], stops: Sequence[str], *, tools: bool) -> tuple[str, str | None]:
+def stop_reason_of(choice: dict[str, Any], stops: Sequence[str], *, tools: bool) -> tuple[str, str | None]:
     """(stop_reason, stop_sequence) of a choice. Engines that name the stop string they met put it in `stop_reason`."""
     finish, met = choice.get("finish_reason") or "stop", choice.get("stop_reason")
     if finish == "stop" and isinstance(met, str) and met in stops:
@@ -98,7 +98,7 @@ def usage(counted: dict[str, Any]) -> dict[str, int]:
 def error_body(body: bytes, http_status: int) -> bytes:
     """Any server's error in Anthropic's shape, its type by the HTTP status."""
     kind = _ERRORS.get(http_status) or ("api_error" if http_status >= 500 else "invalid_request_error")
-    return json.dumps(error(_said(body), kind), ensure_ascii=False).encode()
+    return json.dumps(error(_error_message(body), kind), ensure_ascii=False).encode()
 
 
 def error(text: str, kind: str = "api_error") -> dict[str, Any]:
@@ -106,7 +106,7 @@ def error(text: str, kind: str = "api_error") -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": text}}
 
 
-def _said(body: bytes) -> str:
+def _error_message(body: bytes) -> str:
     """The message of an error in one of the usual shapes."""
     text = body.decode(errors="replace").strip()
     try:
@@ -115,10 +115,10 @@ def _said(body: bytes) -> str:
         return text[:2000]
     for name in ("error", "message", "detail"):
         if isinstance(parsed, dict) and parsed.get(name):
-            return worded(parsed[name])
+            return error_text(parsed[name])
     return text[:2000]
 
 
-def worded(problem: Any) -> str:
+def error_text(problem: Any) -> str:
     """What the `error` of a reply or of a chunk says."""
     return str(problem.get("message") or problem) if isinstance(problem, dict) else str(problem)

@@ -125,16 +125,16 @@ def _user(blocks: list[tuple[str, str, Mapping[str, Any]]]) -> Iterator[dict[str
             parts.append(_image(block, where))
         elif kind == "tool_result":
             if parts:
-                yield {"role": "user", "content": _joined(parts)}
+                yield {"role": "user", "content": _join_parts(parts)}
                 parts = []
             yield _tool_result(block, where)
         else:
             raise _no_word(where, block, "give its text in a text block")
     if parts or not blocks:
-        yield {"role": "user", "content": _joined(parts)}
+        yield {"role": "user", "content": _join_parts(parts)}
 
 
-def _joined(parts: list[dict[str, Any]]) -> Any:
+def _join_parts(parts: list[dict[str, Any]]) -> Any:
     """One text as a text, since some templates read nothing else; several parts stay apart."""
     if not parts:
         return ""
@@ -170,7 +170,7 @@ def _text(value: Any, where: str) -> Any:
         if kind != "text":
             raise _no_word(place, block, "only text can stand there")
         parts.append({"type": "text", "text": str(block.get("text") or "")})
-    return _joined(parts)
+    return _join_parts(parts)
 
 
 # --- other fields

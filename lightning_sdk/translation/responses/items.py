@@ -30,11 +30,11 @@ def messages_of(value: Any, known: Callable[[str], Item | None]) -> list[Message
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
     if not isinstance(value, list | tuple):
-        raise Untranslatable(f"input={_shown(value)}: expected text or a list of items")
+        raise Untranslatable(f"input={_preview(value)}: expected text or a list of items")
     reader = _Reader(known)
     for place, item in enumerate(value):
         if not isinstance(item, Mapping):
-            raise Untranslatable(f"input[{place}]={_shown(item)}: expected an object")
+            raise Untranslatable(f"input[{place}]={_preview(item)}: expected an object")
         reader.read(item, f"input[{place}]")
     return reader.messages
 
@@ -60,14 +60,14 @@ class _Reader:
             # Encrypted reasoning and summaries say nothing to another model; chat completions leave them out as well.
             self._reasoning += "".join(part.get("text") or "" for part in item.get("content") or ())
         elif kind == "item_reference":
-            self.read(self._referenced(item.get("id"), where), where)
+            self.read(self._resolve(item.get("id"), where), where)
         else:
             raise Untranslatable(
                 f"{where}.type={kind!r} has no equivalent in chat completions; leave this item out, or have your own "
                 "code do what the tool did and send it as a function_call and its function_call_output"
             )
 
-    def _referenced(self, item_id: Any, where: str) -> Item:
+    def _resolve(self, item_id: Any, where: str) -> Item:
         found = self._known(str(item_id))
         if found is None:
             raise Untranslatable(
@@ -118,7 +118,7 @@ def _content(value: Any, where: str) -> Any:
     if value is None or isinstance(value, str):
         return value or ""
     if not isinstance(value, list | tuple):
-        raise Untranslatable(f"{where}={_shown(value)}: expected text or a list of parts")
+        raise Untranslatable(f"{where}={_preview(value)}: expected text or a list of parts")
     parts = [_part(part, f"{where}[{place}]") for place, part in enumerate(value)]
     if all(part["type"] == "text" for part in parts) and len(parts) < 2:
         return parts[0]["text"] if parts else ""
@@ -142,12 +142,12 @@ def _part(part: Any, where: str) -> dict[str, Any]:
         return {"type": "input_audio", "input_audio": part.get("input_audio")}
     if kind in ("input_image", "input_file"):
         raise Untranslatable(
-            f"{where}: a file that only the provider can read ({_shown(part)}); send its content: "
+            f"{where}: a file that only the provider can read ({_preview(part)}); send its content: "
             + ("image_url='data:image/png;base64,...'" if kind == "input_image" else "file_data='data:...;base64,...'")
         )
     raise Untranslatable(f"{where}.type={kind!r} has no equivalent in chat completions; send it as input_text")
 
 
-def _shown(value: Any) -> str:
+def _preview(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."

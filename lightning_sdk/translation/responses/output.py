@@ -5,7 +5,7 @@ A whole reply is a single delta whose events nobody reads, so that streamed and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_sdk.translation.responses.response import Envelope
@@ -195,12 +195,8 @@ def _empty(kind: str) -> dict[str, Any]:
 
 
 def _logprob(token: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_token(token), "top_logprobs": [_token(top) for top in _listed(token.get("top_logprobs"))]}
+    return {**_token(token), "top_logprobs": [_token(top) for top in token.get("top_logprobs") or ()]}
 
 
 def _token(token: Mapping[str, Any]) -> dict[str, Any]:
     return {"token": token.get("token") or "", "bytes": token.get("bytes") or [], "logprob": token.get("logprob")}
-
-
-def _listed(value: Iterable[Mapping[str, Any]] | None) -> Iterable[Mapping[str, Any]]:
-    return value or ()
