@@ -1,10 +1,11 @@
 """Spans per second from a client to the durable hub: calls that are packed already, and raw replies that it decodes.
 
-    python benchmarks/ingest.py [--seconds 60] [--json]
+    python benchmarks/ingest.py [--seconds 60] [--tcp] [--json]
 
 Each call has 500 prompt and 200 completion ids with log-probs: 7 KB packed, or a reply of 29 KB as JSON. The client is
 the SDK's own stream in this process; the hub is its own process with its log on this disk, synced before each
-acknowledgement. What it is counted by is what can be read from the log afterwards. Before each kind, the baseline sends
+acknowledgement. They meet as on one machine, at a socket in a folder, or with --tcp as from elsewhere, at an encrypted
+port. What it is counted by is what can be read from the log afterwards. Before each kind, the baseline sends
 the same bytes over the same kind of socket to a process that throws them away. Packed spans wear down a disk: at 50,000
 a second they are 350 MB/s, so the hub is told to keep 2 GiB.
 """
@@ -53,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each kind is sent (default %(default)s)")
     parser.add_argument("--folder", type=Path, help="where the hub keeps its log (default: a temporary folder)")
+    parser.add_argument("--tcp", action="store_true", help="by TCP, encrypted")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if options.seconds < 3:
@@ -62,7 +64,10 @@ def main() -> None:
     result: dict[str, Any] = {"machine": machine()}
     for name, events in kinds.items():
         bare = baseline(events, min(5.0, options.seconds))
-        result[name] = {**measure(events, options.seconds, options.folder), "baseline_spans_per_second": bare}
+        result[name] = {
+            **measure(events, options.seconds, options.folder, options.tcp),
+            "baseline_spans_per_second": bare,
+        }
     if options.json:
         print(json.dumps(result))
         return
@@ -113,10 +118,10 @@ def packed_event(event: tuple[Any, ...]) -> tuple[Any, ...]:
     return (int(Event.CALL), NO_ROLLOUT, call.pack())
 
 
-def measure(events: list[tuple[Any, ...]], seconds: float, folder: Path | None) -> dict[str, Any]:
+def measure(events: list[tuple[Any, ...]], seconds: float, folder: Path | None, tcp: bool) -> dict[str, Any]:
     """Send `events` over and over for `seconds`, wait until all is durable, stop the hub, count what its log has."""
     run = Path(tempfile.mkdtemp(prefix="ingest-", dir=folder))
-    hub = start_hub(run)
+    hub = start_hub(run, tcp)
     try:
         size = sum(len(wire.pack(event)) for event in events) // len(events)
         stream = Stream(hub["address"], "bench", window=64 * 2**20)
@@ -239,14 +244,15 @@ def baseline(events: list[tuple[Any, ...]], seconds: float) -> float:
     return count / took
 
 
-def start_hub(run: Path) -> dict[str, Any]:
+def start_hub(run: Path, tcp: bool) -> dict[str, Any]:
+    bind = "tcp://127.0.0.1:0" if tcp else f"ipc://{tempfile.mkdtemp(prefix='lightning-')}/hub"
     with (run / "hub.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "lightning_hub"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
         )
     assert process.stdin is not None
     assert process.stdout is not None
-    config = {"run": str(run), "key": "bench", "lifeline": True, "retain_bytes": _RETAIN}
+    config = {"run": str(run), "key": "bench", "bind": bind, "lifeline": True, "retain_bytes": _RETAIN}
     process.stdin.write(json.dumps(config).encode() + b"\n")
     process.stdin.flush()
     return {**json.loads(process.stdout.readline()), "process": process}

@@ -17,7 +17,7 @@ from lightning_sdk.capture import exits, seam, threads, work_queues
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.errors import LightningError, SettingError, UnsupportedVersion
 from lightning_sdk.hub import discovery
-from lightning_sdk.stream import notices, sink
+from lightning_sdk.stream import curve, notices, sink
 from lightning_sdk.stream.status import StreamStatus
 from lightning_sdk.stream.stream import Stream
 from lightning_sdk.system import forks
@@ -107,7 +107,9 @@ class Session:
         exits.watch_results(self.patches, self.hand_over)
 
     def attach(self, address: str, key: str, *, keep: bool = True) -> None:
-        """Stream to the hub at `address` from now on."""
+        """Stream to the hub at `address` from now on. SettingError for a key that is not complete."""
+        if curve.is_used(address):
+            curve.credential(key)
         self.detach()
         self.stream = Stream(address, key, spool=discovery.state_folder() / "spool" if keep else None)
         sink.connect(self.stream)

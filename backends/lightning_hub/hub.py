@@ -31,9 +31,12 @@ from lightning_hub.storage.writes import Writes
 from lightning_hub.training.trainer import Trainer
 from lightning_sdk.errors import HubError
 from lightning_sdk.settings import Export
+from lightning_sdk.stream import curve
 
 _STOP_SECONDS = 30.0
 _LONGEST_WAIT = 60.0
+#: What runners ask for. A runner is known by its id, which has 128 random bits: it cannot act for another one.
+_OF_RUNNERS = frozenset({"lease", "renew", "release", "join", "over"})
 _log = logging.getLogger(__name__)
 
 
@@ -44,7 +47,13 @@ class Config:
     run: str
     """The run's folder."""
     key: str
-    """Whoever greets with another key is refused."""
+    """Opens everything. A client that shows neither this key nor the guests' is refused."""
+    guest_key: str = ""
+    """Opens what guests may do; '': there are no guests."""
+    guests_run: bool = True
+    """Guests are runners; else they are agents that are recorded, and can ask for nothing."""
+    secret: str = ""
+    """The hub's own secret key, in Z85; '': the one that follows from `key`, a passphrase."""
     bind: str = "tcp://127.0.0.1:0"
     lifeline: bool = False
     """Exit when standard input closes, that is, when whoever started the hub is gone."""
@@ -84,13 +93,15 @@ class Hub:
         self._writes = Writes(self.folder, self._warn)
         # A signal handler may put into it whatever this thread is doing; an Event could be locked by its own waiter.
         self._ends: queue.SimpleQueue[None] = queue.SimpleQueue()
+        methods = self._methods()
         self._receiver = Receiver(
             config.bind,
             hub=self.id,
-            key=config.key,
+            secret=config.secret or curve.hub_pair(config.key).secret.decode(),
+            keys={config.guest_key: _OF_RUNNERS if config.guests_run else (), config.key: frozenset(methods)},
             log=self._log,
             index=self.index,
-            methods=self._methods(),
+            methods=methods,
             tick=self._tick,
             writes=self._writes,
             retain_bytes=config.retain_bytes,

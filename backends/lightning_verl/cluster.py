@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 from typing import Any
@@ -13,6 +14,7 @@ import ray
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_verl.plugin import ACTIVE
+from lightning_vllm.auth import KEY
 
 #: Folders where our local Ray keeps its sockets and logs.
 _FOLDERS: list[str] = []
@@ -33,6 +35,7 @@ def join(settings: Settings, device: str) -> None:
             "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE),
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         }
+    os.environ[KEY] = secrets.token_urlsafe(24)  # for this run: its vLLM servers ask for it, and the front sends it
     environment = {"env_vars": {**variables, **_inherited_variables()}}
     address = settings.cluster.address
     if address:

@@ -205,6 +205,7 @@ def map_settings(settings: Settings, place: RunPlacement) -> dict[str, Any]:
         f"{_ROLLOUT}.max_num_batched_tokens": max(8192, place.max_length),
         f"{_ROLLOUT}.engine_kwargs.vllm.enable_auto_tool_choice": parser is not None,
         f"{_ROLLOUT}.engine_kwargs.vllm.tool_call_parser": parser,
+        f"{_ROLLOUT}.engine_kwargs.vllm.middleware": "lightning_vllm.auth.AuthMiddleware",  # its servers ask for a key
         "reward.num_workers": 0,  # the hub computes rewards
     }
     return values | _weight_transfer(settings, cpu=cpu) | (_on_cpu() if cpu else {})

@@ -24,6 +24,7 @@ from lightning_verl.checkpoint import VerlCheckpoint, finish, read
 from lightning_verl.config import DISAGGREGATED, trainer_mode
 from lightning_verl.loss import NAMES
 from lightning_verl.rows import list_roles, usable_rows
+from lightning_vllm.auth import KEY
 from lightning_vllm.front import Front, ServerAddress
 from lightning_vllm.health import is_healthy
 
@@ -168,7 +169,7 @@ class Driver:
 
 
 def _upstreams(addresses: Sequence[str]) -> list[ServerAddress]:
-    return [ServerAddress(f"http://{address}/v1", "") for address in addresses]
+    return [ServerAddress(f"http://{address}/v1", os.environ[KEY]) for address in addresses]
 
 
 def _loop_error(run: Any) -> LightningError:

@@ -14,8 +14,9 @@ from lightning_sdk import session
 from lightning_sdk.commands import way_on
 from lightning_sdk.commands.progress import Progress
 from lightning_sdk.errors import BY_NAME, BackendDied, DiskError, HubError, HubGone, LightningError, RolloutsFailed
-from lightning_sdk.hub import task_lists
+from lightning_sdk.hub import discovery, task_lists
 from lightning_sdk.hub.client import HubClient, HubProcess
+from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.rollouts import invitation, reference
@@ -86,15 +87,15 @@ class Job:
             if request.get("resume"):
                 self._validate(request)
             crew, listen, settings = self._crew(stack)
-            key = invitation.Key.make() if listen else None
-            hub = HubProcess(self.folder, python=self._python, bind=listen or invitation.CLOSED,
-                             key=key.value if key else "")  # fmt: skip
+            given = discovery.take_key()
+            keys = HubKeys.of(self.folder, given) if listen else None
+            hub = HubProcess(self.folder, python=self._python, bind=listen, keys=keys)
             stack.callback(hub.stop)
             here = addresses.reachable_address(hub.address, invitation.CLOSED)
             stack.enter_context(running.stream_to(here, hub.key, hub.alive))
             # Whether it is dead its process says: while that lives, silence is no reason to give up a training.
             client = stack.enter_context(HubClient(here, hub.key, hub.alive, math.inf))
-            if key is not None:
+            if keys is not None:
                 self._farewell = stack.enter_context(_Farewell(hub, here))
             try:
                 client.ask(method, **task_lists.send_ahead(client, self._request(settings, request)))
@@ -102,10 +103,10 @@ class Job:
                 raise HubGone(self._gone(hub, method)) from None
             if not self._rewards:
                 display.show({"type": "notice", "text": _SELF_REWARDED})
-            if key is not None and self._listen:
-                self._invite(display, hub.address, key)
+            if keys is not None and self._listen:
+                self._invite(display, hub.address, "" if given else keys.guest)
             stack.callback(crew.stop)
-            crew.start(hub.address, hub.key)
+            crew.start(hub.address, hub.keys.guest)
             return self._follow(hub, client, crew, display, method)
 
     def _request(self, settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
@@ -137,9 +138,9 @@ class Job:
         listen = self._listen or actors.listen
         return actors, listen, invitation.opened(self._settings, listen)
 
-    def _invite(self, display: Progress, address: str, key: invitation.Key) -> None:
+    def _invite(self, display: Progress, address: str, key: str) -> None:
         told = invitation.text(self._agent, self._rewards, address, key)
-        if self._quiet and not key.given:
+        if self._quiet and key:
             print(told, file=sys.stderr)  # without the key nobody can join
         display.show({"type": "notice", "text": told})
 

@@ -19,6 +19,7 @@ from lightning_sdk.commands import gateway
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.hub import discovery
 from lightning_sdk.hub.client import HubProcess
+from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.markers.reward import Function, reward_functions
 from lightning_sdk.rollouts.remote_runner import Guest
 from lightning_sdk.settings import Settings
@@ -49,7 +50,7 @@ def runner(
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    key = key or os.environ.get(discovery.KEY, "")
+    key = key or discovery.take_key()
     guest = Guest(address, key, agent, reward_functions(reward), concurrency=concurrency, patience=patience, say=say)
     stay = guest.stay(_signalled())
     say(f"{_ENDED.get(stay.ended, 'the training has finished')}; rollouts run here: {sum(stay.rollouts.values())}")
@@ -62,10 +63,11 @@ _ENDED = {"interrupted": "stopped; what was under way was given back", "stopped"
 
 def serve(options: argparse.Namespace) -> None:
     folder = make_folder(options.run, "--run FOLDER")
-    hub = HubProcess(folder, bind=f"tcp://{options.host}:{options.port}", key=options.key)
+    keys = HubKeys.of(folder, options.key or discovery.take_key())
+    hub = HubProcess(folder, bind=f"tcp://{options.host}:{options.port}", keys=keys, guests_run=False)
     backend = None
     try:
-        facts = {"hub": hub.address, "key": hub.key, "run": str(folder)}
+        facts = {"hub": hub.address, "key": keys.guest, "run": str(folder)}
         if options.model:
             settings = Settings(model=options.model, backend=options.backend, engine=options.engine)
             backend = _backend(options.backend).start(settings, folder)
@@ -74,7 +76,7 @@ def serve(options: argparse.Namespace) -> None:
                 "model": backend.endpoint.model,
                 "api_key": backend.endpoint.key,
             }
-        discovery.announce(hub.address, hub.key, hub.pid)
+        discovery.announce(hub.address, keys.guest, hub.pid)
         print(json.dumps(facts) if options.json else _served(facts), flush=True)
         _until_stopped(hub)
     finally:

@@ -8,9 +8,10 @@ import logging
 import math
 import os
 import re
-import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from io import BufferedWriter
@@ -22,7 +23,9 @@ import zmq
 
 from lightning_sdk.errors import BY_NAME, HubError, HubGone, HubRefused, LightningError
 from lightning_sdk.failures import disk
-from lightning_sdk.stream import wire
+from lightning_sdk.hub.keys import HubKeys
+from lightning_sdk.stream import curve, wire
+from lightning_sdk.stream.handshakes import Handshakes, describe_refusal
 from lightning_sdk.system.clock import Clock
 from lightning_sdk.system.folders import refuse_links
 
@@ -39,6 +42,7 @@ _DEAF = (
     "lightning: the hub at %s has not answered %r for %.0f s, but its process has not ended: this waits for it, until "
     "Ctrl-C. If it was stopped, kill -CONT lets it go on"
 )
+_LONGEST_PATH_BYTES = 95
 
 
 class HubClient:
@@ -49,12 +53,14 @@ class HubClient:
     ) -> None:
         """`alive` tells whether it makes sense to wait on, as of a hub that one has started oneself whether it still
         runs; `seconds`: it answers in these, in which this process runs too, or is gone."""
-        self.address, self._alive, self._seconds = address, alive, seconds
+        self.address, self._key, self._alive, self._seconds = address, key, alive, seconds
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+        curve.protect(self._socket, address, key)
+        self._handshakes = Handshakes(self._socket, address)
         self._socket.connect(address)
         self._hello = wire.hello(os.urandom(16), key)
         self._socket.send_multipart([wire.HELLO, self._hello])
@@ -85,6 +91,8 @@ class HubClient:
         while True:
             alive, passed = self._alive(), clock.read()
             if not self._socket.poll(int(_LOOK_SECONDS * 1000)):
+                if self._handshakes.are_refused():
+                    raise HubRefused(f"the hub at {self.address} refused: {describe_refusal(self._key)}")
                 if not alive or passed > wait + self._seconds:
                     break
                 if not told and passed > wait + _ANSWER_SECONDS:
@@ -110,6 +118,7 @@ class HubClient:
         )
 
     def close(self) -> None:
+        self._handshakes.close()
         self._socket.close(linger=0)
 
     def __enter__(self) -> HubClient:
@@ -124,14 +133,23 @@ class HubClient:
 class HubProcess:
     """A hub that we started, and therefore stop. It ends by itself when this process dies."""
 
-    def __init__(self, run: Path, *, python: str | None = None, bind: str = "tcp://127.0.0.1:0", key: str = "") -> None:
+    def __init__(
+        self,
+        run: Path,
+        *,
+        python: str | None = None,
+        bind: str = "",
+        keys: HubKeys | None = None,
+        guests_run: bool = True,
+    ) -> None:
         """Start a hub on the folder `run` and wait until it listens.
 
         Args:
             run: The run's folder; its log goes to hub.log there.
             python: Interpreter of the environment that holds the backend; this one if not given.
-            bind: Address; port 0 picks a free one.
-            key: Made up if empty.
+            bind: tcp://HOST:PORT, port 0 picks a free one. By default a socket in a folder of this user alone.
+            keys: Made up if not given.
+            guests_run: Its guests are runners; else they are agents that are recorded.
 
         Raises:
             HubError: it did not start; the message ends with what it printed.
@@ -140,9 +158,10 @@ class HubProcess:
             SettingError: something in the folder leads out of it.
         """
         refuse_links(run)
-        self.key = key or secrets.token_urlsafe(24)
+        self.keys = keys or HubKeys.make()
         self.python = python or sys.executable
         self._log = run / "hub.log"
+        self._socket_folder = None if bind else _make_socket_folder()
         with self._open_log() as log:
             try:
                 self._process = subprocess.Popen(
@@ -150,10 +169,19 @@ class HubProcess:
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
+                self._tidy()
                 raise HubError(f"cannot run {self.python}: {error}; name the backend environment's python") from None
-        ready = self._handshake({"run": str(run), "bind": bind, "key": self.key, "lifeline": True})
+        ready = self._handshake({
+            "run": str(run), "bind": bind or f"ipc://{self._socket_folder}/hub", "secret": self.keys.secret,
+            "key": self.keys.operator, "guest_key": self.keys.guest, "guests_run": guests_run, "lifeline": True,
+        })  # fmt: skip
         self.address: str = ready["address"]
         self.id: str = ready["hub"]
+
+    @property
+    def key(self) -> str:
+        """The operator's key, which opens everything."""
+        return self.keys.operator
 
     @property
     def pid(self) -> int:
@@ -212,10 +240,25 @@ class HubProcess:
         for wait, act in ((timeout, self._process.terminate), (5.0, self._process.kill), (5.0, None)):
             try:
                 self._process.wait(wait)
-                return
+                break
             except subprocess.TimeoutExpired:
                 if act is not None:
                     act()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove the socket's folder, which the hub does itself unless it is killed."""
+        if self._socket_folder is not None:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+
+
+def _make_socket_folder() -> Path:
+    """A new folder of this user alone, with a path short enough for a socket in it: 103 bytes at most on macOS."""
+    folder = Path(tempfile.mkdtemp(prefix="lightning-"))
+    if len(os.fsencode(folder)) <= _LONGEST_PATH_BYTES:
+        return folder
+    folder.rmdir()
+    return Path(tempfile.mkdtemp(prefix="lightning-", dir="/tmp"))
 
 
 def _private(path: str, flags: int) -> int:

@@ -27,12 +27,22 @@ def state_folder() -> Path:
     return (Path(state) if state else Path.home() / ".local" / "state") / "lightning-sdk"
 
 
+_given_key = ""
+
+
+def take_key() -> str:
+    """The key that LIGHTNING_KEY holds, or held: what this process starts, an agent's tools for one, inherits none."""
+    global _given_key  # noqa: PLW0603 - the environment is one per process too
+    _given_key = os.environ.pop(KEY, "") or _given_key
+    return _given_key
+
+
 def find(address: str | None, key: str | None) -> Found | None:
     """The hub to stream to, None if there is none. Looks at files and the environment only, never at the network."""
     address = address or os.environ.get(ADDRESS)
     if address:
         check(address)
-        return Found(address, key or os.environ.get(KEY, ""))
+        return Found(address, key or take_key())
     return _announced()
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.hub import discovery
@@ -21,20 +19,6 @@ from lightning_sdk.system import addresses
 
 #: Where nobody from elsewhere gets in.
 CLOSED = f"tcp://{addresses.LOOPBACK}:0"
-
-
-class Key(NamedTuple):
-    """The key of a hub."""
-
-    value: str
-    given: bool
-    """By LIGHTNING_KEY, so that whoever is invited has it already."""
-
-    @classmethod
-    def make(cls) -> Key:
-        """The environment's, else a new one."""
-        given = os.environ.get(discovery.KEY, "")
-        return cls(given or secrets.token_urlsafe(24), bool(given))
 
 
 def opened(settings: Settings, listen: str) -> Settings:
@@ -65,12 +49,12 @@ def opened(settings: Settings, listen: str) -> Settings:
     return replace(settings, serving=replace(settings.serving, host=engine))
 
 
-def text(agent: Callable[..., Any], rewards: Sequence[RewardFunction], address: str, key: Key) -> str:
-    """What to type on another machine; the key is shown only if it is not known from the environment."""
+def text(agent: Callable[..., Any], rewards: Sequence[RewardFunction], address: str, key: str) -> str:
+    """What to type on another machine, with the key, '' where those who are invited have it already."""
     host = addresses.host_of(address)
     if addresses.is_wildcard(host):
         address = addresses.reachable_address(address, f"tcp://{addresses.own_name()}:0")
-    secret = f"{discovery.KEY}={'...' if key.given else shlex.quote(key.value)}"
+    secret = f"{discovery.KEY}={shlex.quote(key) if key else '...'}"
     words = ["lightning-sdk", "runner", _typed(agent), "--hub", address]
     for each in rewards:
         if marked != [each]:

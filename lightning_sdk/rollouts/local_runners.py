@@ -103,7 +103,7 @@ class Processes:
         return "" if self._workers else "every runner process ended; what they printed is above"
 
     def _start_one(self) -> None:
-        name = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+        name = f"{socket.gethostname()}-{uuid.uuid4().hex}"
         # A session of its own: Ctrl-C is for the training to handle, and the runner ends when its stdin closes.
         process = subprocess.Popen([sys.executable, "-m", "lightning_sdk.rollouts.runner"], stdin=subprocess.PIPE,
                                    start_new_session=True)  # fmt: skip

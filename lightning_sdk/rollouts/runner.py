@@ -54,7 +54,7 @@ class Runner:
     ) -> None:
         """`kind` is 'threads', 'asyncio', or 'auto', which takes asyncio for async agents; with `watched` it is for
         others to tell the hub when this process ends; `name` is what the hub knows it by, made up if empty."""
-        self.id = name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.id = name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
         self._watched = watched
         self._agent, self._rewards, self._concurrency = agent, repeats.listen(tuple(rewards)), concurrency
         self._address, self._key = address, key

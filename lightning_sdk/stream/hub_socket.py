@@ -6,6 +6,8 @@ import os
 
 import zmq
 
+from lightning_sdk.stream import curve
+from lightning_sdk.stream.handshakes import Handshakes
 from lightning_sdk.stream.wire import HubMessage
 
 _SPARE_DESCRIPTORS = 32
@@ -16,21 +18,26 @@ _MESSAGE_BYTES = 64 * 1024
 class HubSocket:
     """For one thread."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, key: str) -> None:
         """Begin to connect; returns at once. OSError if the process has not enough descriptors left for it."""
         require_descriptors()
-        self._address = address
+        self._address, self._key = address, key
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
-            self._socket = _connect(self._context, address)
+            self._socket, self._handshakes = _connect(self._context, address, key)
         except zmq.ZMQError:
             self._context.term()
             raise
 
     def reconnect(self) -> None:
         """Leave the connection for a new one."""
+        self._handshakes.close()
         self._socket.close(linger=0)
-        self._socket = _connect(self._context, self._address)
+        self._socket, self._handshakes = _connect(self._context, self._address, self._key)
+
+    def is_refused(self) -> bool:
+        """Whether what listens there does not take the key."""
+        return self._handshakes.are_refused()
 
     def send(self, *frames: bytes | memoryview) -> None:
         """Hand a message over. It is copied: sharing the memory would take a further thread, of pyzmq's, which gevent
@@ -50,21 +57,25 @@ class HubSocket:
         self._socket.poll(int(seconds * 1000))
 
     def close(self) -> None:
+        self._handshakes.close()
         self._socket.close(linger=0)
         self._context.term()  # cannot hang: there is nothing left to be sent
 
 
-def _connect(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
+def _connect(context: zmq.Context[zmq.Socket[bytes]], address: str, key: str) -> tuple[zmq.Socket[bytes], Handshakes]:
     socket = context.socket(zmq.DEALER)
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.SNDHWM, 0)  # the stream bounds what is under way
     socket.set(zmq.MAXMSGSIZE, _MESSAGE_BYTES)
+    curve.protect(socket, address, key)
+    handshakes = Handshakes(socket, address)
     try:
         socket.connect(address)
     except zmq.ZMQError:
+        handshakes.close()
         socket.close()
         raise
-    return socket
+    return socket, handshakes
 
 
 def require_descriptors() -> None:

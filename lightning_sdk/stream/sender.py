@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.event_queue import EventQueue
+from lightning_sdk.stream.handshakes import describe_refusal
 from lightning_sdk.stream.hub_socket import HubSocket
 from lightning_sdk.stream.packers import Packers, keep_freed_memory
 from lightning_sdk.stream.sink import say_once
@@ -194,7 +195,7 @@ class Sender:
         if self._socket is not None or time.monotonic() < self._connect_again:
             return
         try:
-            self._socket = HubSocket(self._address)
+            self._socket = HubSocket(self._address, self._key)
         except OSError as error:  # ZMQError is one
             self._connect_again = time.monotonic() + _RETRY_SECONDS
             say_once(f"connect {self._address}", "lightning: there is no connection to the hub at %s (%s); it is tried "
@@ -219,6 +220,9 @@ class Sender:
         waits = self._unacked or self._unsent or self._welcome is None
         if not waits or self.status.refused or self._socket is None:
             return
+        if self._welcome is None and self._socket.is_refused():
+            say_once(f"refused {self._address}", "lightning: events for the hub at %s wait in this process: %s",
+                     self._address, describe_refusal(self._key))  # fmt: skip
         if time.monotonic() - self._progressed > _SILENCE_SECONDS:
             self._welcome = None
             self._socket.reconnect()

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import zmq
 
 from lightning_hub.storage.log import Log
 from lightning_sdk.errors import BY_NAME
-from lightning_sdk.stream import wire
+from lightning_sdk.stream import curve, wire
 from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
 
 KEY = "secret"
@@ -27,7 +28,8 @@ class Hub:
     """`python -m lightning_hub` on a folder; can be killed and started again."""
 
     def __init__(self, folder: Path, *, path: Path | None = None, **config: Any) -> None:
-        self.folder, self._config, self._path = folder, config, path
+        nest = Path(tempfile.mkdtemp(prefix="lightning-"))
+        self.folder, self._config, self._path = folder, {"bind": f"ipc://{nest}/hub", **config}, path
         self.ready: dict[str, Any] = {}
         self.start()
 
@@ -84,6 +86,7 @@ class Client:
         self._number = 0
         self._socket = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.set(zmq.LINGER, 0)
+        curve.protect(self._socket, hub.address, key)
         self._socket.connect(hub.address)
         if hello:
             self.send(wire.HELLO, wire.pack({"protocol": wire.PROTOCOL, "client": self.id, "key": key}))

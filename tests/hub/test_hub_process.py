@@ -19,7 +19,7 @@ from lightning_sdk.stream import wire
 
 def test_a_port_in_use_is_named(start: Callable[..., Hub]) -> None:
     """The error has the address and what to do."""
-    first = start("one")
+    first = start("one", bind="tcp://127.0.0.1:0")
     second = start("two", bind=first.address)
     name, message = second.ready["error"]
     assert name == "PortInUse"

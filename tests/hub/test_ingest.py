@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+from collections.abc import Callable
 
 import pytest
 from hubs import KEY, Client, Hub, begin, end, logged, names, raw_call, reply, reward, rollouts, span
@@ -149,12 +150,14 @@ def test_garbage_hurts_nobody(hub: Hub, client: Client) -> None:
     assert "good" in names(hub.folder)
 
 
-def test_raw_bytes_on_the_port_hurt_nobody(busy_hub: Hub, guest: Client) -> None:
+def test_raw_bytes_on_the_port_hurt_nobody(start: Callable[..., Hub]) -> None:
     """Something that does not speak ZeroMQ at all, such as a browser, is ignored."""
-    port = int(busy_hub.address.rpartition(":")[2])
+    hub = start(bind="tcp://127.0.0.1:0")
+    port = int(hub.address.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as browser:
         browser.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + os.urandom(1000))
-    guest.deliver(1, [span("good")])
+        with Client(hub) as guest:
+            guest.deliver(1, [span("good")])
 
 
 # --- rollouts that nobody leased

@@ -15,6 +15,7 @@ import pytest
 from guests import Place
 from hubs import KEY, Hub
 
+from lightning_hub.standstill import is_stopped
 from lightning_sdk.errors import HubGone
 from lightning_sdk.hub import client as hubs
 from lightning_sdk.hub.client import HubClient
@@ -29,8 +30,15 @@ def place(tmp_path: Path, installed: Path) -> Iterator[Place]:
     place.close()
 
 
-def stand_still(pid: int, seconds: float) -> None:
+def halt(pid: int) -> None:
+    """Stop a process, and wait until it has stopped."""
     os.kill(pid, signal.SIGSTOP)
+    while not is_stopped(pid):
+        time.sleep(0.001)
+
+
+def stand_still(pid: int, seconds: float) -> None:
+    halt(pid)
     time.sleep(seconds)
     os.kill(pid, signal.SIGCONT)
 
@@ -53,7 +61,7 @@ def test_a_hub_of_our_own_that_stands_still_is_waited_for(
     monkeypatch.setattr(hubs, "_ANSWER_SECONDS", 0.6)
     with HubClient(hub.address, KEY, lambda: hub.process.poll() is None, float("inf")) as client:
         assert client.ask("status")["training"] is False
-        os.kill(hub.process.pid, signal.SIGSTOP)
+        halt(hub.process.pid)
         threading.Timer(2.5, os.kill, (hub.process.pid, signal.SIGCONT)).start()
         assert client.ask("status")["training"] is False
         assert "has not answered 'status'" in caplog.text and "kill -CONT" in caplog.text
@@ -64,7 +72,7 @@ def test_a_hub_of_our_own_that_stands_still_is_waited_for(
 
 def test_a_hub_elsewhere_that_is_silent_is_given_up(hub: Hub) -> None:
     """Nothing else can be known of it."""
-    os.kill(hub.process.pid, signal.SIGSTOP)
+    halt(hub.process.pid)
     with HubClient(hub.address, KEY, seconds=0.5) as client, pytest.raises(HubGone, match=r"is its process running\?"):
         client.ask("status")
 

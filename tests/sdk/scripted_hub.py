@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,10 +16,10 @@ from lightning_sdk.stream.wire import Batch
 class ScriptedHub:
     """Welcomes and confirms like a hub, in the test's own thread, while `serve` runs."""
 
-    def __init__(self, address: str = "tcp://127.0.0.1:0") -> None:
+    def __init__(self, address: str = "") -> None:
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.ROUTER)
-        self.socket.bind(address)
+        self.socket.bind(address or f"ipc://{tempfile.mkdtemp(prefix='lightning-')}/hub")
         self.address = self.socket.get_string(zmq.LAST_ENDPOINT)
         self.events: list[Any] = []
         self.peer = b""

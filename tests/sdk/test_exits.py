@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,9 @@ def test_what_a_child_recorded_while_the_hub_was_away_is_not_lost(hub: HubProces
     for number in range(3):
         process = forking.Process(target=work, args=(number,)); process.start(); process.join()
     from lightning_sdk.hub.client import HubProcess
+    from lightning_sdk.hub.keys import HubKeys
     from pathlib import Path
-    back = HubProcess(Path({str(tmp_path / "run")!r}), bind={hub.address!r}, key={hub.key!r})
+    back = HubProcess(Path({str(tmp_path / "run")!r}), bind={hub.address!r}, keys=HubKeys(**{asdict(hub.keys)!r}))
     while any(Path(os.environ["LIGHTNING_HOME"]).rglob("*.spool")): time.sleep(0.01)
     lightning.shutdown()
     back.stop()

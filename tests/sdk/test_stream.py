@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from scripted_hub import ScriptedHub
 
 import lightning_sdk as lightning
 from lightning_sdk.capture import patches
 from lightning_sdk.hub import discovery
 from lightning_sdk.hub.client import HubClient, HubProcess
-from lightning_sdk.stream import wire
+from lightning_sdk.hub.keys import HubKeys
+from lightning_sdk.stream import curve, wire
 from lightning_sdk.stream.stream import Stream
 from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
 from lightning_sdk.system import native_threads
@@ -49,9 +51,9 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
     hub.stop()
 
 
-def start(run: Path, address: str = "tcp://127.0.0.1:0", key: str = "") -> HubProcess:
+def start(run: Path, address: str = "tcp://127.0.0.1:0", keys: HubKeys | None = None) -> HubProcess:
     run.mkdir(exist_ok=True)
-    return HubProcess(run, bind=address, key=key)
+    return HubProcess(run, bind=address, keys=keys)
 
 
 def test_a_stream_without_a_thread_sends_in_the_one_that_closes_it(
@@ -110,7 +112,7 @@ def test_nothing_is_lost_or_doubled_when_the_hub_is_killed(tmp_path: Path) -> No
         done.wait(0.15)
         os.kill(hub.pid, signal.SIGKILL)
         hub.stop(0)
-        hub = start(tmp_path / "run", hub.address, hub.key)
+        hub = start(tmp_path / "run", hub.address, hub.keys)
     feeder.join()
     assert stream.flush(40), stream.status()
     assert stream.status().resent > 0
@@ -129,7 +131,7 @@ def test_what_the_window_cannot_hold_waits_on_disk(tmp_path: Path) -> None:
     while stream.status().spilled_bytes < 1_500_000:
         pass
     assert stream.status().window_bytes < 400_000 and stream.status().dropped == 0
-    again = start(tmp_path / "run", hub.address, hub.key)
+    again = start(tmp_path / "run", hub.address, hub.keys)
     assert stream.flush(20)
     stream.close()
     again.stop()
@@ -158,7 +160,7 @@ def test_what_is_left_at_exit_is_delivered_next_time(tmp_path: Path) -> None:
         stream.put(event(number), 1100)
     stream.close(0.1)
     assert len(list(spool.rglob("*.spool"))) == 1
-    again = start(tmp_path / "run", hub.address, hub.key)
+    again = start(tmp_path / "run", hub.address, hub.keys)
     heir = Stream(hub.address, hub.key, spool=spool)
     heir.put(event(1000), 1100)
     assert heir.flush(20)
@@ -180,7 +182,7 @@ def test_another_hub_at_the_same_address_gets_the_rest(tmp_path: Path) -> None:
     for number in range(100, 1000):
         stream.put(event(number), 1100)
     with HubClient(hub.address, hub.key) as client:
-        again = start(tmp_path / "two", hub.address, hub.key)
+        again = start(tmp_path / "two", hub.address, hub.keys)
         assert stream.flush(20), stream.status()
         assert client.ask("status")["clients_ever"] == 1
     stream.close()
@@ -188,8 +190,10 @@ def test_another_hub_at_the_same_address_gets_the_rest(tmp_path: Path) -> None:
     assert logged(tmp_path / "two") == Counter(range(100, 1000))
 
 
-def test_wrong_key_is_said_and_hurts_nobody(hub: HubProcess, caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_key_is_said_and_hurts_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A stream that the hub refuses holds nothing, and says why once."""
+    hub = start(tmp_path / "run", "")
+    assert hub.address.startswith("ipc://")
     stream = Stream(hub.address, "wrong")
     stream.put(event(1), 1100)
     while not stream.status().refused:
@@ -200,6 +204,37 @@ def test_wrong_key_is_said_and_hurts_nobody(hub: HubProcess, caplog: pytest.LogC
     assert "refused this process" in caplog.text
     with HubClient(hub.address, "wrong") as client, pytest.raises(lightning.HubRefused):
         client.ask("status")
+    hub.stop()
+    assert not Path(hub.address.removeprefix("ipc://")).parent.exists()
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_nobody_takes_the_place_of_a_dead_hub(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encrypted: bool
+) -> None:
+    """What listens at its port gets no event and no question, and the hub that comes back has all of it."""
+    hub = start(tmp_path / "run")
+    stream = Stream(hub.address, hub.keys.guest)
+    stream.put(event(1), 1100)
+    assert stream.flush()
+    hub.stop()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as thief:
+        thief.set(zmq.LINGER, 0)
+        if encrypted:
+            thief.set(zmq.CURVE_SERVER, 1)
+            thief.set(zmq.CURVE_SECRETKEY, curve.make_pair().secret)
+        thief.bind(hub.address)
+        stream.put(event(2), 1100)
+        while "events for the hub" not in caplog.text:
+            assert not thief.poll(10)
+        with HubClient(hub.address, hub.key) as client, pytest.raises(lightning.HubRefused, match="not this hub"):
+            client.ask("train", tasks=[{"secret": 1}])
+        assert not thief.poll(10) and stream.status().acknowledged == 1
+    again = start(tmp_path / "run", hub.address, hub.keys)
+    assert stream.flush(20.0)
+    stream.close()
+    again.stop()
+    assert logged(tmp_path / "run") == Counter([1, 2])
 
 
 def test_forked_child_streams_under_its_own_name(hub: HubProcess, tmp_path: Path) -> None:

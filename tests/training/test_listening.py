@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from agents import TASKS
 
+from lightning_sdk.errors import HubError, HubRefused
 from lightning_sdk.hub.client import HubClient
+from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.system import addresses
 
 SMALL = ["rollouts.tasks_per_step=2", "rollouts.group_size=2", "evaluation.tasks=2", "sampling.max_tokens=8"]
@@ -41,14 +43,20 @@ def test_the_engine_is_reached_and_guarded_where_the_hub_listens(tmp_path: Path)
         secret, _, *words = shlex.split(told)
         key, hub = secret.partition("=")[2], words[words.index("--hub") + 1]
         with HubClient(hub, key) as client:
-            seen: list[dict[str, object]] = []
-            while not any(event["type"] == "started" for event in seen):
-                seen += client.ask("watch", after=len(seen), wait=5.0)
-        endpoint = next(event for event in seen if event["type"] == "started")["endpoint"]
-        assert isinstance(endpoint, dict) and endpoint["url"].startswith(f"http://{own}:")
+            for method in ("watch", "status", "stop", "interrupt", "train", "evaluate", "check", "validate", "disband"):
+                with pytest.raises(HubError, match=f"this key does not open '{method}'"):
+                    client.ask(method)
+            while not (given := client.ask("lease", runner="somebody", places=1, wait=10.0)):
+                assert training.poll() is None  # it loads its model
+            (assignment,) = given
+            client.ask("release", runner="somebody")
+        endpoint = assignment["endpoint"]
+        assert endpoint["url"].startswith(f"http://{own}:")
         with pytest.raises(urllib.error.HTTPError, match="401") as refused:
             urllib.request.urlopen(f"{endpoint['url']}/models", timeout=10)
         refused.value.close()
+        with HubClient(hub, HubKeys.make().guest) as stranger, pytest.raises(HubRefused, match="wrong key"):
+            stranger.ask("lease", runner="stranger", places=1)
         environment = {**os.environ, "LIGHTNING_KEY": key}
         joined = subprocess.run([*command, *words, "--json"], cwd=tmp_path, env=environment, check=False,
                                 capture_output=True, text=True, timeout=100)  # fmt: skip

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -210,7 +211,8 @@ def kill_engine(child: Child) -> None:
 
 
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
-    """The gradient is that of the whole batch, however many share it; each has a vLLM server that answers."""
+    """The gradient is that of the whole batch, however many share it; each has a vLLM server, which answers to those
+    who have its key."""
     found: dict[int, list[Any]] = {}
     for processes in (1, 2):
         with backend(tmp_path / str(processes), **{"cluster.gpus": processes, "importance.kind": "off"}) as child:
@@ -224,11 +226,28 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
                 replies = [ask(child, str(place)) for place in range(4)]
                 asked = [each["asked"] for each in health(child)["upstreams"]]
                 assert asked == [2, 2] and all(set(each.versions) == {2} for each in replies), (asked, replies)
+                assert statuses_without_key(child) == {401}
     for one, two in zip(found[1][0], found[2][0], strict=True):
         for name in ("loss", "grad_norm", "entropy", "kl_sampler", "trained_tokens"):
             assert one[name] == pytest.approx(two[name], rel=1e-4), name
     for name, values in found[1][1].items():
         assert torch.allclose(values, found[2][1][name], atol=2e-4), name
+
+
+def statuses_without_key(child: Child) -> set[int]:
+    """What the vLLM servers say when their API and their other routes are asked directly, also with the front's key."""
+    found = set()
+    for each in health(child)["upstreams"]:
+        for path in ("/v1/models", "/metrics", "/tokenize"):
+            for headers in ({}, {"Authorization": f"Bearer {child.endpoint.key}"}):
+                try:
+                    url = each["url"].removesuffix("/v1") + path
+                    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as reply:
+                        found.add(reply.status)
+                except urllib.error.HTTPError as error:
+                    with error:
+                        found.add(error.code)
+    return found
 
 
 def health(child: Child) -> dict[str, Any]:

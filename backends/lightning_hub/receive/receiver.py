@@ -9,7 +9,6 @@ While one commit is written by a second thread, the only one that writes the log
 from __future__ import annotations
 
 import contextlib
-import errno
 import hmac
 import logging
 import math
@@ -18,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,12 +25,12 @@ from typing import NamedTuple
 import msgspec
 import zmq
 
+from lightning_hub.receive.door import Door
 from lightning_hub.receive.intake import Intake, Ready
 from lightning_hub.receive.requests import Method, Requests
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.log import Log
 from lightning_hub.storage.writes import Writes
-from lightning_sdk.errors import HubError, PortInUse
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import Batch
 
@@ -64,6 +63,8 @@ class _Commit(NamedTuple):
 @dataclass(slots=True)
 class _Session:
     client: bytes
+    methods: Collection[str]
+    """What its key lets it ask for."""
     asked: float = 0.0
 
 
@@ -75,7 +76,8 @@ class Receiver:
         bind: str,
         *,
         hub: str,
-        key: str,
+        secret: str,
+        keys: Mapping[str, Collection[str]],
         log: Log,
         index: Index,
         methods: Mapping[str, Method],
@@ -85,8 +87,8 @@ class Receiver:
         warn: Callable[[str], None] = lambda _: None,
         workers: int | None = None,
     ) -> None:
-        """Bind the socket; `workers`: see `Intake`. PortInUse if the address is taken, HubError if it is none."""
-        self._hub, self._key, self._log, self._index = hub, key.encode(), log, index
+        """Bind the socket, as `Door`; `keys`: each client's -> the methods that it opens; `workers`: see `Intake`."""
+        self._hub, self._keys, self._log, self._index = hub, keys, log, index
         self._tick, self._warn, self._writes = tick, warn, writes
         self._retain, self._retained = retain_bytes, log.segment
         self._sessions: dict[bytes, _Session] = {}
@@ -104,9 +106,8 @@ class Receiver:
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
-        self._context = zmq.Context()
-        self._socket = _bind(self._context, bind)
-        self.address: str = self._socket.get_string(zmq.LAST_ENDPOINT)
+        self._door = Door(bind, secret, keys)
+        self._socket, self.address = self._door.socket, self._door.address
 
     @property
     def clients(self) -> int:
@@ -126,6 +127,8 @@ class Receiver:
     def run(self) -> None:
         poller = zmq.Poller()
         poller.register(self._woken.fileno(), zmq.POLLIN)
+        if self._door.gate is not None:
+            poller.register(self._door.gate, zmq.POLLIN)
         try:
             while not self._stopping.is_set():
                 # While there is no room nothing is read; the end of some work wakes us.
@@ -135,6 +138,8 @@ class Receiver:
                     with contextlib.suppress(BlockingIOError):
                         self._woken.recv(4096)
                     self._requests.look()
+                if self._door.gate in ready:
+                    self._door.answer()
                 if self._socket in ready:
                     self._drain()
                 self._advance()
@@ -146,8 +151,7 @@ class Receiver:
             self._intake.close()
             with contextlib.suppress(sqlite3.Error):  # the log has it all
                 self._index.save()
-            self._socket.close(linger=500)
-            self._context.term()
+            self._door.close()
             self._waker.close()
             self._woken.close()
 
@@ -212,9 +216,9 @@ class Receiver:
             case [peer, wire.BATCH, header, body]:
                 self._batch(peer, header, body)
             case [peer, wire.REQUEST, payload]:
-                if peer not in self._sessions:
+                if (session := self._sessions.get(peer)) is None:
                     self._stranger(peer)
-                elif not self._requests.take(peer, payload):
+                elif not self._requests.take(peer, payload, session.methods):
                     self.counters["garbage"] += 1
             case [peer, wire.HELLO, payload]:
                 self._hello(peer, payload)
@@ -240,12 +244,12 @@ class Receiver:
             return
         if protocol != wire.PROTOCOL:
             reason = f"protocol {protocol!r} is not {wire.PROTOCOL}: install the same lightning-agent-sdk on both sides"
-        elif not hmac.compare_digest(key.encode(errors="replace"), self._key):
+        elif (methods := self._methods_of(key)) is None:
             reason = "wrong key"
         else:
             if len(self._sessions) >= _SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
-            self._sessions[peer] = _Session(client)
+            self._sessions[peer] = _Session(client, methods)
             self._welcome(peer, client)
             return
         self.counters["refused"] += 1
@@ -255,6 +259,14 @@ class Receiver:
         """Whether a peer is connected, which only sending it something shows."""
         session = self._sessions.get(peer)
         return session is not None and self._welcome(peer, session.client)
+
+    def _methods_of(self, shown: str) -> Collection[str] | None:
+        """The methods that a key opens; None if it is not one of the hub's."""
+        found = None
+        for key, methods in self._keys.items():  # all of them, so that time tells nothing
+            if key and hmac.compare_digest(shown.encode(errors="replace"), key.encode(errors="replace")):
+                found = methods
+        return found
 
     def _welcome(self, peer: bytes, client: bytes) -> bool:
         return self._send(peer, wire.WELCOME, _pack({"hub": self._hub, "acked": self._index.clients.get(client, 0)}))
@@ -365,22 +377,3 @@ class Receiver:
         """The log is the truth: what is not in the database is read from it again, now or at the next start."""
         self.counters["write_errors"] += 1
         self._writes.fail(_DATABASE, error, "the log has it all")
-
-
-def _bind(context: zmq.Context[zmq.Socket[bytes]], bind: str) -> zmq.Socket[bytes]:
-    router = context.socket(zmq.ROUTER)
-    router.set(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
-    router.set(zmq.ROUTER_MANDATORY, 1)  # sending to a peer that has gone is an error, not a silent drop
-    router.set(zmq.RCVHWM, 256)  # what is not read yet waits in the agents, whose window is bounded in bytes
-    router.set(zmq.LINGER, 500)
-    try:
-        router.bind(bind)
-    except zmq.ZMQError as error:
-        router.close()
-        context.term()
-        if error.errno == errno.EADDRINUSE:
-            free = bind.rpartition(":")[0] + ":0" if bind.startswith("tcp:") else "another address"
-            told = f"{bind} is in use by another process: choose another port, or bind {free} for a free one"
-            raise PortInUse(told) from None
-        raise HubError(f"cannot bind {bind!r}: {error}; an address looks like tcp://127.0.0.1:4717") from None
-    return router

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,8 +66,8 @@ class Requests:
         """When the patience of a parked request ends first (monotonic time), infinity if none waits."""
         return min((each.until for each in self._waiting), default=math.inf)
 
-    def take(self, peer: bytes, payload: bytes) -> bool:
-        """Answer one REQUEST now or park it. False if it is none."""
+    def take(self, peer: bytes, payload: bytes, methods: Collection[str]) -> bool:
+        """Answer one REQUEST now or park it; `methods`: those that this peer may call. False if it is none."""
         try:
             # With keys of any kind, so that what is wrong with them can be answered.
             number, method, params = msgpack.unpackb(payload, strict_map_key=False)
@@ -76,7 +76,7 @@ class Requests:
         if not isinstance(number, int) or not 0 <= number < 2**63:
             return False
         try:
-            answer = self._call(method, params)
+            answer = self._call(method, params, methods)
         except LightningError as error:
             self._answer(peer, number, None, [type(error).__name__, str(error)])
             return True
@@ -112,10 +112,12 @@ class Requests:
             else:
                 each.parked.gone()
 
-    def _call(self, method: Any, params: Any) -> Any:
+    def _call(self, method: Any, params: Any, methods: Collection[str]) -> Any:
         handler = self._methods.get(method) if isinstance(method, str) else None
         if handler is None:
             raise HubError(f"the hub has no method {method!r:.80}; it has {', '.join(sorted(self._methods))}")
+        if method not in methods:
+            raise HubError(f"this key does not open {method!r}: that is for whoever started the hub")
         try:
             return handler(dict(params))
         except LightningError:
