@@ -6,15 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import zmq
+from stream_events import event, logged
 
 import lightning_sdk as lightning
 from lightning_sdk.hub import discovery
 from lightning_sdk.hub.client import HubClient, HubProcess
 from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.stream import curve
+from lightning_sdk.stream.stream import Stream
+
+TCP = "tcp://127.0.0.1:0"
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +81,58 @@ def test_no_child_inherits_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a secret of people" not in printed and json.loads(printed)["LIGHTNING_HUB"]
     assert "LIGHTNING_KEY" not in os.environ
     assert discovery.find(None, None) == ("tcp://127.0.0.1:9", "a secret of people")
+
+
+def start(run: Path, address: str = "", keys: HubKeys | None = None) -> HubProcess:
+    run.mkdir(exist_ok=True)
+    return HubProcess(run, bind=address, keys=keys)
+
+
+def test_wrong_key_is_said_and_hurts_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A stream that the hub refuses holds nothing, and says why once."""
+    hub = start(tmp_path / "run")
+    assert hub.address.startswith("ipc://")
+    stream = Stream(hub.address, "wrong")
+    stream.put(event(1), 1100)
+    while not stream.status().refused:
+        pass
+    stream.put(event(2), 1100)
+    assert not stream.flush(0.3) or stream.status().acknowledged == 0
+    stream.close(0)
+    assert "refused this process" in caplog.text
+    with HubClient(hub.address, "wrong") as client, pytest.raises(lightning.HubRefused):
+        client.ask("status")
+    hub.stop()
+    assert not Path(hub.address.removeprefix("ipc://")).parent.exists()
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_nobody_takes_the_place_of_a_dead_hub(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encrypted: bool
+) -> None:
+    """What listens at its port gets no event and no question, and the hub that comes back has all of it."""
+    hub = start(tmp_path / "run", TCP)
+    stream = Stream(hub.address, hub.keys.guest)
+    stream.put(event(1), 1100)
+    assert stream.flush()
+    hub.stop()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as thief:
+        thief.set(zmq.LINGER, 0)
+        if encrypted:
+            thief.set(zmq.CURVE_SERVER, 1)
+            thief.set(zmq.CURVE_SECRETKEY, curve.make_pair().secret)
+        thief.bind(hub.address)
+        stream.put(event(2), 1100)
+        while "events for the hub" not in caplog.text:
+            assert not thief.poll(10)
+        with HubClient(hub.address, hub.key) as client, pytest.raises(lightning.HubRefused, match="not this hub"):
+            client.ask("train", tasks=[{"secret": 1}])
+        assert not thief.poll(10) and stream.status().acknowledged == 1
+    again = start(tmp_path / "run", hub.address, hub.keys)
+    assert stream.flush(20.0)
+    stream.close()
+    again.stop()
+    assert logged(tmp_path / "run") == Counter([1, 2])
 
 
 @pytest.mark.parametrize("key", ["wrong", "", HubKeys.make().guest])

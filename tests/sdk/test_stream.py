@@ -10,38 +10,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import zmq
 from scripted_hub import ScriptedHub
+from stream_events import event, logged
 
 import lightning_sdk as lightning
 from lightning_sdk.capture import patches
 from lightning_sdk.hub import discovery
 from lightning_sdk.hub.client import HubClient, HubProcess
 from lightning_sdk.hub.keys import HubKeys
-from lightning_sdk.stream import curve, wire
+from lightning_sdk.stream import wire
 from lightning_sdk.stream.stream import Stream
-from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
 from lightning_sdk.system import native_threads
-
-
-def event(number: int, size: int = 1000) -> tuple[Any, ...]:
-    return (Event.SPAN, NO_ROLLOUT, [f"{number:016x}", "", "s", "", 0, 0, "ok", "x" * size, {}])
-
-
-def logged(folder: Path) -> Counter[int]:
-    """Number of each event in the hub's log -> how often it is there."""
-    seen: Counter[int] = Counter()
-    for segment in sorted((folder / "spans").glob("*.log")):
-        data, at = segment.read_bytes(), 0
-        while at < len(data):
-            header = data[at : at + Batch.HEADER.size]
-            length = Batch.HEADER.unpack(header)[3]
-            at += Batch.HEADER.size + length
-            seen.update(int(fields[2][0], 16) for fields in Batch.read(header, data[at - length : at]).events())
-    return seen
 
 
 @pytest.fixture
@@ -188,53 +169,6 @@ def test_another_hub_at_the_same_address_gets_the_rest(tmp_path: Path) -> None:
     stream.close()
     again.stop()
     assert logged(tmp_path / "two") == Counter(range(100, 1000))
-
-
-def test_wrong_key_is_said_and_hurts_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A stream that the hub refuses holds nothing, and says why once."""
-    hub = start(tmp_path / "run", "")
-    assert hub.address.startswith("ipc://")
-    stream = Stream(hub.address, "wrong")
-    stream.put(event(1), 1100)
-    while not stream.status().refused:
-        pass
-    stream.put(event(2), 1100)
-    assert not stream.flush(0.3) or stream.status().acknowledged == 0
-    stream.close(0)
-    assert "refused this process" in caplog.text
-    with HubClient(hub.address, "wrong") as client, pytest.raises(lightning.HubRefused):
-        client.ask("status")
-    hub.stop()
-    assert not Path(hub.address.removeprefix("ipc://")).parent.exists()
-
-
-@pytest.mark.parametrize("encrypted", [False, True])
-def test_nobody_takes_the_place_of_a_dead_hub(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, encrypted: bool
-) -> None:
-    """What listens at its port gets no event and no question, and the hub that comes back has all of it."""
-    hub = start(tmp_path / "run")
-    stream = Stream(hub.address, hub.keys.guest)
-    stream.put(event(1), 1100)
-    assert stream.flush()
-    hub.stop()
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as thief:
-        thief.set(zmq.LINGER, 0)
-        if encrypted:
-            thief.set(zmq.CURVE_SERVER, 1)
-            thief.set(zmq.CURVE_SECRETKEY, curve.make_pair().secret)
-        thief.bind(hub.address)
-        stream.put(event(2), 1100)
-        while "events for the hub" not in caplog.text:
-            assert not thief.poll(10)
-        with HubClient(hub.address, hub.key) as client, pytest.raises(lightning.HubRefused, match="not this hub"):
-            client.ask("train", tasks=[{"secret": 1}])
-        assert not thief.poll(10) and stream.status().acknowledged == 1
-    again = start(tmp_path / "run", hub.address, hub.keys)
-    assert stream.flush(20.0)
-    stream.close()
-    again.stop()
-    assert logged(tmp_path / "run") == Counter([1, 2])
 
 
 def test_forked_child_streams_under_its_own_name(hub: HubProcess, tmp_path: Path) -> None:
