@@ -22,7 +22,7 @@ from lightning_sdk.stream.packers import Packers, keep_freed_memory
 from lightning_sdk.stream.sink import say_once
 from lightning_sdk.stream.spool import Spool
 from lightning_sdk.stream.status import StreamStatus
-from lightning_sdk.stream.undelivered import Leftovers
+from lightning_sdk.stream.undelivered import Delivery, Leftovers
 from lightning_sdk.stream.wire import Batch, HubMessage
 from lightning_sdk.system import native_threads
 
@@ -39,8 +39,6 @@ _SILENCE_SECONDS = 2.0
 """Without progress for so long, the socket is given up and a new one replays."""
 _RETRY_SECONDS = 1.0
 """After a failure of this process's own: of its disk, or of its descriptors."""
-_LEFTOVERS_SECONDS = 30.0
-"""How often it is looked for what ended processes left."""
 _STALL_SECONDS = 30.0
 """Without progress for so long, what an ended process left is left to the next one."""
 _HEIR_BYTES = 8 * 2**20
@@ -71,7 +69,8 @@ class Sender:
         self.is_full = False
         """Somebody waited for room in vain, and the hub has not moved since. Any thread."""
         self._address, self._key, self._queue = address, key, queue
-        self._window, self._leftovers = window, leftovers
+        self._window = window
+        self._delivery = Delivery(leftovers) if leftovers is not None else None
         self._inherited = 0  # events that were never in the queue
         self._unsent: deque[Batch] = deque()
         self._unacked: deque[Batch] = deque()
@@ -84,9 +83,6 @@ class Sender:
         self._socket: HubSocket | None = None
         self._welcome: int | None = None
         self._progressed = self._connect_again = 0.0
-        self.is_delivering = False
-        """What ended processes left. Any thread."""
-        self._deliver_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -101,7 +97,7 @@ class Sender:
     @property
     def is_over(self) -> bool:
         """Whether its threads are. Any thread."""
-        return self.ended and not self.is_delivering
+        return self.ended and not (self._delivery is not None and self._delivery.is_under_way)
 
     @property
     def is_away(self) -> bool:
@@ -379,26 +375,8 @@ class Sender:
     # --- what ended processes left
 
     def _deliver_leftovers(self) -> None:
-        leftovers, now = self._leftovers, time.monotonic()
-        if leftovers is None or self.is_delivering or self._welcome is None or now < self._deliver_at:
-            return
-        self._deliver_at = now + _LEFTOVERS_SECONDS
-        if not leftovers.folder.is_dir():
-            return
-
-        def deliver() -> None:
-            try:
-                leftovers.deliver(lambda spool: self._heir().deliver(spool, lambda: self.closing))
-            except Exception as error:
-                say_once("leftovers", "lightning: delivering what ended processes left failed: %r", error)
-            finally:
-                self.is_delivering = False
-
-        self.is_delivering = True
-        try:
-            native_threads.start(deliver)
-        except RuntimeError:  # no thread can be started now
-            self.is_delivering = False
+        if self._delivery is not None and self._welcome is not None:
+            self._delivery.begin_if_due(lambda spool: self._heir().deliver(spool, lambda: self.closing))
 
     def _heir(self) -> Sender:
         return Sender(self._address, self._key, EventQueue(), window=min(self._window, _HEIR_BYTES))

@@ -15,13 +15,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from lightning_sdk.stream.sink import say_once
 from lightning_sdk.stream.spool import Spool
 from lightning_sdk.stream.wire import Batch
+from lightning_sdk.system import native_threads
 
 log = logging.getLogger("lightning_sdk.stream")
 
 _YOUNG_SECONDS = 60.0
 """A file without content that is younger may be one that its writer has not locked yet."""
+_INTERVAL_SECONDS = 30.0
+"""Between two looks for what ended processes left."""
 
 
 class Leftovers:
@@ -58,6 +62,38 @@ class Leftovers:
                 if spool.torn:
                     log.warning("lightning: what an ended process left for the hub was torn, by a full disk or a kill: "
                                 "its last %d bytes are lost, all before them were delivered", spool.torn)  # fmt: skip
+
+
+class Delivery:
+    """Delivers leftovers now and then, in a thread, so that the sender's own events do not wait for them."""
+
+    def __init__(self, leftovers: Leftovers) -> None:
+        self.is_under_way = False
+        """Any thread."""
+        self._leftovers = leftovers
+        self._next = 0.0
+
+    def begin_if_due(self, send: Callable[[Spool], bool]) -> None:
+        """Start a delivery through `send`, unless one is under way or the last one began a short while ago."""
+        now = time.monotonic()
+        if self.is_under_way or now < self._next:
+            return
+        self._next = now + _INTERVAL_SECONDS
+        if not self._leftovers.folder.is_dir():
+            return
+        self.is_under_way = True
+        try:
+            native_threads.start(lambda: self._deliver(send))
+        except RuntimeError:  # no thread can be started now
+            self.is_under_way = False
+
+    def _deliver(self, send: Callable[[Spool], bool]) -> None:
+        try:
+            self._leftovers.deliver(send)
+        except Exception as error:
+            say_once("leftovers", "lightning: delivering what ended processes left failed: %r", error)
+        finally:
+            self.is_under_way = False
 
 
 @contextlib.contextmanager
