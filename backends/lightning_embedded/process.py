@@ -46,6 +46,6 @@ def refuse(settings: Settings) -> None:
 
 
 def _refuse_without_vllm(settings: Settings) -> None:
-    for name, value in settings.changed().items():
+    for name, value in settings.changes().items():
         if name.startswith(_OF_VLLM) and name != "serving.host":
             raise SettingError(f"setting {name}={value!r} is for vLLM's servers: set engine=vllm, or leave it out")

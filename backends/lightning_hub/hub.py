@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_hub.export.exporter import Exporter, started
+from lightning_hub.export.exporter import Exporter, start_exporter
 from lightning_hub.feed import Feed
 from lightning_hub.receive.receiver import Receiver
 from lightning_hub.receive.requests import Method, Parked
@@ -23,7 +23,7 @@ from lightning_hub.rollouts.plan import Plan
 from lightning_hub.rollouts.remote_runners import Guests
 from lightning_hub.standstill import is_stopped
 from lightning_hub.storage.index import Index
-from lightning_hub.storage.lock import locked, mark_ending
+from lightning_hub.storage.lock import lock_folder, mark_ending
 from lightning_hub.storage.log import Log
 from lightning_hub.storage.set_aside import SetAside
 from lightning_hub.storage.store import Store
@@ -72,7 +72,7 @@ class Hub:
         self.folder = Path(config.run).absolute()
         self._parent = os.getppid() if config.lifeline else 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = locked(self.folder)
+        self._lock = lock_folder(self.folder)
         self.feed = Feed()
         self.store = Store(self.folder / "hub.sqlite")
         self.id = self._identity()
@@ -85,8 +85,8 @@ class Hub:
         self._aside = SetAside(self.folder, self._warn)
         self._log.on_damage = self._aside.add
         self.index.on_unusable = self._set_aside
-        self._exporter = self._started(Export())
-        self.store.on_end = self._ended
+        self._exporter = self._start_exporter(Export())
+        self.store.on_end = self._export_ended
         self._recover()
         self.index.on_strays = self._strays if self._exporter else None
         self._trainer: Trainer | None = None
@@ -124,7 +124,7 @@ class Hub:
     def orphan(self) -> None:
         """Ask for the end, since whoever started this hub is gone. Where that was in the middle of a training, its
         guests are told nothing: they wait for it to go on."""
-        if self._trainer is not None and self._trainer.busy and not self._trainer.interrupted:
+        if self._trainer is not None and self._trainer.is_busy and not self._trainer.is_interrupted:
             self.guests.keep()
         self.stop()
 
@@ -173,25 +173,25 @@ class Hub:
 
     # --- export
 
-    def _started(self, wanted: Export) -> Exporter | None:
-        return started(wanted.otlp_endpoint, wanted.tokens, index=self.index, store=self.store,
+    def _start_exporter(self, wanted: Export) -> Exporter | None:
+        return start_exporter(wanted.otlp_endpoint, wanted.tokens, index=self.index, store=self.store,
                        workflow=self.folder.name, warn=self._warn)  # fmt: skip
 
     def _export(self, wanted: Export) -> None:
         """Export as a run's settings ask. SettingError if that cannot be done."""
         if wanted != Export():
-            before, self._exporter = self._exporter, self._started(wanted)
+            before, self._exporter = self._exporter, self._start_exporter(wanted)
             self.index.on_strays = self._strays if self._exporter else None
             if before is not None:  # not on this thread, which takes events in
                 threading.Thread(target=before.close, name="export-close", daemon=True).start()
 
-    def _ended(self, keys: list[bytes]) -> None:
+    def _export_ended(self, keys: list[bytes]) -> None:
         if self._exporter is not None:
-            self._exporter.ended(keys)
+            self._exporter.add_rollouts(keys)
 
     def _strays(self, places: list[tuple[int, int]]) -> None:
         if self._exporter is not None:
-            self._exporter.strays(places)
+            self._exporter.add_strays(places)
 
     def _set_aside(self, position: int, length: int, why: str) -> None:
         self._aside.add(self._log.place(position), self._log.read(position, length), why)
@@ -238,7 +238,7 @@ class Hub:
 
     def _disband(self, params: dict[str, Any]) -> Parked:
         self.guests.disband(str(params.get("status", "")), str(params.get("error", "")))
-        return Parked(self.guests.gone, _seconds(params))
+        return Parked(self.guests.is_empty, _seconds(params))
 
     def _watch(self, params: dict[str, Any]) -> Parked:
         after = int(params.get("after", 0))
@@ -249,7 +249,7 @@ class Hub:
         Plan.of_training(self._task_lists.resolve(params))
 
     def _run(self, params: dict[str, Any], plan: Callable[[dict[str, Any]], Plan]) -> dict[str, Any]:
-        if self._trainer is not None and self._trainer.busy:
+        if self._trainer is not None and self._trainer.is_busy:
             raise HubError(f"this hub is training already, in {self.folder}: stop it, or start another hub")
         chosen = plan(self._task_lists.resolve(params))
         self._export(chosen.settings.export)
@@ -280,7 +280,7 @@ class Hub:
             "runners": self.leases.runners(),
             "rollouts": self.store.statuses(),
             "round": {"done": done, "active": active, "queued": queued},
-            "training": self._trainer is not None and self._trainer.busy,
+            "training": self._trainer is not None and self._trainer.is_busy,
             "step": self._trainer.step if self._trainer is not None else 0,
             "export": self._exporter.status() if self._exporter is not None else None,
             **dict.fromkeys(("duplicates", "gaps", "garbage", "strangers", "refused", "write_errors"), 0),

@@ -12,7 +12,7 @@ from lightning_sdk import session
 from lightning_sdk.commands import check_run
 from lightning_sdk.commands.job import Job
 from lightning_sdk.commands.reward_probe import Witness
-from lightning_sdk.commands.train import given_settings, refuse_unknown_roles, weighed
+from lightning_sdk.commands.train import given_settings, refuse_unknown_roles, with_reward_weights
 from lightning_sdk.errors import SettingError
 from lightning_sdk.markers.reward import Function, reward_functions
 from lightning_sdk.rollouts.tasks import Source, load
@@ -83,7 +83,7 @@ def check(
             raise: it is in the findings.
     """
     if isinstance(agent, str | Path):
-        return Check(check_run.examined(find_run_folder(agent), backend_python))
+        return Check(check_run.examine(find_run_folder(agent), backend_python))
     if tasks is None:
         raise SettingError("check: an agent needs tasks: a file such as tasks.jsonl (--tasks FILE), or a list of dicts")
     loaded = load(tasks)
@@ -92,13 +92,13 @@ def check(
     given.setdefault("rollouts.tasks_per_step", min(TASKS, len(loaded)))
     given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)
     rewards = reward_functions(reward)
-    chosen = weighed(Settings.from_dict(given), rewards)
+    chosen = with_reward_weights(Settings.from_dict(given), rewards)
     refuse_unknown_roles(chosen)
     if (placed := placement.parse(chosen.rollouts.runner)) is not None and placed.kind == "none":
         raise SettingError("setting rollouts.runner='0': a check runs its few rollouts itself; leave it out")
     with _folder(keep) as folder:
         # Other processes find the reward by its name, so there it is not listened to.
-        witness = None if placed is None or placed.elsewhere or not rewards else Witness(rewards)
+        witness = None if placed is None or placed.is_elsewhere or not rewards else Witness(rewards)
         job = Job(agent, witness.rewards if witness else rewards, chosen, folder, backend_python, quiet)
         last = job.run("check", tasks=loaded)
     values = {**last["diagnosis"], "integrations": dict(session.start().integrations)}

@@ -24,7 +24,7 @@ DOUBTS = frozenset({
 MISFILED = frozenset({"context lost", "calls after the end", "rollouts mixed"})
 
 
-def examined(folder: Path, python: str | None = None) -> dict[str, Any]:
+def examine(folder: Path, python: str | None = None) -> dict[str, Any]:
     """What the run in this folder shows, as plain data: run, status, steps, roles, summary, findings, learnable.
 
     Raises:

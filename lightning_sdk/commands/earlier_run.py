@@ -90,7 +90,7 @@ class EarlierRun:
         changed = f"other tasks than before: {len(now - before)} join training, {len(before - now)} are not there"
         return Parts(left, self.held_out, notices=(f"{changed}; the {len(self.held_out)} held-out ones stay the same",))
 
-    def stored(self, given: list[str]) -> list[str]:
+    def stored_runs(self, given: list[str]) -> list[str]:
         """The runs to learn from, which are those that it began with. SettingError for others."""
         if given and given != self.from_runs:
             began = ", ".join(self.from_runs) or "the agent's own rollouts"
@@ -103,8 +103,8 @@ class EarlierRun:
         """SettingError for reward functions by other names or with other weights."""
         if dict(rewards) != self.rewards:
             raise self._refuse(
-                f"reward: the reward of this run is {_named(self.rewards)}, and was now given as {_named(rewards)}: "
-                "scores before and after would not be comparable"
+                f"reward: this run was rewarded by {_describe_rewards(self.rewards)}, and now by "
+                f"{_describe_rewards(rewards)}: scores before and after would not be comparable"
             )
 
     def _refuse_steps(self, steps: int, given: bool) -> None:
@@ -181,7 +181,7 @@ def differences(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
 def describe(old: Settings, new: Settings) -> Iterator[str]:
     """One line for each setting that is not the same."""
     for name, (before, after) in differences(old, new).items():
-        yield f"changed in this run: {name} {_shown(before)} -> {_shown(after)}"
+        yield f"changed in this run: {name} {_format_value(before)} -> {_format_value(after)}"
 
 
 def _value(flat: Mapping[str, Any], name: str) -> Any:
@@ -195,7 +195,7 @@ def _value(flat: Mapping[str, Any], name: str) -> Any:
     return None
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, str):
         return value or "''"
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
@@ -212,7 +212,7 @@ def _has_value_head(settings: Settings) -> bool:
     return any(each.advantage == "gae" for each in settings.credits())
 
 
-def _named(rewards: Mapping[str, float | None]) -> str:
+def _describe_rewards(rewards: Mapping[str, float | None]) -> str:
     told = [name if weight is None else f"{name} (weight {weight:g})" for name, weight in rewards.items()]
     return ", ".join(told) or "what the agent gives itself"
 

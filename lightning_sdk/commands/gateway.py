@@ -57,7 +57,7 @@ def gateway_environment() -> dict[str, str]:
     Raises:
         SettingError: the gateway is not installed in this environment.
     """
-    return _started().environment(effective_scope())
+    return _ensure_gateway().environment(effective_scope())
 
 
 def load() -> Callable[..., Gateway]:
@@ -79,7 +79,7 @@ _running: tuple[int, Gateway] | None = None
 """Process and gateway: a fork inherits the variable and not the thread."""
 
 
-def _started() -> Gateway:
+def _ensure_gateway() -> Gateway:
     global _running  # noqa: PLW0603 - one gateway per process
     with _lock:
         if _running is None or _running[0] != os.getpid():

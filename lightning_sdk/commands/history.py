@@ -23,7 +23,7 @@ def listing(runs: Path, *, as_json: bool = False) -> str:
     if not rows:
         return f"no runs in {runs}"
     names = ("name", "status", "model", "steps", "before", "after", "verdict", "train_seconds")
-    table = [[_shown(row.get(name)) for name in names] for row in rows]
+    table = [[_cell(row.get(name)) for name in names] for row in rows]
     widths = [max(map(len, column)) for column in zip(names, *table, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
                      for row in (names, *table))  # fmt: skip
@@ -62,7 +62,7 @@ def _read(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _shown(value: object) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -100,7 +100,7 @@ class Job:
             try:
                 client.ask(method, **task_lists.send_ahead(client, self._request(settings, request)))
             except HubGone:
-                raise HubGone(self._gone(hub, method)) from None
+                raise HubGone(self._describe_death(hub, method)) from None
             if not self._rewards:
                 display.show({"type": "notice", "text": _SELF_REWARDED})
             if keys is not None and self._listen:
@@ -130,13 +130,13 @@ class Job:
         concurrency = self._settings.rollouts.concurrency
         if self._placement.kind != "ray":
             made = crews.local(self._placement, self._agent, self._rewards, concurrency)
-            return made, self._listen, invitation.opened(self._settings, self._listen)
+            return made, self._listen, invitation.with_reachable_engine(self._settings, self._listen)
         if self._quiet:  # Ray tells of workers that died on standard output, whatever it is asked
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         actors = Actors(self._placement, self._agent, self._rewards, concurrency, self._quiet)
         stack.callback(actors.leave)
         listen = self._listen or actors.listen
-        return actors, listen, invitation.opened(self._settings, listen)
+        return actors, listen, invitation.with_reachable_engine(self._settings, listen)
 
     def _invite(self, display: Progress, address: str, key: str) -> None:
         told = invitation.text(self._agent, self._rewards, address, key)
@@ -185,7 +185,7 @@ class Job:
                 if event["type"] == "finished":
                     return
             if not hub.alive():
-                raise HubGone(self._gone(hub, method))
+                raise HubGone(self._describe_death(hub, method))
             if failure := crew.failure():
                 raise self._failure("HubError", failure, method)
 
@@ -198,7 +198,7 @@ class Job:
         then = way_on.after_failures(self.folder) if error is RolloutsFailed else way_on.after_death(self.folder)
         return error(f"{text}\n{then}" if then else text)
 
-    def _gone(self, hub: HubProcess, method: str) -> str:
+    def _describe_death(self, hub: HubProcess, method: str) -> str:
         then = way_on.after_death(self.folder) if method == "train" else "Run it again."
         return f"the hub (process {hub.pid}) died. {then} The end of its log:\n{hub.log_tail()}"
 

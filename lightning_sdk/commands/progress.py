@@ -46,7 +46,7 @@ class Progress:
         kind = event.get("type")
         if self._quiet and kind != "warning":
             return
-        show = getattr(self._display, kind, None) if kind in _KINDS else None
+        show = getattr(self._display, f"show_{kind}") if kind in _KINDS else None
         with self._lock:
             if show is not None and not self._broken:
                 try:
@@ -66,13 +66,13 @@ _KINDS = frozenset({"status", "notice", "started", "step", "evaluation", "warnin
 
 
 class _Display(Protocol):
-    def status(self, event: Mapping[str, Any]) -> None: ...
-    def notice(self, event: Mapping[str, Any]) -> None: ...
-    def started(self, event: Mapping[str, Any]) -> None: ...
-    def step(self, event: Mapping[str, Any]) -> None: ...
-    def evaluation(self, event: Mapping[str, Any]) -> None: ...
-    def warning(self, event: Mapping[str, Any]) -> None: ...
-    def finished(self, event: Mapping[str, Any]) -> None: ...
+    def show_status(self, event: Mapping[str, Any]) -> None: ...
+    def show_notice(self, event: Mapping[str, Any]) -> None: ...
+    def show_started(self, event: Mapping[str, Any]) -> None: ...
+    def show_step(self, event: Mapping[str, Any]) -> None: ...
+    def show_evaluation(self, event: Mapping[str, Any]) -> None: ...
+    def show_warning(self, event: Mapping[str, Any]) -> None: ...
+    def show_finished(self, event: Mapping[str, Any]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -84,30 +84,30 @@ class _Lines:
         self._clock = _Clock()
         self._run = ""
 
-    def status(self, event: Mapping[str, Any]) -> None:
+    def show_status(self, event: Mapping[str, Any]) -> None:
         self._print(_text(event))
 
-    def notice(self, event: Mapping[str, Any]) -> None:
+    def show_notice(self, event: Mapping[str, Any]) -> None:
         self._print(_text(event))
 
-    def started(self, event: Mapping[str, Any]) -> None:
+    def show_started(self, event: Mapping[str, Any]) -> None:
         self._clock.start()
         self._run = str(event.get("run") or "")
         self._print(_starting(event))
 
-    def step(self, event: Mapping[str, Any]) -> None:
+    def show_step(self, event: Mapping[str, Any]) -> None:
         step, steps = int(event["step"]), int(event["steps"])
-        left = self._clock.left(step, steps)
+        left = self._clock.seconds_left(step, steps)
         number = f"{step:>{len(str(steps))}}/{steps}"
         self._print(f"step {number}  {_numbers(event.get('metrics', {}))}  {_duration(left)} left")
 
-    def evaluation(self, event: Mapping[str, Any]) -> None:
-        self._print(_evaluated(event))
+    def show_evaluation(self, event: Mapping[str, Any]) -> None:
+        self._print(_evaluation_line(event))
 
-    def warning(self, event: Mapping[str, Any]) -> None:
+    def show_warning(self, event: Mapping[str, Any]) -> None:
         self._print(f"warning: {_text(event)}")
 
-    def finished(self, event: Mapping[str, Any]) -> None:
+    def show_finished(self, event: Mapping[str, Any]) -> None:
         report = event.get("report", {})
         if event.get("curve"):
             self._print("\n" + _COLOURS.sub("", str(event["curve"])) + "\n")
@@ -119,7 +119,7 @@ class _Lines:
             self._print(line)
         self._print(_ending(report))
         for each in report.get("findings") or ():
-            self._print(_found(each))
+            self._print(_describe_finding(each))
         if self._run:
             self._print(_place(self._run, report))
 
@@ -170,34 +170,34 @@ class _Bar:
         self._task = self._live.add_task("starting", total=None, numbers="")
         self._live.start()
 
-    def status(self, event: Mapping[str, Any]) -> None:
+    def show_status(self, event: Mapping[str, Any]) -> None:
         self._live.update(self._task, description=self._escape(_text(event)), numbers="", refresh=True)
 
-    def notice(self, event: Mapping[str, Any]) -> None:
+    def show_notice(self, event: Mapping[str, Any]) -> None:
         self._console.print(self._escape(_text(event)), soft_wrap=True)  # a command is copied from it
 
-    def started(self, event: Mapping[str, Any]) -> None:
+    def show_started(self, event: Mapping[str, Any]) -> None:
         self._clock.start()
         self._run = str(event.get("run") or "")
         self._console.print(self._escape(_starting(event)))
         steps = int(event["steps"])
         self._live.update(self._task, description="training" if steps else "scoring", total=steps or None)
 
-    def step(self, event: Mapping[str, Any]) -> None:
+    def show_step(self, event: Mapping[str, Any]) -> None:
         step, steps = int(event["step"]), int(event["steps"])
-        left = self._clock.left(step, steps)
+        left = self._clock.seconds_left(step, steps)
         numbers = f"{step}/{steps}  {_numbers(event.get('metrics', {}))}  [cyan]{_duration(left)} left[/cyan]"
         self._live.update(
             self._task, description="training", completed=step, total=steps, numbers=numbers, refresh=True
         )
 
-    def evaluation(self, event: Mapping[str, Any]) -> None:
-        self._console.print(self._escape(_evaluated(event)))
+    def show_evaluation(self, event: Mapping[str, Any]) -> None:
+        self._console.print(self._escape(_evaluation_line(event)))
 
-    def warning(self, event: Mapping[str, Any]) -> None:
+    def show_warning(self, event: Mapping[str, Any]) -> None:
         self._console.print(f"[yellow]warning:[/yellow] {self._escape(str(event['text']))}")
 
-    def finished(self, event: Mapping[str, Any]) -> None:
+    def show_finished(self, event: Mapping[str, Any]) -> None:
         self.close()
         report = event.get("report", {})
         if event.get("curve"):
@@ -216,7 +216,7 @@ class _Bar:
         self._console.print(f"[{colour}]{self._escape(_ending(report))}[/{colour}]")
         for each in report.get("findings") or ():
             shade = "red" if each["severity"] == "fatal" else "yellow"
-            self._console.print(self._text(_found(each), shade), soft_wrap=True)
+            self._console.print(self._text(_describe_finding(each), shade), soft_wrap=True)
         if self._run:
             self._console.print(self._text(_place(self._run, report)), soft_wrap=True)
 
@@ -233,7 +233,7 @@ class _Clock:
     def start(self) -> None:
         self._seen: list[tuple[float, int | None]] = [(time.monotonic(), None)]
 
-    def left(self, step: int, steps: int) -> float:
+    def seconds_left(self, step: int, steps: int) -> float:
         """Seconds that the remaining steps will take."""
         self._seen = [*self._seen[-10:], (time.monotonic(), step)]
         began, first = self._seen[0]
@@ -265,7 +265,7 @@ def _number(value: Any, shape: str) -> str:
     return "-" if value is None or value != value else format(value, shape)  # noqa: PLR0124 - NaN
 
 
-def _evaluated(event: Mapping[str, Any]) -> str:
+def _evaluation_line(event: Mapping[str, Any]) -> str:
     return f"held-out score {event['name']}: {_bounds(event)}"
 
 
@@ -314,7 +314,7 @@ def _ending(report: Mapping[str, Any]) -> str:
     return f"{verdict}: {spent}{reason}" if report.get("steps") else "done"
 
 
-def _found(finding: Mapping[str, Any]) -> str:
+def _describe_finding(finding: Mapping[str, Any]) -> str:
     """A finding, as `check` has it."""
     said = [finding[part].rstrip() for part in ("what", "cause", "remedy") if finding.get(part)]
     return "\n  ".join("\n".join([f"{finding['severity']}: {said[0]}", *said[1:]]).splitlines())

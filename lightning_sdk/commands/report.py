@@ -29,13 +29,13 @@ class Score:
     """Why there is no interval."""
 
     def __str__(self) -> str:
-        return self._shown("")
+        return self._format("")
 
-    def signed(self) -> str:
+    def format_change(self) -> str:
         """As a difference is written."""
-        return self._shown("+")
+        return self._format("+")
 
-    def _shown(self, sign: str) -> str:
+    def _format(self, sign: str) -> str:
         tasks = f"n={self.n}" + (f" x {self.seeds} seeds" if self.seeds > 1 else "")
         if math.isnan(self.mean):
             return f"no score, {tasks}"
@@ -110,7 +110,7 @@ class Report:
         if self.after is not None:
             lines.append(f"after     {self.after}")
         if self.change is not None:
-            lines.append(f"change    {self.change.signed()}, by task{self._pairing(self.change.n)}")
+            lines.append(f"change    {self.change.format_change()}, by task{self._pairing(self.change.n)}")
         lines += self.details()
         if self.steps:
             lines.append(f"trained   {self.steps} steps in {self.train_seconds:.0f} s")

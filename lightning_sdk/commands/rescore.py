@@ -51,8 +51,8 @@ class Rescoring:
         return list(self.values["comparisons"])
 
     def __str__(self) -> str:
-        parts = ["\n".join(_head(self.values)), *("\n".join(_compared(each)) for each in self.comparisons)]
-        return "\n\n".join([*parts, _written(self.values)])
+        parts = ["\n".join(_head(self.values)), *("\n".join(_describe_comparison(each)) for each in self.comparisons)]
+        return "\n\n".join([*parts, _describe_writing(self.values)])
 
 
 def rescore(
@@ -88,10 +88,10 @@ def rescore(
         _Store(find_run_folder(run, runs), functions, write, backend_python) as store,
         ThreadPoolExecutor(1, "lightning-rescore") as thread,
     ):
-        return Rescoring(thread.submit(asyncio.run, _scored(store, functions, concurrency)).result())
+        return Rescoring(thread.submit(asyncio.run, _score_all(store, functions, concurrency)).result())
 
 
-async def _scored(store: _Store, functions: Sequence[RewardFunction], concurrency: int) -> dict[str, Any]:
+async def _score_all(store: _Store, functions: Sequence[RewardFunction], concurrency: int) -> dict[str, Any]:
     """The result, when everything is scored."""
     limit, done = asyncio.Semaphore(concurrency), list[Any]()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(concurrency, "lightning-reward"))
@@ -155,14 +155,14 @@ class _Store:
             print(json.dumps(question), file=stdin, flush=True)
         line = stdout.readline()
         if not line:
-            raise HubError(self._gone())
+            raise HubError(self._describe_end())
         answer = json.loads(line)
         if isinstance(answer, dict) and "error" in answer:
             name, text = answer["error"]
             raise BY_NAME.get(name, LightningError)(text)
         return answer
 
-    def _gone(self) -> str:
+    def _describe_end(self) -> str:
         self._process.wait(10.0)
         self._log.seek(0)
         tail = "\n".join(self._log.read().decode(errors="replace").splitlines()[-12:])
@@ -196,7 +196,7 @@ def _head(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"not scored: {count}, {reason}"
 
 
-def _compared(each: Mapping[str, Any]) -> Iterator[str]:
+def _describe_comparison(each: Mapping[str, Any]) -> Iterator[str]:
     role = f", role {each['role']}" if each["role"] else ""
     yield f"{each['mode']}{role}: {each['rollouts']} rollouts"
     yield f"  mean     {_interval(each['old'])} -> {_interval(each['new'])}, change {_interval(each['change'])}"
@@ -214,7 +214,7 @@ def _compared(each: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {most['old']:.3g} -> {most['new']:.3g}  {most['id'][:8]}  {most['task'][:70]}  {most['answer'][:70]}"
 
 
-def _written(values: Mapping[str, Any]) -> str:
+def _describe_writing(values: Mapping[str, Any]) -> str:
     if values["written"]:
         return f"Written: these rewards count from now on (re-scoring {values['rescoring']}); those before are kept."
     return "Nothing was written; with --write (write=True) these rewards count from now on."

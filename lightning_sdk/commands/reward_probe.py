@@ -53,7 +53,7 @@ class Witness:
     def rewards(self) -> tuple[RewardFunction, ...]:
         """The same functions, of which the first one is listened to."""
         first, *rest = self._rewards
-        return replace(first, function=self._listened(first.function)), *rest
+        return replace(first, function=self._listen(first.function)), *rest
 
     def finding(self, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         """What is wrong if the rewards are the same whatever the task; None if they are not, or nobody knows."""
@@ -66,9 +66,9 @@ class Witness:
         thread.join(LONGEST + 1.0)
         return said[0] if said else None
 
-    def _listened(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _listen(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def listened(task: dict[str, Any], answer: Any) -> Any:
+        def wrapper(task: dict[str, Any], answer: Any) -> Any:
             kept, _ = answers.to_json(answer)
             own, began = copy.deepcopy(task), time.perf_counter()
             value = function(task, answer)
@@ -77,15 +77,15 @@ class Witness:
             self._seen.append(_Seen(own, kept, given, time.perf_counter() - began))
             return value
 
-        return listened
+        return wrapper
 
     def _probe(self, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         try:
-            return self._probed(tasks, time.monotonic() + LONGEST)
+            return self._probe_until(tasks, time.monotonic() + LONGEST)
         except Exception:  # of the reward: whatever it did not like, it looked at
             return None
 
-    def _probed(self, tasks: Sequence[Mapping[str, Any]], deadline: float) -> dict[str, Any] | None:
+    def _probe_until(self, tasks: Sequence[Mapping[str, Any]], deadline: float) -> dict[str, Any] | None:
         first = self._rewards[0].name
         own: dict[int, dict[str, float]] = {}
         for number, seen in enumerate(self._seen):

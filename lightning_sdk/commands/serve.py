@@ -52,7 +52,7 @@ def runner(
 
     key = key or discovery.take_key()
     guest = Guest(address, key, agent, reward_functions(reward), concurrency=concurrency, patience=patience, say=say)
-    stay = guest.stay(_signalled())
+    stay = guest.stay(_stop_on_signal())
     say(f"{_ENDED.get(stay.ended, 'the training has finished')}; rollouts run here: {sum(stay.rollouts.values())}")
     if as_json:
         print(json.dumps(asdict(stay)))
@@ -77,7 +77,7 @@ def serve(options: argparse.Namespace) -> None:
                 "api_key": backend.endpoint.key,
             }
         discovery.announce(hub.address, keys.guest, hub.pid)
-        print(json.dumps(facts) if options.json else _served(facts), flush=True)
+        print(json.dumps(facts) if options.json else _describe_hub(facts), flush=True)
         _until_stopped(hub)
     finally:
         discovery.withdraw(hub.pid)
@@ -93,17 +93,17 @@ def relay(options: argparse.Namespace) -> None:
     running = make(options.upstream, host=options.host, port=options.port, role=options.role, token=options.token,
                    timeout=options.timeout)  # fmt: skip
     try:
-        stop = _signalled()
+        stop = _stop_on_signal()
         facts = {"url": running.url, "token": running.token, "upstream": str(running.upstream),
                  "hub": found.address if found else ""}  # fmt: skip
-        print(json.dumps(facts) if options.json else _relayed(facts), flush=True)
+        print(json.dumps(facts) if options.json else _describe_gateway(facts), flush=True)
         stop.get()
     finally:
         running.close()
         session.shutdown()
 
 
-def _relayed(facts: dict[str, str]) -> str:
+def _describe_gateway(facts: dict[str, str]) -> str:
     url, hub = facts["url"], facts["hub"]
     recorded = f"recorded by {hub}" if hub else "NOT recorded: no hub is running; start one with: lightning-sdk serve"
     begin = f"curl -X POST {url}/rollouts -H 'Authorization: Bearer {facts['token']}' -d '{{\"task\": {{}}}}'"
@@ -113,7 +113,7 @@ def _relayed(facts: dict[str, str]) -> str:
                       "Ctrl-C stops it."])  # fmt: skip
 
 
-def _signalled() -> queue.SimpleQueue[None]:
+def _stop_on_signal() -> queue.SimpleQueue[None]:
     """Holds something once this process is asked to end. An Event could be locked by its waiter when a signal comes."""
     stop: queue.SimpleQueue[None] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -128,7 +128,7 @@ def _backend(name: str) -> Any:
     return found[name].load()
 
 
-def _served(facts: dict[str, str]) -> str:
+def _describe_hub(facts: dict[str, str]) -> str:
     lines = [f"hub      {facts['hub']}   (spans in {facts['run']})",
              "agents   lightning.init() of this user on this machine finds it; elsewhere set",
              f"         LIGHTNING_HUB={facts['hub']} LIGHTNING_KEY={facts['key']}"]  # fmt: skip
@@ -139,7 +139,7 @@ def _served(facts: dict[str, str]) -> str:
 
 
 def _until_stopped(hub: HubProcess) -> None:
-    stop = _signalled()
+    stop = _stop_on_signal()
     while stop.empty():
         time.sleep(0.2)
         if not hub.alive():

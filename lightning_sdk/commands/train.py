@@ -119,7 +119,7 @@ def evaluate(
     given = provider_settings(given) if provider else given
     given.setdefault("evaluation.tasks", len(loaded))
     rewards = reward_functions(reward)
-    chosen = weighed(Settings.from_dict(given), rewards)
+    chosen = with_reward_weights(Settings.from_dict(given), rewards)
     _refuse_early(f"evaluate() of {reference.name_of(agent)}", chosen, listen)
     folder = make_run_folder(runs, name or f"{reference.name_of(agent)}-evaluation")
     Job(agent, rewards, chosen, folder, backend_python, quiet, listen).run("evaluate", tasks=loaded)
@@ -127,7 +127,7 @@ def evaluate(
 
 
 def _run_training(job: Job, start: _Start, parts: Parts, rewards: Sequence[RewardFunction], resume: bool) -> Report:
-    job.run("train", [*parts.told(), *start.told], tasks=parts.training, held_out=parts.held_out,
+    job.run("train", [*parts.messages(), *start.told], tasks=parts.training, held_out=parts.held_out,
             from_runs=start.from_runs, rewards=_marks(rewards), resume=resume)  # fmt: skip
     return reports.read(job.folder)
 
@@ -153,7 +153,7 @@ def _tell_of_name(folder: Path, name: str) -> list[tuple[str, str]]:
 
 
 def _first(given: dict[str, Any], stored: list[str], rewards: Sequence[RewardFunction]) -> _Start:
-    return _Start(weighed(Settings.from_dict(given), rewards), stored)
+    return _Start(with_reward_weights(Settings.from_dict(given), rewards), stored)
 
 
 def _go_on(
@@ -167,7 +167,7 @@ def _go_on(
     """The start of a training that goes on with an earlier run. SettingError for what cannot change in it."""
     if name not in {None, earlier.folder.name}:
         raise SettingError(f"name={name!r}: {earlier.folder} keeps its name; leave name out, or resume")
-    from_runs = earlier.stored(stored)
+    from_runs = earlier.stored_runs(stored)
     settings = earlier.settings_with(given, listen)
     earlier.refuse_other_rewards(_marks(rewards))
     return _Start(settings, from_runs, [("notice", each) for each in earlier_run.describe(earlier.settings, settings)])
@@ -188,7 +188,7 @@ def _marks(rewards: Sequence[RewardFunction]) -> dict[str, float | None]:
     return {each.name: each.weight for each in rewards}
 
 
-def weighed(settings: Settings, rewards: Sequence[RewardFunction]) -> Settings:
+def with_reward_weights(settings: Settings, rewards: Sequence[RewardFunction]) -> Settings:
     """The settings, with the weights that `@reward` gives where nothing else is set."""
     marked = {each.name: each.weight for each in rewards if each.weight is not None}
     return replace(settings, credit=replace(settings.credit, rewards={**marked, **settings.credit.rewards}))
@@ -198,7 +198,7 @@ def _refuse_early(what: str, settings: Settings, listen: str) -> None:
     """Raise what can be known before a folder is made."""
     session.start().refuse_second(what)
     refuse_unknown_roles(settings)
-    invitation.opened(settings, listen)
+    invitation.with_reachable_engine(settings, listen)
 
 
 def refuse_unknown_roles(settings: Settings) -> None:

@@ -16,14 +16,15 @@ def after_death(folder: Path) -> str:
         return "Nothing was written yet: start it again."
     saved = earlier_run.last_checkpoint(folder)
     if not saved:
-        return f"There was no checkpoint yet: {_typed(folder)} begins again at step 1, {_KEPT}."
-    return f"Nothing that was confirmed is lost; {_typed(folder)} goes on from the last checkpoint, after step {saved}."
+        return f"There was no checkpoint yet: {_resume_option(folder)} begins again at step 1, {_KEPT}."
+    again = _resume_option(folder)
+    return f"Nothing that was confirmed is lost; {again} goes on from the last checkpoint, after step {saved}."
 
 
 def after_failures(folder: Path) -> str:
     """How a training goes on that stopped since too many rollouts failed; '' where nothing was kept yet."""
     saved = earlier_run.last_checkpoint(folder)
-    return f"Once that is mended, {_typed(folder)} goes on after step {saved}." if saved else ""
+    return f"Once that is mended, {_resume_option(folder)} goes on after step {saved}." if saved else ""
 
 
 def after_stop(folder: Path) -> str:
@@ -32,12 +33,12 @@ def after_stop(folder: Path) -> str:
     if saved:
         return (
             f"the training was stopped after step {saved}, and the model is in {folder}/checkpoints/step-{saved:05d}; "
-            f"{_typed(folder)} goes on from there"
+            f"{_resume_option(folder)} goes on from there"
         )
     begun = "the training was stopped before its first step was finished; nothing was learned"
     if not _can_resume(folder):
         return f"{begun}, and nothing was written yet: start it again"
-    return f"{begun}; {_typed(folder)} begins at step 1, {_KEPT}"
+    return f"{begun}; {_resume_option(folder)} begins at step 1, {_KEPT}"
 
 
 def _can_resume(folder: Path) -> bool:
@@ -45,5 +46,5 @@ def _can_resume(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def _typed(folder: Path) -> str:
+def _resume_option(folder: Path) -> str:
     return f"--resume {shlex.quote(str(folder))} (resume={str(folder)!r})"

@@ -43,7 +43,7 @@ def find(address: str | None, key: str | None) -> Found | None:
     if address:
         check(address)
         return Found(address, key or take_key())
-    return _announced()
+    return _find_announced()
 
 
 def check(address: str) -> None:
@@ -70,7 +70,7 @@ def withdraw(pid: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def _announced() -> Found | None:
+def _find_announced() -> Found | None:
     announced = _read(state_folder() / "hub.json")
     if not announced:
         return None

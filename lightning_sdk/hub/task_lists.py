@@ -16,10 +16,10 @@ _NAMES = ("tasks", "held_out")
 
 def send_ahead(client: HubClient, request: Mapping[str, Any]) -> dict[str, Any]:
     """The request, in which each long list of tasks is the name of one that the hub has by now."""
-    return {name: _sent(client, name, value) if name in _NAMES else value for name, value in request.items()}
+    return {name: _send(client, name, value) if name in _NAMES else value for name, value in request.items()}
 
 
-def _sent(client: HubClient, name: str, tasks: Any) -> Any:
+def _send(client: HubClient, name: str, tasks: Any) -> Any:
     parts = list(_parts(tasks)) if isinstance(tasks, list) else []
     if len(parts) < 2:
         return tasks

@@ -14,7 +14,7 @@ from typing import Any
 from lightning_sdk.failures.failure import describe, status_of
 from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.markers.rollout import end, scope_from_assignment, send_rewards
-from lightning_sdk.rollouts.resolve import settled, settled_here
+from lightning_sdk.rollouts.resolve import resolve, resolve_here
 from lightning_sdk.rollouts.scoring import ascores, scores
 from lightning_sdk.system.clock import Clock
 from lightning_sdk.trace.call import Status
@@ -34,7 +34,7 @@ def execute(agent: Callable[..., Any], rewards: Sequence[RewardFunction], messag
     try:
         attempt.rollout.settle_here()
         with use_scope(attempt.scope):
-            attempt.answer = settled_here(agent(dict(attempt.task)))
+            attempt.answer = resolve_here(agent(dict(attempt.task)))
             send_rewards(attempt.rollout, scores(rewards, attempt.task, attempt.answer), rewards)
     except BaseException as error:
         attempt.fail(error)
@@ -85,7 +85,7 @@ class _Attempt:
         try:
             self.rollout.settle_here()
             with use_scope(self.scope):
-                self.answer = await settled(self._agent(dict(self.task)))
+                self.answer = await resolve(self._agent(dict(self.task)))
                 self._scoring = True
                 given = await ascores(self._rewards, self.task, self.answer)
                 if not self._settled:

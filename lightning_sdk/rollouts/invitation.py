@@ -21,7 +21,7 @@ from lightning_sdk.system import addresses
 CLOSED = f"tcp://{addresses.LOOPBACK}:0"
 
 
-def opened(settings: Settings, listen: str) -> Settings:
+def with_reachable_engine(settings: Settings, listen: str) -> Settings:
     """The settings of a training that listens there: its engine is to be reached as its hub is.
 
     Raises:
@@ -55,15 +55,15 @@ def text(agent: Callable[..., Any], rewards: Sequence[RewardFunction], address: 
     if addresses.is_wildcard(host):
         address = addresses.reachable_address(address, f"tcp://{addresses.own_name()}:0")
     secret = f"{discovery.KEY}={shlex.quote(key) if key else '...'}"
-    words = ["lightning-sdk", "runner", _typed(agent), "--hub", address]
+    words = ["lightning-sdk", "runner", _reference_to(agent), "--hub", address]
     for each in rewards:
         if marked != [each]:
-            words += ["--reward", _typed(each.function)]
+            words += ["--reward", _reference_to(each.function)]
     where = "this machine" if addresses.is_loopback(host) else "other machines"
     return f"further runners, on {where}:\n  {secret} {' '.join(words)}"
 
 
-def _typed(function: Callable[..., Any]) -> str:
+def _reference_to(function: Callable[..., Any]) -> str:
     """A function as the command line names it, by the file's name alone: the other machine has a copy of its own."""
     try:
         place, _, name = reference.of(function).rpartition(":")

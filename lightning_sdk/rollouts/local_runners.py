@@ -84,7 +84,7 @@ class Processes:
         """SettingError for a function that another process cannot find."""
         self._count = min(count or cores(), concurrency)
         self._config: dict[str, Any] = {
-            **named(agent, rewards),
+            **references(agent, rewards),
             "kind": "auto",
             "concurrency": -(-concurrency // self._count),
         }
@@ -148,6 +148,6 @@ def local(placement: Placement, agent: Callable[..., Any], rewards: Sequence[Rew
     return Within(agent, rewards, concurrency, placement.kind)
 
 
-def named(agent: Callable[..., Any], rewards: Sequence[RewardFunction]) -> dict[str, Any]:
+def references(agent: Callable[..., Any], rewards: Sequence[RewardFunction]) -> dict[str, Any]:
     """Agent and rewards as another process finds them. SettingError for a function without a name there."""
     return {"agent": reference.of(agent), "rewards": [reference.of(each.function) for each in rewards]}

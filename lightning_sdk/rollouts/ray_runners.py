@@ -19,7 +19,7 @@ from lightning_sdk.errors import SettingError
 from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.markers.reward import reward_functions as rewards_of
 from lightning_sdk.rollouts import reference
-from lightning_sdk.rollouts.local_runners import named
+from lightning_sdk.rollouts.local_runners import references
 from lightning_sdk.rollouts.runner import Runner
 from lightning_sdk.settings.placement import Placement
 from lightning_sdk.system import addresses
@@ -50,7 +50,7 @@ class Actors:
         """
         self._ray = _ray(placement)
         self._count = min(placement.number, concurrency)
-        self._config = {**named(agent, rewards), "concurrency": -(-concurrency // self._count)}
+        self._config = {**references(agent, rewards), "concurrency": -(-concurrency // self._count)}
         self._actors: list[Any] = []
         self._ends: list[Any] = []
         self._failures: list[str] = []
@@ -140,7 +140,7 @@ class Hosted:
         running = session.start()
         running.attach(config["address"], config["key"], keep=False)
         running.reserved_for = "a training's runner"
-        agent, functions = _found(config["agent"]), [_found(each) for each in config["rewards"]]
+        agent, functions = _load(config["agent"]), [_load(each) for each in config["rewards"]]
         rewards = rewards_of(functions) if functions else ()
         self._address = config["address"]
         self._runner = Runner(self._address, config["key"], agent, rewards, concurrency=config["concurrency"])
@@ -156,7 +156,7 @@ class Hosted:
         session.end()
 
 
-def _found(name: str) -> Callable[..., Any]:
+def _load(name: str) -> Callable[..., Any]:
     """The function of this name; a file that is not on this node is looked for where Ray put the working directory."""
     place, _, function = name.rpartition(":")
     if place.endswith(".py") and not Path(place).exists():

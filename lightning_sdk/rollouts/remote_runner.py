@@ -101,7 +101,7 @@ class Guest:
             except HubGone:
                 joined, why = {}, f"no hub answers at {self._address}"
             if joined:
-                self._joined(joined)
+                self._begin(joined)
                 return True
             left = self._patience - clock.read()
             if left <= 0:
@@ -116,7 +116,7 @@ class Guest:
         self._stay.ended = "interrupted"
         return False
 
-    def _joined(self, joined: dict[str, Any]) -> None:
+    def _begin(self, joined: dict[str, Any]) -> None:
         self._stay.run = str(joined["run"])
         if joined["other_source"]:
             self._say(

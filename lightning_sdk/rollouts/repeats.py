@@ -57,7 +57,7 @@ class Repeats:
         function = self._reward.function
 
         @functools.wraps(function)
-        def listened(task: dict[str, Any], answer: Any) -> Any:
+        def wrapper(task: dict[str, Any], answer: Any) -> Any:
             self._tell()
             if self._over:
                 return function(task, answer)
@@ -69,8 +69,8 @@ class Repeats:
                 self._compare(due, lambda: function(*json.loads(due.pair)))
             return value
 
-        listened.__name__ = name_of(function)
-        return replace(self._reward, function=listened)
+        wrapper.__name__ = name_of(function)
+        return replace(self._reward, function=wrapper)
 
     async def _later(self, value: Any, pair: str, began: float) -> Any:
         given = await value

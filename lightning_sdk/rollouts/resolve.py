@@ -8,19 +8,19 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 
-async def settled(value: Any) -> Any:
+async def resolve(value: Any) -> Any:
     """What `value` comes to, on the loop that runs."""
     if isinstance(value, AsyncIterator):
         return _whole([item async for item in value])
     if inspect.isawaitable(value):
-        return await settled(await value)
+        return await resolve(await value)
     return _whole(list(value)) if _is_iterator(value) else value
 
 
-def settled_here(value: Any) -> Any:
+def resolve_here(value: Any) -> Any:
     """The same in a thread without a loop."""
     if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
-        return asyncio.run(settled(value))
+        return asyncio.run(resolve(value))
     return _whole(list(value)) if _is_iterator(value) else value
 
 

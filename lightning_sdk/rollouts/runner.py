@@ -111,7 +111,7 @@ class Runner:
                 begun = set(self._begun)
             self._give_up(begun - set(hub.ask("renew", runner=self.id)))
 
-    def _connected(self, talk: Callable[[HubClient], None]) -> None:
+    def _keep_asking(self, talk: Callable[[HubClient], None]) -> None:
         """`talk` to the hub until stopped. One that does not answer, or whose disk is full, is asked again: whether the
         training is over is not for a runner to guess."""
         while not self._stopping.is_set():
@@ -125,7 +125,7 @@ class Runner:
 
     def _work(self) -> None:
         try:
-            self._connected(self._lease)
+            self._keep_asking(self._lease)
         except HubError as error:
             if not self._stopping.is_set():
                 self.error = error
@@ -135,7 +135,7 @@ class Runner:
 
     def _beat(self) -> None:
         try:
-            self._connected(self._renew)
+            self._keep_asking(self._renew)
         except HubError as error:
             self.error = self.error or (None if self._stopping.is_set() else error)
 
@@ -169,7 +169,7 @@ class Runner:
         if (endpoint := message["endpoint"]) is not None:
             endpoint["url"] = addresses.reachable_address(endpoint["url"], self._address)
 
-        def done() -> None:
+        def forget() -> None:
             with self._changing:
                 self._begun.discard(key)
                 self._coroutines.pop(key, None)
@@ -178,14 +178,14 @@ class Runner:
             coroutine = asyncio.run_coroutine_threadsafe(self._aexecute(message, key), self._loop)
             with self._changing:
                 self._coroutines[key] = coroutine
-            coroutine.add_done_callback(lambda _: done())
+            coroutine.add_done_callback(lambda _: forget())
             return
 
         def run() -> None:
             try:
                 self._count(execute(self._agent, self._rewards, message))
             finally:
-                done()
+                forget()
 
         threading.Thread(target=run, name=f"rollout-{message['id'][:8]}", daemon=True).start()
 

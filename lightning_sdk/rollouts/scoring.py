@@ -11,7 +11,7 @@ from typing import Any
 from lightning_sdk.errors import RewardError
 from lightning_sdk.failures.failure import first_of, summary
 from lightning_sdk.markers.reward import RewardFunction, RewardValue, as_rewards
-from lightning_sdk.rollouts.resolve import settled, settled_here
+from lightning_sdk.rollouts.resolve import resolve, resolve_here
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.notices import SCORING
 from lightning_sdk.trace.call import Span
@@ -27,10 +27,10 @@ def scores(rewards: Sequence[RewardFunction], task: Mapping[str, Any], answer: A
     for each in rewards:
         try:
             with judging(each):
-                value = settled_here(each.function(dict(task), answer))
+                value = resolve_here(each.function(dict(task), answer))
         except BaseException as error:
             raise _blame(each, error) from error
-        found += _given(each, value)
+        found += _read_rewards(each, value)
     return found
 
 
@@ -40,10 +40,10 @@ async def ascores(rewards: Sequence[RewardFunction], task: Mapping[str, Any], an
     for each in rewards:
         try:
             with judging(each):
-                value = await settled(each.function(dict(task), answer))
+                value = await resolve(each.function(dict(task), answer))
         except BaseException as error:
             raise _blame(each, error) from error
-        found += _given(each, value)
+        found += _read_rewards(each, value)
     return found
 
 
@@ -62,7 +62,7 @@ def judging(reward: RewardFunction) -> Iterator[None]:
             )
 
 
-def _given(each: RewardFunction, value: Any) -> list[RewardValue]:
+def _read_rewards(each: RewardFunction, value: Any) -> list[RewardValue]:
     if value is None:  # nothing to add to what else the rollout earned
         return []
     try:

@@ -29,7 +29,7 @@ def load(source: Source, what: str = "tasks") -> list[Task]:
     """
     path = Path(source).expanduser() if isinstance(source, str | Path) else None
     found = task_files.read(path, what) if path is not None else _items(source, what)
-    tasks = [_checked(task, where) for where, task in found]
+    tasks = [_check(task, where) for where, task in found]
     if not tasks:
         raise TaskError(f"{what}: {path or 'what was given'} holds no task")
     return tasks
@@ -62,7 +62,7 @@ class Parts(NamedTuple):
     """What the user is told of tasks that were on both sides, or twice on one."""
     notices: tuple[str, ...] = ()
 
-    def told(self) -> list[tuple[str, str]]:
+    def messages(self) -> list[tuple[str, str]]:
         """'warning' or 'notice', and the text, of all of them."""
         return [*(("warning", each) for each in self.warnings), *(("notice", each) for each in self.notices)]
 
@@ -156,7 +156,7 @@ def _rows(source: Any) -> Iterable[Any]:
     return source  # type: ignore[no-any-return]
 
 
-def _checked(task: Any, where: str) -> Task:
+def _check(task: Any, where: str) -> Task:
     if not isinstance(task, Mapping):
         raise TaskError(f"{where}: a task is an object of names and values, not {type(task).__name__}: {task!r:.80}")
     try:

@@ -107,7 +107,7 @@ class Settings:
         values = self.as_dict()
         return {**values.pop("verbatim"), **_flatten(values)}
 
-    def changed(self) -> dict[str, Any]:
+    def changes(self) -> dict[str, Any]:
         """The dotted names whose value differs from the default."""
         defaults = Settings().flat()
         return {name: value for name, value in self.flat().items() if name not in defaults or value != defaults[name]}
@@ -142,7 +142,7 @@ def explicit(values: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = _build(Settings, _nest(values), "", plain=True)
     flat: dict[str, Any] = dict(made.pop("verbatim", {}))
     for name, value in made.items():
-        flat.update(_flatten({name: value.chosen() if isinstance(value, Group) else value}))
+        flat.update(_flatten({name: value.given_values() if isinstance(value, Group) else value}))
     return flat
 
 
@@ -163,7 +163,7 @@ def _hint(name: str) -> Any:
 def _build(cls: type[Any], values: Any, prefix: str, plain: bool = False) -> Any:
     """An object of `cls` from plain data; if `plain`, only the checked values."""
     if isinstance(values, Group) and isinstance(values, cls):
-        values = values.chosen()
+        values = values.given_values()
     if not isinstance(values, Mapping):
         raise SettingError(f"setting {prefix[:-1]}={values!r}: expected a dict, or lightning_sdk.{cls.__name__}")
     hints = get_type_hints(cls)
@@ -223,7 +223,7 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names as nested data."""
     nested: dict[str, Any] = {}
     for name, value in values.items():
-        given = value.chosen() if name in _GROUPS and isinstance(value, _GROUPS[name]) else value
+        given = value.given_values() if name in _GROUPS and isinstance(value, _GROUPS[name]) else value
         path = name.split(".")
         if of_role := _OF_ROLE.fullmatch(name):  # a role's name may have dots
             path = ["role", of_role[1], *of_role[2].split(".", 1)]

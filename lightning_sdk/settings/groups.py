@@ -22,7 +22,7 @@ class Group:
         object.__setattr__(made, "given", frozenset([*in_order, *named]))
         return made
 
-    def chosen(self) -> dict[str, Any]:
+    def given_values(self) -> dict[str, Any]:
         """Name -> value of what was given, or is not at its default."""
         default = type(self)()
         values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]

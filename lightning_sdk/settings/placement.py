@@ -29,7 +29,7 @@ class Placement(NamedTuple):
     """Of a Ray that runs; empty: the one that this process or RAY_ADDRESS names, else one of our own."""
 
     @property
-    def elsewhere(self) -> bool:
+    def is_elsewhere(self) -> bool:
         """Whether the agent runs in other processes, which find it by its name."""
         return self.kind not in _IN_PROCESS
 

@@ -33,7 +33,7 @@ def _within(low: float, high: float) -> _Rule:
     return lambda v: low <= v <= high, f"from {low:g} to {high:g}"
 
 
-def _scheduled(text: str) -> bool:
+def _is_schedule(text: str) -> bool:
     found = SCHEDULE.fullmatch(text)
     if found is None:
         return False
@@ -55,7 +55,7 @@ _CREDIT: dict[str, _Rule] = {
     "discount": (lambda v: 0 < v <= 1, "in (0, 1]"),
     "signal": _one_of("own", "rollout", "both"),
     "weight": _at_least(0),
-    "schedule": (_scheduled, "always, never, steps such as 10-30 or 10-, or turns such as 1/2 or 1/2:5"),
+    "schedule": (_is_schedule, "always, never, steps such as 10-30 or 10-, or turns such as 1/2 or 1/2:5"),
     "momentum": _DECAY,
 }
 _RULES: dict[str, _Rule] = {
@@ -146,7 +146,7 @@ _RULES: dict[str, _Rule] = {
 }
 
 
-def allowed(name: str) -> str:
+def describe_range(name: str) -> str:
     """Which values the setting with this dotted name may have, in words; '' if any."""
     rules = _CREDIT if name.startswith(("credit.", "role.")) else _RULES
     rule = rules.get(name.rpartition(".")[2] if rules is _CREDIT else name)
@@ -163,8 +163,8 @@ def refuse_out_of_range(flat: Mapping[str, Any], by_role: Mapping[str, Credit]) 
             _refuse(f"{group}.{leaf}", getattr(credit, leaf), rule)
         for reward, weight in credit.rewards.items():
             _refuse(f"{group}.rewards.{reward}", weight, (lambda _: True, ""))
-    _together(flat)
-    _compared(flat, by_role)
+    _refuse_combinations(flat)
+    _refuse_single_groups(flat, by_role)
 
 
 def _refuse(name: str, value: Any, rule: _Rule) -> None:
@@ -175,7 +175,7 @@ def _refuse(name: str, value: Any, rule: _Rule) -> None:
         raise SettingError(f"setting {name}={value!r}: must be {wanted}")
 
 
-def _together(flat: Mapping[str, Any]) -> None:
+def _refuse_combinations(flat: Mapping[str, Any]) -> None:
     """Settings that only make sense with another one."""
     trained = [name for name in ("agent_error", "reward_error", "timeout") if flat[f"failure.{name}"] == "train"]
     if trained and flat["failure.reward"] is None:
@@ -204,7 +204,7 @@ def _together(flat: Mapping[str, Any]) -> None:
         )
 
 
-def _compared(flat: Mapping[str, Any], by_role: Mapping[str, Credit]) -> None:
+def _refuse_single_groups(flat: Mapping[str, Any], by_role: Mapping[str, Credit]) -> None:
     """A group of one has nobody to be compared with."""
     if flat["rollouts.group_size"] > 1:
         return

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_origin
 
 from lightning_sdk.errors import SettingError
-from lightning_sdk.settings.ranges import allowed
+from lightning_sdk.settings.ranges import describe_range
 
 _WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 #: What a setting that is text also takes, since its text may be just that.
@@ -27,7 +27,7 @@ def from_text(name: str, text: str, hint: Any) -> Any:
     for kind in kinds:
         if kind is not type(None) and (found := _parse(text.strip(), kind)) is not None:
             return found
-    raise SettingError(f"setting {name}={text!r}: {_expected(name, kinds)}")
+    raise SettingError(f"setting {name}={text!r}: {_describe_expected(name, kinds)}")
 
 
 def convert(name: str, value: Any, hint: Any) -> Any:
@@ -45,7 +45,7 @@ def convert(name: str, value: Any, hint: Any) -> Any:
     if int in kinds and isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise SettingError(f"setting {name}={value!r}: {_expected(name, kinds)}")
+        raise SettingError(f"setting {name}={value!r}: {_describe_expected(name, kinds)}")
     return value
 
 
@@ -100,10 +100,10 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _expected(name: str, kinds: tuple[Any, ...]) -> str:
+def _describe_expected(name: str, kinds: tuple[Any, ...]) -> str:
     known = [_WORDS.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds if kind is not type(None)]
     optional = ", or none" if type(None) in kinds else ""
-    range_ = allowed(name)
+    range_ = describe_range(name)
     if kinds == (str,) and range_:
         return f"must be {range_}"
     return f"expected {' or '.join(known)}{f', {range_}' if range_ else ''}{optional}"

@@ -39,7 +39,7 @@ def test_recipes_are_taken(recipe: str) -> None:
     options = cli._parser().parse_args(arguments)
     pairs = [pair.partition("=") for pair in options.settings]
     settings = Settings.from_dict({name: parse(name, value) for name, _, value in pairs})
-    assert settings.changed()
+    assert settings.changes()
 
 
 def test_every_part_is_on_the_page() -> None:

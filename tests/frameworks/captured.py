@@ -18,7 +18,7 @@ import lightning_sdk as lightning
 from lightning_sdk import session
 from lightning_sdk.hub.client import HubProcess
 from lightning_sdk.markers.rollout import end, scope_from_assignment
-from lightning_sdk.rollouts.resolve import settled_here
+from lightning_sdk.rollouts.resolve import resolve_here
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event, unpack_floats, unpack_ints
 from lightning_sdk.trace.call import Call, Choice, Span, Status
@@ -179,7 +179,7 @@ class Captured:
 
 def _turn(agent: Callable[..., Any], trainable: bool) -> Callable[..., Any]:
     def outer(*args: Any) -> Any:
-        return settled_here(agent(*args))
+        return resolve_here(agent(*args))
 
     assert outer.__name__ == OUTER
     return lightning.agent(trainable=True)(outer) if trainable else outer

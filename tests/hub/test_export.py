@@ -265,7 +265,7 @@ def test_what_waits_is_bounded(tmp_path: Path, collector: Collector, monkeypatch
     store.begin([(key, key.hex(), 1, "observe", -1, "{}", "g", "", 1.0) for key in keys])
     store.end([("ok", "", "", 2.0, key) for key in keys])
     for key in keys:
-        exporter.ended([key])
+        exporter.add_rollouts([key])
     assert (exporter.status()["waiting"], exporter.status()["dropped_rollouts"]) == (5, 7)
     collector.hang.clear()
     collector.wait(lambda found: len(found.spans) == 5)

@@ -237,11 +237,11 @@ def test_looks_that_a_resume_cut_away_still_count(tmp_path: Path) -> None:
 def test_what_training_has_seen_of_the_reward_is_known(tmp_path: Path) -> None:
     """Over all steps, those of which nothing was measured left out."""
     folder = RunFolder(tmp_path / "run")
-    assert folder.trained is None
+    assert folder.training_scores is None
     for step, low, high in ((1, 0.0, 2.0), (2, -3.0, 1.0)):
         folder.step({"step": step, "reward_min": low, "reward_max": high, "rollouts_ok": 8})
     folder.step({"step": 3, "rollouts_ok": 0})
-    assert folder.trained == TrainingRange(-3.0, 2.0, 16)
+    assert folder.training_scores == TrainingRange(-3.0, 2.0, 16)
     folder.close()
 
 

@@ -166,7 +166,7 @@ def test_other_rewards_are_refused(tmp_path: Path) -> None:
     earlier = run(tmp_path / "run", rewards={"right": None, "brief": 0.5})
     earlier.refuse_other_rewards({"brief": 0.5, "right": None})
     for other in ({"right": None}, {"right": None, "brief": 1.0}):
-        with pytest.raises(lightning.SettingError, match=r"the reward of this run is right, brief \(weight 0.5\), and"):
+        with pytest.raises(lightning.SettingError, match=r"this run was rewarded by right, brief \(weight 0.5\), and"):
             earlier.refuse_other_rewards(other)
 
 

@@ -10,7 +10,7 @@ import pytest
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.commands.train import weighed
+from lightning_sdk.commands.train import with_reward_weights
 from lightning_sdk.markers.reward import RewardFunction, RewardValue, as_rewards, marked, reward_functions
 from lightning_sdk.rollouts.scoring import scores
 from lightning_sdk.settings import Settings
@@ -139,10 +139,10 @@ def test_a_marked_weight_is_a_default_of_the_settings() -> None:
     lightning.reward(weight=0.25)(correct)
     lightning.reward(weight=3, name="b")(by_role)
     rewards = reward_functions([correct, by_role])
-    assert weighed(Settings(), rewards).credit.rewards == {"correct": 0.25, "b": 3.0}
+    assert with_reward_weights(Settings(), rewards).credit.rewards == {"correct": 0.25, "b": 3.0}
     chosen = Settings.from_dict({"credit.rewards.b": 0.5, "credit.rewards.step": 0.0})
-    assert weighed(chosen, rewards).credit.rewards == {"correct": 0.25, "b": 0.5, "step": 0.0}
-    assert weighed(Settings(), reward_functions(lambda task, answer: 1.0)) == Settings()
+    assert with_reward_weights(chosen, rewards).credit.rewards == {"correct": 0.25, "b": 0.5, "step": 0.0}
+    assert with_reward_weights(Settings(), reward_functions(lambda task, answer: 1.0)) == Settings()
 
 
 def test_emit_reward_outside_a_rollout_says_where_to_call_it() -> None:

@@ -16,7 +16,7 @@ def test_settings_survive_the_wire() -> None:
     """Nested data and dotted names make the same settings."""
     settings = Settings.from_dict({"steps": 7, "optimizer.learning_rate": 1, "rollouts": {"group_size": 4}})
     assert Settings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
-    assert settings.changed() == {"steps": 7, "optimizer.learning_rate": 1.0, "rollouts.group_size": 4}
+    assert settings.changes() == {"steps": 7, "optimizer.learning_rate": 1.0, "rollouts.group_size": 4}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_group_knows_what_it_was_given() -> None:
         "credit.rewards.brief": 0.5, "role.a.b.weight": 1.0, "vllm.max_num_seqs": 4,
     }  # fmt: skip
     assert explicit({}) == {} and Optimizer() == Optimizer(weight_decay=0.0)
-    assert pickle.loads(pickle.dumps(Optimizer(beta1=0.5))).chosen() == {"beta1": 0.5}
+    assert pickle.loads(pickle.dumps(Optimizer(beta1=0.5))).given_values() == {"beta1": 0.5}
 
 
 def test_command_line_values_take_their_settings_type() -> None:
@@ -130,7 +130,7 @@ def test_settings_of_verl_and_vllm_are_kept_by_their_full_names() -> None:
     """As they were typed, through plain data and back; names that begin otherwise are unknown."""
     given = {"actor_rollout_ref.actor.clip_ratio": parse("actor_rollout_ref.actor.clip_ratio", "0.3")}
     settings = Settings.from_dict(given | {"vllm.max_num_seqs": 64})
-    assert settings.changed() == {"actor_rollout_ref.actor.clip_ratio": "0.3", "vllm.max_num_seqs": 64}
+    assert settings.changes() == {"actor_rollout_ref.actor.clip_ratio": "0.3", "vllm.max_num_seqs": 64}
     assert Settings.from_dict(settings.as_dict()) == settings
     with pytest.raises(lightning.SettingError, match="begins with actor_rollout_ref"):
         Settings.from_dict({"verbatim": {"actor.clip_ratio": 0.3}})

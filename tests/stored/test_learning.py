@@ -21,7 +21,7 @@ from workplace import Workplace
 import lightning_sdk as lightning
 from lightning_hub.backend import Objective, Pair
 from lightning_hub.replay.replay_dataset import Drawn, Stock, without_effect
-from lightning_hub.replay.selection import kept, pair
+from lightning_hub.replay.selection import pair, select
 from lightning_hub.replay.stored_run import StoredRun
 from lightning_hub.rollouts.plan import Plan
 from lightning_sdk.rollouts.tasks import split
@@ -62,12 +62,12 @@ def varied(groups: list[list[by_hand.Stored]]) -> list[list[by_hand.Stored]]:
 def test_which_rollouts_of_a_group_are_kept() -> None:
     """The best, the earliest of equals first; groups without signal by min_reward alone; None was never rewarded."""
     best, two = Rules(), Rules(best=2)
-    assert kept([1.0, 3.0, 3.0], best) == [1] and kept([1.0, 3.0, 2.0], two) == [1, 2]
-    assert kept([1.0, 1.0], best) == [] == kept([None, None], best) == kept([None, 1.0], best)
-    assert kept([1.0, 1.0], Rules(min_reward=1.0)) == [0] and kept([0.0, 0.0], Rules(min_reward=1.0)) == []
-    assert kept([0.0, 0.5], Rules(min_reward=1.0)) == [] and kept([0.0, 2.0, 1.0], Rules(min_reward=1.0)) == [1]
+    assert select([1.0, 3.0, 3.0], best) == [1] and select([1.0, 3.0, 2.0], two) == [1, 2]
+    assert select([1.0, 1.0], best) == [] == select([None, None], best) == select([None, 1.0], best)
+    assert select([1.0, 1.0], Rules(min_reward=1.0)) == [0] and select([0.0, 0.0], Rules(min_reward=1.0)) == []
+    assert select([0.0, 0.5], Rules(min_reward=1.0)) == [] and select([0.0, 2.0, 1.0], Rules(min_reward=1.0)) == [1]
     sft = Rules(method="sft")
-    assert kept([None, 0.0], sft) == [0, 1] and kept([None, 0.0, 1.0], Rules("sft", min_reward=0.5)) == [2]
+    assert select([None, 0.0], sft) == [0, 1] and select([None, 0.0, 1.0], Rules("sft", min_reward=0.5)) == [2]
     assert pair([1.0, 2.0, 0.0, 2.0, 0.0]) == (1, 2) and pair([1.0, 1.0]) is None and pair([None, 1.0]) is None
 
 

@@ -60,7 +60,7 @@ def test_the_same_gradients(recipe: Recipe) -> None:
 
 
 def changed(settings: Settings) -> dict[str, Any]:
-    return {name: value for name, value in settings.changed().items() if name != "credit.rewards"}
+    return {name: value for name, value in settings.changes().items() if name != "credit.rewards"}
 
 
 class Twin:

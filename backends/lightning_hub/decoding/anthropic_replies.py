@@ -47,14 +47,14 @@ def streamed_call(meta: CallMeta, request: bytes, events: Iterable[bytes]) -> Ca
             _add(blocks.setdefault(event["index"], {"type": "text", "partial": ""}), event["delta"])
         elif kind == "message_delta":
             message.update(event.get("delta") or {})
-            message["usage"] = {**(message.get("usage") or {}), **_given(event.get("usage"))}
+            message["usage"] = {**(message.get("usage") or {}), **_without_none(event.get("usage"))}
         elif kind == "error":
             problem = str((event.get("error") or {}).get("message") or event)[:2000]
     message["content"] = [blocks[number] for number in sorted(blocks)]
     return _call(meta, request, message, problem)
 
 
-def _given(fields: dict[str, Any] | None) -> dict[str, Any]:
+def _without_none(fields: dict[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (fields or {}).items() if value is not None}
 
 
@@ -67,7 +67,7 @@ def _add(block: dict[str, Any], delta: dict[str, Any]) -> None:
 def _call(meta: CallMeta, request: bytes, message: dict[str, Any], problem: str) -> Call:
     usage = message.get("usage") or {}
     reason = str(message.get("stop_reason") or "")
-    choice = Choice(0, msgspec.json.encode(_said(message)), _FINISH.get(reason, reason), b"", b"")
+    choice = Choice(0, msgspec.json.encode(_chat_message(message)), _FINISH.get(reason, reason), b"", b"")
     return Call(
         meta, request, str(message.get("id") or ""), str(message.get("model") or ""), b"", (choice,),
         sum(_count(usage, name) for name in _INPUT), _count(usage, "output_tokens"), problem,
@@ -80,11 +80,11 @@ def _count(usage: dict[str, Any], name: str) -> int:
     return value if isinstance(value, int) and 0 <= value < 2**53 else 0
 
 
-def _said(message: dict[str, Any]) -> dict[str, Any]:
+def _chat_message(message: dict[str, Any]) -> dict[str, Any]:
     """The content as an assistant message of chat completions, which is what everything else here reads."""
     blocks = message.get("content") or []
-    said: dict[str, Any] = {"role": "assistant", "content": _joined(blocks, "text")}
-    if thoughts := _joined(blocks, "thinking"):
+    said: dict[str, Any] = {"role": "assistant", "content": _join_texts(blocks, "text")}
+    if thoughts := _join_texts(blocks, "thinking"):
         said["reasoning_content"] = thoughts
     calls = [
         {"id": block.get("id"), "type": "function",
@@ -96,7 +96,7 @@ def _said(message: dict[str, Any]) -> dict[str, Any]:
     return said
 
 
-def _joined(blocks: list[dict[str, Any]], kind: str) -> str | None:
+def _join_texts(blocks: list[dict[str, Any]], kind: str) -> str | None:
     texts = [block.get(kind) or "" for block in blocks if block.get("type") == kind]
     return "".join(texts) if texts else None
 

@@ -91,7 +91,7 @@ def read_control(event: bytes | memoryview) -> Control | Unusable:
     return found
 
 
-def counted_reward(event: list[Any]) -> RewardEvent | None:
+def read_reward(event: list[Any]) -> RewardEvent | None:
     """The reward of an unpacked REWARD event; None if it does not count."""
     try:
         given = msgspec.convert(event, RewardEvent)
@@ -102,7 +102,7 @@ def counted_reward(event: list[Any]) -> RewardEvent | None:
 
 def _task_json(task: Any) -> str:
     if not isinstance(task, dict):
-        raise ValueError(f"its task is {_shown(task)}, and a task is a dict")
+        raise ValueError(f"its task is {_preview(task)}, and a task is a dict")
     try:
         return json.dumps(plain_object(task))
     except NotPlain as error:
@@ -116,10 +116,10 @@ def refuse(value: Any, role: Any, name: Any) -> str:
         return ""
     whose = f" of role {role!r}" if role else ""
     kind = "" if number else f" ({type(value).__name__})"
-    return f"reward {name!r}{whose} is {_shown(value)}{kind}: a reward is a finite number"
+    return f"reward {name!r}{whose} is {_preview(value)}{kind}: a reward is a finite number"
 
 
-def _shown(value: Any) -> str:
+def _preview(value: Any) -> str:
     try:
         text = repr(value)
     except RecursionError:

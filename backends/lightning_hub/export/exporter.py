@@ -105,11 +105,11 @@ class Exporter:
         self._thread = threading.Thread(target=self._run, name="export", daemon=True)
         self._thread.start()
 
-    def ended(self, keys: Iterable[bytes]) -> None:
+    def add_rollouts(self, keys: Iterable[bytes]) -> None:
         """These attempts are over. Any thread; returns at once."""
         self._put(keys)
 
-    def strays(self, places: list[tuple[int, int]]) -> None:
+    def add_strays(self, places: list[tuple[int, int]]) -> None:
         """Events outside of rollouts are at these places of the log. Any thread; returns at once."""
         self._put([places])
 
@@ -237,7 +237,7 @@ def _version() -> str:
         return ""
 
 
-def started(
+def start_exporter(
     endpoint: str | None, tokens: bool, *, index: Index, store: Store, workflow: str, warn: Callable[[str], None]
 ) -> Exporter | None:
     """The exporter that setting and environment ask for, None if they ask for none.

@@ -17,7 +17,7 @@ _LIMIT = 262_144
 def messages(request: dict[str, Any], choices: Iterable[Choice]) -> dict[str, str]:
     """The attributes of what was asked, what was answered, and which tools were offered."""
     told = {
-        genai.INPUT_MESSAGES: [_message(each) for each in _asked(request)],
+        genai.INPUT_MESSAGES: [_message(each) for each in _request_messages(request)],
         genai.OUTPUT_MESSAGES: [
             {**_message(msgspec.json.decode(choice.message)), "finish_reason": choice.finish_reason}
             for choice in choices
@@ -28,7 +28,7 @@ def messages(request: dict[str, Any], choices: Iterable[Choice]) -> dict[str, st
     return {name: text for name, text in written.items() if len(text) <= _LIMIT}
 
 
-def _asked(request: dict[str, Any]) -> list[Any]:
+def _request_messages(request: dict[str, Any]) -> list[Any]:
     """The messages of a request to chat completions, messages, responses or (text) completions."""
     found = request.get("messages") or request.get("input") or request.get("prompt") or []
     found = found if isinstance(found, list) else [{"role": "user", "content": found}]

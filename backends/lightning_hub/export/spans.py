@@ -116,7 +116,7 @@ class Translator:
         found = []
         for draft in drafts:
             mine = [each for owner, each in rewards if (owner if owner in known else root.id) == draft.id]
-            found += self._finished(draft, mine, links if draft is root else [])
+            found += self._build_span(draft, mine, links if draft is root else [])
         return found
 
     def strays(self, events: Iterable[list[Any]]) -> list[ReadableSpan]:
@@ -129,7 +129,7 @@ class Translator:
                 self.malformed += 1
                 continue
             if draft is not None:
-                found += self._finished(replace(draft, trace=draft.trace or draft.id * 2), [], [])
+                found += self._build_span(replace(draft, trace=draft.trace or draft.id * 2), [], [])
         return found
 
     def _root(self, attempt: Attempt) -> _Draft:
@@ -165,7 +165,7 @@ class Translator:
         attributes: dict[str, Any] = {
             genai.OPERATION: operation, genai.PROVIDER: _provider(call), genai.AGENT_NAME: meta.role,
             genai.ROLE: meta.role, genai.FRAMEWORK: meta.framework, genai.TRAINABLE: meta.trainable,
-            genai.REQUEST_MODEL: model, **_asked(request, meta.streamed), **_answered(call),
+            genai.REQUEST_MODEL: model, **_request_attributes(request, meta.streamed), **_reply_attributes(call),
         }  # fmt: skip
         if error:
             attributes[genai.ERROR_TYPE] = str(meta.http_status) if meta.http_status >= 400 else error.split(":")[0]
@@ -178,7 +178,7 @@ class Translator:
             attributes, error, SpanKind.CLIENT,
         )  # fmt: skip
 
-    def _finished(self, draft: _Draft, events: list[SpanEvent], links: list[Link]) -> list[ReadableSpan]:
+    def _build_span(self, draft: _Draft, events: list[SpanEvent], links: list[Link]) -> list[ReadableSpan]:
         """The span itself; none if its ids are not what OpenTelemetry takes."""
         try:
             at = _context(draft.trace, draft.id)
@@ -248,7 +248,7 @@ def _provider(call: Call) -> str:
     return "anthropic" if call.meta.path.endswith("/messages") else "openai"
 
 
-def _asked(request: dict[str, Any], streamed: bool) -> dict[str, Any]:
+def _request_attributes(request: dict[str, Any], streamed: bool) -> dict[str, Any]:
     found = {
         name: request[field] for field, name in genai.REQUEST.items() if isinstance(request.get(field), int | float)
     }
@@ -262,7 +262,7 @@ def _asked(request: dict[str, Any], streamed: bool) -> dict[str, Any]:
     return found
 
 
-def _answered(call: Call) -> dict[str, Any]:
+def _reply_attributes(call: Call) -> dict[str, Any]:
     versions = sorted({version for choice in call.choices for version, _ in choice.versions})
     found: dict[str, Any] = {
         genai.RESPONSE_ID: call.response_id, genai.RESPONSE_MODEL: call.model, genai.VERSIONS: versions,

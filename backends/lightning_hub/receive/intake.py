@@ -48,7 +48,7 @@ class _Arrival(NamedTuple):
     work: Future[Ready] | Ready
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return isinstance(self.work, Ready) or self.work.done()
 
 
@@ -75,7 +75,7 @@ class Intake:
     @property
     def ready(self) -> bool:
         """Whether the oldest batch can be taken."""
-        return bool(self._arrivals) and self._arrivals[0].done
+        return bool(self._arrivals) and self._arrivals[0].is_done
 
     def waits(self, client: bytes) -> bool:
         """Whether a batch of this client is here."""
@@ -85,7 +85,7 @@ class Intake:
         """Take a batch in, without its first `known` events. ValueError if it does not hold what it says."""
         located = locate(batch.body, batch.count)
         raw = any(event.kind == _REPLY for event in located)
-        work = (self._submit(batch, known) if self._workers and raw else None) or logged(batch, known, located)
+        work = (self._submit(batch, known) if self._workers and raw else None) or prepare(batch, known, located)
         self._arrivals.append(_Arrival(batch, known, work))
         self._clients[batch.client] += 1
         self.bytes += len(batch.body)
@@ -120,7 +120,7 @@ class Intake:
                 context = multiprocessing.get_context("spawn")  # this process has threads and sockets
                 self._pools.append(ProcessPoolExecutor(1, context, _end_with_parent))
             self._pools.rotate()
-            work = self._pools[0].submit(logged, batch, known)
+            work = self._pools[0].submit(prepare, batch, known)
         except (OSError, RuntimeError) as error:
             self._do_without(error)
             return None
@@ -134,7 +134,7 @@ class Intake:
             return arrival.work.result()
         except Exception as error:  # a worker was killed, for one
             self._do_without(error)
-            return logged(arrival.batch, arrival.known)
+            return prepare(arrival.batch, arrival.known)
 
     def _do_without(self, error: Exception) -> None:
         if self._workers:
@@ -147,16 +147,16 @@ def spare_workers() -> int:
     return max(0, min(4, len(os.sched_getaffinity(0)) // 2 - 1))
 
 
-def logged(batch: Batch, known: int, located: list[Located] | None = None) -> Ready:
+def prepare(batch: Batch, known: int, located: list[Located] | None = None) -> Ready:
     """What is logged of a batch: its events after the first `known`, REPLY events decoded into CALL."""
     located = (located or locate(batch.body, batch.count))[known:]
     counters = Counter[str]()
     if known or any(event.kind == _REPLY for event in located):
-        batch, located = _rewritten(batch, located, counters)
+        batch, located = _rewrite(batch, located, counters)
     return Ready(batch, batch.header(), located, counters)
 
 
-def _rewritten(batch: Batch, located: list[Located], counters: Counter[str]) -> tuple[Batch, list[Located]]:
+def _rewrite(batch: Batch, located: list[Located], counters: Counter[str]) -> tuple[Batch, list[Located]]:
     """The batch with only these events, which are its last, and with REPLY events decoded."""
     parts: list[memoryview] = []
     moved: list[Located] = []
@@ -165,7 +165,7 @@ def _rewritten(batch: Batch, located: list[Located], counters: Counter[str]) -> 
     for event in located:
         part = body[event.start : event.end]
         if event.kind == _REPLY:
-            part = _decoded(part, counters)
+            part = _decode_reply(part, counters)
         start, end = end, end + len(part)
         parts.append(part)
         moved.append(Located(part[1], event.key, start, end, event.control))
@@ -173,7 +173,7 @@ def _rewritten(batch: Batch, located: list[Located], counters: Counter[str]) -> 
     return Batch(batch.client, first, len(parts), b"".join(parts)), moved
 
 
-def _decoded(event: memoryview, counters: Counter[str]) -> memoryview:
+def _decode_reply(event: memoryview, counters: Counter[str]) -> memoryview:
     """The CALL event of a REPLY event. Never raises: what is no reply stays as it is, for the index to tell."""
     try:
         _, key, meta, request, reply = _unpack_reply(event)

@@ -132,7 +132,7 @@ class Receiver:
         try:
             while not self._stopping.is_set():
                 # While there is no room nothing is read; the end of some work wakes us.
-                poller.register(self._socket, 0 if self._crowded else zmq.POLLIN)
+                poller.register(self._socket, 0 if self._is_full else zmq.POLLIN)
                 ready = dict(poller.poll(self._timeout_ms()))
                 if self._woken.fileno() in ready:
                     with contextlib.suppress(BlockingIOError):
@@ -204,11 +204,11 @@ class Receiver:
             except Exception:  # whatever it holds, it is one message
                 self.counters["garbage"] += 1
                 _log.exception("a message could not be handled and was thrown away")
-            if self._crowded:
+            if self._is_full:
                 return
 
     @property
-    def _crowded(self) -> bool:
+    def _is_full(self) -> bool:
         return self._intake.bytes >= _COMMIT_BYTES + self._intake.room
 
     def _message(self, frames: list[bytes]) -> None:

@@ -34,9 +34,9 @@ class Scored:
     given: tuple[Reward, ...]
 
     @property
-    def rescored(self) -> Rollout:
+    def rollout(self) -> Rollout:
         """With the new numbers, and what was emitted inside."""
-        return self.record.scored.with_rewards((*self.record.emitted, *self.given))
+        return self.record.rollout_without_calls.with_rewards((*self.record.emitted, *self.given))
 
 
 def compare(scored: Sequence[Scored], before: Settings, after: Settings) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def compare(scored: Sequence[Scored], before: Settings, after: Settings) -> list
     `before` and `after`: settings with the weights of the old and of the new rewards.
     """
     return [
-        _compared(mode, role, of_mode, before, after)
+        _compare_mode(mode, role, of_mode, before, after)
         for mode in _MODES
         if (of_mode := [each for each in scored if each.record.entry.mode == mode])
         for role in ["", *_roles(of_mode)]
@@ -56,9 +56,9 @@ def _roles(scored: Sequence[Scored]) -> list[str]:
     return sorted({reward.role for each in scored for reward in (*each.record.rewards, *each.given)} - {""})
 
 
-def _compared(mode: str, role: str, scored: Sequence[Scored], before: Settings, after: Settings) -> dict[str, Any]:
-    old = np.array([_value(each.record.scored, role, before) for each in scored])
-    new = np.array([_value(each.rescored, role, after) for each in scored])
+def _compare_mode(mode: str, role: str, scored: Sequence[Scored], before: Settings, after: Settings) -> dict[str, Any]:
+    old = np.array([_value(each.record.rollout_without_calls, role, before) for each in scored])
+    new = np.array([_value(each.rollout, role, after) for each in scored])
     both = [place for place in range(len(scored)) if math.isfinite(old[place]) and math.isfinite(new[place])]
     x, y = old[both], new[both]
     groups = group_values([(scored[at].record.entry.group, scored[at].record.task) for at in both], x, y)
@@ -72,7 +72,7 @@ def _compared(mode: str, role: str, scored: Sequence[Scored], before: Settings, 
         "pairs": within.total, "pairs_ordered": within.ordered_before, "pairs_flipped": within.discordant,
         "flipped": _number(within.flipped_share), "groups": told.groups, "groups_compared": told.compared,
         "best_changed": told.best_changed, "signal_gained": told.gained, "signal_lost": told.lost,
-        "changed_most": [_shown(scored[both[at]].record, x[at], y[at]) for at in most if x[at] != y[at]],
+        "changed_most": [_preview(scored[both[at]].record, x[at], y[at]) for at in most if x[at] != y[at]],
     }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def _by_task(tasks: Sequence[str], values: _Numbers, known: NDArray[np.bool_]) -
     return [mean(each) for each in found.values()]
 
 
-def _shown(record: Record, old: float, new: float) -> dict[str, Any]:
+def _preview(record: Record, old: float, new: float) -> dict[str, Any]:
     return {"id": record.entry.id, "task": record.task[:_CUT], "answer": record.answer[:_CUT],
             "old": float(old), "new": float(new)}  # fmt: skip
 

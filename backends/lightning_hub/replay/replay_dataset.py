@@ -80,7 +80,7 @@ def without_effect(settings: Settings) -> list[str]:
     idle = {*_POLICY, "stored.beta" if method != "dpo" else "stored.min_reward"}
     idle |= set() if method == "rejection" else {"stored.best"}
     idle |= {"algorithm.aggregation"} if method == "dpo" else set()
-    names = settings.changed()
+    names = settings.changes()
     return sorted(name for name in names if name in idle or f"{name.partition('.')[0]}.*" in idle)
 
 
@@ -103,12 +103,12 @@ class Stock:
         try:
             self.runs = [self._stack.enter_context(StoredRun(folder)) for folder in folders]
             withheld = {canonical(task) for task in held_out}
-            found = [group for run in self.runs for group in self._grouped(run, withheld)]
-            self.groups = [group for group in found if self._teaches(group)]
+            found = [group for run in self.runs for group in self._groups_of(run, withheld)]
+            self.groups = [group for group in found if self._has_signal(group)]
             silent = sum(len(group.records) for group in found) - self.rollouts
             self.left_out += Counter({f"{settings.stored.method} learns nothing from their group": silent})
             if not self.groups:
-                told = self.told() or "there is no training rollout in them"
+                told = self.describe_left_out() or "there is no training rollout in them"
                 raise NothingToTrain(f"nothing can be learned from {', '.join(map(str, folders))}: {told}")
         except BaseException:
             self.close()
@@ -122,19 +122,23 @@ class Stock:
         """How many rollouts the groups have."""
         return sum(len(group.records) for group in self.groups)
 
-    def told(self) -> str:
+    def describe_left_out(self) -> str:
         """What is left out, in words; '' if nothing is."""
         return ", ".join(f"{count} rollouts left out because {why}" for why, count in self.left_out.items())
 
-    def said(self) -> str:
+    def describe(self) -> str:
         """What is learned from, in words."""
         names = ", ".join(run.folder.name for run in self.runs)
-        left_out = f"; {self.told()}" if self.left_out else ""
+        left_out = f"; {self.describe_left_out()}" if self.left_out else ""
         return f"learning from {self.rollouts} stored rollouts in {len(self.groups)} groups of {names}{left_out}"
 
     def facts(self) -> dict[str, str | int]:
         """For config.json."""
-        return {"stored_groups": len(self.groups), "stored_rollouts": self.rollouts, "stored_left_out": self.told()}
+        return {
+            "stored_groups": len(self.groups),
+            "stored_rollouts": self.rollouts,
+            "stored_left_out": self.describe_left_out(),
+        }
 
     def refuse_other_tokenizers(self, tokenizer: str) -> None:
         """SettingError for a run whose ids another tokenizer made than the one with this fingerprint, '' if that is
@@ -156,11 +160,11 @@ class Stock:
         in a step. NothingToTrain if no role that is to be trained has a call in it that can be used."""
         count = self._settings.rollouts.tasks_per_step
         first = (step - 1) * count
-        places = dict.fromkeys(self._shuffled(first + place) for place in range(count))
+        places = dict.fromkeys(self._group_at(first + place) for place in range(count))
         chosen = _Chosen()
         for place in places:
             self._choose(self.groups[place], step, chosen)
-        if not any(map(self._trained, chosen.spoke)):
+        if not any(map(self._is_trained, chosen.spoke)):
             told = ", ".join(sorted(role or "no role" for role in chosen.spoke)) or "nobody"
             raise NothingToTrain(
                 f"step {step}: in the stored rollouts of {len(places)} groups no role to train has a call that can be "
@@ -169,11 +173,11 @@ class Stock:
         rows = self._rows(chosen)
         method = self._settings.stored.method
         objective = Objective.DPO if method == "dpo" else Objective.SFT
-        return Drawn(Batch(step, rows, objective, tuple(chosen.pairs)), _measured(chosen, rows, method))
+        return Drawn(Batch(step, rows, objective, tuple(chosen.pairs)), _metrics(chosen, rows, method))
 
     # --- which groups
 
-    def _grouped(self, run: StoredRun, withheld: set[str]) -> Iterator[Group]:
+    def _groups_of(self, run: StoredRun, withheld: set[str]) -> Iterator[Group]:
         """The groups of a run's training rollouts that went well; what is left out is counted."""
         own = run.settings.credit.rewards
         credit = replace(self._settings.credit, rewards={**own, **self._settings.credit.rewards})
@@ -190,18 +194,18 @@ class Stock:
         for records in groups.values():
             yield Group(run, tuple(records), settings)
 
-    def _teaches(self, group: Group) -> bool:
+    def _has_signal(self, group: Group) -> bool:
         """Whether some role may learn from it, by its rewards alone: calls are read when they are needed."""
         if group.settings.length.limit:  # what is earned depends on the tokens
             return True
-        scored = [record.scored for record in group.records]
+        scored = [record.rollout_without_calls for record in group.records]
         # '' stands for all that nobody has named so far.
         roles = {"", *self._declared, *self._settings.role, *self._settings.roles}
         roles |= {reward.role for each in scored for reward in each.rewards}
         return any(
-            selection.teaches([total_reward(each, role, credit) for each in scored], self._settings.stored)
+            selection.has_signal([total_reward(each, role, credit) for each in scored], self._settings.stored)
             for role in roles
-            if self._trained(role)
+            if self._is_trained(role)
             for credit in [group.settings.credit_of(role)]
         )
 
@@ -213,7 +217,7 @@ class Stock:
         path = Path(model).expanduser()
         return path.exists() and path.resolve().is_relative_to(run.folder.resolve())
 
-    def _shuffled(self, position: int) -> int:
+    def _group_at(self, position: int) -> int:
         """Which group comes at `position` when each epoch has its own order."""
         epoch, place = divmod(position, len(self.groups))
         return int(np.random.default_rng((self._settings.seed, epoch)).permutation(len(self.groups))[place])
@@ -229,7 +233,7 @@ class Stock:
         by_role: dict[str, list[RoleRollout]] = {}
         for part in done:
             due = is_scheduled(part.credit.schedule, step) and part.credit.weight
-            if due and self._trained(part.role) and any(mask.any() for mask in part.trained):
+            if due and self._is_trained(part.role) and any(mask.any() for mask in part.trained):
                 by_role.setdefault(part.role, []).append(part)
         before = len(chosen.parts)
         for of_role in by_role.values():
@@ -237,13 +241,13 @@ class Stock:
         chosen.used += len(chosen.parts) > before
         chosen.skipped += len(chosen.parts) == before
 
-    def _trained(self, role: str) -> bool:
+    def _is_trained(self, role: str) -> bool:
         return role in self._settings.roles if self._settings.roles else self._declared.get(role, True)
 
     def _prefer(self, of_role: list[RoleRollout], chosen: _Chosen) -> None:
         rewards = [part.reward for part in of_role]
         if self._settings.stored.method != "dpo":
-            for place in selection.kept(rewards, self._settings.stored):
+            for place in selection.select(rewards, self._settings.stored):
                 chosen.add(of_role[place])
         elif (found := selection.pair(rewards)) is not None:
             best, worst = of_role[found[0]], of_role[found[1]]
@@ -276,7 +280,7 @@ def _unfit(record: Record, withheld: set[str], rescoring: int) -> str:
     return "the run's last re-scoring did not score them" if record.rescoring != rescoring else ""
 
 
-def _measured(chosen: _Chosen, rows: Sequence[Row], method: str) -> dict[str, float]:
+def _metrics(chosen: _Chosen, rows: Sequence[Row], method: str) -> dict[str, float]:
     metrics: Counter[str] = Counter()
     for row in rows:
         trained = int(np.count_nonzero(row.weights))

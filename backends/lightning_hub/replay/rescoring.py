@@ -21,7 +21,7 @@ from lightning_hub.replay import comparison
 from lightning_hub.replay.comparison import Scored
 from lightning_hub.replay.stored_run import Record, StoredRun, settle_locked, with_weights
 from lightning_hub.rollout import Reward
-from lightning_hub.storage.lock import locked
+from lightning_hub.storage.lock import lock_folder
 from lightning_hub.storage.store import Store
 from lightning_sdk.errors import HubError, LightningError
 from lightning_sdk.trace.call import Status
@@ -126,7 +126,7 @@ def _unusable(record: Record) -> str:
 
 def _lock(folder: Path) -> int:
     try:
-        return locked(folder)
+        return lock_folder(folder)
     except HubError as error:
         raise HubError(f"{error}. Rewards are not written into a run under way: wait until it ends") from None
 
@@ -141,14 +141,14 @@ def main() -> int:
         with contextlib.closing(started):
             _say(answers, {"rollouts": started.rollouts})
             for line in sys.stdin:
-                _say(answers, _answered(started, json.loads(line), wanted["write"]))
+                _say(answers, _answer(started, json.loads(line), wanted["write"]))
     except LightningError as error:
         _say(answers, {"error": [type(error).__name__, str(error)]})
         return 1
     return 0
 
 
-def _answered(started: Rescoring, asked: Mapping[str, Any], write: bool) -> Any:
+def _answer(started: Rescoring, asked: Mapping[str, Any], write: bool) -> Any:
     for number, given, error in asked.get("scored", ()):
         started.take(number, given, error)
     return started.result(write) if asked.get("result") else started.next(asked["next"])

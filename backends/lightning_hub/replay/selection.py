@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lightning_sdk.settings.groups import Stored
 
 
-def kept(earned: Sequence[float | None], stored: Stored) -> list[int]:
+def select(earned: Sequence[float | None], stored: Stored) -> list[int]:
     """Which rollouts of a group 'sft' and 'rejection' learn from.
 
     'rejection' keeps the `stored.best` best ones (RAFT, arXiv:2304.06767, section 3.1). Where all are equal nothing
@@ -38,9 +38,9 @@ def pair(earned: Sequence[float | None]) -> tuple[int, int] | None:
     return (best[1], worst[1]) if best[0] > worst[0] else None
 
 
-def teaches(earned: Sequence[float | None], stored: Stored) -> bool:
+def has_signal(earned: Sequence[float | None], stored: Stored) -> bool:
     """Whether anything is learned from a group."""
-    return pair(earned) is not None if stored.method == "dpo" else bool(kept(earned, stored))
+    return pair(earned) is not None if stored.method == "dpo" else bool(select(earned, stored))
 
 
 def _reaches(value: float | None, least: float | None) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.rollouts.archive import Archive, Entry, entry_of
 from lightning_hub.storage.index import Index
-from lightning_hub.storage.lock import locked
+from lightning_hub.storage.lock import lock_folder
 from lightning_hub.storage.log import Log
 from lightning_hub.storage.store import Store
 from lightning_sdk.errors import HubError, SettingError
@@ -42,7 +42,7 @@ class Record:
     """The re-scoring that gave the others; 0: the run itself."""
 
     @property
-    def scored(self) -> Rollout:
+    def rollout_without_calls(self) -> Rollout:
         """The rollout with its rewards and without its calls."""
         entry = self.entry
         return Rollout(entry.id, entry.task_id, entry.group, entry.mode, entry.attempt, entry.status, entry.error, 0.0,
@@ -149,7 +149,7 @@ def settle(folder: Path) -> None:
     """Bring a run's store up to this version and to the end of its log, unless a hub is at it or it cannot be
     written."""
     try:
-        lock = locked(folder)
+        lock = lock_folder(folder)
     except (HubError, OSError):
         return
     try:

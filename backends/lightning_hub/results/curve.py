@@ -92,7 +92,7 @@ def _draw_roles(axes: Any, roles: Mapping[str, Sequence[Point]]) -> None:
 def _draw_held_out(axes: Any, held_out: Sequence[HeldOutPoint]) -> None:
     from matplotlib.patheffects import withStroke  # noqa: PLC0415
 
-    shown = _measured(held_out)
+    shown = _scored_points(held_out)
     if not shown:
         return
     below = [_width(mean, score.low) for _, mean, score in shown]
@@ -137,7 +137,7 @@ def draw_text(
         marker = plotext.marker("braille", pixel="blue+")
         figure.draw(figure.signal(list(steps), smooth(values).tolist(), marker=marker).lines())
         told.append("⠤⠒ training reward, smoothed")
-    if shown := _measured(held_out):
+    if shown := _scored_points(held_out):
         marker = plotext.marker("●", pixel="orange+")
         figure.draw(figure.signal([step for step, _, _ in shown], [mean for _, mean, _ in shown], marker=marker))
         told.append("● held-out score")
@@ -170,7 +170,7 @@ def _limits(rewards: Sequence[Point], held_out: Sequence[HeldOutPoint]) -> tuple
     return low - margin, high + margin
 
 
-def _measured(held_out: Sequence[HeldOutPoint]) -> list[tuple[int, float, Interval]]:
+def _scored_points(held_out: Sequence[HeldOutPoint]) -> list[tuple[int, float, Interval]]:
     """Step, mean and interval of the evaluations that have a score."""
     return [(step, score.mean, score) for step, score in held_out if score.mean is not None]
 

@@ -19,8 +19,8 @@ def markdown(report: Mapping[str, Any], folder: str) -> str:
         "![Reward per step, and the score on held-out tasks](curve.png)" if report["steps"] else "",
         _what_ran(report),
         _roles(report),
-        _chosen(report),
-        _changed(report),
+        _chosen_settings(report),
+        _changed_settings(report),
         _go_on(report, folder),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -46,7 +46,7 @@ def _verdict_sentence(report: Mapping[str, Any]) -> str:
     why = f" {report['verdict_reason'][0].upper()}{report['verdict_reason'][1:]}." if report["verdict_reason"] else ""
     moved = f"from {before['mean']:.3f} to {after['mean']:.3f} on held-out tasks"
     change = report["change"]
-    by = f" (by task: {_signed(change)}{_pairing(change, before, after)})" if change else ""
+    by = f" (by task: {_format_change(change)}{_pairing(change, before, after)})" if change else ""
     if report["verdict"] == "better":
         return f"**Better**: the score went {moved}{by}.{why}"
     if report["verdict"] == "worse":
@@ -62,17 +62,17 @@ def _verdict_sentence(report: Mapping[str, Any]) -> str:
 
 def _findings(report: Mapping[str, Any]) -> str:
     """What `check` finds wrong with the run."""
-    lines = [f"- **{each['severity']}: {each['kind']}**\n\n{_indented(each)}" for each in report["findings"]]
+    lines = [f"- **{each['severity']}: {each['kind']}**\n\n{_text_block(each)}" for each in report["findings"]]
     return "\n\n".join(["## What is wrong", *lines]) if lines else ""
 
 
-def _indented(finding: Mapping[str, Any]) -> str:
+def _text_block(finding: Mapping[str, Any]) -> str:
     """What, cause and remedy as a block of text, since a finding may hold an agent's words."""
     said = "\n".join(part.rstrip() for name in ("what", "cause", "remedy") if (part := finding[name]))
     return "\n".join(["  ```text", *(f"  {line}" for line in said.splitlines()), "  ```"])
 
 
-def _signed(change: Mapping[str, Any]) -> str:
+def _format_change(change: Mapping[str, Any]) -> str:
     bounds = "no interval" if change["low"] is None else f"95% interval {change['low']:+.3f} to {change['high']:+.3f}"
     return f"{change['mean']:+.3f}, {bounds}, n={change['n']}"
 
@@ -90,7 +90,9 @@ def _held_out_table(report: Mapping[str, Any]) -> str:
     lines = ["| held-out tasks | score | 95% interval | tasks | failed |", "|---|---|---|---|---|"]
     for name, score in _in_order(report):
         tasks = f"{score['n']} x {score['seeds']} seeds" if score["seeds"] > 1 else str(score["n"])
-        lines.append(f"| {name} (step {score['step']}) | {_bounds(score, method=True)} | {tasks} | {_failed(score)} |")
+        lines.append(
+            f"| {name} (step {score['step']}) | {_bounds(score, method=True)} | {tasks} | {_failed_cell(score)} |"
+        )
     if report["change"]:
         tasks = f"{report['change']['n']} in both"
         lines.append(f"| after minus before, by task | {_bounds(report['change'], sign='+')} | {tasks} | |")
@@ -112,7 +114,7 @@ def _bounds(score: Mapping[str, Any], sign: str = "", *, method: bool = False) -
     )
 
 
-def _failed(score: Mapping[str, Any]) -> str:
+def _failed_cell(score: Mapping[str, Any]) -> str:
     told = ", ".join(f"{count} {_words(status)}" for status, count in score["failures"].items())
     return f"{score['failed']} ({told})" if told else str(score["failed"])
 
@@ -149,7 +151,7 @@ def _what_ran(report: Mapping[str, Any]) -> str:
         f"sampled tokens trained on, in {_minutes(report['train_seconds'])}.",
     ]
     if report["tokens_masked"]:
-        lines += ["", _masked(report)]
+        lines += ["", _describe_masked(report)]
     if report["staleness"]:
         stale = report["staleness"]
         lines += [
@@ -160,7 +162,7 @@ def _what_ran(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *_failures(report)])
 
 
-def _masked(report: Mapping[str, Any]) -> str:
+def _describe_masked(report: Mapping[str, Any]) -> str:
     masked, length = report["tokens_masked"], report["tokens_masked_length"]
     reasons = [f"{length:,} because a completion or its row was too long (`length.*`)"] if length else []
     if masked > length:
@@ -225,20 +227,20 @@ def _words(status: str) -> str:
     return status.replace("_", " ")
 
 
-def _chosen(report: Mapping[str, Any]) -> str:
+def _chosen_settings(report: Mapping[str, Any]) -> str:
     """The settings that the user left open, and those that the user changed."""
     facts = {name: value for name, value in report["facts"].items() if isinstance(value, str | int | float | bool)}
     if not facts:
         return ""
     lines = ["## Chosen for you", "", "| setting or fact | value |", "|---|---|"]
-    lines += [f"| {name} | {_shown(value)} |" for name, value in facts.items()]
+    lines += [f"| {name} | {_format_value(value)} |" for name, value in facts.items()]
     return "\n".join([*lines, "", "All settings are in `config.json`."])
 
 
-def _changed(report: Mapping[str, Any]) -> str:
+def _changed_settings(report: Mapping[str, Any]) -> str:
     """Settings that changed when the run went on: those in `config.json` did not hold from its first step."""
     lines = [
-        f"| {each['after_step']} | {name} | {_shown(before)} | {_shown(after)} |"
+        f"| {each['after_step']} | {name} | {_format_value(before)} | {_format_value(after)} |"
         for each in report["resumed"]
         for name, (before, after) in each["changed"].items()
     ]
@@ -265,7 +267,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
-def _shown(value: str | float) -> str:
+def _format_value(value: str | float) -> str:
     if isinstance(value, bool) or not isinstance(value, float) or not math.isfinite(value):
         return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
     return f"{value:.6g}"

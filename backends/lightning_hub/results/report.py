@@ -78,11 +78,11 @@ def _failures(settings: Mapping[str, Any], metrics: Sequence[Step], totals: Tota
             name: int(_total(metrics, name))
             for name in ("retries", "refilled", "deadline_timeouts", "resampled_groups")
         },
-        "done": {str(status): done for status in failed if (done := _done(str(status), policy))},
+        "done": {str(status): done for status in failed if (done := _describe_policy(str(status), policy))},
     }
 
 
-def _done(status: str, policy: Mapping[str, Any]) -> str:
+def _describe_policy(status: str, policy: Mapping[str, Any]) -> str:
     """What `failure.*` does with rollouts that ended so at last; '' where the settings are not known."""
     kind = policy.get(status)
     if kind is None:

@@ -78,7 +78,7 @@ class RunFolder:
         return latest_evaluations(self._evaluations)
 
     @property
-    def trained(self) -> TrainingRange | None:
+    def training_scores(self) -> TrainingRange | None:
         """The scores of the training rollouts so far; None before the first step."""
         lines = [line for line in self._steps if all(line.get(name) is not None for name in _OF_REWARD)]
         low, high, count = ([line[name] for line in lines] for name in _OF_REWARD)
@@ -175,7 +175,7 @@ class RunFolder:
         )  # fmt: skip
         if self._steps:
             draw_png(self.path / "curve.png", *self._points(), self.name, self._roles())
-        _replace(self.path / "report.md", markdown(report, self._typed()))
+        _replace(self.path / "report.md", markdown(report, self._short_path()))
         # Last: a run with a report.json is complete.
         _replace(self.path / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
         return dict(report)
@@ -192,7 +192,7 @@ class RunFolder:
         # The report has the error itself.
         return [each.as_dict() for each in found.findings if each.kind != ENDED]
 
-    def _typed(self) -> str:
+    def _short_path(self) -> str:
         """The folder as a user at the usual place would type it: reports hold no path of this machine."""
         return str(self.path if not self.path.is_absolute() else Path(self.path.parent.name, self.name))
 

@@ -57,7 +57,7 @@ class Archive:
         if not path.is_file():
             raise SettingError(f"{folder} holds no rollouts: there is no {path.name} in it")
         self._folder = folder / "spans"
-        self._db = _opened(path)
+        self._db = _open_store(path)
         columns = {row[1] for row in self._db.execute("PRAGMA table_info(rewards)")}
         # A store of an earlier version has no re-scorings.
         counts = "AND replaced IS NULL" if rescored else "AND rescoring IS NULL"
@@ -130,7 +130,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
     return Entry(key, id_, attempt, mode, task_id, group, Status(status), error, started, ended)
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _open_store(path: Path) -> sqlite3.Connection:
     """The store, read-only; also where not even its shared memory may be written."""
     for options in ("mode=ro", "mode=ro&immutable=1"):
         db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)

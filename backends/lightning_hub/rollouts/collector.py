@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_hub.decoding.control_events import counted_reward
+from lightning_hub.decoding.control_events import read_reward
 from lightning_hub.decoding.spans import read_call, read_span
 from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.rollouts.round_queue import Outcome
@@ -80,5 +80,5 @@ def sort_event(event: list[Any], calls: list[Call], spans: list[Span], rewards: 
         case [Event.SPAN, _, fields]:
             with contextlib.suppress(ValueError, TypeError):
                 spans.append(read_span(fields))
-        case [Event.REWARD, *_] if (given := counted_reward(event)) is not None:
+        case [Event.REWARD, *_] if (given := read_reward(event)) is not None:
             rewards.append(Reward(given.role, given.name, float(np.float32(given.value)), given.time_ns))

@@ -111,7 +111,7 @@ class Plan:
     def _of_step(self, step: int) -> list[int]:
         """Places of a step's tasks in their list."""
         count = self.settings.rollouts.tasks_per_step
-        return [self._shuffled((step - 1) * count + place) for place in range(count)]
+        return [self._task_at((step - 1) * count + place) for place in range(count)]
 
     def _groups(self, step: int, first: int, tasks: Sequence[int], endpoint: Endpoint | None) -> list[Assignment]:
         """A group of rollouts for each task, from this place in the step on."""
@@ -126,12 +126,12 @@ class Plan:
         """The rollouts of each held-out task beside each other, in the order of their seeds: greedy ones, or each with
         a seed that depends on `seed`, the task and its place alone: two models are compared on the same draws."""
         return [
-            self._assignment(task, f"{name}-{number}", "evaluate", endpoint, self._evaluated(task, place))
+            self._assignment(task, f"{name}-{number}", "evaluate", endpoint, self._evaluation_sampling(task, place))
             for number, task in enumerate(self.held_out)
             for place in range(self.settings.evaluation.seeds)
         ]
 
-    def _evaluated(self, task: Task, place: int) -> dict[str, float]:
+    def _evaluation_sampling(self, task: Task, place: int) -> dict[str, float]:
         temperature = self.settings.evaluation.temperature
         if not temperature:
             return {"temperature": 0.0}
@@ -143,7 +143,7 @@ class Plan:
         choice = {} if self.backend.keeps_constraints else {"free_choice": 1.0}
         return {**of_mode, **choice, "max_tokens_default": self.settings.sampling.max_tokens}
 
-    def _shuffled(self, position: int) -> int:
+    def _task_at(self, position: int) -> int:
         """Which task comes at `position` when each epoch has its own order."""
         epoch, place = divmod(position, len(self.tasks))
         return int(np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.tasks))[place])
@@ -192,7 +192,7 @@ def find_backend(settings: Settings) -> BackendSpec:
 def refuse_ignored(settings: Settings, spec: BackendSpec) -> None:
     """SettingError for a changed setting that neither the hub nor the backend honours."""
     honoured = _OURS | spec.honours
-    ignored = sorted(name for name in settings.changed() if not set(_covering(name)) & honoured)
+    ignored = sorted(name for name in settings.changes() if not set(_covering(name)) & honoured)
     if ignored:
         values = settings.flat()
         told = ", ".join(f"{name}={values[name]!r}" for name in ignored)
@@ -204,7 +204,7 @@ def refuse_ignored(settings: Settings, spec: BackendSpec) -> None:
 
 def _refuse_stored(plan: Plan) -> None:
     """SettingError for settings of stored rollouts where none are learned from, and for a backend that cannot."""
-    changed = sorted(name for name in plan.settings.changed() if name.startswith("stored."))
+    changed = sorted(name for name in plan.settings.changes() if name.startswith("stored."))
     if changed and not plan.from_runs and not plan.check_only:
         value = plan.settings.flat()[changed[0]]
         raise SettingError(f"setting {changed[0]}={value!r}: no stored rollouts are learned from; name the run that "

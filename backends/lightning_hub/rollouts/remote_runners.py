@@ -67,7 +67,7 @@ class Guests:
         """The training's process is gone: nobody is told of an end from now on. Any thread."""
         self._kept = True
 
-    def gone(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether every guest that lives has left."""
         return not set(self._here) & set(self._seen())
 

@@ -245,7 +245,7 @@ class Index:
                 self.on_unusable(position + event.start, event.end - event.start, why)
 
     def _end(self, entry: _Entry, end: End) -> None:
-        stored, refused = self._store.rewarded(end.key)
+        stored, refused = self._store.reward_status(end.key)
         end = end._replace(rewarded=stored or entry.rewarded)
         refused = entry.refused or refused
         if refused and end.status == Status.OK:

@@ -18,7 +18,7 @@ _ENDING = "ending"
 _ENDING_SECONDS, _SECONDS = 45.0, 1.0
 
 
-def locked(folder: Path) -> int:
+def lock_folder(folder: Path) -> int:
     """A file whose lock goes with this process, however it ends; close it to give the folder free.
 
     A hub that is ending is waited for. HubError if another one has the folder; the message names its process.
@@ -31,7 +31,7 @@ def locked(folder: Path) -> int:
         pid, _, state = os.pread(file, 40, 0).decode(errors="replace").strip().partition(" ")
         if clock.read() > (_ENDING_SECONDS if state == _ENDING else _SECONDS):
             os.close(file)
-            raise HubError(_told(folder, pid or "unknown", state))
+            raise HubError(_describe_holder(folder, pid or "unknown", state))
         time.sleep(0.05)
     _write(file, str(os.getpid()))
     return file
@@ -57,7 +57,7 @@ def _write(file: int, text: str) -> None:
     os.pwrite(file, text.encode(), 0)
 
 
-def _told(folder: Path, pid: str, state: str) -> str:
+def _describe_holder(folder: Path, pid: str, state: str) -> str:
     if state == _ENDING:
         return (
             f"the hub of an earlier training (process {pid}) is still saving in {folder}: try again once it has ended"

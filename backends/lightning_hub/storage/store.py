@@ -221,7 +221,7 @@ class Store:
             )
         return number
 
-    def rewarded(self, key: bytes) -> tuple[bool, str]:
+    def reward_status(self, key: bytes) -> tuple[bool, str]:
         """Whether this attempt has rewards, and why one was refused ('' if none was)."""
         query = "SELECT COUNT(*), COALESCE(MAX(refused), '') FROM rewards WHERE key = ? AND replaced IS NULL"
         found = self.rows(query, key)

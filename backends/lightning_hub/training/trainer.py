@@ -76,12 +76,12 @@ class Trainer:
         self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Until the backend is closed and the last event is told."""
         return not self._over.is_set()
 
     @property
-    def interrupted(self) -> bool:
+    def is_interrupted(self) -> bool:
         """Whether it was asked to end."""
         return self._stopping.is_set()
 
@@ -173,7 +173,7 @@ class Trainer:
             self._stored_step(step, backend, self._stock)
             return
         began = time.monotonic()
-        played = self._played(step, rounds)
+        played = self._run_round(step, rounds)
         generated = time.monotonic()
         batch, update = self._learn(step, played, backend)
         ended = time.monotonic()
@@ -191,7 +191,7 @@ class Trainer:
         seconds = {"seconds": ended - began, "seconds_read": read - began, "seconds_update": ended - read}
         self._note(step, update.version, {**update.metrics, **drawn.metrics, **seconds})
 
-    def _played(self, step: int, rounds: Rounds) -> Played:
+    def _run_round(self, step: int, rounds: Rounds) -> Played:
         """Where a step's rollouts come from: its round, with further tasks for groups without signal."""
         played = rounds.step(step)
         self._examine(played, rounds)
@@ -273,7 +273,7 @@ class Trainer:
         self._examine(played, rounds)
         measured = measure(
             name, self.step, assignments, played.rollouts, self._settings,
-            look=self._folder.next_look(name, self.step), trained=self._folder.trained,
+            look=self._folder.next_look(name, self.step), trained=self._folder.training_scores,
         )  # fmt: skip
         self._folder.evaluation(measured)
         self._feed.publish("evaluation", name=name, **measured.as_dict())
@@ -289,7 +289,7 @@ class Trainer:
         if self._stock is not None:
             self._stock.refuse_other_tokenizers(str(facts.get("tokenizer", "")))
             sizes |= self._stock.facts()
-            self._feed.publish("status", text=self._stock.said())
+            self._feed.publish("status", text=self._stock.describe())
             if idle := without_effect(self._settings):
                 self._feed.publish("warning", text=f"no effect on learning from stored rollouts: {', '.join(idle)}")
         if self._plan.resume:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lightning_sdk.rollouts.resolve import settled, settled_here
+from lightning_sdk.rollouts.resolve import resolve, resolve_here
 
 
 class Pieces:
@@ -41,12 +41,12 @@ class Arriving(Pieces):
 @pytest.mark.parametrize("make", [Pieces, Arriving, lambda *each: filter(None, each)])
 def test_iterators_are_collected(make: Any) -> None:
     """Text is joined and anything else is a list, in a thread and on a loop."""
-    assert settled_here(make("a", "b")) == asyncio.run(settled(make("a", "b"))) == "ab"
-    assert settled_here(make(1, 2)) == asyncio.run(settled(make(1, 2))) == [1, 2]
+    assert resolve_here(make("a", "b")) == asyncio.run(resolve(make("a", "b"))) == "ab"
+    assert resolve_here(make(1, 2)) == asyncio.run(resolve(make(1, 2))) == [1, 2]
 
 
 def test_other_answers_stay_what_they_are() -> None:
     """Lists, texts and files are answers themselves."""
     file = io.StringIO("a line")
     for answer in ([1, 2], "text", {"a": 1}, file, None):
-        assert settled_here(answer) is answer and asyncio.run(settled(answer)) is answer
+        assert resolve_here(answer) is answer and asyncio.run(resolve(answer)) is answer
