@@ -17,7 +17,7 @@ import openai
 import lightning_sdk as lightning
 from lightning_sdk.hub.client import HubClient
 from lightning_sdk.stream import wire
-from lightning_sdk.trace.scope import current
+from lightning_sdk.trace.scope import current_scope
 
 HERE = Path(__file__).resolve().parent
 TOLD = HERE / "told.jsonl"
@@ -26,7 +26,7 @@ client = openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="none")
 
 @lightning.agent(role="solver", trainable=True)
 def solve(task: dict) -> str:
-    endpoint = current().endpoint()
+    endpoint = current_scope().endpoint()
     assert endpoint is not None
     for name, attempt in (("learner", learner), ("other rollout", other_rollout), ("tool", tool), ("hub", hub),
                           ("gateway", gateway)):  # fmt: skip
