@@ -8,15 +8,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-_KEPT = 10_000
-_LAST = frozenset({"finished", "failed"})
+_MAX_EVENTS = 10_000
+_ENDING_TYPES = frozenset({"finished", "failed"})
 
 
 class Feed:
     """Events {"number", "time", "type", ...} from 1. Any thread publishes."""
 
     def __init__(self) -> None:
-        self._events: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        self._events: deque[dict[str, Any]] = deque(maxlen=_MAX_EVENTS)
         self._lock = threading.Lock()
         self._n = 0
         self.ending: dict[str, Any] | None = None
@@ -30,7 +30,7 @@ class Feed:
             self._n += 1
             event = {"number": self._n, "time": time.time(), "type": kind, **fields}
             self._events.append(event)
-            if kind in _LAST:
+            if kind in _ENDING_TYPES:
                 self.ending = event
         self.on_publish()
 

@@ -20,7 +20,7 @@ from lightning_hub.receive.requests import Method, Parked
 from lightning_hub.receive.task_lists import TaskLists
 from lightning_hub.rollouts.leases import LEASE_SECONDS, Leases
 from lightning_hub.rollouts.plan import Plan
-from lightning_hub.rollouts.remote_runners import Guests
+from lightning_hub.rollouts.remote_runners import RemoteRunners
 from lightning_hub.standstill import is_stopped
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.lock import lock_folder, mark_ending
@@ -34,7 +34,7 @@ from lightning_sdk.settings import Export
 from lightning_sdk.stream import curve
 
 _STOP_SECONDS = 30.0
-_LONGEST_WAIT = 60.0
+_LONGEST_WAIT_SECONDS = 60.0
 #: What runners ask for. A runner is known by its id, which has 128 random bits: it cannot act for another one.
 _OF_RUNNERS = frozenset({"lease", "renew", "release", "join", "over"})
 _log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Hub:
         self.id = self._identity()
         self._task_lists = TaskLists()
         self.leases = Leases(self.store, config.lease_seconds)
-        self.guests = Guests(self.feed, self.leases.runners)
+        self.remote_runners = RemoteRunners(self.feed, self.leases.runners)
         self._log = Log(self.folder / "spans")
         self.leases.position = lambda: self._log.end
         self.index = Index(self._log, self.store, self.leases.end)
@@ -125,7 +125,7 @@ class Hub:
         """Ask for the end, since whoever started this hub is gone. Where that was in the middle of a training, its
         guests are told nothing: they wait for it to go on."""
         if self._trainer is not None and self._trainer.is_busy and not self._trainer.is_interrupted:
-            self.guests.keep()
+            self.remote_runners.keep()
         self.stop()
 
     def close(self) -> bool:
@@ -207,8 +207,8 @@ class Hub:
             "lease": self._lease,
             "renew": lambda params: self.leases.renew(str(params["runner"])),
             "release": self._release,
-            "join": self.guests.join,
-            "over": lambda params: Parked(lambda: self.guests.over(params), _seconds(params)),
+            "join": self.remote_runners.join,
+            "over": lambda params: Parked(lambda: self.remote_runners.over(params), _seconds(params)),
             "disband": self._disband,
             "tasks": self._task_lists.add,
             "validate": self._validate,
@@ -233,12 +233,12 @@ class Hub:
 
     def _release(self, params: dict[str, Any]) -> int:
         released = self.leases.release(str(params["runner"]), params.get("exit_code"))
-        self.guests.leave(str(params["runner"]))
+        self.remote_runners.leave(str(params["runner"]))
         return released
 
     def _disband(self, params: dict[str, Any]) -> Parked:
-        self.guests.disband(str(params.get("status", "")), str(params.get("error", "")))
-        return Parked(self.guests.is_empty, _seconds(params))
+        self.remote_runners.disband(str(params.get("status", "")), str(params.get("error", "")))
+        return Parked(self.remote_runners.is_empty, _seconds(params))
 
     def _watch(self, params: dict[str, Any]) -> Parked:
         after = int(params.get("after", 0))
@@ -257,7 +257,7 @@ class Hub:
             chosen, folder=self.folder, leases=self.leases, index=self.index, store=self.store, feed=self.feed,
             writes=self._writes,
         )  # fmt: skip
-        self.guests.expect(params.get("identity") or {}, self.folder.name)
+        self.remote_runners.expect(params.get("identity") or {}, self.folder.name)
         self._trainer.start()
         return {}
 
@@ -290,4 +290,4 @@ class Hub:
 
 
 def _seconds(params: dict[str, Any]) -> float:
-    return min(max(float(params.get("wait", 0.0)), 0.0), _LONGEST_WAIT)
+    return min(max(float(params.get("wait", 0.0)), 0.0), _LONGEST_WAIT_SECONDS)

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from lightning_sdk import session
 from lightning_sdk.commands import check_run
 from lightning_sdk.commands.job import Job
-from lightning_sdk.commands.reward_probe import Witness
+from lightning_sdk.commands.reward_probe import RewardProbe
 from lightning_sdk.commands.train import given_settings, refuse_unknown_roles, with_reward_weights
 from lightning_sdk.errors import SettingError
 from lightning_sdk.markers.reward import Function, reward_functions
@@ -98,11 +98,11 @@ def check(
         raise SettingError("setting rollouts.runner='0': a check runs its few rollouts itself; leave it out")
     with _folder(keep) as folder:
         # Other processes find the reward by its name, so there it is not listened to.
-        witness = None if placed is None or placed.is_elsewhere or not rewards else Witness(rewards)
-        job = Job(agent, witness.rewards if witness else rewards, chosen, folder, backend_python, quiet)
+        probe = None if placed is None or placed.is_elsewhere or not rewards else RewardProbe(rewards)
+        job = Job(agent, probe.rewards if probe else rewards, chosen, folder, backend_python, quiet)
         last = job.run("check", tasks=loaded)
     values = {**last["diagnosis"], "integrations": dict(session.start().integrations)}
-    probed = witness.finding(loaded) if witness else None
+    probed = probe.finding(loaded) if probe else None
     if probed is not None:
         found = [*values["findings"], probed]
         values["findings"] = sorted(found, key=lambda each: (each["severity"] != "fatal", each is not probed))

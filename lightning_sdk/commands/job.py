@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from lightning_sdk import session
-from lightning_sdk.commands import way_on
+from lightning_sdk.commands import resume_hints
 from lightning_sdk.commands.progress import Progress
 from lightning_sdk.errors import BY_NAME, BackendDied, DiskError, HubError, HubGone, LightningError, RolloutsFailed
 from lightning_sdk.hub import discovery, task_lists
@@ -20,9 +20,8 @@ from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.rollouts import invitation, reference
-from lightning_sdk.rollouts import local_runners as crews
-from lightning_sdk.rollouts.local_runners import Crew
-from lightning_sdk.rollouts.ray_runners import Actors
+from lightning_sdk.rollouts.local_runners import RunnerPool, local_pool
+from lightning_sdk.rollouts.ray_runners import RayPool
 from lightning_sdk.settings import Settings, placement
 from lightning_sdk.system import addresses
 from lightning_sdk.system.folders import temporary_folder
@@ -30,7 +29,7 @@ from lightning_sdk.system.folders import temporary_folder
 _SELF_REWARDED = "no reward function: what counts is what the agent gives with lightning.emit_reward()"
 _FAREWELL_SECONDS = 5.0
 """In which runners of elsewhere hear that it is over."""
-_BRIEF_SECONDS = 2.0
+_EARLY_STOP_SECONDS = 2.0
 """For a hub to end that has nothing to keep yet."""
 _STOPPING = (
     "stopping after what is being computed now, and keeping what was learned; press Ctrl-C again to stop at once, "
@@ -73,7 +72,9 @@ class Job:
             return self._run(method, told, request)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                way_on.after_stop(self.folder) if method == "train" else "stopped before the end; nothing was measured"
+                resume_hints.after_stop(self.folder)
+                if method == "train"
+                else "stopped before the end; nothing was measured"
             ) from None
 
     def _run(self, method: str, told: Sequence[tuple[str, str]], request: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class Job:
                 display.show({"type": kind, "text": text})
             if request.get("resume"):
                 self._validate(request)
-            crew, listen, settings = self._crew(stack)
+            pool, listen, settings = self._make_pool(stack)
             given = discovery.take_key()
             keys = HubKeys.of(self.folder, given) if listen else None
             hub = HubProcess(self.folder, python=self._python, bind=listen, keys=keys)
@@ -105,9 +106,9 @@ class Job:
                 display.show({"type": "notice", "text": _SELF_REWARDED})
             if keys is not None and self._listen:
                 self._invite(display, hub.address, "" if given else keys.guest)
-            stack.callback(crew.stop)
-            crew.start(hub.address, hub.keys.guest)
-            return self._follow(hub, client, crew, display, method)
+            stack.callback(pool.stop)
+            pool.start(hub.address, hub.keys.guest)
+            return self._follow(hub, client, pool, display, method)
 
     def _request(self, settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
         running = session.start()
@@ -125,18 +126,18 @@ class Job:
             client = stack.enter_context(HubClient(hub.address, hub.key, hub.alive, math.inf))
             client.ask("validate", **task_lists.send_ahead(client, self._request(self._settings, request)))
 
-    def _crew(self, stack: contextlib.ExitStack) -> tuple[Crew, str, Settings]:
+    def _make_pool(self, stack: contextlib.ExitStack) -> tuple[RunnerPool, str, Settings]:
         """The runners to start, where the hub has to listen ('' for nobody from elsewhere), and the settings then."""
         concurrency = self._settings.rollouts.concurrency
         if self._placement.kind != "ray":
-            made = crews.local(self._placement, self._agent, self._rewards, concurrency)
+            made = local_pool(self._placement, self._agent, self._rewards, concurrency)
             return made, self._listen, invitation.with_reachable_engine(self._settings, self._listen)
         if self._quiet:  # Ray tells of workers that died on standard output, whatever it is asked
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        actors = Actors(self._placement, self._agent, self._rewards, concurrency, self._quiet)
-        stack.callback(actors.leave)
-        listen = self._listen or actors.listen
-        return actors, listen, invitation.with_reachable_engine(self._settings, listen)
+        pool = RayPool(self._placement, self._agent, self._rewards, concurrency, self._quiet)
+        stack.callback(pool.leave)
+        listen = self._listen or pool.listen
+        return pool, listen, invitation.with_reachable_engine(self._settings, listen)
 
     def _invite(self, display: Progress, address: str, key: str) -> None:
         told = invitation.text(self._agent, self._rewards, address, key)
@@ -144,21 +145,23 @@ class Job:
             print(told, file=sys.stderr)  # without the key nobody can join
         display.show({"type": "notice", "text": told})
 
-    def _follow(self, hub: HubProcess, client: HubClient, crew: Crew, display: Progress, method: str) -> dict[str, Any]:
+    def _follow(
+        self, hub: HubProcess, client: HubClient, pool: RunnerPool, display: Progress, method: str
+    ) -> dict[str, Any]:
         """Show the hub's events until the last one. The first Ctrl-C lets the hub keep what was learned."""
-        events = self._events(hub, client, crew, method)
+        events = self._events(hub, client, pool, method)
         try:
             return self._show(events, display)
         except KeyboardInterrupt:
             if not self._begun:
                 if self._farewell is not None:
                     self._farewell.say("stopped", "")
-                hub.stop(_BRIEF_SECONDS)  # it may be loading a model for minutes, and has nothing to keep
+                hub.stop(_EARLY_STOP_SECONDS)  # it may be loading a model for minutes, and has nothing to keep
                 raise
             display.show({"type": "notice", "text": _STOPPING})
             with contextlib.suppress(HubGone):  # which the events tell better
                 client.ask("interrupt")
-            self._show(self._events(hub, client, crew, method), display)
+            self._show(self._events(hub, client, pool, method), display)
             raise
 
     def _show(self, events: Iterator[dict[str, Any]], display: Progress) -> dict[str, Any]:
@@ -170,7 +173,7 @@ class Job:
                 display.show(last)
         return last
 
-    def _events(self, hub: HubProcess, client: HubClient, crew: Crew, method: str) -> Iterator[dict[str, Any]]:
+    def _events(self, hub: HubProcess, client: HubClient, pool: RunnerPool, method: str) -> Iterator[dict[str, Any]]:
         """What the hub tells, up to 'finished'; what it failed with is raised."""
         while True:
             try:
@@ -186,7 +189,7 @@ class Job:
                     return
             if not hub.alive():
                 raise HubGone(self._describe_death(hub, method))
-            if failure := crew.failure():
+            if failure := pool.failure():
                 raise self._failure("HubError", failure, method)
 
     def _failure(self, name: str, text: str, method: str) -> LightningError:
@@ -195,11 +198,15 @@ class Job:
         if method != "train" or error not in {BackendDied, DiskError, HubError, RolloutsFailed}:
             return error(text)
         # What failed in the first rollouts would do so again; later, it may have been a service that was away.
-        then = way_on.after_failures(self.folder) if error is RolloutsFailed else way_on.after_death(self.folder)
+        then = (
+            resume_hints.after_failures(self.folder)
+            if error is RolloutsFailed
+            else resume_hints.after_death(self.folder)
+        )
         return error(f"{text}\n{then}" if then else text)
 
     def _describe_death(self, hub: HubProcess, method: str) -> str:
-        then = way_on.after_death(self.folder) if method == "train" else "Run it again."
+        then = resume_hints.after_death(self.folder) if method == "train" else "Run it again."
         return f"the hub (process {hub.pid}) died. {then} The end of its log:\n{hub.log_tail()}"
 
 

@@ -20,13 +20,13 @@ from lightning_sdk.markers.reward import RewardFunction, RewardValue
 from lightning_sdk.rollouts.scoring import scores
 
 #: Seconds that one scoring may take, and all of them together.
-SLOW, LONGEST = 0.05, 5.0
+SLOW_SECONDS, LONGEST_SECONDS = 0.05, 5.0
 #: Answers that are tried, and other tasks for each.
 ANSWERS, OTHERS = 3, 100
 #: Fewest trials, and other tasks, that say something: where it is known that these have another answer, and where not.
 KNOWN, UNKNOWN = (12, 6), (30, 15)
 #: Fields that hold the answer in most lists of tasks: tasks with the same one cannot tell.
-_ANSWER = ("answer", "answers", "label", "solution", "ground_truth", "target", "expected")
+_ANSWER_FIELDS = ("answer", "answers", "label", "solution", "ground_truth", "target", "expected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class _Seen:
     seconds: float
 
 
-class Witness:
+class RewardProbe:
     """Reward functions, and what they were asked while the rollouts ran."""
 
     def __init__(self, rewards: Sequence[RewardFunction]) -> None:
@@ -57,13 +57,13 @@ class Witness:
 
     def finding(self, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         """What is wrong if the rewards are the same whatever the task; None if they are not, or nobody knows."""
-        if self._unkept or not self._seen or max(each.seconds for each in self._seen) > SLOW:
+        if self._unkept or not self._seen or max(each.seconds for each in self._seen) > SLOW_SECONDS:
             return None
         said: list[dict[str, Any] | None] = []
         # In a thread, so that a reward that hangs holds nobody up.
         thread = threading.Thread(target=lambda: said.append(self._probe(tasks)), name="lightning-probe", daemon=True)
         thread.start()
-        thread.join(LONGEST + 1.0)
+        thread.join(LONGEST_SECONDS + 1.0)
         return said[0] if said else None
 
     def _listen(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,7 +81,7 @@ class Witness:
 
     def _probe(self, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         try:
-            return self._probe_until(tasks, time.monotonic() + LONGEST)
+            return self._probe_until(tasks, time.monotonic() + LONGEST_SECONDS)
         except Exception:  # of the reward: whatever it did not like, it looked at
             return None
 
@@ -95,7 +95,7 @@ class Witness:
             before = seen.given.get("", own[number].get(first))
             if own[number] != again or before != own[number].get(first, before) or time.monotonic() > deadline:
                 return None
-            if time.monotonic() - began > 2 * SLOW:
+            if time.monotonic() - began > 2 * SLOW_SECONDS:
                 return None
         best = self._best(own)
         trials, others = 0, set[str]()
@@ -144,7 +144,7 @@ def _other(own: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> list[M
 
 def _field(task: Mapping[str, Any]) -> str:
     """The field that holds the answer, '' if it is not known."""
-    return next((name for name in _ANSWER if name in task), "")
+    return next((name for name in _ANSWER_FIELDS if name in task), "")
 
 
 def _text(task: Mapping[str, Any]) -> str:

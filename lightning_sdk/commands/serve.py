@@ -21,7 +21,7 @@ from lightning_sdk.hub import discovery
 from lightning_sdk.hub.client import HubProcess
 from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.markers.reward import Function, reward_functions
-from lightning_sdk.rollouts.remote_runner import Guest
+from lightning_sdk.rollouts.remote_runner import RemoteRunner
 from lightning_sdk.settings import Settings
 from lightning_sdk.system.folders import make_folder
 
@@ -51,11 +51,15 @@ def runner(
             print(text, file=sys.stderr, flush=True)
 
     key = key or discovery.take_key()
-    guest = Guest(address, key, agent, reward_functions(reward), concurrency=concurrency, patience=patience, say=say)
-    stay = guest.stay(_stop_on_signal())
-    say(f"{_ENDED.get(stay.ended, 'the training has finished')}; rollouts run here: {sum(stay.rollouts.values())}")
+    remote = RemoteRunner(
+        address, key, agent, reward_functions(reward), concurrency=concurrency, patience=patience, say=say
+    )
+    summary = remote.run(_stop_on_signal())
+    say(
+        f"{_ENDED.get(summary.ended, 'the training has finished')}; rollouts run here: {sum(summary.rollouts.values())}"
+    )
     if as_json:
-        print(json.dumps(asdict(stay)))
+        print(json.dumps(asdict(summary)))
 
 
 _ENDED = {"interrupted": "stopped; what was under way was given back", "stopped": "the training was stopped"}

@@ -35,10 +35,10 @@ _STARTUP_SECONDS = 60.0
 """After which it is said that the start takes long."""
 _ANSWER_SECONDS = 20.0
 """In which a hub answers, beyond the wait that was asked for."""
-_SLOW = "lightning: the hub (process %d) has been starting for %.0f s; %s says what it does"
-_LOOK_SECONDS = 0.5
+_STILL_STARTING = "lightning: the hub (process %d) has been starting for %.0f s; %s says what it does"
+_POLL_SECONDS = 0.5
 """After which it is looked again whether it lives."""
-_DEAF = (
+_NO_ANSWER = (
     "lightning: the hub at %s has not answered %r for %.0f s, but its process has not ended: this waits for it, until "
     "Ctrl-C. If it was stopped, kill -CONT lets it go on"
 )
@@ -90,14 +90,14 @@ class HubClient:
         clock, told = Clock(), math.isfinite(self._seconds)
         while True:
             alive, passed = self._alive(), clock.read()
-            if not self._socket.poll(int(_LOOK_SECONDS * 1000)):
+            if not self._socket.poll(int(_POLL_SECONDS * 1000)):
                 if self._handshakes.are_refused():
                     raise HubRefused(f"the hub at {self.address} refused: {describe_refusal(self._key)}")
                 if not alive or passed > wait + self._seconds:
                     break
                 if not told and passed > wait + _ANSWER_SECONDS:
                     told = True
-                    log.warning(_DEAF, self.address, method, passed)
+                    log.warning(_NO_ANSWER, self.address, method, passed)
                 continue
             kind, payload = self._socket.recv_multipart()[:2]
             message = wire.unpack(payload)
@@ -198,7 +198,9 @@ class HubProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         # However long it reads a log after a crash: the end of its process ends this too.
-        slow = threading.Timer(_STARTUP_SECONDS, log.warning, (_SLOW, self._process.pid, _STARTUP_SECONDS, self._log))
+        slow = threading.Timer(
+            _STARTUP_SECONDS, log.warning, (_STILL_STARTING, self._process.pid, _STARTUP_SECONDS, self._log)
+        )
         slow.daemon = True
         slow.start()
         try:

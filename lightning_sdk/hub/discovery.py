@@ -14,7 +14,7 @@ ADDRESS = "LIGHTNING_HUB"
 KEY = "LIGHTNING_KEY"
 
 
-class Found(NamedTuple):
+class HubAddress(NamedTuple):
     address: str
     key: str
 
@@ -37,12 +37,12 @@ def take_key() -> str:
     return _given_key
 
 
-def find(address: str | None, key: str | None) -> Found | None:
+def find(address: str | None, key: str | None) -> HubAddress | None:
     """The hub to stream to, None if there is none. Looks at files and the environment only, never at the network."""
     address = address or os.environ.get(ADDRESS)
     if address:
         check(address)
-        return Found(address, key or take_key())
+        return HubAddress(address, key or take_key())
     return _find_announced()
 
 
@@ -70,13 +70,13 @@ def withdraw(pid: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def _find_announced() -> Found | None:
+def _find_announced() -> HubAddress | None:
     announced = _read(state_folder() / "hub.json")
     if not announced:
         return None
     try:
         os.kill(int(str(announced["pid"])), 0)  # signal 0 only asks whether the process exists
-        return Found(str(announced["address"]), str(announced["key"]))
+        return HubAddress(str(announced["address"]), str(announced["key"]))
     except (OSError, KeyError, ValueError):
         return None
 

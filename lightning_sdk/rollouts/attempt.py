@@ -22,7 +22,7 @@ from lightning_sdk.trace.scope import Scope, use_scope
 
 _WIND_DOWN_SECONDS = 1.0
 """For an agent whose time is over to close what it has open."""
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 def execute(agent: Callable[..., Any], rewards: Sequence[RewardFunction], message: Mapping[str, Any]) -> Status:
@@ -114,5 +114,5 @@ async def _is_done(task: asyncio.Task[None], seconds: float) -> bool:
     """Whether a task ends within `seconds` in which this loop runs too; it is left alone either way."""
     clock = Clock()
     while not task.done() and (left := seconds - clock.read()) > 0:
-        await asyncio.wait({task}, timeout=min(left, _LOOK_SECONDS))
+        await asyncio.wait({task}, timeout=min(left, _POLL_SECONDS))
     return task.done()

@@ -1,6 +1,6 @@
-"""The crew: the runners that a training starts itself, in its own process or in others of this machine.
+"""Runner pools: the runners that a training starts itself, in its own process or in others on this machine.
 
-Ray actors are a crew too, in `lightning_sdk.rollouts.ray_runners`.
+A pool of Ray actors is in `lightning_sdk.rollouts.ray_runners`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lightning_sdk.settings.placement import Placement
 from lightning_sdk.system.cores import cores
 
 
-class Crew(Protocol):
+class RunnerPool(Protocol):
     """Runners, from start to stop."""
 
     def start(self, address: str, key: str) -> None:
@@ -39,7 +39,7 @@ class Crew(Protocol):
         ...
 
 
-class Nobody:
+class NoRunners:
     """Others run the rollouts."""
 
     def start(self, address: str, key: str) -> None:
@@ -52,7 +52,7 @@ class Nobody:
         pass
 
 
-class Within:
+class InProcessPool:
     """One runner in this process."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Within:
             self._runner.stop()
 
 
-class Processes:
+class ProcessPool:
     """Several processes, each with its part of the concurrency."""
 
     def __init__(
@@ -139,13 +139,15 @@ class Processes:
                 process.wait()
 
 
-def local(placement: Placement, agent: Callable[..., Any], rewards: Sequence[RewardFunction], concurrency: int) -> Crew:
-    """The crew of a placement on this machine."""
+def local_pool(
+    placement: Placement, agent: Callable[..., Any], rewards: Sequence[RewardFunction], concurrency: int
+) -> RunnerPool:
+    """The pool of a placement on this machine."""
     if placement.kind == "none":
-        return Nobody()
+        return NoRunners()
     if placement.kind == "processes":
-        return Processes(agent, rewards, concurrency, placement.number)
-    return Within(agent, rewards, concurrency, placement.kind)
+        return ProcessPool(agent, rewards, concurrency, placement.number)
+    return InProcessPool(agent, rewards, concurrency, placement.kind)
 
 
 def references(agent: Callable[..., Any], rewards: Sequence[RewardFunction]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Actors: a crew of runners on Ray, on this machine or spread over the nodes of a cluster.
+"""The Ray pool: runners as Ray actors, on this machine or spread over the nodes of a cluster.
 
 Ray is imported here only, when it is asked for. A Ray that we start ends with the training; one that runs already is
 left as it was. An actor whose process dies is made again by Ray, on another node if need be, and goes on leasing; what
@@ -28,11 +28,11 @@ log = logging.getLogger("lightning_sdk")
 
 #: What an agent needs of its folder has none of these.
 _LEFT_BEHIND = ["runs", ".git", ".venv", ".venvs", "venv", "__pycache__", "*.safetensors", "wandb"]
-_FAREWELL = 10.0
+_FAREWELL_SECONDS = 10.0
 """Seconds in which actors send what they still hold."""
 
 
-class Actors:
+class RayPool:
     """Runners as Ray actors, each with its part of the concurrency."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Actors:
         # Runners wait for models, mostly: they take no CPU of Ray's account, and so never wait for one.
         kind = self._ray.remote(
             num_cpus=0, max_restarts=-1, max_concurrency=4, scheduling_strategy="SPREAD"
-        )(Hosted)  # fmt: skip
+        )(RayRunner)  # fmt: skip
         self._actors = [kind.remote(config) for _ in range(self._count)]
         # Asked again of an actor that was made again; it answers when its runner has ended.
         self._ends = [actor.wait.options(max_task_retries=-1).remote() for actor in self._actors]
@@ -119,7 +119,7 @@ class Actors:
 
     def stop(self) -> None:
         actors, self._actors, self._ends = self._actors, [], []
-        self._ray.wait([actor.stop.remote() for actor in actors], num_returns=len(actors), timeout=_FAREWELL)
+        self._ray.wait([actor.stop.remote() for actor in actors], num_returns=len(actors), timeout=_FAREWELL_SECONDS)
         for actor in actors:
             self._ray.kill(actor)
 
@@ -130,7 +130,7 @@ class Actors:
             self._ray.shutdown()
 
 
-class Hosted:
+class RayRunner:
     """A runner in an actor's process. Made again by Ray in another one when its own dies."""
 
     def __init__(self, config: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""The guest: a runner in a process of its own, here or on another machine, that joins a training and sees it through.
+"""A remote runner: it joins a training from another process or machine, and stays until the training ends.
 
-It outlasts the hub: while that is away, as between a crash and `--resume`, the guest waits for it, within a bound.
+It outlasts the hub: while that is away, as between a crash and `--resume`, it waits, within a bound.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from lightning_sdk.rollouts import reference
 from lightning_sdk.rollouts.runner import Runner
 from lightning_sdk.system.clock import Clock
 
-_ANSWER = 4.0
-"""Seconds in which a hub answers a guest, which has nothing else to do than to ask again."""
-_WATCH = 1.0
-_PAUSE = 0.5
+_ANSWER_SECONDS = 4.0
+"""Short, since asking again costs nothing here."""
+_WATCH_SECONDS = 1.0
+_PAUSE_SECONDS = 0.5
 
 
 @dataclass(slots=True)
-class Stay:
-    """What a guest did, and how it ended."""
+class RunSummary:
+    """What a remote runner did, and how it ended."""
 
     hub: str
     run: str = ""
@@ -40,7 +40,7 @@ class Stay:
     seconds: float = 0.0
 
 
-class Guest:
+class RemoteRunner:
     """Runs one agent for the training of a hub, from its beginning, or whenever it joins, to its end."""
 
     def __init__(
@@ -59,10 +59,10 @@ class Guest:
         self._identity = reference.identity(agent, (each.name for each in rewards))
         self._concurrency = concurrency
         self._runner = Runner(address, key, agent, rewards, concurrency=concurrency)
-        self._stay = Stay(address)
+        self._summary = RunSummary(address)
         self._began = False
 
-    def stay(self, stop: queue.SimpleQueue[None]) -> Stay:
+    def run(self, stop: queue.SimpleQueue[None]) -> RunSummary:
         """Run rollouts until the training has ended, or something is put into `stop`.
 
         Raises:
@@ -77,21 +77,21 @@ class Guest:
             running.reserve(f"a runner of {self._identity['agent']}"),
             running.stream_to(self._address, self._key, lambda: True),
         ):
-            return self._stay_on(stop, started)
+            return self._run(stop, started)
 
-    def _stay_on(self, stop: queue.SimpleQueue[None], started: float) -> Stay:
+    def _run(self, stop: queue.SimpleQueue[None], started: float) -> RunSummary:
         try:
-            while not self._stay.ended:
+            while not self._summary.ended:
                 if self._join(stop):
                     self._until_over(stop)
         finally:
             self._leave()
-            self._stay.rollouts, self._stay.seconds = dict(self._runner.ended), time.monotonic() - started
-        return self._stay
+            self._summary.rollouts, self._summary.seconds = dict(self._runner.ended), time.monotonic() - started
+        return self._summary
 
     def _join(self, stop: queue.SimpleQueue[None]) -> bool:
         """Wait for the hub and its training; False if something else came first."""
-        told, clock = "", Clock(2 * _ANSWER)
+        told, clock = "", Clock(2 * _ANSWER_SECONDS)
         name = f"{socket.gethostname()} ({self._runner.id.rsplit('-', 2)[1]})"
         while stop.empty():
             try:
@@ -112,19 +112,19 @@ class Guest:
             if why != told:
                 self._say(f"{why}; waiting for it, {left:.0f} s at most")
                 told = why
-            time.sleep(_PAUSE)
-        self._stay.ended = "interrupted"
+            time.sleep(_PAUSE_SECONDS)
+        self._summary.ended = "interrupted"
         return False
 
     def _begin(self, joined: dict[str, Any]) -> None:
-        self._stay.run = str(joined["run"])
+        self._summary.run = str(joined["run"])
         if joined["other_source"]:
             self._say(
                 f"warning: the file of {self._identity['agent']} is not the same here as at the training: bring it up "
                 "to date unless that is meant"
             )
         self._say(
-            f"running {self._identity['agent']} for the training {self._stay.run!r} at {self._address}, "
+            f"running {self._identity['agent']} for the training {self._summary.run!r} at {self._address}, "
             f"{self._concurrency} rollouts at once; Ctrl-C gives them back"
         )
         if not self._began:
@@ -136,16 +136,16 @@ class Guest:
         over: dict[str, Any] = {}
         with self._client() as hub, contextlib.suppress(HubGone):
             while not over and stop.empty() and self._runner.error is None:
-                over = hub.ask("over", runner=self._runner.id, wait=_WATCH)
+                over = hub.ask("over", runner=self._runner.id, wait=_WATCH_SECONDS)
         if self._runner.error is not None:
             raise HubError(f"the runner stopped: {self._runner.error}") from self._runner.error
         status = over.get("status", "")
         if status == "failed":
-            raise LightningError(f"the training {self._stay.run!r} failed: {over['error']}")
+            raise LightningError(f"the training {self._summary.run!r} failed: {over['error']}")
         if status and status != "unknown":
-            self._stay.ended = status
+            self._summary.ended = status
         elif not stop.empty():
-            self._stay.ended = "interrupted"
+            self._summary.ended = "interrupted"
 
     def _leave(self) -> None:
         """Give back what is under way, and go."""
@@ -155,4 +155,4 @@ class Guest:
                 hub.ask("release", runner=self._runner.id)
 
     def _client(self) -> HubClient:
-        return HubClient(self._address, self._key, seconds=_ANSWER)
+        return HubClient(self._address, self._key, seconds=_ANSWER_SECONDS)

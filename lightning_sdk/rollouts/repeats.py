@@ -25,9 +25,9 @@ KEPT, FEWEST = 8, 4
 #: Of these, so many got another number: one that is further away than this part of all that was given.
 DIFFERENT, AWAY = 2, 0.01
 #: Seconds that one scoring may take.
-SLOW = 0.05
+SLOW_SECONDS = 0.05
 #: Rollouts that are told of it at most: the first rounds are looked at.
-_TOLD = 500
+_MAX_TOLD = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Repeats:
         """Keep one of the first answers; one that is to be scored again now, if there is one."""
         given = _numbers(value)
         with self._lock:
-            self._over |= not given or seconds > SLOW
+            self._over |= not given or seconds > SLOW_SECONDS
             if self._over:
                 return None
             every = [*given.values(), *((self._low, self._high) if self._kept else ())]
@@ -123,7 +123,7 @@ class Repeats:
 
     def _tell(self) -> None:
         with self._lock:
-            sure = self._again >= FEWEST and self._different >= DIFFERENT and self._told < _TOLD
+            sure = self._again >= FEWEST and self._different >= DIFFERENT and self._told < _MAX_TOLD
             self._told += sure
         if sure:
             notices.report_not_repeatable(self._reward.label, self._again, self._different, *self._example)

@@ -32,9 +32,9 @@ from lightning_sdk.trace.call import Status
 
 log = logging.getLogger("lightning_sdk.runner")
 
-_PARK = 1.0
+_LEASE_WAIT_SECONDS = 1.0
 """Seconds that the hub holds a question for work before it answers that there is none."""
-_HEARTBEAT = 1.0
+_HEARTBEAT_SECONDS = 1.0
 
 
 class Runner:
@@ -87,11 +87,11 @@ class Runner:
         """Take no further work. What runs goes on and no longer counts."""
         self._stopping.set()
         for thread in self._threads[:2]:
-            thread.join(_PARK + 2.0)
+            thread.join(_LEASE_WAIT_SECONDS + 2.0)
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has ended by itself just now
                 self._loop.call_soon_threadsafe(self._loop.stop)
-            self._threads[2].join(_PARK + 2.0)
+            self._threads[2].join(_LEASE_WAIT_SECONDS + 2.0)
 
     @property
     def under_way(self) -> int:
@@ -101,12 +101,14 @@ class Runner:
 
     def _lease(self, hub: HubClient) -> None:
         while not self._stopping.is_set():
-            given = hub.ask("lease", runner=self.id, places=self._concurrency, watched=self._watched, wait=_PARK)
+            given = hub.ask(
+                "lease", runner=self.id, places=self._concurrency, watched=self._watched, wait=_LEASE_WAIT_SECONDS
+            )
             for message in given:
                 self._begin(message)
 
     def _renew(self, hub: HubClient) -> None:
-        while not self._stopping.wait(_HEARTBEAT):
+        while not self._stopping.wait(_HEARTBEAT_SECONDS):
             with self._changing:
                 begun = set(self._begun)
             self._give_up(begun - set(hub.ask("renew", runner=self.id)))
@@ -121,7 +123,7 @@ class Runner:
             except HubGone:
                 continue
             except DiskError:
-                self._stopping.wait(_PARK)
+                self._stopping.wait(_LEASE_WAIT_SECONDS)
 
     def _work(self) -> None:
         try:

@@ -23,11 +23,11 @@ _GZIP = b"\x1f\x8b"
 #: Characters of one CSV value; Python's own limit is 131,072, and a task may hold a document.
 _LONGEST_VALUE = 2**31 - 1
 
-Found = Iterator[tuple[str, Any]]
+PlacedItems = Iterator[tuple[str, Any]]
 """Place of each object in words, such as 'tasks.jsonl, line 3', and the object."""
 
 
-def read(path: Path, what: str) -> Found:
+def read(path: Path, what: str) -> PlacedItems:
     """What a file holds, in order. `what` is the argument that named it.
 
     Raises:
@@ -46,14 +46,14 @@ def read(path: Path, what: str) -> Found:
         raise TaskError(f"{what}: {path} cannot be read: {error.strerror or error}") from None
 
 
-def _json(path: Path) -> Found:
+def _json(path: Path) -> PlacedItems:
     text = _text(path)
     if text.lstrip()[:1] == "[":
         return _array(path, text)
     return _lines(path, text)
 
 
-def _array(path: Path, text: str) -> Found:
+def _array(path: Path, text: str) -> PlacedItems:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -62,7 +62,7 @@ def _array(path: Path, text: str) -> Found:
     return ((f"{path}, task {number}", value) for number, value in enumerate(values, 1))
 
 
-def _lines(path: Path, text: str) -> Found:
+def _lines(path: Path, text: str) -> PlacedItems:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -83,7 +83,7 @@ def _hint(text: str) -> str:
     return f"\nThe file is one object (with {keys[:80]}); tasks are an array of objects, or one object a line"
 
 
-def _csv(path: Path) -> Found:
+def _csv(path: Path) -> PlacedItems:
     """Every value is text: a CSV file does not say what is a number."""
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     before = csv.field_size_limit(_LONGEST_VALUE)
@@ -93,7 +93,7 @@ def _csv(path: Path) -> Found:
         csv.field_size_limit(before)
 
 
-def _rows(path: Path, reader: Any) -> Found:
+def _rows(path: Path, reader: Any) -> PlacedItems:
     header: list[str] = []
     try:
         for row in reader:
@@ -118,7 +118,7 @@ def _header(path: Path, row: list[str]) -> list[str]:
     return row
 
 
-def _parquet(path: Path) -> Found:
+def _parquet(path: Path) -> PlacedItems:
     try:
         import pyarrow.parquet  # noqa: PLC0415 - only users of Parquet need it
     except ModuleNotFoundError:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning_hub.backend import Endpoint
 from lightning_hub.rollout import Assignment
 from lightning_hub.rollouts.leases import Leases
-from lightning_hub.rollouts.round_queue import Offer, Outcome, Rules
+from lightning_hub.rollouts.round_queue import Outcome, RoundQueue, Rules
 from lightning_hub.storage.index import End
 from lightning_hub.storage.store import Store
 from lightning_sdk.trace.call import Status
@@ -17,37 +17,37 @@ from lightning_sdk.trace.call import Status
 RETRIED = frozenset({Status.INFRASTRUCTURE_ERROR, Status.TIMEOUT})
 
 
-class Round:
+class LeasedRound:
     """Leases with one round of rollouts offered, and what the trainer asks of them."""
 
-    def __init__(self, leases: Leases, offer: Offer) -> None:
-        self.leases, self.offer = leases, offer
+    def __init__(self, leases: Leases, queue: RoundQueue) -> None:
+        self.leases, self.queue = leases, queue
 
     def lease(self, places: int = 99, runner: str = "r") -> list[Assignment]:
         return self.leases.lease(runner, places)
 
     def over(self) -> bool:
-        return self.leases.wait(self.offer, 0.0, lambda: False)
+        return self.leases.wait(self.queue, 0.0, lambda: False)
 
     def outcomes(self) -> list[tuple[str, str, int]]:
         """Group, status and attempt of each."""
         return [(each.assignment.group, str(each.status), each.assignment.attempt) for each in self.close()]
 
     def close(self, why: str = "") -> list[Outcome]:
-        return self.leases.close(self.offer, why)
+        return self.leases.close(self.queue, why)
 
 
-Make = Callable[..., Round]
+Make = Callable[..., LeasedRound]
 
 
 def make_round(
     store: Store, count: int = 2, *, concurrency: int = 64, timeout: float = 60.0, lease_seconds: float = 15.0,
     grace_seconds: float = 5.0, **rules: Any,
-) -> Round:  # fmt: skip
+) -> LeasedRound:  # fmt: skip
     """A round of `count` rollouts that is offered to runners."""
     leases = Leases(store, lease_seconds, grace_seconds)
     chosen = Rules(**{"retried": RETRIED, "retries": 1, **rules})
-    return Round(leases, leases.offer([assignment(n, timeout) for n in range(count)], chosen, concurrency))
+    return LeasedRound(leases, leases.open_round([assignment(n, timeout) for n in range(count)], chosen, concurrency))
 
 
 def assignment(number: int, timeout: float) -> Assignment:

@@ -16,7 +16,7 @@ from hubs import KEY, Client, Hub, begin, end, raw_call, reply, reward, span
 from otlp_collector import Collector, plain, tree
 from runners import Runner, good
 
-from lightning_hub.export.exporter import Exporter, Target
+from lightning_hub.export.exporter import Exporter, ExportTarget
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.log import Log
 from lightning_hub.storage.store import Store
@@ -254,11 +254,11 @@ def test_a_hanging_collector_holds_nothing_back(start: Callable[..., Hub], colle
 
 def test_what_waits_is_bounded(tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound the oldest is dropped and counted."""
-    monkeypatch.setattr("lightning_hub.export.exporter._WAITING", 5)
+    monkeypatch.setattr("lightning_hub.export.exporter._MAX_WAITING", 5)
     collector.hang.set()
     store, log = Store(tmp_path / "hub.sqlite"), Log(tmp_path / "spans")
     index = Index(log, store, lambda _: True)
-    target = Target.of(None, False, os.environ)
+    target = ExportTarget.of(None, False, os.environ)
     assert target is not None
     exporter = Exporter(target, index=index, store=store, workflow="w", warn=lambda _: None)
     keys = [number.to_bytes(16, "big") for number in range(1, 13)]

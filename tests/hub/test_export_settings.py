@@ -11,7 +11,7 @@ from hubs import Client, Hub, begin, end
 from otlp_collector import Collector
 from runners import Runner, good
 
-from lightning_hub.export.exporter import Target
+from lightning_hub.export.exporter import ExportTarget
 from lightning_sdk.errors import SettingError
 
 ROLLOUT = "ab" * 16
@@ -53,16 +53,16 @@ def test_another_protocol_is_refused() -> None:
     """OTLP over gRPC is not spoken: the words say what to set instead."""
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x.test:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     with pytest.raises(SettingError, match="OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf"):
-        Target.of(None, False, environment)
+        ExportTarget.of(None, False, environment)
     with pytest.raises(SettingError, match=r"export\.otlp_endpoint='x:4318': expected a URL"):
-        Target.of("x:4318", False, {})
+        ExportTarget.of("x:4318", False, {})
 
 
 @pytest.mark.parametrize("given", ["http://c.test:4318", "http://c.test:4318/", "http://c.test:4318/v1/traces"])
 def test_the_setting_is_a_base_address(given: str) -> None:
     """As with the general variable, the path of traces is added; and it goes before the environment."""
-    target = Target.of(given, True, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://d.test"})
-    assert target == Target("http://c.test:4318/v1/traces", True, False, True)
+    target = ExportTarget.of(given, True, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://d.test"})
+    assert target == ExportTarget("http://c.test:4318/v1/traces", True, False, True)
 
 
 def test_what_is_missing_is_named(train: Callable[..., Runner], installed: Path, collector: Collector) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from leasing import Make, Round, assignment, end, make_round
+from leasing import LeasedRound, Make, assignment, end, make_round
 
 from lightning_hub.rollouts import leases
 from lightning_hub.rollouts.round_queue import Rules
@@ -127,7 +127,7 @@ def test_an_excluded_rollout_is_replaced(make: Make) -> None:
     assert played.outcomes() == [
         ("g0", "agent_error", 1), ("g0", "timeout", 2), ("g0", "reward_error", 1), ("g1", "ok", 1)
     ]  # fmt: skip
-    assert played.offer.refilled == 2
+    assert played.queue.refilled == 2
 
 
 def test_a_failure_that_is_trained_on_is_not_replaced(make: Make) -> None:
@@ -196,7 +196,7 @@ def test_grace_comes_before_a_timeout(make: Make) -> None:
 def test_concurrency_is_over_all_runners_and_rounds(make: Make) -> None:
     """What one runner has, another cannot have; a round ahead has what the older ones leave."""
     played = make(4, concurrency=3)
-    ahead = played.leases.offer([assignment(9, 60.0)], Rules(), 3)
+    ahead = played.leases.open_round([assignment(9, 60.0)], Rules(), 3)
     assert (len(played.lease(2, "a")), len(played.lease(5, "b")), played.lease(1, "c")) == (2, 1, [])
     played.leases.release("b")
     assert [each.id for each in played.lease(9, "c")] == ["2"]
@@ -229,7 +229,7 @@ def test_a_runner_whose_process_ended(make: Make, rollouts: int, exit_code: int,
     played = make(rollouts, retries=0)
     played.lease(rollouts)
     assert played.leases.release("r", exit_code) == rollouts and played.leases.release("r", exit_code) == 0
-    outcomes = played.leases.outcomes(played.offer)
+    outcomes = played.leases.outcomes(played.queue)
     assert [each.status for each in outcomes] == [status] * rollouts
     assert all(said in each.error for each in outcomes)
 
@@ -237,13 +237,13 @@ def test_a_runner_whose_process_ended(make: Make, rollouts: int, exit_code: int,
 def test_the_oldest_round_comes_first(make: Make) -> None:
     """Also with what it tries again or refills; a round that asks to be the first one is handed out before."""
     played = make(2, refills=1)
-    ahead = Round(played.leases, played.leases.offer([assignment(n, 60.0) for n in (5, 6)], Rules(), 64))
+    ahead = LeasedRound(played.leases, played.leases.open_round([assignment(n, 60.0) for n in (5, 6)], Rules(), 64))
     first, second, third = played.lease(3)
     assert [each.id for each in (first, second, third)] == ["0", "1", "5"]
     played.leases.end(end(first.key, Status.TIMEOUT))
     played.leases.end(end(second.key, Status.AGENT_ERROR))
     assert [each.group for each in played.lease(3)] == ["g1", "g0"]
-    urgent = Round(played.leases, played.leases.offer([assignment(7, 60.0)], Rules(), 64, first=True))
+    urgent = LeasedRound(played.leases, played.leases.open_round([assignment(7, 60.0)], Rules(), 64, first=True))
     [seventh] = played.lease(4)
     assert seventh.id == "7"
     played.leases.end(end(third.key))
@@ -284,14 +284,14 @@ def test_a_step_past_its_deadline(make: Make, store: Store) -> None:
     time.sleep(0.15)
     played.leases.expire()
     assert played.over()
-    assert not played.leases.add(played.offer, [assignment(8, 60.0)])
+    assert not played.leases.add(played.queue, [assignment(8, 60.0)])
     assert not played.leases.end(end(late.key))
     assert played.lease() == []
     first, second, third = played.close()
     assert [each.status for each in (first, second, third)] == ["ok", "timeout", "timeout"]
     assert "not over within 0.1 s (rollouts.deadline)" in second.error
     assert "before a runner took it" in third.error
-    assert played.offer.overdue == 2
+    assert played.queue.overdue == 2
     assert (first.until, second.until) == (None, 77)
     assert store.statuses()["timeout"] == 1
 
@@ -325,7 +325,7 @@ def test_large_tasks_are_handed_out_as_one_answer_can_carry(make: Make, monkeypa
     leases = make(0).leases
     tasks = [replace(assignment(number, 60.0), task={"q": "x" * 100}) for number in range(4)]
     tasks[0] = replace(tasks[0], task={"q": "x" * 500})
-    leases.offer(tasks, Rules(), 64)
+    leases.open_round(tasks, Rules(), 64)
     handed = [[(each.group, each.attempt) for each in leases.lease("r", 99)] for _ in range(4)]
     assert handed == [[("g0", 1)], [("g1", 1), ("g2", 1)], [("g3", 1)], []]
     assert leases.progress() == (0, 4, 0)

@@ -57,7 +57,7 @@ def test_coroutines_that_the_hub_has_ended_are_cancelled(
     bandit: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of four rollouts hang, in both places that there are: the next step runs in them all the same."""
-    monkeypatch.setattr(runner, "_HEARTBEAT", 0.2)
+    monkeypatch.setattr(runner, "_HEARTBEAT_SECONDS", 0.2)
     begun, cancelled, later = list[str](), list[str](), list[int]()
 
     @lightning.agent(role="solver", trainable=True)
@@ -82,7 +82,7 @@ def test_threads_that_the_hub_has_ended_keep_no_place(
     bandit: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread cannot be stopped, but its place is given to the next rollout."""
-    monkeypatch.setattr(runner, "_HEARTBEAT", 0.2)
+    monkeypatch.setattr(runner, "_HEARTBEAT_SECONDS", 0.2)
     begun, released = list[str](), threading.Event()
 
     @lightning.agent(role="solver", trainable=True)

@@ -53,7 +53,7 @@ def nearly(task: dict[str, Any], answer: Any) -> float:
 
 
 def slow(task: dict[str, Any], answer: Any) -> float:
-    time.sleep(2 * repeats.SLOW)
+    time.sleep(2 * repeats.SLOW_SECONDS)
     return draw.random()
 
 

@@ -20,7 +20,7 @@ from workplace import Workplace
 
 import lightning_sdk as lightning
 from lightning_hub.backend import Objective, Pair
-from lightning_hub.replay.replay_dataset import Drawn, Stock, without_effect
+from lightning_hub.replay.replay_dataset import ReplayBatch, ReplayDataset, without_effect
 from lightning_hub.replay.selection import pair, select
 from lightning_hub.replay.stored_run import StoredRun
 from lightning_hub.rollouts.plan import Plan
@@ -33,14 +33,14 @@ DECLARED = {"solver": True}
 
 def drawn(
     run: Path, settings: dict[str, Any] | None = None, step: int = 1, held_out: Sequence[dict[str, Any]] = ()
-) -> Drawn:
+) -> ReplayBatch:
     """What a step takes from this run: by default all of its groups at once."""
     chosen = Settings.from_dict({"rollouts.tasks_per_step": 100, **(settings or {})})
-    stock = Stock([run], chosen, held_out, DECLARED)
+    dataset = ReplayDataset([run], chosen, held_out, DECLARED)
     try:
-        return stock.draw(step)
+        return dataset.draw(step)
     finally:
-        stock.close()
+        dataset.close()
 
 
 def earned(each: by_hand.Stored) -> float:
@@ -136,13 +136,13 @@ def test_held_out_tasks_are_never_learned_from(place: Workplace) -> None:
     task = trained(run)[0][0].task
     reserved = [dict(reversed(task.items()))]
     own = {each.id for group in trained(run) for each in group if each.task == task}
-    stock = Stock([run], Settings.from_dict({"stored.method": "sft"}), reserved, DECLARED)
-    assert stock.left_out["their task is held out"] == len(own) > 0
-    assert not own & {record.entry.id for group in stock.groups for record in group.records}
-    stock.close()
+    dataset = ReplayDataset([run], Settings.from_dict({"stored.method": "sft"}), reserved, DECLARED)
+    assert dataset.left_out["their task is held out"] == len(own) > 0
+    assert not own & {record.entry.id for group in dataset.groups for record in group.records}
+    dataset.close()
     everything = [group[0].task for group in trained(run)]
     with pytest.raises(lightning.NothingToTrain, match="32 rollouts left out because their task is held out"):
-        Stock([run], Settings(), everything, DECLARED)
+        ReplayDataset([run], Settings(), everything, DECLARED)
 
 
 def test_what_the_last_rescoring_did_not_score_is_left_out(copied: Callable[[], Path]) -> None:
@@ -150,10 +150,10 @@ def test_what_the_last_rescoring_did_not_score_is_left_out(copied: Callable[[], 
     run = copied()
     odd = sum(each.task["id"] % 2 for group in trained(run) for each in group)
     lightning.rescore(run, stored_agent.picky, write=True)
-    stock = Stock([run], Settings.from_dict({"stored.method": "sft"}), [], DECLARED)
-    assert stock.left_out["the run's last re-scoring did not score them"] == odd > 0
-    assert stock.rollouts == 32 - odd
-    stock.close()
+    dataset = ReplayDataset([run], Settings.from_dict({"stored.method": "sft"}), [], DECLARED)
+    assert dataset.left_out["the run's last re-scoring did not score them"] == odd > 0
+    assert dataset.rollouts == 32 - odd
+    dataset.close()
 
 
 def test_another_tokenizer_is_refused(copied: Callable[[], Path]) -> None:
@@ -161,23 +161,23 @@ def test_another_tokenizer_is_refused(copied: Callable[[], Path]) -> None:
     run = copied()
     config = json.loads((run / "config.json").read_text())
     own = config["facts"]["tokenizer"]
-    stocks = [Stock([run], Settings.from_dict({"model": model}), [], DECLARED)
+    datasets = [ReplayDataset([run], Settings.from_dict({"model": model}), [], DECLARED)
               for model in ("spark", "elsewhere", str(run / "checkpoints/step-00002"))]  # fmt: skip
-    for stock in stocks:
-        stock.refuse_other_tokenizers(own)
+    for dataset in datasets:
+        dataset.refuse_other_tokenizers(own)
         with pytest.raises(lightning.SettingError, match="another tokenizer"):
-            stock.refuse_other_tokenizers("0" * 32)
-        stock.close()
+            dataset.refuse_other_tokenizers("0" * 32)
+        dataset.close()
     del config["facts"]["tokenizer"]
     (run / "config.json").write_text(json.dumps(config))
     for model, fine in (("spark", True), ("elsewhere", False), (str(run / "checkpoints/step-00002"), True)):
-        stock = Stock([run], Settings.from_dict({"model": model}), [], DECLARED)
+        dataset = ReplayDataset([run], Settings.from_dict({"model": model}), [], DECLARED)
         if fine:
-            stock.refuse_other_tokenizers(own)
+            dataset.refuse_other_tokenizers(own)
         else:
             with pytest.raises(lightning.SettingError, match=r"'spark', which has a tokenizer of which no fingerprint"):
-                stock.refuse_other_tokenizers(own)
-        stock.close()
+                dataset.refuse_other_tokenizers(own)
+        dataset.close()
 
 
 def test_settings_of_stored_rollouts_need_some() -> None:

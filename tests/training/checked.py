@@ -231,7 +231,7 @@ times: list[float] = []
 def slow(task: dict[str, Any], answer: str) -> float:
     """A model, or a sandbox."""
     times.append(time.monotonic())
-    time.sleep(2 * reward_probe.SLOW)
+    time.sleep(2 * reward_probe.SLOW_SECONDS)
     return shaped(task, answer)
 
 

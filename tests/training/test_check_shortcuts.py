@@ -13,7 +13,7 @@ import pytest
 
 import lightning_sdk as lightning
 from lightning_sdk.commands import reward_probe
-from lightning_sdk.commands.reward_probe import Witness
+from lightning_sdk.commands.reward_probe import RewardProbe
 from lightning_sdk.markers.reward import reward_functions
 from lightning_sdk.rollouts.scoring import scores
 
@@ -30,11 +30,11 @@ def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def probed(rewards: Reward | Sequence[Reward], tasks: list[dict[str, Any]]) -> str:
     """What is said of rewards after rollouts in which four tasks were given every answer; '' if nothing is."""
-    witness = Witness(reward_functions(rewards))
+    probe = RewardProbe(reward_functions(rewards))
     for task in tasks[:4]:
         for answer in "0123":
-            scores(witness.rewards, task, answer)
-    found = witness.finding(tasks)
+            scores(probe.rewards, task, answer)
+    found = probe.finding(tasks)
     return "" if found is None else f"{found['severity']} {found['kind']}: {found['what']} {found['cause']}"
 
 
@@ -61,7 +61,7 @@ def test_a_reward_of_the_form_alone(reward: Reward) -> None:
 def test_nothing_is_said_of_other_rewards(reward: Reward, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that looks at the task, takes it apart, counts its calls, raises for what it does not know, hangs, takes its
     time, or is always the same."""
-    monkeypatch.setattr(reward_probe, "LONGEST", 0.5)
+    monkeypatch.setattr(reward_probe, "LONGEST_SECONDS", 0.5)
     assert probed(reward, checked.LETTERS) == ""
 
 
@@ -88,9 +88,9 @@ def test_few_tasks_say_nothing_of_a_reward() -> None:
 
 def test_answers_that_are_no_plain_data_are_not_asked() -> None:
     """They cannot be given twice as they were."""
-    witness = Witness(reward_functions(checked.constant))
-    scores(witness.rewards, checked.LETTERS[0], object())
-    assert witness.finding(checked.LETTERS) is None
+    probe = RewardProbe(reward_functions(checked.constant))
+    scores(probe.rewards, checked.LETTERS[0], object())
+    assert probe.finding(checked.LETTERS) is None
 
 
 def test_a_check_tells_of_both(light: None) -> None:

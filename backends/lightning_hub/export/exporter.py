@@ -24,19 +24,19 @@ from lightning_sdk.trace import genai
 if TYPE_CHECKING:  # it needs OpenTelemetry's SDK, which only who exports has
     from opentelemetry.sdk.trace import ReadableSpan
 
-_WAITING = 10_000
+_MAX_WAITING = 10_000
 _SPANS_AT_ONCE = 512
 #: Seconds in which spans of several rollouts gather into one request.
-_GATHER = 0.5
+_GATHER_SECONDS = 0.5
 #: Times the work that it rests after it: taking events in comes first on the interpreter that both share.
-_REST = 3.0
+_REST_FACTOR = 3.0
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ExportTarget:
     """Where spans go, and what goes with them."""
 
     url: str
@@ -46,7 +46,7 @@ class Target:
     tokens: bool = False
 
     @classmethod
-    def of(cls, endpoint: str | None, tokens: bool, environment: Mapping[str, str]) -> Target | None:
+    def of(cls, endpoint: str | None, tokens: bool, environment: Mapping[str, str]) -> ExportTarget | None:
         """The target of the setting `export.otlp_endpoint` or else of the environment; None: nothing is exported.
 
         Raises:
@@ -78,7 +78,7 @@ class Exporter:
     """Sends to one target until it is closed."""
 
     def __init__(
-        self, target: Target, *, index: Index, store: Store, workflow: str, warn: Callable[[str], None]
+        self, target: ExportTarget, *, index: Index, store: Store, workflow: str, warn: Callable[[str], None]
     ) -> None:
         """SettingError if what it needs is not installed, or the environment holds a value that cannot be used."""
         try:
@@ -90,7 +90,7 @@ class Exporter:
             ) from error
         self._otlp, self.target = otlp, target
         self._index, self._store, self._warn = index, store, warn
-        self._translator = otlp.Translator(workflow, _version(), otlp.Wanted(target.messages, target.tokens))
+        self._translator = otlp.Translator(workflow, _version(), otlp.SpanContents(target.messages, target.tokens))
         try:
             self._collector = otlp.Collector(target.url if target.given else None)
         except (ValueError, OSError) as error:
@@ -139,7 +139,7 @@ class Exporter:
     def _put(self, items: Iterable[bytes | list[tuple[int, int]]]) -> None:
         with self._changed:
             self._queue.extend(items)
-            while len(self._queue) > _WAITING:
+            while len(self._queue) > _MAX_WAITING:
                 self._count_lost(self._queue.popleft())
             self._changed.notify_all()
 
@@ -162,14 +162,14 @@ class Exporter:
                 self._changed.wait_for(lambda: self._queue or self._closing)
                 if not self._queue:
                     return
-                self._changed.wait_for(lambda: self._closing, _GATHER)
+                self._changed.wait_for(lambda: self._closing, _GATHER_SECONDS)
             began = time.thread_time()
             spans: list[ReadableSpan] = []
             while self._queue and len(spans) < _SPANS_AT_ONCE:
                 spans += self._read()
             for start in range(0, len(spans), _SPANS_AT_ONCE):
                 self._send(spans[start : start + _SPANS_AT_ONCE])
-            rest = _REST * (time.thread_time() - began)
+            rest = _REST_FACTOR * (time.thread_time() - began)
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, rest)
 
@@ -246,7 +246,7 @@ def start_exporter(
     endpoint in the environment is often not meant for this program in particular.
     """
     try:
-        target = Target.of(endpoint, tokens, os.environ)
+        target = ExportTarget.of(endpoint, tokens, os.environ)
         return Exporter(target, index=index, store=store, workflow=workflow, warn=warn) if target else None
     except SettingError as error:
         if endpoint:

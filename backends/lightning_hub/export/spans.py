@@ -49,7 +49,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SpanContents:
     """What goes onto exported spans beyond names, numbers and times."""
 
     messages: bool = False
@@ -89,8 +89,8 @@ class Collector:
 class Translator:
     """Events in, spans out; what cannot be read is counted in `malformed`."""
 
-    def __init__(self, workflow: str, version: str, wanted: Wanted) -> None:
-        self._workflow, self._wanted = workflow, wanted
+    def __init__(self, workflow: str, version: str, contents: SpanContents) -> None:
+        self._workflow, self._contents = workflow, contents
         self._resource = _resource()
         self._scope = InstrumentationScope("lightning_sdk", version)
         self.malformed = 0
@@ -169,9 +169,9 @@ class Translator:
         }  # fmt: skip
         if error:
             attributes[genai.ERROR_TYPE] = str(meta.http_status) if meta.http_status >= 400 else error.split(":")[0]
-        if self._wanted.messages:
+        if self._contents.messages:
             attributes |= content.messages(request, call.choices)
-        if self._wanted.tokens:
+        if self._contents.tokens:
             attributes |= _tokens(call)
         return _Draft(
             meta.trace, meta.id, meta.parent, f"{operation} {model}".strip(), meta.started_ns, meta.ended_ns,

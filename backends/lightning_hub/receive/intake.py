@@ -23,7 +23,7 @@ from lightning_sdk.stream.wire import Batch, Event
 from lightning_sdk.trace.call import CallMeta
 
 #: Bytes taken in for each worker before the receiver stops reading: what it works on, and what comes next.
-_AHEAD = 4 * 2**20
+_AHEAD_BYTES = 4 * 2**20
 # Plain integers: an enum's members are slow to look up, and this is done for every event.
 _REPLY, _CALL = int(Event.REPLY), int(Event.CALL)
 _log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack_reply = msgspec.msgpack.Decoder(tuple[int, bytes, CallMeta, memoryview, memoryview]).decode
 
 
-class Ready(NamedTuple):
+class PreparedBatch(NamedTuple):
     """A batch as it is logged."""
 
     batch: Batch
@@ -45,11 +45,11 @@ class Ready(NamedTuple):
 class _Arrival(NamedTuple):
     batch: Batch
     known: int
-    work: Future[Ready] | Ready
+    work: Future[PreparedBatch] | PreparedBatch
 
     @property
     def is_done(self) -> bool:
-        return isinstance(self.work, Ready) or self.work.done()
+        return isinstance(self.work, PreparedBatch) or self.work.done()
 
 
 class Intake:
@@ -70,7 +70,7 @@ class Intake:
     @property
     def room(self) -> int:
         """Bytes that may wait here beyond one commit."""
-        return self._workers * _AHEAD
+        return self._workers * _AHEAD_BYTES
 
     @property
     def ready(self) -> bool:
@@ -90,9 +90,9 @@ class Intake:
         self._clients[batch.client] += 1
         self.bytes += len(batch.body)
 
-    def take(self, limit: int, *, wait: bool) -> list[Ready]:
+    def take(self, limit: int, *, wait: bool) -> list[PreparedBatch]:
         """The oldest batches that are ready, in order, up to about `limit` bytes. `wait`: all of them."""
-        taken: list[Ready] = []
+        taken: list[PreparedBatch] = []
         size = 0
         while self._arrivals and (wait or (self.ready and size < limit)):
             arrival = self._arrivals.popleft()
@@ -114,7 +114,7 @@ class Intake:
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
 
-    def _submit(self, batch: Batch, known: int) -> Future[Ready] | None:
+    def _submit(self, batch: Batch, known: int) -> Future[PreparedBatch] | None:
         try:
             if len(self._pools) < self._workers:
                 context = multiprocessing.get_context("spawn")  # this process has threads and sockets
@@ -127,8 +127,8 @@ class Intake:
         work.add_done_callback(lambda _: self._on_done())
         return work
 
-    def _result(self, arrival: _Arrival) -> Ready:
-        if isinstance(arrival.work, Ready):
+    def _result(self, arrival: _Arrival) -> PreparedBatch:
+        if isinstance(arrival.work, PreparedBatch):
             return arrival.work
         try:
             return arrival.work.result()
@@ -147,13 +147,13 @@ def spare_workers() -> int:
     return max(0, min(4, len(os.sched_getaffinity(0)) // 2 - 1))
 
 
-def prepare(batch: Batch, known: int, located: list[Located] | None = None) -> Ready:
+def prepare(batch: Batch, known: int, located: list[Located] | None = None) -> PreparedBatch:
     """What is logged of a batch: its events after the first `known`, REPLY events decoded into CALL."""
     located = (located or locate(batch.body, batch.count))[known:]
     counters = Counter[str]()
     if known or any(event.kind == _REPLY for event in located):
         batch, located = _rewrite(batch, located, counters)
-    return Ready(batch, batch.header(), located, counters)
+    return PreparedBatch(batch, batch.header(), located, counters)
 
 
 def _rewrite(batch: Batch, located: list[Located], counters: Counter[str]) -> tuple[Batch, list[Located]]:

@@ -26,7 +26,7 @@ import msgspec
 import zmq
 
 from lightning_hub.receive.door import Door
-from lightning_hub.receive.intake import Intake, Ready
+from lightning_hub.receive.intake import Intake, PreparedBatch
 from lightning_hub.receive.requests import Method, Requests
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.log import Log
@@ -39,7 +39,7 @@ _COMMIT_BYTES = 4 * 1024 * 1024
 _SAVE_SECONDS = 0.5
 _SAVE_BYTES = 64 * 1024 * 1024
 _TICK_MS = 250
-_SESSIONS = 100_000
+_MAX_SESSIONS = 100_000
 #: A peer is asked again for what is missing after so many seconds, not for each batch that shows the same gap.
 _ASK_SECONDS = 0.5
 #: Of a greeting: a peer that has not shown the key yet gets no more memory than that.
@@ -54,7 +54,7 @@ _pack = msgspec.msgpack.Encoder().encode
 class _Commit(NamedTuple):
     """What is being written."""
 
-    batches: list[Ready]
+    batches: list[PreparedBatch]
     acks: dict[bytes, int]
     """Peer -> its last event number, once this commit is durable."""
     positions: Future[list[int]]
@@ -247,7 +247,7 @@ class Receiver:
         elif (methods := self._methods_of(key)) is None:
             reason = "wrong key"
         else:
-            if len(self._sessions) >= _SESSIONS:
+            if len(self._sessions) >= _MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
             self._sessions[peer] = _Session(client, methods)
             self._welcome(peer, client)

@@ -8,7 +8,7 @@ from lightning_sdk.errors import HubError, TaskError
 from lightning_sdk.stream.plain_data import NotPlain, plain_object
 
 #: Lists that wait for the request that names them: one for training, one held out, and as many that nobody asked for.
-_WAITING = 4
+_MAX_LISTS = 4
 _NAMES = ("tasks", "held_out")
 
 
@@ -25,7 +25,7 @@ class TaskLists:
         if len(found) != first:
             raise HubError(f"{params['name']}: tasks from number {first} on arrived, and {len(found)} came before them")
         found += _check(params["tasks"], str(params["name"]), first)
-        while len(self._lists) > _WAITING:
+        while len(self._lists) > _MAX_LISTS:
             del self._lists[next(iter(self._lists))]
 
     def resolve(self, params: dict[str, Any]) -> dict[str, Any]:

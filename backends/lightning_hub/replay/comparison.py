@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_hub.evaluation.evaluation import mean
-from lightning_hub.replay.stored_run import Record
+from lightning_hub.replay.stored_run import StoredRollout
 from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.statistics.interval import difference, interval
 from lightning_hub.statistics.ranking import group_values, pairs, pairs_within, signal_change
@@ -27,10 +27,10 @@ _Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class RescoredRollout:
     """A stored rollout and what the new functions gave it."""
 
-    record: Record
+    record: StoredRollout
     given: tuple[Reward, ...]
 
     @property
@@ -39,7 +39,7 @@ class Scored:
         return self.record.rollout_without_calls.with_rewards((*self.record.emitted, *self.given))
 
 
-def compare(scored: Sequence[Scored], before: Settings, after: Settings) -> list[dict[str, Any]]:
+def compare(scored: Sequence[RescoredRollout], before: Settings, after: Settings) -> list[dict[str, Any]]:
     """One comparison for each mode, of the rollout's score and of what each role earned where rewards name roles.
 
     `before` and `after`: settings with the weights of the old and of the new rewards.
@@ -52,11 +52,13 @@ def compare(scored: Sequence[Scored], before: Settings, after: Settings) -> list
     ]
 
 
-def _roles(scored: Sequence[Scored]) -> list[str]:
+def _roles(scored: Sequence[RescoredRollout]) -> list[str]:
     return sorted({reward.role for each in scored for reward in (*each.record.rewards, *each.given)} - {""})
 
 
-def _compare_mode(mode: str, role: str, scored: Sequence[Scored], before: Settings, after: Settings) -> dict[str, Any]:
+def _compare_mode(
+    mode: str, role: str, scored: Sequence[RescoredRollout], before: Settings, after: Settings
+) -> dict[str, Any]:
     old = np.array([_value(each.record.rollout_without_calls, role, before) for each in scored])
     new = np.array([_value(each.rollout, role, after) for each in scored])
     both = [place for place in range(len(scored)) if math.isfinite(old[place]) and math.isfinite(new[place])]
@@ -106,7 +108,7 @@ def _by_task(tasks: Sequence[str], values: _Numbers, known: NDArray[np.bool_]) -
     return [mean(each) for each in found.values()]
 
 
-def _preview(record: Record, old: float, new: float) -> dict[str, Any]:
+def _preview(record: StoredRollout, old: float, new: float) -> dict[str, Any]:
     return {"id": record.entry.id, "task": record.task[:_CUT], "answer": record.answer[:_CUT],
             "old": float(old), "new": float(new)}  # fmt: skip
 

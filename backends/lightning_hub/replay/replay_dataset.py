@@ -1,4 +1,4 @@
-"""The stock: stored rollouts of earlier runs, in groups, from which the batches of a training run are made.
+"""The replay dataset: stored rollouts of earlier runs, in groups, from which the batches of a training run are made.
 
 Rows hold the tokens that were stored, so a run whose model had another tokenizer is refused. A rollout whose task this
 run measures itself on is never learned from.
@@ -19,7 +19,7 @@ from lightning_hub.backend import Batch, Objective, Pair, Row
 from lightning_hub.credit.advantages import RoleAdvantages
 from lightning_hub.credit.batch import is_scheduled, rows_of, token_weights
 from lightning_hub.replay import selection
-from lightning_hub.replay.stored_run import Record, StoredRun, canonical
+from lightning_hub.replay.stored_run import StoredRollout, StoredRun, canonical
 from lightning_hub.trajectories.rewards import total_reward
 from lightning_hub.trajectories.role_rollout import RoleRollout, role_rollouts
 from lightning_sdk.errors import NothingToTrain, SettingError
@@ -35,17 +35,17 @@ _POLICY = frozenset({
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class StoredGroup:
     """Rollouts of one task that are compared with each other, in the order in which they began."""
 
     run: StoredRun
-    records: tuple[Record, ...]
+    records: tuple[StoredRollout, ...]
     settings: Settings
     """This run's; rewards that it does not weigh have the weights that they had when they were stored."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class ReplayBatch:
     """What one step learns from."""
 
     batch: Batch
@@ -84,7 +84,7 @@ def without_effect(settings: Settings) -> list[str]:
     return sorted(name for name in names if name in idle or f"{name.partition('.')[0]}.*" in idle)
 
 
-class Stock:
+class ReplayDataset:
     """Groups of several runs. One thread."""
 
     def __init__(
@@ -155,7 +155,7 @@ class Stock:
                 f"{model!r} or a checkpoint of that run: --model {run.folder.name}/checkpoints/..."
             )
 
-    def draw(self, step: int) -> Drawn:
+    def draw(self, step: int) -> ReplayBatch:
         """What a step (from 1) learns from: it depends on the stores, the seed and the step alone. A group comes once
         in a step. NothingToTrain if no role that is to be trained has a call in it that can be used."""
         count = self._settings.rollouts.tasks_per_step
@@ -173,16 +173,16 @@ class Stock:
         rows = self._rows(chosen)
         method = self._settings.stored.method
         objective = Objective.DPO if method == "dpo" else Objective.SFT
-        return Drawn(Batch(step, rows, objective, tuple(chosen.pairs)), _metrics(chosen, rows, method))
+        return ReplayBatch(Batch(step, rows, objective, tuple(chosen.pairs)), _metrics(chosen, rows, method))
 
     # --- which groups
 
-    def _groups_of(self, run: StoredRun, withheld: set[str]) -> Iterator[Group]:
+    def _groups_of(self, run: StoredRun, withheld: set[str]) -> Iterator[StoredGroup]:
         """The groups of a run's training rollouts that went well; what is left out is counted."""
         own = run.settings.credit.rewards
         credit = replace(self._settings.credit, rewards={**own, **self._settings.credit.rewards})
         settings = replace(self._settings, credit=credit)
-        groups: dict[tuple[str, str], list[Record]] = {}
+        groups: dict[tuple[str, str], list[StoredRollout]] = {}
         for record in run.records():
             if record.entry.mode != "train":
                 continue
@@ -192,9 +192,9 @@ class Stock:
                 # A run that was resumed has a step's groups twice, by name.
                 groups.setdefault((record.entry.group, record.task), []).append(record)
         for records in groups.values():
-            yield Group(run, tuple(records), settings)
+            yield StoredGroup(run, tuple(records), settings)
 
-    def _has_signal(self, group: Group) -> bool:
+    def _has_signal(self, group: StoredGroup) -> bool:
         """Whether some role may learn from it, by its rewards alone: calls are read when they are needed."""
         if group.settings.length.limit:  # what is earned depends on the tokens
             return True
@@ -224,7 +224,7 @@ class Stock:
 
     # --- which rollouts
 
-    def _choose(self, group: Group, step: int, chosen: _Chosen) -> None:
+    def _choose(self, group: StoredGroup, step: int, chosen: _Chosen) -> None:
         """What is learned from one group, by role."""
         rollouts = [found for record in group.records if (found := group.run.rollout(record)) is not None]
         done, problems = role_rollouts(rollouts, group.settings)
@@ -271,7 +271,7 @@ class Stock:
         return rows
 
 
-def _unfit(record: Record, withheld: set[str], rescoring: int) -> str:
+def _unfit(record: StoredRollout, withheld: set[str], rescoring: int) -> str:
     """Why a training rollout is not learned from, '' if it is."""
     if record.entry.status != Status.OK:
         return f"they ended with {record.entry.status.replace('_', ' ')}"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_hub.replay import comparison
-from lightning_hub.replay.comparison import Scored
-from lightning_hub.replay.stored_run import Record, StoredRun, settle_locked, with_weights
+from lightning_hub.replay.comparison import RescoredRollout
+from lightning_hub.replay.stored_run import StoredRollout, StoredRun, settle_locked, with_weights
 from lightning_hub.rollout import Reward
 from lightning_hub.storage.lock import lock_folder
 from lightning_hub.storage.store import Store
@@ -30,7 +30,7 @@ from lightning_sdk.trace.call import Status
 _REASONS = 12
 
 
-class Rescoring:
+class StoreRescoring:
     """One re-scoring of one run."""
 
     def __init__(self, folder: Path, names: Sequence[str], weights: Mapping[str, float], write: bool) -> None:
@@ -79,7 +79,7 @@ class Rescoring:
 
     def result(self, write: bool) -> dict[str, Any]:
         """How old and new differ; `write` puts the new numbers into the store."""
-        scored = [Scored(self._records[place], given) for place, given in sorted(self._given.items())]
+        scored = [RescoredRollout(self._records[place], given) for place, given in sorted(self._given.items())]
         replaced = {reward.name for each in scored for reward in each.record.given}
         kept = {reward.name for each in scored for reward in each.record.emitted}
         before, after = self._run.settings, with_weights(self._run.settings, self._weights)
@@ -105,7 +105,7 @@ class Rescoring:
         others = reasons.total() - sum(told.values())
         return told | ({"other reasons": others} if others else {})
 
-    def _write(self, scored: Sequence[Scored]) -> int:
+    def _write(self, scored: Sequence[RescoredRollout]) -> int:
         store = Store(self._run.folder / "hub.sqlite")
         try:
             return store.rescore(
@@ -117,7 +117,7 @@ class Rescoring:
             store.close()
 
 
-def _unusable(record: Record) -> str:
+def _unusable(record: StoredRollout) -> str:
     """Why an attempt cannot be scored, '' if it can."""
     if record.entry.status != Status.OK:
         return f"it ended with {record.entry.status.replace('_', ' ')}"
@@ -137,7 +137,7 @@ def main() -> int:
     os.dup2(2, 1)  # whatever libraries print is no answer
     try:
         wanted = json.loads(sys.stdin.readline())
-        started = Rescoring(Path(wanted["run"]), wanted["names"], wanted["weights"], wanted["write"])
+        started = StoreRescoring(Path(wanted["run"]), wanted["names"], wanted["weights"], wanted["write"])
         with contextlib.closing(started):
             _say(answers, {"rollouts": started.rollouts})
             for line in sys.stdin:
@@ -148,7 +148,7 @@ def main() -> int:
     return 0
 
 
-def _answer(started: Rescoring, asked: Mapping[str, Any], write: bool) -> Any:
+def _answer(started: StoreRescoring, asked: Mapping[str, Any], write: bool) -> Any:
     for number, given, error in asked.get("scored", ()):
         started.take(number, given, error)
     return started.result(write) if asked.get("result") else started.next(asked["next"])

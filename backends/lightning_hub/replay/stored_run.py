@@ -22,7 +22,7 @@ from lightning_sdk.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class StoredRollout:
     """One attempt at a rollout that is over, without its calls."""
 
     entry: Entry
@@ -101,7 +101,7 @@ class StoredRun:
         """Fingerprint of the tokenizer that made the run's ids, '' if it is not known."""
         return str((self.config.get("facts") or {}).get("tokenizer") or "")
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[StoredRollout]:
         """Every attempt that is over, in the order in which they began."""
         given: dict[bytes, list[tuple[Reward, bool, int]]] = {}
         for key, role, name, value, time_ns, by_function, rescoring in self._store.rows(
@@ -115,15 +115,15 @@ class StoredRun:
         )
         return [_record(row, given.get(row[0], [])) for row in rows]
 
-    def rollout(self, record: Record) -> Rollout | None:
+    def rollout(self, record: StoredRollout) -> Rollout | None:
         """The rollout with its calls; None if they cannot be read back."""
         found = next(self._archive.rollouts([record.entry]), None)
         return None if found is None else found.with_rewards(record.rewards)
 
 
-def _record(row: tuple[Any, ...], given: list[tuple[Reward, bool, int]]) -> Record:
+def _record(row: tuple[Any, ...], given: list[tuple[Reward, bool, int]]) -> StoredRollout:
     *entry, task, answer, unkept = row
-    return Record(
+    return StoredRollout(
         entry_of(entry),
         canonical(json.loads(task)),
         answer,

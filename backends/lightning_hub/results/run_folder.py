@@ -28,7 +28,7 @@ from lightning_hub.health.run_record import read_record
 from lightning_hub.results.curve import HeldOutPoint, Point, draw_png, draw_text
 from lightning_hub.results.markdown import markdown
 from lightning_hub.results.report import compose
-from lightning_hub.results.tensorboard import Events
+from lightning_hub.results.tensorboard import EventFile
 from lightning_hub.statistics.looks import Look, next_look
 from lightning_hub.statistics.reward_range import TrainingRange
 from lightning_hub.storage.store import Totals
@@ -56,7 +56,7 @@ class RunFolder:
         self._steps = _read_lines(self.path / "metrics.jsonl")
         self._evaluations = _read_lines(self.path / "evaluations.jsonl")
         self._purge: int | None = None
-        self._events: Events | None = None
+        self._events: EventFile | None = None
 
     @property
     def name(self) -> str:
@@ -211,7 +211,7 @@ class RunFolder:
 
     def _scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         if self._events is None:
-            self._events = Events(self.path / "tensorboard", self._purge)
+            self._events = EventFile(self.path / "tensorboard", self._purge)
             self._purge = None
         self._events.scalars(step, {name: value for name, value in values.items() if value is not None})
 

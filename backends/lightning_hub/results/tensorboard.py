@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-class Events:
+class EventFile:
     """One event file in a folder that TensorBoard reads. A later file of the same folder goes on where it ended."""
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:

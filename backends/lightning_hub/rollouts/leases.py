@@ -1,7 +1,7 @@
 """Leases: which runner has which attempt at which rollout, until when, and what happens when it does not come back.
 
 An attempt ends once: by its END event, by the end or the silence of its runner, by its timeout, or by the end of its
-round. Whatever comes later under its key does not count. What then becomes of the rollout is the offer's to say.
+round. Whatever comes later under its key does not count. What then becomes of the rollout is the queue's to say.
 
 Silence is a reason only for runners whose end nobody here sees. Those of the training itself are watched by it: it says
 when one of their processes has ended. While the hub or the training stands still no time passes for any of them.
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lightning_hub.rollout import Assignment
-from lightning_hub.rollouts.round_queue import GRACE_SECONDS, Offer, Outcome, Place, Rules
+from lightning_hub.rollouts.round_queue import GRACE_SECONDS, Outcome, RoundQueue, Rules, Slot
 from lightning_hub.storage.index import End
 from lightning_hub.storage.store import Store
 from lightning_sdk.markers.reward import UNREWARDED
@@ -39,8 +39,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Attempt:
-    place: Place
-    offer: Offer
+    slot: Slot
+    queue: RoundQueue
     runner: str
     started: float
     expires: float
@@ -48,14 +48,14 @@ class _Attempt:
 
 
 class Leases:
-    """The offers that are open, handed out to runners. Any thread may call."""
+    """The rounds that are open, handed out to runners. Any thread may call."""
 
     def __init__(
         self, store: Store, lease_seconds: float = LEASE_SECONDS, grace_seconds: float = GRACE_SECONDS
     ) -> None:
         self._store, self._lease_seconds, self._grace_seconds = store, lease_seconds, grace_seconds
         self._changed = threading.Condition()
-        self._offers: list[Offer] = []
+        self._queues: list[RoundQueue] = []
         self._active: dict[bytes, _Attempt] = {}
         self._taken: Counter[str] = Counter()
         """How many of them each runner has."""
@@ -76,48 +76,50 @@ class Leases:
 
     # --- the trainer's side
 
-    def offer(self, assignments: Sequence[Assignment], rules: Rules, concurrency: int, *, first: bool = False) -> Offer:
-        """Have a round of rollouts run, after those offered before; with `first`, before them.
+    def open_round(
+        self, assignments: Sequence[Assignment], rules: Rules, concurrency: int, *, first: bool = False
+    ) -> RoundQueue:
+        """Have a round of rollouts run, after those opened before; with `first`, before them.
 
-        `concurrency` bounds what is under way of all offers together; the last one given counts.
+        `concurrency` bounds what is under way in all rounds together; the last one given counts.
         """
-        offer = Offer(rules)
+        queue = RoundQueue(rules)
         with self._changed:
-            offer.add(assignments)
-            self._offers.insert(0 if first else len(self._offers), offer)
+            queue.add(assignments)
+            self._queues.insert(0 if first else len(self._queues), queue)
             self._concurrency = concurrency
         self.on_work()
-        return offer
+        return queue
 
-    def add(self, offer: Offer, assignments: Sequence[Assignment]) -> bool:
+    def add(self, queue: RoundQueue, assignments: Sequence[Assignment]) -> bool:
         """Further rollouts of a round. False if it has no time left for any."""
         with self._changed:
-            if offer.closed or self._clock.read() > offer.late:
+            if queue.closed or self._clock.read() > queue.late:
                 return False
-            offer.add(assignments)
+            queue.add(assignments)
         self.on_work()
         return True
 
-    def wait(self, offer: Offer, seconds: float, stopped: Callable[[], bool]) -> bool:
+    def wait(self, queue: RoundQueue, seconds: float, stopped: Callable[[], bool]) -> bool:
         """Whether every rollout of the round is over, after `seconds` at most or once `stopped()`; see `wake`."""
         with self._changed:
-            if offer.began is None:
-                offer.began = self._clock.read()
-            self._changed.wait_for(lambda: stopped() or offer.over, seconds)
-            return offer.over
+            if queue.began is None:
+                queue.began = self._clock.read()
+            self._changed.wait_for(lambda: stopped() or queue.over, seconds)
+            return queue.over
 
-    def outcomes(self, offer: Offer) -> list[Outcome]:
+    def outcomes(self, queue: RoundQueue) -> list[Outcome]:
         """How the rollouts of a round ended, so far; one that replaces another one comes behind it."""
         with self._changed:
-            return offer.outcomes()
+            return queue.outcomes()
 
-    def close(self, offer: Offer, why: str) -> list[Outcome]:
+    def close(self, queue: RoundQueue, why: str) -> list[Outcome]:
         """The round's outcomes. What is still under way times out because of `why`."""
         with self._changed:
-            self._end_all(offer, Status.INFRASTRUCTURE_ERROR, why)
-            if offer in self._offers:
-                self._offers.remove(offer)
-            return offer.outcomes()
+            self._end_all(queue, Status.INFRASTRUCTURE_ERROR, why)
+            if queue in self._queues:
+                self._queues.remove(queue)
+            return queue.outcomes()
 
     def wake(self) -> None:
         """Let `wait` look again whether it should stop."""
@@ -125,9 +127,9 @@ class Leases:
             self._changed.notify_all()
 
     def progress(self) -> tuple[int, int, int]:
-        """Rollouts done, under way and queued, in all open offers."""
+        """Rollouts done, under way and queued, in all open rounds."""
         with self._changed:
-            counts = [offer.counts() for offer in self._offers]
+            counts = [queue.counts() for queue in self._queues]
         return sum(each[0] for each in counts), sum(each[1] for each in counts), sum(each[2] for each in counts)
 
     def runners(self) -> list[str]:
@@ -139,7 +141,7 @@ class Leases:
     # --- the runners' side
 
     def lease(self, runner: str, places: int, *, watched: bool = False) -> list[Assignment]:
-        """Attempts for `runner`, which has as many at once as it has places; those of the oldest offer first.
+        """Attempts for `runner`, which has as many at once as it has places; those of the oldest round first.
 
         `watched`: whoever has started it sees its process end, and tells it with `release`.
         """
@@ -150,11 +152,11 @@ class Leases:
             if watched:
                 self._watched.add(runner)
             free = min(places - self._taken[runner], self._concurrency - len(self._active))
-            for offer in self._offers if free > 0 else ():
-                for place in offer.take(now, free - len(given)):
-                    each = place.assignment
+            for queue in self._queues if free > 0 else ():
+                for slot in queue.take(now, free - len(given)):
+                    each = slot.assignment
                     expires = now + each.timeout + self._grace_seconds
-                    self._active[each.key] = _Attempt(place, offer, runner, now, expires)
+                    self._active[each.key] = _Attempt(slot, queue, runner, now, expires)
                     self._taken[runner] += 1
                     given.append(each)
         if not given:
@@ -180,7 +182,7 @@ class Leases:
             for each in given:
                 if each.key in self._active:
                     attempt = self._forget(each.key)
-                    attempt.offer.put_back(attempt.place)
+                    attempt.queue.put_back(attempt.slot)
             status, why = str(Status.INFRASTRUCTURE_ERROR), "the runner went before it got the lease"
             self._save((status, why, "", time.time(), each.key) for each in given)
 
@@ -234,7 +236,7 @@ class Leases:
                 self._end_vanished(runner)
             for key, attempt in list(self._active.items()):
                 silent = now - self._seen.get(attempt.runner, attempt.started)
-                assignment = attempt.place.assignment
+                assignment = attempt.slot.assignment
                 if silent > self._lease_seconds and attempt.runner not in self._watched:
                     status, why = Status.INFRASTRUCTURE_ERROR, f"runner {attempt.runner} was silent for {silent:.1f} s"
                 elif now > attempt.expires:
@@ -243,10 +245,10 @@ class Leases:
                     continue
                 self._close(key, status, why, saved=False, until=self.position())
                 _log.warning("rollout %s, attempt %d: %s", assignment.id, assignment.attempt, why)
-            for offer in self._offers:
-                if now > offer.late and not offer.over:
-                    self._end_late(offer)
-            work = any(offer.ready(now) for offer in self._offers)
+            for queue in self._queues:
+                if now > queue.late and not queue.over:
+                    self._end_late(queue)
+            work = any(queue.ready(now) for queue in self._queues)
         if work:
             self.on_work()
 
@@ -272,9 +274,9 @@ class Leases:
         if not saved:
             self._save([(str(status), error, "", time.time(), key)])
         now = self._clock.read()
-        outcome = Outcome(attempt.place.assignment, status, error, now - attempt.started, until)
-        attempt.offer.end(attempt.place, outcome, now)
-        if attempt.offer.over:
+        outcome = Outcome(attempt.slot.assignment, status, error, now - attempt.started, until)
+        attempt.queue.end(attempt.slot, outcome, now)
+        if attempt.queue.over:
             self._changed.notify_all()
 
     def _save(self, ends: Iterable[tuple[str, str, str, float, bytes]] = ()) -> None:
@@ -296,23 +298,23 @@ class Leases:
             del self._taken[attempt.runner]
         return attempt
 
-    def _end_late(self, offer: Offer) -> None:
+    def _end_late(self, queue: RoundQueue) -> None:
         """The round goes on without what is not over."""
-        why = f"the round was not over within {offer.rules.seconds:g} s ({offer.rules.bound})"
-        _, under_way, waiting = offer.counts()
-        offer.overdue += under_way + waiting
+        why = f"the round was not over within {queue.rules.seconds:g} s ({queue.rules.bound})"
+        _, under_way, waiting = queue.counts()
+        queue.overdue += under_way + waiting
         _log.warning("%s: %d rollouts under way and %d waiting count as timeouts", why, under_way, waiting)
-        self._end_all(offer, Status.TIMEOUT, why)
+        self._end_all(queue, Status.TIMEOUT, why)
         self._changed.notify_all()
 
-    def _end_all(self, offer: Offer, never: Status, why: str) -> None:
+    def _end_all(self, queue: RoundQueue, never: Status, why: str) -> None:
         """End what is under way, as a timeout, and what waits, as `never` says."""
-        offer.closed = True
-        for key in [key for key, attempt in self._active.items() if attempt.offer is offer]:
+        queue.closed = True
+        for key in [key for key, attempt in self._active.items() if attempt.queue is queue]:
             took = self._clock.read() - self._active[key].started
             self._close(key, Status.TIMEOUT, f"{why}; it had run for {took:.0f} s", saved=False,
                         until=self.position())  # fmt: skip
-        offer.cut(never, f"{why}, before a runner took it", self._clock.read())
+        queue.cut(never, f"{why}, before a runner took it", self._clock.read())
 
 
 def _describe_end(runner: str, rollouts: int) -> str:

@@ -1,6 +1,6 @@
-"""Guests: runners of other processes that joined the training: that they run the same agent, and hear of its end.
+"""Remote runners that joined the training: they run the same agent, and hear of its end.
 
-A training whose process is killed has not ended: nothing is told then, and guests wait for it to go on.
+A training whose process is killed has not ended: they are told nothing then, and wait for it to go on.
 
 Whoever shows the hub's key may lease; joining is how a runner that was started by hand learns that it is at the right
 training, before it takes anything.
@@ -15,7 +15,7 @@ from lightning_hub.feed import Feed
 from lightning_sdk.errors import SettingError
 
 
-class Guests:
+class RemoteRunners:
     """Who joined the one training of a hub. The receiver's thread only."""
 
     def __init__(self, feed: Feed, seen: Callable[[], list[str]]) -> None:
@@ -68,7 +68,7 @@ class Guests:
         self._kept = True
 
     def is_empty(self) -> bool:
-        """Whether every guest that lives has left."""
+        """Whether every remote runner that lives has left."""
         return not set(self._here) & set(self._seen())
 
     @property

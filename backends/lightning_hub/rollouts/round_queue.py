@@ -1,4 +1,4 @@
-"""An offer: the rollouts of one round while they run: which wait, how each ended, what is tried again or replaced.
+"""A round's queue: its rollouts while they run: which wait, how each ended, which are tried again or replaced.
 
 Bookkeeping only. `lightning_hub.rollouts.leases` has the lock, the clock and the runners.
 """
@@ -77,20 +77,20 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Place:
+class Slot:
     """One rollout that is not over: an attempt at it waits or is under way."""
 
     assignment: Assignment
     number: int
-    """Of the place in its round: a rollout that replaces another one takes its place."""
+    """Of the slot in its round: a rollout that replaces another one takes its slot."""
     generation: int = 0
-    """Rollouts that were excluded in this place before."""
+    """Rollouts that were excluded in this slot before."""
     ready: float = 0.0
     """Monotonic time before which it is not handed out."""
 
 
 @dataclass(slots=True, eq=False)
-class Offer:
+class RoundQueue:
     """The rollouts of one round. Not thread-safe."""
 
     rules: Rules
@@ -104,16 +104,16 @@ class Offer:
     """Rollouts that `rules.seconds` ended."""
     closed: bool = False
     """Nothing is tried again or replaced any more."""
-    _waiting: deque[Place] = field(default_factory=deque)
+    _waiting: deque[Slot] = field(default_factory=deque)
     _under_way: int = 0
-    _places: int = 0
+    _slots: int = 0
     _outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
 
     def add(self, assignments: Iterable[Assignment]) -> None:
-        """Further rollouts of this round, each in a place of its own."""
+        """Further rollouts of this round, each in its own slot."""
         for assignment in assignments:
-            self._waiting.append(Place(assignment, self._places))
-            self._places += 1
+            self._waiting.append(Slot(assignment, self._slots))
+            self._slots += 1
 
     @property
     def over(self) -> bool:
@@ -130,49 +130,49 @@ class Offer:
 
     def ready(self, now: float) -> bool:
         """Whether something can be handed out."""
-        return any(place.ready <= now for place in self._waiting)
+        return any(slot.ready <= now for slot in self._waiting)
 
-    def take(self, now: float, count: int) -> list[Place]:
+    def take(self, now: float, count: int) -> list[Slot]:
         """Up to `count` that can be handed out, the first ones first; they are under way now."""
-        taken = [place for place in self._waiting if place.ready <= now][: max(count, 0)]
+        taken = [slot for slot in self._waiting if slot.ready <= now][: max(count, 0)]
         if taken:
             gone = set(map(id, taken))
-            self._waiting = deque(place for place in self._waiting if id(place) not in gone)
+            self._waiting = deque(slot for slot in self._waiting if id(slot) not in gone)
             self._under_way += len(taken)
             self.began = now if self.began is None else self.began
         return taken
 
-    def put_back(self, place: Place) -> None:
+    def put_back(self, slot: Slot) -> None:
         """It was not handed out after all."""
         self._under_way -= 1
-        self._waiting.appendleft(replace(place, assignment=replace(place.assignment, key=os.urandom(16))))
+        self._waiting.appendleft(replace(slot, assignment=replace(slot.assignment, key=os.urandom(16))))
 
-    def end(self, place: Place, outcome: Outcome, now: float) -> None:
+    def end(self, slot: Slot, outcome: Outcome, now: float) -> None:
         """The attempt is over: another one follows, or another rollout, or this is what came of it."""
         self._under_way -= 1
-        rules, made = self.rules, place.assignment
+        rules, made = self.rules, slot.assignment
         if not self.closed and outcome.status in rules.retried and made.attempt <= rules.retries:
             again = replace(made, key=os.urandom(16), attempt=made.attempt + 1)
             wait = rules.backoff * 2.0 ** (made.attempt - 1)
-            self._waiting.appendleft(replace(place, assignment=again, ready=now + wait))
+            self._waiting.appendleft(replace(slot, assignment=again, ready=now + wait))
             return
-        self._settle(place, outcome, now)
+        self._settle(slot, outcome, now)
         excluded = outcome.status != Status.OK and outcome.status not in rules.kept
-        if not self.closed and excluded and place.generation < rules.refills:
+        if not self.closed and excluded and slot.generation < rules.refills:
             fresh = replace(made, id=os.urandom(16).hex(), key=os.urandom(16), attempt=1)
-            self._waiting.appendleft(Place(fresh, place.number, place.generation + 1))
+            self._waiting.appendleft(Slot(fresh, slot.number, slot.generation + 1))
             self.refilled += 1
 
     def cut(self, status: Status, error: str, now: float) -> None:
         """What waits will not be handed out."""
         while self._waiting:
-            place = self._waiting.popleft()
-            self._settle(place, Outcome(place.assignment, status, error, 0.0), now)
+            slot = self._waiting.popleft()
+            self._settle(slot, Outcome(slot.assignment, status, error, 0.0), now)
 
     def outcomes(self) -> list[Outcome]:
-        """So far, in the order of the places, and in each place in the order of time."""
+        """So far, in the order of the slots, and in each slot in the order of time."""
         return [self._outcomes[at] for at in sorted(self._outcomes)]
 
-    def _settle(self, place: Place, outcome: Outcome, now: float) -> None:
-        self._outcomes[place.number, place.generation] = outcome
+    def _settle(self, slot: Slot, outcome: Outcome, now: float) -> None:
+        self._outcomes[slot.number, slot.generation] = outcome
         self.ended = now

@@ -1,6 +1,6 @@
-"""Rounds: where rollouts come from. A step's are offered up to `rollouts.staleness` steps ahead and waited for.
+"""Rounds: where rollouts come from. A step's are opened up to `rollouts.staleness` steps ahead and waited for.
 
-With a staleness of 0 nothing is offered ahead: the same loop is the synchronous one. Rollouts of step s begin once
+With a staleness of 0 nothing is opened ahead: the same loop is the synchronous one. Rollouts of step s begin once
 s - 1 - k updates are done, so with a version at most k updates older than the one that trains on them.
 """
 
@@ -19,7 +19,7 @@ from lightning_hub.rollouts.collector import collect, strays
 from lightning_hub.rollouts.leases import Leases
 from lightning_hub.rollouts.plan import Plan
 from lightning_hub.rollouts.provider import mark_trainable
-from lightning_hub.rollouts.round_queue import Offer, Rules
+from lightning_hub.rollouts.round_queue import RoundQueue, Rules
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.writes import Writes
 from lightning_sdk.rollouts.tasks import task_id
@@ -33,14 +33,14 @@ class Stopped(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Played:
+class Round:
     """A round, and what came of it so far."""
 
     name: str
     """As messages call it, such as 'step 1'."""
     step: int
     """0 for an evaluation."""
-    offer: Offer
+    queue: RoundQueue
     began_ns: int
     """Unix time in nanoseconds."""
     late_calls: int
@@ -53,14 +53,14 @@ class Played:
     @property
     def seconds(self) -> float:
         """From when its first rollout began until its last one was over."""
-        return self.offer.ended - (self.offer.began or self.offer.ended)
+        return self.queue.ended - (self.queue.began or self.queue.ended)
 
     def counts(self) -> dict[str, float]:
         """What was done to have them whole."""
         return {
             "retries": sum(each.attempt - 1 for each in self.rollouts),
-            "refilled": self.offer.refilled,
-            "deadline_timeouts": self.offer.overdue,
+            "refilled": self.queue.refilled,
+            "deadline_timeouts": self.queue.overdue,
             "resampled_groups": len(self.replaced),
         }
 
@@ -76,10 +76,10 @@ class Rounds:
         self._writes, self._stopping = writes, stopping
         self._tasks = {task_id(task): task for task in (*plan.tasks, *plan.held_out)}
         self._ahead = 0 if plan.check_only else plan.settings.rollouts.staleness
-        self._offered: dict[int, Played] = {}
+        self._open_rounds: dict[int, Round] = {}
         """Step -> its round, those ahead too."""
 
-    def step(self, step: int) -> Played:
+    def step(self, step: int) -> Round:
         """The round of a training step, once every rollout is over or `rollouts.deadline` has passed.
 
         Raises:
@@ -89,46 +89,46 @@ class Rounds:
         """
         settings = self._plan.settings
         for ahead in range(step, min(step + self._ahead, settings.steps) + 1):
-            if ahead not in self._offered:
+            if ahead not in self._open_rounds:
                 assignments = self._plan.of_step(ahead, self._backend.endpoint)
-                self._offered[ahead] = self._offer(assignments, Rules.of_step(settings), f"step {ahead}", ahead)
-        return self._finish(self._offered[step])
+                self._open_rounds[ahead] = self._open(assignments, Rules.of_step(settings), f"step {ahead}", ahead)
+        return self._finish(self._open_rounds[step])
 
-    def replace(self, played: Played, groups: Sequence[str]) -> bool:
+    def replace(self, round_: Round, groups: Sequence[str]) -> bool:
         """Run further tasks in the place of these groups of a step. False if there was no time left for that."""
-        first = len(played.replaced)
-        further = self._plan.of_further(played.step, first, len(groups), self._backend.endpoint)
-        if not self._leases.add(played.offer, further):
+        first = len(round_.replaced)
+        further = self._plan.of_further(round_.step, first, len(groups), self._backend.endpoint)
+        if not self._leases.add(round_.queue, further):
             return False
-        played.replaced += groups
-        self._finish(played)
+        round_.replaced += groups
+        self._finish(round_)
         return True
 
-    def end(self, played: Played) -> None:
+    def end(self, round_: Round) -> None:
         """Nothing more is wanted of this round."""
-        self._leases.close(played.offer, f"{played.name} is over")
-        self._offered.pop(played.step, None)
+        self._leases.close(round_.queue, f"{round_.name} is over")
+        self._open_rounds.pop(round_.step, None)
 
-    def evaluation(self, assignments: Sequence[Assignment], name: str) -> Played:
+    def evaluation(self, assignments: Sequence[Assignment], name: str) -> Round:
         """A round on held-out tasks, before whatever is under way ahead. Errors as in `step`."""
         rules = Rules.of_evaluation(self._plan.settings, len(assignments))
-        played = self._offer(assignments, rules, name, 0, first=True)
-        self._finish(played)
-        self.end(played)
-        return played
+        round_ = self._open(assignments, rules, name, 0, first=True)
+        self._finish(round_)
+        self.end(round_)
+        return round_
 
-    def diagnosis(self, played: Played) -> Diagnosis:
+    def diagnosis(self, round_: Round) -> Diagnosis:
         """What a round shows."""
         settings, plain = self._plan.settings, self._backend.endpoint is None
         declared = self._plan.declared_roles
         return diagnose(
             DiagnosisInput(
-                mark_trainable(played.rollouts, settings.roles, declared) if plain else played.rollouts,
-                played.name,
+                mark_trainable(round_.rollouts, settings.roles, declared) if plain else round_.rollouts,
+                round_.name,
                 settings.roles,
                 declared,
-                strays(self._index, played.began_ns),
-                self._index.late_calls - played.late_calls,
+                strays(self._index, round_.began_ns),
+                self._index.late_calls - round_.late_calls,
                 self._plan.integrations,
                 settings.failure.max_failed,
                 settings,
@@ -137,37 +137,37 @@ class Rounds:
             )
         )
 
-    def flatness(self, played: Played) -> Flatness | None:
+    def flatness(self, round_: Round) -> Flatness | None:
         """Why nothing can be learned from a round; None if something can."""
-        return flatness(played.rollouts, self._plan.settings, self._tasks)
+        return flatness(round_.rollouts, self._plan.settings, self._tasks)
 
     def close(self) -> None:
-        """Drop what is under way or offered ahead. Idempotent."""
+        """Drop what is under way or opened ahead. Idempotent."""
         why = "the hub was stopped" if self._stopping.is_set() else "the run ended"
-        for played in self._offered.values():
-            self._leases.close(played.offer, why)
-        self._offered.clear()
+        for round_ in self._open_rounds.values():
+            self._leases.close(round_.queue, why)
+        self._open_rounds.clear()
 
-    def _offer(
+    def _open(
         self, assignments: Sequence[Assignment], rules: Rules, name: str, step: int, *, first: bool = False
-    ) -> Played:
+    ) -> Round:
         began, late = time.time_ns(), self._index.late_calls
-        offer = self._leases.offer(assignments, rules, self._plan.settings.rollouts.concurrency, first=first)
-        return Played(name, step, offer, began, late)
+        queue = self._leases.open_round(assignments, rules, self._plan.settings.rollouts.concurrency, first=first)
+        return Round(name, step, queue, began, late)
 
-    def _finish(self, played: Played) -> Played:
+    def _finish(self, round_: Round) -> Round:
         """Wait until the round is over."""
         done = False
         while not done:
-            done = self._leases.wait(played.offer, _WATCH_SECONDS, self._stopping.is_set)
+            done = self._leases.wait(round_.queue, _WATCH_SECONDS, self._stopping.is_set)
             if self._stopping.is_set():
                 raise Stopped
             if not done:
                 self._backend.check()
                 self._writes.check()
-        known = {(each.id, each.attempt): each for each in played.rollouts}
-        played.rollouts = [
+        known = {(each.id, each.attempt): each for each in round_.rollouts}
+        round_.rollouts = [
             known.get((each.assignment.id, each.assignment.attempt)) or collect(self._index, each)
-            for each in self._leases.outcomes(played.offer)
+            for each in self._leases.outcomes(round_.queue)
         ]
-        return played
+        return round_

@@ -32,14 +32,14 @@ from lightning_hub.storage.store import Store
 from lightning_sdk.stream.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Batch, Event
 from lightning_sdk.trace.call import Status
 
-_OUTPUT = 2000
-_ANSWER = 1_000_000
+_OUTPUT_CHARACTERS = 2000
+_ANSWER_CHARACTERS = 1_000_000
 #: What the reward function's numbers were called before they had names of their own.
 _BEFORE_NAMES = "final"
 #: Calls and spans of no rollout that can be read back, the last ones.
-_STRAYS = 2000
+_MAX_STRAYS = 2000
 _REPLY = int(Event.REPLY)
-_TOLD = (int(Event.CALL), int(Event.SPAN))
+_RECORDED = (int(Event.CALL), int(Event.SPAN))
 #: The first of the kinds that the index itself reads.
 _CONTROL = int(Event.REWARD)
 #: An attempt that is not known here and silent for so long is dropped from memory (not from the store).
@@ -97,12 +97,12 @@ class _Unsaved:
     segments: set[int] = field(default_factory=set)
 
 
-def _places(position: int, located: Sequence[Located]) -> list[tuple[int, int]]:
+def _stray_places(position: int, located: Sequence[Located]) -> list[tuple[int, int]]:
     """Where the calls and spans of no rollout are in the log."""
     return [
         (position + event.start, event.end - event.start)
         for event in located
-        if event.key == NO_ROLLOUT and event.kind in _TOLD
+        if event.key == NO_ROLLOUT and event.kind in _RECORDED
     ]
 
 
@@ -149,7 +149,7 @@ class Index:
             self.counters[name] = int(store.get(name, 0))
         self.late_calls = 0
         """Calls, of this process's time, under the key of an attempt that had ended well."""
-        self._strays: deque[tuple[int, int]] = deque(maxlen=_STRAYS)
+        self._strays: deque[tuple[int, int]] = deque(maxlen=_MAX_STRAYS)
         self._segments = store.segments()
         self._saved = self._covered = int(store.get("position", 0))
 
@@ -181,11 +181,11 @@ class Index:
         owned = [event for event in located if event[1] != NO_ROLLOUT]
         # First what belongs to nobody: the end of the last rollout below may have it read.
         if len(owned) < len(located):
-            last = located[-_STRAYS:]
-            strays = [event for event in last if event[1] == NO_ROLLOUT and event[0] in _TOLD]
+            last = located[-_MAX_STRAYS:]
+            strays = [event for event in last if event[1] == NO_ROLLOUT and event[0] in _RECORDED]
             with self._lock:
                 self._strays.extend((position + event.start, event.end - event.start) for event in strays)
-            if self.on_strays is not None and (loose := _places(position, located)):
+            if self.on_strays is not None and (loose := _stray_places(position, located)):
                 self.on_strays(loose)
         for event in owned:
             self._take(position, event)
@@ -236,10 +236,9 @@ class Index:
             case EndEvent() as ended if not entry.ended:
                 answer, unkept = _answer(ended.answer, ended.unkept)
                 entry.ended, entry.went_well = True, ended.status == Status.OK
-                self._end(entry, End(
-                    event.key, ended.status, ended.error, ended.time_ns / 1e9, entry.rewarded, ended.output[:_OUTPUT],
-                    answer, unkept,
-                ))  # fmt: skip
+                seconds, output = ended.time_ns / 1e9, ended.output[:_OUTPUT_CHARACTERS]
+                end = End(event.key, ended.status, ended.error, seconds, entry.rewarded, output, answer, unkept)
+                self._end(entry, end)
             case Unusable(why):
                 self.counters["malformed"] += 1
                 self.on_unusable(position + event.start, event.end - event.start, why)
@@ -333,6 +332,6 @@ class Index:
 
 def _answer(answer: Any, unkept: Any) -> tuple[str, str]:
     """The answer in an END event, and why there is none."""
-    if isinstance(answer, str) and 0 < len(answer) <= _ANSWER:
+    if isinstance(answer, str) and 0 < len(answer) <= _ANSWER_CHARACTERS:
         return answer, ""
-    return "", str(unkept)[:_OUTPUT] or "its process sent none that could be kept"
+    return "", str(unkept)[:_OUTPUT_CHARACTERS] or "its process sent none that could be kept"

@@ -15,7 +15,7 @@ from lightning_sdk.system.folders import refuse_links
 _ENDING = "ending"
 #: For a hub that is ending, as after its training was killed: it saves what was learned. For any other, which may just
 #: have been told to end.
-_ENDING_SECONDS, _SECONDS = 45.0, 1.0
+_ENDING_HUB_SECONDS, _OTHER_HUB_SECONDS = 45.0, 1.0
 
 
 def lock_folder(folder: Path) -> int:
@@ -29,7 +29,7 @@ def lock_folder(folder: Path) -> int:
     clock = Clock()
     while not _is_taken(file):
         pid, _, state = os.pread(file, 40, 0).decode(errors="replace").strip().partition(" ")
-        if clock.read() > (_ENDING_SECONDS if state == _ENDING else _SECONDS):
+        if clock.read() > (_ENDING_HUB_SECONDS if state == _ENDING else _OTHER_HUB_SECONDS):
             os.close(file)
             raise HubError(_describe_holder(folder, pid or "unknown", state))
         time.sleep(0.05)

@@ -13,10 +13,10 @@ import msgspec
 
 NAME = "set-aside.jsonl"
 #: Lines that one process writes.
-_LINES = 1000
+_MAX_LINES = 1000
 #: Bytes of a piece that are unpacked to be shown; of a longer one the first bytes are.
-_UNPACKED = 65_536
-_SHOWN = 2000
+_MAX_UNPACKED_BYTES = 65_536
+_SHOWN_CHARACTERS = 2000
 _log = logging.getLogger(__name__)
 
 
@@ -30,7 +30,7 @@ class SetAside:
     def add(self, where: str, piece: bytes, why: str) -> None:
         """List a piece. Told at the first, the tenth, the hundredth ..."""
         self.count += 1
-        if self.count <= _LINES:
+        if self.count <= _MAX_LINES:
             line = {"time": time.time(), "where": where, "bytes": len(piece), "why": why, "holds": _show(piece)}
             # A full disk is told elsewhere.
             with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
@@ -42,7 +42,7 @@ class SetAside:
 
 def _show(piece: bytes) -> str:
     try:
-        text = repr(msgspec.msgpack.decode(piece)) if len(piece) <= _UNPACKED else ""
+        text = repr(msgspec.msgpack.decode(piece)) if len(piece) <= _MAX_UNPACKED_BYTES else ""
     except (ValueError, RecursionError):
         text = ""
-    return (text or piece[: _SHOWN // 2].hex())[:_SHOWN]
+    return (text or piece[: _SHOWN_CHARACTERS // 2].hex())[:_SHOWN_CHARACTERS]

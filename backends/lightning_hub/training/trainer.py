@@ -16,12 +16,12 @@ from lightning_hub.diagnosis.diagnosis import Diagnosis
 from lightning_hub.evaluation.evaluation import measure
 from lightning_hub.feed import Feed
 from lightning_hub.health import instability
-from lightning_hub.replay.replay_dataset import Stock, without_effect
+from lightning_hub.replay.replay_dataset import ReplayDataset, without_effect
 from lightning_hub.results.run_folder import RunFolder
 from lightning_hub.rollout import Rollout
 from lightning_hub.rollouts.leases import Leases
 from lightning_hub.rollouts.plan import Plan
-from lightning_hub.rollouts.rounds import Played, Rounds, Stopped
+from lightning_hub.rollouts.rounds import Round, Rounds, Stopped
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.store import Store
 from lightning_hub.storage.writes import Writes
@@ -69,7 +69,7 @@ class Trainer:
         self._flat_steps: int | None = 0
         """Steps of this run without a signal, from the first one on; None since one had a signal."""
         self._backend: Backend | None = None
-        self._stock: Stock | None = None
+        self._dataset: ReplayDataset | None = None
         """Stored rollouts to learn from, instead of running the agent."""
         self._rounds: Rounds | None = None
         self._stopping, self._over = threading.Event(), threading.Event()
@@ -116,7 +116,7 @@ class Trainer:
             return self._ending.fail(error, writes=self._owns_folder)
 
     def _close(self) -> None:
-        for part in (self._rounds, self._backend, self._stock, self._folder):
+        for part in (self._rounds, self._backend, self._dataset, self._folder):
             try:
                 if part is not None:
                     part.close()
@@ -128,7 +128,9 @@ class Trainer:
         if not plan.resume:  # Before anything that takes long: with it, --resume finds the run.
             self._write_start()
         if plan.from_runs:
-            self._stock = Stock(list(map(Path, plan.from_runs)), self._settings, plan.reserved, plan.declared_roles)
+            self._dataset = ReplayDataset(
+                list(map(Path, plan.from_runs)), self._settings, plan.reserved, plan.declared_roles
+            )
         self._feed.publish("status", text=f"starting the {self._plan.backend.name} backend")
         backend = self._backend = self._plan.backend.start(self._settings, self._folder.path)
         rounds = self._rounds = Rounds(self._plan, backend, self._leases, self._index, self._writes, self._stopping)
@@ -169,63 +171,63 @@ class Trainer:
         self._evaluate("after", backend, rounds)
 
     def _one_step(self, step: int, backend: Backend, rounds: Rounds) -> None:
-        if self._stock is not None:
-            self._stored_step(step, backend, self._stock)
+        if self._dataset is not None:
+            self._stored_step(step, backend, self._dataset)
             return
         began = time.monotonic()
-        played = self._run_round(step, rounds)
+        round_ = self._run_round(step, rounds)
         generated = time.monotonic()
-        batch, update = self._learn(step, played, backend)
+        batch, update = self._learn(step, round_, backend)
         ended = time.monotonic()
         seconds = {"seconds": ended - began, "seconds_generate": generated - began, "seconds_update": ended - generated}
-        self._record(step, played, batch, update, seconds)
-        self._watch(played, batch, rounds)
+        self._record(step, round_, batch, update, seconds)
+        self._watch(round_, batch, rounds)
 
-    def _stored_step(self, step: int, backend: Backend, stock: Stock) -> None:
+    def _stored_step(self, step: int, backend: Backend, dataset: ReplayDataset) -> None:
         """A step whose rows come from stored rollouts."""
         began = time.monotonic()
-        drawn = stock.draw(step)
+        drawn = dataset.draw(step)
         read = time.monotonic()
         update = backend.update(drawn.batch) if drawn.batch.rows else Update(self._version)
         ended = time.monotonic()
         seconds = {"seconds": ended - began, "seconds_read": read - began, "seconds_update": ended - read}
         self._note(step, update.version, {**update.metrics, **drawn.metrics, **seconds})
 
-    def _run_round(self, step: int, rounds: Rounds) -> Played:
+    def _run_round(self, step: int, rounds: Rounds) -> Round:
         """Where a step's rollouts come from: its round, with further tasks for groups without signal."""
-        played = rounds.step(step)
-        self._examine(played, rounds)
+        round_ = rounds.step(step)
+        self._examine(round_, rounds)
         for _ in range(self._settings.algorithm.dynamic_sampling):
-            flat = flat_groups(played.rollouts, self._settings) - set(played.replaced)
-            in_order = dict.fromkeys(each.group for each in played.rollouts if each.group in flat)
-            if not flat or not rounds.replace(played, list(in_order)):
+            flat = flat_groups(round_.rollouts, self._settings) - set(round_.replaced)
+            in_order = dict.fromkeys(each.group for each in round_.rollouts if each.group in flat)
+            if not flat or not rounds.replace(round_, list(in_order)):
                 break
-            self._examine(played, rounds)
-        rounds.end(played)
-        return played
+            self._examine(round_, rounds)
+        rounds.end(round_)
+        return round_
 
-    def _learn(self, step: int, played: Played, backend: Backend) -> tuple[TrainingBatch, Update]:
+    def _learn(self, step: int, round_: Round, backend: Backend) -> tuple[TrainingBatch, Update]:
         """What is done with a step's rollouts. Without a row, as when no role's turn has come, there is no update."""
         scoring = cast(Scoring, backend) if hasattr(backend, "score") else None
         batch = build_batch(
-            played.rollouts,
+            round_.rollouts,
             self._settings,
             step=step,
             version=self._version,
             means=self._means,
             scoring=scoring,
-            replaced=played.replaced,
+            replaced=round_.replaced,
         )
-        checks.refuse_problems(batch.problems, _trainable(played.rollouts))
+        checks.refuse_problems(batch.problems, _trainable(round_.rollouts))
         self._means = batch.means
         return batch, backend.update(Batch(step, batch.rows)) if batch.rows else Update(self._version)
 
-    def _examine(self, played: Played, rounds: Rounds) -> None:
+    def _examine(self, round_: Round, rounds: Rounds) -> None:
         """RolloutsFailed or NothingToTrain for a round that cannot be used; the first of each mode is diagnosed."""
-        checks.refuse_failures(played.rollouts, played.name, self._settings.failure.max_failed)
-        if played.rollouts[0].mode in self._undiagnosed:
-            self._undiagnosed.discard(played.rollouts[0].mode)
-            self._tell(rounds.diagnosis(played))
+        checks.refuse_failures(round_.rollouts, round_.name, self._settings.failure.max_failed)
+        if round_.rollouts[0].mode in self._undiagnosed:
+            self._undiagnosed.discard(round_.rollouts[0].mode)
+            self._tell(rounds.diagnosis(round_))
 
     def _tell(self, diagnosis: Diagnosis) -> None:
         """Stop for what can never be learned from, and warn once of the rest."""
@@ -237,7 +239,7 @@ class Trainer:
                 self._told.add(finding.kind)
                 self._warn(str(finding))
 
-    def _watch(self, played: Played, batch: TrainingBatch, rounds: Rounds) -> None:
+    def _watch(self, round_: Round, batch: TrainingBatch, rounds: Rounds) -> None:
         """Warn of a first step without a signal; NothingToTrain after `failure.flat_steps` steps like it."""
         if batch.rows and not batch.is_flat:
             self._flat_steps = None
@@ -245,11 +247,11 @@ class Trainer:
             return
         self._flat_steps += 1
         limit = self._settings.failure.flat_steps
-        if self._flat_steps not in {1, limit} or (flat := rounds.flatness(played)) is None:
+        if self._flat_steps not in {1, limit} or (flat := rounds.flatness(round_)) is None:
             return
         if self._flat_steps == limit:
             raise NothingToTrain(checks.no_signal(flat, limit))
-        self._warn(checks.first_without_signal(flat, played.name, limit))
+        self._warn(checks.first_without_signal(flat, round_.name, limit))
 
     def _warn(self, text: str) -> None:
         _log.warning("%s", text)
@@ -259,8 +261,8 @@ class Trainer:
         """One round, as training would run it; the last event."""
         count = self._settings.rollouts.tasks_per_step * self._settings.rollouts.group_size
         self._feed.publish("status", text=f"running {count} rollouts")
-        played = rounds.step(1)
-        found = rounds.diagnosis(played).as_dict()
+        round_ = rounds.step(1)
+        found = rounds.diagnosis(round_).as_dict()
         self._folder.diagnosis(found)
         return {"kind": "finished", "diagnosis": found}
 
@@ -269,10 +271,10 @@ class Trainer:
         if not self._plan.held_out:
             return
         assignments = self._plan.of_held_out(name, backend.endpoint)
-        played = rounds.evaluation(assignments, f"evaluation {name!r}")
-        self._examine(played, rounds)
+        round_ = rounds.evaluation(assignments, f"evaluation {name!r}")
+        self._examine(round_, rounds)
         measured = measure(
-            name, self.step, assignments, played.rollouts, self._settings,
+            name, self.step, assignments, round_.rollouts, self._settings,
             look=self._folder.next_look(name, self.step), trained=self._folder.training_scores,
         )  # fmt: skip
         self._folder.evaluation(measured)
@@ -286,10 +288,10 @@ class Trainer:
             self._refuse_other_model(facts)
             self._resume(backend)
         sizes: dict[str, Any] = {"tasks": len(self._plan.tasks), "held_out_tasks": len(self._plan.held_out)}
-        if self._stock is not None:
-            self._stock.refuse_other_tokenizers(str(facts.get("tokenizer", "")))
-            sizes |= self._stock.facts()
-            self._feed.publish("status", text=self._stock.describe())
+        if self._dataset is not None:
+            self._dataset.refuse_other_tokenizers(str(facts.get("tokenizer", "")))
+            sizes |= self._dataset.facts()
+            self._feed.publish("status", text=self._dataset.describe())
             if idle := without_effect(self._settings):
                 self._feed.publish("warning", text=f"no effect on learning from stored rollouts: {', '.join(idle)}")
         if self._plan.resume:
@@ -350,16 +352,16 @@ class Trainer:
                 self._means["" if role == "none" else role] = mean
 
     def _record(
-        self, step: int, played: Played, batch: TrainingBatch, update: Update, seconds: dict[str, float]
+        self, step: int, round_: Round, batch: TrainingBatch, update: Update, seconds: dict[str, float]
     ) -> None:
-        rollouts = played.rollouts
+        rollouts = round_.rollouts
         calls = [call for each in rollouts for call in each.calls if call.meta.trainable]
         tokens = sum(call.output_tokens for call in calls)
         metrics = {
             **update.metrics, **batch.metrics, **seconds, **reward_extremes(rollouts, self._settings),
             **{f"rollouts_{status}": sum(each.status == status for each in rollouts) for status in Status},
-            **played.counts(), "calls": len(calls), "tokens_generated": tokens,
-            "tokens_per_second": tokens / played.seconds if played.seconds else 0.0,
+            **round_.counts(), "calls": len(calls), "tokens_generated": tokens,
+            "tokens_per_second": tokens / round_.seconds if round_.seconds else 0.0,
             "staleness": max((self._version - row.version for row in batch.rows if row.version >= 0), default=0),
         }  # fmt: skip
         self._note(step, update.version, metrics)

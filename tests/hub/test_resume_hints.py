@@ -16,7 +16,7 @@ from descendants import descendants
 from guests import SMALL, Command, Place
 from test_guests import wait_for
 
-from lightning_sdk.commands import way_on
+from lightning_sdk.commands import resume_hints
 from lightning_sdk.system.folders import make_run_folder
 
 BANDIT = ["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--backend", "bandit", "--steps", "2",
@@ -83,7 +83,7 @@ def test_a_training_that_is_killed_is_resumed_at_once(place: Place, tmp_path: Pa
     wait_for(lambda: (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").read_text())
     [hub] = descendants("lightning_hub", training.process.pid)
     training.process.kill()
-    again = go_on(place, way_on.after_death(folder))
+    again = go_on(place, resume_hints.after_death(folder))
     wait_for(lambda: "ending" in (folder / "hub.lock").read_text())
     for step in (2, 3):
         (folder / f"go-{step}").touch()
@@ -95,8 +95,8 @@ def test_a_training_that_is_killed_is_resumed_at_once(place: Place, tmp_path: Pa
 
 def test_nothing_to_go_on_with_is_said(tmp_path: Path) -> None:
     """Before the run has written how it was started there is nothing to resume."""
-    assert way_on.after_death(tmp_path) == "Nothing was written yet: start it again."
-    assert way_on.after_stop(tmp_path).endswith("start it again")
-    assert way_on.after_failures(tmp_path) == ""
+    assert resume_hints.after_death(tmp_path) == "Nothing was written yet: start it again."
+    assert resume_hints.after_stop(tmp_path).endswith("start it again")
+    assert resume_hints.after_failures(tmp_path) == ""
     (tmp_path / "checkpoints" / "step-00004").mkdir(parents=True)
-    assert way_on.after_failures(tmp_path).endswith("goes on after step 4.")
+    assert resume_hints.after_failures(tmp_path).endswith("goes on after step 4.")
