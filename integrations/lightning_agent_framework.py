@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.markers.agent import Turn, in_turn
-from lightning_sdk.stream.sink import harmless
-from lightning_sdk.trace.scope import use_scope
+from lightning_sdk.integration import Patches, Turn, harmless, require_version, use_scope, wrap_in_turn
 
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `agent_framework` is imported. Tested with 1.23."""
-    require("agent-framework-core", "1.17", "2", module="agent_framework")
+    require_version("agent-framework-core", "1.17", "2", module="agent_framework")
     from agent_framework import RawAgent  # noqa: PLC0415 - only where the user has it
 
     patches.wrap(RawAgent, "run", _wrap_run)
-    patches.naming = True
+    patches.names_agents = True
 
 
 def _turn(agent: Any, *_args: Any, **_kwargs: Any) -> Turn:
@@ -26,7 +22,7 @@ def _turn(agent: Any, *_args: Any, **_kwargs: Any) -> Turn:
 
 
 def _wrap_run(original: Callable[..., Any]) -> Callable[..., Any]:
-    awaited = in_turn(original, _turn)
+    awaited = wrap_in_turn(original, _turn)
 
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not kwargs.get("stream"):

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require
-from lightning_sdk.capture.base_client import Seam
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.errors import Untranslatable
-from lightning_sdk.translation.messages import translate
+from lightning_sdk.integration import BaseClientSeam, Patches, Untranslatable, require_version, translate_messages
 
 #: Clients that sign each request for AWS after everything else, and read AWS's own framing of streams.
 _SIGNING = ("anthropic.lib.bedrock", "anthropic.lib.aws")
 
 
-class _Anthropic(Seam):
+class _Anthropic(BaseClientSeam):
     def check_client(self, client: Any) -> None:
         if any(kind.__module__.startswith(_SIGNING) for kind in type(client).__mro__):
             raise Untranslatable(
@@ -30,14 +26,15 @@ seam = _Anthropic(
     "anthropic",
     # Of the SDK's own server; then as its clients for Google's and Amazon's clouds write it.
     paths=dict.fromkeys(
-        ("/v1/messages", ":rawPredict", ":streamRawPredict", "/invoke", "/invoke-with-response-stream"), translate
+        ("/v1/messages", ":rawPredict", ":streamRawPredict", "/invoke", "/invoke-with-response-stream"),
+        translate_messages,
     ),
 )
 
 
 def instrument(patches: Patches) -> None:
     """Patch the Anthropic SDK; run by `lightning_sdk.init()` once `anthropic` is imported."""
-    require("anthropic", "0.40", "3")
+    require_version("anthropic", "0.40", "3")
     from anthropic import _base_client  # noqa: PLC0415 - loaded only where the user has anthropic
 
     seam.instrument(patches, _base_client)

@@ -12,10 +12,15 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require, speaks
-from lightning_sdk.capture.framework_caches import bypass
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.trace.scope import Scope, current_scope, use_scope
+from lightning_sdk.integration import (
+    Patches,
+    Scope,
+    bypass_cache,
+    current_scope,
+    require_version,
+    use_scope,
+    wrap_agent,
+)
 
 _SCOPE = "_lightning_scope"
 
@@ -25,7 +30,7 @@ _handled: ContextVar[Scope] = ContextVar("lightning_autogen_handled", default=Sc
 
 def instrument(patches: Patches) -> None:
     """Wrap agents and runtime; run by `lightning_sdk.init()` once `autogen_agentchat` is imported."""
-    require("autogen-agentchat", "0.7", "0.8")
+    require_version("autogen-agentchat", "0.7", "0.8")
     from autogen_agentchat.agents import AssistantAgent, BaseChatAgent  # noqa: PLC0415 - only where the user has it
     from autogen_agentchat.teams._group_chat._chat_agent_container import ChatAgentContainer  # noqa: PLC0415
     from autogen_core import SingleThreadedAgentRuntime  # noqa: PLC0415
@@ -38,7 +43,7 @@ def instrument(patches: Patches) -> None:
         (ChatAgentContainer, "handle_request"),
         (AssistantAgent, "on_messages_stream"),
     ):
-        speaks(patches, owner, method, _name)
+        wrap_agent(patches, owner, method, _name)
     for envelope, process in (
         (runtime.SendMessageEnvelope, "_process_send"),
         (runtime.PublishMessageEnvelope, "_process_publish"),
@@ -49,7 +54,7 @@ def instrument(patches: Patches) -> None:
         from autogen_ext.models.cache import ChatCompletionCache  # noqa: PLC0415
 
         # Nothing is found, and what is then kept is kept under a key that nobody asks for.
-        bypass(patches, ChatCompletionCache, "_check_cache", instead=(None, "lightning: trained"))
+        bypass_cache(patches, ChatCompletionCache, "_check_cache", instead=(None, "lightning: trained"))
 
 
 def _name(agent: Any, *_args: object, **_kwargs: object) -> str | None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require, speaks
-from lightning_sdk.capture.patches import Patches
+from lightning_sdk.integration import Patches, require_version, wrap_agent
 
 _RUNS = ("execute_task", "aexecute_task", "kickoff", "kickoff_async", "akickoff")
 
 
 def instrument(patches: Patches) -> None:
     """Wrap CrewAI's agent; run by `lightning_sdk.init()` once `crewai` is imported."""
-    require("crewai", "1.15", "2")
+    require_version("crewai", "1.15", "2")
     from crewai.agent.core import Agent  # noqa: PLC0415 - loaded only where the user has crewai
 
     for run in _RUNS:
-        speaks(patches, Agent, run, _role)
+        wrap_agent(patches, Agent, run, _role)
 
 
 def _role(agent: Any, *_args: object, **_kwargs: object) -> str:

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require, speaks
-from lightning_sdk.capture.framework_caches import bypass
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.trace.scope import current_scope, use_scope
+from lightning_sdk.integration import Patches, bypass_cache, current_scope, require_version, use_scope, wrap_agent
 
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `dspy` is imported. Tested with 3.4.1."""
-    require("dspy", "3.4", "4", module="dspy")
+    require_version("dspy", "3.4", "4", module="dspy")
     import dspy  # noqa: PLC0415 - only where the user has it
     from dspy.clients.cache import Cache  # noqa: PLC0415
     from dspy.utils.parallelizer import ParallelExecutor  # noqa: PLC0415
@@ -31,8 +28,8 @@ def instrument(patches: Patches) -> None:
         return signature if signature != "StringSignature" else ""  # "question -> answer" has no name
 
     for method in ("forward", "aforward"):
-        speaks(patches, dspy.Predict, method, name)
-    bypass(patches, Cache, "get", "put")
+        wrap_agent(patches, dspy.Predict, method, name)
+    bypass_cache(patches, Cache, "get", "put")
     patches.wrap(ParallelExecutor, "execute", _wrap_execute)
 
 

@@ -9,20 +9,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.markers.agent import Turn
-from lightning_sdk.trace.scope import Scope, current_scope, use_scope
+from lightning_sdk.integration import Patches, Scope, Turn, current_scope, require_version, use_scope
 
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `haystack` is imported. Tested with 3.4."""
-    require("haystack-ai", "3", "4", module="haystack")
+    require_version("haystack-ai", "3", "4", module="haystack")
     from haystack import Pipeline  # noqa: PLC0415 - only where the user has it
 
     patches.wrap(Pipeline, "_run_component", _wrap_run)
     patches.wrap(Pipeline, "_run_component_async", _wrap_run_async)
-    patches.naming = True
+    patches.names_agents = True
 
 
 def _component_scope(component: str) -> Scope:

@@ -16,9 +16,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.capture.seam import SEEN
-from lightning_sdk.stream import notices, sink
+from lightning_sdk.integration import SEEN, Patches, harmless, is_listening, report_uncaught, say_once
 
 #: Nobody serves anything but a language model here.
 _SURE = re.compile(
@@ -43,6 +41,15 @@ class _Request(NamedTuple):
     url: str
     body: Any = b""
     """Bytes or text as they are sent, or the value that becomes JSON."""
+
+
+class _ModelRequest(NamedTuple):
+    """A request to a language model."""
+
+    address: str
+    path: str
+    model: str
+    """'' where it is not known."""
 
 
 def httpx(patches: Patches) -> None:
@@ -97,7 +104,7 @@ def http_client(patches: Patches) -> None:
 
 def _wrap(original: Callable[..., Any], client: str, describe: Callable[..., _Request | None]) -> Callable[..., Any]:
     def send(*args: Any, **kwargs: Any) -> Any:
-        if not sink.is_listening() or _under_way.get():
+        if not is_listening() or _under_way.get():
             return original(*args, **kwargs)
         with _notice(client, lambda: describe(*args, **kwargs)):
             return original(*args, **kwargs)
@@ -109,7 +116,7 @@ def _wrap_async(
     original: Callable[..., Any], client: str, describe: Callable[..., _Request | None]
 ) -> Callable[..., Any]:
     async def send(*args: Any, **kwargs: Any) -> Any:
-        if not sink.is_listening() or _under_way.get():
+        if not is_listening() or _under_way.get():
             return await original(*args, **kwargs)
         with _notice(client, lambda: describe(*args, **kwargs)):
             return await original(*args, **kwargs)
@@ -121,7 +128,7 @@ def _wrap_async(
 def _notice(client: str, describe: Callable[[], _Request | None]) -> Iterator[None]:
     """Tell of the request if it is one to a model; a client inside (aiohttp under httpx) does not tell again."""
     started = time.time_ns()
-    asked = sink.harmless(f"looking at a request of {client}", lambda: _model_request(describe()))
+    asked = harmless(f"looking at a request of {client}", lambda: _model_request(describe()))
     token = _under_way.set(True)
     error: BaseException | None = None
     try:
@@ -132,11 +139,11 @@ def _notice(client: str, describe: Callable[[], _Request | None]) -> Iterator[No
     finally:
         _under_way.reset(token)
         if asked is not None:
-            sink.harmless("telling of an uncaught call", lambda: _tell(client, asked, started, error))
+            harmless("telling of an uncaught call", lambda: _tell(client, asked, started, error))
 
 
-def _model_request(request: _Request | None) -> dict[str, Any] | None:
-    """Attributes of a request to a language model; None for any other, and for one that a seam caught."""
+def _model_request(request: _Request | None) -> _ModelRequest | None:
+    """The request if it is one to a language model; None for any other, and for one that a seam caught."""
     if request is None or request.method.upper() != "POST":
         return None
     place = urlsplit(request.url)
@@ -148,8 +155,7 @@ def _model_request(request: _Request | None) -> dict[str, Any] | None:
     model = _model(request.body)
     if model is None and not _SURE.search(path):
         return None
-    asked = {notices.ADDRESS: place.hostname or "", notices.PATH: place.path}
-    return asked | ({notices.MODEL: model} if model else {})
+    return _ModelRequest(place.hostname or "", place.path, model or "")
 
 
 def _model(body: Any) -> str | None:
@@ -169,9 +175,9 @@ def _model(body: Any) -> str | None:
     return body["model"] if body.keys() & {"messages", "input", "prompt", "contents"} else None
 
 
-def _tell(client: str, asked: dict[str, Any], started: int, error: BaseException | None) -> None:
-    where = f"{asked[notices.ADDRESS]}{asked[notices.PATH]}"
-    sink.say_once(f"uncaught {where}", "lightning: a call to a model at %s went out through %s, where nothing reads "
+def _tell(client: str, asked: _ModelRequest, started: int, error: BaseException | None) -> None:
+    where = f"{asked.address}{asked.path}"
+    say_once(f"uncaught {where}", "lightning: a call to a model at %s went out through %s, where nothing reads "
                   "it: it is not recorded, and cannot be trained on. Make it with the OpenAI SDK, the Anthropic SDK or "
                   "LiteLLM, or send it through `lightning-sdk gateway`", where, client)  # fmt: skip
-    notices.report_uncaught(client, asked, started, error)
+    report_uncaught(client, address=asked.address, path=asked.path, model=asked.model, started_ns=started, error=error)

@@ -14,15 +14,19 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning_sdk.capture.agent_names import require
-from lightning_sdk.capture.engine_transport import route_to_engine
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.capture.response_tap import tap
-from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
-from lightning_sdk.capture.unasked_fields import Unasked
-from lightning_sdk.errors import Untranslatable
-from lightning_sdk.stream.sink import harmless
-from lightning_sdk.trace.scope import effective_scope
+from lightning_sdk.integration import (
+    SEEN,
+    OpenCall,
+    Patches,
+    UnaskedFields,
+    Untranslatable,
+    effective_scope,
+    harmless,
+    open_call,
+    require_version,
+    route_to_engine,
+    tap,
+)
 
 _CHAT = "/chat/completions"
 _DISTRIBUTION = "huggingface-hub"
@@ -30,7 +34,7 @@ _DISTRIBUTION = "huggingface-hub"
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `InferenceClient` is imported. Tested with 1.0, 1.33 and 2.4."""
-    require(_DISTRIBUTION, "1.0", "3")
+    require_version(_DISTRIBUTION, "1.0", "3")
     from huggingface_hub.inference import _client  # noqa: PLC0415 - only where the user has it
 
     patches.wrap(_client.InferenceClient, "_inner_post", _wrap_post)
@@ -39,7 +43,7 @@ def instrument(patches: Patches) -> None:
 
 def instrument_async(patches: Patches) -> None:
     """Run once `AsyncInferenceClient` is imported."""
-    require(_DISTRIBUTION, "1.0", "3")
+    require_version(_DISTRIBUTION, "1.0", "3")
     from huggingface_hub.inference._generated import _async_client  # noqa: PLC0415 - only where the user has it
 
     patches.wrap(_async_client.AsyncInferenceClient, "_inner_post", _wrap_post_async)
@@ -52,11 +56,11 @@ class _ChatRequest:
     def __init__(self, call: OpenCall, parameters: Any) -> None:
         """`parameters`: of `_inner_post`, as the caller gave them."""
         self._call = call
-        self._translation: Unasked | None = None
+        self._translation: UnaskedFields | None = None
         self.parameters = parameters
         """As they are to be sent."""
         if call.endpoint is not None:
-            self._translation = Unasked(parameters.json)
+            self._translation = UnaskedFields(parameters.json)
             body = call.rewrite(self._translation.chat)
             self.parameters = replace(parameters, url=call.endpoint.url + _CHAT, json=body)
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require
-from lightning_sdk.capture.framework_caches import bypass, is_passed_by
-from lightning_sdk.capture.patches import Patches
+from lightning_sdk.integration import Patches, bypass_cache, needs_engine, require_version
 
 
 def instrument(patches: Patches) -> None:
     """Wrap the caches; run by `lightning_sdk.init()` once `langchain_core` is imported."""
-    require("langchain-core", "1.0", "2")
+    require_version("langchain-core", "1.0", "2")
     from langchain_core.language_models import llms  # noqa: PLC0415 - only where the user has it
     from langchain_core.language_models.chat_models import BaseChatModel  # noqa: PLC0415
 
-    bypass(patches, llms, "_resolve_cache")
+    bypass_cache(patches, llms, "_resolve_cache")
     for method in ("_generate_with_cache", "_agenerate_with_cache"):
         patches.wrap(BaseChatModel, method, _without_cache)
 
@@ -27,7 +25,7 @@ def _without_cache(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def with_cache(self: Any, *args: Any, **kwargs: Any) -> Any:
         kept = self.cache or (self.cache is None and get_llm_cache() is not None)
-        if kept and is_passed_by():
+        if kept and needs_engine():
             self = self.model_copy(update={"cache": False})
         return original(self, *args, **kwargs)
 

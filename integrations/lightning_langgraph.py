@@ -13,9 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require, speaker
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.stream.sink import harmless
+from lightning_sdk.integration import Patches, add_agent_source, harmless, require_version
 
 #: The modules whose functions are the nodes of ready-made agents: `create_react_agent`'s and `create_agent`'s. Not
 #: `ToolNode`'s, which graphs of the user's have too.
@@ -29,7 +27,7 @@ _agent: ContextVar[str | None] = ContextVar("lightning_langgraph_agent", default
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `langgraph.pregel` is imported. Tested with 1.0 and 1.2."""
-    require("langgraph", "1.0", "2")
+    require_version("langgraph", "1.0", "2")
     from langchain_core.runnables.config import ensure_config, var_child_runnable_config  # noqa: PLC0415 - only here
     from langgraph.pregel import Pregel  # noqa: PLC0415
 
@@ -39,7 +37,7 @@ def instrument(patches: Patches) -> None:
         name = graph.name if graph.name != _UNNAMED else ""
         return str(name or _name(ensure_config(config)))
 
-    speaker(patches, lambda: _name(var_child_runnable_config.get() or {}))
+    add_agent_source(patches, lambda: _name(var_child_runnable_config.get() or {}))
     patches.wrap(Pregel, "stream", lambda original: _wrap_stream(original, begin))
     patches.wrap(Pregel, "astream", lambda original: _wrap_stream_async(original, begin))
 

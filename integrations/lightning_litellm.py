@@ -17,14 +17,21 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning_sdk.capture.agent_names import release, require
-from lightning_sdk.capture.framework_caches import bypass
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.capture.response_tap import tap
-from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
-from lightning_sdk.errors import UnsupportedVersion
-from lightning_sdk.stream.sink import harmless, say_once
-from lightning_sdk.trace.scope import Endpoint, effective_scope
+from lightning_sdk.integration import (
+    SEEN,
+    Endpoint,
+    OpenCall,
+    Patches,
+    UnsupportedVersion,
+    bypass_cache,
+    effective_scope,
+    harmless,
+    open_call,
+    parse_release,
+    require_version,
+    say_once,
+    tap,
+)
 
 #: Functions of LiteLLM that ask for the provider of a call to a language model; embeddings and others ask too.
 _CALLS = frozenset({"completion", "acompletion", "text_completion", "atext_completion"})
@@ -60,7 +67,7 @@ def instrument(patches: Patches) -> None:
         raise UnsupportedVersion(f"this litellm has no {', '.join(missing)}; {_REMEDY}")
     patches.wrap(litellm.main, "get_llm_provider", _wrap_get_llm_provider)
     patches.wrap(ProviderConfigManager, "get_provider_responses_api_config", _hide_responses_api)
-    bypass(patches, Cache, "should_use_cache", instead=False)
+    bypass_cache(patches, Cache, "should_use_cache", instead=False)
     patches.wrap(http_handler.HTTPHandler, "post", _wrap_post)
     patches.wrap(http_handler.AsyncHTTPHandler, "post", _wrap_post_async)
     for client in (http_handler.httpx.Client, http_handler.httpx.AsyncClient):
@@ -75,11 +82,11 @@ def check_version() -> None:
         raise UnsupportedVersion(
             f"litellm {version} is a malicious release: replace every key that was on this machine, and {_REMEDY}"
         )
-    require("litellm", "1.83", "2")
-    if not _FAILS_ON_TOOLS[0] <= release(version) < _FAILS_ON_TOOLS[1]:
+    require_version("litellm", "1.83", "2")
+    if not _FAILS_ON_TOOLS[0] <= parse_release(version) < _FAILS_ON_TOOLS[1]:
         return
     beside = _version("mcp")
-    if release(beside) < _MCP:
+    if parse_release(beside) < _MCP:
         say_once(
             "litellm tools",
             "lightning: litellm %s fails on calls with tools %s; %s, or pip install 'mcp>=2.2'",

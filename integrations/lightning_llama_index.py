@@ -10,10 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require, speaks
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.markers.agent import Turn
-from lightning_sdk.trace.scope import current_scope, use_scope
+from lightning_sdk.integration import Patches, Turn, current_scope, require_version, use_scope, wrap_agent
 
 #: The name that LlamaIndex gives to every agent that was given none.
 _UNNAMED = "Agent"
@@ -21,11 +18,11 @@ _UNNAMED = "Agent"
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `llama_index.core` is imported. Tested with 0.14.25."""
-    require("llama-index-core", "0.14.5", "0.15", module="llama_index.core")
+    require_version("llama-index-core", "0.14.5", "0.15", module="llama_index.core")
     from llama_index.core.agent.workflow import AgentWorkflow, BaseWorkflowAgent  # noqa: PLC0415 - only where it is
 
     for owner in (BaseWorkflowAgent, AgentWorkflow):
-        speaks(patches, owner, "run_agent_step", lambda _agent, ctx, ev: _name(ev))
+        wrap_agent(patches, owner, "run_agent_step", lambda _agent, ctx, ev: _name(ev))
         patches.wrap(owner, "parse_agent_output", _wrap_parse_output)
 
 

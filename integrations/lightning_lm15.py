@@ -10,17 +10,21 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning_sdk.capture.agent_names import require
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.capture.reply_reader import ReplyReader
-from lightning_sdk.capture.seam import OpenCall, open_call
-from lightning_sdk.stream.sink import harmless
-from lightning_sdk.translation import Translation, responses
+from lightning_sdk.integration import (
+    OpenCall,
+    Patches,
+    ReplyReader,
+    Translation,
+    harmless,
+    open_call,
+    require_version,
+    translate_responses,
+)
 
 #: How the path of a call to a model ends -> how its request is put in terms of chat completions, None if it is.
 _PATHS: dict[str, Callable[[Mapping[str, Any], str], Translation] | None] = {
     "/chat/completions": None,
-    "/responses": responses.translate,
+    "/responses": translate_responses,
 }
 #: Headers that every server may see; others are for the user's own provider.
 _PUBLIC = ("accept", "content-type", "user-agent")
@@ -30,7 +34,7 @@ _to_engine: ContextVar[bool] = ContextVar("lightning_lm15_to_engine", default=Fa
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `dspy` imports its client. Tested with DSPy 3.4.1."""
-    require("dspy", "3.4", "4", module="dspy")
+    require_version("dspy", "3.4", "4", module="dspy")
     from dspy._vendor.lm15 import transports  # noqa: PLC0415 - only where the user has it
 
     patches.wrap(transports.StdlibTransport, "stream", _wrap_stream)

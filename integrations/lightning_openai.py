@@ -11,13 +11,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require
-from lightning_sdk.capture.base_client import Seam
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.errors import Untranslatable
-from lightning_sdk.trace.scope import effective_scope
-from lightning_sdk.translation import Translation
-from lightning_sdk.translation.responses import translate
+from lightning_sdk.integration import (
+    BaseClientSeam,
+    Patches,
+    Translation,
+    Untranslatable,
+    effective_scope,
+    require_version,
+    translate_responses,
+)
 
 _NAMED = re.compile(r"/responses/(\w+)")
 #: Ids of the translated responses that are remembered as such, the latest ones.
@@ -27,7 +29,7 @@ _lock = threading.Lock()
 
 
 def _translate(body: Mapping[str, Any], rollout: str) -> Translation:
-    translation = translate(body, rollout)
+    translation = translate_responses(body, rollout)
     with _lock:
         _made[translation.id] = None
         if len(_made) > _MOST_IDS:
@@ -35,7 +37,7 @@ def _translate(body: Mapping[str, Any], rollout: str) -> Translation:
     return translation
 
 
-class _OpenAI(Seam):
+class _OpenAI(BaseClientSeam):
     def building(self, original: Callable[..., Any]) -> Callable[..., Any]:
         build = super().building(original)
 
@@ -71,7 +73,7 @@ seam = _OpenAI(
 
 def instrument(patches: Patches) -> None:
     """Patch the OpenAI SDK; run by `lightning_sdk.init()` once `openai` is imported."""
-    require("openai", "2.20", "4")
+    require_version("openai", "2.20", "4")
     from openai import _base_client  # noqa: PLC0415 - loaded only where the user has openai
 
     seam.instrument(patches, _base_client)

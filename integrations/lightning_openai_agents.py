@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require, speaks
-from lightning_sdk.capture.patches import Patches
-from lightning_sdk.errors import UnsupportedVersion
+from lightning_sdk.integration import Patches, UnsupportedVersion, require_version, wrap_agent
 
 _DISTRIBUTION = "openai-agents"
 
@@ -21,7 +19,7 @@ def instrument(patches: Patches) -> None:
     """Wrap the SDK's turns; run by `lightning_sdk.init()` once a module called `agents` is imported."""
     if not _is_the_sdk():
         return
-    require(_DISTRIBUTION, "0.20", "1")
+    require_version(_DISTRIBUTION, "0.20", "1")
     from agents import run  # noqa: PLC0415 - loaded only where the user has the Agents SDK
     from agents.run_internal import run_loop  # noqa: PLC0415
 
@@ -32,7 +30,7 @@ def instrument(patches: Patches) -> None:
             f"{_DISTRIBUTION} {version} has no {', '.join(missing)}; pip install '{_DISTRIBUTION}>=0.20,<0.25'"
         )
     for owner, name in turns:
-        speaks(patches, owner, name, _name)
+        wrap_agent(patches, owner, name, _name)
 
 
 def _is_the_sdk() -> bool:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require, speaker, speaks
-from lightning_sdk.capture.patches import Patches
+from lightning_sdk.integration import Patches, add_agent_source, require_version, wrap_agent
 
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `pydantic_ai` is imported. Tested with 2.31 and 2.68."""
-    require("pydantic-ai-slim", "2.31", "3", module="pydantic_ai")
+    require_version("pydantic-ai-slim", "2.31", "3", module="pydantic_ai")
     from pydantic_ai._run_context import get_current_run_context  # noqa: PLC0415 - only where the user has it
     from pydantic_ai.models._continuation import _ContinuationStreamedResponse  # noqa: PLC0415
 
     def name(context: Any) -> str | None:
         return context.agent.name if context is not None and context.agent is not None else None
 
-    speaker(patches, lambda: name(get_current_run_context()))
+    add_agent_source(patches, lambda: name(get_current_run_context()))
     # A streamed request is opened by whoever reads it, in a task where that variable is not set.
-    speaks(patches, _ContinuationStreamedResponse, "_get_event_iterator", lambda stream: name(stream.run_context))
+    wrap_agent(patches, _ContinuationStreamedResponse, "_get_event_iterator", lambda stream: name(stream.run_context))

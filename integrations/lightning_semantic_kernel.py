@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require, speaks
-from lightning_sdk.capture.patches import Patches
+from lightning_sdk.integration import Patches, require_version, wrap_agent
 
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `semantic_kernel.agents` is imported. Tested with 1.45."""
-    require("semantic-kernel", "1.30", "2", module="semantic_kernel")
+    require_version("semantic-kernel", "1.30", "2", module="semantic_kernel")
     from semantic_kernel.agents import ChatCompletionAgent, OpenAIResponsesAgent  # noqa: PLC0415 - only where it is
 
     def name(agent: Any, *_args: Any, **_kwargs: Any) -> str | None:
@@ -19,4 +18,4 @@ def instrument(patches: Patches) -> None:
 
     for owner in (ChatCompletionAgent, OpenAIResponsesAgent):
         for method in ("get_response", "invoke", "invoke_stream"):
-            speaks(patches, owner, method, name)
+            wrap_agent(patches, owner, method, name)

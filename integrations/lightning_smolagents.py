@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from lightning_sdk.capture.agent_names import require, speaks
-from lightning_sdk.capture.patches import Patches
+from lightning_sdk.integration import Patches, require_version, wrap_agent
 
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `smolagents` is imported. Tested with 1.26."""
-    require("smolagents", "1.20", "2", module="smolagents")
+    require_version("smolagents", "1.20", "2", module="smolagents")
     from smolagents import MultiStepAgent  # noqa: PLC0415 - only where the user has it
 
-    speaks(patches, MultiStepAgent, "run", lambda agent, *_args, **_kwargs: agent.name)
+    wrap_agent(patches, MultiStepAgent, "run", lambda agent, *_args, **_kwargs: agent.name)

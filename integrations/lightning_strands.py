@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_sdk.capture.agent_names import require, speaks
-from lightning_sdk.capture.patches import Patches
+from lightning_sdk.integration import Patches, require_version, wrap_agent
 
 #: The name that Strands gives to every agent that was given none.
 _UNNAMED = "Strands Agents"
@@ -13,11 +12,11 @@ _UNNAMED = "Strands Agents"
 
 def instrument(patches: Patches) -> None:
     """Run by `lightning_sdk.init()` once `strands` is imported. Tested with 1.62."""
-    require("strands-agents", "1.31", "2", module="strands")
+    require_version("strands-agents", "1.31", "2", module="strands")
     from strands.agent.agent import Agent  # noqa: PLC0415 - only where the user has it
 
     def name(agent: Any, *_args: Any, **_kwargs: Any) -> str | None:
         return agent.name if agent.name != _UNNAMED else None
 
     for method in ("stream_async", "structured_output_async"):
-        speaks(patches, Agent, method, name)
+        wrap_agent(patches, Agent, method, name)

@@ -1,7 +1,7 @@
 """What an integration tells: which agent of a framework speaks, and which versions of the framework it knows.
 
-A framework either runs its agents in methods, which `speaks` wraps, or keeps the name of the running agent in a context
-variable of its own, which `speaker` asks at each call.
+A framework either runs its agents in methods, which `wrap_agent` wraps, or keeps the name of the running agent in a
+context variable, which `add_agent_source` asks at each call.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 from lightning_sdk.capture import shared_objects
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.errors import UnsupportedVersion
-from lightning_sdk.markers.agent import Turn, in_turn
+from lightning_sdk.markers.agent import Turn, wrap_in_turn
 from lightning_sdk.stream.sink import harmless
 from lightning_sdk.trace import scope
 
 
-def speaks(patches: Patches, owner: Any, method: str, name: Callable[..., str | None]) -> None:
+def wrap_agent(patches: Patches, owner: Any, method: str, name: Callable[..., str | None]) -> None:
     """Calls made while `owner.method` runs belong to the agent called `name(*arguments of the method)`.
 
     Right for any kind of method: what it returns decides, so a coroutine, a generator or an async generator keeps the
@@ -35,26 +35,26 @@ def speaks(patches: Patches, owner: Any, method: str, name: Callable[..., str | 
             harmless("seeing who shares an agent", lambda: shared_objects.note(args[0], agent))
         return Turn.of_framework(agent)
 
-    patches.wrap(owner, method, lambda original: in_turn(original, begin))
-    patches.naming = True
+    patches.wrap(owner, method, lambda original: wrap_in_turn(original, begin))
+    patches.names_agents = True
 
 
-def speaker(patches: Patches, ask: Callable[[], str | None]) -> None:
+def add_agent_source(patches: Patches, ask: Callable[[], str | None]) -> None:
     """`ask`, at each call, which agent the framework itself says is running; None or '' if none is."""
 
     def agent_name() -> str:
         return _ask_name("asking a framework who speaks", ask)
 
     scope.role_sources.append(agent_name)
-    patches.also(lambda: scope.role_sources.remove(agent_name))
-    patches.naming = True
+    patches.on_undo(lambda: scope.role_sources.remove(agent_name))
+    patches.names_agents = True
 
 
 def _ask_name(what: str, ask: Callable[[], object]) -> str:
     return harmless(what, lambda: str(ask() or "").strip()) or ""
 
 
-def require(distribution: str, at_least: str, below: str, *, module: str = "") -> None:
+def require_version(distribution: str, at_least: str, below: str, *, module: str = "") -> None:
     """UnsupportedVersion, which turns the integration off with one warning, unless at_least <= version < below, and
     unless the imported `module` is the distribution's: the user may have a package of the same name."""
     wanted = f"pip install '{distribution}>={at_least},<{below}'"
@@ -62,7 +62,7 @@ def require(distribution: str, at_least: str, below: str, *, module: str = "") -
         version = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         raise UnsupportedVersion(f"{distribution} is not installed as a distribution: {wanted}") from None
-    if not release(at_least) <= release(version) < release(below):
+    if not parse_release(at_least) <= parse_release(version) < parse_release(below):
         raise UnsupportedVersion(f"{distribution} {version} is not supported; install one that is: {wanted}")
     if module and not _ships(distribution, module):
         raise UnsupportedVersion(f"the imported {module} is not that of {distribution}, which is installed as well")
@@ -77,7 +77,7 @@ def _ships(distribution: str, module: str) -> bool:
     return Path(str(installed.locate_file(""))).resolve() in Path(file).resolve().parents
 
 
-def release(version: str) -> tuple[int, ...]:
+def parse_release(version: str) -> tuple[int, ...]:
     """The leading numbers of a version, without zeros at the end: (1, 107) of 1.107.0rc2."""
     found = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in re.sub(r"(\.0+)+$", "", found[0]).split(".")) if found else ()

@@ -17,7 +17,7 @@ from lightning_sdk.capture.engine_transport import route_to_engine
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.capture.response_tap import replace_content, tap
 from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
-from lightning_sdk.capture.unasked_fields import Unasked
+from lightning_sdk.capture.unasked_fields import UnaskedFields
 from lightning_sdk.errors import UnsupportedVersion
 from lightning_sdk.stream.sink import harmless
 from lightning_sdk.translation import Translation
@@ -29,7 +29,7 @@ _TEXT = "/completions"
 _CHAT = "/chat/completions"
 
 
-class Seam:
+class BaseClientSeam:
     """The seam of one SDK.
 
     Args:
@@ -147,7 +147,7 @@ class Seam:
                 call.request = build(options).content
                 translation = translate(json.loads(call.request), call.rollout_id)
             else:
-                translation = Unasked(_body(options))
+                translation = UnaskedFields(_body(options))
             options = _redirect(options, call, end, translation.chat)
         request = build(options)
         if call.endpoint is not None:

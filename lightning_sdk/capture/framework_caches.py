@@ -13,17 +13,17 @@ from lightning_sdk.stream.sink import harmless
 from lightning_sdk.trace.scope import effective_scope
 
 
-def is_passed_by() -> bool:
+def needs_engine() -> bool:
     """Whether a call made here is one of a role that is trained or evaluated, which only the engine may answer."""
     return bool(harmless("asking who speaks", lambda: effective_scope().endpoint() is not None))
 
 
-def bypass(patches: Patches, owner: Any, *methods: str, instead: Any = None) -> None:
+def bypass_cache(patches: Patches, owner: Any, *methods: str, instead: Any = None) -> None:
     """Let these methods of a cache do nothing but return `instead` where `is_passed_by()`."""
 
     def with_bypass(original: Callable[..., Any]) -> Callable[..., Any]:
         def look_up(*args: Any, **kwargs: Any) -> Any:
-            return instead if is_passed_by() else original(*args, **kwargs)
+            return instead if needs_engine() else original(*args, **kwargs)
 
         return look_up
 

@@ -27,10 +27,10 @@ class Patches:
 
     def __init__(self) -> None:
         self._done: list[tuple[Any, str, Any, Any]] = []
-        self._also: list[Callable[[], None]] = []
+        self._actions: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._undone = False
-        self.naming = False
+        self.names_agents = False
         """An integration names agents at run time: roles may come up that no decorator declares."""
 
     def wrap(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
@@ -57,10 +57,10 @@ class Patches:
         if is_first:  # a hook cannot be taken back
             register_post_import_hook(lambda _: _instrument_all(module), module)
 
-    def also(self, undo: Callable[[], None]) -> None:
+    def on_undo(self, undo: Callable[[], None]) -> None:
         """Run `undo` too when everything is put back: for what is not an attribute."""
         with self._lock:
-            self._also.append(undo)
+            self._actions.append(undo)
 
     def undo(self) -> list[str]:
         """Put everything back; the names of attributes that somebody else has replaced since, which stay."""
@@ -69,8 +69,8 @@ class Patches:
             self._undone = True
             for awaiting in list(_awaited.values()):
                 awaiting[:] = [each for each in awaiting if each[0] is not self]
-            while self._also:
-                self._also.pop()()
+            while self._actions:
+                self._actions.pop()()
             while self._done:
                 owner, name, before, replacement = self._done.pop()
                 if vars(owner).get(name, _MISSING) is not replacement:

@@ -38,7 +38,7 @@ def join(patches: Patches) -> None:
     """Join the traces of this process, until the patches are undone."""
     tracing = _Tracing()
     scope.tracer = tracing
-    patches.also(tracing.close)
+    patches.on_undo(tracing.close)
 
 
 class _Place(NonRecordingSpan):

@@ -173,7 +173,7 @@ def _instrument_greenlets(patches: Patches) -> None:
     """A greenlet begins in an empty context. gevent calls this where one is started, whatever starts it."""
     kind: Any = vars(sys.modules["gevent.greenlet"])["Greenlet"]
     kind.add_spawn_callback(_let_inherit)
-    patches.also(lambda: kind.remove_spawn_callback(_let_inherit))
+    patches.on_undo(lambda: kind.remove_spawn_callback(_let_inherit))
 
 
 def _let_inherit(greenlet: Any) -> None:

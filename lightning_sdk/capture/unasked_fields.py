@@ -17,7 +17,7 @@ _IDS = ("prompt_token_ids", "token_ids", "weight_versions")
 _NAMES = (*(f'"{name}"'.encode() for name in _IDS), b'"logprobs"')
 
 
-class Unasked:
+class UnaskedFields:
     """Takes it out of the reply to one request: a `Translation` from chat completions to chat completions."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:

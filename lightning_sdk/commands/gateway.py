@@ -84,7 +84,7 @@ def _ensure_gateway() -> Gateway:
     with _lock:
         if _running is None or _running[0] != os.getpid():
             _running = (os.getpid(), load()())
-            session.start().patches.also(_stop)
+            session.start().patches.on_undo(_stop)
         return _running[1]
 
 

@@ -113,7 +113,7 @@ class Job:
     def _request(self, settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
         running = session.start()
         return {
-            "settings": settings.as_dict(), "declared_roles": dict(declared), "naming": running.patches.naming,
+            "settings": settings.as_dict(), "declared_roles": dict(declared), "naming": running.patches.names_agents,
             "integrations": dict(running.integrations),
             "identity": reference.identity(self._agent, (each.name for each in self._rewards)), **request,
         }  # fmt: skip

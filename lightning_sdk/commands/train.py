@@ -205,7 +205,7 @@ def refuse_unknown_roles(settings: Settings) -> None:
     """A misspelt role would train nothing for an hour. Where a framework names agents, the first rollouts tell."""
     unknown = [role for role in settings.roles if role not in declared]
     settled = [f"role.{role}" for role in settings.role if role not in declared]
-    if (unknown or settled) and not session.start().patches.naming:
+    if (unknown or settled) and not session.start().patches.names_agents:
         known = ", ".join(sorted(declared)) or "none; put @lightning.agent(role=..., trainable=True) above the agent"
         what = f"roles: no agent has the role {', '.join(map(repr, unknown))}" if unknown else (
             f"setting {', '.join(settled)}: no agent has that role")  # fmt: skip

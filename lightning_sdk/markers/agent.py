@@ -66,10 +66,10 @@ def _decorate(function: Any, *, role: str | None, trainable: bool) -> Any:
     named = role is not None
     role = role or getattr(function, "__name__", "") or type(function).__name__
     declared[role] = declared.get(role, False) or trainable
-    return in_turn(function, lambda *_args, **_kwargs: Turn(role=role, trainable=trainable, named=named, agent=""))
+    return wrap_in_turn(function, lambda *_args, **_kwargs: Turn(role=role, trainable=trainable, named=named, agent=""))
 
 
-def in_turn(function: Callable[..., Any], begin: Callable[..., Turn]) -> Callable[..., Any]:
+def wrap_in_turn(function: Callable[..., Any], begin: Callable[..., Turn]) -> Callable[..., Any]:
     """`function` with each run inside the turn that `begin` makes of its arguments.
 
     Of the same kind as `function`, so that code which looks at the kind sees no difference.

@@ -6,7 +6,6 @@ They travel with the other spans of a rollout, so that whoever diagnoses it find
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from lightning_sdk.stream import sink
 from lightning_sdk.trace.call import Span
@@ -31,14 +30,16 @@ OBJECT = "lightning.object"
 FIRST, SECOND = "lightning.reward.first", "lightning.reward.second"
 
 
-def report_uncaught(client: str, asked: dict[str, Any], started_ns: int, error: BaseException | None) -> None:
-    """Tell of one request that `client` sent; `asked` holds its address, its path and, if it is known, its model."""
+def report_uncaught(
+    client: str, *, address: str, path: str, model: str, started_ns: int, error: BaseException | None = None
+) -> None:
+    """Tell of one request to a model that went out through `client`; `model` is '' where it is not known."""
     scope = effective_scope()
     told = "" if error is None else f"{type(error).__name__}: {error}"
-    sink.send_span(scope.rollout, Span(
-        new_span_id(), scope.span, UNCAUGHT, scope.role, started_ns, time.time_ns(), "error" if told else "ok", told,
-        {**asked, CLIENT: client},
-    ))  # fmt: skip
+    attributes = {ADDRESS: address, PATH: path, CLIENT: client, **({MODEL: model} if model else {})}
+    now, status = time.time_ns(), "error" if told else "ok"
+    span = Span(new_span_id(), scope.span, UNCAUGHT, scope.role, started_ns, now, status, told, attributes)
+    sink.send_span(scope.rollout, span)
 
 
 def report_integration_off(name: str, why: str) -> None:

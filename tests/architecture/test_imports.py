@@ -10,6 +10,8 @@ from importlib.metadata import packages_distributions
 import pytest
 from sources import Module, integrations, module_of, modules, packages, pyproject, run_python
 
+from lightning_sdk import integration
+
 HEAVY = {"torch", "transformers", "zmq", "wrapt", "pydantic", "asyncio", "numpy", "aiohttp", "openai", "msgspec"}
 #: The data of a model: a backend may look up where it lies, and it knows no one.
 MODEL = "lightning_spark"
@@ -30,8 +32,8 @@ SCRIPTS = {"lightning_spark"}
 #: The folders and root modules of a package, each of which imports only those before it.
 FLOORS = {
     "lightning_sdk": (
-        "errors", "system", "trace", "failures", "translation", "stream", "markers", "capture", "hub", "session",
-        "settings", "rollouts", "commands", "cli",
+        "errors", "system", "trace", "failures", "translation", "stream", "markers", "capture", "integration", "hub",
+        "session", "settings", "rollouts", "commands", "cli",
     ),
     "lightning_hub": (
         "backend", "rollout_key", "rollout", "feed", "standstill", "statistics", "decoding", "storage", "trajectories",
@@ -74,6 +76,26 @@ def test_folders_stand_on_floors(package: str) -> None:
         names = {found for name in module.imports() if (found := module_of(name)) and found.startswith(f"{package}.")}
         above = sorted(name for name in names if floors.index(floor_of(name)) > own)
         assert not above, f"{module.where} is on the floor {floors[own]!r} and imports {above}"
+
+
+@pytest.mark.parametrize("package", sorted(integrations()))
+def test_integrations_need_one_module_of_the_sdk(package: str) -> None:
+    """A third party's integration can do all that ours do, with what is documented for its authors."""
+    for module in (each for each in modules() if each.package == package):
+        found = {found for name in module.imports() if (found := module_of(name)) and found.startswith("lightning_sdk")}
+        assert found == {"lightning_sdk.integration"}, f"{module.where} imports {sorted(found)}"
+
+
+def test_integration_authors_get_what_is_used_and_documented() -> None:
+    """The façade has no name that no integration of ours uses, and its docstring says what each is for."""
+    used = {
+        name.removeprefix("lightning_sdk.integration.")
+        for module in modules() if module.package in integrations()
+        for name in module.imports() if name.startswith("lightning_sdk.integration.")
+    }  # fmt: skip
+    assert set(integration.__all__) == used
+    documented = str(integration.__doc__)
+    assert not {name for name in used if not re.search(rf"^    (\w+, )?{name}\b", documented, re.MULTILINE)}
 
 
 def floor_of(module: str) -> str:
@@ -191,6 +213,12 @@ lightning.Settings()
     loaded = loaded_by(code)
     assert "lightning_sdk" in loaded
     assert not loaded & HEAVY
+
+
+def test_importing_what_integrations_import_is_light() -> None:
+    """Integrations are loaded in the middle of the user's own imports."""
+    loaded = loaded_by("import lightning_sdk.integration")
+    assert "lightning_sdk" in loaded and not loaded & HEAVY
 
 
 def test_init_loads_no_framework() -> None:

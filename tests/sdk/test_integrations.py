@@ -12,7 +12,7 @@ import pytest
 import lightning_litellm
 import lightning_sdk as lightning
 from lightning_sdk import session
-from lightning_sdk.capture.agent_names import require, speaks
+from lightning_sdk.capture.agent_names import require_version, wrap_agent
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.errors import UnsupportedVersion
 from lightning_sdk.trace.scope import effective_scope
@@ -45,10 +45,10 @@ def test_versions_are_compared_as_numbers(
     installed(tmp_path, monkeypatch, "some-framework", version)
     assert importlib.metadata.version("some-framework") == version
     if known:
-        require("some-framework", "1.2.0", "2")
+        require_version("some-framework", "1.2.0", "2")
     else:
         with pytest.raises(UnsupportedVersion, match=rf"{version} is not.*some-framework>=1\.2\.0,<2'"):
-            require("some-framework", "1.2.0", "2")
+            require_version("some-framework", "1.2.0", "2")
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_an_unsupported_version_is_said_once_with_the_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Out of range, the integration is off with one warning, however often the session starts; the import works."""
-    code = "from lightning_sdk.capture import agent_names\n"
-    code += "def instrument(patches): agent_names.require('oldframework', '3', '4')\n"
+    code = "from lightning_sdk import integration\n"
+    code += "def instrument(patches): integration.require_version('oldframework', '3', '4')\n"
     installed(tmp_path, monkeypatch, "oldframework", "2.9", code)
     for _ in range(2):
         lightning.init()
@@ -147,7 +147,7 @@ def test_undo_leaves_what_another_tool_wrapped() -> None:
     module = types.ModuleType("framework_module")
     module.turn = lambda: effective_scope().role  # type: ignore[attr-defined]
     patches = Patches()
-    speaks(patches, module, "turn", lambda: "bot")
+    wrap_agent(patches, module, "turn", lambda: "bot")
     assert module.turn() == "bot"
     ours = module.turn
     module.turn = functools.partial(ours)  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from framework import METHODS, Agent
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.capture.agent_names import speaks
+from lightning_sdk.capture.agent_names import wrap_agent
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.stream import notices
 
@@ -18,7 +18,7 @@ writer = Agent("writer")
 def patched() -> Iterator[None]:
     patches = Patches()
     for method in METHODS:
-        speaks(patches, Agent, method, lambda agent, *_args: agent.name)
+        wrap_agent(patches, Agent, method, lambda agent, *_args: agent.name)
     yield
     patches.undo()
 

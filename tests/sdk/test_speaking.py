@@ -19,7 +19,7 @@ from framework import METHODS, Agent, role
 from recorder import Recorder
 
 import lightning_sdk as lightning
-from lightning_sdk.capture.agent_names import speaker, speaks
+from lightning_sdk.capture.agent_names import add_agent_source, wrap_agent
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, current_scope, effective_scope, use_scope
 
@@ -29,7 +29,7 @@ def patches() -> Iterator[Patches]:
     """`Agent` as an integration would have it, put back at the end."""
     patches = Patches()
     for method in METHODS:
-        speaks(patches, Agent, method, lambda agent, *_args: agent.name)
+        wrap_agent(patches, Agent, method, lambda agent, *_args: agent.name)
     yield patches
     patches.undo()
 
@@ -40,7 +40,7 @@ framework_says: ContextVar[str] = ContextVar("framework_says", default="")
 @pytest.fixture
 def says(patches: Patches) -> ContextVar[str]:
     """A framework that keeps the name of the running agent in a context variable of its own."""
-    speaker(patches, framework_says.get)
+    add_agent_source(patches, framework_says.get)
     return framework_says
 
 
@@ -165,7 +165,7 @@ def test_a_framework_that_says_it_itself(says: ContextVar[str]) -> None:
 def test_of_two_frameworks_the_one_that_speaks_anew_is_nearer(patches: Patches, says: ContextVar[str]) -> None:
     """A second framework's context inside an agent is heard although the first one still says the same."""
     other: ContextVar[str] = ContextVar("other", default="")
-    speaker(patches, other.get)
+    add_agent_source(patches, other.get)
 
     @lightning.agent
     def tool() -> list[str]:
@@ -251,7 +251,7 @@ def test_early_close_reaches_the_agent_in_its_role(patches: Patches, recorder: R
                 ended.append(role())
 
     for method in ("steps", "asteps"):
-        speaks(patches, Streaming, method, lambda agent: agent.name)
+        wrap_agent(patches, Streaming, method, lambda agent: agent.name)
     closed, dropped = Streaming("closed").steps(), Streaming("dropped").steps()
     assert next(closed) == next(dropped) == 1
     closed.close()
@@ -341,15 +341,15 @@ def test_a_name_that_cannot_be_told_does_no_harm(patches: Patches, caplog: pytes
             return super().inside()
 
     patches.undo()
-    speaks(patches, Agent, "run", lambda agent: agent.missing)
-    speaker(patches, lambda: 1 // 0)  # type: ignore[arg-type,return-value]
+    wrap_agent(patches, Agent, "run", lambda agent: agent.missing)
+    add_agent_source(patches, lambda: 1 // 0)  # type: ignore[arg-type,return-value]
     assert [Agent("writer").run() for _ in range(3)] == [""] * 3
     assert [record.message for record in caplog.records if "naming the agent of run" in record.message] == [
         "lightning: naming the agent of run failed and was skipped: "
         "AttributeError(\"'Agent' object has no attribute 'missing'\")"
     ]
     patches.undo()
-    speaks(patches, Agent, "run", lambda _agent: types.SimpleNamespace())  # type: ignore[arg-type,return-value]
+    wrap_agent(patches, Agent, "run", lambda _agent: types.SimpleNamespace())  # type: ignore[arg-type,return-value]
     assert Agent().run() == "namespace()"
 
 
@@ -359,8 +359,8 @@ def test_undo_puts_back_exactly(patches: Patches) -> None:
     class Child(Agent):
         pass
 
-    speaks(patches, Child, "run", lambda agent: agent.name)
-    speaker(patches, framework_says.get)
+    wrap_agent(patches, Child, "run", lambda agent: agent.name)
+    add_agent_source(patches, framework_says.get)
     assert "run" in vars(Child) and saying("node", role) == "node"
     assert patches.undo() == []
     assert "run" not in vars(Child) and all(not hasattr(vars(Agent)[method], "__wrapped__") for method in METHODS)

@@ -11,7 +11,7 @@ from recorder import Recorder
 from trained import CHAT, assert_trained, only, trained
 
 import lightning_sdk as lightning
-from lightning_sdk.capture.unasked_fields import Unasked
+from lightning_sdk.capture.unasked_fields import UnaskedFields
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_streams_are_cut_anywhere(size: int) -> None:
     event = {"choices": [{"delta": {"content": "é\ud800"}, "token_ids": [1], "logprobs": {"content": []}}]}
     plain = b': hello\r\n\r\nevent: x\ndata:{"a":1}\n\ndata: {"token_ids": oops\n\n'
     stream = plain + b"data: " + json.dumps(event).encode() + b"\n\ndata: [DONE]"
-    less = Unasked({})
+    less = UnaskedFields({})
     seen = b"".join(less.feed(stream[at : at + size]) for at in range(0, len(stream), size)) + less.end()
     assert seen.startswith(plain) and seen.endswith(b"\n\ndata: [DONE]")
     (changed,) = [line for line in seen[len(plain) :].splitlines() if line.startswith(b"data: {")]
@@ -75,4 +75,4 @@ def test_streams_are_cut_anywhere(size: int) -> None:
 def test_errors_pass_as_they_are() -> None:
     """So does a reply that is no JSON."""
     for status, body in ((400, b'{"token_ids": 1}'), (200, b'"logprobs" and no JSON')):
-        assert Unasked({}).reply(body, status) == body
+        assert UnaskedFields({}).reply(body, status) == body

@@ -16,7 +16,7 @@ from openai import OpenAI
 
 import lightning_sdk as lightning
 from lightning_sdk import session
-from lightning_sdk.capture.agent_names import speaks
+from lightning_sdk.capture.agent_names import wrap_agent
 from lightning_sdk.commands import reward_probe
 
 client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)
@@ -158,7 +158,7 @@ def crew(task: dict[str, Any]) -> str:
 
 
 if "CHECKED_FRAMEWORK" in os.environ:
-    speaks(session.start().patches, Researcher, "run", lambda self, task: self.name)
+    wrap_agent(session.start().patches, Researcher, "run", lambda self, task: self.name)
 
 
 def by_turns(task: dict[str, Any], answer: str) -> float:
