@@ -1,4 +1,4 @@
-"""The README's table of frameworks is what the tests of the frameworks proved."""
+"""The documentation's table of frameworks is what the tests of the frameworks proved."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from matrix import README, RESULTS, replaced, table
+from matrix import PAGE, RESULTS, replaced, table
 from pages import ROOT
 
 
 def test_table_is_the_generated_one() -> None:
     """To bring it up to date: python tests/frameworks/matrix.py"""
-    readme = README.read_text("utf-8")
-    assert readme == replaced(readme)
+    page = PAGE.read_text("utf-8")
+    assert page == replaced(page)
 
 
 def test_each_environment_has_its_results() -> None:

@@ -95,10 +95,10 @@ def test_every_python_block_compiles() -> None:
 
 
 def test_the_file_tree_is_the_real_one() -> None:
-    """Every folder that holds code is in the README's tree with its children, and nothing else is."""
+    """Every folder that holds code is in the tree of CONTRIBUTING.md with its children, and nothing else is."""
     shown: dict[str, set[str]] = {}
     parent = ""
-    for line in block("README.md", "text", "lightning_sdk/    ").splitlines():
+    for line in block("CONTRIBUTING.md", "text", "lightning_sdk/    ").splitlines():
         name = line.split()[0]
         if line.startswith(" "):
             shown[parent].add(name)
@@ -114,9 +114,9 @@ def test_the_file_tree_is_the_real_one() -> None:
 
 
 def test_the_bounds_of_the_stream_are_as_stated() -> None:
-    """The README's figures of memory, disk and waiting are the stream's defaults."""
+    """The documentation's figures of memory, disk and waiting are the stream's defaults."""
     default = {name: each.default for name, each in inspect.signature(Stream).parameters.items()}
     assert (default["window"], default["spill"], default["patience"]) == (64 * 2**20, 2**30, 1.0)
-    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert "64 MiB in memory, and as much again that is not packed yet, then 1 GiB on disk" in readme
-    assert "When all is full a call waits one second at most, once" in readme
+    page = " ".join((ROOT / "docs" / "serving.md").read_text("utf-8").split())
+    assert "64 MiB in memory, and as much again that is not packed yet, then 1 GiB on disk" in page
+    assert "When all is full a call waits one second at most, once" in page

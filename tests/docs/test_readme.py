@@ -56,9 +56,9 @@ def test_the_first_screen_types_what_the_tests_run() -> None:
 
 @pytest.mark.timeout(300)
 def test_the_run_folder_is_as_described(trained: Path) -> None:
-    """Every file of a run has a line in the README's table, and every line a file."""
-    section = (ROOT / "README.md").read_text("utf-8").partition("## The run folder")[2].partition("\n## ")[0]
-    first_cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    """Every file of a run has a line in the page's table, and every line a file."""
+    page = (ROOT / "docs" / "run-folder.md").read_text("utf-8")
+    first_cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     told = {name.split("/")[0] for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
     found = {path.name for path in (trained / "runs" / "solve").iterdir()}
     assert found - {"hub.lock", "hub.sqlite-wal", "hub.sqlite-shm"} == told
@@ -68,7 +68,7 @@ def test_the_block_with_a_rollout_runs() -> None:
     """A hand-written loop begins a rollout, scores it, and ends it."""
     recorder = Recorder()
     sink.connect(recorder)
-    exec(compile(block("README.md", "python", "lightning.rollout("), "README.md", "exec"), {})
+    exec(compile(block("docs/serving.md", "python", "lightning.rollout("), "serving.md", "exec"), {})
     assert [event[0] for event in recorder.events] == [Event.BEGIN, Event.REWARD, Event.END]
     assert recorder.of(Event.REWARD)[0][2] == 1.0
     assert recorder.of(Event.END)[0][5] == "42"

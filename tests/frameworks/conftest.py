@@ -13,7 +13,7 @@ Hub and engine are real, in processes of `.venv`; every request passes the `wire
         run = captured(lambda: writer(client))      # init() at the first run; plain, async, or a generator
         assert_all_trained(run, wire, roles=["writer", "writer"])           # went to the engine, same ids, no problem
         assert run.calls[0].framework == "openai" and run.spans[0].name == "invoke_agent writer"
-        proved("LangGraph", "langgraph", run, async_=True)                  # a row of the README's table
+        proved("LangGraph", "langgraph", run, async_=True)                  # a row of the docs' table
         touched.assert_restored("Agent.run")        # shuts down; all patched owners have the very objects they had
 
     def test_training_off(wire, captured):
@@ -162,7 +162,7 @@ def captured(wire: Wire, _hub: tuple[HubProcess, HubLog]) -> Captured:
 
 @pytest.fixture
 def proved(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Adds what a run proved to the README's table."""
+    """Adds what a run proved to the table of frameworks in the documentation."""
     return request.config.stash[_PROOFS].proved
 
 

@@ -1,6 +1,6 @@
-"""The README's table of frameworks, made from what the tests in each environment proved (`results/*.json`).
+"""The documentation's table of frameworks, made from what the tests in each environment proved (`results/*.json`).
 
-python tests/frameworks/matrix.py                   # writes it into README.md
+python tests/frameworks/matrix.py                   # writes it into docs/frameworks.md
 python tests/frameworks/matrix.py --against FOLDER  # fails where less is proved than in the copy in FOLDER
 """
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "frameworks.md"
 RESULTS = Path(__file__).with_name("results")
 BEGIN, END = "<!-- frameworks -->\n", "<!-- /frameworks -->"
 
@@ -46,7 +46,7 @@ def replaced(readme: str) -> str:
     """`readme` with the table as it has to be."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
-    assert begin and end, f"README.md has no {BEGIN.strip()} ... {END}"
+    assert begin and end, f"docs/frameworks.md has no {BEGIN.strip()} ... {END}"
     return before + BEGIN + table() + END + after
 
 
@@ -68,4 +68,4 @@ def missing(before: Path, results: Path = RESULTS) -> list[str]:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--against"]:
         sys.exit("\n".join(missing(Path(sys.argv[2]))) or None)
-    README.write_text(replaced(README.read_text("utf-8")), "utf-8")
+    PAGE.write_text(replaced(PAGE.read_text("utf-8")), "utf-8")

@@ -1,4 +1,4 @@
-"""What the tests of this environment proved of each framework, gathered for the README's table."""
+"""What the tests of this environment proved of each framework, gathered for the documentation's table."""
 
 from __future__ import annotations
 
