@@ -33,7 +33,7 @@ from lightning_hub.storage.log import Log
 from lightning_sdk.hub.client import HubClient
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.stream import Stream
-from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch
 from lightning_sdk.trace.call import CallMeta
 
 PROMPT, COMPLETION, DISTINCT = 500, 200, 256
@@ -223,7 +223,7 @@ def send(stream: Stream, events: list[tuple[Any, ...]], size: int) -> None:
 def baseline(events: list[tuple[Any, ...]], seconds: float) -> float:
     """Spans per second of prebuilt batches over the same kind of socket into a process that throws them away."""
     body = b"".join(wire.pack(event) for event in events[:64])
-    batch = Batch(os.urandom(16), 1, 64, body)
+    batch = EventBatch(os.urandom(16), 1, 64, body)
     sink = subprocess.Popen([sys.executable, "-c", _SINK], stdout=subprocess.PIPE)
     assert sink.stdout is not None
     dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)

@@ -50,7 +50,7 @@ class Session:
         for entry in importlib.metadata.entry_points(group=GROUP):
             if integrations is None or entry.name in integrations:
                 self._watch(entry)
-        sink.before_rollouts.append(self.look_again)
+        sink.before_rollouts.append(self.instrument_reimported)
         if unknown := (integrations or frozenset()) - set(self.integrations):
             self.close()
             known = sorted(entry.name for entry in importlib.metadata.entry_points(group=GROUP))
@@ -68,11 +68,11 @@ class Session:
                 instrument(self.patches)
                 self.integrations[entry.name] = "active"
             except UnsupportedVersion as error:
-                self._off(entry.name, str(error))
+                self._turn_off(entry.name, str(error))
                 sink.say_once(f"integration {entry.name}", "lightning: the integration for %s is off; calls of its "
                               "agents may be missed or unnamed: %s", entry.name, error)  # fmt: skip
             except Exception as error:
-                self._off(entry.name, f"{type(error).__name__}: {error}")
+                self._turn_off(entry.name, f"{type(error).__name__}: {error}")
                 sink.say_once(f"integration {entry.name}", "lightning: the integration for %s failed and is off; its "
                               "calls are not captured: %r", entry.name, error)  # fmt: skip
 
@@ -80,14 +80,14 @@ class Session:
         self._hooks[entry.name] = hook
         self.patches.when_imported(entry.name, lambda: hook(sys.modules[entry.name]))
 
-    def look_again(self) -> None:
+    def instrument_reimported(self) -> None:
         """Instrument modules that were imported a second time, as a test or a notebook does that takes them out of
         `sys.modules`: a hook hears of the first import only."""
         for name, module in list(self._modules.items()):
             if (now := sys.modules.get(name)) is not None and now is not module:
                 self._hooks[name](now)
 
-    def _off(self, name: str, why: str) -> None:
+    def _turn_off(self, name: str, why: str) -> None:
         self.integrations[name] = f"off: {why}"
         notices.report_integration_off(name, why)
 
@@ -168,8 +168,8 @@ class Session:
 
     def close(self, timeout: float = 5.0) -> None:
         self.closed = True
-        if self.look_again in sink.before_rollouts:
-            sink.before_rollouts.remove(self.look_again)
+        if self.instrument_reimported in sink.before_rollouts:
+            sink.before_rollouts.remove(self.instrument_reimported)
         seam.cut_calls_short()
         kept = self.patches.undo()  # first: what stops here, the gateway for one, still has something to tell
         self.detach(timeout)
@@ -230,7 +230,7 @@ def start(integrations: frozenset[str] | None = None, carry_context: bool = True
             _session = Session(integrations, carry_context)
             atexit.register(_end_at_exit)
         else:
-            _session.look_again()
+            _session.instrument_reimported()
         return _session
 
 
@@ -268,7 +268,7 @@ def status() -> dict[str, object]:
     """What this process records: each integration's state, and the stream's counters (`StreamStatus`) or None."""
     session = _session
     if session is not None:
-        session.look_again()
+        session.instrument_reimported()
     stream: StreamStatus | None = session.stream.status() if session and session.stream else None
     return {"integrations": dict(session.integrations) if session else {}, "stream": stream}
 

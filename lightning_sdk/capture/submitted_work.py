@@ -55,42 +55,42 @@ class Work:
             return self._function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Away, (self._function, _to_plain(self._scope))
+        return _RemoteWork, (self._function, _to_plain(self._scope))
 
 
-class _Away:
+class _RemoteWork:
     """Work that has arrived in another process."""
 
-    __slots__ = ("_function", "_told")
+    __slots__ = ("_fields", "_function")
 
-    def __init__(self, function: Callable[..., Any], told: dict[str, Any]) -> None:
-        self._function, self._told = function, told
+    def __init__(self, function: Callable[..., Any], fields: dict[str, Any]) -> None:
+        self._function, self._fields = function, fields
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not sink.is_listening():  # nothing would be recorded, and a trained call that is not recorded is lost
             return self._function(*args, **kwargs)
-        with use_scope(_from_plain(self._told)):
+        with use_scope(_from_plain(self._fields)):
             return self._function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Away, (self._function, self._told)
+        return _RemoteWork, (self._function, self._fields)
 
 
 def _to_plain(scope: Scope) -> dict[str, Any]:
-    told = {name: getattr(scope, name) for name in _PLAIN}
+    fields = {name: getattr(scope, name) for name in _PLAIN}
     rollout = scope.rollout
     if rollout is None:
-        return told
-    return told | {"rollout": {
+        return fields
+    return fields | {"rollout": {
         "rollout_id": rollout.id, "key": rollout.key, "sampling": rollout.sampling_elsewhere(), "roles": rollout.roles,
         "endpoint": asdict(rollout.endpoint) if rollout.endpoint is not None else None,
     }}  # fmt: skip
 
 
-def _from_plain(told: dict[str, Any]) -> Scope:
-    told = dict(told)
-    rollout = told.pop("rollout", None)
-    scope = Scope(**told, framework_roles=framework_roles())
+def _from_plain(fields: dict[str, Any]) -> Scope:
+    fields = dict(fields)
+    rollout = fields.pop("rollout", None)
+    scope = Scope(**fields, framework_roles=framework_roles())
     if rollout is None:
         return scope
     endpoint = Endpoint(**rollout["endpoint"]) if rollout["endpoint"] is not None else None

@@ -29,7 +29,7 @@ from lightning_sdk.trace.call import Span, root_span_id
 from lightning_sdk.trace.scope import RolloutScope, Scope
 
 #: Spans under way that are remembered. More are open only where a program forgets to end them.
-_OPEN = 10_000
+_MOST_OPEN = 10_000
 #: Of one span: number of attributes, characters of one, and of all together.
 _ATTRIBUTES, _CHARACTERS, _ALL_CHARACTERS = 64, 4096, 32_768
 
@@ -41,7 +41,7 @@ def join(patches: Patches) -> None:
     patches.on_undo(tracing.close)
 
 
-class _Place(NonRecordingSpan):
+class _OwnSpan(NonRecordingSpan):
     """One of our spans, as OpenTelemetry's current one: others begin under it, and it is exported by the hub."""
 
     def __init__(self, rollout: RolloutScope, span: str) -> None:
@@ -51,7 +51,7 @@ class _Place(NonRecordingSpan):
         super().__init__(SpanContext(int(rollout.id, 16), number, is_remote=False, trace_flags=sampled))
 
 
-class _Foreign(NamedTuple):
+class _ForeignSpan(NamedTuple):
     """A span of another instrumentor that is under way."""
 
     rollout: RolloutScope | None
@@ -66,7 +66,7 @@ class _Tracing(SpanProcessor):
     def __init__(self) -> None:
         self._looked_at: object = None
         self._providers: list[Any] = []
-        self._open: dict[int, _Foreign] = {}
+        self._open: dict[int, _ForeignSpan] = {}
         self._left_open: dict[str, Context] = {}
         """Span of ours -> the context in which a generator's step left it, with a span of another instrumentor."""
         self._lock = threading.Lock()
@@ -91,7 +91,7 @@ class _Tracing(SpanProcessor):
         if left is not None and traces.get_current_span(left).is_recording():
             shown = left
         else:
-            shown = traces.set_span_in_context(_Place(scope.rollout, scope.span), before)
+            shown = traces.set_span_in_context(_OwnSpan(scope.rollout, scope.span), before)
             if not scope.span:
                 self._link(scope.rollout, around.get_span_context())
         return functools.partial(self._leave, contexts.attach(shown), scope, before, shown)
@@ -103,14 +103,14 @@ class _Tracing(SpanProcessor):
                 contexts.attach(before)
             return
         span = traces.get_current_span()
-        if scope.span and not isinstance(span, _Place) and self._inside(span, scope):
+        if scope.span and not isinstance(span, _OwnSpan) and self._inside(span, scope):
             # A generator yields inside a span of another instrumentor: its next step goes on there.
             _put(self._left_open, scope.span, here)
         contexts.detach(token)
 
     def _inside(self, span: traces.Span, scope: Scope) -> bool:
         """Whether OpenTelemetry's current span began in this very scope, so that it is the nearer of the two."""
-        if isinstance(span, _Place):
+        if isinstance(span, _OwnSpan):
             return span.rollout is scope.rollout and span.span == scope.span
         found = self._open.get(span.get_span_context().span_id)
         return found is not None and found.rollout is scope.rollout and found.home == scope.span
@@ -153,12 +153,12 @@ class _Tracing(SpanProcessor):
         here = scope.effective_scope()
         around = traces.get_current_span(context)
         rollout, home = here.rollout, here.span
-        if isinstance(around, _Place):
+        if isinstance(around, _OwnSpan):
             if around.rollout is not rollout:
                 rollout, home = around.rollout, around.span
         elif (parent := self._open.get(around.get_span_context().span_id)) and parent.rollout is not rollout:
             rollout, home = parent.rollout, parent.home
-        _put(self._open, span.get_span_context().span_id, _Foreign(rollout, home, here.role))
+        _put(self._open, span.get_span_context().span_id, _ForeignSpan(rollout, home, here.role))
 
     def on_end(self, span: ReadableSpan) -> None:
         if self._providers:
@@ -187,7 +187,7 @@ class _Tracing(SpanProcessor):
         self._left_open.clear()
 
 
-def _copy_span(span: ReadableSpan, at: SpanContext, found: _Foreign) -> tuple[Span, int]:
+def _copy_span(span: ReadableSpan, at: SpanContext, found: _ForeignSpan) -> tuple[Span, int]:
     """The span as one of the rollout's, and its approximate size in bytes."""
     assert found.rollout is not None
     parent = found.home
@@ -237,7 +237,7 @@ def _plain(value: Any) -> Any:
 def _put(memory: dict[Any, Any], key: Any, value: Any) -> None:
     """Remember, and forget the oldest of too many."""
     memory[key] = value
-    if len(memory) > _OPEN:
+    if len(memory) > _MOST_OPEN:
         memory.pop(next(iter(memory)), None)
 
 

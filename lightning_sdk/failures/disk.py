@@ -14,7 +14,7 @@ _UNWRITABLE = frozenset({errno.EROFS, errno.EIO})
 #: Primary result codes of SQLite.
 _SQLITE_IOERR, _SQLITE_FULL = 10, 13
 #: What libraries say that keep the number of the error to themselves.
-_SAID = re.compile(
+_FULL_DISK_MESSAGES = re.compile(
     r"No space left on device|os error 28|StorageFull|Disk quota exceeded|database or disk is full"
     r"|PytorchStreamWriter failed writing|inline_container.*unexpected pos"
 )
@@ -25,7 +25,7 @@ def is_full(error: BaseException) -> bool:
     return any(
         (isinstance(each, OSError) and each.errno in _FULL)
         or _sqlite_code(each) == _SQLITE_FULL
-        or bool(_SAID.search(message(each)))
+        or bool(_FULL_DISK_MESSAGES.search(message(each)))
         for each in chain(error, implicit=True)
     )
 

@@ -6,15 +6,17 @@ import json
 from typing import Any
 
 #: Characters of JSON in one answer, at most.
-LIMIT = 1_000_000
+MAX_CHARACTERS = 1_000_000
 #: Characters that people are shown.
-SHOWN = 2000
+PREVIEW_CHARACTERS = 2000
 
 
 def preview(answer: Any) -> str:
     """A few lines of it for people."""
     try:
-        text = str.__str__(answer if isinstance(answer, str) else "" if answer is None else repr(answer))[:SHOWN]
+        text = str.__str__(answer if isinstance(answer, str) else "" if answer is None else repr(answer))[
+            :PREVIEW_CHARACTERS
+        ]
     except BaseException as raised:  # of the user's own class
         text = f"(a {type(answer).__name__} that cannot be shown: its repr raised {type(raised).__name__})"
     return text.encode("utf-8", "replace").decode()  # half a surrogate pair has no place in a message
@@ -26,7 +28,7 @@ def to_json(answer: Any) -> tuple[str, str]:
     Text, numbers, booleans, None, lists, and dicts whose keys are text; a tuple comes back as a list.
     """
     try:
-        left = _room_after(answer, LIMIT)
+        left = _room_after(answer, MAX_CHARACTERS)
         text = json.dumps(answer) if left >= 0 else ""
     except (_NotJSON, ValueError) as reason:
         return "", str(reason)
@@ -34,7 +36,9 @@ def to_json(answer: Any) -> tuple[str, str]:
         return "", "it is nested too deeply"
     except BaseException as raised:  # of the user's own class
         return "", f"looking at it raised {type(raised).__name__}"
-    return (text, "") if text and len(text) <= LIMIT else ("", f"it is longer than {LIMIT:,} characters")
+    return (
+        (text, "") if text and len(text) <= MAX_CHARACTERS else ("", f"it is longer than {MAX_CHARACTERS:,} characters")
+    )
 
 
 class _NotJSON(Exception):

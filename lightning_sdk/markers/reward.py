@@ -47,7 +47,7 @@ class RewardValue(NamedTuple):
 marked: list[RewardFunction] = []
 
 _LARGEST = 3.4028234663852886e38  # float32: rewards are float32 from here on
-_SHOWN = 200
+_PREVIEW_CHARACTERS = 200
 """Characters of a value that is no reward."""
 
 
@@ -189,7 +189,7 @@ def _preview(value: Any) -> str:
         text = " ".join(repr(value).split())
     except Exception as error:
         return f"a value that cannot be shown (its repr raised {type(error).__name__})"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return text if len(text) <= _PREVIEW_CHARACTERS else f"{text[:_PREVIEW_CHARACTERS]}..."
 
 
 def _size(value: Any) -> str:

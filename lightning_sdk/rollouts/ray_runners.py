@@ -70,7 +70,7 @@ class RayPool:
             ray.init(address="local", include_dashboard=False, **shown)
             self._config |= {"folder": str(Path.cwd()), "path": sys.path}
             return True
-        if why := addresses.silence(address):
+        if why := addresses.unreachable_reason(address):
             raise _unusable(address, why)
         functions = [self._config["agent"], *self._config["rewards"]]
         root = _root(functions)

@@ -24,7 +24,7 @@ _PREFIX = "lk1-"
 _SALT = b"lightning-sdk hub"
 
 
-class Pair(NamedTuple):
+class KeyPair(NamedTuple):
     """A public and a secret key, in Z85, as libzmq has them."""
 
     public: bytes
@@ -36,7 +36,7 @@ class Credential(NamedTuple):
 
     hub: bytes
     """The hub's public key."""
-    own: Pair
+    own: KeyPair
     """The client's."""
 
 
@@ -45,8 +45,8 @@ def is_made(key: str) -> bool:
     return key.startswith(_PREFIX)
 
 
-def make_pair() -> Pair:
-    return Pair(*zmq.curve_keypair())
+def make_pair() -> KeyPair:
+    return KeyPair(*zmq.curve_keypair())
 
 
 def issue(hub: bytes) -> str:
@@ -69,7 +69,7 @@ def credential(key: str) -> Credential:
     return Credential(z85.encode(raw[:32]), _pair(raw[32:]))
 
 
-def hub_pair(passphrase: str) -> Pair:
+def hub_pair(passphrase: str) -> KeyPair:
     """The keys of the hub with this passphrase."""
     return _pair(_stretch(passphrase)[:32])
 
@@ -102,9 +102,9 @@ def require() -> None:
         )
 
 
-def _pair(secret: bytes) -> Pair:
+def _pair(secret: bytes) -> KeyPair:
     encoded = z85.encode(secret)
-    return Pair(zmq.curve_public(encoded), encoded)
+    return KeyPair(zmq.curve_public(encoded), encoded)
 
 
 @functools.lru_cache(64)

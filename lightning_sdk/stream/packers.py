@@ -14,10 +14,10 @@ import msgpack
 from lightning_sdk.stream.sink import say_once
 from lightning_sdk.stream.wire import MAX_EVENT_BYTES, MAX_MESSAGE_BYTES
 
-_KEPT = 4
-_LARGE = 4 * 2**20
+_MOST_FREE = 4
+_LARGE_BYTES = 4 * 2**20
 """Bytes of a body whose packer is not kept."""
-_DEEPEST, _SHOWN = 100, 200
+_DEEPEST, _PREVIEW_CHARACTERS = 100, 200
 """Levels, and characters, of what is recorded as text."""
 
 
@@ -62,9 +62,9 @@ class Packers:
         """Pack another batch where this one was."""
         if isinstance(body, bytes):
             return
-        packer, large = body.obj, len(body) > _LARGE
+        packer, large = body.obj, len(body) > _LARGE_BYTES
         body.release()
-        if not large and len(self._free) < _KEPT and isinstance(packer, msgpack.Packer):
+        if not large and len(self._free) < _MOST_FREE and isinstance(packer, msgpack.Packer):
             with contextlib.suppress(BufferError):  # ZeroMQ has not let go of it yet: it is not used again
                 packer.reset()
                 self._free.append(packer)
@@ -82,7 +82,7 @@ def _readable(value: Any, depth: int = 0) -> Any:
     if depth < _DEEPEST and isinstance(value, tuple | list):
         return [_readable(each, depth + 1) for each in tuple(value)]
     try:
-        text = str.__str__(value if isinstance(value, str) else repr(value)[:_SHOWN])
+        text = str.__str__(value if isinstance(value, str) else repr(value)[:_PREVIEW_CHARACTERS])
     except BaseException:
         text = f"a {kind.__name__} that cannot be shown"
     return text.encode("utf-8", "replace").decode()

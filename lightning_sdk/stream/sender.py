@@ -23,7 +23,7 @@ from lightning_sdk.stream.sink import say_once
 from lightning_sdk.stream.spool import Spool
 from lightning_sdk.stream.status import StreamStatus
 from lightning_sdk.stream.undelivered import Delivery, Leftovers
-from lightning_sdk.stream.wire import Batch, HubMessage
+from lightning_sdk.stream.wire import EventBatch, HubMessage
 from lightning_sdk.system import native_threads
 
 _BATCHES_AT_ONCE = 16
@@ -72,10 +72,10 @@ class Sender:
         self._window = window
         self._delivery = Delivery(leftovers) if leftovers is not None else None
         self._inherited = 0  # events that were never in the queue
-        self._unsent: deque[Batch] = deque()
-        self._unacked: deque[Batch] = deque()
+        self._unsent: deque[EventBatch] = deque()
+        self._unacked: deque[EventBatch] = deque()
         self._in_flight = 0  # bytes
-        self._held: Batch | None = None  # the disk did not take it, and it is before all that is in the queue
+        self._held: EventBatch | None = None  # the disk did not take it, and it is before all that is in the queue
         self._spill = Spool(limit=spill)
         self._disk_again = 0.0
         self._packers = Packers()
@@ -143,7 +143,7 @@ class Sender:
             self._disconnect()
         return self.waiting <= 0 and not self.status.refused
 
-    def remaining(self) -> Iterator[Batch]:
+    def remaining(self) -> Iterator[EventBatch]:
         """What the hub did not confirm, in order. Of a sender that has ended."""
         yield from self._unacked
         yield from self._unsent
@@ -244,13 +244,13 @@ class Sender:
                 self._store(batch)
         self.bell.ring()  # there is more
 
-    def _next_batch(self) -> Batch:
+    def _next_batch(self) -> EventBatch:
         events = self._queue.take()
         count, body = self._packers.pack(events)
         self.unsendable += len(events) - count
-        return Batch(self.client, 0, count, body)
+        return EventBatch(self.client, 0, count, body)
 
-    def _store(self, batch: Batch) -> None:
+    def _store(self, batch: EventBatch) -> None:
         try:
             self._spill.append(batch)
         except OSError as error:
@@ -260,14 +260,14 @@ class Sender:
             return
         self._packers.give_back(batch.body)
 
-    def _assign_numbers(self, batch: Batch) -> Batch:
+    def _assign_numbers(self, batch: EventBatch) -> EventBatch:
         """The batch with the next numbers of this client. It gets them when it leaves the queue and the disk, so that
         what still waits there can follow a change of hub."""
         batch = replace(batch, client=self.client, first=self._next)
         self._next += batch.count
         return batch
 
-    def _keep(self, batch: Batch) -> None:
+    def _keep(self, batch: EventBatch) -> None:
         """Into the window, and out if the hub has greeted us."""
         if not batch.count:
             return

@@ -7,7 +7,7 @@ import os
 import tempfile
 from typing import IO
 
-from lightning_sdk.stream.wire import Batch
+from lightning_sdk.stream.wire import EventBatch
 
 
 class Spool:
@@ -31,7 +31,7 @@ class Spool:
         spool, whose = cls(file), None
         size = os.fstat(file.fileno()).st_size
         while header := spool._header(spool._write_at):
-            client, first, count, length, _ = Batch.HEADER.unpack(header)
+            client, first, count, length, _ = EventBatch.HEADER.unpack(header)
             end = spool._write_at + len(header) + length
             if end > size or not count or whose not in (None, (client, first)):
                 break
@@ -50,7 +50,7 @@ class Spool:
         """Whether the file has reached its bound; it is emptied only once all of it is taken."""
         return self._write_at >= self._limit
 
-    def append(self, batch: Batch) -> None:
+    def append(self, batch: EventBatch) -> None:
         """OSError if it cannot be written: then the spool is as it was."""
         if not batch.count:
             return
@@ -67,16 +67,16 @@ class Spool:
         self._write_at = at
         self.events += batch.count
 
-    def peek(self) -> Batch:
+    def peek(self) -> EventBatch:
         """The oldest batch; ValueError if it is torn, OSError if it cannot be read."""
         header = self._header(self._read_at)
-        length = Batch.HEADER.unpack(header)[3] if header else 0
-        return Batch.read(header, self._read(self._read_at + len(header), length))
+        length = EventBatch.HEADER.unpack(header)[3] if header else 0
+        return EventBatch.read(header, self._read(self._read_at + len(header), length))
 
-    def take(self) -> Batch:
+    def take(self) -> EventBatch:
         """The same, and forget it."""
         batch = self.peek()
-        self._read_at += Batch.HEADER.size + len(batch.body)
+        self._read_at += EventBatch.HEADER.size + len(batch.body)
         self.events -= batch.count
         if not self.size and self._is_ours:
             self.clear()
@@ -102,8 +102,8 @@ class Spool:
 
     def _header(self, at: int) -> bytes:
         """The header at a place, b'' if there is no whole one."""
-        header = self._read(at, Batch.HEADER.size)
-        return header if len(header) == Batch.HEADER.size else b""
+        header = self._read(at, EventBatch.HEADER.size)
+        return header if len(header) == EventBatch.HEADER.size else b""
 
     def _read(self, at: int, length: int) -> bytes:
         if self._file is None:

@@ -17,7 +17,7 @@ from typing import IO
 
 from lightning_sdk.stream.sink import say_once
 from lightning_sdk.stream.spool import Spool
-from lightning_sdk.stream.wire import Batch
+from lightning_sdk.stream.wire import EventBatch
 from lightning_sdk.system import native_threads
 
 log = logging.getLogger("lightning_sdk.stream")
@@ -34,7 +34,7 @@ class Leftovers:
     def __init__(self, folder: Path, address: str) -> None:
         self.folder = folder / "".join(c if c.isalnum() else "-" for c in address)
 
-    def leave(self, client: bytes, batches: Iterable[Batch]) -> tuple[int, OSError | None]:
+    def leave(self, client: bytes, batches: Iterable[EventBatch]) -> tuple[int, OSError | None]:
         """Write the batches of a client that ends; how many events could be written, and why not all."""
         written = 0
         try:

@@ -68,7 +68,7 @@ class Event(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EventBatch:
     """Consecutive events of one client, as sent and as logged."""
 
     client: bytes
@@ -86,7 +86,7 @@ class Batch:
         return self.HEADER.pack(self.client, self.first, self.count, len(self.body), crc)
 
     @classmethod
-    def read(cls, header: bytes, body: bytes) -> Batch:
+    def read(cls, header: bytes, body: bytes) -> EventBatch:
         """The batch of two frames; ValueError if it is torn."""
         if len(header) != cls.HEADER.size:
             raise ValueError(f"batch header of {len(header)} bytes")

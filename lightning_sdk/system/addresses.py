@@ -12,7 +12,7 @@ LOOPBACK = "127.0.0.1"
 BACKLOG = 4096
 _WILDCARDS = {"0.0.0.0", "::", "*"}
 #: Seconds for somebody to answer at an address.
-_ANSWER = 10.0
+_ANSWER_SECONDS = 10.0
 
 
 def host_of(address: str) -> str:
@@ -47,14 +47,14 @@ def literal(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def silence(ray: str) -> str:
+def unreachable_reason(ray: str) -> str:
     """Why nobody can be asked at the address of a Ray (HOST:PORT, ray://HOST:PORT, auto), which itself tries for
     minutes; '' where somebody listens, and for 'auto', of which only Ray knows."""
     if ray == "auto":
         return ""
     host, _, port = ray.removeprefix("ray://").rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
     except (OSError, ValueError) as error:
         return str(error)
     return ""

@@ -20,7 +20,7 @@ from lightning_sdk.hub.client import HubProcess
 from lightning_sdk.markers.rollout import end, scope_from_assignment
 from lightning_sdk.rollouts.resolve import resolve_here
 from lightning_sdk.stream import sink
-from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event, unpack_floats, unpack_ints
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch, unpack_floats, unpack_ints
 from lightning_sdk.trace.call import Call, Choice, Span, Status
 from lightning_sdk.trace.scope import Scope, use_scope
 
@@ -201,13 +201,13 @@ class HubLog:
                     self._events.setdefault(event[1], []).append(event)
         return self._events.pop(key, [])
 
-    def _batches(self, path: Path) -> Iterator[Batch]:
-        size = Batch.HEADER.size
+    def _batches(self, path: Path) -> Iterator[EventBatch]:
+        size = EventBatch.HEADER.size
         with path.open("rb") as file:
             file.seek(self._read.get(path, 0))
             while len(header := file.read(size)) == size:
-                length = Batch.HEADER.unpack(header)[3]
+                length = EventBatch.HEADER.unpack(header)[3]
                 if not length or len(body := file.read(length)) < length:
                     break  # it is being written
-                yield Batch.read(header, body)
+                yield EventBatch.read(header, body)
                 self._read[path] = self._read.get(path, 0) + size + length

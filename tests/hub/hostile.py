@@ -11,7 +11,7 @@ from typing import Any
 from hubs import Client, begin, end, meta, raw_call, reply, reward, span
 
 from lightning_sdk.stream import wire
-from lightning_sdk.stream.wire import Batch
+from lightning_sdk.stream.wire import EventBatch
 
 
 def anthropic_stream(number: str, text: str, **usage: Any) -> bytes:
@@ -87,7 +87,7 @@ def _batch(chance: random.Random, client: Client) -> list[bytes]:
     body = b"".join(event(chance) for _ in range(chance.randrange(1, 4)))
     count = chance.choice([1, 1, 2, 3, 0, 2**32 - 1])
     first = chance.choice([client_next(client), client_next(client), 0, 1, 2**64 - 1])
-    header = Batch.HEADER.pack(client.id, first, count, len(body), 0)
+    header = EventBatch.HEADER.pack(client.id, first, count, len(body), 0)
     return [wire.BATCH, mutated(chance, header) if chance.random() < 0.1 else header, body]
 
 

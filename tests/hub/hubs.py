@@ -18,7 +18,7 @@ import zmq
 from lightning_hub.storage.log import Log
 from lightning_sdk.errors import BY_NAME
 from lightning_sdk.stream import curve, wire
-from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch
 
 KEY = "secret"
 HOUR = 3_600_000_000_000
@@ -119,7 +119,7 @@ class Client:
 
     def batch(self, first: int, events: list[Any]) -> None:
         """Send events under the numbers first, first + 1 ..."""
-        batch = Batch(self.id, first, len(events), b"".join(wire.pack(event) for event in events))
+        batch = EventBatch(self.id, first, len(events), b"".join(wire.pack(event) for event in events))
         self.send(wire.BATCH, batch.header(), batch.body)
 
     def deliver(self, first: int, events: list[Any]) -> None:

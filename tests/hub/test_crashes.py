@@ -14,7 +14,7 @@ from hubs import Client, Hub, begin, end, logged, names, raw_call, reply, reward
 
 from lightning_hub.storage.log import Log
 from lightning_sdk.stream import wire
-from lightning_sdk.stream.wire import Batch, Event
+from lightning_sdk.stream.wire import Event, EventBatch
 
 
 def test_kill_9_under_load_loses_and_doubles_nothing(start: Callable[..., Hub]) -> None:
@@ -102,7 +102,7 @@ def test_a_torn_tail_is_sent_again(start: Callable[..., Hub]) -> None:
     with Client(hub) as client:
         client.deliver(1, [span("a")])
     hub.kill()
-    torn = Batch(client.id, 2, 1, wire.pack(span("b")))
+    torn = EventBatch(client.id, 2, 1, wire.pack(span("b")))
     with (hub.folder / "spans" / "000001.log").open("ab") as file:
         file.write((torn.header() + torn.body)[:-3])
     hub.start()

@@ -25,7 +25,7 @@ from lightning_sdk.errors import HubError, SettingError, TaskError
 from lightning_sdk.hub.client import HubClient
 from lightning_sdk.hub.task_lists import send_ahead
 from lightning_sdk.stream import wire
-from lightning_sdk.stream.wire import NO_ROLLOUT, Batch
+from lightning_sdk.stream.wire import NO_ROLLOUT, EventBatch
 from lightning_sdk.trace.call import Call, CallMeta
 
 KEY_OF = b"k" * 16
@@ -96,7 +96,7 @@ UNUSABLE = {
 
 def put(client: Client, event: bytes, number: int) -> None:
     """Send one packed event and wait until it is acknowledged."""
-    batch = Batch(client.id, number, 1, event)
+    batch = EventBatch(client.id, number, 1, event)
     client.send(wire.BATCH, batch.header(), event)
     while client.expect(wire.ACK)["acked"] < number:
         pass
@@ -124,11 +124,11 @@ def test_a_log_that_holds_such_events_already_opens(open_hub: Opener, folder: Pa
     """As a hub of an earlier version left it: logged and acknowledged, and never indexed."""
     log = Log(folder / "spans")
     for number, (event, _) in enumerate(UNUSABLE.values(), 1):
-        batch = Batch(b"c" * 16, number, 1, event)
+        batch = EventBatch(b"c" * 16, number, 1, event)
         log.append([(batch.header(), event)])
     body = b"\xc1" * 40
-    log.append([(Batch(b"c" * 16, len(UNUSABLE) + 1, 1, body).header(), body)])
-    last = Batch(b"c" * 16, len(UNUSABLE) + 2, 1, wire.pack(begin(b"g" * 16, "good")))
+    log.append([(EventBatch(b"c" * 16, len(UNUSABLE) + 1, 1, body).header(), body)])
+    last = EventBatch(b"c" * 16, len(UNUSABLE) + 2, 1, wire.pack(begin(b"g" * 16, "good")))
     log.append([(last.header(), last.body)])
     log.close()
     hub = open_hub()

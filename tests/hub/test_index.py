@@ -14,7 +14,7 @@ from lightning_hub.storage.index import Index, locate
 from lightning_hub.storage.log import Log
 from lightning_hub.storage.store import Store
 from lightning_sdk.stream import wire
-from lightning_sdk.stream.wire import NO_ROLLOUT, Batch
+from lightning_sdk.stream.wire import NO_ROLLOUT, EventBatch
 
 #: Append one event with this key and this payload.
 Append = Callable[[bytes, str], None]
@@ -37,7 +37,7 @@ def index(tmp_path: Path, log: Log) -> Iterator[Index]:
 @pytest.fixture
 def append(index: Index, log: Log) -> Append:
     def append(key: bytes, text: str) -> None:
-        batch = Batch(b"c" * 16, index.clients.get(b"c" * 16, 0) + 1, 1, wire.pack(span(text, key)))
+        batch = EventBatch(b"c" * 16, index.clients.get(b"c" * 16, 0) + 1, 1, wire.pack(span(text, key)))
         [position] = log.append([(batch.header(), batch.body)])
         index.add(position, batch, locate(batch.body, 1))
 

@@ -11,7 +11,7 @@ import pytest
 from hubs import KEY, Client, Hub, begin, end, logged, names, raw_call, reply, reward, rollouts, span
 
 from lightning_sdk.stream import wire
-from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch
 from lightning_sdk.trace.call import Call
 
 # --- greeting
@@ -124,13 +124,13 @@ def test_garbage_hurts_nobody(hub: Hub, client: Client) -> None:
     body = wire.pack(span("a"))
     with Client(hub) as rude, Client(hub, hello=False) as stranger:
         batches = [
-            (Batch(rude.id, 1, 1, body).header(), body[:-1]),
-            (Batch(rude.id, 1, 2, body).header(), body),
-            (Batch(rude.id, 1, 0, b"").header(), b""),
-            (Batch(rude.id, 0, 1, body).header(), body),
-            (Batch(os.urandom(16), 1, 1, body).header(), body),
+            (EventBatch(rude.id, 1, 1, body).header(), body[:-1]),
+            (EventBatch(rude.id, 1, 2, body).header(), body),
+            (EventBatch(rude.id, 1, 0, b"").header(), b""),
+            (EventBatch(rude.id, 0, 1, body).header(), body),
+            (EventBatch(os.urandom(16), 1, 1, body).header(), body),
             (b"short", body),
-            *((Batch(rude.id, 1, 1, junk).header(), junk) for junk in
+            *((EventBatch(rude.id, 1, 1, junk).header(), junk) for junk in
               (b"\xc1", b"\x93\x03", b"\x91" * 5000, wire.pack({"a": 1}), wire.pack([3]), wire.pack([3, b"k", []]))),
         ]  # fmt: skip
         for peer in (rude, stranger):

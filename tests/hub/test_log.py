@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from lightning_hub.storage.log import Log
-from lightning_sdk.stream.wire import Batch
+from lightning_sdk.stream.wire import EventBatch
 
 
 def record(first: int, body: bytes) -> tuple[bytes, bytes]:
-    batch = Batch(b"c" * 16, first, 1, body)
+    batch = EventBatch(b"c" * 16, first, 1, body)
     return batch.header(), batch.body
 
 

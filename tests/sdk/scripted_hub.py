@@ -10,7 +10,7 @@ from typing import Any
 import zmq
 
 from lightning_sdk.stream import wire
-from lightning_sdk.stream.wire import Batch
+from lightning_sdk.stream.wire import EventBatch
 
 
 class ScriptedHub:
@@ -50,7 +50,7 @@ class ScriptedHub:
             client = wire.unpack(frames[1])["client"]
             self.tell(wire.WELCOME, wire.pack({"hub": "scripted", "acked": self._acked.get(client, 0)}))
         elif frames[0] == wire.BATCH:
-            batch = Batch.read(frames[1], frames[2])
+            batch = EventBatch.read(frames[1], frames[2])
             known = self._acked.get(batch.client, 0)
             if batch.first > known + 1:
                 self.tell(wire.WELCOME, wire.pack({"hub": "scripted", "acked": known}))

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch
 
 
 def event(number: int, size: int = 1000) -> tuple[Any, ...]:
@@ -19,8 +19,8 @@ def logged(folder: Path) -> Counter[int]:
     for segment in sorted((folder / "spans").glob("*.log")):
         data, at = segment.read_bytes(), 0
         while at < len(data):
-            header = data[at : at + Batch.HEADER.size]
-            length = Batch.HEADER.unpack(header)[3]
-            at += Batch.HEADER.size + length
-            seen.update(int(fields[2][0], 16) for fields in Batch.read(header, data[at - length : at]).events())
+            header = data[at : at + EventBatch.HEADER.size]
+            length = EventBatch.HEADER.unpack(header)[3]
+            at += EventBatch.HEADER.size + length
+            seen.update(int(fields[2][0], 16) for fields in EventBatch.read(header, data[at - length : at]).events())
     return seen

@@ -18,7 +18,7 @@ from lightning_sdk.stream import wire
 from lightning_sdk.stream.spool import Spool
 from lightning_sdk.stream.stream import Stream
 from lightning_sdk.stream.undelivered import Leftovers
-from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch
 
 NOBODY = "tcp://127.0.0.1:9"
 
@@ -27,8 +27,8 @@ def event(number: int, size: int = 1000) -> tuple[Any, ...]:
     return (Event.SPAN, NO_ROLLOUT, [number, "x" * size])
 
 
-def batch(client: bytes, first: int, count: int = 10) -> Batch:
-    return Batch(client, first, count, b"".join(wire.pack(event(first + n)) for n in range(count)))
+def batch(client: bytes, first: int, count: int = 10) -> EventBatch:
+    return EventBatch(client, first, count, b"".join(wire.pack(event(first + n)) for n in range(count)))
 
 
 def numbers(hub: ScriptedHub) -> list[int]:
@@ -90,7 +90,7 @@ def test_a_file_that_is_being_written_is_left_alone(folder: Leftovers) -> None:
         taken.append(spool.events)
         return True
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Iterator[EventBatch]:
         for number in range(4):
             yield batch(b"w" * 16, 1 + 10 * number)
             Leftovers(folder.folder.parent, "").deliver(take)
@@ -200,7 +200,7 @@ def test_many_leftovers_take_little_memory(hub: ScriptedHub, folder: Leftovers, 
     """Of a large file only some batches are in memory at a time."""
     client, body = b"m" * 16, os.urandom(2**20)
     packed = wire.pack([int(Event.SPAN), NO_ROLLOUT, [0, body]])
-    folder.leave(client, (Batch(client, n + 1, 1, packed) for n in range(64)))
+    folder.leave(client, (EventBatch(client, n + 1, 1, packed) for n in range(64)))
     stream = Stream(hub.address, spool=tmp_path)
     stream.put(event(0), 1100)
     peaks, hub_events = [], 0

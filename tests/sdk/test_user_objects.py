@@ -7,7 +7,7 @@ from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.stream.packers import Packers
-from lightning_sdk.stream.wire import NO_ROLLOUT, Batch, Event
+from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch
 
 
 class Mute(Exception):
@@ -99,4 +99,4 @@ def test_an_event_that_does_not_encode_is_recorded_as_text() -> None:
         events = [(Event.SPAN, NO_ROLLOUT, 1), (Event.SPAN, NO_ROLLOUT, value), (Event.SPAN, NO_ROLLOUT, 3)]
         count, body = Packers().pack(events)
         assert count == 3
-        assert [fields[2] for fields in Batch(bytes(16), 1, 3, bytes(body)).events()] == [1, kept, 3]
+        assert [fields[2] for fields in EventBatch(bytes(16), 1, 3, bytes(body)).events()] == [1, kept, 3]

@@ -22,7 +22,7 @@ from lightning_hub.storage.log import Log
 from lightning_hub.storage.store import Store
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream import wire
-from lightning_sdk.stream.wire import Batch, Event
+from lightning_sdk.stream.wire import Event, EventBatch
 from lightning_sdk.trace.call import Call, Status
 
 KEYS = [bytes([number]) * 16 for number in range(3)]
@@ -48,7 +48,7 @@ def rows_of(batches: Sequence[Sequence[tuple[Any, ...]]]) -> list[Row]:
         number = 1
         for events in batches:
             body = b"".join(wire.pack(list(event)) for event in events)
-            batch = Batch(b"c" * 16, number, len(events), body)
+            batch = EventBatch(b"c" * 16, number, len(events), body)
             [position] = log.append([(batch.header(), batch.body)])
             index.add(position, batch, locate(batch.body, len(events)))
             number += len(events)

@@ -19,7 +19,7 @@ import msgspec
 
 from lightning_hub.decoding.replies import decode, unreadable
 from lightning_hub.storage.index import Located, locate
-from lightning_sdk.stream.wire import Batch, Event
+from lightning_sdk.stream.wire import Event, EventBatch
 from lightning_sdk.trace.call import CallMeta
 
 #: Bytes taken in for each worker before the receiver stops reading: what it works on, and what comes next.
@@ -35,7 +35,7 @@ _unpack_reply = msgspec.msgpack.Decoder(tuple[int, bytes, CallMeta, memoryview, 
 class PreparedBatch(NamedTuple):
     """A batch as it is logged."""
 
-    batch: Batch
+    batch: EventBatch
     header: bytes
     located: list[Located]
     counters: Counter[str]
@@ -43,7 +43,7 @@ class PreparedBatch(NamedTuple):
 
 
 class _Arrival(NamedTuple):
-    batch: Batch
+    batch: EventBatch
     known: int
     work: Future[PreparedBatch] | PreparedBatch
 
@@ -81,7 +81,7 @@ class Intake:
         """Whether a batch of this client is here."""
         return client in self._clients
 
-    def put(self, batch: Batch, known: int) -> None:
+    def put(self, batch: EventBatch, known: int) -> None:
         """Take a batch in, without its first `known` events. ValueError if it does not hold what it says."""
         located = locate(batch.body, batch.count)
         raw = any(event.kind == _REPLY for event in located)
@@ -114,7 +114,7 @@ class Intake:
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
 
-    def _submit(self, batch: Batch, known: int) -> Future[PreparedBatch] | None:
+    def _submit(self, batch: EventBatch, known: int) -> Future[PreparedBatch] | None:
         try:
             if len(self._pools) < self._workers:
                 context = multiprocessing.get_context("spawn")  # this process has threads and sockets
@@ -147,7 +147,7 @@ def spare_workers() -> int:
     return max(0, min(4, len(os.sched_getaffinity(0)) // 2 - 1))
 
 
-def prepare(batch: Batch, known: int, located: list[Located] | None = None) -> PreparedBatch:
+def prepare(batch: EventBatch, known: int, located: list[Located] | None = None) -> PreparedBatch:
     """What is logged of a batch: its events after the first `known`, REPLY events decoded into CALL."""
     located = (located or locate(batch.body, batch.count))[known:]
     counters = Counter[str]()
@@ -156,7 +156,7 @@ def prepare(batch: Batch, known: int, located: list[Located] | None = None) -> P
     return PreparedBatch(batch, batch.header(), located, counters)
 
 
-def _rewrite(batch: Batch, located: list[Located], counters: Counter[str]) -> tuple[Batch, list[Located]]:
+def _rewrite(batch: EventBatch, located: list[Located], counters: Counter[str]) -> tuple[EventBatch, list[Located]]:
     """The batch with only these events, which are its last, and with REPLY events decoded."""
     parts: list[memoryview] = []
     moved: list[Located] = []
@@ -170,7 +170,7 @@ def _rewrite(batch: Batch, located: list[Located], counters: Counter[str]) -> tu
         parts.append(part)
         moved.append(Located(part[1], event.key, start, end, event.control))
     first = batch.first + batch.count - len(parts)
-    return Batch(batch.client, first, len(parts), b"".join(parts)), moved
+    return EventBatch(batch.client, first, len(parts), b"".join(parts)), moved
 
 
 def _decode_reply(event: memoryview, counters: Counter[str]) -> memoryview:

@@ -32,7 +32,7 @@ from lightning_hub.storage.index import Index
 from lightning_hub.storage.log import Log
 from lightning_hub.storage.writes import Writes
 from lightning_sdk.stream import wire
-from lightning_sdk.stream.wire import Batch
+from lightning_sdk.stream.wire import EventBatch
 
 _COMMIT_SECONDS = 0.005
 _COMMIT_BYTES = 4 * 1024 * 1024
@@ -289,7 +289,7 @@ class Receiver:
             self._stranger(peer)
             return
         try:
-            batch = Batch.read(header, body)
+            batch = EventBatch.read(header, body)
             if batch.client != session.client or not batch.count:
                 raise ValueError("batch of another client, or of nothing")
             if time.monotonic() >= self._rest_until:
@@ -299,7 +299,7 @@ class Receiver:
             if self.counters["garbage"] <= 10:
                 _log.warning("a batch was thrown away: %s", error)
 
-    def _in_order(self, peer: bytes, session: _Session, batch: Batch) -> None:
+    def _in_order(self, peer: bytes, session: _Session, batch: EventBatch) -> None:
         expected = self._received.get(batch.client, 0) + 1
         if batch.first > expected:
             self.counters["gaps"] += 1

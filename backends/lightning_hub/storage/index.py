@@ -29,7 +29,7 @@ from lightning_hub.decoding.control_events import (
 from lightning_hub.decoding.spans import unpack_event
 from lightning_hub.storage.log import Log
 from lightning_hub.storage.store import Store
-from lightning_sdk.stream.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Batch, Event
+from lightning_sdk.stream.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Event, EventBatch
 from lightning_sdk.trace.call import Status
 
 _OUTPUT_CHARACTERS = 2000
@@ -174,7 +174,7 @@ class Index:
         """Log bytes that would be read again after a crash now; meaningful within one segment only."""
         return self._covered - self._saved
 
-    def add(self, position: int, batch: Batch, located: Sequence[Located]) -> None:
+    def add(self, position: int, batch: EventBatch, located: Sequence[Located]) -> None:
         """Take in one batch whose body lies at `position`."""
         self.clients[batch.client] = self._unsaved.clients[batch.client] = batch.first + batch.count - 1
         self.counters["events"] += batch.count

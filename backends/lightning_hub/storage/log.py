@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from lightning_sdk.stream.wire import Batch
+from lightning_sdk.stream.wire import EventBatch
 
 SEGMENT_BYTES = 256 * 1024 * 1024
 _BLOCK = 4096
@@ -131,7 +131,7 @@ class Log:
         """A position in words."""
         return f"{self.folder.name}/{self._path(position >> 32).name}, byte {position & 0xFFFFFFFF}"
 
-    def recover(self, position: int) -> Iterator[tuple[int, Batch]]:
+    def recover(self, position: int) -> Iterator[tuple[int, EventBatch]]:
         """Every batch from `position` on, with the position of its body. Leaves a damaged one out, and cuts a torn tail
         off the last segment."""
         for number in self.segments():
@@ -159,7 +159,7 @@ class Log:
             self._readers.clear()
             self._close_segment()
 
-    def _records(self, number: int, start: int) -> Iterator[tuple[int, Batch]]:
+    def _records(self, number: int, start: int) -> Iterator[tuple[int, EventBatch]]:
         path = self._path(number)
         size = path.stat().st_size
         with path.open("rb", buffering=1 << 20) as file:
@@ -168,8 +168,8 @@ class Log:
             while offset < size:
                 batch = _record(file, offset, size)
                 if batch is not None:
-                    yield number << 32 | (offset + Batch.HEADER.size), batch
-                    offset += Batch.HEADER.size + len(batch.body)
+                    yield number << 32 | (offset + EventBatch.HEADER.size), batch
+                    offset += EventBatch.HEADER.size + len(batch.body)
                     continue
                 if number == self._number:
                     self._cut(offset, size)
@@ -215,28 +215,28 @@ class Log:
         return self.folder / f"{number:06d}.log"
 
 
-def _record(file: BinaryIO, offset: int, size: int) -> Batch | None:
+def _record(file: BinaryIO, offset: int, size: int) -> EventBatch | None:
     """The batch at `offset`, None if none is there."""
     file.seek(offset)
-    header = file.read(Batch.HEADER.size)
-    if len(header) < Batch.HEADER.size:
+    header = file.read(EventBatch.HEADER.size)
+    if len(header) < EventBatch.HEADER.size:
         return None
-    length = Batch.HEADER.unpack(header)[3]
+    length = EventBatch.HEADER.unpack(header)[3]
     # A header of zeros is what a file system may leave after a power cut; no batch is empty.
-    if not 0 < length <= size - offset - Batch.HEADER.size:
+    if not 0 < length <= size - offset - EventBatch.HEADER.size:
         return None
     try:
-        return Batch.read(header, file.read(length))
+        return EventBatch.read(header, file.read(length))
     except ValueError:
         return None
 
 
 def _next(file: BinaryIO, offset: int, size: int) -> int:
     """Where the next whole batch after a damaged one begins, if the headers between lead there; else the end."""
-    while offset + Batch.HEADER.size < size:
+    while offset + EventBatch.HEADER.size < size:
         file.seek(offset)
-        length = Batch.HEADER.unpack(file.read(Batch.HEADER.size))[3]
-        offset += Batch.HEADER.size + length
+        length = EventBatch.HEADER.unpack(file.read(EventBatch.HEADER.size))[3]
+        offset += EventBatch.HEADER.size + length
         if length and _record(file, offset, size) is not None:
             return offset
         if not length:
