@@ -1,4 +1,4 @@
-"""`check`: run a few rollouts of an agent, or read a run, and say what is learned from it, or why nothing is."""
+"""`check`: run a few rollouts of an agent, or read a run, and report what can be learned, or why nothing can."""
 
 from __future__ import annotations
 
@@ -66,26 +66,29 @@ def check(
     quiet: bool = False,
     **settings: Any,
 ) -> Check:
-    """Run a few rollouts of `agent` as training would, 4 tasks four times each, and diagnose them. Nothing is trained.
+    """Run a few rollouts of `agent` as training would, and diagnose them. Nothing is trained.
 
-    Arguments are those of `train`; `rollouts.tasks_per_step` and `rollouts.group_size` say how many rollouts. With the
-    folder or the name of a run instead of an agent, nothing is run: the run is read, also while it is under way, and
-    the findings say why nothing is being learned. No other argument counts then but `backend_python`.
+    The arguments are those of `train`. Four tasks are run four times each, unless `rollouts.tasks_per_step` and
+    `rollouts.group_size` say otherwise. Given a run (its folder or its name) instead of an agent, `check` reads that
+    run, which may still be under way, and the findings say why nothing is being learned. Every other argument except
+    `backend_python` is then ignored.
 
     Args:
-        provider: Let every call go to the agent's own provider, as the agent wrote it, with its own key. No model is
-            loaded. What training makes of the tokens is not known then; all else is checked.
-        keep: Folder, made if it is not there, that keeps what was recorded, the hub's log and diagnosis.json; by
-            default nothing is kept.
+        provider: Send every call to the agent's own provider, unchanged and with the agent's own key. No model is
+            loaded. What training would make of the tokens stays unknown; everything else is checked.
+        keep: Folder for the recording, the hub's log and diagnosis.json; created if it does not exist. By default
+            nothing is kept.
 
     Raises:
-        TaskError, SettingError, ModelError: what was given cannot be used. What is wrong with the rollouts does not
-            raise: it is in the findings.
+        TaskError, SettingError, ModelError: an argument cannot be used. Problems with the rollouts do not raise; they
+            are in the findings.
     """
     if isinstance(agent, str | Path):
         return Check(check_run.examine(find_run_folder(agent), backend_python))
     if tasks is None:
-        raise SettingError("check: an agent needs tasks: a file such as tasks.jsonl (--tasks FILE), or a list of dicts")
+        raise SettingError(
+            "check: no tasks were given; give a file such as tasks.jsonl (--tasks FILE), or a list of dicts"
+        )
     loaded = load(tasks)
     given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
     given = provider_settings(given) if provider else given
@@ -95,7 +98,7 @@ def check(
     chosen = with_reward_weights(Settings.from_dict(given), rewards)
     refuse_unknown_roles(chosen)
     if (placed := placement.parse(chosen.rollouts.runner)) is not None and placed.kind == "none":
-        raise SettingError("setting rollouts.runner='0': a check runs its few rollouts itself; leave it out")
+        raise SettingError("setting rollouts.runner='0': a check runs its few rollouts itself; leave this setting out")
     with _folder(keep) as folder:
         # Other processes find the reward by its name, so there it is not listened to.
         probe = None if placed is None or placed.is_elsewhere or not rewards else RewardProbe(rewards)
@@ -216,14 +219,14 @@ def _verdict(values: Mapping[str, Any]) -> str:
     if not values["learnable"]:
         fatal = {each["kind"] for each in values["findings"] if each["severity"] == "fatal"}
         if complete and fatal == {"calls failed"}:
-            return "Not ready to train: there are roles that nothing could be learned from."
+            return "Not ready to train: nothing could be learned for some roles."
         if complete and fatal <= check_run.MISFILED:
-            return "Not ready to train: what a rollout is trained on is not what happened in it; see the first finding."
+            return "Not ready to train: calls were assigned to the wrong rollout, or to none; see the first finding."
         return "Nothing could be learned from these rollouts."
     can = f"{complete} calls of {len(values['sequences'])} roles can be learned from"
     if values["at_provider"]:
         roles = {each["role"] for each in values["calls"] if each["complete"]}
         can = f"{complete} calls of {len(roles)} roles to train went well at the agent's own provider"
     if check_run.DOUBTS & {each["kind"] for each in values["findings"]}:
-        return f"{can}, but it may not be what you want to be learned; see the warnings."
+        return f"{can}, but perhaps not what you want the agent to learn; see the warnings."
     return f"{can}." if values["at_provider"] else f"Ready to train: {can}."

@@ -14,13 +14,13 @@ from typing import Any
 
 from lightning_sdk.errors import BY_NAME, HubError, LightningError
 
-#: Findings that say that a reward that rises need not be what it is meant to be.
+#: Findings that say that a rising reward may not mean what it is supposed to mean.
 DOUBTS = frozenset({
     "reward not repeatable", "reward ignores the task", "reward follows length", "answer in the prompt",
     "one answer to all", "rollouts mixed",
 })  # fmt: skip
 
-#: Findings that say that calls are filed under no rollout or a wrong one, or answer what another one was asked.
+#: Findings that say that calls were assigned to the wrong rollout or to none, or answer another rollout's question.
 MISFILED = frozenset({"context lost", "calls after the end", "rollouts mixed"})
 
 
@@ -28,7 +28,7 @@ def examine(folder: Path, python: str | None = None) -> dict[str, Any]:
     """What the run in this folder shows, as plain data: run, status, steps, roles, summary, findings, learnable.
 
     Raises:
-        SettingError: this is no run, or nothing of it is finished yet.
+        SettingError: the folder is not a run, or nothing in it is finished yet.
         HubError: the hub is not installed in the environment of `python`.
     """
     command = [python or sys.executable, "-m", "lightning_hub.health.examine", str(folder)]
@@ -46,7 +46,7 @@ def examine(folder: Path, python: str | None = None) -> dict[str, Any]:
 
 
 def head(values: Mapping[str, Any]) -> str:
-    """What was looked at, and how it goes."""
+    """The run, and how it is going."""
     steps = "1 step" if values["steps"] == 1 else f"{values['steps']} steps"
     return f"{values['run']}: {steps}, {values['status']}\n\n{values['summary']}"
 
@@ -66,8 +66,8 @@ def verdict(values: Mapping[str, Any]) -> str:
     if not values["learnable"]:
         return "Nothing is being learned; the first finding is the most serious one."
     if DOUBTS & {each["kind"] for each in values["findings"]}:
-        return "Whatever the reward shows, it may not be what you want to be learned; see the first warnings."
+        return "The agent may be learning something other than what you want; see the first warnings."
     if any(each["rises"] for each in values["roles"]):
-        return "It is being learned." if not values["findings"] else "It is being learned; see the warnings."
-    return "Nothing was found that keeps it from being learned." if not values["findings"] else (
-        "It may be learned; see the warnings.")  # fmt: skip
+        return "It is learning." if not values["findings"] else "It is learning; see the warnings."
+    return "Nothing was found that prevents learning." if not values["findings"] else (
+        "It may be learning; see the warnings.")  # fmt: skip

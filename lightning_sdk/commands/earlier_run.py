@@ -16,9 +16,9 @@ from lightning_sdk.system.folders import find_run_folder, refuse_links
 _MEASURED = "the score before training was measured with it, and the one after would not be comparable"
 #: Settings that cannot change in a run, by what their names begin with, and why.
 _FIXED = {
-    "model": "checkpoints and the score before training are of that model",
+    "model": "its checkpoints and its score before training belong to that model",
     "backend": "no other backend reads its checkpoints",
-    "seed": "the order of the tasks and the seeds of the held-out ones depend on it",
+    "seed": "the order of the tasks and the seeds of the held-out tasks depend on it",
     "roles": "the score before training was measured with these roles served by the model, and no others",
     "evaluation.split": "the held-out tasks of a run stay the same",
     "evaluation.tasks": _MEASURED,
@@ -63,8 +63,8 @@ class EarlierRun:
                 raise self._refuse(f"setting {name}={after!r}: it is {before!r} in this run, and cannot change: {why}")
         if _has_value_head(new) != _has_value_head(self.settings):
             raise self._refuse(
-                "setting credit.advantage: 'gae' has a value head, which is a part of the checkpoints, and so it "
-                "cannot be turned on or off in a run"
+                "setting credit.advantage: 'gae' trains a value head, which is part of the checkpoints, so it cannot "
+                "be turned on or off during a run"
             )
         self._refuse_steps(new.steps, "steps" in given)
         return new
@@ -77,25 +77,27 @@ class EarlierRun:
         """
         if held_out is not None and set(map(canonical, held_out)) != set(map(canonical, self.held_out)):
             raise TaskError(
-                f"held_out: the {len(self.held_out)} held-out tasks of {self.folder} stay the same as long as it goes "
-                "on: leave held_out (--held-out) out; to score on others, lightning-sdk evaluate with --model "
+                f"held_out: {self.folder} keeps its {len(self.held_out)} held-out tasks when it is resumed: leave "
+                "held_out (--held-out) out; to score on other tasks, use lightning-sdk evaluate with --model "
                 f"{self._checkpoint()}"
             )
         left = without(tasks, self.held_out)
         if not left:
-            raise TaskError(f"tasks: all {len(tasks)} are held out in {self.folder}, so there is none to train on")
+            raise TaskError(f"tasks: all {len(tasks)} are held out in {self.folder}, so there are none to train on")
         before, now = set(self.trained), set(map(task_id, left))
         if before == now:
             return Parts(left, self.held_out)
-        changed = f"other tasks than before: {len(now - before)} join training, {len(before - now)} are not there"
-        return Parts(left, self.held_out, notices=(f"{changed}; the {len(self.held_out)} held-out ones stay the same",))
+        changed = f"the tasks have changed: {len(now - before)} are new, {len(before - now)} are gone"
+        return Parts(
+            left, self.held_out, notices=(f"{changed}; the {len(self.held_out)} held-out tasks stay the same",)
+        )
 
     def stored_runs(self, given: list[str]) -> list[str]:
         """The runs to learn from, which are those that it began with. SettingError for others."""
         if given and given != self.from_runs:
             began = ", ".join(self.from_runs) or "the agent's own rollouts"
             raise SettingError(
-                f"resume: {self.folder} learns from {began}, and from_runs={given} is something else: leave it out"
+                f"resume: {self.folder} learns from {began}, not from from_runs={given}: leave from_runs out"
             )
         return self.from_runs
 
@@ -111,10 +113,10 @@ class EarlierRun:
         """`steps` counts from the beginning of the run."""
         if self.done < steps or (self.done == steps and not self.finished):
             return
-        more = f"how many it is to have in all, such as steps={2 * self.done} (--steps {2 * self.done})"
+        more = f"give the new total, such as steps={2 * self.done} (--steps {2 * self.done})"
         if given:
-            raise SettingError(f"setting steps={steps}: {self.folder} has done {self.done} steps already; say {more}")
-        raise SettingError(f"resume: {self.folder} has done all its {self.done} steps; say {more}")
+            raise SettingError(f"setting steps={steps}: {self.folder} has already done {self.done} steps; {more}")
+        raise SettingError(f"resume: {self.folder} has done all of its {self.done} steps; {more}")
 
     def _is_same(self, model: str) -> bool:
         """Whether this is the run's model, by its name or its place."""
@@ -128,8 +130,7 @@ class EarlierRun:
 
     def _refuse(self, what: str) -> SettingError:
         return SettingError(
-            f"{what}. Leave it out, or begin a new run, without --resume, with the model of this one: --model "
-            f"{self._checkpoint()}"
+            f"{what}. Leave it out, or start a new run from this model, without --resume: --model {self._checkpoint()}"
         )
 
     def _checkpoint(self) -> str:
@@ -146,12 +147,12 @@ def read(run: str | Path, runs: str | Path) -> EarlierRun:
     refuse_links(folder)
     config = _config(folder)
     if (kind := config.get("kind", "training")) != "training":
-        raise SettingError(f"resume: {folder} is the folder of {kind}, and not of a training")
+        raise SettingError(f"resume: {folder} holds {kind}, not a training")
     tasks, report = _json(folder / "tasks.json"), _json(folder / "report.json")
     if not isinstance(tasks, dict) or not isinstance(tasks.get("held_out"), list):
         raise SettingError(
-            f"resume: {folder} cannot go on: its tasks.json, which says which tasks are held out, is missing or "
-            "damaged. Begin a new run, without --resume"
+            f"resume: {folder} cannot be resumed: its tasks.json, which lists the held-out tasks, is missing or "
+            "damaged. Start a new run, without --resume"
         )
     settings, done = Settings.from_dict(config["settings"]), last_checkpoint(folder)
     complete = isinstance(report, dict) and report.get("status") == "finished" and report.get("steps") == settings.steps
@@ -214,14 +215,15 @@ def _has_value_head(settings: Settings) -> bool:
 
 def _describe_rewards(rewards: Mapping[str, float | None]) -> str:
     told = [name if weight is None else f"{name} (weight {weight:g})" for name, weight in rewards.items()]
-    return ", ".join(told) or "what the agent gives itself"
+    return ", ".join(told) or "the agent itself"
 
 
 def _config(folder: Path) -> dict[str, Any]:
     config = _json(folder / "config.json")
     if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
         raise SettingError(
-            f"resume: {folder} cannot go on: its config.json is missing or damaged. Begin a new run, without --resume"
+            f"resume: {folder} cannot be resumed: its config.json is missing or damaged. Start a new run, without "
+            "--resume"
         )
     return config
 

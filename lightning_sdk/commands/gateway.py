@@ -25,11 +25,11 @@ class Gateway(Protocol):
     url: str
     """Such as http://127.0.0.1:41234, without a slash at the end."""
     token: str
-    """Asked of whoever begins a rollout over HTTP."""
+    """Required to begin a rollout over HTTP."""
 
     @property
     def upstream(self) -> object:
-        """Where calls go that are not trained; its text is shown."""
+        """Where calls that are not trained go; `str()` of it is shown."""
 
     def environment(self, scope: Scope) -> dict[str, str]:
         """Environment variables with which a program's calls are calls made in `scope`."""
@@ -41,7 +41,7 @@ class Gateway(Protocol):
 def gateway_environment() -> dict[str, str]:
     """Environment variables that make another program's model calls belong to this rollout and role.
 
-    For agents that are no Python, or that run in a process of their own:
+    For agents that are not written in Python, or that run in another process:
 
         @lightning.agent(role="solver", trainable=True)
         def solve(task):
@@ -61,7 +61,7 @@ def gateway_environment() -> dict[str, str]:
 
 
 def load() -> Callable[..., Gateway]:
-    """What makes a gateway; SettingError if none is installed here."""
+    """The installed gateway's factory; SettingError if none is installed."""
     for entry in entry_points(group=GROUP):
         try:
             make: Callable[..., Gateway] = entry.load()

@@ -26,14 +26,14 @@ from lightning_sdk.settings import Settings, placement
 from lightning_sdk.system import addresses
 from lightning_sdk.system.folders import temporary_folder
 
-_SELF_REWARDED = "no reward function: what counts is what the agent gives with lightning.emit_reward()"
+_SELF_REWARDED = "no reward function was given: rewards are what the agent gives with lightning.emit_reward()"
 _FAREWELL_SECONDS = 5.0
-"""In which runners of elsewhere hear that it is over."""
+"""Time for remote runners to hear that it is over."""
 _EARLY_STOP_SECONDS = 2.0
-"""For a hub to end that has nothing to keep yet."""
+"""Time for a hub to end that has nothing to keep yet."""
 _STOPPING = (
-    "stopping after what is being computed now, and keeping what was learned; press Ctrl-C again to stop at once, "
-    "which loses what was learned since the last checkpoint"
+    "stopping once the current computation is done, and keeping what was learned; press Ctrl-C again to stop at once "
+    "and lose what was learned since the last checkpoint"
 )
 
 

@@ -159,4 +159,6 @@ def read(folder: Path) -> Report:
     try:
         return Report(folder, json.loads(path.read_text()))
     except FileNotFoundError:
-        raise SettingError(f"{folder} has no report.json: the run did not finish, or this is no run") from None
+        raise SettingError(
+            f"{folder} has no report.json: the run did not finish, or this is not the folder of a run"
+        ) from None

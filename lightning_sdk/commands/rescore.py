@@ -64,25 +64,25 @@ def rescore(
     concurrency: int = 16,
     backend_python: str | None = None,
 ) -> Rescoring:
-    """Apply reward functions to the stored tasks and answers of a run, and say how means and ranking change.
+    """Apply reward functions to the stored tasks and answers of a run, and report how means and ranking change.
 
-    The new numbers stand for those of the run's reward functions, all of them; what `emit_reward` gave stays.
+    The new rewards replace those of all the run's reward functions; what `emit_reward` gave stays.
 
     Args:
         run: Folder of the run, or its name in `runs`.
         reward: Function of (task, answer), plain or async, or several of them, as for `train`.
-        write: Put the new numbers into the store, where training from stored rollouts finds them. Those before are
-            kept there and no longer count.
+        write: Store the new rewards, so that training from stored rollouts uses them. The earlier ones are kept but no
+            longer count.
         concurrency: Calls of a function under way at once.
-        backend_python: Python of another virtual environment that holds the hub; this one's by default.
+        backend_python: Python of another virtual environment, in which the hub is installed; by default this one.
 
     Raises:
-        SettingError: this is no run, or the functions cannot be used.
-        HubError: the store cannot be read; or it is to be written while a hub has the folder.
+        SettingError: this is not a run, or the functions cannot be used.
+        HubError: the store cannot be read, or `write` was asked for while a hub is using the folder.
     """
     functions = reward_functions(reward)
     if not functions:
-        raise SettingError("rescore: give the reward functions to apply: reward=function, or reward=[...]")
+        raise SettingError("rescore: no reward function was given; give reward=function, or reward=[...]")
     # A thread with a loop of its own: there may be one here already, as in a notebook.
     with (
         _Store(find_run_folder(run, runs), functions, write, backend_python) as store,
@@ -191,7 +191,7 @@ def _head(values: Mapping[str, Any]) -> Iterator[str]:
     if values["replaces"]:
         yield f"instead of {', '.join(values['replaces'])}"
     if values["keeps"]:
-        yield f"beside {', '.join(values['keeps'])}, given inside the rollouts"
+        yield f"in addition to {', '.join(values['keeps'])}, given inside the rollouts"
     for reason, count in values["left_out"].items():
         yield f"not scored: {count}, {reason}"
 
@@ -216,8 +216,10 @@ def _describe_comparison(each: Mapping[str, Any]) -> Iterator[str]:
 
 def _describe_writing(values: Mapping[str, Any]) -> str:
     if values["written"]:
-        return f"Written: these rewards count from now on (re-scoring {values['rescoring']}); those before are kept."
-    return "Nothing was written; with --write (write=True) these rewards count from now on."
+        return (
+            f"Written: these rewards count from now on (re-scoring {values['rescoring']}); the earlier ones are kept."
+        )
+    return "Nothing was written; with --write (write=True) these rewards would count from now on."
 
 
 def _interval(values: Mapping[str, Any]) -> str:

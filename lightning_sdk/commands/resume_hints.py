@@ -1,4 +1,4 @@
-"""The way on: what is left of a training that ended early, and what to type to go on with it."""
+"""Resume hints: what is left of a training that ended early, and what to type to resume it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 
 from lightning_sdk.commands import earlier_run
 
-_KEPT = "and keeps a score measured before it"
+_KEPT = "and keeps a score that was measured before"
 
 
 def after_death(folder: Path) -> str:
     """How a training goes on whose hub, backend or disk failed."""
     if not _can_resume(folder):
-        return "Nothing was written yet: start it again."
+        return "Nothing had been written yet: start it again."
     saved = earlier_run.last_checkpoint(folder)
     if not saved:
-        return f"There was no checkpoint yet: {_resume_option(folder)} begins again at step 1, {_KEPT}."
+        return f"There was no checkpoint yet: {_resume_option(folder)} starts again at step 1, {_KEPT}."
     again = _resume_option(folder)
-    return f"Nothing that was confirmed is lost; {again} goes on from the last checkpoint, after step {saved}."
+    return f"Nothing that was confirmed is lost; {again} continues from the last checkpoint, after step {saved}."
 
 
 def after_failures(folder: Path) -> str:
     """How a training goes on that stopped since too many rollouts failed; '' where nothing was kept yet."""
     saved = earlier_run.last_checkpoint(folder)
-    return f"Once that is mended, {_resume_option(folder)} goes on after step {saved}." if saved else ""
+    return f"Once that is fixed, {_resume_option(folder)} continues after step {saved}." if saved else ""
 
 
 def after_stop(folder: Path) -> str:
@@ -32,13 +32,13 @@ def after_stop(folder: Path) -> str:
     saved = earlier_run.last_checkpoint(folder)
     if saved:
         return (
-            f"the training was stopped after step {saved}, and the model is in {folder}/checkpoints/step-{saved:05d}; "
-            f"{_resume_option(folder)} goes on from there"
+            f"the training was stopped after step {saved}; the model is in {folder}/checkpoints/step-{saved:05d}; "
+            f"{_resume_option(folder)} continues from there"
         )
-    begun = "the training was stopped before its first step was finished; nothing was learned"
+    begun = "the training was stopped before its first step finished; nothing was learned"
     if not _can_resume(folder):
-        return f"{begun}, and nothing was written yet: start it again"
-    return f"{begun}; {_resume_option(folder)} begins at step 1, {_KEPT}"
+        return f"{begun}, and nothing had been written yet: start it again"
+    return f"{begun}; {_resume_option(folder)} starts at step 1, {_KEPT}"
 
 
 def _can_resume(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """Probing: whether the rewards look at the task at all, asked by scoring answers of one task under other tasks' data.
 
 After the rollouts, in the agent's process, and never while training. A reward that is slow, that does not give the same
-number twice, that raises, or whose answers are no plain data is left alone, and nothing is said of it.
+number twice, that raises, or whose answers are not plain data is not probed, and nothing is reported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Services: what the command line keeps running until it is told to stop: a hub with a model, a gateway, a runner."""
+"""Services that the command line runs until they are stopped: a hub with a model, a gateway, a runner."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def runner(
     address = hub or os.environ.get(discovery.ADDRESS)
     if not address:
         raise SettingError(
-            f"where is the training? Give --hub tcp://HOST:PORT, or set {discovery.ADDRESS}; `lightning-sdk train "
+            f"no hub was given: give --hub tcp://HOST:PORT, or set {discovery.ADDRESS}; `lightning-sdk train "
             "--listen ...` says what to type"
         )
     discovery.check(address)
@@ -62,7 +62,7 @@ def runner(
         print(json.dumps(asdict(summary)))
 
 
-_ENDED = {"interrupted": "stopped; what was under way was given back", "stopped": "the training was stopped"}
+_ENDED = {"interrupted": "stopped; unfinished rollouts were given back", "stopped": "the training was stopped"}
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -128,7 +128,7 @@ def _stop_on_signal() -> queue.SimpleQueue[None]:
 def _backend(name: str) -> Any:
     found = {entry.name: entry for entry in entry_points(group="lightning_sdk.backends")}
     if name not in found:
-        raise SettingError(f"no backend {name!r}; installed: {', '.join(sorted(found))}")
+        raise SettingError(f"no backend {name!r} is installed; installed: {', '.join(sorted(found))}")
     return found[name].load()
 
 
@@ -147,4 +147,4 @@ def _until_stopped(hub: HubProcess) -> None:
     while stop.empty():
         time.sleep(0.2)
         if not hub.alive():
-            raise LightningError(f"the hub ended by itself. The end of its log:\n{hub.log_tail()}")
+            raise LightningError(f"the hub ended unexpectedly. The end of its log:\n{hub.log_tail()}")

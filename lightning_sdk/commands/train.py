@@ -43,32 +43,33 @@ def train(
     quiet: bool = False,
     **settings: Any,
 ) -> Report:
-    """Train the trainable roles of `agent` by reinforcement learning, and measure it on held-out tasks.
+    """Train the trainable roles of `agent` by reinforcement learning, and measure the result on held-out tasks.
 
-    Runs the agent, several rollouts at once, until the run is finished. Everything is in the folder `runs/NAME`.
+    Blocks until the run is finished, running several rollouts at once. Everything is written to `runs/NAME`.
 
     Args:
-        agent: Function of one task (a dict); plain, async, or a generator. Its answer goes to `reward`.
+        agent: Function that takes one task (a dict): plain, async, or a generator. Its answer goes to `reward`.
         tasks: A .jsonl, .json, .csv or .parquet file; a list or another iterable of dicts; or a DataFrame.
-        reward: Function of (task, answer) -> number, or dict of role to number, or several of them, which are stored
-            by name, weighed by `credit.rewards.NAME` and added up; by default the one marked `@reward`, or none.
-        held_out: Tasks for the score before and after; by default a fifth of `tasks` is set aside.
-        from_runs: Folders of earlier runs to learn from, as `stored.method` says; the agent runs for the score only.
-        model, steps: 'spark' (default), a folder in Hugging Face format, or a hub name; how often it is updated (40).
+        reward: Function (task, answer) -> number, or dict of role to number. Several functions are stored by name,
+            weighted by `credit.rewards.NAME` and added up. By default the one marked with `@reward`, or none.
+        held_out: Tasks for the score before and after training; by default a fifth of `tasks` is held out.
+        from_runs: Earlier runs to learn from, as `stored.method` says; the agent then runs only to be scored.
+        model, steps: 'spark' (default), a folder in Hugging Face format, or a name on the Hugging Face Hub; and how
+            many times it is updated (default 40).
         backend, engine: An installed backend ('embedded'); what serves the model: 'auto' (default), 'embedded', 'vllm'.
         roles: Train only these roles; by default every role declared trainable.
-        name, runs: Name of the run, by default the agent's name and the time; and the folder of runs.
-        resume: Folder or name of an earlier run to go on with, from its last checkpoint, or from step 1 if there is
-            none. It keeps its settings and its held-out tasks; only what is given here changes.
-        backend_python: Python of another virtual environment that holds the backend; this one's by default.
-        listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins; its key is
-            the environment's LIGHTNING_KEY, or a new one that is shown. By default nobody does.
+        name, runs: Name of the run, by default the agent's; and the folder that holds the runs.
+        resume: Folder or name of an earlier run to continue from its last checkpoint, or from step 1 if there is none.
+            It keeps its settings and its held-out tasks; only what is given here changes.
+        backend_python: Python of another virtual environment, which has the backend; by default this one.
+        listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins. Its key is
+            LIGHTNING_KEY from the environment, or a new one that is printed. By default nothing can join.
         quiet: Show nothing.
         **settings: Any other setting, as a group (`optimizer=Optimizer(learning_rate=1e-5)`) or by its dotted name
             (`**{"optimizer.learning_rate": 1e-5}`). See `lightning_sdk.settings`.
 
     Raises:
-        TaskError, SettingError, ModelError: what was given cannot be used.
+        TaskError, SettingError, ModelError: an argument cannot be used.
         NothingToTrain, RolloutsFailed, HubGone, BackendDied: no call of a trainable role was captured, too many
             rollouts failed, or the hub or the backend died; the message says with what, and how to go on.
     """
@@ -108,8 +109,8 @@ def evaluate(
 ) -> Report:
     """Score `agent` on `tasks` with its trainable roles served by `model`; nothing is trained.
 
-    Sampled greedily, unless `evaluation.temperature` says otherwise. With `provider` no model is loaded: every call
-    goes to the agent's own provider, as the agent wrote it, with its own key.
+    Sampling is greedy unless `evaluation.temperature` says otherwise. With `provider` no model is loaded: every call
+    goes to the agent's own provider, unchanged and with the agent's own key.
 
     Arguments and errors are those of `train`; `report.after` holds the score. All tasks are used unless
     `evaluation.tasks` says otherwise.
@@ -133,7 +134,7 @@ def _run_training(job: Job, start: _Start, parts: Parts, rewards: Sequence[Rewar
 
 
 class _Start(NamedTuple):
-    """What a training begins with, beside its tasks."""
+    """What a training begins with, apart from its tasks."""
 
     settings: Settings
     from_runs: list[str]
@@ -149,7 +150,7 @@ def _tell_of_name(folder: Path, name: str) -> list[tuple[str, str]]:
     if folder.name == name:
         return []
     there = folder.parent / name
-    return [("notice", f"this run is in {folder}, since {there} is there already (--resume goes on with that one)")]
+    return [("notice", f"this run is in {folder}, because {there} already exists (--resume continues that one)")]
 
 
 def _first(given: dict[str, Any], stored: list[str], rewards: Sequence[RewardFunction]) -> _Start:
@@ -166,7 +167,9 @@ def _go_on(
 ) -> _Start:
     """The start of a training that goes on with an earlier run. SettingError for what cannot change in it."""
     if name not in {None, earlier.folder.name}:
-        raise SettingError(f"name={name!r}: {earlier.folder} keeps its name; leave name out, or resume")
+        raise SettingError(
+            f"name={name!r}: a resumed run keeps its name, {earlier.folder.name!r}; leave out name, or resume"
+        )
     from_runs = earlier.stored_runs(stored)
     settings = earlier.settings_with(given, listen)
     earlier.refuse_other_rewards(_marks(rewards))
@@ -174,7 +177,7 @@ def _go_on(
 
 
 def given_settings(settings: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:
-    """All settings that were given, the arguments of their own among them."""
+    """All settings that were given, including those that are arguments."""
     named = {name: value for name, value in arguments.items() if value is not None and not _is_empty(value)}
     return {**named, **settings}
 
@@ -209,5 +212,5 @@ def refuse_unknown_roles(settings: Settings) -> None:
         known = ", ".join(sorted(declared)) or "none; put @lightning.agent(role=..., trainable=True) above the agent"
         what = f"roles: no agent has the role {', '.join(map(repr, unknown))}" if unknown else (
             f"setting {', '.join(settled)}: no agent has that role")  # fmt: skip
-        several = "; each role is named by itself: --roles A --roles B, or a list" if "," in "".join(unknown) else ""
+        several = "; name each role separately: --roles A --roles B, or a list" if "," in "".join(unknown) else ""
         raise SettingError(f"{what}; declared roles: {known}{several}")

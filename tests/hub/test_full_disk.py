@@ -86,7 +86,7 @@ def test_a_training_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_pa
     for told in (first, second):
         assert "the disk of" in told and "is full (" in told and "Make room there" in told and "Traceback" not in told
     [what, then] = first.splitlines()[-2:]
-    assert "runs/run" in what and "--resume runs/run" in then and "goes on from the last checkpoint" in then
+    assert "runs/run" in what and "--resume runs/run" in then and "continues from the last checkpoint" in then
     assert json.loads((tmp_path / "last").read_text())["step"] == 6
 
 

@@ -107,7 +107,7 @@ def test_a_runner_does_not_wait_for_ever(place: Place) -> None:
     code, said = place.start("runner", "agent.py:solve").end()
     assert code == 1 and "--hub tcp://HOST:PORT" in said
     code, said = place.start("runner", "agent.py:solve", "--concurrency", "0").end()
-    assert code == 2 and "'0' is no number from 1 on" in said
+    assert code == 2 and "expected a positive integer, got '0'" in said
 
 
 def test_a_runner_outlasts_the_hub(place: Place, start: Callable[..., Hub], installed: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_runner_that_is_stopped_gives_its_rollouts_back(place: Place, tmp_path
     wait_for((tmp_path / "mark").exists)
     slow.process.send_signal(signal.SIGINT)
     code, said = slow.end()
-    assert code == 0 and "what was under way was given back" in said
+    assert code == 0 and "unfinished rollouts were given back" in said
     assert place.typed(line).end()[0] == 0
     code, said = training.end()
     assert code == 0 and "has left (0 joined)" in said

@@ -45,7 +45,7 @@ def test_a_run_that_is_stopped_before_its_first_step(place: Place, tmp_path: Pat
     wait_for(mark.exists)
     training.process.send_signal(signal.SIGINT)
     code, said = training.end()
-    assert code == 130 and "stopped before its first step was finished" in said and "begins at step 1" in said
+    assert code == 130 and "stopped before its first step finished" in said and "starts at step 1" in said
     code, _ = go_on(place, said).end()
     assert code == 0
     assert len((tmp_path / "runs" / "my run" / "metrics.jsonl").read_text().splitlines()) == 2
@@ -57,8 +57,8 @@ def test_a_name_that_is_taken_is_told(place: Place, tmp_path: Path) -> None:
     said = [first.end(), second.end()]
     assert [code for code, _ in said] == [0, 0]
     other = next(path.name for path in (tmp_path / "runs").iterdir() if path.name != "run")
-    [told] = [text for _, text in said if "is there already" in text]
-    assert f"this run is in runs/{other}, since runs/run is there already" in told
+    [told] = [text for _, text in said if "already exists" in text]
+    assert f"this run is in runs/{other}, because runs/run already exists" in told
     assert f"run     runs/{other}" in told
 
 
@@ -95,8 +95,8 @@ def test_a_training_that_is_killed_is_resumed_at_once(place: Place, tmp_path: Pa
 
 def test_nothing_to_go_on_with_is_said(tmp_path: Path) -> None:
     """Before the run has written how it was started there is nothing to resume."""
-    assert resume_hints.after_death(tmp_path) == "Nothing was written yet: start it again."
+    assert resume_hints.after_death(tmp_path) == "Nothing had been written yet: start it again."
     assert resume_hints.after_stop(tmp_path).endswith("start it again")
     assert resume_hints.after_failures(tmp_path) == ""
     (tmp_path / "checkpoints" / "step-00004").mkdir(parents=True)
-    assert resume_hints.after_failures(tmp_path).endswith("goes on after step 4.")
+    assert resume_hints.after_failures(tmp_path).endswith("continues after step 4.")

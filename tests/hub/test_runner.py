@@ -107,7 +107,7 @@ def hanging(settings: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("save_every", "told"),
-    [(100, r"no checkpoint yet: .*--resume .*begins again at step 1"), (1, r"--resume .*after step \d")],
+    [(100, r"no checkpoint yet: .*--resume .*starts again at step 1"), (1, r"--resume .*after step \d")],
 )
 def test_a_hub_that_dies(bandit: None, tmp_path: Path, save_every: int, told: str) -> None:
     """The message says whether there is a checkpoint to go on from, and what it says to type goes on from there."""

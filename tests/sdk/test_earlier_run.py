@@ -67,8 +67,8 @@ def test_nothing_changes_but_what_is_given(tmp_path: Path) -> None:
         ({"credit.rewards.new": 2.0}, "setting credit.rewards.new=2.0: it is 1.0"),
         ({"role.solver.rewards.brief": 2.0}, r"setting role\.solver\.rewards\.brief=2\.0"),
         ({"lora.rank": 8}, "setting lora.rank=8.*the adapters that it began with"),
-        ({"credit.advantage": "gae"}, "setting credit.advantage: 'gae' has a value head"),
-        ({"role.solver.advantage": "gae"}, "setting credit.advantage: 'gae' has a value head"),
+        ({"credit.advantage": "gae"}, "setting credit.advantage: 'gae' trains a value head"),
+        ({"role.solver.advantage": "gae"}, "setting credit.advantage: 'gae' trains a value head"),
     ],
 )
 def test_what_cannot_change_is_refused_with_the_way_out(tmp_path: Path, given: dict[str, Any], said: str) -> None:
@@ -77,7 +77,7 @@ def test_what_cannot_change_is_refused_with_the_way_out(tmp_path: Path, given: d
     with pytest.raises(lightning.SettingError, match=said) as raised:
         earlier.settings_with(explicit(given))
     assert str(raised.value).endswith(
-        f"begin a new run, without --resume, with the model of this one: --model {tmp_path}/run/checkpoints/step-00020"
+        f"start a new run from this model, without --resume: --model {tmp_path}/run/checkpoints/step-00020"
     )
 
 
@@ -93,9 +93,14 @@ def test_what_may_change_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("done", "status", "given", "said"),
     [
-        (40, "finished", {}, r"has done all its 40 steps; say how many .* in all, such as steps=80 \(--steps 80\)"),
-        (40, "finished", {"steps": 40}, "setting steps=40: .* has done 40 steps already; say how many .* steps=80"),
-        (20, "stopped", {"steps": 10}, "setting steps=10: .* has done 20 steps already"),
+        (40, "finished", {}, r"has done all of its 40 steps; give the new total, such as steps=80 \(--steps 80\)"),
+        (
+            40,
+            "finished",
+            {"steps": 40},
+            "setting steps=40: .* has already done 40 steps; give the new total.* steps=80",
+        ),
+        (20, "stopped", {"steps": 10}, "setting steps=10: .* has already done 20 steps"),
         (40, "", {}, None),  # killed while it was measured after its last step
         (40, "stopped", {}, None),
         (20, "stopped", {"steps": 20}, None),  # to be measured where it is
@@ -140,11 +145,9 @@ def test_held_out_tasks_stay_held_out(tmp_path: Path) -> None:
     assert earlier.divide(TASKS, None) == (TASKS[2:], TASKS[:2], (), ())
     parts = earlier.divide([{"q": 1.0}, {"q": 5}, {"q": 77}, {"q": 78}], None)
     assert parts.training == [{"q": 5}, {"q": 77}, {"q": 78}] and parts.held_out == TASKS[:2]
-    assert parts.notices == (
-        "other tasks than before: 2 join training, 7 are not there; the 2 held-out ones stay the same",
-    )
+    assert parts.notices == ("the tasks have changed: 2 are new, 7 are gone; the 2 held-out tasks stay the same",)
     assert earlier.divide(TASKS, TASKS[1::-1]).held_out == TASKS[:2]
-    with pytest.raises(lightning.TaskError, match=r"the 2 held-out tasks of .* stay the same .*lightning-sdk evaluate"):
+    with pytest.raises(lightning.TaskError, match=r"keeps its 2 held-out tasks .*lightning-sdk evaluate"):
         earlier.divide(TASKS, TASKS[:3])
     with pytest.raises(lightning.TaskError, match="all 1 are held out"):
         earlier.divide(TASKS[:1], None)
@@ -173,9 +176,9 @@ def test_other_rewards_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("config.json", "{", "cannot go on: its config.json is missing or damaged"),
-        ("config.json", '{"kind": "an evaluation", "settings": {}}', "is the folder of an evaluation, and not of a tr"),
-        ("tasks.json", "[]", "its tasks.json, which says which tasks are held out, is missing or damaged"),
+        ("config.json", "{", "cannot be resumed: its config.json is missing or damaged"),
+        ("config.json", '{"kind": "an evaluation", "settings": {}}', "holds an evaluation, not a training"),
+        ("tasks.json", "[]", "its tasks.json, which lists the held-out tasks, is missing or damaged"),
     ],
 )
 def test_a_folder_that_cannot_go_on_says_why(tmp_path: Path, file: str, content: str, said: str) -> None:

@@ -132,4 +132,4 @@ def test_a_reward_of_something_else_than_the_answer(
     assert "when it scored the same task and answer again" in capsys.readouterr().err
     afterwards = lightning.check(report.folder)
     assert afterwards.findings[0]["kind"] == "reward not repeatable"
-    assert "It is being learned" not in str(afterwards)
+    assert "It is learning" not in str(afterwards)

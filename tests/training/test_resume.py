@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_keeps_its_settings_and_held_out_tasks(run: Path, cap
     assert [line.removeprefix("changed in this run: ") for line in changed] == [
         "steps 2 -> 3", "optimizer.weight_decay 0.0 -> 0.5",
     ]  # fmt: skip
-    assert "other tasks than before: 1 join training" in shown and "the 2 held-out ones stay the same" in shown
+    assert "the tasks have changed: 1 are new" in shown and "the 2 held-out tasks stay the same" in shown
     settings = values(run / "config.json")["settings"]
     assert settings.pop("steps") == 3 and settings["optimizer"].pop("weight_decay") == 0.5
     del config["settings"]["steps"], config["settings"]["optimizer"]["weight_decay"]
@@ -118,7 +118,7 @@ def test_a_run_that_goes_on_keeps_its_settings_and_held_out_tasks(run: Path, cap
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
-        ({}, lightning.SettingError, r"has done all its 2 steps; say how many .* \(--steps 4\)"),
+        ({}, lightning.SettingError, r"has done all of its 2 steps; give the new total.* \(--steps 4\)"),
         ({"steps": 3, "backend": "verl"}, lightning.SettingError, "no other backend reads its checkpoints"),
         ({"steps": 3, "seed": 7}, lightning.SettingError, "setting seed=7: it is 0 in this run"),
         ({"steps": 3, "algorithm.clip_dual": 3.0, "algorithm.loss": "cispo"}, lightning.SettingError, "no dual clip"),
@@ -126,9 +126,9 @@ def test_a_run_that_goes_on_keeps_its_settings_and_held_out_tasks(run: Path, cap
         ({"steps": 3, "stored.beta": 0.5}, lightning.SettingError, "no stored rollouts are learned from"),
         ({"steps": 3, "backend_python": "/no/python"}, lightning.HubError, "cannot run /no/python"),
         ({"steps": 3, "tasks": [{"a": 1}, 2]}, lightning.TaskError, r"tasks\[1\]: a task is an object"),
-        ({"steps": 3, "held_out": TASKS[:4]}, lightning.TaskError, "held-out tasks of .* stay the same"),
-        ({"steps": 3, "reward": agents.text}, lightning.SettingError, "is length, and was now given as text"),
-        ({"steps": 3, "name": "other"}, lightning.SettingError, "keeps its name; leave name out"),
+        ({"steps": 3, "held_out": TASKS[:4]}, lightning.TaskError, r"keeps its \d+ held-out tasks when it is resumed"),
+        ({"steps": 3, "reward": agents.text}, lightning.SettingError, "was rewarded by length, and now by text"),
+        ({"steps": 3, "name": "other"}, lightning.SettingError, "a resumed run keeps its name"),
     ],
 )
 def test_a_resume_that_is_refused_leaves_the_folder_as_it_was(

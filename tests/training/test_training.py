@@ -132,7 +132,7 @@ def test_resume_goes_on_where_it_stopped(tmp_path: Path, killed: str, error: typ
     """Killed after its first checkpoint, a run says how it goes on: with the next step, to the end."""
     killer = threading.Thread(target=_kill_after, args=(tmp_path / "run", 2, killed))
     killer.start()
-    with pytest.raises(error, match=rf"{said}[\s\S]*--resume .* goes on from the last checkpoint, after step \d"):
+    with pytest.raises(error, match=rf"{said}[\s\S]*--resume .* continues from the last checkpoint, after step \d"):
         train(tmp_path, agents.solve, steps=500, save_every=1)
     killer.join()
     done = len(lines(tmp_path / "run" / "metrics.jsonl"))
@@ -145,7 +145,7 @@ def test_a_backend_that_is_killed_while_it_starts(tmp_path: Path) -> None:
     """As by the kernel where memory is short: it is said how it ended and what to type, and that trains."""
     killer = threading.Thread(target=_kill_after, args=(tmp_path / "run", 0, "lightning_embedded"))
     killer.start()
-    told = r"was killed with SIGKILL[\s\S]* while it started[\s\S]*--resume .*run.* begins again at step 1"
+    told = r"was killed with SIGKILL[\s\S]* while it started[\s\S]*--resume .*run.* starts again at step 1"
     with pytest.raises(lightning.BackendDied, match=told):
         train(tmp_path, agents.solve, steps=1)
     killer.join()
