@@ -45,21 +45,29 @@ def compute_score(data_source: str, solution_str: str, ground_truth: str, **_: A
 def configuration(options: argparse.Namespace, settings: Settings, folder: Path) -> Any:
     """What `lightning_verl.config` makes of the settings, and what VERL's own loop needs beside it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    card = read_model_info(locate(options.model))
+    info = read_model_info(locate(options.model))
     gpus = settings.cluster.gpus or max(1, torch.cuda.device_count())
-    place = ours.RunPlacement(device, 1, gpus, card.path, Path(options.model).name, settings.serving.max_length,
-                       plain_head=card.plain_head, tool_parser=tool_parser(settings, card))  # fmt: skip
+    place = ours.RunPlacement(
+        device=device,
+        nodes=1,
+        gpus=gpus,
+        model=info.path,
+        name=Path(options.model).name,
+        max_length=settings.serving.max_length,
+        anatomy=info.anatomy,
+        tool_parser=tool_parser(settings, info),
+    )
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer")
     files = write_tasks(options, folder)
-    values = ours.mapped(settings, place) | needed(options, settings, place, files, folder)
-    for name, value in (values | {name: ours.meant(each) for name, each in settings.verbatim.items()}).items():
+    values = ours.map_settings(settings, place) | needed(options, settings, place, files, folder)
+    for name, value in (values | {name: ours.parse_yaml(each) for name, each in settings.verbatim.items()}).items():
         OmegaConf.update(config, name, value, force_add=True)
     return config
 
 
 def needed(
-    options: argparse.Namespace, settings: Settings, place: ours.Place, files: str, folder: Path
+    options: argparse.Namespace, settings: Settings, place: ours.RunPlacement, files: str, folder: Path
 ) -> dict[str, Any]:
     rollout, actor = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
     return {

@@ -32,7 +32,7 @@ HEAD = 32
 TOKENIZER_TEXTS = 30_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What decides a run's result."""
 

@@ -67,7 +67,16 @@ def _place(settings: Settings, device: str, info: ModelInfo, name: str) -> RunPl
     flash = device == "cuda" and find_spec("flash_attn") is not None
     memory = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else 0
     return RunPlacement(
-        device, cluster.nodes, gpus, info.path, name, length, flash, info.anatomy, memory, tool_parser(settings, info)
+        device=device,
+        nodes=cluster.nodes,
+        gpus=gpus,
+        model=info.path,
+        name=name,
+        max_length=length,
+        flash_attention=flash,
+        anatomy=info.anatomy,
+        gpu_bytes=memory,
+        tool_parser=tool_parser(settings, info),
     )
 
 

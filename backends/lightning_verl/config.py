@@ -38,7 +38,7 @@ _TRANSFER = f"{_ROLLOUT}.checkpoint_engine"
 DISAGGREGATED = "separate_async"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlacement:
     """The machines and the model of a run, as they were found."""
 

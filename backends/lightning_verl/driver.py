@@ -24,6 +24,7 @@ from lightning_verl.checkpoint import VerlCheckpoint, finish, read
 from lightning_verl.config import DISAGGREGATED, trainer_mode
 from lightning_verl.loss import NAMES
 from lightning_verl.rows import list_roles, usable_rows
+from lightning_verl.runner import Started
 from lightning_vllm.auth import KEY
 from lightning_vllm.front import Front, ServerAddress
 from lightning_vllm.health import is_healthy
@@ -47,15 +48,15 @@ class Driver:
         self._settings, self._runner, self._run, self._front = settings, runner, run, front
         self._apart = trainer_mode(settings) == DISAGGREGATED
         """Whether vLLM has separate GPUs, and keeps its requests during an update."""
-        ready = self._ask(runner.ready.remote)
-        self._upstreams = _upstreams(ready["addresses"])
-        self._rate = settings.optimizer.learning_rate or default_rate(ready["parameters"])
+        started: Started = self._ask(runner.ready.remote)
+        self._upstreams = _upstreams(started.addresses)
+        self._rate = settings.optimizer.learning_rate or default_rate(started.parameters)
         self._facts = facts | {
             "learning_rate": self._rate,
-            "parameters": ready["parameters"],
+            "parameters": started.parameters,
             "vllm_servers": len(self._upstreams),
         }
-        self.start: dict[str, float] = ready["start"]
+        self.start = started.phases
         """Duration in seconds of the phases of VERL's start."""
         self.version = self.steps = 0
         self._turn = threading.Lock()

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning_hub.backend import Batch
 from lightning_verl import rows
 
 #: The partition of VERL's queue with training rows.
 _PARTITION = "train"
-#: Slot, keys and tags of each step's rows in VERL's queue, for the sampler in the same process.
-fed: queue.SimpleQueue[tuple[str, list[str], list[dict[str, Any]]]] = queue.SimpleQueue()
+
+
+class FedStep(NamedTuple):
+    """A step's rows in VERL's queue."""
+
+    slot: str
+    keys: list[str]
+    tags: list[dict[str, Any]]
+
+
+#: Steps for the sampler, in the same process.
+fed: queue.SimpleQueue[FedStep] = queue.SimpleQueue()
 
 
 class Feeder:
@@ -45,4 +55,4 @@ class Feeder:
         tags = [rows.tag(row) for row in made]
         keys = [f"{uid}_{place}_0" for place in range(len(made))]
         tq.kv_batch_put(keys=keys, fields=rows.columns(made, roles), tags=tags, partition_id=_PARTITION)
-        fed.put((uid, keys, tags))
+        fed.put(FedStep(uid, keys, tags))

@@ -13,7 +13,7 @@ import threading
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -25,6 +25,17 @@ from lightning_verl.rows import list_roles
 _NAME_FREE_SECONDS, _POLL_SECONDS = 60.0, 1.0
 #: Subfolder of a checkpoint with VERL's shards and optimizer.
 SHARDS = "verl"
+
+
+class Started(NamedTuple):
+    """A run whose servers serve."""
+
+    addresses: list[str]
+    """host:port of each vLLM server."""
+    parameters: int
+    """Number of trained parameters."""
+    phases: dict[str, float]
+    """Duration in seconds of each phase of the start."""
 
 
 class LoopRunner:
@@ -66,16 +77,11 @@ class LoopRunner:
         finally:
             tq.close()
 
-    def ready(self) -> dict[str, Any]:
-        """Wait until the servers serve. Returns their addresses, the number of parameters, and the start's seconds by
-        phase. May wait forever: callers learn from `run` that the loop has ended."""
+    def ready(self) -> Started:
+        """Wait until the servers serve. May wait forever: callers learn from `run` that the loop has ended."""
         self._ready.wait()
         parameters = self._trainer.actor_rollout_wg.parameters()[0]
-        return {
-            "addresses": list(self._trainer.servers.get_addresses()),
-            "parameters": parameters,
-            "start": self._trainer.phases.seconds,
-        }
+        return Started(list(self._trainer.servers.get_addresses()), parameters, self._trainer.phases.seconds)
 
     def learn(self, packed: bytes, rate: float) -> None:
         """Train on a packed batch without serving the new weights yet. Waits like `ready`."""

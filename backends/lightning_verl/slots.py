@@ -34,6 +34,6 @@ class StepSampler(ReplayBuffer):  # type: ignore[misc]
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         """Wait for the feeder. (VERL's own method lists the whole queue every two seconds.)"""
-        slot, keys, tags = fed.get()
-        tq.kv_clear(partition_id=partition_id, keys=[slot])
-        return KVBatchMeta(partition_id=partition_id, keys=keys, tags=tags), {}
+        step = fed.get()
+        tq.kv_clear(partition_id=partition_id, keys=[step.slot])
+        return KVBatchMeta(partition_id=partition_id, keys=step.keys, tags=step.tags), {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lightning_process.anatomy import Anatomy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     path: str
     """Folder or hub name, as passed to vLLM."""

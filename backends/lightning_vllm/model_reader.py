@@ -27,7 +27,14 @@ def read_model_info(source: Source) -> ModelInfo:
     if isinstance(template, dict):
         template = "\n".join(template.values())
     length = int(getattr(config, "max_position_embeddings", 0) or 0)
-    return ModelInfo(source.path, template, length, _token_bytes(config), fingerprint(tokenizer), dissect(whole))
+    return ModelInfo(
+        path=source.path,
+        template=template,
+        max_length=length,
+        token_bytes=_token_bytes(config),
+        tokenizer=fingerprint(tokenizer),
+        anatomy=dissect(whole),
+    )
 
 
 def _token_bytes(config: Any) -> int:

@@ -250,7 +250,12 @@ def test_a_seed_reproduces_in_any_company(engine: Engine) -> None:
 
 def test_rows_keep_their_own_settings(engine: Engine, model: LlamaForCausalLM) -> None:
     """Greedy, warm and nucleus rows in one batch: each is drawn from, and reports, its own distribution."""
-    each = [Params(20, temperature=0.0), Params(20, temperature=0.5), Params(20, top_p=0.6, top_logprobs=5), Params(20)]
+    each = [
+        Params(max_tokens=20, temperature=0.0),
+        Params(max_tokens=20, temperature=0.5),
+        Params(max_tokens=20, top_p=0.6, top_logprobs=5),
+        Params(max_tokens=20),
+    ]
     greedy, warm, nucleus, plain = engine.generate(prompts(4), each)
     assert_logprobs(model, [greedy, plain])
     assert_logprobs(model, [warm], temperature=0.5)
@@ -348,7 +353,7 @@ def test_close_tells_whoever_waits(engine: Engine) -> None:
     thread.join(10)
     assert len(errors) == 1
     with pytest.raises(EngineClosed):
-        engine.submit([Sequence([5], Params(1), Inbox())])
+        engine.submit([Sequence([5], Params(max_tokens=1), Inbox())])
     with pytest.raises(EngineClosed):
         engine.publish({}, 1)
 

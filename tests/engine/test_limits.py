@@ -68,7 +68,8 @@ def test_slots_are_given_in_turn() -> None:
     """To each client one after another; what had a slot before goes first, and what nobody waits for is dropped."""
     queue = FairQueue()
     made = {
-        name: Sequence([1], Params(1), lambda _: None, client=name[0]) for name in ("a1", "a2", "a3", "b1", "c1", "r")
+        name: Sequence([1], Params(max_tokens=1), lambda _: None, client=name[0])
+        for name in ("a1", "a2", "a3", "b1", "c1", "r")
     }
     queue.extend(made[name] for name in ("a1", "a2", "a3", "b1", "c1"))
     queue.put_back([made["r"]])

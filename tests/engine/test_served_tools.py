@@ -56,8 +56,8 @@ def test_reading_calls_leaves_the_ids_alone(tokenizer: PreTrainedTokenizerFast, 
     body = {"model": "tiny", "messages": ASK, "tools": [tool], "stream": stream, "return_token_ids": True}
     sequence = Sequence([1], Params(max_tokens=999), lambda _: None)
     reader = chat.tools.reader([tool], "tiny")
-    reply = Reply(read_chat(body), chat.decode, [[1]])
-    reply.choices.append(Choice(0, sequence, Text(chat.decode), reader))
+    reply = Reply(request=read_chat(body), decode=chat.decode, prompts=[[1]])
+    reply.choices.append(Choice(index=0, sequence=sequence, text=Text(chat.decode), tools=reader))
     chunks = []
     for token in ids:
         sequence.append(token, -1.0, 0)

@@ -19,7 +19,7 @@ from lightning_vllm.model_info import ModelInfo
 from lightning_vllm.parsers import parser_of
 from lightning_vllm.sharing import in_file
 
-CARD = ModelInfo("folder", "{{ '<tool_call>' }}", max_length=2048, token_bytes=4096)
+CARD = ModelInfo(path="folder", template="{{ '<tool_call>' }}", max_length=2048, token_bytes=4096)
 GPU = ServerPlacement(gpus=("3",), shared=True)
 
 

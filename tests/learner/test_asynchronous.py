@@ -120,9 +120,9 @@ def assert_sampled_by(sequence: Sequence, models: dict[int, PreTrainedModel]) ->
 def test_engine_serves_the_version_before_until_the_next_is_published(asynchronous: Backend) -> None:
     """What is asked for when the learner's weights have already moved is answered, by the old weights, and says so."""
     answered: list[Sequence] = []
-    asynchronous.between = lambda: answered.extend(asynchronous.engine.generate([PROMPT] * 2, Params(12)))
+    asynchronous.between = lambda: answered.extend(asynchronous.engine.generate([PROMPT] * 2, Params(max_tokens=12)))
     assert asynchronous.update() == 1
-    after = asynchronous.engine.generate([PROMPT] * 2, Params(12))
+    after = asynchronous.engine.generate([PROMPT] * 2, Params(max_tokens=12))
     models = {0: asynchronous.before, 1: asynchronous.after()}
     for sequence, version in [*((each, 0) for each in answered), *((each, 1) for each in after)]:
         assert {stamp for stamp, _ in sequence.versions} == {version}
@@ -144,7 +144,7 @@ def test_completion_across_a_publication_is_stamped_token_by_token(asynchronous:
             done.set()
 
     asynchronous.between = computed.set
-    sequences = [Sequence(PROMPT, Params(240, index=index), receive, stream=True) for index in range(4)]
+    sequences = [Sequence(PROMPT, Params(max_tokens=240, index=index), receive, stream=True) for index in range(4)]
     asynchronous.engine.submit(sequences)
     assert begun.wait(60)
     assert asynchronous.update() == 1
@@ -168,7 +168,7 @@ def test_engine_and_learner_share_no_memory(asynchronous: Backend) -> None:
 def test_synchronous_engine_waits_for_the_learner(tiny: Path) -> None:
     """What is asked for meanwhile is answered after, by the new weights only."""
     done = threading.Event()
-    sequence = Sequence(PROMPT, Params(3), lambda sequences: done.set())
+    sequence = Sequence(PROMPT, Params(max_tokens=3), lambda sequences: done.set())
     with serving(Backend(tiny, False)) as backend:
         backend.between = lambda: backend.engine.submit([sequence])
         assert backend.update() == 1

@@ -71,8 +71,17 @@ def ours(settings: Settings, batch: Padded, weights: Tensor, entropy: Tensor | N
         sampler=batch.sampler[kept], place=whole, row=kept.nonzero()[:, 0], valued=kept[kept] & False,
         returns=nothing, values=nothing,
     )  # fmt: skip
-    micro = MicroBatch(whole, whole, None, None, whole, nothing, targets)
-    piece = Piece(micro, targets.row, whole * 0, 1.0, old=batch.old[kept], reference=batch.reference[kept])
+    micro = MicroBatch(
+        tokens=whole, positions=whole, mask=None, trie=None, predictors=whole, temperatures=nothing, targets=targets
+    )
+    piece = Piece(
+        micro=micro,
+        sequence=targets.row,
+        role=whole * 0,
+        scale=1.0,
+        old=batch.old[kept],
+        reference=batch.reference[kept],
+    )
     logprobs = batch.logprobs[kept]
     policy = Policy(settings, steps=2)
     policy.begin([piece])

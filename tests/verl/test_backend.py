@@ -20,7 +20,7 @@ from lightning_verl.config import RunPlacement, configuration
 from lightning_verl.loss import LossRules, policy_loss
 from lightning_verl.process import refuse
 
-PLACE = RunPlacement("cpu", nodes=1, gpus=1, model="spark", name="spark", max_length=512)
+PLACE = RunPlacement(device="cpu", nodes=1, gpus=1, model="spark", name="spark", max_length=512)
 
 
 def row(rollout: str, length: int, sampled: int, seed: int = 0) -> Row:

@@ -36,7 +36,16 @@ def anatomy(config: Any) -> Anatomy:
 
 
 def configured(config: Any, gpu: float, gpus: int = 1, **given: Any) -> Any:
-    place = RunPlacement("cuda", 1, gpus, "model", "model", 4096, anatomy=anatomy(config), gpu_bytes=int(gpu))
+    place = RunPlacement(
+        device="cuda",
+        nodes=1,
+        gpus=gpus,
+        model="model",
+        name="model",
+        max_length=4096,
+        anatomy=anatomy(config),
+        gpu_bytes=int(gpu),
+    )
     return configuration(Settings.from_dict(given), place, Path("run"))
 
 
@@ -93,14 +102,18 @@ def test_fused_kernels_are_for_plain_heads() -> None:
     """One that the user asks for where the head does more is refused: it would train on another distribution."""
     scaled = GraniteConfig(hidden_size=64, num_attention_heads=2, num_hidden_layers=1, logits_scaling=3.0)
     for config in (QWEN_1_5B, scaled):
-        place = RunPlacement("cuda", 1, 1, "model", "model", 4096, anatomy=anatomy(config))
+        place = RunPlacement(
+            device="cuda", nodes=1, gpus=1, model="model", name="model", max_length=4096, anatomy=anatomy(config)
+        )
         chosen = configuration(Settings(), place, Path("run")).actor_rollout_ref.model.use_fused_kernels
         assert chosen == (config is QWEN_1_5B)
     asked = Settings.from_dict({"actor_rollout_ref.model.use_fused_kernels": "true"})
     with pytest.raises(SettingError, match=r"use_fused_kernels=True: .*ignore the rest of it"):
         configuration(asked, place, Path("run"))
     adapted = Settings.from_dict({"lora.rank": 4, "lora.targets": "q_proj,lm_head"})
-    place = RunPlacement("cuda", 1, 1, "model", "model", 4096, anatomy=anatomy(QWEN_1_5B))
+    place = RunPlacement(
+        device="cuda", nodes=1, gpus=1, model="model", name="model", max_length=4096, anatomy=anatomy(QWEN_1_5B)
+    )
     assert not configuration(adapted, place, Path("run")).actor_rollout_ref.model.use_fused_kernels
 
 

@@ -14,7 +14,7 @@ from lightning_sdk.settings import Settings
 from lightning_verl.config import RunPlacement, configuration
 from lightning_vllm.preimport import Preimport, model_modules
 
-PLACE = RunPlacement("cuda", nodes=1, gpus=2, model="spark", name="spark", max_length=512)
+PLACE = RunPlacement(device="cuda", nodes=1, gpus=2, model="spark", name="spark", max_length=512)
 
 
 def test_phases_add_up() -> None:
@@ -45,7 +45,7 @@ def test_the_configuration_is_made_without_importing_verl() -> None:
     """Which takes many seconds, and is for VERL's own processes."""
     program = (
         "import sys, pathlib; from lightning_sdk.settings import Settings; from lightning_verl import cluster, config\n"
-        "place = config.RunPlacement('cpu', nodes=1, gpus=1, model='spark', name='spark', max_length=512)\n"
+        "place = config.RunPlacement(device='cpu', nodes=1, gpus=1, model='spark', name='spark', max_length=512)\n"
         "config.configuration(Settings(), place, pathlib.Path('run'))\n"
         "assert not {'verl', 'vllm', 'torch'} & set(sys.modules), 'imported'\n"
     )

@@ -21,7 +21,7 @@ FAMILY = frozenset({"llama", "mistral", "qwen2"})
 _FIXED_ROPE = frozenset({"default", "linear", "llama3"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
     qkv: Tensor
     qkv_bias: Tensor | None
@@ -123,14 +123,14 @@ def _join(layer: Any) -> _Layer:
     qkv, qkv_bias = _stack([attention.q_proj, attention.k_proj, attention.v_proj])
     gate_up, gate_up_bias = _stack([mlp.gate_proj, mlp.up_proj])
     return _Layer(
-        qkv,
-        qkv_bias,
-        attention.o_proj,
-        gate_up,
-        gate_up_bias,
-        mlp.down_proj,
-        layer.input_layernorm.weight,
-        layer.post_attention_layernorm.weight,
+        qkv=qkv,
+        qkv_bias=qkv_bias,
+        out=attention.o_proj,
+        gate_up=gate_up,
+        gate_up_bias=gate_up_bias,
+        down=mlp.down_proj,
+        before=layer.input_layernorm.weight,
+        after=layer.post_attention_layernorm.weight,
     )
 
 

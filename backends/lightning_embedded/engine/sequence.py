@@ -11,7 +11,7 @@ from lightning_embedded.constraints.constraint import Constraint
 from lightning_embedded.text.growing_text import Text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Params:
     """How one completion is sampled."""
 

@@ -76,7 +76,12 @@ class BatchUpdate:
         found = torch.tensor([self._sequences[sequence(row)] for row in mini_batch.rows], device=device)
         roles = torch.tensor([self._places[row.role] for row in mini_batch.rows], device=device)
         return [
-            Piece(micro, found[micro.targets.row], roles[micro.targets.row], mini_batch.scale)
+            Piece(
+                micro=micro,
+                sequence=found[micro.targets.row],
+                role=roles[micro.targets.row],
+                scale=mini_batch.scale,
+            )
             for micro in self._network.micro_batches(mini_batch.rows)
         ]
 

@@ -54,7 +54,16 @@ class Masks(NamedTuple):
         return forbidden(self.bits, vocabulary).index_select(0, self.which)
 
 
-@dataclass(frozen=True, slots=True)
+class _Predictions(NamedTuple):
+    """The fields of a micro-batch that do not depend on its layout."""
+
+    predictors: Tensor
+    temperatures: Tensor
+    targets: Targets
+    masks: Masks | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
     """The input of one forward pass."""
 
@@ -162,9 +171,8 @@ def _from_trie(
     builder: Builder, rows: Sequence[Row], members: list[int], device: torch.device, constraints: Constraints | None
 ) -> MicroBatch:
     trie = builder.build(device)
-    return MicroBatch(
-        trie.tokens, trie.positions, None, trie, *_targets(rows, members, trie.paths, device, constraints)
-    )
+    found = _targets(rows, members, trie.paths, device, constraints)
+    return MicroBatch(tokens=trie.tokens, positions=trie.positions, mask=None, trie=trie, **found._asdict())
 
 
 def _pad(
@@ -182,8 +190,8 @@ def _pad(
     paths = [index * width + np.arange(len(each)) for index, each in enumerate(inputs)]
     found = _targets(rows, members, paths, device, constraints)
     positions = torch.arange(width, device=device).expand(len(inputs), -1)
-    flat = (torch.from_numpy(array).to(device) for array in (tokens, mask))
-    return MicroBatch(next(flat), positions, next(flat), None, *found)
+    laid, padding = (torch.from_numpy(array).to(device) for array in (tokens, mask))
+    return MicroBatch(tokens=laid, positions=positions, mask=padding, trie=None, **found._asdict())
 
 
 def _targets(
@@ -192,7 +200,7 @@ def _targets(
     paths: list[NDArray[np.int64]],
     device: torch.device,
     constraints: Constraints | None,
-) -> tuple[Tensor, Tensor, Targets, Masks | None]:
+) -> _Predictions:
     """The distinct predicting positions with their temperatures and masks, and the tokens that they predict."""
     packed = [rows[index] for index in members]
     sampled = [np.flatnonzero(row.weights) for row in packed]
@@ -225,7 +233,7 @@ def _targets(
         values=gather("values"),
     )
     masks = None if bits is None else Masks(torch.from_numpy(bits).to(device), tensor(pairs[2], torch.int64))
-    return tensor(pairs[0], torch.int64), tensor(pairs[1], torch.float32), targets, masks
+    return _Predictions(tensor(pairs[0], torch.int64), tensor(pairs[1], torch.float32), targets, masks)
 
 
 def _masks(

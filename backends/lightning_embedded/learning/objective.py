@@ -24,7 +24,7 @@ from lightning_losses.ratio import Importance, importance, sequence_mean, sequen
 from lightning_sdk.settings import Settings
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Piece:
     """A micro-batch, and what is known about its M tokens before the gradient is computed."""
 

@@ -58,7 +58,7 @@ class Block:
         return self._masks[window]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trie:
     """Rows in the flat layout."""
 
@@ -117,7 +117,7 @@ class Builder:
             offset += rows * width
         flat = np.concatenate(self._tokens).astype(np.int64)
         tokens, places, back = (torch.from_numpy(array).to(device) for array in (flat, positions, restore))
-        return Trie(tokens[None], places[None], blocks, back, self.paths)
+        return Trie(tokens=tokens[None], positions=places[None], blocks=blocks, restore=back, paths=self.paths)
 
 
 def order(rows: Sequence[NDArray[np.int32]]) -> list[int]:

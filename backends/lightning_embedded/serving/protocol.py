@@ -38,7 +38,7 @@ _MAX_N = 128
 _MAX_STOPS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What both endpoints have in common."""
 
@@ -52,7 +52,7 @@ class Request:
     """For the first of `n`; the others differ in `index`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
     common: Request
     messages: list[dict[str, Any]]
@@ -101,13 +101,13 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
         raise _wrong("chat_template_kwargs", options, "an object")
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     return ChatRequest(
-        _common(body, limit, logprobs, top, None),
-        _messages(body.get("messages")),
-        tools,
-        tools is not None and choice != "none",
-        options,
-        constraint_of(body),
-        effort,
+        common=_common(body, limit, logprobs, top, None),
+        messages=_messages(body.get("messages")),
+        tools=tools,
+        parse_tools=tools is not None and choice != "none",
+        template_options=options,
+        constraint=constraint_of(body),
+        effort=effort,
     )
 
 

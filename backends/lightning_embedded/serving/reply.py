@@ -14,7 +14,7 @@ from lightning_embedded.text.tool_calls import ToolReader
 from lightning_embedded.text.tool_forms import ToolCall
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Choice:
     """One completion of a reply."""
 
@@ -32,7 +32,7 @@ class Choice:
     """Number of characters before the next token, for text_offset."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Reply:
     """One response, complete or in chunks."""
 

@@ -159,7 +159,7 @@ class _Server:
             raise BadRequest(str(error), param, "context_length_exceeded") from None
         except ValueError as error:
             raise BadRequest(str(error), param) from None
-        reply = Reply(body, self._engine.decode, prompts, text)
+        reply = Reply(request=body, decode=self._engine.decode, prompts=prompts, prompt_text=text)
         common = body.common
         for prompt in prompts:
             for index in range(common.n):
@@ -168,7 +168,8 @@ class _Server:
                 )
                 sequence.constraint = self._constraint(body)
                 own = Text(self._engine.decode, common.params.stop)
-                reply.choices.append(Choice(len(reply.choices), sequence, own, self._reader(body)))
+                place, tools = len(reply.choices), self._reader(body)
+                reply.choices.append(Choice(index=place, sequence=sequence, text=own, tools=tools))
         return reply
 
     def _reader(self, body: ChatRequest | TextRequest) -> ToolReader | None:

@@ -8,21 +8,12 @@ their sampled text, so that a template that prints them renders the same complet
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from lightning_embedded.text.growing_text import partial
-from lightning_embedded.text.tool_syntax import bracket_end, json_calls, python_calls, xml_calls
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    name: str
-    arguments: str
-    """A JSON object, as text."""
-    id: str = ""
-    """Written by the model, or assigned by the reader."""
+from lightning_embedded.text.tool_syntax import ToolCall, bracket_end, json_calls, python_calls, xml_calls
 
 
 class Taken(NamedTuple):
@@ -58,11 +49,7 @@ class Form(Protocol):
 
 
 #: Parses the text between tags or brackets; None if it contains no valid calls.
-Parse = Callable[[str, Mapping[str, Any]], Sequence[tuple[str, str, str]] | None]
-
-
-def _calls(parsed: Sequence[tuple[str, str, str]] | None) -> list[ToolCall]:
-    return [ToolCall(*each) for each in parsed or ()]
+Parse = Callable[[str, Mapping[str, Any]], list[ToolCall] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +70,10 @@ class Tagged:
         end = text.find(self.close, len(self.open))
         if end < 0:
             return None
-        return Taken(_calls(self.parse(text[len(self.open) : end], tools)), end + len(self.close))
+        return Taken(self.parse(text[len(self.open) : end], tools) or [], end + len(self.close))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bare:
     """Calls in brackets, without tags or other text, and only of offered tools."""
 
@@ -118,7 +105,7 @@ class Bare:
         end = bracket_end(text, at, self.quotes)
         if end < 0:
             return None
-        calls = _calls(self.parse(text[at:end], tools))
+        calls = self.parse(text[at:end], tools) or []
         return Taken(calls if all(call.name in tools for call in calls) else [], end)
 
 
@@ -146,7 +133,7 @@ class Mistral:
         blank = len(rest) - len(rest.lstrip())
         if rest.startswith("[", blank):
             end = bracket_end(text, len(self._mark) + blank, '"')
-            return None if end < 0 else Taken(_calls(json_calls(text[len(self._mark) : end], tools)), end)
+            return None if end < 0 else Taken(json_calls(text[len(self._mark) : end], tools) or [], end)
         brace, line = rest.find("{", 0, _HEAD), rest.find("\n", blank, _HEAD)
         if line >= 0 and (brace < 0 or line < brace):
             return Taken([], len(self._mark))
@@ -160,7 +147,7 @@ class Mistral:
             return None
         body = text[head.end() : end]
         call = json_calls(f'{{"name": "{head[1]}", "arguments": {body}}}', tools)
-        return Taken([ToolCall(each.name, each.arguments, head[2] or "") for each in _calls(call)], end)
+        return Taken([ToolCall(each.name, each.arguments, head[2] or "") for each in call or ()], end)
 
 
 #: The first form that parses a template's calls is used: tags before brackets, common ones first.
@@ -172,6 +159,13 @@ FORMS: tuple[Form, ...] = (
     Tagged("pythonic in <|tool_call_start|>", "<|tool_call_start|>", "<|tool_call_end|>", python_calls),
     Tagged("pythonic in <|python_start|>", "<|python_start|>", "<|python_end|>", python_calls),
     Tagged("pythonic in <function_calls>", "<function_calls>", "</function_calls>", python_calls),
-    Bare("llama-3", "{", json_calls, '"', ("<|python_tag|>",), ('"parameters": dictionary of argument name',)),
-    Bare("pythonic", "[", python_calls, "\"'", (), ("[func_name1(",)),
+    Bare(
+        name="llama-3",
+        bracket="{",
+        parse=json_calls,
+        quotes='"',
+        marks=("<|python_tag|>",),
+        hints=('"parameters": dictionary of argument name',),
+    ),
+    Bare(name="pythonic", bracket="[", parse=python_calls, quotes="\"'", hints=("[func_name1(",)),
 )

@@ -1,5 +1,4 @@
-"""Parsers for tool calls: JSON objects, Python call expressions and Qwen-Coder's tags. Each call is (name, arguments,
-id), where arguments are a JSON object as text."""
+"""Tool calls, and their parsers: JSON objects, Python call expressions and Qwen-Coder's tags."""
 
 from __future__ import annotations
 
@@ -8,9 +7,8 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-
-Calls = list[tuple[str, str, str]]
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -19,6 +17,15 @@ _PARAMETER = re.compile(r"\s*<parameter=([^>]+)>(.*?)</parameter>", re.DOTALL)
 _PAIRS = {"{": "}", "[": "]", "(": ")"}
 #: JSON's words in a Python expression.
 _WORDS = {"true": True, "false": False, "null": None}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    name: str
+    arguments: str
+    """A JSON object, as text."""
+    id: str = ""
+    """Written by the model, or assigned by the reader."""
 
 
 def bracket_end(text: str, start: int, quotes: str) -> int:
@@ -58,13 +65,13 @@ def _search(text: str, at: int, quote: str) -> int:
 # --- JSON
 
 
-def json_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
+def json_calls(body: str, tools: Mapping[str, Any]) -> list[ToolCall] | None:
     """Parse `{"name": text, "arguments": {object}}`, or `"parameters"`, or a list of them."""
     body = body.strip()
     if not body.startswith("["):
         call = _json_call(body)
         return None if call is None else [call]
-    calls, at = Calls(), _skip(body, 1)
+    calls, at = list[ToolCall](), _skip(body, 1)
     while True:
         try:
             _, end = _DECODER.raw_decode(body, at)
@@ -82,7 +89,7 @@ def json_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
         at = _skip(body, at + 1)
 
 
-def _json_call(body: str) -> tuple[str, str, str] | None:
+def _json_call(body: str) -> ToolCall | None:
     members = _members(body)
     arguments = (members or {}).get("arguments", (members or {}).get("parameters", ""))
     if members is None or "name" not in members or not arguments.startswith("{"):
@@ -90,7 +97,7 @@ def _json_call(body: str) -> tuple[str, str, str] | None:
     name, given = json.loads(members["name"]), json.loads(members.get("id", '""'))
     if not isinstance(name, str) or not name:
         return None
-    return name, arguments, given if isinstance(given, str) else ""
+    return ToolCall(name, arguments, given if isinstance(given, str) else "")
 
 
 def _members(body: str) -> dict[str, str] | None:
@@ -125,7 +132,7 @@ def _skip(text: str, at: int) -> int:
 # --- Python
 
 
-def python_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
+def python_calls(body: str, tools: Mapping[str, Any]) -> list[ToolCall] | None:
     """Parse `[f(a=1), g()]`, `f(a=1)`, or one such call per line. Values are Python literals or JSON's words."""
     body = body.strip()
     try:
@@ -142,14 +149,14 @@ def python_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
         return None
 
 
-def _python_call(node: ast.expr) -> tuple[str, str, str]:
+def _python_call(node: ast.expr) -> ToolCall:
     """Parse one call expression. ValueError if it is something else."""
     if not isinstance(node, ast.Call) or node.args:
         raise ValueError("not a call with keywords")
     arguments = {each.arg: _literal(each.value) for each in node.keywords}
     if None in arguments:
         raise ValueError("keywords from a dict")
-    return _dotted_name(node.func), json.dumps(arguments, ensure_ascii=False, allow_nan=False), ""
+    return ToolCall(_dotted_name(node.func), json.dumps(arguments, ensure_ascii=False, allow_nan=False))
 
 
 def _dotted_name(node: ast.expr) -> str:
@@ -174,7 +181,7 @@ def _literal(node: ast.expr) -> Any:
 # --- Qwen-Coder
 
 
-def xml_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
+def xml_calls(body: str, tools: Mapping[str, Any]) -> list[ToolCall] | None:
     """Parse `<function=NAME><parameter=KEY>value</parameter>...</function>`, with types from the tool's schema."""
     function = _FUNCTION.fullmatch(body)
     if function is None:
@@ -190,7 +197,7 @@ def xml_calls(body: str, tools: Mapping[str, Any]) -> Calls | None:
         at = found.end()
     if inner[at:].strip():
         return None
-    return [(name, json.dumps(arguments, ensure_ascii=False), "")]
+    return [ToolCall(name, json.dumps(arguments, ensure_ascii=False))]
 
 
 def _strip_line_breaks(value: str) -> str:
