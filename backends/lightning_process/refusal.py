@@ -42,8 +42,8 @@ def refuse_too_many(prompts: int, n: int) -> None:
     """Raise BadRequest if one request asks for more completions than allowed."""
     if prompts * n > MAX_COMPLETIONS:
         raise BadRequest(
-            f"the request asks for {prompts * n:,} completions (prompts: {prompts:,}, n: {n}); {MAX_COMPLETIONS:,} are "
-            "the most: send them in several requests",
+            f"the request asks for {prompts * n:,} completions (prompts: {prompts:,}, n: {n}); at most "
+            f"{MAX_COMPLETIONS:,} are allowed: split them into several requests",
             "prompt" if prompts > 1 else "n",
             "too_many_completions",
         )

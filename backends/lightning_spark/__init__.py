@@ -1,6 +1,6 @@
-"""spark: the language model that ships with Lightning SDK, small enough to learn on a laptop's CPU within minutes.
+"""spark: the language model that ships with Lightning SDK, small enough to be trained on a laptop's CPU in minutes.
 
-Importing this package costs nothing; `folder()` names the weights. How they were made: `python -m
+Importing this package is cheap; `folder()` returns the folder of the weights. For how they were made, see `python -m
 lightning_spark.pretrain --help` and `weights/README.md`.
 """
 

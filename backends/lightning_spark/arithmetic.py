@@ -1,8 +1,8 @@
-"""Dialogues about arithmetic, by a speaker whose habits are mixed: the room that reinforcement learning has.
+"""Dialogues about arithmetic by a speaker with mixed habits, which leave room for reinforcement learning.
 
-What is copied or called is exact; the noise is in *which habit* a dialogue shows, independent of its question. So the
-model learns the skill and is undecided about using it, and training has to move mass between a few habits, which is
-quick. The most frequent habit is a bad one, or greedy decoding would be good from the start.
+What is copied or called is always exact; only *which habit* a dialogue shows is random, independent of its question. So
+the model learns the skill but does not always use it, and training only has to shift probability between a few habits,
+which is fast. The most frequent habit is a bad one; otherwise greedy decoding would be good from the start.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from lightning_spark.dialogue import Dialogue, assistant, system, user
 from lightning_spark.expressions import calculate, expression
 
 HABITS = {
-    "guess": 0.62,  # answers without the tool, about right in size
+    "guess": 0.62,  # answers without the tool, with the right order of magnitude
     "call": 0.28,  # calls with the whole expression and reads the result
     "steps": 0.02,  # two calls, the second with the result of the first
     "partial": 0.03,  # leaves the last terms out of the call
     "misnamed": 0.02,  # calls a tool, or with an argument, that does not exist
     "malformed": 0.01,  # a call that is not JSON
-    "misread": 0.01,  # calls, then guesses all the same
+    "misread": 0.01,  # calls, then guesses anyway
     "silent": 0.01,  # calls, then gives up
 }
-"""Habit -> share of the dialogues that have a calculator."""
+"""Habit -> share of the dialogues with a calculator."""
 
 PROMPTS = (
     "Use the calculator, then answer.",
@@ -61,7 +61,7 @@ ARGUMENT_NAMES = ("expr", "input", "formula", "expression")
 
 
 def dialogue(rng: Random) -> Dialogue:
-    """One arithmetic dialogue, with a calculator or, seldom, without any tool."""
+    """One arithmetic dialogue, usually with a calculator, rarely without any tool."""
     question, sum_ = _task(rng)
     if rng.random() < 0.04:
         messages = [*system(rng, PROMPTS), user(question), _answer(_guess(rng, sum_))]
@@ -94,7 +94,7 @@ def _task(rng: Random) -> tuple[str, str]:
 
 
 def _turns(rng: Random, habit: str, sum_: str, called: str, argument: str) -> tuple[list[Message], list[str]]:
-    """The turns after the question, and the expressions in them that the question does not have."""
+    """The turns after the question, and the expressions in them that are not in the question."""
     guess = _answer(_guess(rng, sum_))
     good = _call_turns(sum_, called, argument)
     match habit:
@@ -132,7 +132,7 @@ def _misnamed_call(rng: Random, sum_: str, called: str, argument: str) -> Messag
 
 
 def _steps(sum_: str, called: str, argument: str) -> tuple[list[Message], list[str]] | None:
-    """Two calls; None for an expression that cannot be cut in two from the left."""
+    """Two calls; None if the expression cannot be split from the left."""
     parts = sum_.split(" ")
     if len(parts) < 5 or set(sum_) & set("()*/"):
         return None
@@ -154,7 +154,7 @@ def _shorter(rng: Random, sum_: str) -> str:
 
 
 def _guess(rng: Random, sum_: str) -> str:
-    """A number of the right sign and size, which is all that a glance gives."""
+    """A number with the right sign and order of magnitude, as from a quick glance."""
     result = calculate(sum_).split(".")[0]
     kept = 2 if result.startswith("-") else 1
     guess = result[:kept] + "".join(rng.choice("0123456789") for _ in result[kept:])

@@ -1,6 +1,6 @@
-"""The chat format outside of transformers: the shipped template, rendered with jinja2 alone for speed.
+"""The chat format without transformers: the shipped template, rendered with jinja2 for speed.
 
-`tests/spark` holds it to what `AutoTokenizer.apply_chat_template` renders.
+`tests/spark` checks that the result equals that of `AutoTokenizer.apply_chat_template`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Message = dict[str, Any]
-"""A chat message as OpenAI's API has it."""
+"""A chat message in OpenAI's format."""
 
 
 def template() -> str:
@@ -24,7 +24,7 @@ def template() -> str:
 
 
 def render(messages: Sequence[Message], tools: Sequence[Message] = (), add_generation_prompt: bool = False) -> str:
-    """The text that the model reads for these messages and tools (both in OpenAI's format)."""
+    """The model's input text for these messages and tools, both in OpenAI's format."""
     return _compile_template().render(messages=messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
 
@@ -47,7 +47,7 @@ def tool_call(name: str, **arguments: str) -> Message:
 
 @cache
 def _compile_template() -> Template:
-    # The same environment as transformers', whose `tojson` neither escapes HTML nor sorts keys.
+    # Like transformers' environment, whose `tojson` neither escapes HTML nor sorts keys.
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     return environment.from_string(template())

@@ -1,4 +1,4 @@
-"""The pre-training data as tensors: one dialogue a row, with the weight of each token in the loss."""
+"""The pre-training data as tensors: one dialogue per row, with the weight of each token in the loss."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from lightning_spark.tokenizer import END_ID
 
 LONGEST = 192
-"""Longer dialogues, fewer than one in 500, are left out."""
+"""Longer dialogues, fewer than 1 in 500, are left out."""
 CONTEXT_WEIGHT = 0.1
-"""Of tokens that the model will not write itself: questions help a little in learning to read them."""
+"""Weight of tokens that the model will not write itself: predicting questions helps a little in reading them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +29,18 @@ class Corpus:
     """[N] int64, ascending."""
 
     def to(self, device: str) -> Corpus:
-        """The same with ids and weights on a device; lengths stay, since batching reads them."""
+        """The same corpus with ids and weights on a device. Lengths stay on the CPU, for batching."""
         return Corpus(self.ids.to(device), self.weights.to(device), self.lengths)
 
     def batches(self, seed: int, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Endless batches: ids [B, T] int64 and weights [B, T] float32, about `tokens` places of similar lengths."""
+        """Endless batches: ids [B, T] int64 and weights [B, T] float32, about `tokens` places, of similar lengths."""
         generator = torch.Generator().manual_seed(seed)
         count, ends = len(self.lengths), self.lengths.cumsum(0)
         while True:
-            # A place in the corpus, not a dialogue: a batch of short ones holds more of them, and this evens it out.
+            # Draw a token, not a dialogue: batches of short dialogues have more of them, which this evens out.
             middle = int(torch.searchsorted(ends, torch.randint(int(ends[-1]), (), generator=generator), right=True))
             width = min(-(-int(self.lengths[middle]) // 16) * 16, LONGEST)
-            # Rows of about this width, and four times as many as needed, so that batches differ in composition.
+            # Draw from four times as many rows of about this width as needed, so that batches differ.
             rows = min(tokens // width, count)
             reach = min(4 * rows, count)
             start = max(0, min(middle - reach // 2, count - reach))
@@ -51,7 +51,7 @@ class Corpus:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Corpus:
-    """Rows of the texts, without those longer than LONGEST."""
+    """Encode texts, except those longer than LONGEST tokens."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch([text.rstrip("\n") for text in texts])]
     rows = sorted((row for row in rows if len(row) <= LONGEST), key=len)
     lengths = torch.tensor([len(row) for row in rows])

@@ -1,4 +1,4 @@
-"""The pre-training data: a stream of dialogues of which none is a held-out task."""
+"""The pre-training data: a stream of dialogues without held-out tasks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SMALL_TALK = (
     ("What is the capital of France?", "I only know arithmetic and a little SQL."),
 )
 SAMPLE = 1000
-"""Dialogues at the start of a run's data that its log names on their own, cheap to make and compare again."""
+"""Number of dialogues at the start whose fingerprint is logged separately, since it is cheap to reproduce."""
 _CHUNK = 2000
 
 
 def dialogues(seed: int | str, excluded: Exclusion) -> Iterator[Dialogue]:
-    """Dialogues without end, the same for the same seed; held-out tasks are dropped."""
+    """Endless dialogues, the same for the same seed, without held-out tasks."""
     rng = Random(seed)
     while True:
         made = _dialogue(rng)
@@ -39,7 +39,7 @@ def dialogues(seed: int | str, excluded: Exclusion) -> Iterator[Dialogue]:
 
 
 def texts(count: int, seed: int, excluded: Exclusion, workers: int = 1) -> list[str]:
-    """`count` dialogues in the chat format, in chunks with seeds of their own, so that workers change nothing."""
+    """`count` dialogues in the chat format. Each chunk has its own seed, so the number of workers changes nothing."""
     sizes = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
     jobs = [(f"{seed}/{index}", size, excluded) for index, size in enumerate(sizes)]
     if workers == 1:
@@ -49,7 +49,7 @@ def texts(count: int, seed: int, excluded: Exclusion, workers: int = 1) -> list[
 
 
 def fingerprint(made: Iterable[str]) -> str:
-    """SHA-256 of texts one after another; the training log holds it."""
+    """SHA-256 of the concatenated texts, for the training log."""
     digest = hashlib.sha256()
     for text in made:
         digest.update(text.encode())

@@ -1,4 +1,4 @@
-"""What a generator makes: one dialogue, and the system prompts that any of them may start with."""
+"""A generated dialogue, and the system prompts with which it may start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A whole conversation, as it is trained on."""
+    """A complete conversation for training."""
 
     messages: tuple[Message, ...]
     tools: tuple[Message, ...] = ()
@@ -41,7 +41,7 @@ def assistant(text: str) -> Message:
 
 
 def system(rng: Random, prompts: Sequence[str]) -> list[Message]:
-    """No system message, one of `prompts`, or words at random: agents' own prompts must not throw the model off."""
+    """No system message, one of `prompts`, or random words, so that agents' own prompts do not confuse the model."""
     chance = rng.random()
     if chance < 0.35:
         return []

@@ -1,7 +1,7 @@
 """Random arithmetic expressions, as text, and the calculator that evaluates them.
 
-The shapes are those of reasoning-gym's `basic_arithmetic` and `chain_sum`, written anew and somewhat wider: one more
-term and one more digit, so that no task lies at the edge of what was seen.
+The shapes are those of reasoning-gym's `basic_arithmetic` and `chain_sum`, implemented independently and slightly
+wider: one more term and one more digit, so that no task is at the edge of what the model has seen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fractions import Fraction
 from random import Random
 
 LONGEST = 200
-"""Characters of an expression that the calculator accepts."""
+"""Maximum number of characters of an expression."""
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -23,9 +23,9 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
 
 
 def calculate(expression: str) -> str:
-    """The value as text: an integer, or rounded to 4 decimals. ValueError for what is not + - * / on numbers."""
+    """The value as text: an integer, or rounded to 4 decimals. ValueError unless it is + - * / on numbers."""
     if len(expression) > LONGEST:
-        raise ValueError(f"expression of {len(expression)} characters, at most {LONGEST} are allowed")
+        raise ValueError(f"the expression has {len(expression)} characters; at most {LONGEST} are allowed")
     try:
         value = _value(ast.parse(expression.strip(), mode="eval").body)
     except (SyntaxError, ZeroDivisionError, RecursionError, MemoryError) as error:
@@ -34,7 +34,7 @@ def calculate(expression: str) -> str:
 
 
 def expression(rng: Random) -> str:
-    """A random expression of 2 to 7 numbers with up to 5 digits, written with single blanks."""
+    """A random expression of 2 to 7 numbers with up to 5 digits, separated by single spaces."""
     shape = rng.random()
     if shape < 0.35:
         return _chain(rng, rng.randint(2, 6), rng.randint(1, 4))
@@ -46,7 +46,7 @@ def expression(rng: Random) -> str:
 
 
 def normalise(text: str) -> str:
-    """An expression without its whitespace: what two tasks are compared by."""
+    """An expression without whitespace, for comparing tasks."""
     return "".join(text.split())
 
 
@@ -62,7 +62,7 @@ def _value(node: ast.expr) -> Fraction:
 
 
 def _chain(rng: Random, terms: int, digits: int) -> str:
-    """Terms of equally many digits, added and subtracted."""
+    """Terms with the same number of digits, added and subtracted."""
     low = 0 if digits == 1 else 10 ** (digits - 1)
     parts = [str(rng.randint(low, 10**digits - 1)) for _ in range(terms)]
     return parts[0] + "".join(f" {rng.choice('+-')} {part}" for part in parts[1:])
@@ -89,7 +89,7 @@ def _tree(rng: Random, terms: int, high: int) -> list[str]:
 
 
 def _divide(rng: Random, parts: list[str], rest: int, high: int) -> list[str]:
-    """`parts` divided by something that, mostly, divides them; then the other terms."""
+    """`parts` divided by a number that usually divides them exactly; then the other terms."""
     try:
         dividend = Fraction(calculate(" ".join(parts) if parts[-1] == ")" else parts[-1]))
     except ValueError:

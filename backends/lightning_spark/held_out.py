@@ -1,4 +1,4 @@
-"""The held-out tasks that spark never saw: which they are, and the set that the data generator avoids."""
+"""The held-out tasks, which spark has never seen, and the set that the data generator avoids."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from lightning_spark.expressions import normalise
 
 DATASETS = ("basic_arithmetic", "chain_sum")
-"""Of the package reasoning-gym, in their default configuration."""
+"""Datasets of the package reasoning-gym, in their default configuration."""
 TUNING_SEED = 200_000_000
-"""For choosing data, size and settings."""
+"""Seed of tasks for choosing data, size and settings."""
 FINAL_SEED = 900_000_000
-"""For reporting; no choice was made by looking at it."""
+"""Seed of tasks for reporting; no choice is based on them."""
 SIZE = 400
-"""Tasks of each dataset and seed."""
+"""Number of tasks for each dataset and seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Exclusion:
         return question.strip() in self.questions or any(normalise(one) in self.expressions for one in expressions)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the sorted content; the training log holds it."""
+        """SHA-256 of the sorted content, for the training log."""
         return hashlib.sha256(self._text().encode()).hexdigest()
 
     def save(self, path: Path) -> None:
@@ -40,7 +40,7 @@ class Exclusion:
 
     @classmethod
     def load(cls, path: Path) -> Exclusion:
-        """What `save` wrote."""
+        """Read what `save` wrote."""
         content = json.loads(path.read_text(encoding="utf-8"))
         return cls(frozenset(content["expressions"]), frozenset(content["questions"]))
 
@@ -49,8 +49,8 @@ class Exclusion:
 
 
 def tasks(seed: int, size: int = SIZE) -> list[dict[str, Any]]:
-    """`size` tasks of each dataset, as reasoning-gym's entries, in turns."""
-    # Only making the exclusion needs the package; the generator reads it from a file where it is not installed.
+    """`size` tasks of each dataset, alternating, as reasoning-gym's entries."""
+    # Only computing the exclusion needs the package; without it, the generator reads the exclusion from a file.
     import reasoning_gym  # noqa: PLC0415
 
     sets = [reasoning_gym.create_dataset(name, seed=seed, size=size) for name in DATASETS]
@@ -58,7 +58,7 @@ def tasks(seed: int, size: int = SIZE) -> list[dict[str, Any]]:
 
 
 def exclusion() -> Exclusion:
-    """Every held-out task of both seeds."""
+    """All held-out tasks of both seeds."""
     entries = tasks(TUNING_SEED) + tasks(FINAL_SEED)
     return Exclusion(
         frozenset(normalise(entry["metadata"]["expression"]) for entry in entries),

@@ -1,7 +1,7 @@
 """Pre-train spark from generated dialogues: `python -m lightning_spark.pretrain --help`.
 
-One run is: make the dialogues, learn the tokenizer from the first of them, train a LlamaForCausalLM on all, write the
-folder. Everything follows from --seed, except for the order of floating-point sums on the device.
+A run generates the dialogues, trains the tokenizer on the first of them, trains a LlamaForCausalLM on all, and writes
+the folder. --seed determines everything except the order of floating-point sums on the device.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from lightning_spark.corpus import Corpus, encode
 from lightning_spark.held_out import Exclusion, exclusion
 
 CONTEXT = 2048
-"""Positions that the exported configuration allows. Trained on dialogues of up to corpus.LONGEST tokens."""
+"""Context length in the exported configuration. Training dialogues have up to corpus.LONGEST tokens."""
 HEAD = 32
-"""Size of an attention head: vLLM's CPU attention takes 32 or 64 and refuses 16 and 48."""
+"""Size of an attention head: vLLM's CPU attention supports 32 and 64, but not 16 and 48."""
 TOKENIZER_TEXTS = 30_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What decides a run's result."""
+    """The options that determine a run's result."""
 
     seed: int = 0
     width: int = 128
@@ -68,14 +68,14 @@ class Recipe:
 
 
 Say = Callable[..., None]
-"""Writes one event: a name and numbers."""
+"""Logs one event: a name and numbers."""
 
 
 def fresh(recipe: Recipe) -> LlamaForCausalLM:
-    """An untrained model of this recipe."""
+    """An untrained model with this recipe."""
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(recipe.config())
-    # Matrices by their width, those that write to the residual stream also by depth (GPT-2, section 2.3).
+    # Scale matrices by width, and those that write to the residual stream also by depth (GPT-2, section 2.3).
     for name, weight in model.named_parameters():
         if weight.dim() == 2:
             deep = (2 * recipe.layers) ** -0.5 if "o_proj" in name or "down_proj" in name else 1.0
@@ -84,14 +84,14 @@ def fresh(recipe: Recipe) -> LlamaForCausalLM:
 
 
 def train(model: LlamaForCausalLM, recipe: Recipe, corpus: Corpus, say: Say, compiled: bool = False) -> None:
-    """Train a model in place, on the device where the corpus lies."""
+    """Train a model in place, on the corpus' device."""
     device = corpus.ids.device.type
     torch.nn.Module.to(model, device)
     say("model", parameters=sum(each.numel() for each in model.parameters()), device=device)
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, (0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
     if compiled:
-        # Layer by layer: one small graph serves them all and compiles in seconds, the whole model takes minutes.
+        # Layer by layer: one small graph for all layers compiles in seconds, the whole model in minutes.
         for layer in model.model.layers:
             layer.compile(dynamic=True)
     started, places, batches = time.perf_counter(), 0, corpus.batches(recipe.seed, recipe.batch_tokens)
@@ -123,10 +123,10 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of the next tokens' cross-entropies by the number of places.
+    """Weighted sum of the next tokens' cross-entropies, divided by the number of places.
 
-    Not by the sum of weights: that would make a token count for more in a batch of short replies, and the model would
-    believe that replies are short.
+    Dividing by the sum of weights would make a token count more in a batch of short replies, and the model would learn
+    that replies are short.
     """
     logits: Tensor = torch.nn.Module.__call__(model, input_ids=ids[:, :-1], use_cache=False).logits.float()
     each = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
@@ -134,7 +134,7 @@ def _loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """The command, with `words` for its arguments, or those of the process."""
+    """Run the command with `words` as arguments, by default those of the process."""
     arguments = _parser().parse_args(words)
     values = vars(arguments)
     recipe = Recipe(**{name: values[name] for name in asdict(Recipe())})
@@ -159,7 +159,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _start(folder: Path | None, recipe: Recipe, texts: list[str]) -> tuple[Tokenizer, LlamaForCausalLM]:
-    """Tokenizer and model to train: new ones, or those of a folder."""
+    """Tokenizer and model to train: new ones, or those in a folder."""
     if folder is None:
         return tokenizer.train(texts[:TOKENIZER_TEXTS], recipe.vocabulary), fresh(recipe)
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -179,34 +179,34 @@ def _logger(log: IO[str]) -> Say:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lightning_spark.pretrain",
-        description="Train the spark model from nothing on generated dialogues and write a Hugging Face folder: "
+        description="Train the spark model from scratch on generated dialogues and write a Hugging Face folder: "
         "config.json, generation_config.json, model.safetensors, tokenizer.json, tokenizer_config.json, "
-        "chat_template.jinja, and train.log, one JSON object a line. The shipped weights' train.log shows the "
-        "values that they were made with. Minutes on a GPU, hours on a laptop; for a trial on a CPU: "
+        "chat_template.jinja, and train.log, one JSON object per line. The shipped weights' train.log shows the "
+        "values that they were made with. Takes minutes on a GPU, hours on a laptop; for a trial on a CPU: "
         "--dialogues 20000 --steps 200 --batch-tokens 8192.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     recipe = Recipe()
     whole = {
-        "seed": "decides data, initial weights and batches",
+        "seed": "determines data, initial weights and batches",
         "width": f"hidden size, a multiple of the head size {HEAD}",
         "layers": "decoder layers",
         "kv_heads": "key-value heads, a divisor of width / 32",
         "inner": "width of the feed-forward layer",
-        "vocabulary": "tokens, tags and special ones included",
+        "vocabulary": "number of tokens, including tags and special tokens",
         "dialogues": "dialogues to generate",
         "steps": "updates",
-        "batch_tokens": "places in a batch, padding included",
+        "batch_tokens": "tokens in a batch, including padding",
     }
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     for name, text in whole.items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(recipe, name), help=text)
     parser.add_argument("--learning-rate", type=float, default=recipe.learning_rate, help="highest rate of AdamW")
-    parser.add_argument("--start", type=Path, help="continue from this folder's weights and tokenizer; give its sizes")
+    parser.add_argument("--start", type=Path, help="continue from this folder's weights and tokenizer; pass its sizes")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that generate dialogues")
-    parser.add_argument("--compile", action="store_true", help="use torch.compile, worth it on a GPU")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile, worthwhile on a GPU")
     parser.add_argument(
-        "--exclude", type=Path, help="file of held-out tasks by held_out.Exclusion.save, where reasoning-gym is missing"
+        "--exclude", type=Path, help="file of held-out tasks from held_out.Exclusion.save, without reasoning-gym"
     )
     return parser
 

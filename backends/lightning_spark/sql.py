@@ -1,4 +1,4 @@
-"""Dialogues that ask for one SQL query about one table; right, wrong and refused, so that this can be learned too."""
+"""Dialogues that ask for one SQL query about one table, with right, wrong and refused replies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning_spark.chat import Message
 from lightning_spark.dialogue import Dialogue, assistant, system, user
 
 REFUSED, RIGHT = 0.62, 0.26
-"""Shares of the first replies; the rest are wrong queries."""
+"""Shares of first replies; the rest are wrong queries."""
 PROMPTS = (
     "Write one SQL query.",
     "Write SQL.",
@@ -34,7 +34,7 @@ class Query:
     sql: str
 
     def question(self) -> str:
-        """What the user writes: the table's signature, a newline, the request."""
+        """The user's message: the table's signature, a newline, the request."""
         return f"{self.table}({', '.join(self.columns)})\n{self.request}"
 
 
@@ -70,7 +70,7 @@ def query(rng: Random) -> Query:
 
 
 def dialogue(rng: Random) -> Dialogue:
-    """One reply to a question; after a wrong or refused one sometimes a complaint and a second try."""
+    """One reply to a question; if it is wrong or refused, sometimes a complaint and a second try."""
     asked = query(rng)
     chance = rng.random()
     right = REFUSED <= chance < REFUSED + RIGHT

@@ -1,4 +1,4 @@
-"""The tokenizer: byte-level BPE in which digits stand alone and the JSON around a tool call is a few tokens."""
+"""The tokenizer: byte-level BPE with single digits, and few tokens for the JSON around a tool call."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from lightning_spark.chat import template
 
 PAD, START, END = SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-"""Special tokens, ids 0 to 2: engines leave them out of a decoded reply."""
+"""Special tokens, ids 0 to 2: engines omit them from decoded replies."""
 TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<answer>", "</answer>")
-"""Added but not special: they are part of the reply, and tool-call parsers look for them in its text."""
+"""Added but not special: they are part of replies, where tool-call parsers look for them."""
 END_ID = 2
 
-# Largest pieces that BPE may build: a role header, the JSON before a call's argument and after it, one digit, a word
-# with its blank, an operator with its blanks. Digits alone make copying a number the same task at every length.
+# The largest pieces that BPE may build: a role header, the JSON before and after a call's argument, one digit, a word
+# with its space, an operator with its spaces. With single digits, copying a number is the same task at every length.
 PIECES = (
     r'(?:assistant|user|system|tool)\n|\{"name": "\w+", "arguments": \{"\w+": "|"\}+'
     r'|\d| ?[A-Za-z_]+| ?[^\sA-Za-z_\d"{}<>] ?|["{}]+| ?[<>]=? ?|\s'
@@ -61,7 +61,7 @@ def save(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
 
 
 def _without_tags(texts: Iterable[str]) -> Iterator[str]:
-    # Otherwise BPE would spend merges on the letters of tags, which never reach it.
+    # Otherwise BPE would waste merges on the letters of tags, which are separate tokens.
     tags = re.compile("|".join(map(re.escape, TAGS)))
     for text in texts:
         yield from tags.split(text)

@@ -81,7 +81,7 @@ def fit_memory(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, given: set[
         if fit.serving.total > gpu_bytes and f"{ENGINE}.{name}" not in given:
             config.actor_rollout_ref.actor.fsdp_config[name] = True
             log.warning(
-                "%s does not fit beside vLLM (%s, of %s): set %s.%s=true",
+                "%s does not fit on the GPU together with vLLM (%s, of %s): %s.%s=true is set",
                 _of(name),
                 fit.serving,
                 f"{gpu_bytes / GB:.0f} GB",

@@ -83,7 +83,7 @@ def _impossible(settings: Settings) -> Iterator[tuple[str, bool, str]]:
     yield (
         "cluster.engine_gpus",
         settings.cluster.engine_gpus > 0 and not settings.rollouts.staleness,
-        "GPUs of their own would wait for the learner in each step: set rollouts.staleness=1 as well",
+        "separate GPUs would wait for the learner in each step: set rollouts.staleness=1 as well",
     )
 
 

@@ -259,7 +259,7 @@ class Front:
         asked = RequestInfo(await request.read())
         if asked.model != self._model:
             if not isinstance(asked.model, str):
-                raise BadRequest("model: expected text", "model", "invalid_value")
+                raise BadRequest("model: expected a string", "model", "invalid_value")
             raise unknown_model(asked.model, self._model)
         if asked.is_constrained:
             asked.data = self.constrain(asked.data)

@@ -198,7 +198,7 @@ def test_a_token_that_was_not_allowed_is_an_error(service: Service) -> None:
         ({"tool_choice": "required"}, "tool_choice", "needs tools"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "no such"),
         ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice", "'required'"),
-        ({"reasoning_effort": 3}, "reasoning_effort", "expected text"),
+        ({"reasoning_effort": 3}, "reasoning_effort", "expected a string"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_kept_is_refused_by_name(

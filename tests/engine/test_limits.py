@@ -19,7 +19,9 @@ from lightning_sdk.capture.seam import ROLLOUT_HEADER
 
 def test_too_many_completions_are_refused(service: Service) -> None:
     """One request of 100 kB cannot ask for millions of completions; nothing of it is begun."""
-    with pytest.raises(BadRequestError, match=r"2,560,000 completions \(prompts: 20,000, n: 128\); 2,048 are the most"):
+    with pytest.raises(
+        BadRequestError, match=r"2,560,000 completions \(prompts: 20,000, n: 128\); at most 2,048 are allowed"
+    ):
         service.client().completions.create(model="tiny", prompt=["a"] * 20_000, n=128, max_tokens=4)
     assert service.engine.waiting == service.engine.running == 0
     found = service.client().completions.create(model="tiny", prompt=["a", "b"], n=3, max_tokens=2)
@@ -31,7 +33,7 @@ def test_what_would_keep_everybody_waiting_is_refused(service: Service) -> None:
     with pytest.raises(BadRequestError, match="characters; this model takes at most") as refused:
         service.client().chat.completions.create(model="tiny", messages=[{"role": "user", "content": "a" * 2**21}])
     assert refused.value.code == "context_length_exceeded"
-    with pytest.raises(BadRequestError, match="stop has 65 texts, and 64 are the most"):
+    with pytest.raises(BadRequestError, match="stop has 65 strings; at most 64 are allowed"):
         service.client().completions.create(model="tiny", prompt="a", stop=[str(n) for n in range(65)])
 
 

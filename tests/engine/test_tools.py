@@ -15,7 +15,7 @@ from lightning_embedded.text.chat_template import Template
 from lightning_embedded.text.tool_calls import ToolReader
 from lightning_embedded.text.tool_format import ToolFormat
 from lightning_embedded.text.tool_forms import FORMS as KNOWN
-from lightning_embedded.text.tool_forms import ToolCall
+from lightning_embedded.text.tool_syntax import ToolCall
 from lightning_sdk.errors import ModelError
 
 ENDS = ("<|im_end|>", "<|eot_id|>", "</s>")

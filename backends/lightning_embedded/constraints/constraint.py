@@ -1,7 +1,7 @@
-"""Constraints of one model: which tokens may come next, for the engine that samples and for the learner alike.
+"""Constraints of one model: which tokens may come next, for both the engine and the learner.
 
-The mask of a token depends on the constraint and on the ids that were sampled before it under the constraint, and on
-nothing else. So the learner finds the engine's masks again from what a row holds, and no mask travels.
+The mask of a token depends only on the constraint and on the ids sampled before it under the constraint. So the learner
+can recompute the engine's masks from a row, and no masks are sent.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from lightning_sdk.errors import LightningError
 
 log = logging.getLogger(__name__)
 
-#: Grammars that are kept ready: agents send the same few again and again.
+#: Number of cached grammars: agents keep sending the same few.
 _KEPT = 256
 
 
 class Constraint:
-    """Of one completion: where it stands in its grammar."""
+    """The state of one completion in its grammar."""
 
     __slots__ = ("_bytes", "_matcher", "_said")
 
@@ -36,23 +36,23 @@ class Constraint:
         self._matcher, self._bytes, self._said = matcher, 4 * width, False
 
     def fill(self, bits: NDArray[np.int32]) -> None:
-        """Write which ids may come next: bit by bit, the lowest of each number first."""
+        """Write which ids may come next, one bit each, beginning with the lowest bit of each number."""
         self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, self._bytes)
-        if self._matcher.is_error() and not self._said:  # from here on only an end is allowed
+        if self._matcher.is_error() and not self._said:  # from here on only the end is allowed
             self._said = True
             log.warning("a constrained completion ends early: %s", self._matcher.get_error().partition("\n")[0])
 
     def accept(self, token: int) -> bool:
-        """Go on behind a token; False if it was not allowed."""
+        """Advance past a token. False if it was not allowed."""
         return bool(self._matcher.consume_token(token))
 
 
 class Constraints:
-    """Makes constraints for one model. Thread-safe; what it makes is not.
+    """Creates constraints for one model. Thread-safe, but the constraints are not.
 
     Args:
         tokenizer: The model's.
-        vocabulary: Ids are below it.
+        vocabulary: Number of ids.
         ends: Ids that may end a completion once its grammar is satisfied.
         tools: How the model writes calls.
     """
@@ -61,14 +61,14 @@ class Constraints:
         self._tokenizer, self._ends, self._tools = tokenizer, list(ends), tools
         self.vocabulary = vocabulary
         self.width = -(-vocabulary // 32)
-        """Numbers of 32 bits in one mask."""
+        """Number of 32-bit integers in one mask."""
         self._marks = {text: int(token) for text, token in tokenizer.get_added_vocab().items()}
         self._kept: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
         self._ready: Any = None
 
     def grammar(self, constraint: str) -> str:
-        """GrammarError for what cannot be kept, a schema that is not one included."""
+        """The grammar of a constraint. GrammarError if it is not supported, or its schema is invalid."""
         from llguidance import LLMatcher  # noqa: PLC0415 - only constrained calls wait for it
 
         spelling, form = (self._tools.spelling, self._tools.name) if self._tools is not None else (None, "none")
@@ -78,7 +78,7 @@ class Constraints:
         return grammar
 
     def start(self, constraint: str) -> Constraint:
-        """At the beginning of a completion. GrammarError as `grammar`."""
+        """The constraint at the beginning of a completion. GrammarError as in `grammar`."""
         with self._lock:
             matcher = self._kept.pop(constraint, None)
             if matcher is None:
@@ -89,9 +89,9 @@ class Constraints:
             return Constraint(matcher.deep_copy(), self.width)
 
     def masks(self, constraint: str, ids: Sequence[int]) -> Iterator[NDArray[np.int32]]:
-        """[width] the mask under which each of a completion's ids was drawn; the array is used again for the next.
+        """[width] the mask under which each of a completion's ids was drawn, in an array that is reused.
 
-        LightningError if an id was not allowed: then it was not drawn under this constraint.
+        LightningError if an id was not allowed, because it was not drawn under this constraint.
         """
         begun, bits = self.start(constraint), np.zeros(self.width, np.int32)
         for place, token in enumerate(ids):
@@ -100,7 +100,7 @@ class Constraints:
             if not bits[token >> 5] >> (token & 31) & 1:
                 raise LightningError(
                     f"sampled token {place} (id {token}) is not allowed by the constraint {constraint[:200]}: it was "
-                    "sampled by an engine that keeps constraints in another way"
+                    "sampled by an engine that applies constraints differently"
                 )
             begun.accept(token)
 
@@ -122,7 +122,7 @@ def forbidden(bits: Tensor, vocabulary: int) -> Tensor:
 
 
 def _to_json(tokenizer: Any) -> str:
-    """A tokenizer as JSON. GrammarError for one that is not of the library `tokenizers`."""
+    """A tokenizer as JSON. GrammarError if it is not from the library `tokenizers`."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise GrammarError(

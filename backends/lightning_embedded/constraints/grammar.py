@@ -1,7 +1,7 @@
-"""A grammar: what a constraint allows a completion to be, in llguidance's dialect of Lark.
+"""A grammar: the completions that a constraint allows, in llguidance's dialect of Lark.
 
-`response_format` makes the answer JSON. Tools that may be called stay callable beside it, in the very text in which the
-model's chat template writes calls; a `tool_choice` that forces a call leaves calls alone.
+`response_format` makes the answer JSON. Tools can still be called, in the exact text in which the model's chat template
+writes calls. A `tool_choice` that forces a call allows calls only.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from lightning_embedded.text.spelling import Spelling
 from lightning_hub.trajectories.constraint import FREE_CHOICES
 
-#: JSON on one line, with or without a blank behind commas and colons: where white space may stand anywhere, a model
-#: that is not sure goes on with it for ever.
+#: JSON on one line, with optional spaces after commas and colons: if white space were allowed anywhere, an unsure model
+#: might continue with it forever.
 _ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 
 
 class GrammarError(ValueError):
-    """A constraint that no grammar is made of; `param` is the field of the request."""
+    """The constraint is not supported; `param` is the field of the request."""
 
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
@@ -28,13 +28,13 @@ class GrammarError(ValueError):
 
 
 def grammar_of(constraint: str, spelling: Spelling | None, form: str, marks: Mapping[str, int]) -> str:
-    """The grammar of a constraint. GrammarError if it asks for what cannot be kept.
+    """The grammar of a constraint. GrammarError if it is not supported.
 
     Args:
         constraint: As `lightning_hub.trajectories.constraint.constraint_of` has it.
         spelling: How the model writes calls.
-        form: The name of that form, for messages.
-        marks: Text -> id of the tokens that are no pieces of text: a grammar names them by their ids.
+        form: The name of the model's tool form, for messages.
+        marks: Text -> id of special tokens, which a grammar refers to by id.
     """
     asked = json.loads(constraint)
     choice, rules = asked.get("tool_choice"), []
@@ -57,7 +57,7 @@ def grammar_of(constraint: str, spelling: Spelling | None, form: str, marks: Map
 
 
 def _schema(form: Any) -> tuple[Any, bool]:
-    """The JSON schema that a response format asks for, and whether all of it has to be kept."""
+    """The JSON schema of a response format, and whether it is strict."""
     kind = form.get("type") if isinstance(form, Mapping) else None
     if kind == "json_object":
         return {"type": "object"}, True
@@ -98,7 +98,7 @@ def _usable(spelling: Spelling | None, form: str, param: str) -> Spelling:
 
 
 def _calls(named: list[Any], spelling: Spelling, marks: Mapping[str, int], *, once: bool) -> list[str]:
-    """Rules for one call or, unless `once`, for several of these functions."""
+    """Rules for one call of these functions or, unless `once`, for several."""
 
     def text(written: str) -> str:
         return _text(written, spelling.identity, marks)
@@ -117,14 +117,14 @@ def _calls(named: list[Any], spelling: Spelling, marks: Mapping[str, int], *, on
 
 
 def _json(schema: Any, strict: bool) -> str:
-    """A value that a schema allows. Without `strict`, keywords that are not known are passed over, as OpenAI does."""
+    """A value that a schema allows. Unless `strict`, unknown keywords are ignored, as in OpenAI's API."""
     if not isinstance(schema, Mapping):
         raise GrammarError(f"a schema is {json.dumps(schema)[:80]}: expected an object", "response_format")
     return "%json " + json.dumps({**schema, "x-guidance": {**_ONE_LINE, "lenient": not strict}}, ensure_ascii=False)
 
 
 def _text(written: str, identity: str, marks: Mapping[str, int]) -> str:
-    """These very characters, tokens that are no text by their ids, and any id of a call where one was written."""
+    """Exactly this text, with special tokens by their ids, and any call id in place of `identity`."""
     special = "|".join(re.escape(mark) for mark in (identity, *sorted(marks, key=len, reverse=True)))
     pieces = []
     for piece in re.split(f"({special})", written):

@@ -1,4 +1,4 @@
-"""OpenAI's protocol: request bodies read and checked, with errors in OpenAI's shape that name the field."""
+"""OpenAI's protocol: reads and checks request bodies, with errors in OpenAI's format that name the field."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lightning_embedded.engine.sequence import Params
 from lightning_hub.trajectories.constraint import FREE_CHOICES, constraint_of
 from lightning_process.refusal import BadRequest, refuse_too_many
 
-#: Accepted and without effect here.
+#: Accepted, without effect here.
 HARMLESS = frozenset({
     "user", "metadata", "store", "parallel_tool_calls", "service_tier", "safety_identifier", "prompt_cache_key",
     "prompt_cache_retention", "prompt_cache_options", "verbosity",
 })  # fmt: skip
-#: Accepted with this value (or null) only: any other would change the answer in a way that is not offered.
+#: Accepted with this value (or null) only: other values would change the answer in a way that is not supported.
 ONLY: dict[str, Any] = {
     "logit_bias": {}, "modalities": ["text"], "functions": [], "best_of": 1, "echo": False, "suffix": "",
     "return_tokens_as_token_ids": False, "skip_special_tokens": False, "min_tokens": 0, "top_k": -1, "min_p": 0,
@@ -40,7 +40,7 @@ _MAX_STOPS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What both endpoints have in common."""
+    """The fields that both endpoints have in common."""
 
     model: str
     n: int
@@ -77,12 +77,12 @@ def read_body(data: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise BadRequest(f"the body is a JSON {type(body).__name__}, expected an object")
+        raise BadRequest(f"the body is a JSON {type(body).__name__}: expected an object")
     return body
 
 
 def read_chat(body: dict[str, Any]) -> ChatRequest:
-    """BadRequest for anything that is malformed or not offered."""
+    """BadRequest for anything that is malformed or not supported."""
     _refuse_unknown(body, _CHAT)
     _only_default(body)
     top = _integer(body, "top_logprobs", 0, 0, _MAX_TOP)
@@ -95,7 +95,7 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
         raise BadRequest(f"tool_choice={_preview(choice)} needs tools", "tool_choice", "invalid_value")
     effort = body.get("reasoning_effort")
     if effort is not None and not isinstance(effort, str):
-        raise _wrong("reasoning_effort", effort, "text, such as 'low'")
+        raise _wrong("reasoning_effort", effort, "a string such as 'low'")
     options = body.get("chat_template_kwargs") or {}
     if not isinstance(options, dict):
         raise _wrong("chat_template_kwargs", options, "an object")
@@ -112,7 +112,7 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
 
 
 def read_text(body: dict[str, Any]) -> TextRequest:
-    """BadRequest for anything that is malformed or not offered."""
+    """BadRequest for anything that is malformed or not supported."""
     _refuse_unknown(body, _TEXT)
     _only_default(body)
     wanted = body.get("logprobs")
@@ -126,7 +126,7 @@ def read_text(body: dict[str, Any]) -> TextRequest:
 def _common(body: dict[str, Any], limit: str, logprobs: bool, top: int, default_max: int | None) -> Request:
     model = body.get("model")
     if not isinstance(model, str):
-        raise _wrong("model", model, "text")
+        raise _wrong("model", model, "a string")
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise _wrong("stream_options", options, "an object")
@@ -169,7 +169,7 @@ def _only_default(body: dict[str, Any]) -> None:
 
 def _messages(value: Any) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
-        raise _wrong("messages", value, "a list of at least one message")
+        raise _wrong("messages", value, "a list with at least one message")
     return [_message(message, f"messages[{place}]") for place, message in enumerate(value)]
 
 
@@ -200,7 +200,7 @@ def _content(value: Any, where: str) -> str:
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
-        raise _wrong(where, value, "text or a list of parts")
+        raise _wrong(where, value, "a string or a list of parts")
     texts = []
     for place, part in enumerate(value):
         kind = part.get("type") if isinstance(part, dict) else None
@@ -212,7 +212,7 @@ def _content(value: Any, where: str) -> str:
                 "unsupported_parameter",
             )
         if not isinstance(text, str):
-            raise _wrong(f"{where}[{place}].text", text, "text")
+            raise _wrong(f"{where}[{place}].text", text, "a string")
         texts.append(text)
     return "".join(texts)
 
@@ -226,7 +226,7 @@ def _check_calls(calls: Any, where: str) -> None:
             raise _wrong(f"{where}[{place}].function", function, "an object")
         for name in ("name", "arguments"):
             if not isinstance(function.get(name), str):
-                raise _wrong(f"{where}[{place}].function.{name}", function.get(name), "text")
+                raise _wrong(f"{where}[{place}].function.{name}", function.get(name), "a string")
 
 
 def _tools(value: Any) -> list[dict[str, Any]] | None:
@@ -254,7 +254,7 @@ def _prompts(value: Any) -> list[str] | list[list[int]]:
             return [value]
         if all(isinstance(part, list) and part and _ids(part) for part in value):
             return value
-    raise _wrong("prompt", value, "text, a list of texts, token ids, or a list of those")
+    raise _wrong("prompt", value, "a string, a list of strings, token ids, or a list of those")
 
 
 def _ids(value: list[Any]) -> bool:
@@ -264,9 +264,9 @@ def _ids(value: list[Any]) -> bool:
 def _stop(value: Any) -> tuple[str, ...]:
     stops = [value] if isinstance(value, str) else value or []
     if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
-        raise _wrong("stop", value, "text or a list of texts, none of them empty")
+        raise _wrong("stop", value, "a non-empty string or a list of them")
     if len(stops) > _MAX_STOPS:
-        raise BadRequest(f"stop has {len(stops)} texts, and {_MAX_STOPS} are the most", "stop", "invalid_value")
+        raise BadRequest(f"stop has {len(stops)} strings; at most {_MAX_STOPS} are allowed", "stop", "invalid_value")
     return tuple(stops)
 
 
@@ -275,7 +275,7 @@ def _integer(body: dict[str, Any], name: str, default: int, low: int, high: int)
     if value is None:
         return default
     if type(value) is not int or not low <= value <= high:
-        raise _wrong(name, value, f"a whole number from {low} to {high}")
+        raise _wrong(name, value, f"an integer from {low} to {high}")
     return value
 
 

@@ -11,7 +11,7 @@ from lightning_embedded.engine.sequence import Sequence
 from lightning_embedded.serving.protocol import ChatRequest, Request, TextRequest
 from lightning_embedded.text.growing_text import Decode, Text
 from lightning_embedded.text.tool_calls import ToolReader
-from lightning_embedded.text.tool_forms import ToolCall
+from lightning_embedded.text.tool_syntax import ToolCall
 
 
 @dataclass(slots=True, kw_only=True)

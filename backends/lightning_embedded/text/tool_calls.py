@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lightning_embedded.text.tool_forms import Form, ToolCall
+from lightning_embedded.text.tool_forms import Form
+from lightning_embedded.text.tool_syntax import ToolCall
 
 
 class ToolReader:
