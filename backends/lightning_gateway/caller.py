@@ -72,8 +72,8 @@ def _grant(grants: Grants, in_url: str, in_key: str) -> Grant | None:
     where, status = ("URL", 404) if in_url else ("API key", 401)
     raise Refused(
         status,
-        f"the {where} names no rollout that is under way here: it has ended, or its key is not "
-        "complete; begin one with POST /rollouts, or lightning.gateway_environment()",
+        f"the {where} names no rollout that is running here: it has ended, or its key is incomplete; begin one with "
+        "POST /rollouts or lightning.gateway_environment()",
         "rollout_not_found",
     )
 

@@ -94,7 +94,7 @@ def refuse_constraints(data: bytes) -> bytes:
         "tool_choice": "say 'auto' and ask for the call in a message",
     }[name]
     raise BadRequest(
-        f"{name} limits what may be said, and this backend's learner could not train on the distribution that is left: "
+        f"{name} limits what may be said, and this backend's learner cannot train on the remaining distribution: "
         f"{remedy}, or train with backend=embedded, whose engines (embedded and vllm) keep it",
         name,
         "unsupported_parameter",

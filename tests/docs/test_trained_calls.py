@@ -156,10 +156,10 @@ def test_a_call_is_not_forced_where_calls_are_no_json() -> None:
     """The words of the page are those of the error, for templates without a spelling that a grammar could have."""
     for form, field in (("qwen-coder", "tool_choice"), ("pythonic", "response_format")):
         forced = {"tool_choice": "required"} if field == "tool_choice" else {"response_format": {"type": "json_object"}}
-        words = f"{field} cannot be kept where tools may be called: this model writes calls as '{form}'"
+        words = f"{field} is not supported where tools may be called: this model writes calls as '{form}'"
         with pytest.raises(GrammarError, match=words):
             grammar(constraint_of({**BODY, "tools": TOOLS, **forced}), form)
-    assert "tool_choice cannot be kept where tools may be called" in " ".join(PAGE.split())
+    assert "tool_choice is not supported where tools may be called" in " ".join(PAGE.split())
 
 
 def test_what_is_accepted_without_effect_is() -> None:

@@ -139,4 +139,4 @@ def _to_json(tokenizer: Any) -> str:
 def _unkept(problem: str, grammar: str) -> GrammarError:
     why = problem.partition("\n")[0].split(": ", 1)[-1]
     param = "response_format" if "\nanswer: " in grammar else "tools"
-    return GrammarError(f"{param} cannot be kept: {why}", param)
+    return GrammarError(f"{param} is not supported: {why}", param)

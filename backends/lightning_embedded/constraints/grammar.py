@@ -91,8 +91,8 @@ def _usable(spelling: Spelling | None, form: str, param: str) -> Spelling:
         "response_format": "leave tools out of requests with a response_format, or say tool_choice='none'",
     }[param]
     raise GrammarError(
-        f"{param} cannot be kept where tools may be called: this model writes calls as {form!r}, and only calls that "
-        f"its chat template prints as JSON can be made part of a grammar; {remedy}",
+        f"{param} is not supported where tools may be called: this model writes calls as {form!r}, and only calls "
+        f"that its chat template prints as JSON can be part of a grammar; {remedy}",
         param,
     )
 
