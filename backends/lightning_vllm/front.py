@@ -24,9 +24,9 @@ from aiohttp import web
 from lightning_process.openai import application
 from lightning_process.refusal import BadRequest, Unavailable, json_reply, unknown_model
 from lightning_sdk.capture.seam import ROLLOUT_HEADER
+from lightning_vllm.in_flight import InFlight, Recalled, ServerLost, relay
 from lightning_vllm.pool import Pool, PooledServer, ServerAddress, UpstreamCounts
 from lightning_vllm.request_info import RequestInfo, refuse_constraints
-from lightning_vllm.version_stamp import StampedStream, stamp_versions
 
 __all__ = ["Counts", "Front", "ServerAddress", "UpstreamCounts"]
 
@@ -49,36 +49,6 @@ class Counts(NamedTuple):
     """Requests that are not at a server yet."""
     in_flight: int
     upstreams: tuple[UpstreamCounts, ...]
-
-
-class _ServerLost(Exception):
-    """A server did not answer a request, or answered with a server error."""
-
-    def __init__(self, why: str, *, sent: bool, reply: web.Response | None = None) -> None:
-        super().__init__(why)
-        self.sent, self.reply = sent, reply
-
-
-class _Recalled(Exception):
-    """`drain` cancelled a request, which is to be sent again."""
-
-
-class _InFlight:
-    """A request at a server."""
-
-    __slots__ = ("cut", "request", "response", "server", "task", "version")
-
-    def __init__(self, request: web.Request, server: PooledServer, version: int, task: asyncio.Task[Any]) -> None:
-        self.request, self.server, self.version, self.task = request, server, version, task
-        self.cut = False
-        self.response: web.StreamResponse | None = None
-        """The response, once the client has received part of a stream."""
-
-    def break_off(self, response: web.StreamResponse) -> web.StreamResponse:
-        """Abort a stream, so that nobody takes the part that arrived for the whole."""
-        if self.request.transport is not None:
-            self.request.transport.abort()
-        return response
 
 
 class Front:
@@ -105,7 +75,7 @@ class Front:
         self._failure = ""
         self._open, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
-        self._in_flight: set[_InFlight] = set()
+        self._in_flight: set[InFlight] = set()
         self._waiting = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -270,9 +240,9 @@ class Front:
                 if server is None:
                     return web.Response(status=499)  # the client is gone
                 return await self._ask(request, asked.data, server)
-            except _Recalled:
+            except Recalled:
                 until = 0.0
-            except _ServerLost as lost:
+            except ServerLost as lost:
                 losses += lost.sent
                 last = lost if last is None or lost.sent else last
                 until = until or time.monotonic() + self._patience
@@ -294,7 +264,7 @@ class Front:
                     return server
                 until = until or time.monotonic() + self._patience
                 if time.monotonic() > until:
-                    raise _ServerLost(f"no server of the model was available for {self._patience:g} s", sent=False)
+                    raise ServerLost(f"no server of the model was available for {self._patience:g} s", sent=False)
                 await asyncio.sleep(_POLL_SECONDS)
         finally:
             self._waiting -= 1
@@ -318,10 +288,10 @@ class Front:
         return request.headers.get(ROLLOUT_HEADER) or asked.conversation()
 
     async def _ask(self, request: web.Request, body: bytes, server: PooledServer) -> web.StreamResponse:
-        """Let `server` answer. _ServerLost if it does not, _Recalled if `drain` cancelled the request."""
+        """Let `server` answer. ServerLost if it does not, Recalled if `drain` cancelled the request."""
         task = asyncio.current_task()
         assert task is not None and self._session is not None
-        call = _InFlight(request, server, self._version, task)
+        call = InFlight(request, server, self._version, task)
         self._in_flight.add(call)
         self._idle.clear()
         server.in_flight += 1
@@ -329,24 +299,24 @@ class Front:
         url = server.upstream.url + request.path.removeprefix("/v1")
         try:
             async with self._session.post(url, data=body, headers=server.headers) as reply:
-                return await _relay(call, reply)
+                return await relay(call, reply)
         except asyncio.CancelledError:
             if not call.cut:
                 raise
             task.uncancel()
             if call.response is not None:
                 return call.break_off(call.response)
-            raise _Recalled from None
-        except _ServerLost:
+            raise Recalled from None
+        except ServerLost:
             server.lose()
             raise
         except aiohttp.ClientConnectorError as error:
             server.lose()
             server.rest()
-            raise _ServerLost(f"{server.upstream.url} cannot be reached: {error}", sent=False) from None
+            raise ServerLost(f"{server.upstream.url} cannot be reached: {error}", sent=False) from None
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             server.lose()
-            raise _ServerLost(f"{server.upstream.url} broke off: {type(error).__name__}: {error}", sent=True) from None
+            raise ServerLost(f"{server.upstream.url} broke off: {type(error).__name__}: {error}", sent=True) from None
         finally:
             server.in_flight -= 1
             self._in_flight.discard(call)
@@ -354,55 +324,12 @@ class Front:
                 self._idle.set()
 
 
-async def _relay(call: _InFlight, reply: aiohttp.ClientResponse) -> web.StreamResponse:
-    if reply.status == 200 and reply.content_type == "text/event-stream":
-        return await _relay_stream(call, reply)
-    body = await reply.read()
-    if reply.status == 200:
-        return json_reply(stamp_versions(body, call.version))
-    answer = web.Response(body=body, status=reply.status, content_type=reply.content_type)
-    if reply.status >= 500:
-        call.server.rest()
-        why = f"{call.server.upstream.url} answered {reply.status}: {body[:300]!r}"
-        raise _ServerLost(why, sent=True, reply=answer)
-    return answer
-
-
-async def _relay_stream(call: _InFlight, reply: aiohttp.ClientResponse) -> web.StreamResponse:
-    """Relay events as they arrive. Nothing is sent before the first complete one, so that the request can be sent
-    again until then."""
-    stream = StampedStream(call.version)
-    try:
-        async for piece in reply.content.iter_any():
-            if events := stream.feed(piece):
-                await _write(call, events)
-        if rest := stream.end():
-            await _write(call, rest)
-    except (aiohttp.ClientError, ConnectionError):
-        if call.response is None:
-            raise
-        call.server.lose()
-        return call.break_off(call.response)
-    if call.response is None:
-        raise aiohttp.ServerDisconnectedError("the stream had no events")
-    await call.response.write_eof()
-    return call.response
-
-
-async def _write(call: _InFlight, events: bytes) -> None:
-    if (response := call.response) is None:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-        await response.prepare(call.request)
-        call.response = response
-    await response.write(events)
-
-
 def _has_hung_up(request: web.Request) -> bool:
     """Whether the client has disconnected."""
     return request.transport is None or request.transport.is_closing()
 
 
-def _give_up(lost: _ServerLost, losses: int) -> web.Response:
+def _give_up(lost: ServerLost, losses: int) -> web.Response:
     """503, or the server's own error, marked so that the client's SDK does not retry."""
     if lost.reply is None:
         raise Unavailable(f"{lost} (sent {losses} times)" if losses else str(lost))
