@@ -11,7 +11,7 @@ first optimizer step, A the advantage, r = exp(logprobs - old):
 and in the neighbouring modules
 
     ratio.sequence_sum(values, sequence), ratio.sequence_mean(values, sequence)     -> [M], one number per sequence
-    ratio.importance(log_ratio, kind=, low=, high=)                -> Importance(weights [M], outside [M]), no gradient
+    ratio.importance(log_ratio, kind=, low=, high=)     -> ImportanceWeights(weights [M], outside [M]), no gradient
     divergence.divergence(logprobs, reference, estimator)          -> [M]
     preference.dpo(margins, beta), preference.dpo_slope(margins, beta)              -> [P]
 

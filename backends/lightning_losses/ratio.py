@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_losses.loss import LARGEST
 
 
-class Importance(NamedTuple):
+class ImportanceWeights(NamedTuple):
     """Importance weights; both without gradient."""
 
     weights: Tensor
@@ -33,7 +33,7 @@ def sequence_mean(values: Tensor, sequence: Tensor) -> Tensor:
     return (_sums(values, sequence) / counts.clamp(min=1))[sequence].to(values.dtype)
 
 
-def importance(log_ratio: Tensor, *, kind: str, low: float, high: float) -> Importance:
+def importance(log_ratio: Tensor, *, kind: str, low: float, high: float) -> ImportanceWeights:
     """Weights rho = exp(log_ratio), bounded.
 
     `log_ratio` [M] is the trainer's log-probability before the batch's first step minus the sampler's: of the token, or
@@ -43,14 +43,14 @@ def importance(log_ratio: Tensor, *, kind: str, low: float, high: float) -> Impo
     """
     log_ratio = log_ratio.detach()
     if kind == "off":
-        return Importance(torch.ones_like(log_ratio), torch.zeros_like(log_ratio, dtype=torch.bool))
+        return ImportanceWeights(torch.ones_like(log_ratio), torch.zeros_like(log_ratio, dtype=torch.bool))
     ratio = log_ratio.clamp(-LARGEST, LARGEST).exp()
     if kind == "truncate":
-        return Importance(ratio.clamp(max=high), ratio > high)
+        return ImportanceWeights(ratio.clamp(max=high), ratio > high)
     kept = (ratio >= low) & (ratio <= high)
     # NaN is not masked, so that the step is skipped with a warning.
     outside = (ratio < low) | (ratio > high)
-    return Importance(torch.where(kept | ratio.isnan(), ratio, torch.zeros_like(ratio)), outside)
+    return ImportanceWeights(torch.where(kept | ratio.isnan(), ratio, torch.zeros_like(ratio)), outside)
 
 
 def _sums(values: Tensor, sequence: Tensor) -> Tensor:

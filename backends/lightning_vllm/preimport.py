@@ -39,10 +39,15 @@ class Preimport:
     def __init__(self, chains: Iterable[Iterable[str]], fewest: int = _FEWEST_CORES) -> None:
         wanted = chains if cores() >= fewest else ()
         self.processes = [
-            subprocess.Popen([sys.executable, "-m", "lightning_vllm.preimport", *chain], stdin=subprocess.PIPE,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            subprocess.Popen(
+                [sys.executable, "-m", "lightning_vllm.preimport", *chain],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             for chain in wanted
-        ]  # fmt: skip
+        ]
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,7 @@ from lightning_embedded.engine.engine import Engine
 from lightning_embedded.engine.sequence import Params, Sequence
 from lightning_embedded.serving.chat import Chat
 from lightning_embedded.serving.protocol import read_chat
-from lightning_embedded.serving.reply import Choice, Reply
+from lightning_embedded.serving.reply import Reply, ReplyChoice
 from lightning_embedded.text.chat_template import Template
 from lightning_embedded.text.growing_text import Decode, Text
 from lightning_embedded.text.tool_format import ToolFormat
@@ -57,7 +57,7 @@ def test_reading_calls_leaves_the_ids_alone(tokenizer: PreTrainedTokenizerFast, 
     sequence = Sequence([1], Params(max_tokens=999), lambda _: None)
     reader = chat.tools.reader([tool], "tiny")
     reply = Reply(request=read_chat(body), decode=chat.decode, prompts=[[1]])
-    reply.choices.append(Choice(index=0, sequence=sequence, text=Text(chat.decode), tools=reader))
+    reply.choices.append(ReplyChoice(index=0, sequence=sequence, text=Text(chat.decode), tools=reader))
     chunks = []
     for token in ids:
         sequence.append(token, -1.0, 0)

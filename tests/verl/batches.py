@@ -11,7 +11,7 @@ from verl.workers.config import FSDPActorConfig
 
 from lightning_embedded.learning.logprobs import Scores
 from lightning_embedded.learning.micro_batches import MicroBatch, Targets
-from lightning_embedded.learning.objective import Piece, Policy, Terms
+from lightning_embedded.learning.objective import Policy, ScoredMicroBatch, Terms
 from lightning_sdk.settings import Settings
 
 #: Float64 on both sides; VERL adds 1e-8 to some denominators.
@@ -74,7 +74,7 @@ def ours(settings: Settings, batch: Padded, weights: Tensor, entropy: Tensor | N
     micro = MicroBatch(
         tokens=whole, positions=whole, mask=None, trie=None, predictors=whole, temperatures=nothing, targets=targets
     )
-    piece = Piece(
+    piece = ScoredMicroBatch(
         micro=micro,
         sequence=targets.row,
         role=whole * 0,

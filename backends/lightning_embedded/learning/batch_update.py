@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_embedded.learning.logprobs import Scores
 from lightning_embedded.learning.micro_batches import sequence
 from lightning_embedded.learning.network import Network
-from lightning_embedded.learning.objective import Goal, Piece
+from lightning_embedded.learning.objective import Goal, ScoredMicroBatch
 from lightning_embedded.learning.value_head import explained_variance
 from lightning_hub.backend import Row
 from lightning_losses.divergence import divergence
@@ -71,12 +71,12 @@ class BatchUpdate:
 
     # --- what is known before the gradient
 
-    def _pieces(self, mini_batch: MiniBatch) -> list[Piece]:
+    def _pieces(self, mini_batch: MiniBatch) -> list[ScoredMicroBatch]:
         device = self._network.model.device
         found = torch.tensor([self._sequences[sequence(row)] for row in mini_batch.rows], device=device)
         roles = torch.tensor([self._places[row.role] for row in mini_batch.rows], device=device)
         return [
-            Piece(
+            ScoredMicroBatch(
                 micro=micro,
                 sequence=found[micro.targets.row],
                 role=roles[micro.targets.row],
@@ -104,12 +104,12 @@ class BatchUpdate:
                 self._note(piece, piece.old, entropy)
         return entropies
 
-    def _look(self, pieces: Sequence[Piece]) -> list[Scores]:
+    def _look(self, pieces: Sequence[ScoredMicroBatch]) -> list[Scores]:
         with torch.no_grad():
             looked = (self._network.scorer.score(piece.micro) for piece in pieces)
             return [scores._replace(hidden=scores.hidden[:0]) for scores in looked]
 
-    def _look_again(self, mini: list[Piece], first: bool) -> None:
+    def _look_again(self, mini: list[ScoredMicroBatch], first: bool) -> None:
         if not self._goal.needs_logprobs_each_step:
             return
         olds = [piece.old for piece in mini if piece.old is not None]
@@ -117,12 +117,12 @@ class BatchUpdate:
 
     # --- the gradient
 
-    def _backward(self, piece: Piece, note: bool) -> None:
+    def _backward(self, piece: ScoredMicroBatch, note: bool) -> None:
         loss = self._forward(piece, note)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
 
-    def _forward(self, piece: Piece, note: bool) -> Tensor:
+    def _forward(self, piece: ScoredMicroBatch, note: bool) -> Tensor:
         """The piece's loss, which is also added to the metrics."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._goal.head_only):
             scores = self._network.scorer.score(piece.micro, entropy_gradient=self._goal.entropy_gradient)
@@ -154,7 +154,7 @@ class BatchUpdate:
 
     # --- metrics
 
-    def _note(self, piece: Piece, logprobs: Tensor, entropy: Tensor) -> None:
+    def _note(self, piece: ScoredMicroBatch, logprobs: Tensor, entropy: Tensor) -> None:
         """Add the metrics that are measured before the first step."""
         difference = piece.micro.targets.sampler - logprobs
         self._largest = max(self._largest, float(difference.abs().max()))
@@ -183,7 +183,7 @@ class BatchUpdate:
         return metrics
 
 
-def _value_metrics(pieces: Sequence[Piece]) -> dict[str, float]:
+def _value_metrics(pieces: Sequence[ScoredMicroBatch]) -> dict[str, float]:
     targets = [piece.micro.targets for piece in pieces]
     if not targets:
         return {}

@@ -20,12 +20,12 @@ from lightning_embedded.learning.value_head import value_loss
 from lightning_losses.divergence import divergence
 from lightning_losses.loss import Surrogate, cispo, gspo, ppo, sft
 from lightning_losses.preference import dpo, dpo_slope
-from lightning_losses.ratio import Importance, importance, sequence_mean, sequence_sum
+from lightning_losses.ratio import ImportanceWeights, importance, sequence_mean, sequence_sum
 from lightning_sdk.settings import Settings
 
 
 @dataclass(slots=True, kw_only=True)
-class Piece:
+class ScoredMicroBatch:
     """A micro-batch, and what is known about its M tokens before the gradient is computed."""
 
     micro: MicroBatch
@@ -97,20 +97,20 @@ class Goal(Protocol):
         """Whether only the value head is trained."""
         ...
 
-    def begin(self, pieces: Sequence[Piece]) -> None:
+    def begin(self, pieces: Sequence[ScoredMicroBatch]) -> None:
         """Called before the first step with the whole batch; `old` is set if `needs_old_logprobs`."""
         ...
 
-    def before_step(self, pieces: Sequence[Piece], current: Sequence[Tensor]) -> None:
+    def before_step(self, pieces: Sequence[ScoredMicroBatch], current: Sequence[Tensor]) -> None:
         """Called with one mini-batch before its step, if `needs_logprobs_each_step`; `current` holds each piece's
         log-probabilities at this moment."""
         ...
 
-    def terms(self, piece: Piece, scores: Scores, values: Tensor | None) -> Terms:
+    def terms(self, piece: ScoredMicroBatch, scores: Scores, values: Tensor | None) -> Terms:
         """The loss of one micro-batch; `values` [M] are the value head's."""
         ...
 
-    def notes(self, piece: Piece, logprobs: Tensor) -> dict[str, Tensor]:
+    def notes(self, piece: ScoredMicroBatch, logprobs: Tensor) -> dict[str, Tensor]:
         """Metrics of each token, [M], from the log-probabilities before the first step."""
         ...
 
@@ -158,25 +158,25 @@ class Policy:
         """Coefficient of the divergence in the loss."""
         return self.settings.divergence.coefficient if self.settings.divergence.place == "loss" else 0.0
 
-    def begin(self, pieces: Sequence[Piece]) -> None:
+    def begin(self, pieces: Sequence[ScoredMicroBatch]) -> None:
         if not self._by_sequence:
             return
         gaps = [each.old - each.micro.targets.sampler for each in pieces if each.old is not None]
         for piece, gap in zip(pieces, _by_sequence(sequence_sum, pieces, gaps), strict=True):
             piece.gap = gap
 
-    def before_step(self, pieces: Sequence[Piece], current: Sequence[Tensor]) -> None:
+    def before_step(self, pieces: Sequence[ScoredMicroBatch], current: Sequence[Tensor]) -> None:
         moved = [now - each.old for each, now in zip(pieces, current, strict=True) if each.old is not None]
         for piece, drift in zip(pieces, _by_sequence(sequence_mean, pieces, moved), strict=True):
             piece.drift = drift
 
-    def _importance(self, piece: Piece, logprobs: Tensor) -> Importance:
+    def _importance(self, piece: ScoredMicroBatch, logprobs: Tensor) -> ImportanceWeights:
         old = logprobs.detach() if piece.old is None else piece.old
         rules = self.settings.importance
         gap = old - piece.micro.targets.sampler if piece.gap is None else piece.gap
         return importance(gap, kind=rules.kind, low=rules.low, high=rules.high)
 
-    def terms(self, piece: Piece, scores: Scores, values: Tensor | None) -> Terms:
+    def terms(self, piece: ScoredMicroBatch, scores: Scores, values: Tensor | None) -> Terms:
         weights = self._importance(piece, scores.logprobs).weights
         surrogate = self._surrogate(piece, scores.logprobs)
         per_token = torch.zeros_like(surrogate.loss) if self.head_only else weights * surrogate.loss
@@ -190,7 +190,7 @@ class Policy:
             per_token = per_token + self.settings.value.coefficient * errors
         return Terms((piece.weights * per_token).sum(), surrogate.clipped, errors)
 
-    def _surrogate(self, piece: Piece, logprobs: Tensor) -> Surrogate:
+    def _surrogate(self, piece: ScoredMicroBatch, logprobs: Tensor) -> Surrogate:
         algorithm, advantages = self.settings.algorithm, piece.micro.targets.advantages
         low, high, dual = algorithm.clip_low, algorithm.clip_high, algorithm.clip_dual
         if algorithm.loss == "gspo":
@@ -201,14 +201,14 @@ class Policy:
             return cispo(logprobs, old, advantages, clip_low=low, clip_high=high)
         return ppo(logprobs, old, advantages, clip_low=low, clip_high=high, clip_dual=dual)
 
-    def _errors(self, piece: Piece, values: Tensor | None) -> Tensor | None:
+    def _errors(self, piece: ScoredMicroBatch, values: Tensor | None) -> Tensor | None:
         if values is None:
             return None
         targets = piece.micro.targets
         errors = value_loss(values, targets.returns, targets.values, self.settings.value.clip)
         return torch.where(targets.valued, errors, 0.0)
 
-    def notes(self, piece: Piece, logprobs: Tensor) -> dict[str, Tensor]:
+    def notes(self, piece: ScoredMicroBatch, logprobs: Tensor) -> dict[str, Tensor]:
         kind = self.settings.importance.kind
         if kind == "off":
             return {}
@@ -226,16 +226,16 @@ class Supervised:
     needs_old_logprobs = needs_logprobs_each_step = needs_reference = False
     skips_zero_advantage = entropy_gradient = head_only = False
 
-    def begin(self, pieces: Sequence[Piece]) -> None:
+    def begin(self, pieces: Sequence[ScoredMicroBatch]) -> None:
         pass
 
-    def before_step(self, pieces: Sequence[Piece], current: Sequence[Tensor]) -> None:
+    def before_step(self, pieces: Sequence[ScoredMicroBatch], current: Sequence[Tensor]) -> None:
         pass
 
-    def terms(self, piece: Piece, scores: Scores, values: Tensor | None) -> Terms:
+    def terms(self, piece: ScoredMicroBatch, scores: Scores, values: Tensor | None) -> Terms:
         return Terms((piece.weights * sft(scores.logprobs)).sum(), torch.zeros_like(piece.weights, dtype=torch.bool))
 
-    def notes(self, piece: Piece, logprobs: Tensor) -> dict[str, Tensor]:
+    def notes(self, piece: ScoredMicroBatch, logprobs: Tensor) -> dict[str, Tensor]:
         return {}
 
     def metrics(self) -> dict[str, float]:
@@ -257,14 +257,14 @@ class Preference:
     skips_zero_advantage = entropy_gradient = head_only = False
     _metrics: dict[str, float] = field(default_factory=dict)
 
-    def begin(self, pieces: Sequence[Piece]) -> None:
+    def begin(self, pieces: Sequence[ScoredMicroBatch]) -> None:
         margins, _ = self._margins(pieces, [each.old for each in pieces if each.old is not None])
         self._metrics = {
             "dpo_accuracy": float((margins > 0).double().mean()),
             "dpo_margin": float((self.beta * margins).mean()),
         }
 
-    def before_step(self, pieces: Sequence[Piece], current: Sequence[Tensor]) -> None:
+    def before_step(self, pieces: Sequence[ScoredMicroBatch], current: Sequence[Tensor]) -> None:
         margins, pairs = self._margins(pieces, current)
         sequence = torch.cat([each.sequence for each in pieces])
         totals = _Totals(sequence)
@@ -278,18 +278,18 @@ class Preference:
         for piece in pieces:
             piece.slope, piece.share = slopes[piece.sequence].float(), shares[piece.sequence].float()
 
-    def terms(self, piece: Piece, scores: Scores, values: Tensor | None) -> Terms:
+    def terms(self, piece: ScoredMicroBatch, scores: Scores, values: Tensor | None) -> Terms:
         assert piece.slope is not None and piece.share is not None
         per_token = piece.slope * (scores.logprobs - scores.logprobs.detach()) + piece.share
         return Terms(per_token.sum(), torch.zeros_like(piece.weights, dtype=torch.bool))
 
-    def notes(self, piece: Piece, logprobs: Tensor) -> dict[str, Tensor]:
+    def notes(self, piece: ScoredMicroBatch, logprobs: Tensor) -> dict[str, Tensor]:
         return {}
 
     def metrics(self) -> dict[str, float]:
         return self._metrics
 
-    def _margins(self, pieces: Sequence[Piece], current: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _margins(self, pieces: Sequence[ScoredMicroBatch], current: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The [P'] margins of the pairs in these pieces, and their [P', 2] sequences."""
         sequence = torch.cat([each.sequence for each in pieces])
         totals = _Totals(sequence)
@@ -313,7 +313,7 @@ class _Totals:
 
 
 def _by_sequence(
-    reduce: Callable[[Tensor, Tensor], Tensor], pieces: Sequence[Piece], values: Sequence[Tensor]
+    reduce: Callable[[Tensor, Tensor], Tensor], pieces: Sequence[ScoredMicroBatch], values: Sequence[Tensor]
 ) -> list[Tensor]:
     """`ratio.sequence_*` over the tokens of several micro-batches."""
     reduced = reduce(torch.cat(list(values)), torch.cat([each.sequence for each in pieces]))

@@ -15,7 +15,7 @@ from lightning_embedded.text.tool_syntax import ToolCall
 
 
 @dataclass(slots=True, kw_only=True)
-class Choice:
+class ReplyChoice:
     """One completion of a reply."""
 
     index: int
@@ -43,7 +43,7 @@ class Reply:
     prompt_text: str = ""
     rollout: str = ""
     """Id of the rollout, '' outside of any."""
-    choices: list[Choice] = field(default_factory=list)
+    choices: list[ReplyChoice] = field(default_factory=list)
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -74,7 +74,7 @@ class Reply:
             body["prompt_token_ids"] = self.prompts[0]
         return body
 
-    def news(self, choice: Choice) -> dict[str, Any] | None:
+    def news(self, choice: ReplyChoice) -> dict[str, Any] | None:
         """The next chunk of a choice; None if there is nothing to send yet."""
         sequence = choice.sequence
         finish = sequence.finish
@@ -110,7 +110,7 @@ class Reply:
         whole = Text(self.decode, sequence.params.stop)
         return whole.feed(sequence.token_ids) + whole.finish()
 
-    def _choice(self, choice: Choice) -> dict[str, Any]:
+    def _choice(self, choice: ReplyChoice) -> dict[str, Any]:
         sequence = choice.sequence
         text = self.text(sequence)
         entry: dict[str, Any] = {"index": choice.index, "finish_reason": sequence.finish, "logprobs": None}
@@ -128,7 +128,7 @@ class Reply:
             entry["prompt_token_ids"] = self.prompts[choice.index // self.common.n]
         return entry
 
-    def _chunk_choice(self, choice: Choice, text: str, finish: str) -> dict[str, Any]:
+    def _chunk_choice(self, choice: ReplyChoice, text: str, finish: str) -> dict[str, Any]:
         if not self.chat:
             return {"index": choice.index, "text": text, "logprobs": None, "finish_reason": finish or None}
         delta: dict[str, Any] = {}
@@ -147,7 +147,7 @@ class Reply:
             delta["content"] = content
         return self._delta(choice, delta, finish or None)
 
-    def _add_tokens(self, entry: dict[str, Any], choice: Choice, tokens: slice) -> None:
+    def _add_tokens(self, entry: dict[str, Any], choice: ReplyChoice, tokens: slice) -> None:
         sequence = choice.sequence
         if self.common.logprobs:
             entry["logprobs"] = (
@@ -165,7 +165,7 @@ class Reply:
             content.append(one)
         return {"content": content, "refusal": None}
 
-    def _text_logprobs(self, choice: Choice, tokens: slice) -> dict[str, Any]:
+    def _text_logprobs(self, choice: ReplyChoice, tokens: slice) -> dict[str, Any]:
         sequence, offsets = choice.sequence, []
         texts = [self.decode.token(token) for token in sequence.token_ids[tokens]]
         for text in texts:
@@ -186,7 +186,7 @@ class Reply:
         # JSON has no -inf; OpenAI writes -9999 for what cannot happen.
         return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
 
-    def _delta(self, choice: Choice, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    def _delta(self, choice: ReplyChoice, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         return {"index": choice.index, "delta": delta, "logprobs": None, "finish_reason": finish}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:

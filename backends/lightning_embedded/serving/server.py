@@ -22,7 +22,7 @@ from lightning_embedded.engine.engine import Engine, EngineClosed, PromptTooLong
 from lightning_embedded.engine.sequence import Params, Sequence
 from lightning_embedded.serving.chat import Chat
 from lightning_embedded.serving.protocol import ChatRequest, TextRequest, read_body, read_chat, read_text
-from lightning_embedded.serving.reply import Choice, Reply
+from lightning_embedded.serving.reply import Reply, ReplyChoice
 from lightning_embedded.text.growing_text import Text
 from lightning_embedded.text.tool_calls import ToolReader
 from lightning_process.openai import application
@@ -169,7 +169,7 @@ class _Server:
                 sequence.constraint = self._constraint(body)
                 own = Text(self._engine.decode, common.params.stop)
                 place, tools = len(reply.choices), self._reader(body)
-                reply.choices.append(Choice(index=place, sequence=sequence, text=own, tools=tools))
+                reply.choices.append(ReplyChoice(index=place, sequence=sequence, text=own, tools=tools))
         return reply
 
     def _reader(self, body: ChatRequest | TextRequest) -> ToolReader | None:
