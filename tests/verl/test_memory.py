@@ -72,7 +72,7 @@ def test_what_does_not_fit_beside_vllm_waits_in_host_memory(caplog: pytest.LogCa
     [
         (H100, {}, r"an update of 8\.0 billion parameters on 1 GPU of 85 GB takes about 140 GB of each: optimizer 64\.2"
                    r" GB.*set cluster\.gpus=2, lora\.rank=16, or .*offload_policy=true"),
-        (24 * GB, {}, r"serving\.memory=0\.5: vLLM's share of a GPU is 12 of 24 GB, and .* take 16 GB of it"),
+        (24 * GB, {}, r"serving\.memory=0\.5: vLLM's share of a GPU is 12 of 24 GB, but .* take 16 GB;"),
     ],
 )  # fmt: skip
 def test_what_cannot_fit_is_refused_with_what_to_set(gpu: float, given: dict[str, Any], words: str) -> None:
