@@ -1,4 +1,4 @@
-"""Two roles, one of them trained: a solver, and a judge at your own provider that looks at each answer inside the agent.
+"""Two roles, one of them trained: a solver, and inside the agent a judge at your own provider.
 
     export OPENAI_API_KEY=...                            # the judge's; the solver needs none while it is trained
     python examples/judge/agent.py                       # two minutes on a CPU, about 10,000 short calls of the judge

@@ -29,10 +29,11 @@ def test_the_solver_is_trained_and_the_judge_is_not(tmp_path: Path, monkeypatch:
     with provider.Provider() as server:
         monkeypatch.setenv("JUDGE_URL", server.url)
         example = runpy.run_path(str(AGENT))
+        small = {"rollouts.tasks_per_step": 2, "rollouts.group_size": 4, "evaluation.tasks": 2, "failure.flat_steps": 0}
+        tasks = example["tasks"](1, 8)
         report = lightning.train(
-            example["solve"], example["tasks"](1, 8), example["correct"], runs=tmp_path, name="run", steps=1, quiet=True,
-            **{"rollouts.tasks_per_step": 2, "rollouts.group_size": 4, "evaluation.tasks": 2, "failure.flat_steps": 0},
-        )  # fmt: skip
+            example["solve"], tasks, example["correct"], runs=tmp_path, name="run", steps=1, quiet=True, **small
+        )
         assert report.steps == 1
         assert {request.headers["authorization"] for request in server.requests} == {"Bearer the user's own"}
         asked = [request.body for request in server.requests]
