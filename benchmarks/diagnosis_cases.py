@@ -208,7 +208,9 @@ def lazy_answers() -> Recipe:
 
 def recorded(name: str) -> RunRecord:
     lines = (RECORDED / f"{name}.jsonl").read_text("utf-8").splitlines()
-    return RunRecord(f"runs/{name}", Settings(), [json.loads(line) for line in lines], status="finished")
+    return RunRecord(
+        name=f"runs/{name}", settings=Settings(), steps=[json.loads(line) for line in lines], status="finished"
+    )
 
 
 def numbers(**changed: Any) -> Callable[[int], RunRecord]:

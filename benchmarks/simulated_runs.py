@@ -120,9 +120,18 @@ class Simulation:
             rollouts.append((step, played))
             steps.append(self._metrics(step, played, means))
         after, last = self._evaluation("after", self.recipe.steps)
-        record = RunRecord("runs/simulated", self.settings, steps, evaluations=[before, after] if first else [],
-                        diagnosis=self.recipe.diagnosis, status="finished", facts={"tasks": self.recipe.tasks},
-                        before=first, after=last, tasks=dict(enumerate(self._tasks[: self.recipe.tasks])))  # fmt: skip
+        record = RunRecord(
+            name="runs/simulated",
+            settings=self.settings,
+            steps=steps,
+            evaluations=[before, after] if first else [],
+            diagnosis=self.recipe.diagnosis,
+            status="finished",
+            facts={"tasks": self.recipe.tasks},
+            before=first,
+            after=last,
+            tasks=dict(enumerate(self._tasks[: self.recipe.tasks])),
+        )
         return self._with_rollouts(record, rollouts)
 
     def _with_rollouts(self, record: RunRecord, rounds: Sequence[tuple[int, list[Rollout]]]) -> RunRecord:

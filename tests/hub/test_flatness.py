@@ -66,9 +66,9 @@ def test_every_answer_was_wrong() -> None:
 
 
 def test_every_answer_was_right() -> None:
-    """There is nothing more to learn; that the reward takes all for right is the other possibility."""
+    """There is nothing more to learn; that the reward counts all as right is the other possibility."""
     text = said(played([[1, 1], [1, 1]]))
-    assert "Every answer was right, or the reward takes all for right" in text and "take harder tasks" in text
+    assert "Every answer was right, or the reward counts all as right" in text and "use harder tasks" in text
     assert "spark" not in text
 
 
@@ -131,28 +131,28 @@ def test_rollouts_that_are_all_alike(asked: dict[str, Any], words: str) -> None:
     text = said(played([[0, 0], [0, 0]], SAME, asked))
     assert "All rollouts of a task said the same, token for token" in text
     assert re.search(words, text), text
-    assert "mend the reward" not in text
+    assert "fix the reward" not in text
 
 
 def test_draws_that_agree_by_no_chance() -> None:
-    """The model's own probabilities tell an engine that does not draw freely from a model that is sure."""
+    """The model's own probabilities tell an engine that does not sample freely from a model that is sure."""
     text = said(played([[0] * 4, [0] * 4], [["It is 5"] * 4, ["It is 7"] * 4]))
     assert (
-        "by the model's own probabilities that happens once in 10^12 times" in text and "does not draw freely" in text
+        "by the model's own probabilities this happens once in 10^12 times" in text and "does not sample freely" in text
     )
-    assert "the model is that sure" not in text and "server's own configuration" in text
+    assert "the model is that sure" not in text and "configuration of the server" in text
 
 
 def test_a_reply_that_comes_twice_is_of_a_cache() -> None:
     """The engine gives no reply twice."""
     rollouts = played([[0, 0], [0, 0]], SAME)
     cached = [replace(each, calls=(replace(each.calls[0], response_id=f"r-{each.group}"),)) for each in rollouts]
-    assert "several calls got one and the same reply, as from a cache" in said(cached)
+    assert "several calls got the same reply, as from a cache" in said(cached)
 
 
 def test_right_answers_may_well_be_alike() -> None:
     """A model that is sure of what is right needs harder tasks; with a seed it may only look so."""
-    assert "take harder tasks" in said(played([[1, 1], [1, 1]], SAME))
+    assert "use harder tasks" in said(played([[1, 1], [1, 1]], SAME))
     assert "the same seed" in said(played([[1, 1], [1, 1]], SAME, {"seed": 7}))
 
 
@@ -161,7 +161,7 @@ def test_no_two_rollouts_of_a_task_can_be_compared() -> None:
     rollouts = played([[0], [1]])
     failed = [rollout(90 + at, group=f"1-{at}", status=Status.AGENT_ERROR, error="KeyError: 'x'") for at in (0, 1)]
     text = said([*rollouts, *failed])
-    assert "no two rollouts of one task" in text and "2 of 4 rollouts failed, or made no call" in text
+    assert "no two rollouts of one task" in text and "2 of 4 rollouts failed or made no call" in text
 
 
 def cut(rollouts: list[Rollout]) -> list[Rollout]:

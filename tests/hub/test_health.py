@@ -34,7 +34,9 @@ def steps(name: str = "learning") -> list[Step]:
 
 def changed(change: Callable[[Step], Mapping[str, float | None]], many: int = 40) -> RunRecord:
     """The run that learned, with metrics that are added or replaced."""
-    return RunRecord("runs/solve", Settings(), [{**step, **change(step)} for step in steps()[:many]])
+    return RunRecord(
+        name="runs/solve", settings=Settings(), steps=[{**step, **change(step)} for step in steps()[:many]]
+    )
 
 
 def level(**more: float) -> Callable[[Step], Mapping[str, float]]:
@@ -63,12 +65,18 @@ def scored(step: int, place: int, values: list[float], role: str = "solver") -> 
 
 
 def held_out(name: str, step: int, scores: list[float]) -> HeldOut:
-    return HeldOut(name, step, interval(scores), 0, {str(task): each for task, each in enumerate(scores)})
+    return HeldOut(
+        name=name,
+        step=step,
+        score=interval(scores),
+        failed=0,
+        scores={str(task): each for task, each in enumerate(scores)},
+    )
 
 
 def test_a_run_that_learns_has_no_findings() -> None:
     """One sentence says from where to where, and it is being learned."""
-    health = examine(RunRecord("runs/solve", Settings(), steps()))
+    health = examine(RunRecord(name="runs/solve", settings=Settings(), steps=steps()))
     assert health.findings == [] and health.learnable
     assert health.summary() == "The reward of the role solver rose from 0.36 to 0.583 in 40 steps."
     assert json.loads(json.dumps(health.as_dict()))["roles"][0]["rises"] is True
@@ -79,20 +87,20 @@ def test_no_part_of_a_run_that_learns_is_called_ill() -> None:
     whole = steps()
     for first in range(0, 36, 5):
         for last in range(first + 1, 41):
-            found = kinds(examine(RunRecord("runs/solve", Settings(), whole[first:last])))
+            found = kinds(examine(RunRecord(name="runs/solve", settings=Settings(), steps=whole[first:last])))
             assert set(found) <= {"warning reward flat"}, (first, last)
             assert not found or last - first >= 20
 
 
 def test_few_steps_show_no_trend() -> None:
     """Nothing is said of three steps but that they are few."""
-    health = examine(RunRecord("runs/solve", Settings(), steps()[:3]))
+    health = examine(RunRecord(name="runs/solve", settings=Settings(), steps=steps()[:3]))
     assert health.findings == [] and "after 3 steps, which are too few to see a trend" in health.summary()
 
 
 def test_a_collapse_is_told_with_its_signs() -> None:
     """The reward's peak and where it ended, the rate, and what to type; not that it has no signal, which follows."""
-    health = examine(RunRecord("runs/solve", Settings(), steps("diverged")))
+    health = examine(RunRecord(name="runs/solve", settings=Settings(), steps=steps("diverged")))
     assert kinds(health) == ["fatal diverging"] and not health.learnable
     text = said(health, "diverging")
     assert "fell from 0.385 at step 1 to 0.00312 in the last 5 steps" in text
@@ -103,7 +111,7 @@ def test_a_collapse_in_the_first_step_shows_in_the_entropy() -> None:
     """One good step is not much of a peak; with three times the entropy it is."""
     nothing = {"reward_mean/solver": 0.0, "reward_std/solver": 0.0, "entropy": 1.2}
     fallen = [{**step, **nothing} for step in steps()[1:12]]
-    health = examine(RunRecord("runs/solve", Settings(), [steps()[0], *fallen]))
+    health = examine(RunRecord(name="runs/solve", settings=Settings(), steps=[steps()[0], *fallen]))
     assert kinds(health) == ["fatal diverging"] and "the entropy went from 0.46 to 1.2" in said(health, "diverging")
 
 
@@ -115,7 +123,7 @@ def test_a_collapse_in_a_short_run_shows_in_its_trend() -> None:
         for step, value in zip(steps(), rewards, strict=False)
     ]
     settings = Settings.from_dict({"rollouts.tasks_per_step": 1})
-    assert kinds(examine(RunRecord("runs/solve", settings, fallen))) == ["fatal diverging"]
+    assert kinds(examine(RunRecord(name="runs/solve", settings=settings, steps=fallen))) == ["fatal diverging"]
 
 
 @pytest.mark.parametrize(("after", "severity"), [(0.5, "warning"), (0.0, "fatal")])
@@ -123,7 +131,9 @@ def test_a_held_out_score_that_training_lowered(after: float, severity: str) -> 
     """Whatever the reward of training shows: with both scores and the interval of the change."""
     before = held_out("final", 0, [1.0] * 20 + [0.0] * 4)
     evaluations = [before, held_out("final", 3, [after] * 20 + [0.0] * 4)]
-    health = examine(replace(RunRecord("runs/solve", Settings(), steps()[:3]), evaluations=evaluations))
+    health = examine(
+        replace(RunRecord(name="runs/solve", settings=Settings(), steps=steps()[:3]), evaluations=evaluations)
+    )
     assert kinds(health) == [f"{severity} held-out score worse"]
     assert f"24 held-out tasks went from 0.833 to {after * 20 / 24:.3g}" in said(health, "held-out score worse")
 
@@ -206,7 +216,7 @@ def test_a_role_without_reward() -> None:
         {"step": float(n), "rows/critic": 4.0, "rewards_missing/critic": 4.0, "groups": 0.0, "rows": 4.0}
         for n in range(1, 5)
     ]
-    health = examine(RunRecord("runs/solve", Settings(), alone))
+    health = examine(RunRecord(name="runs/solve", settings=Settings(), steps=alone))
     assert kinds(health) == ["fatal no reward"] and "in 4 steps the role critic never had" in said(health, "no reward")
     beside = examine(changed(lambda step: {"rewards_missing/critic": 4.0, "rows/critic": 0.0}))
     assert kinds(beside) == ["warning no reward"]
@@ -215,7 +225,11 @@ def test_a_role_without_reward() -> None:
 def test_a_role_filter_that_matches_nothing_or_in_part() -> None:
     """The roles that there were are listed."""
     for roles, kind in (("sovler",), "fatal role filter matched nothing"), (("solver", "critic"), "role without calls"):
-        health = examine(replace(RunRecord("r", Settings(), steps()), settings=Settings.from_dict({"roles": roles})))
+        health = examine(
+            replace(
+                RunRecord(name="r", settings=Settings(), steps=steps()), settings=Settings.from_dict({"roles": roles})
+            )
+        )
         assert kind in kinds(health)[0] and "there were solver" in health.findings[0].what
 
 
@@ -298,7 +312,7 @@ def test_a_gain_that_the_held_out_tasks_do_not_show(tasks: int, cause: str, turn
     """Few tasks by heart, or of another kind: whether so few changed that there is no interval, or some each way."""
     before, after = [1.0, 0.0] * 100, [0.0, 1.0] * turned + [1.0, 0.0] * (100 - turned)
     record = replace(
-        RunRecord("r", Settings(), steps()), facts={"tasks": tasks},
+        RunRecord(name="r", settings=Settings(), steps=steps()), facts={"tasks": tasks},
         evaluations=[held_out("before", 0, before), held_out("after", 40, after)],
     )  # fmt: skip
     health = examine(record)
@@ -312,9 +326,9 @@ def test_findings_of_the_first_rollouts_stay() -> None:
     """Those that no metric tells better; what all steps show replaces what the first one showed."""
     finding = {"severity": "warning", "what": "w", "cause": "", "remedy": ""}
     first = [{"kind": "calls went elsewhere", **finding}, {"kind": "no signal", **finding}]
-    assert kinds(examine(replace(RunRecord("r", Settings(), steps()), diagnosis={"findings": first}))) == [
-        "warning calls went elsewhere"
-    ]
+    assert kinds(
+        examine(replace(RunRecord(name="r", settings=Settings(), steps=steps()), diagnosis={"findings": first}))
+    ) == ["warning calls went elsewhere"]
 
 
 def test_training_from_stored_rollouts_has_no_reward_to_rise() -> None:
@@ -357,7 +371,7 @@ def test_a_run_that_failed_is_told_with_its_error(tmp_path: Path) -> None:
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     """Nothing there, or nothing yet."""
-    with pytest.raises(SettingError, match="is no run"):
+    with pytest.raises(SettingError, match="is not a run folder"):
         read_record(tmp_path)
     with pytest.raises(SettingError, match="no step is finished yet"):
         read_record(write(tmp_path / "new", [], config={"settings": {}}))

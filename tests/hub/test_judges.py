@@ -22,6 +22,6 @@ def test_a_judge_that_could_be_trained_is_no_finding() -> None:
     judged = call(3, trainable=False)
     judged = dataclasses.replace(judged, meta=judged.meta._replace(parent="b"))
     made = [rollout(n, call(1), judged, spans=(turn, scoring)) for n in (1, 2)]
-    assert kinds(diagnose(DiagnosisInput(made, declared={"solver": True}))) == []
+    assert kinds(diagnose(DiagnosisInput(rollouts=made, declared={"solver": True}))) == []
     lone = [rollout(n, call(1), judged, spans=(turn,)) for n in (1, 2)]
-    assert kinds(diagnose(DiagnosisInput(lone, declared={"solver": True}))) == ["warning calls not redirected"]
+    assert kinds(diagnose(DiagnosisInput(rollouts=lone, declared={"solver": True}))) == ["warning calls not redirected"]

@@ -24,7 +24,7 @@ def played(number: int, *asked: Message, task: int | None = None, **more: object
 
 
 def mixed(*rollouts: Rollout) -> Finding | None:
-    diagnosis: Diagnosis = diagnose(DiagnosisInput(rollouts, tasks=TASKS))
+    diagnosis: Diagnosis = diagnose(DiagnosisInput(rollouts=rollouts, tasks=TASKS))
     return next((each for each in diagnosis.findings if each.kind == "rollouts mixed"), None)
 
 
@@ -111,4 +111,6 @@ def test_turns_of_one_conversation_that_are_tasks_are_not_mixed() -> None:
     said = [message for pair in zip(map(user, QUESTIONS), map(assistant, ANSWERS), strict=True) for message in pair]
     tasks = {number: {"messages": said[: 2 * number + 1]} for number in range(4)}
     made = [played(number, SYSTEM, *said[: 2 * number + 1]) for number in range(4)]
-    assert not [each for each in diagnose(DiagnosisInput(made, tasks=tasks)).findings if each.kind == "rollouts mixed"]
+    assert not [
+        each for each in diagnose(DiagnosisInput(rollouts=made, tasks=tasks)).findings if each.kind == "rollouts mixed"
+    ]

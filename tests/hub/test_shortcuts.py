@@ -35,7 +35,7 @@ def test_an_answer_in_the_prompt() -> None:
     made = asked(SUMS, "{question} (The answer is {answer}.)")
     # The question of one task happens to hold the answer of another one.
     assert find_leaks(made, SUMS, Settings()) == [Leak("answer", 6, 6, pytest.approx(1 / 30), "60")]
-    (finding,) = diagnose(DiagnosisInput(made, tasks=SUMS)).findings
+    (finding,) = diagnose(DiagnosisInput(rollouts=made, tasks=SUMS)).findings
     assert (finding.kind, finding.severity) == ("answer in the prompt", "warning")
     assert "field 'answer'" in finding.what and "in 6 of 6 tasks (such as '60')" in finding.what
     assert "Leave task['answer'] out" in finding.remedy
@@ -97,7 +97,7 @@ def test_a_reward_that_is_the_length(sign: int) -> None:
     made = spoken(LENGTHS, [[float(sign * each) for each in group] for group in LENGTHS])
     (found,) = find_length_shortcuts(made, Settings())
     assert found.correlation == pytest.approx(sign) and (found.role, found.groups) == ("solver", 4)
-    (finding,) = diagnose(DiagnosisInput(made)).findings
+    (finding,) = diagnose(DiagnosisInput(rollouts=made)).findings
     assert finding.kind == "reward follows length" and finding.severity == "warning"
     assert ("the longer, the more" if sign > 0 else "the shorter, the more") in finding.what
 

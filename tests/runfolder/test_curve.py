@@ -35,7 +35,7 @@ def test_every_run_has_a_picture(tmp_path: Path, rewards: list[tuple[int, float]
 
 def test_a_score_without_interval_is_drawn_too(tmp_path: Path) -> None:
     """NaN bounds are no error bars of length NaN."""
-    one = Interval(0.5, math.nan, math.nan, 1, "none")
+    one = Interval(mean=0.5, low=math.nan, high=math.nan, n=1, method="none")
     draw_png(tmp_path / "curve.png", REWARDS, [(0, one), (40, interval([]))])
     assert "●" in draw_text(REWARDS, [(0, one), (40, interval([]))])
 

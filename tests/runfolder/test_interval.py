@@ -45,7 +45,9 @@ def test_no_values_have_no_interval() -> None:
     """Not 0, and no number that is none: what is not known is None, also in JSON."""
     nothing = interval([])
     assert (nothing.n, nothing.method, nothing.as_dict()["mean"], str(nothing)) == (0, "none", None, "no values")
-    assert difference([], []) == Interval(None, None, None, 0, "none", "no task has a score")
+    assert difference([], []) == Interval(
+        mean=None, low=None, high=None, n=0, method="none", missing="no task has a score"
+    )
 
 
 def test_few_scores_of_unknown_range_have_no_interval() -> None:

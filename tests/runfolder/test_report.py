@@ -39,7 +39,18 @@ def held_out(name: str, step: int, level: float) -> HeldOut:
         role: RoleScore(interval([v / share for v in scores.values()]), {t: [v / share] for t, v in scores.items()})
         for role, share in zip(ROLES, (1, 2), strict=True)
     }
-    return HeldOut(name, step, interval(list(scores.values())), 1, scores, by_seed, {"timeout": 1}, roles, 2, 0.7)
+    return HeldOut(
+        name=name,
+        step=step,
+        score=interval(list(scores.values())),
+        failed=1,
+        scores=scores,
+        by_seed=by_seed,
+        failures={"timeout": 1},
+        roles=roles,
+        seeds=2,
+        temperature=0.7,
+    )
 
 
 def finished(path: Path, settings: dict[str, Any] | None = None, metrics: dict[str, float] = STEP) -> dict[str, Any]:
@@ -157,7 +168,16 @@ def test_three_equal_scores_are_printed_without_an_interval_and_with_a_reason(tm
         if step:
             folder.step({"step": 1, "reward_mean": 1.1})
         scores = {str(task): 1.1 for task in range(3)}
-        folder.evaluation(HeldOut(name, step, interval([1.1] * 3), 0, scores, {task: [1.1] for task in scores}))
+        folder.evaluation(
+            HeldOut(
+                name=name,
+                step=step,
+                score=interval([1.1] * 3),
+                failed=0,
+                scores=scores,
+                by_seed={task: [1.1] for task in scores},
+            )
+        )
     folder.finish(Totals())
     lines = str(read(tmp_path / "run")).splitlines()
     why = "all scores are 1.1, and what else the reward can be is not known"
@@ -187,9 +207,9 @@ def test_a_report_says_on_how_many_tasks_two_scores_are_compared(tmp_path: Path)
     for name, paired in (("some", after), ("none", {f"other {task}": score for task, score in after.items()})):
         folder = RunFolder(tmp_path / name)
         folder.config({"settings": Settings().as_dict()})
-        folder.evaluation(HeldOut("before", 0, interval([*before.values()]), 0, before))
+        folder.evaluation(HeldOut(name="before", step=0, score=interval([*before.values()]), failed=0, scores=before))
         folder.step({"step": 1, "reward_mean": 0.5})
-        folder.evaluation(HeldOut("after", 1, interval([*paired.values()]), 0, paired))
+        folder.evaluation(HeldOut(name="after", step=1, score=interval([*paired.values()]), failed=0, scores=paired))
         folder.finish(Totals())
     assert "n=16, by task, on the 16 tasks that have a score in both" in str(read(tmp_path / "some"))
     assert "n=16, over the tasks that have a score in both; before there were 20, after 24" in page(tmp_path / "some")
@@ -226,7 +246,16 @@ def test_a_run_that_two_versions_wrote_has_a_report(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.step({"step": 1, "reward_mean": 0.5})
     scores = {str(task): 1.0 for task in range(20)}
-    folder.evaluation(HeldOut("after", 1, interval([1.0] * 20), 0, scores, {t: [1.0] for t in scores}))
+    folder.evaluation(
+        HeldOut(
+            name="after",
+            step=1,
+            score=interval([1.0] * 20),
+            failed=0,
+            scores=scores,
+            by_seed={t: [1.0] for t in scores},
+        )
+    )
     report = folder.finish(Totals())
     assert (report["verdict"], report["change"]["mean"]) == ("better", 1.0)
 

@@ -39,7 +39,9 @@ def trained(path: Path, before: int = 60, after: int = 180, steps: int = 3) -> R
 def score(folder: RunFolder, name: str, step: int, right: int, failed: int = 0) -> None:
     """An evaluation in which the first `right` of 200 tasks were solved."""
     scores = {str(task): float(task < right) for task in range(200)}
-    folder.evaluation(HeldOut(name, step, interval(list(scores.values())), failed, scores))
+    folder.evaluation(
+        HeldOut(name=name, step=step, score=interval(list(scores.values())), failed=failed, scores=scores)
+    )
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -152,7 +154,7 @@ def test_tasks_are_compared_with_themselves(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", before=60, after=75)
     assert folder.finish(TOTALS)["verdict"] == "better"
     scores = {str(task): float(task < 75) for task in range(190)}
-    folder.evaluation(HeldOut("after", 3, interval(list(scores.values())), 10, scores))
+    folder.evaluation(HeldOut(name="after", step=3, score=interval(list(scores.values())), failed=10, scores=scores))
     report = folder.finish(TOTALS)
     assert report["held_out"]["before"]["high"] > report["held_out"]["after"]["low"]
     assert (report["change"]["n"], report["verdict"]) == (190, "better")
@@ -161,9 +163,9 @@ def test_tasks_are_compared_with_themselves(tmp_path: Path) -> None:
 def test_without_scores_by_task_nothing_is_compared(tmp_path: Path) -> None:
     """Two means of tasks that nobody can pair may be of different tasks."""
     folder = RunFolder(tmp_path / "run")
-    folder.evaluation(HeldOut("before", 0, interval([1.0] * 60 + [0.0] * 140)))
+    folder.evaluation(HeldOut(name="before", step=0, score=interval([1.0] * 60 + [0.0] * 140)))
     folder.step({"step": 1, "reward_mean": 0.5})
-    folder.evaluation(HeldOut("after", 1, interval([1.0] * 120 + [0.0] * 80)))
+    folder.evaluation(HeldOut(name="after", step=1, score=interval([1.0] * 120 + [0.0] * 80)))
     report = folder.finish(TOTALS)
     assert (report["verdict"], report["change"]) == ("not measured", None)
     assert report["verdict_reason"] == (
@@ -175,7 +177,7 @@ def test_failed_evaluation_rollouts_are_told_apart_from_zeros(tmp_path: Path) ->
     """They are counted beside the score, and a score of nothing is null."""
     folder = trained(tmp_path / "run")
     score(folder, "after", 3, 150, failed=7)
-    folder.evaluation(HeldOut("step-2", 2, interval([]), 200))
+    folder.evaluation(HeldOut(name="step-2", step=2, score=interval([]), failed=200))
     report = folder.finish(TOTALS)
     assert (report["held_out"]["after"]["failed"], report["held_out"]["step-2"]["mean"]) == (7, None)
     page = (tmp_path / "run" / "report.md").read_text()
@@ -278,7 +280,7 @@ from lightning_hub.statistics.interval import interval
 from lightning_hub.results.report import Totals
 from lightning_hub.results.run_folder import RunFolder
 folder = RunFolder(sys.argv[1])
-folder.evaluation(HeldOut("before", 0, interval([0.0, 1.0])))
+folder.evaluation(HeldOut(name="before", step=0, score=interval([0.0, 1.0])))
 folder.step({"step": 1, "reward_mean": 0.5})
 folder.finish(Totals())
 folder.curve()

@@ -206,7 +206,10 @@ def test_a_cache_of_the_agents_own_is_told(folder: Path, light: list[str]) -> No
     """All rollouts of a task but the first end without a call."""
     done = check(folder, "cached", *light, "--set", "rollouts.concurrency=1", reward="constant")
     told = found(done)["no signal"]
-    assert "6 of 8 rollouts failed, or made no call, as behind a cache" in told and "caches of model calls" in told
+    assert (
+        "6 of 8 rollouts failed or made no call, for example because of a cache" in told
+        and "caches of model calls" in told
+    )
 
 
 def test_tools_that_the_template_does_not_show_are_told(folder: Path, tmp_path: Path) -> None:

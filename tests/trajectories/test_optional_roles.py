@@ -146,7 +146,7 @@ def test_the_only_rollout_that_asked_and_won_teaches_the_helper() -> None:
     assert weighed.metrics["groups_without_signal/helper"] == 0
     assert weighed.metrics["rewards_missing/helper"] == 0
     assert flat_groups(made, Settings.from_dict({"roles": ("helper",)})) == set()
-    (helper,) = (each for each in diagnose(DiagnosisInput(made)).rewards if each.role == "helper")
+    (helper,) = (each for each in diagnose(DiagnosisInput(rollouts=made)).rewards if each.role == "helper")
     assert (helper.rollouts, helper.groups, helper.groups_with_signal) == (1, 1, 1)
 
 
@@ -157,7 +157,7 @@ def test_a_group_in_which_nobody_asked_is_not_the_helper_s() -> None:
     signal = build_batch(made, Settings()).metrics
     assert (signal["groups/planner"], signal["groups_without_signal/planner"]) == (2, 1)
     assert (signal["groups/helper"], signal["groups_without_signal/helper"]) == (1, 0)
-    found = {each.role: each for each in diagnose(DiagnosisInput(made)).rewards}
+    found = {each.role: each for each in diagnose(DiagnosisInput(rollouts=made)).rewards}
     assert (found["planner"].groups, found["planner"].groups_with_signal) == (2, 1)
     assert (found["helper"].groups, found["helper"].groups_with_signal) == (1, 1)
 
@@ -168,7 +168,7 @@ def test_a_rollout_that_earned_what_its_group_did_on_average_has_no_signal() -> 
     made = [played(n, game).with_rewards((Reward("", "final", x, 20),)) for n, (game, x) in enumerate(worths)]
     signal = build_batch(made, Settings()).metrics
     assert (signal["groups_without_signal/helper"], signal["groups_without_signal/planner"]) == (1, 0)
-    found = {each.role: each.groups_with_signal for each in diagnose(DiagnosisInput(made)).rewards}
+    found = {each.role: each.groups_with_signal for each in diagnose(DiagnosisInput(rollouts=made)).rewards}
     assert found == {"helper": 0, "planner": 1}
 
 

@@ -203,6 +203,13 @@ def _plain_row(role_rollout: RoleRollout, place: int) -> Row:
     row = role_rollout.trajectories[place]
     sampled = row.mask.astype(np.float32)
     return Row(
-        row.tokens, sampled, np.zeros_like(sampled), row.logprobs, row.temperature, -1, row.role, row.rollout,
+        row.tokens,
+        sampled,
+        np.zeros_like(sampled),
+        row.logprobs,
+        row.temperature,
+        -1,
+        row.role,
+        row.rollout,
         constraints=row.constraints(len(row.tokens)),
-    )  # fmt: skip
+    )

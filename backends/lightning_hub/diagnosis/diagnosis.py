@@ -1,7 +1,7 @@
-"""The diagnosis: what a round of rollouts shows of an agent, as facts for a table, and what is wrong with it.
+"""The diagnosis of a round of rollouts: facts about the agent for a table, and what is wrong with it.
 
 Pure: rollouts in, facts and findings out. `lightning-sdk check` prints both; the first round and step 1 of every
-training go through it as well.
+training are diagnosed too.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from lightning_sdk.stream import notices
 from lightning_sdk.trace.call import Call, Span, Status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DiagnosisInput:
     """What there is to diagnose."""
 
     rollouts: Sequence[Rollout]
     name: str = "the check"
-    """As messages call it, such as 'step 1'."""
+    """The round's name in messages, such as 'step 1'."""
     roles: Sequence[str] = ()
     """The setting `roles`."""
     declared: Mapping[str, bool] = field(default_factory=dict)
     """Role -> trainable, as the agent's decorators say."""
     strays: Sequence[Call | Span] = ()
-    """What belongs to no rollout and was made while these ran."""
+    """Calls and spans that were made while these ran and belong to no rollout."""
     late: int = 0
-    """Calls that came after their rollout's end."""
+    """Calls that arrived after the end of their rollout."""
     integrations: Mapping[str, str] = field(default_factory=dict)
-    """Integration -> state, as the agent's process had them at the start: those that are off begin with 'off'."""
+    """Integration -> its state when the agent's process started; 'off...' if it is off."""
     max_failed: float = 0.5
     """The setting `failure.max_failed`."""
     settings: Settings = field(default_factory=Settings)
     tasks: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    """Task id -> task; without them, what leaks into a prompt is not seen."""
+    """Task id -> task; without tasks, leaks into a prompt are not found."""
     at_provider: bool = False
     """The calls of roles to train went to the agent's own provider, so that nothing is known of their tokens."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class RoleCalls:
     """Calls of one role through one seam."""
 
@@ -71,20 +71,20 @@ class RoleCalls:
     """Calls that raised, were refused or were closed early."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoleRewards:
-    """Rewards of one role over the rollouts that went well: its own plus that of the whole rollout."""
+    """Rewards of one role over the rollouts that succeeded: its own plus that of the whole rollout."""
 
     role: str
     rollouts: int
-    """In which it has one."""
+    """Rollouts with such a reward."""
     mean: float
     low: float
     high: float
     groups: int
-    """Groups of at least two rollouts, in one of which it spoke."""
+    """Groups of at least two rollouts in which it spoke at least once."""
     groups_with_signal: int
-    """Those in which a rollout that it spoke in earned something else than the group, its silent rollouts included."""
+    """Those in which a rollout where it spoke earned more or less than the group, its silent rollouts included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,10 @@ class Sequences:
     turns: int
     rows: int
     openings: dict[str, int]
-    """Reason -> rows that were opened for it, beyond the first of each rollout."""
+    """Reason -> number of rows opened for it, beyond the first of each rollout."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """Facts and findings of one round."""
 
@@ -114,7 +114,7 @@ class Diagnosis:
     late: int
     findings: list[Finding]
     at_provider: bool = False
-    """As the round's; then `sequences` is empty, and a call is complete that went well."""
+    """As in `DiagnosisInput`; then `sequences` is empty, and a call that succeeded is complete."""
 
     @property
     def fatal(self) -> list[Finding]:
@@ -127,7 +127,7 @@ class Diagnosis:
 
 @dataclass(slots=True)
 class _RoleRows:
-    """What one role to train did in all rollouts that went well."""
+    """What one role to train did in all rollouts that succeeded."""
 
     parts: list[tuple[Rollout, list[Trajectory]]] = field(default_factory=list)
     openings: list[Opening] = field(default_factory=list)
@@ -178,7 +178,7 @@ def _by_role(calls: Iterable[Call]) -> list[RoleCalls]:
     lines: dict[tuple[str, str], RoleCalls] = {}
     for call in calls:
         key = call.meta.role, call.meta.framework
-        line = lines.setdefault(key, RoleCalls(*key))
+        line = lines.setdefault(key, RoleCalls(role=call.meta.role, framework=call.meta.framework))
         line.calls += 1
         line.trainable += call.meta.trainable
         line.complete += call.meta.trainable and has_succeeded(call) and not call.problem
@@ -187,7 +187,7 @@ def _by_role(calls: Iterable[Call]) -> list[RoleCalls]:
 
 
 def _roles(ok: Sequence[Rollout], at_provider: bool) -> tuple[dict[str, _RoleRows], list[str]]:
-    """Role -> its rows, and why calls that went well cannot be used."""
+    """Role -> its rows, and why calls that succeeded cannot be used."""
     roles: dict[str, _RoleRows] = {}
     problems: list[str] = []
     for rollout in ok:
@@ -278,7 +278,7 @@ def _about_calls(
     """Whether there is a call to train, and what became of the others."""
     calls = [call for each in seen.rollouts for call in each.calls]
     trainable = [call for call in calls if call.meta.trainable]
-    # Without a rollout that went well, what its calls would have been is not known.
+    # Without a rollout that succeeded, it is not known which calls it would have made.
     ran = any(each.status == Status.OK for each in seen.rollouts)
     if not calls and ran:
         yield findings.no_calls(len(seen.rollouts), sum(each.count for each in elsewhere), outside)
@@ -309,15 +309,16 @@ def _is_lost(stray: Call, wanted: set[str]) -> bool:
 
 
 def _missing_roles(seen: DiagnosisInput, trainable: Sequence[Call]) -> list[str]:
-    """Roles that the settings name and that made no trainable call."""
+    """Roles that the settings name but that made no trainable call."""
     spoke = {call.meta.role for call in trainable}
     return [role for role in dict.fromkeys([*seen.roles, *seen.settings.role]) if role not in spoke]
 
 
 def _about_ids(seen: DiagnosisInput, problems: Sequence[str], failed: bool) -> Iterable[Finding]:
-    """Calls that cannot be trained on; `failed`: that the rollouts failed says already why calls did."""
+    """Calls that cannot be trained on; `failed`: another finding about failed rollouts already explains failed "
+    "calls."""
     trainable = [call for each in seen.rollouts for call in each.calls if call.meta.trainable]
-    # As the reply told it, so also for rollouts that failed and for greedy ones.
+    # Found when the reply was read, so known for failed and greedy rollouts too.
     told = [call.problem for call in trainable if call.problem and has_succeeded(call)]
     if told or problems:
         yield findings.unusable_calls(told or problems, len(trainable))
@@ -333,7 +334,7 @@ def _about_ids(seen: DiagnosisInput, problems: Sequence[str], failed: bool) -> I
 
 
 def _about_rewards(ok: Sequence[Rollout], rewards: Sequence[RoleRewards], settings: Settings) -> Iterable[Finding]:
-    """Whether every role to train earns something, and whether that tells its rollouts apart."""
+    """Whether every role to train gets rewards, and whether the rewards and weights name what exists."""
     without = [each.role for each in rewards if not each.rollouts]
     if without:
         yield findings.no_reward(without, len(ok), len(without) == len(rewards))
@@ -351,7 +352,7 @@ def _about_signal(seen: DiagnosisInput) -> Finding | None:
     """Whether what was earned says that one rollout was better than another."""
     trained = [each for each in seen.rollouts if each.mode == "train"]
     if seen.at_provider:
-        # Another model, at another temperature, may do otherwise.
+        # Another model at another temperature may do differently.
         flat = flatness_of_rewards(trained, seen.settings, seen.tasks)
         return flat.finding(Severity.WARNING) if flat is not None else None
     flat = flatness(trained, seen.settings, seen.tasks)
@@ -359,7 +360,7 @@ def _about_signal(seen: DiagnosisInput) -> Finding | None:
 
 
 def _about_repeats(spans: Iterable[Span]) -> Iterable[Finding]:
-    """Rewards that gave different numbers for the same answer: each runner tells how often, and goes on counting."""
+    """Rewards that gave different numbers for the same answer; each runner reports a running count."""
     told = [span.attributes for span in spans if span.name == notices.UNREPEATED]
     last = {each[notices.REWARD]: each for each in sorted(told, key=lambda each: int(each[notices.AGAIN]))}
     names = notices.AGAIN, notices.DIFFERENT, notices.FIRST, notices.SECOND
@@ -374,12 +375,12 @@ def _about_sequences(roles: Iterable[_RoleRows], settings: Settings) -> Iterable
     for of_role in roles:
         reasons.update(each.reason for each in of_role.openings if each.reason.is_fault)
         joined += sum(len(row.calls) - 1 for _, rows in of_role.parts for row in rows)
-    if reasons and settings.length.rows == "lineage":  # rows of one call each are wanted otherwise
+    if reasons and settings.length.rows == "lineage":  # otherwise one row per call is intended
         yield findings.broken_sequences(reasons, joined, settings)
 
 
 def _about_shortcuts(seen: DiagnosisInput, ok: Sequence[Rollout]) -> Iterable[Finding]:
-    """What the reward could be earned with instead of what it is for."""
+    """Ways to earn the reward other than the intended one."""
     trained = [each for each in ok if each.mode == "train"]
     yield from map(leak.finding, leak.find_leaks(trained, seen.tasks, seen.settings))
     yield from map(shortcut.finding, shortcut.find_length_shortcuts(trained, seen.settings))

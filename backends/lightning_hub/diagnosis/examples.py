@@ -1,4 +1,4 @@
-"""Samples: a few rollouts as people read them: the task, the answer and the reward."""
+"""Examples: a few rollouts as text, each with its task, its answer and its reward."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _lines(rollout: Rollout, settings: Settings, tasks: Mapping[int, Mapping[str
 
 
 def _answer(rollout: Rollout) -> str:
-    """What the agent gave back; where that is nothing, what the model said last."""
+    """What the agent returned; if that is empty, what the model said last."""
     answer = _cut(json.dumps(rollout.answer, ensure_ascii=False))
     if rollout.answer.strip():
         return answer

@@ -1,6 +1,6 @@
-"""Flatness: rollouts none of which did better than another one of its task, so that nothing can be learned from them.
+"""Flatness: rollouts of which none did better than another of its task, so that nothing can be learned from them.
 
-The one place of the words of 'no signal': `check` says them, the first step of a training, its report and `check RUN`.
+All texts about 'no signal' are here: `check`, the first step of a training, its report and `check RUN` use them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from lightning_sdk.settings.provider import PROVIDER
 from lightning_sdk.settings.ranges import GROUPED
 
 KIND = "no signal"
-#: How the words begin, also in the error of a training that stopped with them.
+#: How the text begins, also in the error of a training that stopped because of it.
 OPENING = "no group has a signal"
-#: What is said of models that have no name to look up: those that ship with the package, and the agent's own.
+#: Texts about models without a name to look up: the one that ships with the package, and the agent's own.
 _SHIPPED = {
     "spark": "spark, the small model that ships with the package, can guess a sum, call a calculator and little else",
     PROVIDER: "The model at the agent's provider may not be able to do these tasks",
@@ -37,9 +37,9 @@ class FlatReason(StrEnum):
     """What the rewards have in common."""
 
     CUT = "cut"
-    """Nothing that was sampled may be trained on, for its length."""
+    """Length limits exclude everything that was sampled."""
     LONE = "lone"
-    """Of no task there are two rollouts in which the role spoke."""
+    """No task has two rollouts in which the role spoke."""
     ALIKE = "alike"
     """All rollouts of a task sampled the same tokens."""
     WRONG = "wrong"
@@ -47,40 +47,40 @@ class FlatReason(StrEnum):
     RIGHT = "right"
     """Each earned the highest reward."""
     EQUAL = "equal"
-    """Each earned the same, and who knows whether that is much."""
+    """Each earned the same, and whether that is high or low is not known."""
     SPLIT = "split"
-    """Rewards differ between tasks and never within one."""
+    """Rewards differ between tasks but never within one."""
 
 
-#: What rewards mean that nobody gave a range for.
+#: What equal rewards mean where no range is known.
 _USUAL = {0.0: FlatReason.WRONG, -1.0: FlatReason.WRONG, 1.0: FlatReason.RIGHT}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Flatness:
-    """What there is to say of rollouts without a signal."""
+    """Why rollouts have no signal."""
 
     why: FlatReason
     role_rollouts: Sequence[RoleRollout]
-    """In which a role spoke that has a reward."""
+    """Those in which a role with a reward spoke."""
     settings: Settings
     tasks: Mapping[int, Mapping[str, Any]]
     rollouts: int
-    """Those that went well and those that did not."""
+    """How many there were, failed ones included."""
     reward: float | None = None
-    """What each of them earned; None where they differ or it is not known."""
+    """What each of them earned; None if they differ or it is not known."""
 
     @property
     def group_count(self) -> int:
-        """Groups of two rollouts at least."""
+        """The number of groups with at least two rollouts."""
         return sum(len(group) > 1 for group in groups(self.role_rollouts))
 
     def finding(self, severity: Severity = Severity.FATAL, what: str = "") -> Finding:
-        """In words. `what`: what was seen, where that is known better than from these rollouts alone."""
+        """The finding. `what`: what was seen, if more is known than these rollouts show."""
         shown = examples.format_examples([each.rollout for each in self.role_rollouts], self.settings, self.tasks)
         what = f"{what or self._what()} {shown}"
         cause, remedy = _cause_and_remedy(self)
-        return Finding(KIND, severity, what.rstrip(" "), cause, remedy, passing=True)
+        return Finding(kind=KIND, severity=severity, what=what.rstrip(" "), cause=cause, remedy=remedy, passing=True)
 
     def _what(self) -> str:
         if self.why == FlatReason.CUT:
@@ -103,9 +103,9 @@ def flatness(
     role: str | None = None,
     seen: Sequence[float] = (),
 ) -> Flatness | None:
-    """Why nothing can be learned from training rollouts; None if something can, or if nothing earned a reward.
+    """Why nothing can be learned from training rollouts; None if something can, or if there are no rewards.
 
-    `role`: look at this one only; `seen`: rewards that it earned at other times, which tell what is much.
+    `role`: consider only this one; `seen`: rewards that it earned at other times, to tell high from low.
     """
     used = rollouts_to_train(rollouts, settings)
     found, _ = role_rollouts(used, settings)
@@ -119,19 +119,19 @@ def flatness(
     whys = {_flat_reason([each for each in of_role if each.calls], settings, seen) for of_role in by_role.values()}
     rewards = {each.reward for each in spoken}
     return Flatness(
-        whys.pop() if len(whys) == 1 else FlatReason.EQUAL,
-        spoken,
-        settings,
-        tasks,
-        len(rollouts),
-        rewards.pop() if len(rewards) == 1 else None,
+        why=whys.pop() if len(whys) == 1 else FlatReason.EQUAL,
+        role_rollouts=spoken,
+        settings=settings,
+        tasks=tasks,
+        rollouts=len(rollouts),
+        reward=rewards.pop() if len(rewards) == 1 else None,
     )
 
 
 def flatness_of_rewards(
     rollouts: Sequence[Rollout], settings: Settings, tasks: Mapping[int, Mapping[str, Any]]
 ) -> Flatness | None:
-    """As `flatness`, where of the calls to train nothing is known but who made them: by the rewards alone."""
+    """Like `flatness`, but from the rewards alone, where nothing is known about the calls except who made them."""
     used = rollouts_to_train(rollouts, settings)
     by_role: dict[str, list[RoleRollout]] = {}
     for rollout in used:
@@ -154,7 +154,14 @@ def flatness_of_rewards(
     values = [each.reward for each in spoken if each.reward is not None]
     lone = not any(len(group) > 1 for group in groups(spoken)) and settings.credit.advantage in GROUPED
     why = FlatReason.LONE if lone else reason_of_equal_rewards(values, (), settings.evaluation.reward_range)
-    return Flatness(why, spoken, settings, tasks, len(rollouts), values[0] if min(values) == max(values) else None)
+    return Flatness(
+        why=why,
+        role_rollouts=spoken,
+        settings=settings,
+        tasks=tasks,
+        rollouts=len(rollouts),
+        reward=values[0] if min(values) == max(values) else None,
+    )
 
 
 def _differ(of_role: Sequence[RoleRollout]) -> bool:
@@ -164,7 +171,7 @@ def _differ(of_role: Sequence[RoleRollout]) -> bool:
 
 
 def _flat_reason(of_role: Sequence[RoleRollout], settings: Settings, seen: Sequence[float]) -> FlatReason:
-    """Of the parts in which one role spoke."""
+    """The reason, from the role rollouts in which one role spoke."""
     values = [each.reward for each in of_role if each.reward is not None]
     compared = [group for group in groups(of_role) if len(group) > 1]
     if not any(mask.any() for each in of_role for mask in each.trained):
@@ -186,7 +193,7 @@ def reason_of_equal_rewards(
 ) -> FlatReason:
     """What equal rewards mean, by the range that is `given`, or by what was `seen` at other times.
 
-    Where neither tells, 0 and -1 are taken for wrong, 1 for right, and any other value for equal.
+    If neither tells, 0 and -1 count as wrong, 1 as right, and any other value as equal.
     """
     value = values[0]
     if min(values) != max(values):
@@ -197,7 +204,7 @@ def reason_of_equal_rewards(
     return {low: FlatReason.WRONG, high: FlatReason.RIGHT}.get(value, FlatReason.EQUAL)
 
 
-# --- words
+# --- texts
 
 
 def _cause_and_remedy(flat: Flatness) -> tuple[str, str]:
@@ -215,45 +222,45 @@ def _cause_and_remedy(flat: Flatness) -> tuple[str, str]:
 
 
 def _right(flat: Flatness) -> tuple[str, str]:
-    what = "Every answer was right, or the reward takes all for right."
+    what = "Every answer was right, or the reward counts all as right."
     if not _is_end(flat):
         what = f"Every answer earned {flat.reward:g}, the highest reward of this run."
     return (
         f"{what} Tasks that are solved have nothing more to teach.",
-        "If these answers are right, take harder tasks. If not, mend the reward.",
+        "If these answers are right, use harder tasks. If not, fix the reward.",
     )
 
 
 def _wrong(flat: Flatness) -> tuple[str, str]:
     model = flat.settings.model
     known = _SHIPPED.get(model, f"The model {model} may not be able to do these tasks")
-    what = "Every answer was wrong, or the reward takes none for right."
+    what = "Every answer was wrong, or the reward counts none as right."
     if not _is_end(flat):
         what = f"Every answer earned {flat.reward:g}, the lowest reward of this run."
     return (
         f"{what} {known}.",
-        "If one of these answers is right, mend the reward. If none is, take a model that can do these tasks (--model, "
-        "with a folder or a name on the Hugging Face hub), easier tasks, or a reward that gives a part for a part of "
-        "the way.",
+        "If one of these answers is right, fix the reward. If none is, use a model that can do these tasks (--model, "
+        "with a folder or a name on the Hugging Face hub), easier tasks, or a reward that gives partial credit.",
     )
 
 
 def _is_end(flat: Flatness) -> bool:
-    """Whether what each earned is an end of the reward's range, as set or as usual, and not only of what was seen."""
+    """Whether what each earned is an end of the reward's range, set or usual, and not only of the values seen."""
     return flat.reward is None or flat.reward in (flat.settings.evaluation.reward_range or _USUAL)
 
 
 def _split(settings: Settings) -> tuple[str, str]:
     return (
-        "Each task was always solved or never, and a role learns from the difference between rollouts of one task.",
-        f"Take {_more(settings)}, or tasks that are solved now and then.",
+        "Each task was either always solved or never, and a role learns from the difference between rollouts of one "
+        "task.",
+        f"Use {_more(settings)}, or tasks that are solved some of the time.",
     )
 
 
 def _equal(settings: Settings) -> tuple[str, str]:
     return (
-        "The reward gave the same to all these answers, so it does not tell them apart.",
-        f"Print the reward of a right and of a wrong answer; if they differ, take {_more(settings)}.",
+        "The reward gave the same number to all these answers, so it does not tell them apart.",
+        f"Print the reward of a right and of a wrong answer; if they differ, use {_more(settings)}.",
     )
 
 
@@ -267,13 +274,13 @@ def _cut(flat: Flatness) -> tuple[str, str]:
     if length.truncated != "train" and truncated:
         return (
             f"Every completion ended at the token limit, and length.truncated={length.truncated} leaves those out.",
-            f"Raise max_tokens in the agent's calls (where they name none, --set sampling.max_tokens={2 * limit}), or "
-            "train on them all the same: --set length.truncated=train.",
+            f"Raise max_tokens in the agent's calls (where they set none, --set sampling.max_tokens={2 * limit}), or "
+            "train on them anyway: --set length.truncated=train.",
         )
     return (
         f"Every row is longer than length.max_row={length.max_row}, and length.long_rows={length.long_rows} leaves out "
-        "what is beyond.",
-        f"Raise it: --set length.max_row={2 * length.max_row}; 0 is without a limit.",
+        "what exceeds it.",
+        f"Raise it: --set length.max_row={2 * length.max_row}; 0 means no limit.",
     )
 
 
@@ -281,7 +288,11 @@ def _lone(flat: Flatness) -> tuple[str, str]:
     failed = flat.rollouts - len({each.rollout.id for each in flat.role_rollouts})
     return (
         "A role learns from the difference between rollouts of the same task"
-        + (f"; {failed} of {flat.rollouts} rollouts failed, or made no call, as behind a cache." if failed else "."),
-        "See the failures first, and turn off caches of model calls; or take more rollouts of each task: "
+        + (
+            f"; {failed} of {flat.rollouts} rollouts failed or made no call, for example because of a cache."
+            if failed
+            else "."
+        ),
+        "Look at the failures first, and turn off caches of model calls; or use more rollouts of each task: "
         f"--set rollouts.group_size={2 * flat.settings.rollouts.group_size}.",
     )

@@ -1,8 +1,8 @@
-"""Leaks: prompts that hold the very answer that the reward compares with, so that copying is all there is to learn.
+"""Leaks: prompts that hold the answer that the reward compares with, so that there is nothing to learn but copying.
 
-A field of the task counts as the answer if its name says so, or if the best rollouts answered just that. It leaks if it
-is in the messages of the first call, although nothing else in the task holds it, in nearly every task, and other tasks'
-answers are not: a context to search, a list to choose from or a number that is in every prompt is no leak.
+A field of the task counts as the answer if its name says so, or if the best rollouts answered exactly that. It leaks
+if it is in the messages of the first call in nearly every task, although nothing else in the task holds it, and other
+tasks' answers are not: a context to search, a list to choose from or a number that is in every prompt is no leak.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ NAMES = frozenset({
     "answer", "answers", "correct_answer", "expected_answer", "final_answer", "gold", "gold_answer", "golden_answer",
     "ground_truth", "groundtruth", "label", "reference_answer", "solution",
 })  # fmt: skip
-#: Part of the tasks whose prompt holds their own answer, at least; of other tasks' answers, at most; and how often so
-#: many would turn up by chance.
+#: Least share of tasks whose prompt holds their own answer, greatest share of other tasks' answers in a prompt, and
+#: greatest chance of finding as many by accident.
 OWN, OTHERS, CHANCE = 0.9, 0.3, 1e-3
-#: Different tasks in which the answer is nowhere else, at least.
+#: Fewest different tasks in which the answer is nowhere else.
 TASKS = 3
 _LONGEST = 2000
 
@@ -42,7 +42,7 @@ class Leak:
     held: int
     """Of these, tasks whose first prompt holds the field's value."""
     others: float
-    """Part of the other tasks' values that a prompt holds."""
+    """Share of the other tasks' values that a prompt holds."""
     example: str
     """A value."""
 
@@ -139,14 +139,15 @@ def _normalize(text: str) -> str:
 
 
 def finding(leak: Leak) -> Finding:
-    """A leak, in words."""
+    """The finding about a leak."""
     shown = leak.example if len(leak.example) <= 40 else leak.example[:37] + "..."
     return Finding(
-        "answer in the prompt",
-        Severity.WARNING,
-        f"the task's field {leak.field!r} is in the messages of the first call in {leak.held} of {leak.tasks} tasks "
-        f"(such as {shown!r}), and nothing else in these tasks holds it; of other tasks' {leak.field!r} a prompt holds "
-        f"{leak.others:.0%}.",
-        "A model that sees the answer learns to copy it, and scores well until it does not see it.",
-        f"Leave task[{leak.field!r}] out of the messages; if the agent is meant to see it, ignore this.",
+        kind="answer in the prompt",
+        severity=Severity.WARNING,
+        what=f"the task's field {leak.field!r} is in the messages of the first call in {leak.held} of {leak.tasks} "
+        "tasks "
+        f"(such as {shown!r}), and nothing else in these tasks holds it; a prompt holds {leak.others:.0%} of other "
+        f"tasks' {leak.field!r}.",
+        cause="A model that sees the answer learns to copy it, and scores well until it does not see it.",
+        remedy=f"Leave task[{leak.field!r}] out of the messages; if the agent is meant to see it, ignore this.",
     )

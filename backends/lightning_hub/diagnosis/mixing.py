@@ -1,9 +1,9 @@
-"""Mixing: rollouts whose first request holds what was asked or answered in another one, through a memory they share.
+"""Mixing: rollouts whose first request holds what was asked or answered in another one, because they share a memory.
 
-An agent that is made once and remembers what it was asked carries the messages of one rollout into the next, and into
-those that run beside it. A rollout is then judged by its own task and trained on a prompt that holds others. Whole
-messages are compared, and what all first requests have in common is no evidence: a system prompt, examples. Where all
-have everything in common, they end with the text of one task, which is not theirs.
+An agent that is created once and remembers what it was asked carries the messages of one rollout into the next, and
+into those that run at the same time. A rollout is then judged by its own task and trained on a prompt that holds
+others. Whole messages are compared. What all first requests have in common (a system prompt, examples) does not count.
+If they have everything in common, they end with the text of one task, which is not that of the others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lightning_hub.trajectories.breaks import request_turns, sampled_messages, t
 from lightning_sdk.stream import notices
 from lightning_sdk.trace.call import Call
 
-#: Rollouts whose first request holds a message of another one, at least.
+#: Fewest rollouts whose first request holds a message of another one.
 ROLLOUTS = 2
 _SHOWN = 60
 
@@ -31,9 +31,9 @@ class MixedRole:
 
     role: str
     rollouts: int
-    """That have a first request of this role."""
+    """Rollouts with a request of this role."""
     mixed: int
-    """Of these, rollouts in whose first request there is a message of another one."""
+    """How many of these have a message of another rollout in their first request."""
     example: str
     """Such a message."""
     shared: tuple[str, ...]
@@ -92,7 +92,7 @@ def _of_other_task(message: str, task: int, texts: Mapping[int, Sequence[str]]) 
 
 
 class _History:
-    """What was asked and answered where, and when."""
+    """What was asked and answered in which rollout, and when."""
 
     def __init__(
         self,
@@ -129,9 +129,14 @@ class _History:
             ):
                 yield message
         for before, message in pairwise(messages):
-            if message[0] == "assistant" and message not in common and any(
-                other != rollout and ended <= started for other, ended in self._answered.get((before, message[1]), ())
-            ):  # fmt: skip
+            if (
+                message[0] == "assistant"
+                and message not in common
+                and any(
+                    other != rollout and ended <= started
+                    for other, ended in self._answered.get((before, message[1]), ())
+                )
+            ):
                 yield message
 
 
@@ -146,24 +151,25 @@ def _shared_objects(role: str, rollouts: Sequence[Rollout]) -> tuple[str, ...]:
 
 
 def finding(mixed: MixedRole) -> Finding:
-    """Mixed rollouts, in words."""
+    """The finding about mixed rollouts."""
     shown = " ".join(mixed.example.split())
     shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
     who = f"the role {mixed.role}" if mixed.role else "calls without a role"
     what = (
-        f"{', '.join(mixed.shared)} is made once, used by several rollouts, and remembers what it was asked."
+        f"{', '.join(mixed.shared)} is created once, used by several rollouts, and remembers what it was asked."
         if mixed.shared
-        else "Something that remembers what it was asked is made once and used by all: an agent, a memory, a list of "
-        "messages."
+        else "Something that remembers what it was asked is created once and used by all: an agent, a "
+        "memory, a list of messages."
     )
     return Finding(
-        "rollouts mixed",
-        Severity.FATAL,
-        f"in {mixed.mixed} of {mixed.rollouts} rollouts the first request of {who} holds a message of another rollout "
-        f"(such as {shown!r}).",
-        f"{what} A rollout is then trained on what others were asked and answered.",
-        "Make it inside the function under @lightning.agent, so that each rollout has its own. If it has to be one, "
-        "empty its memory when the function begins, and let each process run one rollout at a time: --runners 4 --set "
+        kind="rollouts mixed",
+        severity=Severity.FATAL,
+        what=f"in {mixed.mixed} of {mixed.rollouts} rollouts the first request of {who} holds a message of another "
+        f"rollout (such as {shown!r}).",
+        cause=f"{what} A rollout is then trained on what others were asked and answered.",
+        remedy="Create it inside the function under @lightning.agent, so that each rollout has its own. If there can "
+        "be only one, clear its memory when the function begins, and let each process run one rollout at a time: "
+        "--runners 4 --set "
         "rollouts.concurrency=4. If rollouts are meant to learn from each other's messages, ignore this.",
         passing=True,
     )

@@ -1,4 +1,4 @@
-"""Shortcuts: what a reward can be earned with instead of what it is meant for; here, by the length of what is said."""
+"""Shortcuts: ways to earn a reward other than the intended one; here, the length of what is said."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_sdk.settings import Settings
 #: Mean rank correlation within groups (Spearman's; a reward of two values, such as right and wrong, has 0.87 at most),
 #: also in each half of the groups by itself, and the fewest groups.
 CORRELATED, GROUPS = 0.92, 3
-#: A group tells something if its rewards and its lengths have so many different values.
+#: A group counts if its rewards and its lengths each have at least this many different values.
 _VALUES = 3
 
 
@@ -30,7 +30,7 @@ class LengthShortcut:
     what: str
     """What was counted."""
     groups: int
-    """In which there is something to compare."""
+    """How many have something to compare."""
     correlation: float
     """Mean over the groups."""
 
@@ -61,7 +61,7 @@ def _find_length_shortcut(role: str, rollouts: Sequence[Rollout], settings: Sett
 
 
 def _sizes(rollout: Rollout, role: str) -> dict[str, float]:
-    """How much the role said."""
+    """How much the role said, by what is counted."""
     calls = [call for call in rollout.calls if call.meta.trainable and call.meta.role == role]
     if not calls:
         return {}
@@ -86,17 +86,20 @@ def _correlations(members: Sequence[tuple[float, Mapping[str, float]]]) -> dict[
 
 
 def finding(length: LengthShortcut) -> Finding:
-    """A reward that follows the length, in words."""
+    """The finding about a reward that follows the length."""
     longer = length.correlation > 0
     who = f"the role {length.role}" if length.role else "calls without a role"
     return Finding(
-        "reward follows length",
-        Severity.WARNING,
-        f"in {length.groups} groups the reward of {who} is ordered by the number of {length.what}: the "
-        f"{'longer' if longer else 'shorter'}, the more (rank correlation {length.correlation:.2f} on average).",
-        f"If that is not what the reward is for, the model learns to be {'long' if longer else 'brief'}, nothing else.",
-        "Print the reward of a good short and of a bad long answer. "
-        + ("Cap what length can earn, or let it cost: length.limit, length.buffer and length.penalty. " if longer else
-           "Reward what is said as well; an empty answer must not earn the most. ")
+        kind="reward follows length",
+        severity=Severity.WARNING,
+        what=f"in {length.groups} groups the reward of {who} is ordered by the number of {length.what}: the "
+        f"{'longer' if longer else 'shorter'}, the higher (rank correlation {length.correlation:.2f} on average).",
+        cause=f"If that is not what the reward is for, the model only learns to be {'long' if longer else 'brief'}.",
+        remedy="Print the reward of a good short and of a bad long answer. "
+        + (
+            "Cap what length can earn, or make it cost: length.limit, length.buffer and length.penalty. "
+            if longer
+            else "Reward what is said as well; an empty answer must not earn the most. "
+        )
         + "If length is what you want, ignore this.",
-    )  # fmt: skip
+    )

@@ -35,7 +35,7 @@ class RoleScore:
     by_seed: BySeed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
     """The score on held-out tasks at one moment."""
 
@@ -80,39 +80,56 @@ class HeldOut:
     def as_dict(self) -> dict[str, Any]:
         """As in report.json: without what single tasks have."""
         return {
-            "step": self.step, **self.score.as_dict(), "seeds": self.seeds, "temperature": self.temperature,
-            "failed": self.failed, "failures": dict(self.failures), "look": asdict(self.look),
+            "step": self.step,
+            **self.score.as_dict(),
+            "seeds": self.seeds,
+            "temperature": self.temperature,
+            "failed": self.failed,
+            "failures": dict(self.failures),
+            "look": asdict(self.look),
             "roles": {role: each.score.as_dict() for role, each in self.roles.items()},
-        }  # fmt: skip
+        }
 
     def as_line(self) -> dict[str, Any]:
         """As in evaluations.jsonl: all of it."""
         failed = {task: sum(value is None for value in values) for task, values in self.by_seed.items()}
         return {
-            "name": self.name, **self.as_dict(), "planned_step": self.planned_step, "range_given": self.range_given,
-            "trained": asdict(self.trained) if self.trained else None, "scores": dict(self.scores),
+            "name": self.name,
+            **self.as_dict(),
+            "planned_step": self.planned_step,
+            "range_given": self.range_given,
+            "trained": asdict(self.trained) if self.trained else None,
+            "scores": dict(self.scores),
             "by_seed": {task: list(values) for task, values in self.by_seed.items()},
             "failed_by_task": {task: count for task, count in failed.items() if count},
             "roles": {
                 role: {**each.score.as_dict(), "by_seed": {task: list(values) for task, values in each.by_seed.items()}}
                 for role, each in self.roles.items()
             },
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> HeldOut:
         """Undoes `as_line`; what older versions did not write is empty."""
         return cls(
-            str(line["name"]), int(line["step"]), Interval.from_dict(line), int(line.get("failed", 0)),
-            line.get("scores") or {}, line.get("by_seed") or {}, line.get("failures") or {},
-            {
+            name=str(line["name"]),
+            step=int(line["step"]),
+            score=Interval.from_dict(line),
+            failed=int(line.get("failed", 0)),
+            scores=line.get("scores") or {},
+            by_seed=line.get("by_seed") or {},
+            failures=line.get("failures") or {},
+            roles={
                 role: RoleScore(Interval.from_dict(each), each.get("by_seed") or {})
                 for role, each in (line.get("roles") or {}).items()
             },
-            int(line.get("seeds", 1)), float(line.get("temperature", 0.0)), Look(**(line.get("look") or {})),
-            int(line.get("planned_step", 0)), _pair(line.get("range_given")),
-            TrainingRange(**line["trained"]) if line.get("trained") else None,
-        )  # fmt: skip
+            seeds=int(line.get("seeds", 1)),
+            temperature=float(line.get("temperature", 0.0)),
+            look=Look(**(line.get("look") or {})),
+            planned_step=int(line.get("planned_step", 0)),
+            range_given=_pair(line.get("range_given")),
+            trained=TrainingRange(**line["trained"]) if line.get("trained") else None,
+        )
 
 
 def latest_evaluations(lines: Iterable[Mapping[str, Any]]) -> list[HeldOut]:
@@ -148,20 +165,20 @@ def measure(
     scores, given = _means(by_seed), settings.evaluation.reward_range
     seen = [value for values in by_seed.values() for value in values if value is not None]
     return HeldOut(
-        name,
-        step,
-        interval(list(scores.values()), within=reward_range(seen, given, trained)),
-        failures.total(),
-        scores,
-        by_seed,
-        dict(failures),
-        {role: _role_score(role, of_task, settings) for role in _rewarded_roles(rollouts)},
-        settings.evaluation.seeds,
-        settings.evaluation.temperature,
-        look,
-        settings.steps,
-        given,
-        trained,
+        name=name,
+        step=step,
+        score=interval(list(scores.values()), within=reward_range(seen, given, trained)),
+        failed=failures.total(),
+        scores=scores,
+        by_seed=by_seed,
+        failures=dict(failures),
+        roles={role: _role_score(role, of_task, settings) for role in _rewarded_roles(rollouts)},
+        seeds=settings.evaluation.seeds,
+        temperature=settings.evaluation.temperature,
+        look=look,
+        planned_step=settings.steps,
+        range_given=given,
+        trained=trained,
     )
 
 

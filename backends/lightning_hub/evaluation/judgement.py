@@ -41,8 +41,11 @@ def judge(before: HeldOut | None, after: HeldOut | None) -> Judgement:
     if before is None or after is None or not before.score.n or not after.score.n:
         return Judgement(NOT_MEASURED, "a held-out score before or after training is missing")
     if before.temperature != after.temperature:
-        return Judgement(NOT_MEASURED, f"before, the held-out tasks were run at temperature {before.temperature:g}, "
-                         f"after training at {after.temperature:g}")  # fmt: skip
+        return Judgement(
+            NOT_MEASURED,
+            f"before, the held-out tasks were run at temperature {before.temperature:g}, "
+            f"after training at {after.temperature:g}",
+        )
     pairs = pairs_of(before.scores_by_seed, after.scores_by_seed)
     if not pairs:
         return Judgement(
@@ -71,8 +74,11 @@ def change_of_roles(before: HeldOut | None, after: HeldOut | None) -> dict[str, 
     """Role -> the paired difference of what it earned by itself, over the range that its rewards seem to have."""
     if before is None or after is None or before.temperature != after.temperature:
         return {}
-    both = {role: pairs_of(before.roles[role].by_seed, each.by_seed) for role, each in after.roles.items()
-            if role in before.roles}  # fmt: skip
+    both = {
+        role: pairs_of(before.roles[role].by_seed, each.by_seed)
+        for role, each in after.roles.items()
+        if role in before.roles
+    }
     return {role: _change(pairs, after.look, None) for role, pairs in both.items() if pairs}
 
 

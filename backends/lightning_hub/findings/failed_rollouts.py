@@ -1,4 +1,4 @@
-"""Failed rollouts: the finding about them, its most common error as it is shown, and what to do about it."""
+"""Failed rollouts: the finding about them, with their most common error and what to do about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_sdk.trace.call import Status
 
 
 def find_failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> Finding | None:
-    """Rollouts that failed; fatal if they are more than `max_failed` of all, or all."""
+    """The finding about failed rollouts; fatal if more than `max_failed` of all failed, or all."""
     failed = [each for each in rollouts if each.status != Status.OK]
     if not failed:
         return None
@@ -26,28 +26,28 @@ def find_failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> 
     others = f" There were {len(kinds) - 1} other kinds of failure." if len(kinds) > 1 else ""
     allowed = len(failed) <= max_failed * len(rollouts) and len(failed) < len(rollouts)
     return Finding(
-        "rollouts failed",
-        Severity.WARNING if allowed else Severity.FATAL,
-        f"{len(failed)} of {len(rollouts)} rollouts of {name} failed; failure.max_failed allows {max_failed:.0%}.",
-        f"{count} ended as {status}:\n{error_text(example)}\n",
-        error_advice(status, example, alike) + others,
+        kind="rollouts failed",
+        severity=Severity.WARNING if allowed else Severity.FATAL,
+        what=f"{len(failed)} of {len(rollouts)} rollouts of {name} failed; failure.max_failed allows {max_failed:.0%}.",
+        cause=f"{count} ended as {status}:\n{error_text(example)}\n",
+        remedy=error_advice(status, example, alike) + others,
     )
 
 
 def error_kind(error: str) -> str:
-    """What errors of one kind have in common: the first line, but for the numbers and quoted texts in it."""
+    """What errors of one kind have in common: the first line without its numbers and quoted texts."""
     return re.sub(r"'[^']*'|\"[^\"]*\"|\d[\d.]*", "_", error.partition("\n")[0])
 
 
 def error_text(error: str, lines: int = 20) -> str:
-    """The first and the last lines of an error, indented, without what it says to do."""
+    """The first and last lines of an error, indented, without the advice in it."""
     kept = error.partition(f"\n{MARK}")[0].strip().splitlines() or ["no error was reported"]
     kept = kept if len(kept) <= lines else [*kept[: lines // 2 - 1], "...", *kept[-(lines // 2) :]]
     return "\n".join("  " + line for line in kept)
 
 
 def error_advice(status: Status, error: str = "", failed: Sequence[Rollout] = ()) -> str:
-    """What to do about rollouts that ended so, with this error; `failed`: some of them, with their calls."""
+    """What to do about rollouts with this status and error; `failed`: some of them, with their calls."""
     refused = next((call for each in failed if (call := last_refused_call(each)) is not None), None)
     if status == Status.AGENT_ERROR and refused is not None:
         return " ".join(cause_and_remedy(refused))
@@ -61,7 +61,7 @@ def error_advice(status: Status, error: str = "", failed: Sequence[Rollout] = ()
             "in the agent, which then needs no function."
         )
     return {
-        Status.AGENT_ERROR: "The agent raised this: run it on one task by itself and mend it.",
+        Status.AGENT_ERROR: "The agent raised this: run it on one task by itself and fix it.",
         Status.REWARD_ERROR: "The reward function is at fault: it must return a finite number, or a dict of role to "
         "number, for every answer the agent can give.",
         Status.INFRASTRUCTURE_ERROR: "This is not the agent's fault: see hub.log in the run's folder.",

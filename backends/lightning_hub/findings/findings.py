@@ -28,7 +28,7 @@ class Severity(StrEnum):
     """Less is learned than could be."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One thing that is wrong."""
 
@@ -42,7 +42,7 @@ class Finding:
     remedy: str
     """What to type."""
     passing: bool = False
-    """Another draw of tasks may turn out otherwise: a check fails on it, a training goes on."""
+    """Other tasks may turn out differently: a check fails on this finding, a training goes on."""
 
     def __str__(self) -> str:
         text = self.what
@@ -68,41 +68,41 @@ class UncapturedCalls:
 
 
 def no_calls(rollouts: int, elsewhere: int = 0, outside: int = 0) -> Finding:
-    """Not one call belongs to a rollout."""
+    """No call belongs to a rollout."""
     if elsewhere:
-        cause, remedy = "Its requests went out through a client that no integration reads; see there.", ""
+        cause, remedy = "Its requests were sent with a client that no integration reads; see that finding.", ""
     elif outside:
-        cause = f"{outside} calls were made outside of every rollout meanwhile; see there."
+        cause = f"{outside} calls were made outside of every rollout meanwhile; see that finding."
         remedy = ""
     else:
-        cause = "It calls none, or it uses a client that no integration catches, or a cache answers in its place."
+        cause = "It calls no model, uses a client that no integration reads, or gets its answers from a cache."
         remedy = (
             f"Make the calls with {_SEAMS}, or send them through `lightning-sdk gateway`; lightning.status() in the "
             "agent's process lists the integrations."
         )
     what = f"the agent made no model call in {rollouts} rollouts, as far as could be seen."
-    return Finding("no model call", Severity.FATAL, what, cause, remedy)
+    return Finding(kind="no model call", severity=Severity.FATAL, what=what, cause=cause, remedy=remedy)
 
 
 def none_trainable(calls: Iterable[Call], rollouts: int, roles: Sequence[str]) -> Finding:
-    """Calls were captured, and none of them of a role to train."""
+    """Calls were captured, but none of a role to train."""
     told = describe_roles(calls)
     if roles:
         return Finding(
-            "role filter matched nothing",
-            Severity.FATAL,
-            f"no call of the roles to train ({', '.join(roles)}) was captured in {rollouts} rollouts; there were "
+            kind="role filter matched nothing",
+            severity=Severity.FATAL,
+            what=f"no call of the roles to train ({', '.join(roles)}) was captured in {rollouts} rollouts; there were "
             f"{told}.",
-            "",
-            "Name one of these in the setting roles (--roles), or leave it empty.",
+            cause="",
+            remedy="Name one of these in the setting roles (--roles), or leave it empty.",
         )
     return Finding(
-        "nothing trainable",
-        Severity.FATAL,
-        f"no call of a trainable role was captured in {rollouts} rollouts; there were {told}.",
-        "A role is trained only where the agent says so.",
-        "Put @lightning.agent(role=..., trainable=True) above the function that makes the calls, or name the roles to "
-        "train: --roles A --roles B.",
+        kind="nothing trainable",
+        severity=Severity.FATAL,
+        what=f"no call of a trainable role was captured in {rollouts} rollouts; there were {told}.",
+        cause="A role is trained only where the agent says so.",
+        remedy="Put @lightning.agent(role=..., trainable=True) above the function that makes the calls, or name the "
+        "roles to train: --roles A --roles B.",
     )
 
 
@@ -110,29 +110,29 @@ def roles_missing(missing: Sequence[str], calls: Iterable[Call]) -> Finding:
     """Some of the roles to train made no call."""
     names = ", ".join(map(repr, missing))
     return Finding(
-        "role without calls",
-        Severity.WARNING,
-        f"no call of the role {names} that the settings name was captured; there were {describe_roles(calls)}.",
-        "Either the name is misspelt, or that agent had nothing to do in these tasks.",
-        "Name roles as they are listed here: --roles A --roles B, or --set role.A.weight=0.5.",
+        kind="role without calls",
+        severity=Severity.WARNING,
+        what=f"no call of the role {names} that the settings name was captured; there were {describe_roles(calls)}.",
+        cause="Either the name is misspelt, or that agent had nothing to do in these tasks.",
+        remedy="Use the names listed here: --roles A --roles B, or --set role.A.weight=0.5.",
     )
 
 
 def calls_not_redirected(calls: Sequence[Call]) -> Finding:
-    """Calls of a role to train that were recorded and stayed with their provider."""
+    """Calls of roles to train that were recorded but went to their provider."""
     kinds = Counter((call.meta.role, call.meta.framework, call.meta.path) for call in calls)
     told = "; ".join(f"{n} of {role} by {seam} to {path}" for (role, seam, path), n in kinds.most_common(3))
     return Finding(
-        "calls not redirected",
-        Severity.WARNING,
-        f"{len(calls)} calls of roles to train were recorded and went to their own provider: {told}.",
-        "They were made where the role was not marked trainable, or in a form that cannot be sent to the engine.",
-        "Make them inside the function under @lightning.agent(..., trainable=True), as chat completions.",
+        kind="calls not redirected",
+        severity=Severity.WARNING,
+        what=f"{len(calls)} calls of roles to train were recorded and went to their own provider: {told}.",
+        cause="They were made where the role was not marked trainable, or in a form that cannot be sent to the engine.",
+        remedy="Make them inside the function under @lightning.agent(..., trainable=True), as chat completions.",
     )
 
 
 def calls_failed(role: str, calls: Sequence[Call], *, alone: bool, at_provider: bool = False) -> Finding:
-    """Not one call of a role went well. `alone`: nor did one of another role, so that nothing can be learned."""
+    """All calls of a role failed. `alone`: so did those of other roles, so that nothing can be learned."""
     counts = Counter(map(failure_reason, calls))
     first = counts.most_common(1)[0][0]
     failed = next(call for call in calls if failure_reason(call) == first)
@@ -140,42 +140,45 @@ def calls_failed(role: str, calls: Sequence[Call], *, alone: bool, at_provider: 
     whose = f"of the role {role}" if role else "without a role"
     others = f" (there were {len(counts) - 1} other reasons)" if len(counts) > 1 else ""
     return Finding(
-        "calls failed",
-        Severity.FATAL,
-        f"not one of {len(calls)} calls {whose} went well: {first.rstrip('.')}{others}.",
-        cause,
-        remedy,
+        kind="calls failed",
+        severity=Severity.FATAL,
+        what=f"not one of {len(calls)} calls {whose} succeeded: {first.rstrip('.')}{others}.",
+        cause=cause,
+        remedy=remedy,
         passing=not alone,
     )
 
 
 def unusable_calls(problems: Sequence[str], trainable: int) -> Finding:
-    """Calls that went well and whose ids or log-probs are missing; `trainable`: how many trainable calls there were."""
+    """Calls that succeeded without ids or log-probs; `trainable`: the number of trainable calls."""
     everything = len(problems) >= trainable
-    many = f"none of the {trainable} calls of trainable roles can" if everything else (
-        f"{len(problems)} calls of trainable roles cannot")  # fmt: skip
+    many = (
+        f"none of the {trainable} calls of trainable roles can"
+        if everything
+        else (f"{len(problems)} calls of trainable roles cannot")
+    )
     cause, remedy = next((words for told, words in _UNUSABLE.items() if told in problems[0]), _IDS)
     return Finding(
-        "ids or log-probs missing",
-        Severity.FATAL,
-        f"{many} be trained on; the first: {problems[0].rstrip('.')}.",
-        cause,
-        remedy,
+        kind="ids or log-probs missing",
+        severity=Severity.FATAL,
+        what=f"{many} be trained on; the first: {problems[0].rstrip('.')}.",
+        cause=cause,
+        remedy=remedy,
     )
 
 
 _IDS = (
-    "What was sampled is known by its ids and log-probs only; text is never tokenised again.",
-    "The server behind the role must honour return_token_ids and logprobs, as Lightning's own backends do.",
+    "Training needs the ids and log-probs that were sampled; text is never tokenised again.",
+    "The server behind the role must support return_token_ids and logprobs, as Lightning's own backends do.",
 )
 #: What a problem says -> cause and remedy, where it is not that the server left something out.
 _UNUSABLE = {
     "temperature": (
         "A distribution to learn from has a temperature above 0.",
-        "Leave the temperature to the training: sampling.temperature.",
+        "Leave the temperature out of the agent's calls; training sets it: sampling.temperature.",
     ),
     "cannot be read": (
-        "What came back is in no form that is known here.",
+        "The reply is not in a known format.",
         "See hub.log in the run's folder; the server behind the role must speak OpenAI's or Anthropic's protocol.",
     ),
 }
@@ -188,40 +191,43 @@ def calls_elsewhere(found: Sequence[UncapturedCalls], fatal: bool, off: Sequence
     )
     cause = f"The integration for {', '.join(off)} is off." if off else "No integration reads this client."
     return Finding(
-        "calls went elsewhere",
-        Severity.FATAL if fatal else Severity.WARNING,
-        f"{sum(each.count for each in found)} calls to a model were not captured: {told}.",
-        cause + " They are not recorded, and were answered by whoever is at that address.",
-        f"Make them with {_SEAMS}, or send them through `lightning-sdk gateway`.",
+        kind="calls went elsewhere",
+        severity=Severity.FATAL if fatal else Severity.WARNING,
+        what=f"{sum(each.count for each in found)} calls to a model were not captured: {told}.",
+        cause=cause + " They are not recorded; the server at that address answered them.",
+        remedy=f"Make them with {_SEAMS}, or send them through `lightning-sdk gateway`.",
     )
 
 
 def calls_outside(count: int, lost: int, fatal: bool) -> Finding:
-    """Calls that belong to no rollout although rollouts ran; `lost`: of roles to train."""
+    """Calls that belong to no rollout although rollouts ran; `lost`: how many are of roles to train."""
     which = f", {lost} of them of roles to train" if lost else ""
     return Finding(
-        "context lost",
-        Severity.FATAL if fatal or lost else Severity.WARNING,
-        f"{count} calls were made outside of every rollout while rollouts ran{which}.",
-        "They come from a thread or a task that several rollouts share or that outlives the rollout that started it, "
-        "from a runtime that was started before, or from code that init(carry_context=False) keeps its context from.",
-        "Submit the work to a ThreadPoolExecutor or a ThreadPool, which may be shared, or let each rollout start its "
-        "threads and wait for them; where that cannot be, run the agent in processes of one rollout each: --set "
+        kind="context lost",
+        severity=Severity.FATAL if fatal or lost else Severity.WARNING,
+        what=f"{count} calls were made outside of every rollout while rollouts ran{which}.",
+        cause="They come from a thread or a task that several rollouts share or that outlives the rollout that started "
+        "it, "
+        "from a runtime that was started before, or from code that gets no context because of "
+        "init(carry_context=False).",
+        remedy="Submit the work to a ThreadPoolExecutor or a ThreadPool, which may be shared, or let each rollout "
+        "start its "
+        "threads and wait for them; if neither is possible, run one rollout per process: --set "
         "rollouts.runner=N with rollouts.concurrency=N.",
         passing=not fatal,
     )
 
 
 def late_calls(count: int) -> Finding:
-    """Calls that arrived under a rollout that was over."""
+    """Calls that arrived after their rollout was over."""
     return Finding(
-        "calls after the end",
-        Severity.FATAL,
-        f"{count} calls came in after their rollout had ended, and are not trained on.",
-        "Something that outlives a rollout goes on in the context of the one that started it: a runtime, a worker "
-        "process, a task nobody waits for. What it does for other rollouts is filed under the wrong one.",
-        "Start it inside the agent function and stop it before the function returns, or give it its work through a "
-        "pool: a ThreadPoolExecutor, a ProcessPoolExecutor or a multiprocessing.Pool.",
+        kind="calls after the end",
+        severity=Severity.FATAL,
+        what=f"{count} calls arrived after their rollout had ended, and are not trained on.",
+        cause="Something outlives the rollout that started it and goes on in its context: a runtime, a worker process, "
+        "a task that nothing waits for. Its work for other rollouts is filed under the wrong one.",
+        remedy="Start it inside the agent function and stop it before the function returns, or give it its work "
+        "through a pool: a ThreadPoolExecutor, a ProcessPoolExecutor or a multiprocessing.Pool.",
         passing=True,
     )
 
@@ -229,11 +235,11 @@ def late_calls(count: int) -> Finding:
 def no_reward(roles: Sequence[str], rollouts: int, fatal: bool) -> Finding:
     """Roles that made trainable calls and that no reward reaches."""
     return Finding(
-        "no reward",
-        Severity.FATAL if fatal else Severity.WARNING,
-        f"none of {rollouts} rollouts has a reward for {', '.join(role or 'no role' for role in roles)}.",
-        "A reward counts for the role it names, or for all roles if it is one number.",
-        "Return one number from the reward function, or a dict with every role in it: {role: number}; or call "
+        kind="no reward",
+        severity=Severity.FATAL if fatal else Severity.WARNING,
+        what=f"none of {rollouts} rollouts has a reward for {', '.join(role or 'no role' for role in roles)}.",
+        cause="A reward counts for the role it names, or for all roles if it is one number.",
+        remedy="Return one number from the reward function, or a dict with every role in it: {role: number}; or call "
         "lightning.emit_reward(value, role=...) in the agent.",
     )
 
@@ -241,43 +247,43 @@ def no_reward(roles: Sequence[str], rollouts: int, fatal: bool) -> Finding:
 def reward_of_nobody(names: Sequence[str], roles: Sequence[str]) -> Finding:
     """Rewards for roles that made no call."""
     return Finding(
-        "reward of nobody",
-        Severity.WARNING,
-        f"the reward names {', '.join(map(repr, names))}, which made no call; roles that did: "
+        kind="reward of nobody",
+        severity=Severity.WARNING,
+        what=f"the reward names {', '.join(map(repr, names))}, which made no call; roles that did: "
         f"{', '.join(role or 'no role' for role in roles)}.",
-        "",
-        "Spell the roles in the reward's dict as they are listed here.",
+        cause="",
+        remedy="Spell the roles in the reward's dict as they are listed here.",
     )
 
 
 def weight_of_nothing(names: Sequence[str], given: Sequence[str]) -> Finding:
-    """Weights for rewards that nobody gave."""
+    """Weights for rewards that were never given."""
     return Finding(
-        "weight of nothing",
-        Severity.WARNING,
-        f"credit.rewards weighs {', '.join(map(repr, names))}, which nobody gave; rewards that were given: "
-        f"{', '.join(given)}.",
-        "A reward is named after its function, or as emit_reward() or @reward(name=...) say.",
-        "Weigh rewards by their names as they are listed here.",
+        kind="weight of nothing",
+        severity=Severity.WARNING,
+        what=f"credit.rewards has a weight for {', '.join(map(repr, names))}, but no such reward was given; rewards "
+        f"that were given: {', '.join(given)}.",
+        cause="A reward has the name of its function, or the one passed to emit_reward() or @reward(name=...).",
+        remedy="Use the names listed here.",
     )
 
 
 def reward_not_repeatable(reward: str, again: int, different: int, first: float, second: float) -> Finding:
-    """A reward that depends on something else than the task and the answer."""
+    """A reward that depends on more than the task and the answer."""
     return Finding(
-        "reward not repeatable",
-        Severity.WARNING,
-        f"{reward} gave {different} of {again} answers another number when it scored the same task and answer again, "
-        f"such as {first:.6g} and then {second:.6g}.",
-        "It depends on something else than the task and the answer: on chance, on the clock, or on what a rollout left "
-        "behind. What a rise of such a reward shows is not that the agent got better.",
-        "Call it twice with the same task and answer and print both numbers. If a judge or a game is random on "
-        "purpose, return the mean of several draws; if it reads a state, put that into the answer.",
+        kind="reward not repeatable",
+        severity=Severity.WARNING,
+        what=f"{reward} gave {different} of {again} answers a different number when it scored the same task and answer "
+        f"again, such as {first:.6g} and then {second:.6g}.",
+        cause="It depends on more than the task and the answer: on chance, on the clock, or on what a rollout left "
+        "behind. A rise of such a reward does not show that the agent improved.",
+        remedy="Call it twice with the same task and answer and print both numbers. If a judge or a game is random on "
+        "purpose, return the mean of several draws; if it reads some state, put that into the answer.",
     )
 
 
 def broken_sequences(reasons: Mapping[Reason, int], joined: int, settings: Settings) -> Finding:
-    """Turns that could have continued a row and opened another."""
+    """Turns that could have continued a row but opened another."""
     broken = sum(reasons.values())
     many = (
         "every turn broke its sequence" if not joined else f"{broken} of {broken + joined} turns broke their sequence"
@@ -286,37 +292,37 @@ def broken_sequences(reasons: Mapping[Reason, int], joined: int, settings: Setti
     worst = max(reasons, key=lambda reason: reasons[reason])
     cause, remedy = _BREAKS[worst]
     if worst is Reason.TEMPLATE and (settings.backend, settings.engine) not in _BY_IDS:
-        cause += " Or it renders the same text, which is then cut into other tokens than were sampled."
-        remedy += " The embedded engine (backend=embedded, engine=auto) goes on from the sampled tokens themselves."
+        cause += " Or it renders the same text, which then splits into different tokens than were sampled."
+        remedy += " The embedded engine (backend=embedded, engine=auto) continues from the sampled tokens themselves."
     return Finding(
-        "broken sequences",
-        Severity.WARNING,
-        f"{many}: {told}. Each is trained as a row of its own, which costs its whole context again.",
-        cause,
-        remedy,
+        kind="broken sequences",
+        severity=Severity.WARNING,
+        what=f"{many}: {told}. Each is trained as a separate row, which costs its whole context again.",
+        cause=cause,
+        remedy=remedy,
     )
 
 
-#: Backends and engines that go on from the ids that were sampled, where the text is the same.
+#: Backends and engines that continue from the sampled ids where the text is the same.
 _BY_IDS = frozenset({("embedded", "auto"), ("embedded", "embedded")})
 _BREAKS = {
     Reason.TEMPLATE: (
-        "The agent sent the conversation back as it was: it is the model's chat template that renders an earlier turn "
-        "otherwise than it was sampled.",
-        "Take a model whose chat template keeps earlier turns as they were, or change chat_template.jinja in the "
-        "model's folder. Where the template is to stay as it is, --set length.rows=call makes a row of each call on "
-        "purpose: what is learned is the same.",
+        "The agent sent the conversation back unchanged, but the model's chat template renders an earlier turn "
+        "differently from how it was sampled.",
+        "Use a model whose chat template keeps earlier turns unchanged, or change chat_template.jinja in the model's "
+        "folder. To keep the template, --set length.rows=call makes each call a row on purpose; what is learned is the "
+        "same.",
     ),
     Reason.THINKING: (
-        "The agent sent the conversation back as it was: it is the model's chat template that leaves the thinking of "
-        "earlier turns out, and with thinking switched off the empty block that stands for it, as Qwen3's does.",
-        "Take a model that does not think, whose template keeps earlier turns (an instruct model such as "
+        "The agent sent the conversation back unchanged, but the model's chat template leaves out the thinking of "
+        "earlier turns (or, with thinking switched off, the empty block in its place), as Qwen3's does.",
+        "Use a model that does not think, whose template keeps earlier turns (an instruct model such as "
         "Qwen/Qwen3-4B-Instruct-2507), or change chat_template.jinja in the model's folder so that it keeps what was "
-        "sampled. Otherwise --set length.rows=call makes a row of each call on purpose: what is learned is the same.",
+        "sampled. Otherwise --set length.rows=call makes each call a row on purpose; what is learned is the same.",
     ),
     Reason.REFORMATTED: (
-        "The framework parses a tool call and writes it anew, with other spacing, order or ids.",
-        "Send the assistant message back as it came, tool_calls[].function.arguments as the same string.",
+        "The framework parses a tool call and writes it again with different spacing, order or ids.",
+        "Send the assistant message back unchanged, with tool_calls[].function.arguments as the same string.",
     ),
     Reason.NOT_KEPT: (
         "The agent sends an earlier answer back changed: stripped, parsed, shortened, or without its reasoning.",
@@ -327,12 +333,12 @@ _BREAKS = {
         "Keep earlier messages as they are and append; put what changes into the last message.",
     ),
     Reason.TOOLS: (
-        "The agent offers other tools from one turn to the next, or none at all, and the template writes them first.",
-        "Offer the same tools in every turn of a conversation, also in the last one.",
+        "The agent offers different tools from one turn to the next, or none, and the template writes them first.",
+        "Offer the same tools in every turn of a conversation, including the last.",
     ),
     Reason.TEMPERATURE: (
         "The turns of one conversation were sampled at different temperatures.",
-        "Leave the temperature to the training: sampling.temperature.",
+        "Leave the temperature out of the agent's calls; training sets it: sampling.temperature.",
     ),
 }
 
@@ -340,11 +346,11 @@ _BREAKS = {
 def integration_off(name: str, why: str) -> Finding:
     """An integration that does not work in the agent's process."""
     return Finding(
-        "integration off",
-        Severity.WARNING,
-        f"the integration for {name} is off: {why.rstrip('.')}.",
-        "Calls of its agents may be missed or unnamed.",
-        "",
+        kind="integration off",
+        severity=Severity.WARNING,
+        what=f"the integration for {name} is off: {why.rstrip('.')}.",
+        cause="Calls of its agents may be missed or unnamed.",
+        remedy="",
     )
 
 

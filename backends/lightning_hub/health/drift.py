@@ -1,7 +1,7 @@
-"""Drift: how far the policy moved, told from the answers that it gave to the same prompts before and after.
+"""Drift: how far the policy moved, measured by its answers to the same prompts before and after.
 
-Nothing is computed anew: an engine sends the log-probability of each token that it samples, so where two versions
-wrote the same tokens after the same prompt, the difference of what they sent is what the weights' change made of them.
+Nothing is computed again: an engine sends the log-probability of each token that it samples, so where two versions
+sampled the same tokens after the same prompt, the difference is what the change of the weights did.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import numpy as np
 from lightning_hub.rollout import Rollout
 from lightning_sdk.trace.call import Call
 
-#: Tokens and prompts below which nothing is said.
+#: Fewest tokens and prompts for a measurement.
 _TOKENS, _PROMPTS = 50, 4
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Between two versions."""
+    """How two versions of the policy differ."""
 
     prompts: int
     same: int
     """Prompts to which both gave the same answer, token for token."""
     moved: float
-    """Mean absolute difference of the log-probability of one token, in nats, over what both wrote alike."""
+    """Mean absolute difference of the log-probability of one token, in nats, over the tokens that both sampled."""
 
 
 def drift(before: Sequence[Rollout], after: Sequence[Rollout]) -> Drift | None:
-    """Of the first trainable calls of rollouts of the same tasks; None where too few prompts and tokens are shared."""
+    """The drift in the first trainable calls of the same tasks; None if too few prompts and tokens are shared."""
     later = {rollout.task_id: call for rollout in after if (call := _first(rollout)) is not None}
     prompts, same, differences = 0, 0, list[float]()
     for rollout in before:
@@ -57,7 +57,7 @@ def _numbers(call: Call) -> bool:
 
 
 def _compare(one: Call, other: Call) -> tuple[list[float], bool]:
-    """Differences of log-probability over the tokens that both begin with, and whether all are the same."""
+    """Differences of log-probability over the tokens that both begin with, and whether all tokens are the same."""
     (ids, others), (values, later) = (
         [np.frombuffer(getattr(call.choices[0], name), kind) for call in (one, other)]
         for name, kind in (("token_ids", "<i4"), ("logprobs", "<f4"))

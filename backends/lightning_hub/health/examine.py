@@ -1,4 +1,4 @@
-"""Health: what a run's folder tells of whether it learned, and in words why not.
+"""Health: whether a run learned, judged by its folder, and why not.
 
 `python -m lightning_hub.health.examine FOLDER` prints it as one JSON object; `lightning-sdk check RUN` does that.
 """
@@ -23,33 +23,33 @@ from lightning_sdk.errors import LightningError
 
 #: The finding of a run that ended with an error.
 ENDED = "run failed"
-#: Findings of the first rollouts that the metrics of all steps tell better.
+#: Findings about the first rollouts that the metrics of all steps show better.
 _FIRST_ONLY = frozenset({
     "no signal", "no reward", "rollouts failed", "broken sequences", "role without calls",
     "role filter matched nothing", "answer in the prompt", "reward follows length",
 })  # fmt: skip
-#: Findings of the first rollouts that say what all rewards of the run are worth.
+#: Findings about the first rollouts that concern all rewards of the run.
 _ABOUT_REWARDS = frozenset({"reward not repeatable"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoleHealth:
-    """How the reward of one role went."""
+    """How the reward of one role changed."""
 
     role: str
     steps: int
     first: float
     """Mean reward of the first fifth of its steps."""
     last: float
-    """Of the last fifth."""
+    """Mean reward of the last fifth of its steps."""
     rises: bool
-    """More than its noise explains."""
+    """It rose by more than noise explains."""
     falls: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What came of a run so far, and what is wrong with it."""
+    """What a run has achieved so far, and what is wrong with it."""
 
     record: RunRecord
     roles: list[RoleHealth]
@@ -62,7 +62,7 @@ class Health:
         return all(each.severity != Severity.FATAL for each in self.findings)
 
     def summary(self) -> str:
-        """One sentence for each role, and one for the held-out tasks: whether it is being learned."""
+        """One sentence for each role and one for the held-out tasks: whether the run learns."""
         said = [_describe_trend(each) for each in self.roles] or ["No step of this run was finished."]
         if self.record.stored:
             said = [_describe_replay(self.record)]
@@ -97,7 +97,7 @@ def examine(record: RunRecord) -> Health:
 
 
 def _findings(record: RunRecord) -> Iterator[Finding]:
-    """In the order of how much they explain."""
+    """The findings, those that explain most first."""
     early = [_finding_from_dict(each) for each in record.diagnosis.get("findings", [])]
     if record.status == "failed":
         yield _run_failed(record)
@@ -121,19 +121,19 @@ def _findings(record: RunRecord) -> Iterator[Finding]:
 
 
 def _blockers(record: RunRecord) -> Iterator[Finding]:
-    """Why nothing can be learned."""
+    """Findings that explain why nothing can be learned."""
     yield from (*stagnation.check_roles(record), *stagnation.check_rewards(record))
     quiet = list(silence.check_silenced_roles(record))
     yield from quiet
     if broken := instability.find_broken(record):
         yield from instability.check_divergence(record, broken)
-    elif not quiet:  # what is left of a conversation is all alike
+    elif not quiet:  # without the silent role, rollouts are all alike
         yield from stagnation.check_signal(record)
     yield from movement.check_movement(record)
 
 
 def _hints(record: RunRecord, blocked: bool) -> Iterator[Finding]:
-    """Why less is learned than could be; `blocked`: there is more to say already."""
+    """Findings that explain why less is learned than could be; `blocked`: there are more serious ones."""
     yield from () if blocked else stagnation.check_flat_groups(record)
     yield from (*instability.check_mismatch(record), *instability.check_staleness(record))
     yield from () if blocked else instability.check_entropy(record)
@@ -148,18 +148,22 @@ def _hints(record: RunRecord, blocked: bool) -> Iterator[Finding]:
 
 def _finding_from_dict(values: dict[str, Any]) -> Finding:
     return Finding(
-        str(values.get("kind", "")), Severity(values.get("severity", Severity.WARNING)), str(values.get("what", "")),
-        str(values.get("cause", "")), str(values.get("remedy", "")),
-    )  # fmt: skip
+        kind=str(values.get("kind", "")),
+        severity=Severity(values.get("severity", Severity.WARNING)),
+        what=str(values.get("what", "")),
+        cause=str(values.get("cause", "")),
+        remedy=str(values.get("remedy", "")),
+    )
 
 
 def _run_failed(record: RunRecord) -> Finding:
     return Finding(
-        ENDED,
-        Severity.FATAL,
-        f"the run failed after {len(record.steps)} steps: {record.error or 'for a reason that was not written down'}",
-        "",
-        f"Once that is mended, go on with it: --resume {record.name}; hub.log in its folder says more.",
+        kind=ENDED,
+        severity=Severity.FATAL,
+        what=f"the run failed after {len(record.steps)} steps: "
+        f"{record.error or 'for a reason that was not written down'}",
+        cause="",
+        remedy=f"Once that is fixed, go on with it: --resume {record.name}; hub.log in its folder has more.",
     )
 
 
@@ -174,24 +178,24 @@ def _role_health(record: RunRecord, role: str) -> RoleHealth | None:
     )
     rises, falls = trend is not None and trend.rises, trend is not None and trend.falls
     if not rises and not falls and len(values) >= FEWEST:
-        # A reward that jumps and stays there is no straight line.
+        # A reward that jumps and stays there is not a straight line.
         errors = np.square(instability.errors(record, role))
         error = float(np.sqrt(np.mean(errors[:fifth]) / fifth + np.mean(errors[-fifth:]) / fifth))
         rises, falls = (sign * (last - first) > clear_from(MANY) * error for sign in (1, -1))
-    return RoleHealth(role, len(values), first, last, rises, falls)
+    return RoleHealth(role=role, steps=len(values), first=first, last=last, rises=rises, falls=falls)
 
 
 def _describe_replay(record: RunRecord) -> str:
     losses = record.values("loss")
     went = f": the loss went from {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
-    return f"{len(record.steps)} steps were made from stored rollouts{went}."
+    return f"{len(record.steps)} steps were trained on stored rollouts{went}."
 
 
 def _describe_trend(each: RoleHealth) -> str:
     whose = f"The reward of {describe_role(each.role)}"
     if each.steps < FEWEST:
         many = "1 step" if each.steps == 1 else f"{each.steps} steps"
-        return f"{whose} was {each.last:.3g} after {many}, which are too few to see a trend."
+        return f"{whose} was {each.last:.3g} after {many}, too few to see a trend."
     if each.rises:
         return f"{whose} rose from {each.first:.3g} to {each.last:.3g} in {each.steps} steps."
     if each.falls:

@@ -1,4 +1,4 @@
-"""Instability: runs that learned and lost it, or whose numbers show that they will: collapse, mismatch, staleness."""
+"""Instability: runs that lost what they learned, or whose numbers show that they will."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from lightning_hub.health.silence import silenced_roles
 from lightning_hub.health.stagnation import is_rising, rewards_of, trend_of, weights_of
 from lightning_hub.statistics.trend import FEWEST, Fall, clear_from, fall, trend
 
-#: A fall of the reward that is said by itself: over its standard error, and as a part of what had been reached.
+#: A fall of the reward that is reported by itself: over its standard error, and as a share of what had been reached.
 FELL_CLEAR, FELL_PART = 5.0, 0.5
-#: With a second sign, and nearly all of what had been reached gone: a trend that falls, or an entropy that went to so
-#: many times what it was, or to one over that.
+#: The same where nearly everything that had been reached is gone and there is a second sign: a falling trend, or an
+#: entropy that changed by this factor, up or down.
 BROKE_CLEAR, BROKE_TIMES, BROKE_PART = 2.5, 2.5, 0.9
-#: Part of the steps whose gradient was not finite.
+#: Share of the steps whose gradient was not finite.
 SKIPPED = 0.1
-#: Entropy that is left of what there was, at which a policy has stopped trying, and the part of the way from the lowest
-#: to the highest reward of a rollout from which on that is no fault.
+#: Share of the entropy left at which a policy has stopped exploring, and the share of the way from the lowest to the
+#: highest reward of a rollout from which on that is not a fault.
 COLLAPSED, HIGH = 0.1, 0.7
-#: Mean difference of log-prob between sampler and trainer in nats a token, and part of the importance weights cut.
+#: Mean difference of log-prob between sampler and trainer in nats per token, and share of importance weights cut.
 MISMATCH, CUT = 0.05, 0.1
 #: Mean age of the tokens that are trained on, in versions.
 STALE = 4.0
@@ -34,25 +34,25 @@ STALE = 4.0
 _CUTS = ("importance_outside", "importance_fraction", "truncated_fraction")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenRole:
     """A role whose reward fell."""
 
     role: str
     fall: Fall
     first: int
-    """Step at which it was at its best."""
+    """The step at which it was best."""
     last: int
     entropy: tuple[float, float] | None
-    """Before and at the end, where it is known."""
+    """Before the fall and at the end, if known."""
     clear: bool
-    """The fall is clear by itself."""
+    """The fall is clear without a second sign."""
     lost: float
-    """The part that is gone of what had been reached, from the lowest reward that was seen."""
+    """The share lost of what had been reached, measured from the lowest reward that was seen."""
 
     @property
     def has_entropy_jump(self) -> bool:
-        """The entropy is far from what it was."""
+        """Whether the entropy is far from what it was."""
         return self.entropy is not None and not 1 / BROKE_TIMES < self.entropy[1] / self.entropy[0] < BROKE_TIMES
 
 
@@ -68,11 +68,18 @@ def find_broken(record: RunRecord) -> list[BrokenRole]:
         fell = fall(values, errors(record, role), weights_of(record, role))
         if fell is None:
             continue
-        # On the scale of the rewards themselves, wherever their zero is.
+        # On the scale of the rewards, wherever their zero is.
         lost = (fell.peak - fell.end) / max(fell.peak - min(seen.low, fell.end), 1e-12)
         entropy = _entropies(record, role, fell, len(series))
-        each = BrokenRole(role, fell, series[fell.at][0], series[-1][0], entropy,
-                      fell.clear > FELL_CLEAR and lost > FELL_PART, lost)  # fmt: skip
+        each = BrokenRole(
+            role=role,
+            fall=fell,
+            first=series[fell.at][0],
+            last=series[-1][0],
+            entropy=entropy,
+            clear=fell.clear > FELL_CLEAR and lost > FELL_PART,
+            lost=lost,
+        )
         second = each.has_entropy_jump or level.falls
         if each.clear or (second and fell.clear > BROKE_CLEAR and lost > BROKE_PART):
             found.append(each)
@@ -80,8 +87,8 @@ def find_broken(record: RunRecord) -> list[BrokenRole]:
 
 
 def errors(record: RunRecord, role: str) -> list[float]:
-    """Standard error of each step's mean reward: tasks differ, so as many values count as there are groups in which the
-    role spoke."""
+    """Standard error of each step's mean reward. Since tasks differ, the number of values is the number of groups in
+    which the role spoke."""
     series = rewards_of(record, role)
     spread, spoken = dict(record.series(f"reward_std/{role}")), record.rollouts_by_step(role)
     groups, means = dict(record.series(f"groups/{role}") or record.series("groups")), _group_means(record, role, spoken)
@@ -91,7 +98,7 @@ def errors(record: RunRecord, role: str) -> list[float]:
     found = []
     for step, _ in series:
         own = means.get(step, [])
-        # One step's groups are few: what all steps show is mixed in, as is what rollouts of a group differ by.
+        # A step has few groups, so what all steps show is mixed in.
         variance = (float(np.var(own, ddof=1)) if len(own) > 1 else spread.get(step, 0.0) ** 2) / 2 + typical / 2
         count = len(own) or groups.get(step) or min(record.settings.rollouts.tasks_per_step, spoken.get(step, np.inf))
         found.append(math.sqrt(variance / max(1.0, count)))
@@ -99,7 +106,7 @@ def errors(record: RunRecord, role: str) -> list[float]:
 
 
 def _group_means(record: RunRecord, role: str, spoken: Mapping[int, float]) -> dict[int, list[float]]:
-    """Step -> the mean reward of each group, of steps in all of whose rollouts the role spoke."""
+    """Step -> the mean reward of each group, for steps in which the role spoke in all rollouts."""
     found: dict[int, list[list[float]]] = {}
     for group in record.groups(role):
         found.setdefault(group[0].step, []).append([each.rewards[role] for each in group])
@@ -120,7 +127,7 @@ def _entropies(record: RunRecord, role: str, fell: Fall, steps: int) -> tuple[fl
 
 
 def check_divergence(record: RunRecord, fell: Sequence[BrokenRole]) -> Iterator[Finding]:
-    """Rewards that fell after they had risen, with what else went wrong."""
+    """Rewards that fell after they had risen, with the signs of what went wrong."""
     for each in fell:
         signs = "; ".join(_signs(record, each))
         smaller, held = (
@@ -128,17 +135,19 @@ def check_divergence(record: RunRecord, fell: Sequence[BrokenRole]) -> Iterator[
             to_set(record.settings, "divergence.coefficient", _stronger_coefficient(record)),
         )
         yield Finding(
-            "diverging",
-            Severity.FATAL if each.has_entropy_jump or each.lost > BROKE_PART else Severity.WARNING,
-            f"the reward of {describe_role(each.role)} fell from {each.fall.peak:.3g} at step {each.first} to "
+            kind="diverging",
+            severity=Severity.FATAL if each.has_entropy_jump or each.lost > BROKE_PART else Severity.WARNING,
+            what=f"the reward of {describe_role(each.role)} fell from {each.fall.peak:.3g} at step {each.first} to "
             f"{each.fall.end:.3g} in the last {each.fall.over} steps{': ' + signs if signs else ''}.",
-            "Most often the steps were too large: the model is where it can do nothing, and nothing leads back.",
-            sentence(choices(
-                f"go on from a checkpoint before step {each.last}",
-                f"begin again with a smaller rate: {smaller}" if smaller else "",
-                f"hold the model to where it began: {held}" if held else "",
-            )),
-        )  # fmt: skip
+            cause="Most often the steps were too large: the model can do nothing any more, and does not recover.",
+            remedy=sentence(
+                choices(
+                    f"resume from a checkpoint before step {each.last}",
+                    f"start over with a smaller rate: {smaller}" if smaller else "",
+                    f"keep the model close to where it began: {held}" if held else "",
+                )
+            ),
+        )
 
 
 def _stronger_coefficient(record: RunRecord) -> float:
@@ -148,7 +157,7 @@ def _stronger_coefficient(record: RunRecord) -> float:
 
 def _signs(record: RunRecord, each: BrokenRole) -> Iterator[str]:
     if each.entropy is not None and each.has_entropy_jump:
-        yield f"the entropy went from {each.entropy[0]:.2g} to {each.entropy[1]:.2g} nats a token"
+        yield f"the entropy went from {each.entropy[0]:.2g} to {each.entropy[1]:.2g} nats per token"
     norms = record.values("grad_norm")
     if norms and max(norms) > max(1.0, 10 * norms[0]):
         yield f"the gradient's norm reached {max(norms):.2g}"
@@ -158,37 +167,39 @@ def _signs(record: RunRecord, each: BrokenRole) -> Iterator[str]:
 
 
 def check_step(step: int, metrics: Mapping[str, float]) -> Finding | None:
-    """A step whose gradient was not finite, told when it happens; None of any other."""
+    """The finding about a step whose gradient was not finite, reported when it happens; None for any other step."""
     broken = [name for name in ("loss", "grad_norm") if not math.isfinite(metrics.get(name, 0.0))]
     if not broken and not metrics.get("skipped"):
         return None
     return Finding(
-        "numbers not finite",
-        Severity.WARNING,
-        f"the gradient of step {step} was not finite{f' ({broken[0]} is {metrics[broken[0]]})' if broken else ''}, and "
-        "the step changed nothing.",
-        "Either the weights have left what the numbers can hold, or rewards are huge.",
-        "If it happens again, see that rewards are of the size of 1, and lower optimizer.learning_rate.",
+        kind="numbers not finite",
+        severity=Severity.WARNING,
+        what=f"the gradient of step {step} was not "
+        f"finite{f' ({broken[0]} is {metrics[broken[0]]})' if broken else ''}, and the step changed nothing.",
+        cause="Either the weights are too large for their number format, or rewards are huge.",
+        remedy="If it happens again, scale rewards to about 1 and lower optimizer.learning_rate.",
     )
 
 
 def check_finite(record: RunRecord) -> Iterator[Finding]:
-    """Numbers that are none."""
+    """Losses or gradients that are not finite numbers."""
     lost = [step for step in record.steps if any(name in step and step[name] is None for name in ("loss", "grad_norm"))]
     skipped = [int(step["step"] or 0) for step in record.steps if step.get("skipped") or step in lost]
     if len(skipped) > SKIPPED * len(record.steps):
         lower = other_rate(record, 0.1)
         yield Finding(
-            "numbers not finite",
-            Severity.FATAL if len(skipped) > 0.5 * len(record.steps) else Severity.WARNING,
-            f"in {len(skipped)} of {len(record.steps)} steps, first in step {skipped[0]}, the gradient was not finite.",
-            "Such steps change nothing. Either the weights have left what the numbers can hold, or rewards are huge.",
-            sentence(choices("see that rewards are of the size of 1", f"lower the rate: {lower}" if lower else "")),
+            kind="numbers not finite",
+            severity=Severity.FATAL if len(skipped) > 0.5 * len(record.steps) else Severity.WARNING,
+            what=f"in {len(skipped)} of {len(record.steps)} steps, first in step {skipped[0]}, the gradient was not "
+            "finite.",
+            cause="Such steps change nothing. Either the weights have left what the numbers can hold, or rewards are "
+            "huge.",
+            remedy=sentence(choices("scale rewards to about 1", f"lower the rate: {lower}" if lower else "")),
         )
 
 
 def check_entropy(record: RunRecord) -> Iterator[Finding]:
-    """A policy that no longer tries anything, before it is good."""
+    """A policy that stopped exploring before it became good."""
     for role in record.roles:
         entropies = record.values(f"entropy/{role}") or record.values("entropy")
         rewards = [value for _, value in rewards_of(record, role)]
@@ -203,19 +214,20 @@ def check_entropy(record: RunRecord) -> Iterator[Finding]:
             wider = to_set(record.settings, "algorithm.clip_high", max(0.4, 2 * record.settings.algorithm.clip_high))
             smaller = other_rate(record, 0.3)
             yield Finding(
-                "entropy collapsed",
-                Severity.WARNING,
-                f"the entropy of {describe_role(role)} fell from {first:.2g} to {last:.2g} nats a token while its "
+                kind="entropy collapsed",
+                severity=Severity.WARNING,
+                what=f"the entropy of {describe_role(role)} fell from {first:.2g} to {last:.2g} nats per token while "
+                "its "
                 f"reward is only at {float(np.mean(rewards[-3:])):.3g} (rollouts earned between {min(seen):g} and "
                 f"{max(seen):g}).",
-                "The model gives nearly the same answer every time, so it finds nothing better.",
-                f"Begin again with an entropy bonus: {bonus}, a wider upper clip: {wider}"
+                cause="The model gives nearly the same answer every time, so it finds nothing better.",
+                remedy=f"Start over with an entropy bonus: {bonus}, a wider upper clip: {wider}"
                 + (f", or a smaller learning rate: {smaller}." if smaller else "."),
             )
 
 
 def check_mismatch(record: RunRecord) -> Iterator[Finding]:
-    """A sampler whose log-probs are not the trainer's."""
+    """A sampler whose log-probs differ from the trainer's."""
     gaps = [abs(value) for value in record.values("kl_sampler")]
     cuts = next((found for name in _CUTS if (found := record.values(name))), [])
     gap, cut = (float(np.mean(values)) if values else 0.0 for values in (gaps, cuts))
@@ -225,20 +237,22 @@ def check_mismatch(record: RunRecord) -> Iterator[Finding]:
     many = f", and {cut:.0%} of the importance weights were cut" if cut >= CUT else ""
     fresher = to_set(record.settings, "rollouts.staleness", record.settings.rollouts.staleness // 2) if age >= 1 else ""
     yield Finding(
-        "sampler and trainer disagree",
-        Severity.WARNING,
-        f"the log-probability of a sampled token differs by {gap:.2g} nats on average between the engine that sampled "
-        f"it and the trainer{many}.",
-        f"The rollouts are {age:.1f} versions old on average." if age >= 1 else
-        "They are of the same version: the engine computes otherwise than the trainer (another precision, kernel, "
-        "chat template or temperature), or it does not have the newest weights.",
-        f"Lower the staleness: {fresher}." if fresher
-        else "Let the engine compute in the trainer's precision, and keep importance.kind at 'truncate' or 'mask'.",
-    )  # fmt: skip
+        kind="sampler and trainer disagree",
+        severity=Severity.WARNING,
+        what=f"the log-probability of a sampled token differs by {gap:.2g} nats on average between the engine that "
+        f"sampled it and the trainer{many}.",
+        cause=f"The rollouts are {age:.1f} versions old on average."
+        if age >= 1
+        else "They are of the same version: the engine computes differently from the trainer (another "
+        "precision, kernel, chat template or temperature), or it does not have the newest weights.",
+        remedy=f"Lower the staleness: {fresher}."
+        if fresher
+        else "Make the engine compute in the trainer's precision, and keep importance.kind at 'truncate' or 'mask'.",
+    )
 
 
 def check_staleness(record: RunRecord) -> Iterator[Finding]:
-    """Rollouts of models that are long gone, in a run that does not learn."""
+    """Rollouts of old versions of the model, in a run that does not learn."""
     ages = record.values("staleness_mean")
     if len(ages) < FEWEST or (age := float(np.mean(ages))) < STALE or is_rising(record):
         return
@@ -246,11 +260,15 @@ def check_staleness(record: RunRecord) -> Iterator[Finding]:
     fresher = to_set(record.settings, "rollouts.staleness", record.settings.rollouts.staleness // 4)
     smaller = other_rate(record, 0.3)
     yield Finding(
-        "staleness high",
-        Severity.WARNING,
-        f"tokens are trained on {age:.1f} versions after they were sampled on average, and {most:.0f} at most "
+        kind="staleness high",
+        severity=Severity.WARNING,
+        what=f"tokens are trained on {age:.1f} versions after they were sampled on average, and {most:.0f} at most "
         f"(rollouts.staleness is {record.settings.rollouts.staleness}).",
-        "The older the policy that sampled, the less its rollouts tell of the one that is trained.",
-        sentence(choices(f"let rollouts be newer: {fresher}" if fresher else "",
-                         f"take smaller steps: {smaller}" if smaller else "take fewer of them from each batch")),
-    )  # fmt: skip
+        cause="The older the policy that sampled a rollout, the less it tells about the one that is trained.",
+        remedy=sentence(
+            choices(
+                f"use newer rollouts: {fresher}" if fresher else "",
+                f"take smaller steps: {smaller}" if smaller else "take fewer of them from each batch",
+            )
+        ),
+    )

@@ -1,4 +1,4 @@
-"""Monotony: a policy that says the same whatever it is asked, told from what it said to different tasks."""
+"""Monotony: a policy that gives the same answer to different tasks."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.breaks import sampled_messages
 from lightning_hub.trajectories.rewards import score
 
-#: Part of the rollouts that said the same, and of different tasks that they are of, at least.
+#: Least share of rollouts with the same answer, and fewest different tasks among them.
 SAME, TASKS = 0.8, 20
-#: Part of the way to the best reward that was seen, from which on one answer to all tasks is no fault.
+#: Share of the way to the best reward seen from which on one answer to all tasks is not a fault.
 RIGHT = 0.7
 _SHOWN = 60
 
 
 def check_one_answer(record: RunRecord) -> Iterator[Finding]:
-    """The same words to nearly all tasks, although they are not worth the same there."""
+    """The same answer to nearly all tasks, although it does not earn much."""
     late = _late_rollouts(record)
     said = {rollout.id: _sampled_text(rollout) for rollout in late}
     answers = Counter(words for words in said.values() if words)
@@ -39,21 +39,26 @@ def check_one_answer(record: RunRecord) -> Iterator[Finding]:
     earlier = before.most_common(1)[0][1] / before.total() if before else None
     which = f"{many} held-out tasks" if record.after else f"{many} rollouts of the last steps"
     yield Finding(
-        "one answer to all",
-        Severity.WARNING,
-        f"{count} of {which} got the same answer, {_preview(words)}, which earned {mean:.3g} on average (rollouts "
+        kind="one answer to all",
+        severity=Severity.WARNING,
+        what=f"{count} of {which} got the same answer, {_preview(words)}, which earned {mean:.3g} on average (rollouts "
         f"earned between {seen.low:.3g} and {seen.high:.3g})"
-        + (f"; before training the most common answer was given to {earlier:.0%} of them." if earlier is not None
-           else "."),
-        "The policy no longer looks at the task: it found one answer that pays often enough, and tries nothing else."
-        if earlier is None or earlier < SAME else "The policy does not look at the task, and did not before training.",
-        "Print that answer's reward: an answer that fits no task must not earn much; take tasks with more different "
-        "answers, or hold the model to where it began: --set divergence.coefficient=0.05.",
-    )  # fmt: skip
+        + (
+            f"; before training the most common answer was given to {earlier:.0%} of them."
+            if earlier is not None
+            else "."
+        ),
+        cause="The policy no longer looks at the task: it found one answer that pays often enough, and tries nothing "
+        "else."
+        if earlier is None or earlier < SAME
+        else "The policy does not look at the task, and did not before training.",
+        remedy="Print that answer's reward: an answer that fits no task must not earn much; use tasks with more "
+        "different answers, or keep the model close to where it began: --set divergence.coefficient=0.05.",
+    )
 
 
 def _late_rollouts(record: RunRecord) -> Sequence[Rollout]:
-    """The last evaluation, or else the training rollouts of the last fifth of the steps that were read."""
+    """The rollouts of the last evaluation, or else the last fifth of the training rollouts that were read."""
     if record.after:
         return record.after
     groups = list(dict.fromkeys(rollout.group for rollout in record.sample))
@@ -62,12 +67,12 @@ def _late_rollouts(record: RunRecord) -> Sequence[Rollout]:
 
 
 def _scores(rollouts: Sequence[Rollout], record: RunRecord) -> list[float]:
-    """What was earned, where anything was."""
+    """The scores of the rollouts that have one."""
     return [value for rollout in rollouts if math.isfinite(value := score(rollout, record.settings))]
 
 
 def _sampled_text(rollout: Rollout) -> str:
-    """All that was sampled in a rollout, calls of tools too."""
+    """Everything that was sampled in a rollout, tool calls included."""
     messages = [message for call in rollout.calls if call.meta.trainable for message in sampled_messages(call)]
     return "\n".join(
         f"{message.get('content') or ''}{_tools(message.get('tool_calls'))}" for message in messages

@@ -1,4 +1,4 @@
-"""Movement: whether a policy that has something to learn moves at all, and what keeps it: the rate, or the reward."""
+"""Movement: whether a policy that has something to learn moves at all, and what holds it: the rate or the reward."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from lightning_hub.health.scale import scale
 from lightning_hub.health.stagnation import is_rising, trend_of
 from lightning_hub.statistics.trend import FEWEST, clear_from, trend
 
-#: Answers to held-out tasks that stayed the same, as a part, and mean difference of their log-probs in nats, with which
-#: a policy has not moved in so many steps; in fewer, as much less.
+#: Least share of held-out answers that stayed the same, and greatest mean difference of their log-probs in nats, for a
+#: policy that has not moved in this many steps; the difference is proportionally smaller for fewer steps.
 STILL_SAME, STILL_MOVED, STILL_IN = 0.8, 0.003, 20
-#: Sum over all steps of the learning rate, which bounds how far AdamW moves a weight, below which no policy moves.
+#: Sum of the learning rates of all steps below which no policy moves: it bounds how far AdamW moves a weight.
 STILL_RATE = 1e-6
 _STILL_STEPS = 10
-#: How far a policy may well move in a run, in nats a token.
+#: How far a policy may safely move in a run, in nats per token.
 _TARGET = 0.05
-#: Standard deviation of the rewards below which a policy that does not move is kept by their size, and the norm of a
-#: gradient all of whose parts are below what AdamW adds to their size (1e-8), so that it hardly moves a weight.
+#: Standard deviation of the rewards below which their size keeps a policy from moving, and the norm of a gradient that
+#: is smaller than what AdamW adds to its size (1e-8), so that it hardly moves a weight.
 SMALL, LOST_NORM = 1e-3, 1e-8
 #: Estimators whose advantages are as large as the differences of the rewards; the others divide by their deviation.
 _AS_LARGE = frozenset({"rloo", "dr_grpo", "running_mean", "reinforce"})
 
 
 def check_movement(record: RunRecord) -> Iterator[Finding]:
-    """A policy that has signals and does not move: the rewards are too small, or the learning rate is too low."""
+    """A policy that has a signal but does not move: the rewards are too small, or the learning rate is too low."""
     signals = _count_signals(record)
     rates, norms = record.values("learning_rate"), record.values("grad_norm")
     if signals < FEWEST or not rates or not any(norms):
@@ -48,7 +48,7 @@ def check_movement(record: RunRecord) -> Iterator[Finding]:
 
 
 def _count_signals(record: RunRecord) -> int:
-    """Steps that had something to learn."""
+    """The number of steps with something to learn."""
     return len(record.steps) - sum(
         bool(groups) and flat >= groups
         for groups, flat in zip(record.values("groups"), record.values("groups_without_signal"), strict=False)
@@ -59,17 +59,17 @@ def _too_low(record: RunRecord, signals: int, moved: Drift | None, evidence: str
     rates = record.values("learning_rate")
     times = _TARGET / max(moved.moved, 1e-7) if moved is not None else 1e-3 / sum(rates)
     given = record.settings.optimizer.learning_rate is not None
-    leave = "leave optimizer.learning_rate out: one is chosen from the model's size" if given else ""
+    leave = "leave optimizer.learning_rate unset: one is chosen from the model's size" if given else ""
     higher = other_rate(record, max(3.0, times))
     raised = f"raise it: {higher}" if higher else ""
     return Finding(
-        "learning rate too low",
-        Severity.FATAL,
-        f"{evidence} The learning rate was {max(rates):.1e} at most, in {len(record.steps)} steps, of which {signals} "
-        f"had a signal; the gradient's norm was {_middle(record.values('grad_norm')):.2g}.",
-        "There is something to learn and the weights hardly change.",
-        sentence("; or ".join(way for way in (leave, raised) if way))
-        or "Look at what holds the weights: optimizer.max_norm, divergence.coefficient, length.truncated.",
+        kind="learning rate too low",
+        severity=Severity.FATAL,
+        what=f"{evidence} The learning rate was {max(rates):.1e} at most, in {len(record.steps)} steps, of which "
+        f"{signals} had a signal; the gradient's norm was {_middle(record.values('grad_norm')):.2g}.",
+        cause="There is something to learn, but the weights hardly change.",
+        remedy=sentence("; or ".join(way for way in (leave, raised) if way))
+        or "Look at what holds the weights back: optimizer.max_norm, divergence.coefficient, length.truncated.",
     )
 
 
@@ -77,18 +77,19 @@ def _too_small(record: RunRecord, small: dict[str, float], evidence: str) -> Fin
     role, spread = min(small.items(), key=lambda each: each[1])
     norm = max(record.values("grad_norm"))
     return Finding(
-        "reward too small",
-        Severity.FATAL,
-        f"{evidence + ' ' if evidence else ''}The rewards of {describe_role(role)} differ by {spread:.1e} (their "
+        kind="reward too small",
+        severity=Severity.FATAL,
+        what=f"{evidence + ' ' if evidence else ''}The rewards of {describe_role(role)} differ by {spread:.1e} (their "
         f"standard deviation), and the gradient's norm was {norm:.1e} at most.",
-        "Advantages are as large as the differences of the rewards, and AdamW moves a weight little for a gradient "
-        "that is not much larger than 1e-8.",
-        "Multiply the reward, so that a good and a bad answer differ by about 1; the learning rate is not at fault.",
+        cause="Advantages are as large as the differences of the rewards, and AdamW moves a weight little for a "
+        "gradient that is not much larger than 1e-8.",
+        remedy="Multiply the reward, so that a good and a bad answer differ by about 1; the learning rate is not at "
+        "fault.",
     )
 
 
 def _small_spreads(record: RunRecord) -> dict[str, float]:
-    """Role -> the deviation of its rewards, where these are as small as in all roles with a reward."""
+    """Role -> the deviation of its rewards, if it is tiny for all roles with a reward; else empty."""
     found = {role: of_role.spread for role in record.roles if (of_role := scale(record, role)) is not None}
     taken = {role: record.settings.credit_of("" if role == NO_ROLE else role).advantage for role in found}
     small = {role: spread for role, spread in found.items() if 0 < spread < SMALL and taken[role] in _AS_LARGE}
@@ -109,7 +110,7 @@ def _evidence_of_drift(record: RunRecord, moved: Drift | None) -> str:
 
 
 def _evidence_of_rates(record: RunRecord, rates: list[float], moved: Drift | None) -> str:
-    """Before there is a second evaluation: that the rates are too small for any weight to move, and nothing did."""
+    """Evidence, before there is a second evaluation, that the rates are too small for any weight to move."""
     level = [trend_of(record, role) for role in record.roles]
     entropies = record.values("entropy")
     if moved is not None or len(record.steps) < _STILL_STEPS or sum(rates) >= STILL_RATE or not entropies:

@@ -1,4 +1,4 @@
-"""Remedies: settings to type that can be typed: in range, of a sane size, and never what is set already."""
+"""Remedies: settings that can be typed: in range, of a sane size, and different from what is set already."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from lightning_hub.health.run_record import RunRecord
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 
-#: Learning rates that are ever proposed; beyond them something else than the rate is at fault.
+#: Range of learning rates that are proposed; beyond it something other than the rate is at fault.
 LOWEST_RATE, HIGHEST_RATE = 1e-8, 1e-2
-#: A proposal that is nearer to the rate that was used than so many times is none.
+#: A proposed rate differs from the rate that was used by at least this factor.
 _WORTH = 1.5
 
 
 def to_set(settings: Settings, name: str, value: Any) -> str:
-    """'--set NAME=VALUE'; '' where it is set so already, or cannot be set so beside what else is set."""
+    """'--set NAME=VALUE'; '' if that is the value already, or if it is not valid with the other settings."""
     if settings.flat().get(name) == value:
         return ""
     try:
@@ -26,8 +26,8 @@ def to_set(settings: Settings, name: str, value: Any) -> str:
 
 
 def other_rate(record: RunRecord, times: float) -> str:
-    """'--set optimizer.learning_rate=...' with so many times the highest rate that was used, within bounds; '' where
-    it is not known, or where these bounds leave nothing to change."""
+    """'--set optimizer.learning_rate=...' with `times` times the highest rate that was used, within bounds; '' if
+    that is not known, or if the bounds leave nothing to change."""
     used = max(record.values("learning_rate"), default=0.0)
     wanted = min(max(used * times, LOWEST_RATE), HIGHEST_RATE)
     if used <= 0 or (wanted < _WORTH * used if times > 1 else wanted * _WORTH > used):
@@ -36,7 +36,7 @@ def other_rate(record: RunRecord, times: float) -> str:
 
 
 def choices(*ways: str) -> str:
-    """What can be typed, joined by 'or'; those that are empty are left out."""
+    """The ways that are not empty, joined by 'or'."""
     return ", or ".join(way for way in ways if way)
 
 

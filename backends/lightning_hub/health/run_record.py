@@ -1,4 +1,4 @@
-"""The record of a run: what its folder tells of it, also of an older version and while it is under way."""
+"""The record of a run: what its folder says about it, also while it runs and if an older version wrote it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
 
-#: What metrics call calls without a role.
+#: The name that metrics have for calls without a role.
 NO_ROLE = "none"
-#: Rollouts whose calls are read, about: whole groups, evenly over the run.
+#: About how many rollouts are read with their calls: whole groups, evenly over the run.
 _ROLLOUTS = 600
-#: Failed ones whose calls are read.
+#: How many failed rollouts are read with their calls.
 _FAILED = 20
 
 
@@ -32,15 +32,15 @@ class ScoredRollout:
     entry: Entry
     step: int
     rewards: Mapping[str, float]
-    """Role, as metrics name it -> reward."""
+    """Role, by its name in metrics -> reward."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """What there is to say something about."""
+    """What a run left in its folder."""
 
     name: str
-    """The run's folder as a user at the usual place would type it."""
+    """The run's folder as a user would type it, such as 'runs/NAME'."""
     settings: Settings
     steps: Sequence[Mapping[str, float | None]]
     """The metrics of each step, in order."""
@@ -49,23 +49,23 @@ class RunRecord:
     diagnosis: Mapping[str, Any] = field(default_factory=dict)
     """What the first rollouts showed; may be empty."""
     status: str = "unfinished"
-    """'finished', 'stopped' or 'failed', or 'unfinished' of a run that is under way or was killed."""
+    """'finished', 'stopped' or 'failed', or 'unfinished' for a run that is still running or was killed."""
     error: str = ""
     """Why it failed."""
     stored: bool = False
-    """It learns from the rollouts of earlier runs: its rewards are what they are."""
+    """It learns from the rollouts of earlier runs, so its rewards cannot change."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What was decided where settings leave it open."""
+    """What was decided where settings left it open."""
     scored: Sequence[ScoredRollout] = ()
-    """Training rollouts that went well."""
+    """Training rollouts that succeeded."""
     failed: Sequence[Entry] = ()
-    """Training rollouts that did not."""
+    """Training rollouts that failed."""
     failed_sample: Sequence[Rollout] = ()
     """Some of these, with their calls."""
     sample: Sequence[Rollout] = ()
-    """Training rollouts that went well, with their calls: whole groups, evenly over the run."""
+    """Training rollouts that succeeded, with their calls: whole groups, evenly over the run."""
     tasks: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    """Of training."""
+    """Task id -> task, of training."""
     before: Sequence[Rollout] = ()
     """Rollouts of the first evaluation."""
     after: Sequence[Rollout] = ()
@@ -73,12 +73,12 @@ class RunRecord:
 
     @property
     def roles(self) -> list[str]:
-        """Roles with metrics of their own, by the name that metrics have for them."""
+        """Roles that have metrics, by their names in metrics."""
         names = (name.partition("/") for step in self.steps for name in step)
         return list(dict.fromkeys(role for name, _, role in names if name in {"reward_mean", "rows"} and role))
 
     def series(self, name: str) -> list[tuple[int, float]]:
-        """Step and value of a metric, where it has one."""
+        """Step and value of a metric, for the steps that have it."""
         return [
             (int(step["step"] or 0), float(value))
             for step in self.steps
@@ -86,14 +86,14 @@ class RunRecord:
         ]
 
     def values(self, name: str) -> list[float]:
-        """A metric's values, where it has one."""
+        """The values of a metric, for the steps that have it."""
         return [value for _, value in self.series(name)]
 
     def total(self, name: str) -> float:
         return sum(self.values(name))
 
     def rollouts_by_step(self, role: str) -> dict[int, float]:
-        """Step -> rollouts in which the role spoke; of versions that did not count them, those it was trained on."""
+        """Step -> number of rollouts in which the role spoke; if an older version did not count them, was trained."""
         counted = dict(self.series(f"rollouts/{role}"))
         if counted or self.settings.credit_of("" if role == NO_ROLE else role).schedule != "always":
             return counted
@@ -105,7 +105,7 @@ class RunRecord:
         }
 
     def groups(self, role: str) -> list[list[ScoredRollout]]:
-        """The rollouts of each group that have a reward for `role`, where there are two at least, by step."""
+        """The rollouts of each group with a reward for `role`, if there are at least two, in the order of steps."""
         found: dict[str, list[ScoredRollout]] = {}
         for each in self.scored:
             if role in each.rewards:
@@ -114,24 +114,29 @@ class RunRecord:
 
 
 def describe_role(role: str) -> str:
-    """A role of metrics, in a sentence."""
+    """A role by its name in metrics, as part of a sentence."""
     return "calls without a role" if role == NO_ROLE else f"the role {role}"
 
 
 def read_record(folder: Path) -> RunRecord:
-    """The record of the run in this folder. SettingError if there is none, or one that has not begun."""
+    """The record of the run in this folder. Raises SettingError if there is none, or if no step is finished."""
     config, diagnosis = _json(folder / "config.json"), _json(folder / "diagnosis.json")
     report, steps = _json(folder / "report.json"), _lines(folder / "metrics.jsonl")
     if not config and not diagnosis:
-        raise SettingError(f"{folder} is no run: there is no config.json in it")
+        raise SettingError(f"{folder} is not a run folder: it has no config.json")
     if not steps and not diagnosis and report.get("status") != "failed":
         raise SettingError(f"{folder}: no step is finished yet, so there is nothing to check; try again later")
     record = RunRecord(
-        name=str(Path(folder.parent.name, folder.name)), settings=_settings(config.get("settings") or {}), steps=steps,
-        evaluations=latest_evaluations(_lines(folder / "evaluations.jsonl")), diagnosis=diagnosis,
-        status=str(report.get("status") or "unfinished"), error=str(report.get("error") or ""),
-        stored=bool(config.get("from_runs")), facts=config.get("facts") or {},
-    )  # fmt: skip
+        name=str(Path(folder.parent.name, folder.name)),
+        settings=_settings(config.get("settings") or {}),
+        steps=steps,
+        evaluations=latest_evaluations(_lines(folder / "evaluations.jsonl")),
+        diagnosis=diagnosis,
+        status=str(report.get("status") or "unfinished"),
+        error=str(report.get("error") or ""),
+        stored=bool(config.get("from_runs")),
+        facts=config.get("facts") or {},
+    )
     if not (folder / "hub.sqlite").is_file():
         return record
     with Archive(folder, rescored=False) as archive:
@@ -140,7 +145,7 @@ def read_record(folder: Path) -> RunRecord:
 
 def _with_rollouts(record: RunRecord, archive: Archive) -> RunRecord:
     last = max((int(step["step"] or 0) for step in record.steps), default=1)
-    # What a resumed run does again, or what runs ahead of the learner, is of no step that was finished.
+    # What a resumed run does again, or what runs ahead of the learner, belongs to no finished step.
     entries = [entry for entry in archive.entries("train") if entry.step is not None and entry.step <= last]
     ok = [entry for entry in entries if entry.status == Status.OK]
     failed = [entry for entry in entries if entry.status != Status.OK]
@@ -159,7 +164,7 @@ def _with_rollouts(record: RunRecord, archive: Archive) -> RunRecord:
 
 
 def score_entry(entry: Entry, given: tuple[Reward, ...], roles: Sequence[str], settings: Settings) -> ScoredRollout:
-    """What a rollout that was given these rewards earned for each of these roles, by their names in metrics."""
+    """What a rollout with these rewards earned for each of these roles, by their names in metrics."""
     bare = Rollout(
         entry.id, entry.task_id, entry.group, entry.mode, entry.attempt, entry.status, entry.error, 0.0, given
     )
@@ -169,7 +174,7 @@ def score_entry(entry: Entry, given: tuple[Reward, ...], roles: Sequence[str], s
 
 
 def _sample_groups(entries: Sequence[Entry]) -> list[Entry]:
-    """Whole groups, evenly over the run, of about as many rollouts as are read."""
+    """Whole groups, evenly over the run, with about `_ROLLOUTS` rollouts in all."""
     groups: dict[str, list[Entry]] = {}
     for entry in sorted(entries, key=lambda each: each.step or 0):
         groups.setdefault(entry.group, []).append(entry)
@@ -178,7 +183,7 @@ def _sample_groups(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _first_and_last(evaluations: Sequence[HeldOut], entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """Rollouts of the first and of the last evaluation; none if they are of the same step."""
+    """Rollouts of the first and of the last evaluation; none if both belong to the same step."""
     in_order = sorted(evaluations, key=lambda each: each.step)
     if not in_order or in_order[0].step == in_order[-1].step:
         return [], []
@@ -189,7 +194,7 @@ def _first_and_last(evaluations: Sequence[HeldOut], entries: Iterable[Entry]) ->
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:
-    """The settings of a run, without what this version has no name for."""
+    """The settings of a run, without those that this version does not have."""
     try:
         return Settings.from_dict(values)
     except SettingError:

@@ -1,4 +1,4 @@
-"""The scale of a role's rewards: from the lowest to the highest that was earned, wherever zero is."""
+"""The scale of a role's rewards: from the lowest to the highest that was earned."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from lightning_hub.health.run_record import RunRecord
 
-#: Of many different rewards, those so many standard deviations from their mean are freaks, and no end of the scale.
-_FREAK = 3.0
+#: Among many different rewards, those further from the mean than this many standard deviations are outliers.
+_OUTLIER = 3.0
 _FEW_VALUES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What rollouts earned in one run."""
+    """The range of what rollouts earned in one run."""
 
     low: float
     high: float
@@ -24,7 +24,7 @@ class Scale:
     """Standard deviation over rollouts."""
 
     def place(self, value: float) -> float:
-        """Where a value lies between the lowest, 0, and the highest, 1; 1 where all are the same."""
+        """Where a value lies between the lowest (0) and the highest (1); 1 if all are the same."""
         return (value - self.low) / (self.high - self.low) if self.high > self.low else 1.0
 
 
@@ -35,12 +35,12 @@ def scale_of(values: Sequence[float]) -> Scale | None:
     data = np.asarray(values, np.float64)
     low, high, mean, spread = (float(each) for each in (data.min(), data.max(), data.mean(), data.std()))
     if len(np.unique(data)) > _FEW_VALUES:
-        low, high = max(low, mean - _FREAK * spread), min(high, mean + _FREAK * spread)
+        low, high = max(low, mean - _OUTLIER * spread), min(high, mean + _OUTLIER * spread)
     return Scale(low, high, spread)
 
 
 def scale(record: RunRecord, role: str) -> Scale | None:
-    """The scale of one role's rewards in training; of its steps' means and deviations where rollouts are not known."""
+    """The scale of one role's rewards in training; from its steps' means and deviations if rollouts are not known."""
     known = scale_of([each.rewards[role] for each in record.scored if role in each.rewards])
     if known is not None:
         return known

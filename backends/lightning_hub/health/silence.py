@@ -1,4 +1,4 @@
-"""Silence: a role that speaks in fewer and fewer rollouts, since what comes before it has learned not to ask it."""
+"""Silence: roles that speak in fewer and fewer rollouts, because another role has learned not to ask them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lightning_hub.health.run_record import RunRecord, describe_role
 from lightning_hub.health.scale import scale
 from lightning_hub.statistics.trend import FEWEST, trend
 
-#: Part that is left at the end, at most, of the rollouts in which a role spoke at first, and how clear that has to be,
-#: in standard errors.
+#: Greatest share left at the end of the rollouts in which a role spoke at first, and how clear that has to be, in
+#: standard errors.
 LEFT, CLEAR = 0.5, 5.0
-#: Part of all rollouts in which a role still speaks, below which it learns nothing any more.
+#: Share of all rollouts below which a role that still speaks learns nothing any more.
 GONE = 0.05
-#: Part of the way to the best reward that was seen, from which on a role may well be left out: it is not needed.
+#: Share of the way to the best reward seen from which on a role may not be needed at all.
 SOLVED = 0.7
-#: Rollouts at the beginning, at least.
+#: Fewest rollouts at the beginning.
 _ROLLOUTS = 40
 
 
@@ -34,21 +34,28 @@ def check_silenced_roles(record: RunRecord) -> Iterator[Finding]:
         first, last = shares
         own = any(reward.role for rollout in record.sample for reward in rollout.rewards)
         yield Finding(
-            "role fell silent",
-            Severity.FATAL if last < GONE else Severity.WARNING,
-            f"{describe_role(role)} spoke in {first:.0%} of the rollouts at first and in {last:.0%} at the end of "
+            kind="role fell silent",
+            severity=Severity.FATAL if last < GONE else Severity.WARNING,
+            what=f"{describe_role(role)} spoke in {first:.0%} of the rollouts at first and in {last:.0%} at the end of "
             f"{len(record.steps)} steps{_describe_rewards(record)}.",
-            "A role that is not asked learns nothing. Whoever asks it has learned that asking does not pay"
-            + ("." if own or len(record.roles) < 2 else ": with one number for all roles, each is blamed for what "
-               "another one said."),
-            ("See what asking it earns, for the role that asks; " if own else "Give each role a number of its work: "
-             f"return a dict from the reward function, {{{', '.join(f'{each!r}: ...' for each in record.roles)}}}; ")
+            cause="A role that is not asked learns nothing. The role that asks it has learned that asking does not pay"
+            + (
+                "."
+                if own or len(record.roles) < 2
+                else ": with one number for all roles, each is blamed for what another said."
+            ),
+            remedy=(
+                "Check what asking it earns the role that asks; "
+                if own
+                else "Give each role a number for its own work: "
+                f"return a dict from the reward function, {{{', '.join(f'{each!r}: ...' for each in record.roles)}}}; "
+            )
             + "if it is not needed in these tasks, ignore this.",
-        )  # fmt: skip
+        )
 
 
 def _shares(record: RunRecord, role: str) -> tuple[float, float] | None:
-    """Parts of the rollouts in which a role spoke at the beginning and at the end; None unless it fell silent."""
+    """Shares of the rollouts in which a role spoke at the beginning and at the end; None unless it fell silent."""
     spoke, ran = record.rollouts_by_step(role), dict(record.series("rollouts_ok"))
     steps = [step for step, count in ran.items() if count]
     if len(steps) < FEWEST or not spoke or record.stored:
@@ -57,7 +64,7 @@ def _shares(record: RunRecord, role: str) -> tuple[float, float] | None:
     (first, asked), (last, later) = (_share(part, spoke, ran) for part in (steps[:over], steps[-over:]))
     if asked < _ROLLOUTS or last > LEFT * first or _is_solved(record, role):
         return None
-    # Rollouts of one task are much alike: as many count as there were tasks.
+    # Rollouts of one task are much alike, so the number of tasks counts.
     size = record.settings.rollouts.group_size
     middle = (first + last) / 2
     error = math.sqrt(middle * (1 - middle) * (size / asked + size / later))
@@ -67,14 +74,14 @@ def _shares(record: RunRecord, role: str) -> tuple[float, float] | None:
 
 
 def _share(steps: Sequence[int], spoke: dict[int, float], ran: dict[int, float]) -> tuple[float, float]:
-    """The part of the rollouts of these steps in which a role spoke, and how many there were."""
+    """The share of these steps' rollouts in which a role spoke, and the number of rollouts."""
     rollouts = sum(ran[step] for step in steps)
-    # What failed and is trained on spoke too.
+    # Failed rollouts that are trained on count as spoken too.
     return min(1.0, sum(spoke.get(step, 0.0) for step in steps) / rollouts), rollouts
 
 
 def _is_solved(record: RunRecord, role: str) -> bool:
-    """Whether what is earned at the end is near the best that was seen."""
+    """Whether the reward at the end is near the best that was seen."""
     rewards, seen = record.values("reward_mean"), scale(record, role)
     if not rewards or seen is None:
         return False

@@ -1,4 +1,4 @@
-"""Stagnation: why the reward of a run does not rise although nothing broke: no reward, no signal, or nobody knows."""
+"""Stagnation: why the reward of a run does not rise although nothing broke."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from lightning_hub.health.scale import scale
 from lightning_hub.statistics.trend import FEWEST, Trend, trend
 from lightning_sdk.settings.ranges import GROUPED
 
-#: Steps from which on a reward that does not rise is said; the largest rise that could have gone unseen then, in
-#: standard deviations of a rollout's reward; and the part of the way to the best reward from which on that is no fault.
+#: Fewest steps for the finding that a reward does not rise; the largest rise that could then have gone unseen, in
+#: standard deviations of a rollout's reward; and the share of the way to the best reward from which on it is no fault.
 _LONG, UNSEEN, HIGH = 20, 0.2, 0.9
-#: Part of the groups in which all rewards are equal, from which on it is said, and fewest groups that it is said of.
+#: Share of groups with equal rewards from which on it is reported.
 FLAT = 0.7
-#: The same of groups of fewer rollouts than this, which are often equal by chance.
+#: The same for groups of fewer rollouts than `_LARGE`, which are often equal by chance.
 FLAT_SMALL, _LARGE = 0.9, 4
+#: Fewest groups for either.
 _FLAT_GROUPS = 20
-#: Part of a role's rollouts without a reward.
+#: Share of a role's rollouts without a reward from which on it is reported.
 UNREWARDED = 0.2
-#: Steps at a run's end without any signal that are no accident.
+#: Fewest steps without any signal at a run's end that are not an accident.
 _SILENT = 5
 
 
@@ -35,13 +36,13 @@ def rewards_of(record: RunRecord, role: str) -> list[tuple[int, float]]:
 
 
 def weights_of(record: RunRecord, role: str) -> list[float]:
-    """How much the mean reward of each step counts: as many rollouts as it is the mean of."""
+    """The weight of each step's mean reward: the number of rollouts that it is the mean of."""
     spoken = record.rollouts_by_step(role)
     return [spoken.get(step) or 1.0 for step, _ in rewards_of(record, role)]
 
 
 def trend_of(record: RunRecord, role: str) -> Trend | None:
-    """Of a role's mean reward, None for fewer than 3 steps."""
+    """The trend of a role's mean reward; None for fewer than 3 steps."""
     values = [value for _, value in rewards_of(record, role)]
     return trend(values, weights_of(record, role)) if len(values) > 2 else None
 
@@ -52,46 +53,47 @@ def is_rising(record: RunRecord) -> bool:
 
 
 def check_roles(record: RunRecord) -> Iterator[Finding]:
-    """Roles that are to be trained and made no call."""
+    """Roles to train that made no call."""
     missing = [role for role in record.settings.roles if role not in record.roles]
     if not missing or not record.steps:
         return
     others = ", ".join(record.roles)
     named = " ".join(f"--roles {shlex.quote(role)}" for role in record.roles or ("A", "B"))
     yield Finding(
-        "role filter matched nothing" if len(missing) == len(record.settings.roles) else "role without calls",
-        Severity.FATAL if len(missing) == len(record.settings.roles) else Severity.WARNING,
-        f"in {len(record.steps)} steps no call of the role {', '.join(map(repr, missing))} of the setting roles was "
-        f"trained; there were {others or 'none of any role'}.",
-        "Either the name is misspelt, or that agent had nothing to do in these tasks.",
-        f"Name roles as they are listed here: {named}; `lightning-sdk check agent.py:...` lists them too.",
+        kind="role filter matched nothing" if len(missing) == len(record.settings.roles) else "role without calls",
+        severity=Severity.FATAL if len(missing) == len(record.settings.roles) else Severity.WARNING,
+        what=f"in {len(record.steps)} steps no call of the role {', '.join(map(repr, missing))} of the setting roles "
+        f"was trained; there were {others or 'none of any role'}.",
+        cause="Either the name is misspelt, or that agent had nothing to do in these tasks.",
+        remedy=f"Use the names listed here: {named}; `lightning-sdk check agent.py:...` lists them too.",
     )
 
 
 def check_rewards(record: RunRecord) -> Iterator[Finding]:
-    """Roles that no reward reaches, or not always."""
+    """Roles that never or not always get a reward."""
     without = [
         role for role in record.roles if record.values(f"rewards_missing/{role}") and not _has_reward(record, role)
     ]
     for role in without:
         yield Finding(
-            "no reward",
-            Severity.FATAL if len(without) == len(record.roles) else Severity.WARNING,
-            f"in {len(record.steps)} steps {describe_role(role)} never had a reward.",
-            "A reward counts for the role it names, or for all roles if it is one number (credit.signal says which).",
-            "Return one number from the reward function, or a dict with every role in it: {role: number}; or call "
-            "lightning.emit_reward(value, role=...) in the agent.",
+            kind="no reward",
+            severity=Severity.FATAL if len(without) == len(record.roles) else Severity.WARNING,
+            what=f"in {len(record.steps)} steps {describe_role(role)} never had a reward.",
+            cause="A reward counts for the role it names, or for all roles if it is one number (credit.signal says "
+            "which).",
+            remedy=f"Return one number from the reward function, or a dict with every role in it: {role: number}; or "
+            "call lightning.emit_reward(value, role=...) in the agent.",
         )
     for role in (each for each in record.roles if each not in without):
         missing = record.total(f"rewards_missing/{role}")
         given = sum(role in each.rewards for each in record.scored)
         if given and missing > UNREWARDED * (missing + given):
             yield Finding(
-                "no reward",
-                Severity.WARNING,
-                f"{missing:.0f} of {missing + given:.0f} rollouts of {describe_role(role)} had no reward.",
-                "They are left out: nothing is learned from them.",
-                "Return a number in every case, 0 where nothing was earned.",
+                kind="no reward",
+                severity=Severity.WARNING,
+                what=f"{missing:.0f} of {missing + given:.0f} rollouts of {describe_role(role)} had no reward.",
+                cause="They are left out: nothing is learned from them.",
+                remedy="Return a number in every case, 0 if nothing was earned.",
             )
 
 
@@ -100,9 +102,9 @@ def _has_reward(record: RunRecord, role: str) -> bool:
 
 
 def check_signal(record: RunRecord) -> Iterator[Finding]:
-    """Roles all of whose rewards are equal within every group, throughout or from some step on."""
+    """Roles whose rewards are equal within every group, throughout or from some step on."""
     if record.status == "failed" and OPENING in record.error:
-        return  # it stopped for that, and says so
+        return  # it stopped because of that, and its error says so
     quiet = {role: found for role in record.roles if (found := _silent_stretch(record, role)) is not None}
     for role, (first, last, whole) in quiet.items():
         flat = _flatness(record, role, first)
@@ -120,10 +122,10 @@ def check_signal(record: RunRecord) -> Iterator[Finding]:
 
 
 def _flatness(record: RunRecord, role: str, first: int) -> Flatness:
-    """Why there was no signal from this step on, as the rollouts tell; where none is kept, as the rewards do."""
+    """Why there was no signal from this step on, from the rollouts or, if none was kept, from the rewards."""
     name = "" if role == NO_ROLE else role
     seen = [each.rewards[role] for each in record.scored if role in each.rewards]
-    seen += [value for _, value in rewards_of(record, role)]  # means of steps, which lie between what was earned
+    seen += [value for _, value in rewards_of(record, role)]  # means of steps lie between what was earned
     late = [each for each in record.sample if int(each.group.partition("-")[0]) >= first]
     found = flatness(late, record.settings, record.tasks, role=name, seen=seen)
     if found is not None:
@@ -135,11 +137,11 @@ def _flatness(record: RunRecord, role: str, first: int) -> Flatness:
         FlatReason.CUT if untrained else reason_of_equal_rewards(values, seen, record.settings.evaluation.reward_range)
     )
     reward = values[0] if len(set(values)) == 1 else None
-    return Flatness(why, (), record.settings, record.tasks, 0, reward)
+    return Flatness(why=why, role_rollouts=(), settings=record.settings, tasks=record.tasks, rollouts=0, reward=reward)
 
 
 def _silent_stretch(record: RunRecord, role: str) -> tuple[int, int, bool] | None:
-    """First and last step of a stretch without signal that lasts to the end, and whether it is the whole run."""
+    """The stretch without a signal at the end of the run: its first and last step, and whether it is the whole run."""
     flat = dict(record.series(f"groups_without_signal/{role}") or record.series("groups_without_signal"))
     groups = dict(record.series(f"groups/{role}") or record.series("groups"))
     steps = [step for step, count in groups.items() if count and step in flat]
@@ -166,7 +168,7 @@ def _describe_equal(record: RunRecord, role: str, first: int, last: int) -> str:
 
 
 def check_flat_groups(record: RunRecord) -> Iterator[Finding]:
-    """Roles that have a signal in few of their groups only, and on which side the others are."""
+    """Roles that have a signal in only a few of their groups, and whether the others are too easy or too hard."""
     if len(record.steps) < FEWEST or is_rising(record):
         return
     for role in record.roles:
@@ -192,20 +194,20 @@ def _flat_groups(
     side = "too easy" if easy else "too hard" if hard else "either too easy or too hard"
     number = len(groups[0])
     replaced = "" if record.settings.algorithm.dynamic_sampling else "--set algorithm.dynamic_sampling=2"
-    remedy = "Take harder tasks" if easy else "Take easier tasks" if hard else "Take tasks of a middling difficulty"
+    remedy = "Use harder tasks" if easy else "Use easier tasks" if hard else "Use tasks of medium difficulty"
     return Finding(
-        "most groups flat",
-        Severity.WARNING,
-        f"in {len(equal)} of the last {len(groups)} groups of {describe_role(role)} all {number} rewards were equal, "
-        f"in {high:.0%} of these high and in {1 - high:.0%} low.",
-        f"Nothing is learned from them: most tasks are {side} for this model.",
-        f"{choices(remedy, f'let such groups be replaced: {replaced}' if replaced else '')}; more rollouts of each "
-        f"task help too: --set rollouts.group_size={2 * number}.",
+        kind="most groups flat",
+        severity=Severity.WARNING,
+        what=f"in {len(equal)} of the last {len(groups)} groups of {describe_role(role)} all {number} rewards were "
+        f"equal, in {high:.0%} of these high and in {1 - high:.0%} low.",
+        cause=f"Nothing is learned from them: most tasks are {side} for this model.",
+        remedy=f"{choices(remedy, f'have such groups replaced: {replaced}' if replaced else '')}; more rollouts of "
+        f"each task help too: --set rollouts.group_size={2 * number}.",
     )
 
 
 def check_flat_reward(record: RunRecord) -> Iterator[Finding]:
-    """The last resort: a reward that is shown not to rise, and nobody knows why."""
+    """The last resort: a reward that does not rise, for no known reason."""
     for role in record.roles:
         found, of_role = trend_of(record, role), scale(record, role)
         if found is None or of_role is None or found.n < _LONG or found.rises or found.falls:
@@ -218,11 +220,16 @@ def check_flat_reward(record: RunRecord) -> Iterator[Finding]:
         more = to_set(record.settings, "rollouts.tasks_per_step", 2 * record.settings.rollouts.tasks_per_step)
         rate = other_rate(record, 3.0)
         yield Finding(
-            "reward flat",
-            Severity.WARNING,
-            f"the reward of {describe_role(role)} went from {found.first:.3g} to {found.last:.3g} in {found.n} steps, "
-            f"which is no more than its noise (two steps differ by {noise:.2g} on average).",
-            "There may be too few steps or rollouts to see it, or the steps are too small.",
-            sentence(choices("train longer", f"take more rollouts a step: {more}" if more else "",
-                             f"take larger steps: {rate}" if rate else "")),
-        )  # fmt: skip
+            kind="reward flat",
+            severity=Severity.WARNING,
+            what=f"the reward of {describe_role(role)} went from {found.first:.3g} to {found.last:.3g} in {found.n} "
+            f"steps, which is no more than its noise (two steps differ by {noise:.2g} on average).",
+            cause="There may be too few steps or rollouts to see it, or the steps are too small.",
+            remedy=sentence(
+                choices(
+                    "train longer",
+                    f"use more rollouts per step: {more}" if more else "",
+                    f"take larger steps: {rate}" if rate else "",
+                )
+            ),
+        )

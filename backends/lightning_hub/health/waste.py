@@ -1,4 +1,4 @@
-"""Waste: what a run pays for and does not learn from: failures, cut completions, conversations in pieces."""
+"""Waste: what a run pays for without learning from it: failures, cut completions, broken conversations."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lightning_hub.health.run_record import RunRecord, describe_role
 from lightning_hub.trajectories.breaks import Reason
 from lightning_sdk.trace.call import Status
 
-#: Part of the rollouts that failed, and of the attempts that were repeated or replaced.
+#: Share of the rollouts that failed, and of the attempts that were repeated or replaced.
 FAILED, REPEATED = 0.1, 0.25
-#: Part of the completions that ended at the token limit.
+#: Share of the completions that ended at the token limit.
 TRUNCATED = 0.25
-#: Rows in which one role's part of one rollout lies, and part of the rows that were opened by a fault.
+#: Rows per role and rollout, and the share of rows that a fault opened.
 ROWS, BROKEN = 1.5, 0.2
-#: Fewest rollouts, or completions, that anything is said of.
+#: Fewest rollouts, or completions, for a finding.
 _FEWEST = 40
 
 
 def check_failures(record: RunRecord) -> Iterator[Finding]:
-    """Rollouts that ended otherwise than ok, and those that had to be run again."""
+    """Rollouts that failed, and those that had to be run again."""
     counts = {status: record.total(f"rollouts_{status}") for status in Status}
     everything = sum(counts.values())
     lost = everything - counts[Status.OK]
@@ -32,25 +32,28 @@ def check_failures(record: RunRecord) -> Iterator[Finding]:
         return
     if lost > FAILED * everything:
         worst = max((status for status in counts if status != Status.OK), key=lambda status: counts[status])
+        cause, remedy = _cause_and_remedy(record, worst)
         seen = {str(status): count for status, count in counts.items() if status != Status.OK and count}
         yield Finding(
-            "rollouts failed",
-            Severity.FATAL if lost == everything else Severity.WARNING,
-            f"{lost:.0f} of {everything:.0f} rollouts failed: {_format_counts(seen)}.",
-            *_cause_and_remedy(record, worst),
+            kind="rollouts failed",
+            severity=Severity.FATAL if lost == everything else Severity.WARNING,
+            what=f"{lost:.0f} of {everything:.0f} rollouts failed: {_format_counts(seen)}.",
+            cause=cause,
+            remedy=remedy,
         )
     again = {name: record.total(name) for name in ("retries", "refilled", "deadline_timeouts")}
     if sum(again.values()) > REPEATED * everything:
         most = max(again, key=lambda name: again[name])
         yield Finding(
-            "rollouts repeated",
-            Severity.WARNING,
-            f"in addition to {everything:.0f} rollouts there were "
+            kind="rollouts repeated",
+            severity=Severity.WARNING,
+            what=f"in addition to {everything:.0f} rollouts there were "
             f"{_format_counts({name.replace('_', ' '): count for name, count in again.items() if count})}.",
-            "Each costs as much as a rollout, and those of a step wait for it.",
-            "Raise rollouts.deadline or lower rollouts.tasks_per_step." if most == "deadline_timeouts"
-            else "See hub.log in the run's folder for what failed; rollouts.timeout and failure.retries bound it.",
-        )  # fmt: skip
+            cause="Each costs as much as a rollout, and its step waits for it.",
+            remedy="Raise rollouts.deadline or lower rollouts.tasks_per_step."
+            if most == "deadline_timeouts"
+            else "See hub.log in the run's folder for what failed; rollouts.timeout and failure.retries limit it.",
+        )
 
 
 def _cause_and_remedy(record: RunRecord, status: Status) -> tuple[str, str]:
@@ -74,13 +77,14 @@ def check_truncation(record: RunRecord) -> Iterator[Finding]:
             how = record.settings.length.truncated
             left = to_set(record.settings, "length.truncated", "mask") if how == "train" else ""
             yield Finding(
-                "completions truncated",
-                Severity.WARNING,
-                f"{share:.0%} of the completions of {describe_role(role)} ended at the token limit.",
-                "What comes after it is never seen by the reward; a role may be punished for what it was about to say."
+                kind="completions truncated",
+                severity=Severity.WARNING,
+                what=f"{share:.0%} of the completions of {describe_role(role)} ended at the token limit.",
+                cause="What comes after it is never seen by the reward; a role may be punished for what it was about "
+                "to say."
                 if how == "train"
                 else f"They are left out (length.truncated={how}): nothing is learned from them.",
-                sentence(choices(_longer(record), f"leave such completions out: {left}" if left else "")),
+                remedy=sentence(choices(_longer(record), f"leave such completions out: {left}" if left else "")),
             )
 
 
@@ -91,7 +95,7 @@ def _truncated_share(record: RunRecord, role: str) -> float:
 
 def _longer(record: RunRecord) -> str:
     limit = to_set(record.settings, "sampling.max_tokens", 2 * record.settings.sampling.max_tokens)
-    return f"raise max_tokens in the agent's calls (where they name none, {limit})"
+    return f"raise max_tokens in the agent's calls (where they set none, {limit})"
 
 
 def check_broken_rows(record: RunRecord) -> Iterator[Finding]:

@@ -123,16 +123,16 @@ class Rounds:
         declared = self._plan.declared_roles
         return diagnose(
             DiagnosisInput(
-                mark_trainable(round_.rollouts, settings.roles, declared) if plain else round_.rollouts,
-                round_.name,
-                settings.roles,
-                declared,
-                strays(self._index, round_.began_ns),
-                self._index.late_calls - round_.late_calls,
-                self._plan.integrations,
-                settings.failure.max_failed,
-                settings,
-                self._tasks,
+                rollouts=mark_trainable(round_.rollouts, settings.roles, declared) if plain else round_.rollouts,
+                name=round_.name,
+                roles=settings.roles,
+                declared=declared,
+                strays=strays(self._index, round_.began_ns),
+                late=self._index.late_calls - round_.late_calls,
+                integrations=self._plan.integrations,
+                max_failed=settings.failure.max_failed,
+                settings=settings,
+                tasks=self._tasks,
                 at_provider=plain,
             )
         )

@@ -15,7 +15,7 @@ from lightning_hub.statistics.reward_range import FEWEST, FEWEST_TRAINED, RangeS
 _SET = "set evaluation.reward_low and evaluation.reward_high"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
     """A mean and the interval that covers the true mean with the level's probability."""
 
@@ -47,7 +47,14 @@ class Interval:
     def from_dict(cls, values: Mapping[str, Any]) -> Interval:
         """Undoes `as_dict`; other keys are ignored."""
         mean, low, high = (values[name] for name in ("mean", "low", "high"))
-        return cls(mean, low, high, int(values["n"]), str(values["method"]), str(values.get("missing", "")))
+        return cls(
+            mean=mean,
+            low=low,
+            high=high,
+            n=int(values["n"]),
+            method=str(values["method"]),
+            missing=str(values.get("missing", "")),
+        )
 
     def __str__(self) -> str:
         if self.mean is None:
@@ -95,11 +102,13 @@ def difference(
 
 def _bounded_interval(data: NDArray[np.float64], low: float, high: float, level: float, method: str) -> Interval:
     lower, upper = mean_bounds(data.tolist(), low, high, 0.5 - level / 2)
-    return Interval(float(data.mean()), lower, upper, len(data), method)
+    return Interval(mean=float(data.mean()), low=lower, high=upper, n=len(data), method=method)
 
 
 def _no_interval(data: NDArray[np.float64], missing: str) -> Interval:
-    return Interval(float(data.mean()) if len(data) else None, None, None, len(data), "none", missing)
+    return Interval(
+        mean=float(data.mean()) if len(data) else None, low=None, high=None, n=len(data), method="none", missing=missing
+    )
 
 
 def _missing(scores: NDArray[np.float64], within: RewardRange | None, tasks: int) -> str:

@@ -81,7 +81,7 @@ def clear_from(n: int) -> float:
     return float(sum(term / v**power for power, term in enumerate(terms)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fall:
     """From the best window of steps to the last steps of a run."""
 
@@ -109,7 +109,14 @@ def fall(values: Sequence[float], errors: Sequence[float], weights: Sequence[flo
         return None
     end, noise = _mean(data[-over:], variances[-over:], weight[-over:])
     found = [
-        Fall(peak, at, width, end, over, (peak - end) / math.sqrt(noise + at_peak) if noise + at_peak else math.inf)
+        Fall(
+            peak=peak,
+            at=at,
+            width=width,
+            end=end,
+            over=over,
+            clear=(peak - end) / math.sqrt(noise + at_peak) if noise + at_peak else math.inf,
+        )
         for width in _WINDOWS
         for at in range(before - width + 1)
         for peak, at_peak in [_mean(*(each[at : at + width] for each in (data, variances, weight)))]

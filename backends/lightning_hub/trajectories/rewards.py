@@ -43,8 +43,10 @@ def rewards_for(rollout: Rollout, role: str, credit: Credit) -> list[Reward]:
             continue
         if not math.isfinite(reward.value):
             whose = f"role {reward.role!r}" if reward.role else "the whole rollout"
-            raise RewardError(f"rollout {rollout.id} has reward {reward.name!r} = {reward.value} for {whose}: "
-                              "a reward is a finite number")  # fmt: skip
+            raise RewardError(
+                f"rollout {rollout.id} has reward {reward.name!r} = {reward.value} for {whose}: "
+                "a reward is a finite number"
+            )
         found.append(reward._replace(value=reward.value * weight))
     return found
 

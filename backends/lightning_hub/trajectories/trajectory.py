@@ -37,7 +37,7 @@ class Break:
     'temperature': all ids agree, but the row was sampled at another temperature."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
     """The tokens of one choice of one call, in a trajectory."""
 
@@ -54,7 +54,7 @@ class Piece:
     """What they were limited to, as `Transition.constraint`."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Trajectory:
     """A sequence of T tokens and which of them were sampled."""
 

@@ -24,7 +24,7 @@ class UnusableCall(LightningError):
     """A call of a trainable role cannot be learned from. The message says why, and what to check."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Transition:
     """What the model saw (P ids) and what it sampled from there (C ids)."""
 
@@ -103,11 +103,18 @@ def _transition(call: Call, choice: Choice) -> Transition:
     request = _read_request(call)
     _refuse_penalties(call, request)
     return Transition(
-        role=call.meta.role, call=call.meta.id, choice=choice.index, prompt_ids=prompt_ids,
-        completion_ids=completion_ids, logprobs=logprobs, versions=_versions(call, choice, len(completion_ids)),
-        temperature=_temperature(call, request), finish_reason=choice.finish_reason,
-        started_ns=call.meta.started_ns, constraint=_constraint(call, request),
-    )  # fmt: skip
+        role=call.meta.role,
+        call=call.meta.id,
+        choice=choice.index,
+        prompt_ids=prompt_ids,
+        completion_ids=completion_ids,
+        logprobs=logprobs,
+        versions=_versions(call, choice, len(completion_ids)),
+        temperature=_temperature(call, request),
+        finish_reason=choice.finish_reason,
+        started_ns=call.meta.started_ns,
+        constraint=_constraint(call, request),
+    )
 
 
 def _versions(call: Call, choice: Choice, count: int) -> NDArray[np.int32]:
