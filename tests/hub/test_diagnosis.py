@@ -200,7 +200,7 @@ def test_settings_of_nobody_are_told() -> None:
     diagnosis = diagnose(DiagnosisInput(rollouts=made, settings=wrong))
     assert kinds(diagnosis) == ["warning role without calls", "warning weight of nothing"]
     assert "'sovler'" in said(diagnosis, "role without calls")
-    assert "weighs 'brif'" in said(diagnosis, "weight of nothing") and "given: final" in said(
+    assert "has a weight for 'brif'" in said(diagnosis, "weight of nothing") and "given: final" in said(
         diagnosis, "weight of nothing"
     )
 

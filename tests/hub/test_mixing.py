@@ -75,7 +75,7 @@ def test_the_object_is_named() -> None:
     span = Span("a", "", notices.SHARED, "solver", 1, 1, "ok", "", told)
     every = [SYSTEM, *map(user, QUESTIONS)]
     found = mixed(*(played(number, *every, spans=(span,)) for number in range(4)))
-    assert found is not None and found.cause.startswith("AssistantAgent 'writer' (team.writer) is made once")
+    assert found is not None and found.cause.startswith("AssistantAgent 'writer' (team.writer) is created once")
 
 
 @pytest.mark.parametrize(

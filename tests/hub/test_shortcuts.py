@@ -99,7 +99,7 @@ def test_a_reward_that_is_the_length(sign: int) -> None:
     assert found.correlation == pytest.approx(sign) and (found.role, found.groups) == ("solver", 4)
     (finding,) = diagnose(DiagnosisInput(rollouts=made)).findings
     assert finding.kind == "reward follows length" and finding.severity == "warning"
-    assert ("the longer, the more" if sign > 0 else "the shorter, the more") in finding.what
+    assert ("the longer, the higher" if sign > 0 else "the shorter, the higher") in finding.what
 
 
 @pytest.mark.parametrize(
