@@ -95,7 +95,7 @@ def test_no_part_of_a_run_that_learns_is_called_ill() -> None:
 def test_few_steps_show_no_trend() -> None:
     """Nothing is said of three steps but that they are few."""
     health = examine(RunRecord(name="runs/solve", settings=Settings(), steps=steps()[:3]))
-    assert health.findings == [] and "after 3 steps, which are too few to see a trend" in health.summary()
+    assert health.findings == [] and "after 3 steps, too few to see a trend" in health.summary()
 
 
 def test_a_collapse_is_told_with_its_signs() -> None:
@@ -334,7 +334,7 @@ def test_findings_of_the_first_rollouts_stay() -> None:
 def test_training_from_stored_rollouts_has_no_reward_to_rise() -> None:
     """Its rewards are what they are: the loss is told."""
     health = examine(replace(changed(level()), stored=True))
-    assert health.findings == [] and "40 steps were made from stored rollouts: the loss went from" in health.summary()
+    assert health.findings == [] and "40 steps were trained on stored rollouts: the loss went from" in health.summary()
 
 
 # --- folders

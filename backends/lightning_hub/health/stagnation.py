@@ -81,7 +81,7 @@ def check_rewards(record: RunRecord) -> Iterator[Finding]:
             what=f"in {len(record.steps)} steps {describe_role(role)} never had a reward.",
             cause="A reward counts for the role it names, or for all roles if it is one number (credit.signal says "
             "which).",
-            remedy=f"Return one number from the reward function, or a dict with every role in it: {role: number}; or "
+            remedy="Return one number from the reward function, or a dict with every role in it: {role: number}; or "
             "call lightning.emit_reward(value, role=...) in the agent.",
         )
     for role in (each for each in record.roles if each not in without):
