@@ -180,7 +180,7 @@ def test_three_equal_scores_are_printed_without_an_interval_and_with_a_reason(tm
         )
     folder.finish(Totals())
     lines = str(read(tmp_path / "run")).splitlines()
-    why = "all scores are 1.1, and what else the reward can be is not known"
+    why = "all scores are 1.1, and the range of the reward is not known"
     assert lines[1] == f"before    1.100, n=3 (no interval: {why})"
     assert lines[-1] == f"verdict   not shown to be better: {why}"
     assert read(tmp_path / "run").verdict_reason == why and f"explain. A{why[1:]}." in page(tmp_path / "run")
@@ -213,7 +213,7 @@ def test_a_report_says_on_how_many_tasks_two_scores_are_compared(tmp_path: Path)
         folder.finish(Totals())
     assert "n=16, by task, on the 16 tasks that have a score in both" in str(read(tmp_path / "some"))
     assert "n=16, over the tasks that have a score in both; before there were 20, after 24" in page(tmp_path / "some")
-    assert read(tmp_path / "none").verdict == "not measured" and "have none in common" in page(tmp_path / "none")
+    assert read(tmp_path / "none").verdict == "not measured" and "no task was run both" in page(tmp_path / "none")
 
 
 def test_a_score_of_nothing_can_be_printed() -> None:

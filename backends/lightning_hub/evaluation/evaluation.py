@@ -23,7 +23,7 @@ from lightning_sdk.trace.call import Status
 BySeed = Mapping[str, Sequence[float | None]]
 """Task -> score of each seed, None where that rollout has none."""
 
-#: What a rollout that ended ok is counted as when nothing that counts was given.
+#: How a rollout that ended ok without a reward is counted.
 _UNREWARDED = "no_reward"
 
 
@@ -49,27 +49,27 @@ class HeldOut:
     scores: Mapping[str, float] = field(default_factory=dict)
     """Task -> mean over its seeds, so that two measurements can be compared task by task; may be empty."""
     by_seed: BySeed = field(default_factory=dict)
-    """Behind `scores`; empty of versions that ran each task once."""
+    """The scores that `scores` are the means of; empty if an older version wrote it."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Status -> number of rollouts without a score."""
     roles: Mapping[str, RoleScore] = field(default_factory=dict)
-    """Role -> what it earned by itself; those with rewards of their own."""
+    """Role -> what it earned by itself, for roles with rewards of their own."""
     seeds: int = 1
     """Rollouts of each task."""
     temperature: float = 0.0
-    """That they were sampled at."""
+    """The sampling temperature."""
     look: Look = PLANNED_LOOK
     """Which comparison with the score before training this is."""
     planned_step: int = 0
-    """After which the run was to end when this was measured."""
+    """The step at which the run was planned to end when this was measured."""
     range_given: tuple[float, float] | None = None
-    """Lowest and highest score that can be, where settings say so."""
+    """The lowest and the highest possible score, if the settings give them."""
     trained: TrainingRange | None = None
     """Scores of the training rollouts before this."""
 
     @property
     def scores_by_seed(self) -> BySeed:
-        """`by_seed`, of older versions too."""
+        """`by_seed`, also if an older version wrote the evaluation."""
         return self.by_seed or {task: (value,) for task, value in self.scores.items()}
 
     @property
@@ -78,7 +78,7 @@ class HeldOut:
         return [value for values in self.scores_by_seed.values() for value in values if value is not None]
 
     def as_dict(self) -> dict[str, Any]:
-        """As in report.json: without what single tasks have."""
+        """As in report.json: without single tasks."""
         return {
             "step": self.step,
             **self.score.as_dict(),
@@ -91,7 +91,7 @@ class HeldOut:
         }
 
     def as_line(self) -> dict[str, Any]:
-        """As in evaluations.jsonl: all of it."""
+        """As in evaluations.jsonl: everything."""
         failed = {task: sum(value is None for value in values) for task, values in self.by_seed.items()}
         return {
             "name": self.name,
@@ -110,7 +110,7 @@ class HeldOut:
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> HeldOut:
-        """Undoes `as_line`; what older versions did not write is empty."""
+        """The reverse of `as_line`; what older versions did not write is empty."""
         return cls(
             name=str(line["name"]),
             step=int(line["step"]),
@@ -148,7 +148,7 @@ def measure(
     look: Look = PLANNED_LOOK,
     trained: TrainingRange | None = None,
 ) -> HeldOut:
-    """The scores of an evaluation's rollouts. `assignments` has each task's in the order of their seeds; `look` and
+    """The scores of an evaluation's rollouts. `assignments` has those of each task in the order of seeds; `look` and
     `trained` as in `HeldOut`."""
     ran = {each.id: each for each in rollouts}
     names = _names(assignments)

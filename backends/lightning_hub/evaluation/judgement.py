@@ -24,19 +24,19 @@ class Judgement:
     verdict: str
     """'better', 'worse', 'not shown to be better', or 'not measured'."""
     reason: str = ""
-    """What the verdict rests on, or why it is not another; '' where the interval says it all."""
+    """What the verdict depends on, or why it is not another; '' if the interval says it all."""
     change: Interval | None = None
-    """The paired difference over the tasks, and in each over the seeds, that have a score in both; None without any."""
+    """The paired difference over the tasks and seeds that have a score in both; None if there are none."""
 
     def __str__(self) -> str:
         return f"{self.verdict} ({self.reason})" if self.reason else self.verdict
 
 
 def judge(before: HeldOut | None, after: HeldOut | None) -> Judgement:
-    """By the interval of the task-by-task difference, which allows for all comparisons that the run has made.
+    """Judge by the interval of the task-by-task difference, which allows for all comparisons that the run has made.
 
     'better' needs an interval above 0 that holds for scores of any shape within their range: the range that is set,
-    else the usual one, else what was seen and more on either side.
+    else the usual one, else the values seen and more on either side.
     """
     if before is None or after is None or not before.score.n or not after.score.n:
         return Judgement(NOT_MEASURED, "a held-out score before or after training is missing")
@@ -48,9 +48,7 @@ def judge(before: HeldOut | None, after: HeldOut | None) -> Judgement:
         )
     pairs = pairs_of(before.scores_by_seed, after.scores_by_seed)
     if not pairs:
-        return Judgement(
-            NOT_MEASURED, "the tasks that were run before training and those that were run after it have none in common"
-        )
+        return Judgement(NOT_MEASURED, "no task was run both before and after training")
     within = reward_range([*before.rollout_scores, *after.rollout_scores], after.range_given, after.trained)
     found = _change(pairs, after.look, within)
     if found.is_above(0) or found.is_below(0):
@@ -61,17 +59,17 @@ def judge(before: HeldOut | None, after: HeldOut | None) -> Judgement:
 
 
 def verdict(before: HeldOut | None, after: HeldOut | None) -> str:
-    """In words, see `Judgement`."""
+    """The verdict alone, see `Judgement`."""
     return judge(before, after).verdict
 
 
 def change(before: HeldOut | None, after: HeldOut | None) -> Interval | None:
-    """See `Judgement`."""
+    """The change alone, see `Judgement`."""
     return judge(before, after).change
 
 
 def change_of_roles(before: HeldOut | None, after: HeldOut | None) -> dict[str, Interval]:
-    """Role -> the paired difference of what it earned by itself, over the range that its rewards seem to have."""
+    """Role -> the paired difference of what it earned by itself, over the range that its rewards appear to have."""
     if before is None or after is None or before.temperature != after.temperature:
         return {}
     both = {
@@ -83,7 +81,7 @@ def change_of_roles(before: HeldOut | None, after: HeldOut | None) -> dict[str, 
 
 
 def pairs_of(before: BySeed, after: BySeed) -> list[Pair]:
-    """Each task's means over the seeds with a score in both; without tasks that have no such seed."""
+    """Each task's means over the seeds with a score in both, for tasks that have such a seed."""
     found = []
     for task in before:
         seeds = zip(before[task], after.get(task, ()), strict=False)
@@ -108,16 +106,16 @@ def _looks(look: Look) -> str:
 def _condition(within: RewardRange | None) -> str:
     if within is None or within.source != RangeSource.SEEN:
         return ""
-    return f"if the reward stays within {within}: what was seen of it lay well inside, and no range is set"
+    return f"if the reward stays within {within}: the values seen lie well inside it, and no range is set"
 
 
 def _too_few(pairs: Sequence[Pair], look: Look, within: RewardRange | None) -> str:
-    """Why an interval holds 0, where that lies in the number of tasks or in the range that is assumed."""
+    """Why an interval holds 0, if the number of tasks or the assumed range is the reason; else ''."""
     tasks = "1 task is" if len(pairs) == 1 else f"{len(pairs)} tasks are"
     if all(x == y for x, y in pairs):
         return "no task's score changed"
     if not difference([0.0] * len(pairs), [1.0] * len(pairs), look.level).is_above(0):
-        return f"{tasks} too few: had every one gone from wrong to right, chance might still explain it"
+        return f"{tasks} too few: even if every one had gone from wrong to right, chance could explain it"
     if within is None or within.source == RangeSource.SET:
         return ""
     scores = [score for pair in pairs for score in pair]

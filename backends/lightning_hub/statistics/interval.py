@@ -32,11 +32,11 @@ class Interval:
     """Why there is no interval."""
 
     def is_above(self, value: float) -> bool:
-        """Whether the whole interval is; False where there is none."""
+        """Whether the whole interval is; False if there is none."""
         return self.low is not None and self.low > value
 
     def is_below(self, value: float) -> bool:
-        """Whether the whole interval is; False where there is none."""
+        """Whether the whole interval is; False if there is none."""
         return self.high is not None and self.high < value
 
     def as_dict(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Interval:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Interval:
-        """Undoes `as_dict`; other keys are ignored."""
+        """The reverse of `as_dict`; other keys are ignored."""
         mean, low, high = (values[name] for name in ("mean", "low", "high"))
         return cls(
             mean=mean,
@@ -67,8 +67,8 @@ class Interval:
 def interval(values: Sequence[float], level: float = 0.95, within: RewardRange | None = None) -> Interval:
     """Mean of `values` with an interval of confidence `level`, for values that lie `within` a range.
 
-    Without `within` the range is taken from the values, see `reward_range`. That of Clopper and Pearson where every
-    value is 0 or 1, else Gaffke's, see `mean_bounds`. ValueError for a value that is not finite.
+    Without `within` the range is taken from the values, see `reward_range`. The interval is that of Clopper and Pearson
+    if every value is 0 or 1, else Gaffke's, see `mean_bounds`. ValueError for a value that is not finite.
     """
     data = _finite(values)
     within = within or reward_range(data.tolist())
@@ -112,11 +112,11 @@ def _no_interval(data: NDArray[np.float64], missing: str) -> Interval:
 
 
 def _missing(scores: NDArray[np.float64], within: RewardRange | None, tasks: int) -> str:
-    """Why these scores of so many tasks give no interval; '' where they do."""
+    """Why these scores give no interval; '' if they do."""
     if not tasks:
         return "no task has a score"
     if within is None:
-        return f"all scores are {scores[0]:g}, and what else the reward can be is not known"
+        return f"all scores are {scores[0]:g}, and the range of the reward is not known"
     outside = next((each for each in scores.tolist() if not within.holds(each)), None)
     if outside is not None:
         return f"a score of {outside:g} lies outside evaluation.reward_low and evaluation.reward_high, {within}"

@@ -1,9 +1,9 @@
-"""Looks: how often a run's held-out score is compared with the one before training, and what each comparison may err.
+"""Looks: how often a run's held-out score is compared with the one before training, and the error of each comparison.
 
-A run that is looked at again and again until it is better is found better by chance alone. So all comparisons of a run
+A run that is looked at repeatedly until it is better is found better by chance alone. So all comparisons of a run
 share one error: of runs that learned nothing, at most a part `ERROR` is ever called better, however often they are
 evaluated or resumed. The comparison that was planned from the beginning has most of it; each further one gets a part of
-the rest, so that they may be any number.
+the rest, so that their number is not limited.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ERROR = 0.025
-#: Part of the error that the planned comparison has: the first 'after', at the step at which the run was to end.
+#: Share of the error that the planned comparison has: the first 'after', at the step at which the run was to end.
 PLANNED = 0.9
 
 
@@ -22,9 +22,9 @@ class Look:
     """One comparison of a run's held-out score with the one before training."""
 
     number: int = 1
-    """Which one it is in the life of the run."""
+    """Its number in the life of the run, from 1."""
     share: float = PLANNED
-    """Its part of the error."""
+    """Its share of the error."""
 
     @property
     def level(self) -> float:

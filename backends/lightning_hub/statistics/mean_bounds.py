@@ -1,4 +1,4 @@
-"""Bounds of the mean of what a sample was drawn from, for values of a known range, any shape and any number of them.
+"""Bounds of the mean of a distribution from a sample of it, for values in a known range, of any shape and number.
 
 Gaffke's bounds (Mathematical Methods of Statistics 14, 2005; Learned-Miller and Thomas, arXiv:1905.06208). For values
 of 0 and 1 they are those of Clopper and Pearson (1934), and for differences of 0 and 1 they leave out 0 exactly where
@@ -28,7 +28,7 @@ def mean_bounds(values: Sequence[float], low: float, high: float, error: float) 
 
 
 def chance_of(values: Sequence[float], low: float, mean: float) -> float:
-    """How likely at most values as high as these are if the true mean is `mean`, and none can be lower than `low`.
+    """An upper bound of the chance of values as high as these if the true mean is `mean` and none is lower than `low`.
 
     The chance that a mean of the values and of `low`, with weights drawn from all that there are (a flat Dirichlet
     distribution), is `mean` at most.
@@ -37,7 +37,7 @@ def chance_of(values: Sequence[float], low: float, mean: float) -> float:
 
 
 def _chance(data: NDArray[np.float64]) -> float:
-    """That a weighted mean of these is 0 or less."""
+    """The chance that a weighted mean of these is 0 or less."""
     above, below = data[data > 0], -data[data < 0]
     if not len(above):
         return 1.0
@@ -47,7 +47,7 @@ def _chance(data: NDArray[np.float64]) -> float:
 
 
 def _lower(data: NDArray[np.float64], low: float, high: float, error: float) -> float:
-    """By bisection: the chance rises with the mean."""
+    """The lower bound, by bisection: the chance rises with the mean."""
     under, over = low, float(data.max())
     while over - under > _PRECISION * (high - low):
         middle = (under + over) / 2

@@ -15,12 +15,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """What became of the pairs of n values: n (n - 1) / 2 of them, each ordered or tied before and after."""
+    """How the n (n - 1) / 2 pairs of n values are ordered or tied, before and after."""
 
     concordant: int = 0
     """Ordered the same way both times."""
     discordant: int = 0
-    """Ordered, and the other way round after."""
+    """Ordered the opposite way after."""
     ordered_before: int = 0
     ordered_after: int = 0
     total: int = 0
@@ -33,13 +33,13 @@ class Pairs:
 
     @property
     def tau(self) -> float:
-        """Kendall's tau-b (Kendall 1945): 1 the same order, -1 the reverse; NaN where one side has no order at all."""
+        """Kendall's tau-b (Kendall 1945): 1 the same order, -1 the reverse; NaN if one side has no order at all."""
         scale = math.sqrt(self.ordered_before * self.ordered_after)
         return (self.concordant - self.discordant) / scale if scale else math.nan
 
     @property
     def flipped_share(self) -> float:
-        """Share of the pairs ordered before that are the other way round after; NaN if none was."""
+        """Share of the pairs ordered before that are ordered the opposite way after; NaN if there are none."""
         return self.discordant / self.ordered_before if self.ordered_before else math.nan
 
 
@@ -61,20 +61,21 @@ def pairs_within(groups: Iterable[tuple[Sequence[float], Sequence[float]]]) -> P
 
 @dataclass(frozen=True, slots=True)
 class SignalChange:
-    """What became of the groups of two rollouts or more."""
+    """How the signal of groups with at least two rollouts changed."""
 
     groups: int
     gained: int
-    """All rewards equal before, and not after: something can be learned from them now."""
+    """All rewards were equal before and differ after: something can be learned from them now."""
     lost: int
     compared: int
-    """With different rewards both times."""
+    """Groups with different rewards both times."""
     best_changed: int
-    """Of the compared ones: the rollout that was best, the earliest of several, is not among the best after."""
+    """Compared groups whose best rollout (the earliest of several) is not among the best after."""
 
 
 def signal_change(groups: Iterable[tuple[Sequence[float], Sequence[float]]]) -> SignalChange:
-    """`groups`: scores before and after of each one's rollouts, in the order in which they began."""
+    """How the signal changed. `groups`: the scores before and after of each group's rollouts, in order of their "
+    "start."""
     told = [(_different(b), _different(a), b, a) for b, a in groups if len(b) > 1]
     both = [(b, a) for had, has, b, a in told if had and has]
     return SignalChange(

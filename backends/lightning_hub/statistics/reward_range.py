@@ -1,4 +1,4 @@
-"""The range of a reward: the lowest and the highest value that it can have, as set, as usual, or as seen."""
+"""The range of a reward: the lowest and the highest value that it can have, as set, usual, or seen."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-#: Tasks, and training rollouts, below which a range that was only seen says too little.
+#: Fewest tasks, and fewest training rollouts, for relying on a range that was only seen.
 FEWEST, FEWEST_TRAINED = 20, 256
-#: Ranges that a reward is taken to have if all that was seen of it lies in one, the narrowest first.
+#: Ranges that a reward is assumed to have if all values seen lie in one, the narrowest first.
 _USUAL = ((0.0, 1.0), (-1.0, 1.0))
 
 
@@ -18,11 +18,11 @@ class RangeSource(StrEnum):
     SET = "set"
     """`evaluation.reward_low` and `evaluation.reward_high`."""
     USUAL = "usual"
-    """0 to 1 or -1 to 1, and nothing else was seen."""
+    """0 to 1 or -1 to 1: no value outside was seen."""
     SEEN = "seen"
-    """What training and evaluations have shown, and a quarter of it more on either side."""
+    """The values seen in training and evaluations, and a quarter of their width more on either side."""
     GUESSED = "guessed"
-    """What evaluations have shown, and as much again on either side: not enough to judge a change by."""
+    """The values seen in evaluations, and their width more on either side: not enough to judge a change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class RewardRange:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRange:
-    """What a run has seen of its reward in training."""
+    """The rewards that a run has seen in training."""
 
     low: float
     high: float
@@ -59,7 +59,7 @@ class TrainingRange:
 def reward_range(
     seen: Sequence[float], given: tuple[float, float] | None = None, trained: TrainingRange | None = None
 ) -> RewardRange | None:
-    """The range of a reward of which these values were `seen` in evaluations; None where all are equal and say nothing.
+    """The range of a reward whose values were `seen` in evaluations; None if all are equal and say nothing.
 
     Held-out tasks are few, so what is rare may not be among them. Training shows it: a reward that none of
     `FEWEST_TRAINED` rollouts had is rarer than one in 100.

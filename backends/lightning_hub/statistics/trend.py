@@ -1,4 +1,4 @@
-"""Trends: whether a number that is measured once a step rises, falls or moves at all, against its own noise."""
+"""Trends: whether a number that is measured at each step rises or falls by more than its noise."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Steps below which nothing is said of a trend.
+#: Fewest steps for a trend.
 FEWEST = 5
-#: Values of which Student's t is the normal distribution.
+#: A number of values for which Student's t is the normal distribution.
 MANY = 10_000
-#: Part of the runs without any trend that are said to have one, up or down.
+#: Share of runs without a trend that are taken to have one, up or down.
 CHANCE = 0.01
-#: Windows in which a peak is looked for, in steps.
+#: Widths of the windows in which a peak is searched, in steps.
 _WINDOWS = (1, 2, 3, 5)
 
 
@@ -60,7 +60,7 @@ def trend(values: Sequence[float], weights: Sequence[float] | None = None) -> Tr
     squares = float(weight @ (time * time))
     slope = float(weight @ (time * data)) / squares
     left = data - mean - slope * time
-    # Rounding is no noise: a number that never changes has no slope either.
+    # Rounding is not noise: a number that never changes has no slope.
     noise = max(float(weight @ (left * left)), 1e-18 * float(weight @ (data * data)))
     error = math.sqrt(noise / (len(data) - 2) / squares)
     first, last = mean - slope * middle, mean + slope * (len(data) - 1 - middle)
@@ -83,17 +83,17 @@ def clear_from(n: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fall:
-    """From the best window of steps to the last steps of a run."""
+    """A fall from the best window of steps to the last steps of a run."""
 
     peak: float
     at: int
     """Index of the best window's first value."""
     width: int
-    """Of that window, in steps."""
+    """The width of that window, in steps."""
     end: float
     """Mean of the last steps."""
     over: int
-    """How many last steps."""
+    """The number of last steps."""
     clear: float
     """The difference over its standard error."""
 
@@ -142,7 +142,7 @@ def ranks(values: Sequence[float]) -> Floats:
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    """Spearman's, with ties; NaN where one of them does not vary."""
+    """Spearman's rank correlation, with ties; NaN if one of them does not vary."""
     a, b = ranks(one), ranks(other)
     a, b = a - a.mean(), b - b.mean()
     norm = math.sqrt(float(a @ a) * float(b @ b))

@@ -1,7 +1,7 @@
-"""Breaks: why a call opened a row of its own instead of continuing one, told from the messages of both calls.
+"""Breaks: why a call opened a new row instead of continuing one, found by comparing the messages of both calls.
 
-A trajectory knows where the ids of the two differ; only the messages tell who made them differ: the chat template, the
-agent that sent a turn back otherwise than it was sampled, or the agent that changed what came before.
+A trajectory knows where the ids of the two differ; only the messages show what made them differ: the chat template, an
+agent that sent a turn back changed, or an agent that changed what came before.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class Reason(StrEnum):
     """Why a row was opened."""
 
     TEMPLATE = "template"
-    """The messages go on as they were, the ids do not: the chat template renders an earlier turn otherwise."""
+    """The messages continue unchanged but the ids do not: the chat template renders an earlier turn differently."""
     THINKING = "thinking left out"
-    """Likewise, and what is missing is the thinking of an earlier turn, which the chat template leaves out; or what it
-    begins an answer with where thinking is switched off."""
+    """The same, and what is missing is the thinking of an earlier turn, which the chat template leaves out; or what it
+    begins an answer with if thinking is switched off."""
     REFORMATTED = "reformatted tool call"
-    """A tool call came back with the same meaning and another id, order or spacing."""
+    """A tool call came back with the same meaning but another id, order or spacing."""
     NOT_KEPT = "sampled text not kept"
     """The sampled message came back changed, or without its reasoning, or not at all."""
     REWRITTEN = "rewritten history"
     """An earlier message was changed or dropped."""
     TOOLS = "tools changed"
-    """The request offers other tools, which the chat template writes at the beginning."""
+    """The request offers different tools, which the chat template writes at the beginning."""
     TEMPERATURE = "another temperature"
     """All ids agree; a row has one temperature."""
     BRANCH = "branch"
@@ -44,7 +44,7 @@ class Reason(StrEnum):
 
     @property
     def is_fault(self) -> bool:
-        """A conversation was cut in two that could have been one row."""
+        """Whether a conversation that could have been one row was cut in two."""
         return self not in {Reason.BRANCH, Reason.CONVERSATION}
 
 
@@ -56,7 +56,7 @@ class Opening:
     call: str
     """The call that opened the row."""
     previous: str
-    """The call that it might have continued, '' if there is none."""
+    """The call that it could have continued, '' if there is none."""
     reason: Reason
 
 
@@ -70,16 +70,16 @@ _requests = msgspec.json.Decoder(_Request)
 #: Fields of an assistant message that carry nothing into the next prompt.
 _IDLE = ("refusal", "annotations", "audio", "function_call", "name", "role", "content", "tool_calls")
 _REASONING = ("reasoning", "reasoning_content")
-#: Ends the thinking in a sampled text, in all chat templates that know of one.
+#: Marks that end the thinking in a sampled text.
 _THOUGHT = ("</think>", "[/THINK]", "</thinking>", "</reasoning>")
-#: Tokens that a chat template begins an answer with, at most: `<|im_start|>assistant\n<think>\n\n</think>\n\n`.
+#: Most tokens that a chat template begins an answer with: `<|im_start|>assistant\n<think>\n\n</think>\n\n`.
 _BEGINNING = 24
 
 
 def openings(rows: Sequence[Trajectory], calls: Sequence[Call]) -> list[Opening]:
-    """Every row of one rollout beyond the first of its role, with the reason why it is one of its own.
+    """Every row of one rollout beyond the first of its role, with the reason why it was opened.
 
-    Further choices of one call (n > 1) are no openings.
+    Further choices of one call (n > 1) are not openings.
     """
     by_id = {call.meta.id: call for call in calls}
     seen: dict[str, _Earlier] = {}
@@ -93,7 +93,7 @@ def openings(rows: Sequence[Trajectory], calls: Sequence[Call]) -> list[Opening]
 
 
 class _Earlier:
-    """The calls of a role so far, and what each of them sampled that it had not been told."""
+    """The calls of a role so far, and which messages each of them sampled."""
 
     def __init__(self, calls: Mapping[str, Call]) -> None:
         self.calls: dict[str, None] = {}
@@ -127,24 +127,26 @@ def _opening(row: Trajectory, earlier: _Earlier, calls: Mapping[str, Call]) -> O
 
 
 def _reason(kind: str, previous: Call, call: Call) -> Reason:
-    """Why `call` does not continue the row that `previous` ended, which differ as `kind` says of their ids."""
+    """Why `call` does not continue the row that `previous` ended; `kind`: how their ids differ, as in `Break`."""
     before, after = _read_request(previous), _read_request(call)
     if kind == "temperature":
         return Reason.TEMPERATURE
-    if not (before.messages and after.messages):  # text completions, or a request that cannot be read: ids alone tell
+    if not (
+        before.messages and after.messages
+    ):  # text completions, or a request that cannot be read: only the ids count
         return {"branch": Reason.BRANCH, "sampled": Reason.NOT_KEPT}.get(kind, Reason.REWRITTEN)
     if before.tools != after.tools:
         return Reason.TOOLS
     if changed := _classify_history(before.messages, after.messages):
         return changed
-    if kind == "beginning":  # of the very messages that were asked before, and it comes out otherwise
+    if kind == "beginning":  # the same messages were rendered differently
         return _classify_template(previous, call)
     found = _classify_answer(before.messages, after.messages, sampled_messages(previous))
     return _classify_template(previous, call) if found is Reason.TEMPLATE else found
 
 
 def _classify_template(previous: Call, call: Call) -> Reason:
-    """What the chat template made otherwise of messages that are the same."""
+    """How the chat template rendered the same messages differently."""
     if any(_reasoning(made) or any(end in text_of(made) for end in _THOUGHT) for made in sampled_messages(previous)):
         return Reason.THINKING
     before, after = (np.frombuffer(each.prompt_ids, "<i4") for each in (previous, call))
@@ -154,7 +156,7 @@ def _classify_template(previous: Call, call: Call) -> Reason:
 
 
 def _classify_history(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Reason | None:
-    """How the messages that both requests should share differ, None if they do not."""
+    """How the messages that both requests should share differ; None if they do not."""
     for one, other in zip(before, after, strict=False):
         if _visible_fields(one) != _visible_fields(other):
             both = one.get("role") == "assistant" == other.get("role")
@@ -188,7 +190,7 @@ def _messages(call: Call) -> list[dict[str, Any]]:
 
 
 def _key(message: Mapping[str, Any]) -> bytes:
-    """The same for messages of the same meaning."""
+    """A key that is the same for messages with the same meaning."""
     return msgspec.json.encode(_meaning(message), order="deterministic")
 
 
@@ -214,7 +216,7 @@ def _tool_call_meaning(tool_call: Any) -> tuple[Any, Any]:
 
 
 def _visible_fields(message: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a template can see of a message. Fields that are empty count as absent."""
+    """What a template can see of a message. Empty fields count as absent."""
     calls = message.get("tool_calls") or []
     rest = {key: value for key, value in message.items() if value and key not in (*_IDLE, *_REASONING)}
     role = message.get("role") or "assistant"

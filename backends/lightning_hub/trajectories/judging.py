@@ -1,4 +1,4 @@
-"""Judging calls: those of a reward function, which are never trained, whoever answers them."""
+"""Judging calls: calls made by a reward function, which are never trained on."""
 
 from __future__ import annotations
 

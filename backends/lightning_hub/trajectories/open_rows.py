@@ -1,6 +1,6 @@
-"""Open rows: the sequences of one role that later calls may still continue, found by the ids that they begin with.
+"""Open rows: the sequences of one role that later calls may still continue, found by their ids.
 
-What a call costs here grows with the length of its prompt, and not with how many rows there are: an agent may ask a
+The cost of a call grows with the length of its prompt, not with the number of rows: an agent may ask a
 sub-agent thousands of times in one rollout.
 """
 
@@ -56,12 +56,12 @@ class OpenRows:
         self._ends: dict[tuple[int, float], list[OpenRow]] = {}
         """Hash of all ids, and temperature -> rows."""
         self._lengths: Counter[int] = Counter()
-        """How many rows have so many ids."""
+        """Number of ids -> number of rows with as many."""
         self._begun: dict[int, list[OpenRow]] = {}
         """Hash of the first prompt -> rows."""
         self._first_lengths: set[int] = set()
         self._sorted: list[tuple[bytes, int, OpenRow]] = []
-        """By their ids: neighbours share most."""
+        """Sorted by their ids: neighbours share most."""
 
     def find_prefix(self, prompt: Prompt, temperature: float) -> OpenRow | None:
         """The longest row that is an exact prefix of the prompt; a row has one temperature."""
@@ -73,7 +73,7 @@ class OpenRows:
         return None
 
     def find_nearest(self, prompt: Prompt, call: str) -> OpenRow | None:
-        """The row that shares most with the prompt, and all of its own first prompt: the conversation that it left.
+        """The row that shares most with the prompt, and at least its whole first prompt: the one that it left.
 
         Rows that `call` itself made do not count, which are its other choices. Where the row that shares most began
         later than the prompt left it, it is the last row of those whose first prompt this one begins with.
@@ -89,7 +89,7 @@ class OpenRows:
         return None
 
     def put(self, row: OpenRow, transition: Transition, prompt: Prompt) -> None:
-        """The row, new or not, goes on with this prompt and what was sampled after it."""
+        """Continue the row, new or not, with this prompt and what was sampled after it."""
         if row.transitions:
             self._forget(row)
         else:
@@ -130,7 +130,7 @@ def pack(ids: NDArray[np.int32]) -> bytes:
 
 
 def shared_length(one: bytes, other: bytes) -> int:
-    """How many leading ids are the same."""
+    """The number of leading ids that are the same."""
     length = min(len(one), len(other))
     differs = np.frombuffer(one[:length], "<i4") != np.frombuffer(other[:length], "<i4")
     return int(differs.argmax()) if differs.any() else length // ID_BYTES

@@ -1,4 +1,4 @@
-"""Rewards: what counts for a role of what a rollout was given, weighed by name."""
+"""Rewards: which of a rollout's rewards count for a role, each times the weight of its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_sdk.settings import Settings
 from lightning_sdk.settings.groups import Credit
 from lightning_sdk.trace.call import Status
 
-#: Name of what a rollout that failed earns where `failure.*` says 'train'.
+#: Name of the reward of a failed rollout where `failure.*` says 'train'.
 FAILED = "failure"
 
 
@@ -45,14 +45,14 @@ def rewards_for(rollout: Rollout, role: str, credit: Credit) -> list[Reward]:
             whose = f"role {reward.role!r}" if reward.role else "the whole rollout"
             raise RewardError(
                 f"rollout {rollout.id} has reward {reward.name!r} = {reward.value} for {whose}: "
-                "a reward is a finite number"
+                "a reward must be a finite number"
             )
         found.append(reward._replace(value=reward.value * weight))
     return found
 
 
 def total_reward(rollout: Rollout, role: str, credit: Credit) -> float | None:
-    """The sum of what counts for `role`, as a float32; None if nothing does."""
+    """The sum of the rewards that count for `role`, as a float32; None if there are none."""
     values = [reward.value for reward in rewards_for(rollout, role, credit)]
     return float(np.float32(sum(values))) if values else None
 
@@ -75,5 +75,5 @@ def reward_extremes(rollouts: Sequence[Rollout], settings: Settings) -> dict[str
 
 
 def _own_reward(rollout: Rollout, role: str, credit: Credit) -> float | None:
-    """What was given under exactly this name, whatever the credit's signal."""
+    """The total reward given to exactly this role, whatever `credit.signal` is."""
     return total_reward(rollout, role, replace(credit, signal="own"))

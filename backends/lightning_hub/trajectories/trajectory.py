@@ -44,14 +44,14 @@ class Piece:
     call: str
     choice: int
     start: int
-    """Position of the first one."""
+    """Position of the first token."""
     end: int
-    """Position behind the last one."""
+    """Position after the last token."""
     started_ns: int
     """When the call was made."""
     finish_reason: str
     constraint: str = ""
-    """What they were limited to, as `Transition.constraint`."""
+    """What the tokens were limited to, as in `Transition.constraint`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -71,9 +71,9 @@ class Trajectory:
     """[T] version that sampled the token where the mask is True, else -1."""
     temperature: float
     pieces: tuple[Piece, ...]
-    """What was sampled here, in order; the mask is True inside of them and nowhere else."""
+    """What was sampled here, in order; the mask is True inside these and nowhere else."""
     broke: Break | None = None
-    """Why this row was not joined to another one that nearly fitted."""
+    """Why this row does not continue another one that nearly fitted."""
 
     @property
     def calls(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class Trajectory:
         return tuple(piece.call for piece in self.pieces)
 
     def constraints(self, end: int) -> tuple[Constrained, ...]:
-        """What of its first `end` tokens was drawn under constraints."""
+        """The constrained pieces of its first `end` tokens."""
         return tuple(
             Constrained(piece.start, min(piece.end, end), piece.constraint)
             for piece in self.pieces
@@ -124,7 +124,7 @@ def _open_row(index: int, transition: Transition) -> OpenRow:
 
 
 def _break(rows: OpenRows, transition: Transition, prompt: Prompt) -> Break | None:
-    """What kept the call from the row that it shares most with; None if it shares no sampled token's place."""
+    """What kept the call from the row that it shares most with; None if they share no sampled token's place."""
     row = rows.find_nearest(prompt, transition.call)
     if row is None:
         return None

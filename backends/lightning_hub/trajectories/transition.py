@@ -1,6 +1,6 @@
 """A transition: one choice of one call, as the exact ids that the model saw and sampled.
 
-Nothing here is re-tokenised and nothing is made up: a call without its ids or log-probs is refused with a reason.
+Nothing is tokenised again and nothing is made up: a call without its ids or log-probs is refused with a reason.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ class Transition:
     versions: NDArray[np.int32]
     """[C] model version that sampled each id, `UNKNOWN_VERSION` if the server did not say."""
     temperature: float
-    """As in the request that was sent; more than 0."""
+    """The temperature of the request that was sent; more than 0."""
     finish_reason: str
     """Why the engine stopped: 'length' where it reached the token limit."""
     started_ns: int
     """When the call was made, Unix time."""
     constraint: str = ""
-    """What the completion was limited to, as `constraint_of` has it; '' for free text."""
+    """What the completion was limited to, as `constraint_of` returns it; '' for free text."""
 
 
 class _Request(msgspec.Struct):
-    """What of a request says from which distribution was drawn."""
+    """The fields of a request that determine the distribution that was sampled from."""
 
     temperature: float | None = None
     response_format: Any = None
@@ -134,11 +134,11 @@ def _read_request(call: Call) -> _Request:
 
 
 def _refuse_penalties(call: Call, request: _Request) -> None:
-    """Trained calls are made without; what an evaluation drew with some cannot be learned from later."""
+    """Refuse what was sampled with penalties: trained calls have none, but a call of an evaluation may."""
     for name, none in (("presence_penalty", 0), ("frequency_penalty", 0), ("repetition_penalty", 1)):
         value = getattr(request, name)
         if value is not None and value != none:
-            raise _unusable(call, f"it was sampled with {name}={value:g}, which the learner does not know of", "")
+            raise _unusable(call, f"it was sampled with {name}={value:g}, which the learner does not account for", "")
 
 
 def _constraint(call: Call, request: _Request) -> str:
@@ -151,12 +151,12 @@ def _temperature(call: Call, request: _Request) -> float:
     temperature = 1.0 if request.temperature is None else request.temperature
     if not temperature > 0:
         raise _unusable(
-            call, f"it was sampled at temperature {temperature:g}, which is no distribution to learn from", ""
+            call, f"it was sampled at temperature {temperature:g}, which leaves no distribution to learn from", ""
         )
     return temperature
 
 
-_HONOUR = "The engine has to honour return_token_ids and logprobs, as Lightning's own backends do"
+_HONOUR = "The engine has to support return_token_ids and logprobs, as Lightning's own backends do"
 
 
 def _unusable(call: Call, why: str, remedy: str = _HONOUR) -> UnusableCall:
