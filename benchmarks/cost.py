@@ -50,11 +50,25 @@ def make_call(number: int, prompt: list[int], draw: np.random.Generator) -> Call
     ids = draw.integers(0, 1000, ANSWER).tolist()
     meta = CallMeta(f"{number:016x}", "", "helper", True, number, number + 1, "ok", "", 200, False, "/v1", "openai")
     choice = Choice(
-        0, b'{"role": "assistant", "content": "yes"}', "stop", pack_ints(ids), pack_floats([-1.0] * ANSWER),
-        [[0, ANSWER]],
-    )  # fmt: skip
+        index=0,
+        message=b'{"role": "assistant", "content": "yes"}',
+        finish_reason="stop",
+        token_ids=pack_ints(ids),
+        logprobs=pack_floats([-1.0] * ANSWER),
+        versions=[[0, ANSWER]],
+    )
     request = json.dumps({"messages": [{"role": "user", "content": str(number)}]}).encode()
-    return Call(meta, request, str(number), "m", pack_ints(prompt), (choice,), PROMPT, ANSWER, "")
+    return Call(
+        meta=meta,
+        request=request,
+        response_id=str(number),
+        model="m",
+        prompt_ids=pack_ints(prompt),
+        choices=(choice,),
+        input_tokens=PROMPT,
+        output_tokens=ANSWER,
+        problem="",
+    )
 
 
 def credit(calls: int) -> Callable[[], object]:

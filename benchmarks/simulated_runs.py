@@ -201,10 +201,24 @@ class Simulation:
         request = {"model": "simulated", "messages": messages, "temperature": 0.0 if played.held_out else 1.0}
         meta = CallMeta(f"{name}-{role.name}-{turn}", "", role.name, True, turn + 1, turn + 2, "ok", "", 200, False,
                         "/v1/chat/completions", "openai")  # fmt: skip
-        choice = Choice(0, json.dumps({"role": "assistant", "content": said}).encode(), "length" if cut else "stop",
-                        np.array(tokens, "<i4").tobytes(), logprobs.astype("<f4").tobytes(), [])  # fmt: skip
-        call = Call(meta, json.dumps(request).encode(), "r", "simulated", np.array(ids, "<i4").tobytes(), (choice,),
-                    len(ids), len(tokens))  # fmt: skip
+        choice = Choice(
+            index=0,
+            message=json.dumps({"role": "assistant", "content": said}).encode(),
+            finish_reason="length" if cut else "stop",
+            token_ids=np.array(tokens, "<i4").tobytes(),
+            logprobs=logprobs.astype("<f4").tobytes(),
+            versions=[],
+        )
+        call = Call(
+            meta=meta,
+            request=json.dumps(request).encode(),
+            response_id="r",
+            model="simulated",
+            prompt_ids=np.array(ids, "<i4").tobytes(),
+            choices=(choice,),
+            input_tokens=len(ids),
+            output_tokens=len(tokens),
+        )
         return call, tokens
 
     # --- what is measured

@@ -130,7 +130,20 @@ class _Tracing(SpanProcessor):
         """Tell which span of the user's own trace the rollout was started in."""
         if around.is_valid and around.trace_id != int(rollout.id, 16):
             at = {genai.LINK_TRACE: f"{around.trace_id:032x}", genai.LINK_SPAN: f"{around.span_id:016x}"}
-            sink.send_span(rollout, Span(root_span_id(rollout.key), "", genai.INVOKE_WORKFLOW, "", 0, 0, "ok", "", at))
+            sink.send_span(
+                rollout,
+                Span(
+                    id=root_span_id(rollout.key),
+                    parent="",
+                    name=genai.INVOKE_WORKFLOW,
+                    role="",
+                    started_ns=0,
+                    ended_ns=0,
+                    status="ok",
+                    error="",
+                    attributes=at,
+                ),
+            )
 
     # --- its spans in our stream
 
@@ -200,9 +213,16 @@ def _copy_span(span: ReadableSpan, at: SpanContext, found: _ForeignSpan) -> tupl
     error = (span.status.description or _exception(span) or "error")[:_CHARACTERS] if failed else ""
     begun = span.start_time or 0
     return Span(
-        f"{at.span_id:016x}", parent, span.name[:_CHARACTERS], found.role, begun, span.end_time or begun,
-        "error" if failed else "ok", error, attributes,
-    ), 300 + size  # fmt: skip
+        id=f"{at.span_id:016x}",
+        parent=parent,
+        name=span.name[:_CHARACTERS],
+        role=found.role,
+        started_ns=begun,
+        ended_ns=span.end_time or begun,
+        status="error" if failed else "ok",
+        error=error,
+        attributes=attributes,
+    ), 300 + size
 
 
 def _exception(span: ReadableSpan) -> str:

@@ -58,7 +58,18 @@ def judging(reward: RewardFunction) -> Iterator[None]:
         if outer.rollout is not None:
             now = time.time_ns()
             sink.send_span(
-                outer.rollout, Span(span, outer.span, f"{SCORING} {reward.name}", "", started, now, "ok", "", {})
+                outer.rollout,
+                Span(
+                    id=span,
+                    parent=outer.span,
+                    name=f"{SCORING} {reward.name}",
+                    role="",
+                    started_ns=started,
+                    ended_ns=now,
+                    status="ok",
+                    error="",
+                    attributes={},
+                ),
             )
 
 

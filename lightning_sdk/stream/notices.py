@@ -1,15 +1,16 @@
-"""Notices: spans that tell the hub what went past the seams, which integration is off, and what rewards give twice.
+"""Notices: spans that tell the hub which calls no seam caught, which integration is off, and which rewards vary.
 
-They travel with the other spans of a rollout, so that whoever diagnoses it finds them in their place.
+They travel with the other spans of a rollout, so that a diagnosis finds them where they happened.
 """
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from lightning_sdk.stream import sink
 from lightning_sdk.trace.call import Span
-from lightning_sdk.trace.scope import current_scope, effective_scope, new_span_id
+from lightning_sdk.trace.scope import Scope, current_scope, effective_scope, new_span_id
 
 #: Name of the span of a request to a model that no seam caught.
 UNCAUGHT = "uncaught llm request"
@@ -33,33 +34,40 @@ FIRST, SECOND = "lightning.reward.first", "lightning.reward.second"
 def report_uncaught(
     client: str, *, address: str, path: str, model: str, started_ns: int, error: BaseException | None = None
 ) -> None:
-    """Tell of one request to a model that went out through `client`; `model` is '' where it is not known."""
-    scope = effective_scope()
-    told = "" if error is None else f"{type(error).__name__}: {error}"
+    """Report one request to a model that went out through `client`; `model` is '' where it is not known."""
     attributes = {ADDRESS: address, PATH: path, CLIENT: client, **({MODEL: model} if model else {})}
-    now, status = time.time_ns(), "error" if told else "ok"
-    span = Span(new_span_id(), scope.span, UNCAUGHT, scope.role, started_ns, now, status, told, attributes)
-    sink.send_span(scope.rollout, span)
+    raised = "" if error is None else f"{type(error).__name__}: {error}"
+    _report(effective_scope(), UNCAUGHT, attributes, error=raised, started_ns=started_ns)
 
 
 def report_integration_off(name: str, why: str) -> None:
-    """Tell that the integration `name` is off from here on."""
-    scope, now = current_scope(), time.time_ns()
-    attributes = {INTEGRATION: name, REASON: why}
-    sink.send_span(scope.rollout, Span(new_span_id(), scope.span, OFF, scope.role, now, now, "error", why, attributes))
+    """Report that the integration `name` is off from now on."""
+    _report(current_scope(), OFF, {INTEGRATION: name, REASON: why}, error=why)
 
 
 def report_not_repeatable(reward: str, again: int, different: int, first: float, second: float) -> None:
-    """Tell that so many of the answers that a reward scored again got another number, such as `second` for `first`."""
-    scope, now = current_scope(), time.time_ns()
+    """Report that of the `again` answers that a reward scored twice, `different` got another number the second time,
+    such as `second` after `first`."""
     attributes = {REWARD: reward, AGAIN: again, DIFFERENT: different, FIRST: first, SECOND: second}
-    sink.send_span(
-        scope.rollout, Span(new_span_id(), scope.span, UNREPEATED, scope.role, now, now, "ok", "", attributes)
-    )
+    _report(current_scope(), UNREPEATED, attributes)
 
 
 def report_shared_agent(name: str) -> None:
-    """Tell that the object called `name` runs in this rollout and ran in another one before."""
-    scope, now = current_scope(), time.time_ns()
-    attributes = {OBJECT: name}
-    sink.send_span(scope.rollout, Span(new_span_id(), scope.span, SHARED, scope.role, now, now, "ok", "", attributes))
+    """Report that the object called `name`, which runs in this rollout, ran in another one before."""
+    _report(current_scope(), SHARED, {OBJECT: name})
+
+
+def _report(scope: Scope, name: str, attributes: dict[str, Any], *, error: str = "", started_ns: int = 0) -> None:
+    now = time.time_ns()
+    span = Span(
+        id=new_span_id(),
+        parent=scope.span,
+        name=name,
+        role=scope.role,
+        started_ns=started_ns or now,
+        ended_ns=now,
+        status="error" if error else "ok",
+        error=error,
+        attributes=attributes,
+    )
+    sink.send_span(scope.rollout, span)

@@ -51,7 +51,7 @@ class CallMeta(NamedTuple):
     """Trace of a call outside of rollouts, 32 hex digits, '' if nothing encloses it. A rollout's id is its trace."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """One completion of a call."""
 
@@ -69,7 +69,7 @@ class Choice:
     """What this choice was sampled after, packed int32, in a call with several prompts; empty: the call's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A call, decoded from the raw reply."""
 
@@ -89,25 +89,21 @@ class Call:
     """The raw reply, kept only when it could not be decoded."""
 
     def pack(self) -> list[Any]:
-        """The call as a msgpack-ready list; `unpack` undoes it."""
-        choices = [
-            [c.index, c.message, c.finish_reason, c.token_ids, c.logprobs, c.versions, c.prompt_ids]
-            for c in self.choices
-        ]
+        """The call as a msgpack-ready list, in the order of the fields; `unpack` undoes it."""
+        choices = [_values(choice) for choice in self.choices]
         return [
-            list(self.meta), self.request, self.response_id, self.model, self.prompt_ids, choices,
-            self.input_tokens, self.output_tokens, self.problem, self.reply,
-        ]  # fmt: skip
+            list(self.meta) if name == "meta" else choices if name == "choices" else getattr(self, name)
+            for name in self.__slots__
+        ]
 
     @classmethod
     def unpack(cls, fields: list[Any]) -> Call:
-        meta, request, response_id, model, prompt_ids, choices, *rest = fields
-        return cls(
-            CallMeta(*meta), request, response_id, model, prompt_ids, tuple(Choice(*each) for each in choices), *rest
-        )
+        values = _by_name(cls, fields)
+        choices = tuple(Choice(**_by_name(Choice, each)) for each in values.pop("choices"))
+        return cls(**{**values, "meta": CallMeta(*values["meta"]), "choices": choices})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """A piece of a rollout that is not a call: an agent's turn, a tool."""
 
@@ -125,11 +121,22 @@ class Span:
     """As a call's."""
 
     def pack(self) -> list[Any]:
-        return [getattr(self, name) for name in self.__slots__]
+        return _values(self)
 
     @classmethod
     def unpack(cls, fields: list[Any]) -> Span:
-        return cls(*fields)
+        return cls(**_by_name(cls, fields))
+
+
+def _values(record: Choice | Span) -> list[Any]:
+    return [getattr(record, name) for name in record.__slots__]
+
+
+def _by_name(kind: type[Call | Choice | Span], values: list[Any]) -> dict[str, Any]:
+    """The values under the names of the fields; the last ones may be absent where they have defaults."""
+    if len(values) > len(kind.__slots__):
+        raise ValueError(f"a {kind.__name__} of {len(values)} fields")
+    return dict(zip(kind.__slots__, values, strict=False))
 
 
 def root_span_id(key: bytes) -> str:

@@ -100,7 +100,7 @@ def _derive_seed(of_rollout: int, name: str, number: int) -> int:
     return int.from_bytes(digest) >> 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     rollout: RolloutScope | None = None
     role: str = ""

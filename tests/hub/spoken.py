@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.stream.wire import pack_floats, pack_ints
-from lightning_sdk.trace.call import Call, CallMeta, Choice, Status
+from lightning_sdk.trace.call import Call, CallMeta, Choice, Span, Status
 
 Message = dict[str, Any]
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
@@ -51,13 +51,38 @@ def call(
     drawn = sampled if sampled is not None else tokens(answer)
     request: dict[str, Any] = {"model": "spark", "messages": messages, "temperature": temperature}
     return Call(
-        CallMeta(f"{number:016x}", "", role, trainable, number, number + 1, status, "", http_status, False,
-                 "/v1/chat/completions", "openai"),
-        json.dumps(request | ({"tools": tools} if tools else {})).encode(), f"chatcmpl-{number}", "spark",
-        pack_ints(prompt), (Choice(0, json.dumps(answer).encode(), "stop", pack_ints(drawn),
-                                   pack_floats([-0.5] * len(drawn)), []),),
-        len(prompt), len(drawn), problem,
-    )  # fmt: skip
+        meta=CallMeta(
+            f"{number:016x}",
+            "",
+            role,
+            trainable,
+            number,
+            number + 1,
+            status,
+            "",
+            http_status,
+            False,
+            "/v1/chat/completions",
+            "openai",
+        ),
+        request=json.dumps(request | ({"tools": tools} if tools else {})).encode(),
+        response_id=f"chatcmpl-{number}",
+        model="spark",
+        prompt_ids=pack_ints(prompt),
+        choices=(
+            Choice(
+                index=0,
+                message=json.dumps(answer).encode(),
+                finish_reason="stop",
+                token_ids=pack_ints(drawn),
+                logprobs=pack_floats([-0.5] * len(drawn)),
+                versions=[],
+            ),
+        ),
+        input_tokens=len(prompt),
+        output_tokens=len(drawn),
+        problem=problem,
+    )
 
 
 def tokens(message: Message) -> list[int]:
@@ -66,6 +91,14 @@ def tokens(message: Message) -> list[int]:
         each["id"] + each["function"]["arguments"] for each in message.get("tool_calls", [])
     )
     return [1000 + len(message["role"]), *map(ord, spoken), 2000]
+
+
+def span(name: str, attributes: dict[str, Any] | None = None, role: str = "", status: str = "ok") -> Span:
+    """A span at the top of a rollout."""
+    return Span(
+        id="a", parent="", name=name, role=role, started_ns=1, ended_ns=2, status=status, error="",
+        attributes=attributes or {},
+    )  # fmt: skip
 
 
 def rollout(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
-from spoken import SYSTEM, assistant, call, rollout, tokens, tool_call, user
+from spoken import SYSTEM, assistant, call, rollout, span, tokens, tool_call, user
 
 from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from lightning_hub.findings.findings import Severity, broken_sequences
@@ -16,7 +17,7 @@ from lightning_hub.trajectories.transition import transitions
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream import notices
 from lightning_sdk.stream.wire import pack_floats, pack_ints
-from lightning_sdk.trace.call import Call, Choice, Span, Status
+from lightning_sdk.trace.call import Call, Span, Status
 
 
 def kinds(diagnosis: Diagnosis) -> list[str]:
@@ -30,7 +31,7 @@ def said(diagnosis: Diagnosis, kind: str) -> str:
 def uncaught(role: str = "solver", place: str = "api.example/v1/messages", client: str = "httpx") -> Span:
     host, _, path = place.partition("/")
     told = {notices.ADDRESS: host, notices.PATH: f"/{path}", notices.CLIENT: client}
-    return Span("a", "", notices.UNCAUGHT, role, 1, 2, "ok", "", told)
+    return span(notices.UNCAUGHT, told, role=role)
 
 
 # --- facts and findings
@@ -265,8 +266,8 @@ def test_calls_after_the_end() -> None:
 def test_an_integration_that_went_off_during_a_rollout() -> None:
     """Its framework was imported by the agent's first call."""
     told = {notices.INTEGRATION: "crewai", notices.REASON: "crewai 0.1 is not supported"}
-    span = Span("a", "", notices.OFF, "", 1, 1, "error", "", told)
-    diagnosis = diagnose(DiagnosisInput(rollouts=[rollout(1, call(1), spans=(span,)), rollout(2, call(1))]))
+    off = span(notices.OFF, told, status="error")
+    diagnosis = diagnose(DiagnosisInput(rollouts=[rollout(1, call(1), spans=(off,)), rollout(2, call(1))]))
     assert kinds(diagnosis) == ["warning integration off"]
     assert "crewai 0.1 is not supported" in said(diagnosis, "integration off")
 
@@ -345,8 +346,9 @@ def test_few_shot_examples_are_no_history() -> None:
 def test_choices_of_one_call_are_no_break() -> None:
     """n > 1 opens a row for each choice, and none of them for a reason."""
     base = call(1, ONE)
-    choices = (base.choices[0], Choice(1, b'{"content": "6"}', "stop", pack_ints([8]), pack_floats([-1.0]), []))
-    both = Call(base.meta, base.request, "x", "spark", base.prompt_ids, choices, 2, 2)
+    drawn = {"token_ids": pack_ints([8]), "logprobs": pack_floats([-1.0])}
+    second = replace(base.choices[0], index=1, message=b'{"content": "6"}', **drawn)
+    both = replace(base, choices=(base.choices[0], second))
     assert reasons(both) == []
     assert reasons(both, call(2, [*ONE, assistant("6"), user("x")], ids=[*tokens(SYSTEM), *tokens(ONE[1]), 5])) == [
         "template"
@@ -356,7 +358,7 @@ def test_choices_of_one_call_are_no_break() -> None:
 def test_text_completions_are_told_by_their_ids() -> None:
     """There are no messages to compare."""
     one, two = call(1, ids=[1, 2], sampled=[3, 4]), call(2, ids=[1, 2, 9, 5], sampled=[6])
-    plain = [Call(each.meta, b'{"prompt": "x"}', "", "", each.prompt_ids, each.choices, 1, 1) for each in (one, two)]
+    plain = [replace(each, request=b'{"prompt": "x"}') for each in (one, two)]
     assert reasons(*plain) == ["sampled text not kept"]
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from spoken import call, rollout
+from spoken import call, rollout, span
 
 from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from lightning_sdk.stream import notices
-from lightning_sdk.trace.call import Span
 
 
 def kinds(diagnosis: Diagnosis) -> list[str]:
@@ -17,8 +16,8 @@ def kinds(diagnosis: Diagnosis) -> list[str]:
 
 def test_a_judge_that_could_be_trained_is_no_finding() -> None:
     """What a reward function asks of an agent stays with its provider, which is right."""
-    scoring = Span("a", "", f"{notices.SCORING} judge", "", 1, 2, "ok", "", {})
-    turn = Span("b", "a", "invoke_agent solver", "solver", 1, 2, "ok", "", {})
+    scoring = span(f"{notices.SCORING} judge")
+    turn = dataclasses.replace(span("invoke_agent solver", role="solver"), id="b", parent="a")
     judged = call(3, trainable=False)
     judged = dataclasses.replace(judged, meta=judged.meta._replace(parent="b"))
     made = [rollout(n, call(1), judged, spans=(turn, scoring)) for n in (1, 2)]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from spoken import SYSTEM, Message, assistant, call, rollout, user
+from spoken import SYSTEM, Message, assistant, call, rollout, span, user
 
 from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from lightning_hub.findings.findings import Finding
 from lightning_hub.rollout import Rollout
 from lightning_sdk.stream import notices
-from lightning_sdk.trace.call import Span
 
 QUESTIONS = ["How far is the moon?", "Who wrote Faust?", "What is the tallest tree?", "Where does the Rhine end?"]
 ANSWERS = ["Far away.", "Goethe did.", "A redwood.", "In the sea."]
@@ -72,9 +71,9 @@ def test_rollouts_of_one_task() -> None:
 def test_the_object_is_named() -> None:
     """If the agent's process told of one that several rollouts ran."""
     told = {notices.OBJECT: "AssistantAgent 'writer' (team.writer)"}
-    span = Span("a", "", notices.SHARED, "solver", 1, 1, "ok", "", told)
+    shared = span(notices.SHARED, told, role="solver")
     every = [SYSTEM, *map(user, QUESTIONS)]
-    found = mixed(*(played(number, *every, spans=(span,)) for number in range(4)))
+    found = mixed(*(played(number, *every, spans=(shared,)) for number in range(4)))
     assert found is not None and found.cause.startswith("AssistantAgent 'writer' (team.writer) is created once")
 
 

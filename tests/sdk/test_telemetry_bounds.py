@@ -186,8 +186,8 @@ def test_our_own_failures_stay_ours(recorder: Recorder, monkeypatch: pytest.Monk
     def broken(*_: Any) -> Any:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("lightning_sdk.capture.telemetry._Place", broken)
-    monkeypatch.setattr("lightning_sdk.capture.telemetry._copied", broken)
+    monkeypatch.setattr("lightning_sdk.capture.telemetry._OwnSpan", broken)
+    monkeypatch.setattr("lightning_sdk.capture.telemetry._copy_span", broken)
     with lightning.rollout():
         outer()
     assert {span.name for span in recorder.spans} == {"invoke_agent outer", "invoke_agent inner"}
@@ -195,6 +195,17 @@ def test_our_own_failures_stay_ours(recorder: Recorder, monkeypatch: pytest.Monk
 
 def test_a_span_crosses_the_wire() -> None:
     """What an older process sends, without a trace, is read as well."""
-    span = Span("1", "", "n", "r", 1, 2, "ok", "", {"a": 1}, "f" * 32)
+    span = Span(
+        id="1",
+        parent="",
+        name="n",
+        role="r",
+        started_ns=1,
+        ended_ns=2,
+        status="ok",
+        error="",
+        attributes={"a": 1},
+        trace="f" * 32,
+    )
     assert Span.unpack(span.pack()) == span
     assert Span.unpack(span.pack()[:-1]).trace == ""

@@ -30,21 +30,38 @@ def call(
     request: dict[str, object] = {"model": "spark", "messages": [], "temperature": temperature}
     return Call(
         meta=CallMeta(
-            f"{number:016x}", "", role, trainable, number, number + 1, status, "", 200, False,
-            "/v1/chat/completions", "openai",
+            f"{number:016x}",
+            "",
+            role,
+            trainable,
+            number,
+            number + 1,
+            status,
+            "",
+            200,
+            False,
+            "/v1/chat/completions",
+            "openai",
         ),
         request=json.dumps(request).encode(),
         response_id=f"chatcmpl-{number}",
         model="spark",
         prompt_ids=pack_ints(prompt),
         choices=tuple(
-            Choice(index, b"{}", finish_reason, pack_ints(ids), pack_floats(logprobs), [[version, len(ids)]])
+            Choice(
+                index=index,
+                message=b"{}",
+                finish_reason=finish_reason,
+                token_ids=pack_ints(ids),
+                logprobs=pack_floats(logprobs),
+                versions=[[version, len(ids)]],
+            )
             for index, (ids, logprobs) in enumerate(choices)
         ),
         input_tokens=len(prompt),
         output_tokens=sampled,
         problem=problem,
-    )  # fmt: skip
+    )
 
 
 def sampled(*ids: int) -> Sampled:

@@ -67,11 +67,24 @@ def _add(block: dict[str, Any], delta: dict[str, Any]) -> None:
 def _call(meta: CallMeta, request: bytes, message: dict[str, Any], problem: str) -> Call:
     usage = message.get("usage") or {}
     reason = str(message.get("stop_reason") or "")
-    choice = Choice(0, msgspec.json.encode(_chat_message(message)), _FINISH.get(reason, reason), b"", b"")
+    choice = Choice(
+        index=0,
+        message=msgspec.json.encode(_chat_message(message)),
+        finish_reason=_FINISH.get(reason, reason),
+        token_ids=b"",
+        logprobs=b"",
+    )
     return Call(
-        meta, request, str(message.get("id") or ""), str(message.get("model") or ""), b"", (choice,),
-        sum(_count(usage, name) for name in _INPUT), _count(usage, "output_tokens"), problem,
-    )  # fmt: skip
+        meta=meta,
+        request=request,
+        response_id=str(message.get("id") or ""),
+        model=str(message.get("model") or ""),
+        prompt_ids=b"",
+        choices=(choice,),
+        input_tokens=sum(_count(usage, name) for name in _INPUT),
+        output_tokens=_count(usage, "output_tokens"),
+        problem=problem,
+    )
 
 
 def _count(usage: dict[str, Any], name: str) -> int:

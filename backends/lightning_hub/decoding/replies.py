@@ -107,14 +107,35 @@ def decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
 
 def unreadable(meta: CallMeta, request: bytes, reply: bytes, error: Exception) -> Call:
     """The call of a reply that cannot be read, which is kept as it came."""
-    return Call(meta, request, "", "", b"", (), 0, 0, f"the reply cannot be read: {str(error)[:500]}", reply)
+    return Call(
+        meta=meta,
+        request=request,
+        response_id="",
+        model="",
+        prompt_ids=b"",
+        choices=(),
+        input_tokens=0,
+        output_tokens=0,
+        problem=f"the reply cannot be read: {str(error)[:500]}",
+        reply=reply,
+    )
 
 
 def _decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
     if meta.http_status >= 400 or not reply:
         why = _provider_message(reply) or meta.error or "no reply came"
         prefix = f"HTTP {meta.http_status}: " if meta.http_status >= 400 else ""
-        return Call(meta, request, "", "", b"", (), 0, 0, prefix + why)
+        return Call(
+            meta=meta,
+            request=request,
+            response_id="",
+            model="",
+            prompt_ids=b"",
+            choices=(),
+            input_tokens=0,
+            output_tokens=0,
+            problem=prefix + why,
+        )
     if meta.streamed and reply.lstrip()[:1] != b"{":
         if starts_message(reply):
             return streamed_call(meta, request, read_events(replace_lone_surrogates(reply)))
@@ -131,13 +152,13 @@ def _decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
 def _choice(choice: _Choice) -> Choice:
     message = replace_lone_surrogates(bytes(choice.message)) or _encode({"content": choice.text or ""})
     return Choice(
-        choice.index,
-        message,
-        choice.finish_reason or "",
-        pack_ints(choice.token_ids or ()),
-        _pack_logprobs(_logprobs(choice.logprobs)),
-        choice.weight_versions or [],
-        pack_ints(choice.prompt_token_ids or ()),
+        index=choice.index,
+        message=message,
+        finish_reason=choice.finish_reason or "",
+        token_ids=pack_ints(choice.token_ids or ()),
+        logprobs=_pack_logprobs(_logprobs(choice.logprobs)),
+        versions=choice.weight_versions or [],
+        prompt_ids=pack_ints(choice.prompt_token_ids or ()),
     )
 
 
@@ -154,15 +175,17 @@ def _call(
     if meta.trainable and not problem:
         problem = _check(choices, prompt_ids, usage.completion_tokens == 0 or meta.status == "cancelled")
     return Call(
-        meta,
-        request,
-        parsed.id or "",
-        parsed.model or "",
-        prompt_ids,
-        choices,
-        usage.prompt_tokens or usage.input_tokens or len(prompt_ids) // 4,
-        usage.completion_tokens or usage.output_tokens or sum(len(choice.token_ids) for choice in choices) // 4,
-        problem,
+        meta=meta,
+        request=request,
+        response_id=parsed.id or "",
+        model=parsed.model or "",
+        prompt_ids=prompt_ids,
+        choices=choices,
+        input_tokens=usage.prompt_tokens or usage.input_tokens or len(prompt_ids) // 4,
+        output_tokens=usage.completion_tokens
+        or usage.output_tokens
+        or sum(len(choice.token_ids) for choice in choices) // 4,
+        problem=problem,
     )
 
 
@@ -249,7 +272,7 @@ def _from_response(meta: CallMeta, request: bytes, parsed: _Reply, said: str = "
     elif parsed.status == "incomplete":
         reason = (parsed.incomplete_details or {}).get("reason") or "incomplete"
         finish = _INCOMPLETE.get(reason, reason)
-    choices = (Choice(0, _encode(message), finish, b"", b""),)
+    choices = (Choice(index=0, message=_encode(message), finish_reason=finish, token_ids=b"", logprobs=b""),)
     return _call(meta, request, parsed, choices, None, problem or _error_text(parsed.error))
 
 
@@ -331,13 +354,13 @@ def _merged_choice(index: int, merged: _Merged) -> Choice:
     if merged.tools:
         message["tool_calls"] = [merged.tools[number] for number in sorted(merged.tools)]
     return Choice(
-        index,
-        _encode(message),
-        merged.finish_reason,
-        pack_ints(merged.token_ids),
-        _pack_logprobs(merged.logprobs),
-        merged.versions,
-        pack_ints(merged.prompt_ids),
+        index=index,
+        message=_encode(message),
+        finish_reason=merged.finish_reason,
+        token_ids=pack_ints(merged.token_ids),
+        logprobs=_pack_logprobs(merged.logprobs),
+        versions=merged.versions,
+        prompt_ids=pack_ints(merged.prompt_ids),
     )
 
 
