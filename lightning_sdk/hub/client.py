@@ -32,12 +32,12 @@ from lightning_sdk.system.folders import refuse_links
 log = logging.getLogger("lightning_sdk")
 
 _STARTUP_SECONDS = 60.0
-"""After which it is said that the start takes long."""
+"""After this time a message says that the start takes long."""
 _ANSWER_SECONDS = 20.0
-"""In which a hub answers, beyond the wait that was asked for."""
+"""How long a hub may take to answer, in addition to the wait that was asked for."""
 _STILL_STARTING = "lightning: the hub (process %d) has been starting for %.0f s; %s says what it does"
 _POLL_SECONDS = 0.5
-"""After which it is looked again whether it lives."""
+"""How often a client checks whether the hub is alive."""
 _NO_ANSWER = (
     "lightning: the hub at %s has not answered %r for %.0f s, but its process has not ended: this waits for it, until "
     "Ctrl-C. If it was stopped, kill -CONT lets it go on"

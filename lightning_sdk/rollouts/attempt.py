@@ -21,7 +21,7 @@ from lightning_sdk.trace.call import Status
 from lightning_sdk.trace.scope import Scope, use_scope
 
 _WIND_DOWN_SECONDS = 1.0
-"""For an agent whose time is over to close what it has open."""
+"""Time for an agent to clean up after its timeout."""
 _POLL_SECONDS = 0.5
 
 

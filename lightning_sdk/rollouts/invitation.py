@@ -25,14 +25,14 @@ def with_reachable_engine(settings: Settings, listen: str) -> Settings:
     """The settings of a training that listens there: its engine is to be reached as its hub is.
 
     Raises:
-        SettingError: the address is none, or nobody could run a rollout.
+        SettingError: this is not an address, or nothing could run a rollout.
     """
     if not listen:
         placed = placement.parse(settings.rollouts.runner)
         if placed is not None and placed.kind == "none":
             raise SettingError(
-                f"setting rollouts.runner={settings.rollouts.runner!r}: this process runs no rollouts, so let others "
-                "in: --listen tcp://0.0.0.0:4718"
+                f"setting rollouts.runner={settings.rollouts.runner!r}: this process runs no rollouts, so others have "
+                "to: let them join with --listen tcp://0.0.0.0:4718"
             )
         return settings
     if not re.fullmatch(r"tcp://([^\s/:]+|\[[0-9a-fA-F:]+\]):\d{1,5}", listen):
@@ -64,7 +64,7 @@ def text(agent: Callable[..., Any], rewards: Sequence[RewardFunction], address: 
 
 
 def _reference_to(function: Callable[..., Any]) -> str:
-    """A function as the command line names it, by the file's name alone: the other machine has a copy of its own."""
+    """A function as the command line names it, by the file's name alone: the other machine has its own copy."""
     try:
         place, _, name = reference.of(function).rpartition(":")
     except SettingError:

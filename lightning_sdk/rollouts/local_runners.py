@@ -40,7 +40,7 @@ class RunnerPool(Protocol):
 
 
 class NoRunners:
-    """Others run the rollouts."""
+    """No runners here: others run the rollouts."""
 
     def start(self, address: str, key: str) -> None:
         pass
@@ -76,7 +76,7 @@ class InProcessPool:
 
 
 class ProcessPool:
-    """Several processes, each with its part of the concurrency."""
+    """Several processes, each with its share of the concurrency."""
 
     def __init__(
         self, agent: Callable[..., Any], rewards: Sequence[RewardFunction], concurrency: int, count: int
@@ -100,7 +100,7 @@ class ProcessPool:
         for name, process in list(self._workers.items()):
             if process.poll() is not None:
                 self._replace(name, process)
-        return "" if self._workers else "every runner process ended; what they printed is above"
+        return "" if self._workers else "every runner process has ended; what they printed is above"
 
     def _start_one(self) -> None:
         name = f"{socket.gethostname()}-{uuid.uuid4().hex}"

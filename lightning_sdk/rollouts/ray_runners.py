@@ -26,14 +26,14 @@ from lightning_sdk.system import addresses
 
 log = logging.getLogger("lightning_sdk")
 
-#: What an agent needs of its folder has none of these.
+#: Not copied to the nodes: no agent needs them.
 _LEFT_BEHIND = ["runs", ".git", ".venv", ".venvs", "venv", "__pycache__", "*.safetensors", "wandb"]
 _FAREWELL_SECONDS = 10.0
-"""Seconds in which actors send what they still hold."""
+"""Time for actors to send what they still hold."""
 
 
 class RayPool:
-    """Runners as Ray actors, each with its part of the concurrency."""
+    """Runners as Ray actors, each with its share of the concurrency."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class RayPool:
             self._ray.kill(actor)
 
     def leave(self) -> None:
-        """Of a Ray that we started this is the end; of another one we are gone. Idempotent."""
+        """End a Ray that we started, or leave one that was already running. Idempotent."""
         if self._ours:
             self._ours = False
             self._ray.shutdown()
@@ -173,8 +173,8 @@ def _root(functions: Sequence[str]) -> Path | None:
     roots = {found for each in functions if (found := _folder(each)) is not None}
     if len(roots) > 1:
         raise SettingError(
-            f"rollouts.runner: agent and rewards are in {' and '.join(sorted(map(str, roots)))}, and Ray brings one "
-            "folder to its nodes: put their files into one"
+            f"rollouts.runner: agent and rewards are in {' and '.join(sorted(map(str, roots)))}, but Ray copies one "
+            "folder to its nodes: put their files into one folder"
         )
     return roots.pop() if roots else None
 

@@ -20,7 +20,7 @@ def load(reference: str) -> Callable[..., Any]:
     """The function that `file.py:name` or `package.module:name` names.
 
     Raises:
-        SettingError: the file, the module or the name does not exist, or is no function.
+        SettingError: the file, the module or the name does not exist, or is not a function.
     """
     place, _, name = reference.rpartition(":")
     if not place:
@@ -44,7 +44,7 @@ def module_of(place: str) -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name is not None and not place.startswith(error.name):
                 raise  # the module is there and something that it imports is not
-            raise SettingError(f"no module {place!r}; for a file write FILE.py:FUNCTION") from None
+            raise SettingError(f"no module {place!r}; to name a file, write FILE.py:FUNCTION") from None
     path = Path(place).expanduser().resolve()
     if not path.is_file():
         raise SettingError(f"no file {place}")
@@ -72,7 +72,7 @@ def of(function: Callable[..., Any]) -> str:
     if not module or not name or "<" in name:
         raise SettingError(
             f"{name or function!r} cannot be found by name from another process: runner='processes' needs a function "
-            "at the top level of a file; use runner='threads' for this one"
+            "at the top level of a file; use runner='threads' for this function"
         )
     path = getattr(sys.modules.get(module), "__file__", None)
     # A file given on the command line, or run as a script, is not importable by its module name.

@@ -54,7 +54,7 @@ class RemoteRunner:
         patience: float,
         say: Callable[[str], None],
     ) -> None:
-        """`patience`: seconds to wait for a hub that is not there, or whose training has not begun."""
+        """`patience`: how many seconds to wait for a hub that does not answer, or whose training has not begun."""
         self._address, self._key, self._patience, self._say = address, key, patience, say
         self._identity = reference.identity(agent, (each.name for each in rewards))
         self._concurrency = concurrency
@@ -67,9 +67,9 @@ class RemoteRunner:
 
         Raises:
             HubRefused: the key or the protocol is wrong.
-            SettingError: the training is of another agent.
-            HubGone: the hub was not there, or not there any more, for longer than the patience allows.
-            LightningError: the training failed, with what.
+            SettingError: the training has another agent.
+            HubGone: the hub did not answer for longer than `patience`.
+            LightningError: the training failed; the message says with what.
         """
         started = time.monotonic()
         running = session.start()
@@ -97,7 +97,7 @@ class RemoteRunner:
             try:
                 with self._client() as hub:
                     joined = hub.ask("join", runner=self._runner.id, name=name, identity=self._identity)
-                why = f"the hub at {self._address} has no training under way yet"
+                why = f"the hub at {self._address} has not started a training yet"
             except HubGone:
                 joined, why = {}, f"no hub answers at {self._address}"
             if joined:
@@ -106,11 +106,11 @@ class RemoteRunner:
             left = self._patience - clock.read()
             if left <= 0:
                 raise HubGone(
-                    f"{why}, after {self._patience:.0f} s: is the training running, with --listen, and does this "
+                    f"{why}, after {self._patience:.0f} s: is the training running, with --listen, and can this "
                     "machine reach that address? (--wait SECONDS waits longer)"
                 )
             if why != told:
-                self._say(f"{why}; waiting for it, {left:.0f} s at most")
+                self._say(f"{why}; waiting for up to {left:.0f} s")
                 told = why
             time.sleep(_PAUSE_SECONDS)
         self._summary.ended = "interrupted"
@@ -120,12 +120,12 @@ class RemoteRunner:
         self._summary.run = str(joined["run"])
         if joined["other_source"]:
             self._say(
-                f"warning: the file of {self._identity['agent']} is not the same here as at the training: bring it up "
-                "to date unless that is meant"
+                f"warning: the file of {self._identity['agent']} differs from the training's: update it, unless that "
+                "is intended"
             )
         self._say(
             f"running {self._identity['agent']} for the training {self._summary.run!r} at {self._address}, "
-            f"{self._concurrency} rollouts at once; Ctrl-C gives them back"
+            f"{self._concurrency} rollouts at once; Ctrl-C stops and gives unfinished ones back"
         )
         if not self._began:
             self._began = True

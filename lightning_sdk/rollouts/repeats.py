@@ -1,7 +1,7 @@
 """Repeats: whether a reward function gives the same number for the same answer, asked while rollouts run.
 
 Some of the first answers are scored a second time, outside of every rollout, when later ones are scored. A function
-that is slow, that raises then, or whose answers are no plain data is left alone, and nothing is said of it.
+that is slow, that raises then, or whose answers are not plain data is left alone, and nothing is reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lightning_sdk.trace.scope import Scope, use_scope
 
 #: Answers that are kept and scored again, and how many of them have to be before anything is said.
 KEPT, FEWEST = 8, 4
-#: Of these, so many got another number: one that is further away than this part of all that was given.
+#: How many of these have to get another number, and how far away it is, as a part of the range of all numbers.
 DIFFERENT, AWAY = 2, 0.01
 #: Seconds that one scoring may take.
 SLOW_SECONDS = 0.05

@@ -80,11 +80,11 @@ class Runner:
             thread.start()
 
     def wait(self) -> None:
-        """Until `stop` is called from elsewhere, or the hub refuses this runner."""
+        """Block until `stop` is called from elsewhere, or the hub refuses this runner."""
         self._threads[0].join()
 
     def stop(self) -> None:
-        """Take no further work. What runs goes on and no longer counts."""
+        """Take no further work. Rollouts under way continue, but no longer count."""
         self._stopping.set()
         for thread in self._threads[:2]:
             thread.join(_LEASE_WAIT_SECONDS + 2.0)

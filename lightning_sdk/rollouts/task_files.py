@@ -12,9 +12,9 @@ from typing import Any
 from lightning_sdk.errors import TaskError
 
 #: What can be read, as messages say it.
-KINDS = ".jsonl (one JSON object a line), .json (an array of objects), .csv (with a header) or .parquet"
+KINDS = ".jsonl (one JSON object per line), .json (an array of objects), .csv (with a header) or .parquet"
 _CONVERT = "pandas.DataFrame.to_json(path, orient='records', lines=True) writes .jsonl"
-#: How a file begins that is no UTF-8, and what it is then; the longer beginning first.
+#: First bytes of files in other encodings; the longer ones first.
 _OTHERS = (
     (b"\xff\xfe\x00\x00", "UTF-32"), (b"\x00\x00\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
@@ -31,13 +31,13 @@ def read(path: Path, what: str) -> PlacedItems:
     """What a file holds, in order. `what` is the argument that named it.
 
     Raises:
-        TaskError: there is no such file, it is of another kind, or damaged; the message says in which line.
+        TaskError: the file does not exist, is of another kind, or is damaged; the message gives the line.
     """
     reader = _READERS.get(path.suffix.lower())
     if path.is_dir():
         raise TaskError(f"{what}: {path} is a folder; give a file: {KINDS}")
     if not path.is_file():
-        raise TaskError(f"{what}: no file {path}; give a file ({KINDS}), or a list of dicts")
+        raise TaskError(f"{what}: no file {path}; give a file ({KINDS}) or a list of dicts")
     if reader is None:
         raise TaskError(f"{what}: {path} is not {KINDS}; {_CONVERT}")
     try:
@@ -80,7 +80,7 @@ def _hint(text: str) -> str:
     except (ValueError, RecursionError):
         return ""
     keys = ", ".join(map(str, value)) if isinstance(value, dict) else ""
-    return f"\nThe file is one object (with {keys[:80]}); tasks are an array of objects, or one object a line"
+    return f"\nThe file is one object (with {keys[:80]}); tasks are an array of objects, or one object per line"
 
 
 def _csv(path: Path) -> PlacedItems:
@@ -101,7 +101,7 @@ def _rows(path: Path, reader: Any) -> PlacedItems:
                 header = _header(path, row)
             elif row and len(row) != len(header):
                 raise TaskError(
-                    f"{path}, line {reader.line_num}: {len(row)} values, and the header names {len(header)}: "
+                    f"{path}, line {reader.line_num}: {len(row)} values, but the header names {len(header)}: "
                     f"{', '.join(row)[:80]}"
                 )
             elif row:
@@ -142,8 +142,8 @@ def _text(path: Path) -> str:
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
         raise TaskError(
-            f"{path}, line {line}: a byte 0x00, which no text has: the file is damaged, or UTF-16; convert that: iconv "
-            "-f UTF-16LE -t UTF-8 FILE"
+            f"{path}, line {line}: a byte 0x00, which text cannot contain: the file is damaged, or UTF-16; convert it: "
+            "iconv -f UTF-16LE -t UTF-8 FILE"
         )
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")

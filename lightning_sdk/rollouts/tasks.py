@@ -24,14 +24,14 @@ def load(source: Source, what: str = "tasks") -> list[Task]:
     pyarrow. NumPy's numbers and arrays in them become Python's.
 
     Raises:
-        TaskError: the file is missing, damaged, of another kind, or empty; or an item is no mapping, or holds what is
-            no plain data. The message names the line or the task, and the key.
+        TaskError: the file is missing, damaged, of another kind, or empty; or an item is not a mapping, or holds
+            something other than plain data. The message names the line or the task, and the key.
     """
     path = Path(source).expanduser() if isinstance(source, str | Path) else None
     found = task_files.read(path, what) if path is not None else _items(source, what)
     tasks = [_check(task, where) for where, task in found]
     if not tasks:
-        raise TaskError(f"{what}: {path or 'what was given'} holds no task")
+        raise TaskError(f"{what}: {path or 'what was given'} holds no tasks")
     return tasks
 
 
@@ -45,8 +45,8 @@ def split(tasks: list[Task], part: float, most: int, seed: int) -> tuple[list[Ta
     """
     different = unique(tasks)
     if len(different) < 2:
-        alike = "one task alone" if len(tasks) < 2 else f"{len(tasks)} equal tasks"
-        raise TaskError(f"{alike} cannot be split into training and held-out tasks: give more, or held_out=...")
+        alike = "a single task" if len(tasks) < 2 else f"{len(tasks)} equal tasks"
+        raise TaskError(f"{alike} cannot be split into training and held-out tasks: give more tasks, or held_out=...")
     count = max(1, min(most, int(len(different) * part)))
     chosen = set(random.Random(seed).sample(range(len(different)), count))
     held_out = [task for index, task in enumerate(different) if index in chosen]
@@ -79,17 +79,17 @@ def divide(tasks: list[Task], held_out: list[Task] | None, settings: Settings) -
     different, training = unique(held_out), without(tasks, held_out)
     if not training:
         raise TaskError(
-            f"tasks: all {len(tasks)} are in held_out as well, so there is none to train on: leave held_out out, and "
-            "a part of the tasks is held out"
+            f"tasks: all {len(tasks)} are in held_out as well, so there are none to train on: leave held_out out to "
+            "have a part of the tasks held out"
         )
     warnings = list[str]()
     if both := len(tasks) - len(training):
         warnings.append(
             f"{both} of {len(tasks)} tasks are held out as well, and are not trained on: a score on tasks that were "
-            "trained on says nothing about others. Take them out of tasks or of held_out"
+            "trained on says nothing about others. Remove them from tasks or from held_out"
         )
     if twice := len(held_out) - len(different):
-        warnings.append(f"{twice} of {len(held_out)} held-out tasks equal another one: each counts once")
+        warnings.append(f"{twice} of {len(held_out)} held-out tasks are duplicates: each counts once")
     return Parts(training, different, tuple(warnings))
 
 

@@ -45,22 +45,22 @@ class Settings:
     """All settings of one run."""
 
     model: str = "spark"
-    """'spark', a folder in Hugging Face format, or a hub name."""
+    """'spark', a folder in Hugging Face format, or a name on the Hugging Face Hub."""
     backend: str = "embedded"
     """Name of an installed backend."""
     engine: str = "auto"
-    """What serves the model: 'embedded' is a part of that backend, 'vllm' runs vLLM servers; 'auto' is the backend's
-    own."""
+    """What serves the model: 'embedded' is part of the embedded backend, 'vllm' runs vLLM servers, and 'auto' is the
+    backend's own choice."""
     steps: int = 40
-    """Updates of the model."""
+    """Number of updates of the model."""
     seed: int = 0
-    """Of the order of tasks, the draw of held-out ones and `evaluation.seeds`. Sampling in training is not seeded."""
+    """Seed for the order of tasks, the draw of held-out tasks and `evaluation.seeds`, not for sampling in training."""
     save_every: int = 20
     """Steps between checkpoints; the last step is always saved."""
     roles: tuple[str, ...] = ()
     """Train only these roles, each by its whole name; empty: every role declared trainable."""
     role: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Role -> settings of `credit` that are different for it: {"checker": {"weight": 0.5}}."""
+    """Role -> settings of `credit` that differ for it: {"checker": {"weight": 0.5}}."""
     sampling: Sampling = field(default_factory=Sampling)
     credit: Credit = field(default_factory=Credit)
     algorithm: Algorithm = field(default_factory=Algorithm)
@@ -78,8 +78,8 @@ class Settings:
     evaluation: Evaluation = field(default_factory=Evaluation)
     export: Export = field(default_factory=Export)
     verbatim: Mapping[str, Any] = field(default_factory=dict)
-    """By their full names, which are handed on as they are: settings of VERL (actor_rollout_ref.*, trainer.* and so
-    on, and verl.NAME for any) and arguments of vLLM's servers (vllm.NAME)."""
+    """Settings of VERL (actor_rollout_ref.*, trainer.* and so on, and verl.NAME for any) and arguments of vLLM's
+    servers (vllm.NAME), by their full names. They are passed on unchanged."""
 
     def __post_init__(self) -> None:
         for role, values in self.role.items():
@@ -191,7 +191,7 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
 def _verbatim(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if not str(name).startswith(VERBATIM):
-            raise SettingError(f"setting verbatim.{name}: such a name begins with {', '.join(VERBATIM)}")
+            raise SettingError(f"setting verbatim.{name}: the name has to begin with one of {', '.join(VERBATIM)}")
         yield str(name), convert_verbatim(name, value)
 
 

@@ -8,9 +8,9 @@ from typing import Any, Self
 
 
 class Group:
-    """What all groups share: one remembers which of its settings were given, as only those change a run that goes on.
+    """What all groups share: a group remembers which of its settings were given, since only those change a resumed run.
 
-    A copy has forgotten it.
+    A copy does not remember.
     """
 
     __slots__ = ("given",)
@@ -32,13 +32,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Sampling(Group):
-    """How the engine samples the calls of trainable roles while training. Evaluation has a temperature of its own."""
+    """How the engine samples the calls of trainable roles while training. Evaluation has its own temperature."""
 
     temperature: float = 1.0
     """Replaces the temperature that the agent asks for. What else would shape the distribution (top_p, top_k, min_p,
     penalties, logit_bias) is left out while training: the learner's own distribution has none of it."""
     max_tokens: int = 256
-    """Upper bound for calls that name none."""
+    """Upper bound for calls that do not set one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +55,18 @@ class Credit(Group):
     """'rollout': each token is credited with all that the role earned; 'to_go': with what was earned from its call
     on."""
     discount: float = 1.0
-    """Of what is earned one call later, with returns 'to_go' and with 'gae'."""
+    """Discount of what is earned one call later, with returns 'to_go' and with 'gae'."""
     signal: str = "both"
     """Which rewards count: the role's 'own', those of the whole 'rollout', or the sum of 'both'."""
     rewards: Mapping[str, float] = field(default_factory=dict)
     """Weights of rewards by name; 1 for a name that is not listed."""
     weight: float = 1.0
-    """Of the role in the loss."""
+    """Weight of the role in the loss."""
     schedule: str = "always"
     """When the role is trained: 'always', 'never', steps such as '10-30' or '10-', or in turns such as '1/2' and
     '2/2'; '1/2:5' is five steps each."""
     momentum: float = 0.9
-    """Of the running mean."""
+    """Momentum of the running mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Algorithm(Group):
     clip_low: float = 0.2
     """The ratio to the old policy is clipped to [1 - clip_low, 1 + clip_high] (DAPO, arXiv:2503.14476, eq. 10)."""
     clip_high: float = 0.28
-    """The upper bound, apart from the lower."""
+    """The upper bound, set separately from the lower."""
     clip_dual: float = 0.0
     """Bound of the ratio where the advantage is negative (dual-clip PPO, arXiv:1912.09729); 0: none."""
     aggregation: str = "seq-mean-token-sum-norm"
@@ -90,36 +90,36 @@ class Algorithm(Group):
     epochs: int = 1
     """Passes over each batch."""
     mini_batches: int = 1
-    """Optimizer steps in each pass; rollouts are dealt out among them."""
+    """Optimizer steps in each pass; rollouts are divided among them."""
     dynamic_sampling: int = 0
     """Further rounds of tasks, at most, to replace groups without signal (DAPO, section 3.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Divergence(Group):
-    """The pull towards the reference model, which is the one that training began with."""
+    """The pull towards the reference model, which is the model that training began with."""
 
     coefficient: float = 0.0
-    """0 loads no reference."""
+    """Weight of the divergence; 0 loads no reference model."""
     estimator: str = "k3"
     """'k1', 'k2' or 'k3' (Schulman, "Approximating KL divergence", 2020; k3 is eq. 4 of GRPO)."""
     place: str = "loss"
-    """'loss', or 'reward': taken off what is earned, as in InstructGPT (arXiv:2203.02155, eq. 2)."""
+    """'loss', or 'reward': subtracted from the reward, as in InstructGPT (arXiv:2203.02155, eq. 2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Importance(Group):
-    """Importance sampling between the sampler, which may be older or compute otherwise, and the trainer."""
+    """Importance sampling between the sampler, which may be older or compute differently, and the trainer."""
 
     kind: str = "truncate"
-    """'truncate' (weights are cut at `high`: IMPALA, arXiv:1802.01561, eq. 1), 'mask' (outside of [low, high] a
+    """'truncate' (weights are capped at `high`: IMPALA, arXiv:1802.01561, eq. 1), 'mask' (outside [low, high] a
     token has no policy gradient: IcePop, arXiv:2510.18855) or 'off'."""
     level: str = "token"
     """Ratio of each 'token', or of the whole 'sequence': the product over all that a role sampled in one rollout."""
     high: float = 2.0
     """Upper bound."""
     low: float = 0.5
-    """Lower bound, of 'mask' only."""
+    """Lower bound, for 'mask' only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +131,11 @@ class Value(Group):
     coefficient: float = 0.1
     """Weight of the value loss."""
     clip: float = 0.2
-    """A new estimate may leave the old one by so much (arXiv:1707.06347, as in OpenAI's baselines); 0: freely."""
+    """How far a new estimate may be from the old one (arXiv:1707.06347, as in OpenAI's baselines); 0: no bound."""
     learning_rate: float = 1e-3
-    """Of the head itself; the model under it learns with `optimizer.learning_rate`."""
+    """Learning rate of the head itself; the model below it learns with `optimizer.learning_rate`."""
     warmup_steps: int = 0
-    """First steps in which only the head is trained."""
+    """Number of first steps in which only the head is trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +155,9 @@ class Length(Group):
     limit: int = 0
     """Sampled tokens of a role in one rollout beyond which it loses `penalty` (DAPO, eq. 13); 0: none."""
     buffer: int = 0
-    """The last so many tokens before the limit, in which the loss grows from 0."""
+    """Number of tokens before the limit over which the loss grows from 0."""
     penalty: float = 1.0
-    """What is lost at the limit and beyond."""
+    """What is subtracted from the reward at the limit and beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class Optimizer(Group):
     warmup_steps: int = 3
     """Steps in which the rate rises linearly to its full value."""
     decay: float = 0.3
-    """The last part of training, as a fraction, in which the rate falls linearly to a tenth."""
+    """The last fraction of training, in which the rate falls linearly to a tenth."""
     weight_decay: float = 0.0
     """AdamW's, decoupled from the gradient (arXiv:1711.05101)."""
     beta1: float = 0.9
@@ -187,11 +187,11 @@ class Lora(Group):
     """Low-rank adapters instead of all weights (arXiv:2106.09685)."""
 
     rank: int = 0
-    """Of each adapter; 0 trains all weights."""
+    """Rank of each adapter; 0 trains all weights."""
     alpha: int = 16
     """An adapter's product is scaled by alpha / rank."""
     targets: str = "all-linear"
-    """Modules that get one, by name, separated by commas."""
+    """Names of the modules that get an adapter, separated by commas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,54 +199,54 @@ class Serving(Group):
     """How trainable roles' calls are served."""
 
     host: str = "127.0.0.1"
-    """Address that the engine listens on; runners on other machines have to reach it."""
+    """Address that the engine listens on; runners on other machines have to be able to reach it."""
     replicas: int = 0
-    """vLLM servers; a rollout stays with one of them. 0: as many as the GPUs that serve allow, 1 without a GPU."""
+    """Number of vLLM servers; each rollout stays with one. 0: as many as the serving GPUs allow, 1 without a GPU."""
     tensor_parallel: int = 1
     """GPUs that share one vLLM server's model."""
     memory: float = 0.5
-    """Part of a GPU's memory that a vLLM server takes for weights and cache."""
+    """Fraction of a GPU's memory that a vLLM server uses for weights and cache."""
     max_length: int = 0
-    """Tokens of prompt and completion together; 0: as many as the model allows."""
+    """Maximum number of tokens of prompt and completion together; 0: as many as the model allows."""
     tool_parser: str = "auto"
     """vLLM's parser of tool calls, such as 'hermes'; 'auto' goes by the model's chat template, 'none' parses none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster(Group):
-    """Where VERL trains: the Ray that it uses, and what it takes of it."""
+    """Where VERL trains: the Ray cluster that it uses, and how much of it."""
 
     address: str = ""
-    """Of a Ray that runs: 'auto', HOST:PORT, or ray://HOST:PORT; empty starts one on this machine."""
+    """Address of a running Ray: 'auto', HOST:PORT, or ray://HOST:PORT; empty starts one on this machine."""
     nodes: int = 1
-    """Machines of that Ray that train."""
+    """Number of machines of that Ray that train."""
     gpus: int = 0
-    """GPUs of each of them that train; 0: all, or those that `engine_gpus` leaves."""
+    """GPUs on each machine that train; 0: all, or those that `engine_gpus` leaves."""
     engine_gpus: int = 0
-    """GPUs of each of them that only serve, with `rollouts.staleness`; 0: vLLM takes turns with the learner."""
+    """GPUs on each machine that only serve, with `rollouts.staleness`; 0: vLLM takes turns with the learner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollouts(Group):
-    """What is run in each step, and where."""
+    """Which rollouts are run in each step, and where."""
 
     tasks_per_step: int = 16
-    """Different tasks in each step."""
+    """Number of tasks in each step."""
     group_size: int = 8
-    """Rollouts of the same task, which are compared with each other; 1 where `credit.advantage` compares none."""
+    """Rollouts of each task, which are compared with each other; 1 where `credit.advantage` does not compare."""
     concurrency: int = 64
-    """Rollouts under way at once, over all runners."""
+    """Rollouts under way at once, across all runners."""
     runner: str = "auto"
     """'auto' (asyncio for async agents, threads for the rest), 'threads' or 'asyncio': in the training's own process;
-    'processes': one a core; a number: so many processes, 0 for none; 'ray:64', 'ray:64@auto' or 'ray:64@HOST:PORT':
-    Ray actors."""
+    'processes': one per core; a number: that many processes, 0 for none; 'ray:64', 'ray:64@auto' or
+    'ray:64@HOST:PORT': Ray actors."""
     timeout: float = 120.0
     """Seconds for one attempt at a rollout."""
     deadline: float = 600.0
-    """Seconds for all rollouts of a step: what is not over then counts as a timeout, and the step goes on without."""
+    """Seconds for all rollouts of a step: those not finished by then count as timeouts, and the step continues."""
     staleness: int = 0
-    """Asynchronous training: rollouts may begin with a model so many versions older than the one they train; 0: each
-    step waits for the one before."""
+    """Asynchronous training: how many versions older than the trained model a rollout's model may be when it begins;
+    0: each step waits for the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,38 +256,38 @@ class Failure(Group):
     agent_error: str = "exclude"
     """The agent raised."""
     reward_error: str = "exclude"
-    """The reward raised, or gave no finite number."""
+    """The reward function raised, or did not give a finite number."""
     infrastructure_error: str = "retry"
-    """Something of ours failed."""
+    """Something other than the agent and the reward failed."""
     timeout: str = "retry"
     """It took too long."""
     retries: int = 2
-    """Further attempts at a rollout, at most; after the last it is excluded."""
+    """Maximum number of further attempts at a rollout; after the last it is excluded."""
     backoff: float = 0.5
     """Seconds before the first further attempt, twice as long before each one after it."""
     refills: int = 1
-    """How often a rollout that is excluded is replaced by another one of the same task, so that groups stay whole."""
+    """How often an excluded rollout is replaced by another one of the same task, so that groups stay whole."""
     reward: float | None = None
-    """What 'train' gives to a failed rollout, beside what it had earned; there is no default."""
+    """What 'train' gives a failed rollout, in addition to what it had earned; there is no default."""
     max_failed: float = 0.5
-    """Training stops when more than this part of a step's rollouts fail."""
+    """Training stops when more than this fraction of a step's rollouts fail."""
     flat_steps: int = 5
-    """Training stops when in so many steps, from its first one on, no group had a signal; 0: it goes on."""
+    """Training stops if none of its first steps, this many, had a group with a signal; 0: it never does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored(Group):
-    """Training from the rollouts of earlier runs, without running the agent for it."""
+    """Training from the rollouts of earlier runs, instead of running the agent."""
 
     method: str = "rejection"
     """'sft' (every rollout), 'rejection' (the best of each group: RAFT, arXiv:2304.06767) or 'dpo' (the best against
     the worst of each group: arXiv:2305.18290, eq. 7)."""
     best: int = 1
-    """Rollouts of each group that 'rejection' keeps, ties among them."""
+    """How many rollouts of each group 'rejection' keeps, including ties."""
     min_reward: float | None = None
-    """Rollouts below it are left out by 'sft' and 'rejection'."""
+    """Rollouts with a lower reward are left out by 'sft' and 'rejection'."""
     beta: float = 0.1
-    """Of DPO: how strongly the reference model holds."""
+    """How strongly DPO holds the model near the reference model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,19 +295,19 @@ class Evaluation(Group):
     """How the score on held-out tasks is measured."""
 
     tasks: int = 200
-    """Held-out tasks used, at most."""
+    """Maximum number of held-out tasks."""
     every: int = 0
-    """Also evaluate every so many steps; 0 only before and after."""
+    """Number of steps between evaluations during training; 0: only before and after."""
     split: float = 0.2
-    """Part of the tasks held out when no held-out tasks are given."""
+    """Fraction of the tasks held out when no held-out tasks are given."""
     seeds: int = 1
-    """Rollouts of each task, with different seeds; more than one need a temperature."""
+    """Rollouts of each task, with different seeds; more than one needs a temperature."""
     temperature: float = 0.0
     """0 is greedy."""
     reward_low: float | None = None
-    """The lowest reward that a rollout can have, as the agent is scored; by default 0 or -1 if none lower is seen."""
+    """The lowest possible reward of a rollout; by default 0 or -1, unless a lower one is seen."""
     reward_high: float | None = None
-    """The highest one; by default 1 if none higher is seen."""
+    """The highest possible reward of a rollout; by default 1, unless a higher one is seen."""
 
     @property
     def reward_range(self) -> tuple[float, float] | None:

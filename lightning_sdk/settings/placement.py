@@ -13,7 +13,7 @@ _FORM = re.compile(
 )
 #: The grammar, as messages tell it.
 FORMS = (
-    "'auto', 'threads' or 'asyncio' (in this process), 'processes' (one a core), a number of processes such as 4 "
+    "'auto', 'threads' or 'asyncio' (in this process), 'processes' (one per core), a number of processes such as 4 "
     "(0: other machines run them all), or Ray actors such as ray:64, ray:64@auto or ray:64@HOST:PORT"
 )
 
@@ -24,9 +24,9 @@ class Placement(NamedTuple):
     kind: str
     """'auto', 'threads' or 'asyncio': in its own process; 'processes', 'ray', or 'none'."""
     number: int = 0
-    """Processes or actors; 0 with 'processes': one a core."""
+    """Processes or actors; 0 with 'processes': one per core."""
     address: str = ""
-    """Of a Ray that runs; empty: the one that this process or RAY_ADDRESS names, else one of our own."""
+    """Address of a running Ray; empty: the one that this process or RAY_ADDRESS names, else a new one."""
 
     @property
     def is_elsewhere(self) -> bool:

@@ -18,12 +18,12 @@ def provider_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if name in {"model", "backend", "engine"}:
             raise SettingError(
-                f"{name}={value!r}: at its own provider (--provider, provider=True) no model is served to the agent; "
-                f"leave {name} out, or --provider"
+                f"{name}={value!r}: with --provider (provider=True) no model is loaded for the agent; "
+                f"leave out {name}, or --provider"
             )
         if name.startswith(_SAMPLING):
             raise SettingError(
-                f"setting {name}={value!r}: at its own provider the agent's requests go out as it wrote them; set this "
-                "in the agent, or leave --provider out"
+                f"setting {name}={value!r}: with --provider the agent's requests are sent unchanged; set this in the "
+                "agent, or leave --provider out"
             )
     return {**given, "backend": PROVIDER, "model": PROVIDER}

@@ -65,7 +65,7 @@ _RULES: dict[str, _Rule] = {
     "save_every": _at_least(1),
     "sampling.temperature": (
         lambda v: 0.01 <= v <= 2,
-        "from 0.01 to 2, as engines have it; greedy rollouts of a group are all alike",
+        "from 0.01 to 2, the range of engines; greedy rollouts of a group would all be alike",
     ),
     "sampling.max_tokens": _within(1, 1 << 30),
     "algorithm.loss": _one_of("ppo", "gspo", "cispo"),
@@ -180,7 +180,7 @@ def _refuse_combinations(flat: Mapping[str, Any]) -> None:
     trained = [name for name in ("agent_error", "reward_error", "timeout") if flat[f"failure.{name}"] == "train"]
     if trained and flat["failure.reward"] is None:
         raise SettingError(
-            f"setting failure.{trained[0]}='train': say what a failed rollout earns, such as failure.reward=-1"
+            f"setting failure.{trained[0]}='train': set what a failed rollout earns too, such as failure.reward=-1"
         )
     if flat["evaluation.seeds"] > 1 and flat["evaluation.temperature"] == 0 and flat["backend"] != PROVIDER:
         raise SettingError(
@@ -191,7 +191,7 @@ def _refuse_combinations(flat: Mapping[str, Any]) -> None:
     if (low is None) != (high is None) or (low is not None and low >= high):
         raise SettingError(
             f"setting evaluation.reward_low={low!r}, evaluation.reward_high={high!r}: give both, the lowest and the "
-            "highest reward that a rollout can have"
+            "highest possible reward of a rollout"
         )
     if flat["rollouts.staleness"] and flat["importance.kind"] == "off":
         raise SettingError(
@@ -205,7 +205,7 @@ def _refuse_combinations(flat: Mapping[str, Any]) -> None:
 
 
 def _refuse_single_groups(flat: Mapping[str, Any], by_role: Mapping[str, Credit]) -> None:
-    """A group of one has nobody to be compared with."""
+    """Refuse settings that compare the rollouts of a group, if a group is a single rollout."""
     if flat["rollouts.group_size"] > 1:
         return
     for role, credit in by_role.items():
@@ -218,5 +218,5 @@ def _refuse_single_groups(flat: Mapping[str, Any], by_role: Mapping[str, Credit]
     if flat["algorithm.dynamic_sampling"]:
         raise SettingError(
             f"setting algorithm.dynamic_sampling={flat['algorithm.dynamic_sampling']}: it replaces groups with equal "
-            "rewards, and every group of rollouts.group_size=1 is one"
+            "rewards, and with rollouts.group_size=1 every group is one"
         )

@@ -69,7 +69,7 @@ def convert_verbatim(name: str, value: Any) -> Any:
 
 
 def _parse(text: str, kind: type) -> Any:
-    """None for a text that is none of this kind."""
+    """The text as this kind of value; None if it is not one."""
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower())
     if kind is str:
@@ -110,7 +110,7 @@ def _describe_expected(name: str, kinds: tuple[Any, ...]) -> str:
 
 
 def mapping(name: str, value: Any) -> Mapping[str, Any]:
-    """SettingError for what is no dict."""
+    """The value as a mapping; SettingError if it is not a dict."""
     if not isinstance(value, Mapping):
         raise SettingError(f"setting {name}={value!r}: expected a dict")
     return value

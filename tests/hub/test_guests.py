@@ -93,7 +93,7 @@ def test_a_runner_waits_for_its_training(place: Place) -> None:
         hub = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     environment = {"LIGHTNING_HUB": hub, "LIGHTNING_KEY": "of both"}
     guest = place.start("runner", "agent.py:solve", **environment)
-    guest.until(f"no hub answers at {hub}; waiting for it")
+    guest.until(f"no hub answers at {hub}; waiting for up to")
     training = place.train("solve", hub, **environment)
     told = training.until("LIGHTNING_KEY=")
     assert "of both" not in told, "a key that was given is not shown"
@@ -114,13 +114,13 @@ def test_a_runner_outlasts_the_hub(place: Place, start: Callable[..., Hub], inst
     """kill -9 of the hub, and another one that goes on with the run at the same address: the runner goes on too."""
     hub = start(path=installed)
     guest = place.start("runner", "agent.py:solve", "--hub", hub.address, LIGHTNING_KEY=KEY)
-    guest.until("has no training under way yet; waiting for it")
+    guest.until("has not started a training yet; waiting for up to")
     first = Runner(hub)
     first.begin({"steps": 300, "save_every": 1})
     wait_for(lambda: (first.look(), len(first.steps()) >= 2)[1])
     first.close()
     hub.kill()
-    guest.until(f"no hub answers at {hub.address}; waiting for it")
+    guest.until(f"no hub answers at {hub.address}; waiting for up to")
     hub.start()
     again = Runner(hub)
     done = len((hub.folder / "metrics.jsonl").read_text().splitlines())

@@ -55,7 +55,10 @@ def test_nothing_changes_but_what_is_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"model": "other"}, "setting model='other': it is 'spark' in this run, and cannot change: checkpoints and"),
+        (
+            {"model": "other"},
+            "setting model='other': it is 'spark' in this run, and cannot change: its checkpoints and",
+        ),
         ({"backend": "verl"}, "setting backend='verl'.*no other backend reads its checkpoints"),
         ({"seed": 1}, "setting seed=1.*the order of the tasks"),
         ({"roles": "writer"}, r"setting roles=\('writer',\).*measured with these roles"),
@@ -158,7 +161,7 @@ def test_tasks_on_both_sides_are_told_and_not_trained_on() -> None:
     parts = divide(TASKS, [{"q": 1}, {"q": 2}, {"q": 2.0}, {"q": 99}], Settings())
     assert parts.training == [TASKS[0], *TASKS[3:]] and parts.held_out == [{"q": 1}, {"q": 2}, {"q": 99}]
     assert parts.warnings[0].startswith("2 of 10 tasks are held out as well, and are not trained on: ")
-    assert parts.warnings[1] == "1 of 4 held-out tasks equal another one: each counts once"
+    assert parts.warnings[1] == "1 of 4 held-out tasks are duplicates: each counts once"
     with pytest.raises(lightning.TaskError, match=r"all 10 are in held_out as well.*leave held_out out"):
         divide(TASKS, TASKS, Settings())
     assert divide(TASKS, None, Settings()).warnings == ()

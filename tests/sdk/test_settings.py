@@ -32,7 +32,7 @@ def test_settings_survive_the_wire() -> None:
         ({"credit.advantage": "magic"}, "must be rloo, grpo, dr_grpo"),
         ({"role.writer.weigth": 1.0}, "did you mean role.NAME.weight"),
         ({"role.writer.schedule": "3/2"}, r"role.writer.schedule='3/2': must be always, never, steps such as 10-30"),
-        ({"failure.timeout": "train"}, "say what a failed rollout earns, such as failure.reward=-1"),
+        ({"failure.timeout": "train"}, "set what a failed rollout earns too, such as failure.reward=-1"),
         ({"evaluation.seeds": 3}, "set evaluation.temperature as well"),
         ({"rollouts.staleness": 1, "importance.kind": "off"}, "rollouts of an older model need importance.kind"),
         ({"credit.rewards.brief": float("inf")}, "credit.rewards.brief=inf: must be a finite number"),

@@ -55,8 +55,8 @@ def test_every_kind_of_file_gives_the_same_tasks(tmp_path: Path, name: str, cont
     ("name", "content", "said"),
     [
         ("missing.jsonl", None, r"no file .*give a file \(\.jsonl .*\.json .*\.csv .*\.parquet"),
-        ("empty.jsonl", b"\n", "holds no task"),
-        ("empty.json", b"[]", "holds no task"),
+        ("empty.jsonl", b"\n", "holds no tasks"),
+        ("empty.json", b"[]", "holds no tasks"),
         ("tasks.xlsx", b"PK", r"tasks\.xlsx is not \.jsonl .*orient='records', lines=True"),
         ("tasks.jsonl", b'{"q": 1}\n\n{"q": \n', "tasks.jsonl, line 3: not JSON"),
         ("tasks.jsonl", b'{"q": 1}\n[1, 2]\n', "line 2: a task is an object of names and values, not list"),
@@ -82,7 +82,7 @@ def test_every_kind_of_file_gives_the_same_tasks(tmp_path: Path, name: str, cont
         ("tasks.csv", b"q\n1\n2\x00\n", "line 3: a byte 0x00"),
         ("tasks.jsonl", b"\x1f\x8b\x08\x00", "compressed with gzip; unpack"),
         ("tasks.jsonl", b'{"\\ud800": 1}', r"line 1 has a key that is '\\ud800', which holds half"),
-        ("tasks.csv", b"q,a\n1,2\n1,2,3\n", "tasks.csv, line 3: 3 values, and the header names 2: 1, 2, 3"),
+        ("tasks.csv", b"q,a\n1,2\n1,2,3\n", "tasks.csv, line 3: 3 values, but the header names 2: 1, 2, 3"),
         ("tasks.csv", b"q,q\n1,2\n", "line 1: the header names 'q' twice: q, q"),
         ("tasks.csv", b"q,\n1,2\n", "line 1: the header has a column without a name"),
         ("tasks.csv", b'q,a\n1,"2\n', "line 2: not CSV"),
@@ -221,7 +221,7 @@ def test_a_task_that_holds_itself_is_refused() -> None:
         (7, r"tasks is 7: give a file \(.*a list of dicts, or a DataFrame"),
         (generated, r"call it: tasks\(\)"),
         (["a"], r"tasks\[0\]: a task is an object of names and values, not str: 'a'"),
-        ([], "tasks: what was given holds no task"),
+        ([], "tasks: what was given holds no tasks"),
     ],
 )
 def test_what_holds_no_tasks_says_what_does(given: Any, said: str) -> None:

@@ -141,9 +141,9 @@ def test_an_evaluation_scores_with_an_interval(solve: Callable[[dict[str, Any]],
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"model": "spark"}, r"model='spark': at its own provider .*leave model out, or --provider"),
+        ({"model": "spark"}, r"model='spark': with --provider .*leave out model, or --provider"),
         ({"engine": "vllm"}, "engine='vllm'"),
-        ({"sampling.temperature": 0.5}, r"setting sampling\.temperature=0\.5: .*as it wrote them"),
+        ({"sampling.temperature": 0.5}, r"setting sampling\.temperature=0\.5: .*are sent unchanged"),
         ({"evaluation.temperature": 0.5}, r"setting evaluation\.temperature=0\.5"),
         ({"optimizer.learning_rate": 1e-3}, r"'provider' does not honour optimizer\.learning_rate"),
     ],
