@@ -196,7 +196,7 @@ def _roles(ok: Sequence[Rollout], at_provider: bool) -> tuple[dict[str, _RoleRow
             if call.meta.trainable:
                 of_role = made.setdefault(call.meta.role, [])
                 try:
-                    # A greedy round is a measurement: nothing is learned from it, and its temperature is no fault.
+                    # A greedy round is a measurement: nothing is learned from it, and its temperature is not a fault.
                     of_role += transitions(call) if rollout.mode == "train" and not at_provider else []
                 except UnusableCall as error:
                     if has_succeeded(call):

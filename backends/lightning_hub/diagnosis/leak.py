@@ -2,7 +2,7 @@
 
 A field of the task counts as the answer if its name says so, or if the best rollouts answered exactly that. It leaks
 if it is in the messages of the first call in nearly every task, although nothing else in the task holds it, and other
-tasks' answers are not: a context to search, a list to choose from or a number that is in every prompt is no leak.
+tasks' answers are not: a context to search, a list to choose from or a number that is in every prompt is not a leak.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from lightning_hub.diagnosis.flatness import OPENING, Flatness, FlatReason, flatness, reason_of_equal_rewards
 from lightning_hub.findings.findings import Finding, Severity
@@ -16,7 +17,7 @@ from lightning_hub.statistics.trend import FEWEST, Trend, trend
 from lightning_sdk.settings.ranges import GROUPED
 
 #: Fewest steps for the finding that a reward does not rise; the largest rise that could then have gone unseen, in
-#: standard deviations of a rollout's reward; and the share of the way to the best reward from which on it is no fault.
+#: standard deviations of a rollout's reward; and the share of the way to the best reward from which it is not a fault.
 _LONG, UNSEEN, HIGH = 20, 0.2, 0.9
 #: Share of groups with equal rewards from which on it is reported.
 FLAT = 0.7
@@ -140,8 +141,17 @@ def _flatness(record: RunRecord, role: str, first: int) -> Flatness:
     return Flatness(why=why, role_rollouts=(), settings=record.settings, tasks=record.tasks, rollouts=0, reward=reward)
 
 
-def _silent_stretch(record: RunRecord, role: str) -> tuple[int, int, bool] | None:
-    """The stretch without a signal at the end of the run: its first and last step, and whether it is the whole run."""
+class _Stretch(NamedTuple):
+    """Steps without a signal, up to the end of a run."""
+
+    first: int
+    last: int
+    whole: bool
+    """It is the whole run."""
+
+
+def _silent_stretch(record: RunRecord, role: str) -> _Stretch | None:
+    """The stretch without a signal at the end of the run; None if there is none."""
     flat = dict(record.series(f"groups_without_signal/{role}") or record.series("groups_without_signal"))
     groups = dict(record.series(f"groups/{role}") or record.series("groups"))
     steps = [step for step, count in groups.items() if count and step in flat]
@@ -157,7 +167,7 @@ def _silent_stretch(record: RunRecord, role: str) -> tuple[int, int, bool] | Non
         values = {each.rewards[role] for each in record.scored if role in each.rewards and each.step >= steps[begin]}
         if len(values) != 1 and steps[-1] not in cut:  # tasks are compared with each other
             return None
-    return steps[begin], steps[-1], not begin
+    return _Stretch(steps[begin], steps[-1], whole=not begin)
 
 
 def _describe_equal(record: RunRecord, role: str, first: int, last: int) -> str:

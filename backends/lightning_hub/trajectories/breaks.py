@@ -263,7 +263,7 @@ def request_texts(call: Call) -> list[str]:
 
 
 def request_turns(call: Call) -> list[tuple[str, str]]:
-    """Who said what in a call's request: role and text of each message that has one."""
+    """Role and text of each message with a text in a call's request."""
     said = [(str(each.get("role") or ""), text_of(each)) for each in _messages(call)]
     return [each for each in said if each[1]]
 

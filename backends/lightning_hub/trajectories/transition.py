@@ -69,7 +69,7 @@ def transitions(call: Call) -> list[Transition]:
     """One transition for each choice of `call` in which something was sampled.
 
     Empty for calls that are not trainable, that failed, or that were closed before their ids came. `UnusableCall` if
-    the call went well and yet ids or log-probs are missing, do not fit each other, or were drawn greedily.
+    the call succeeded but ids or log-probs are missing, do not fit each other, or were sampled greedily.
     """
     cancelled = call.meta.status == "cancelled"
     if not call.meta.trainable or not (call.meta.status == "ok" or cancelled):
