@@ -180,6 +180,6 @@ def test_checkpoint_with_and_without_a_head_are_not_exchanged(
     writer.update(Batch(1, make_group_rows()))
     checkpoint.write(tmp_path, writer.model, load(str(tiny)).tokenizer, writer.state())
     found, before = checkpoint.read(tmp_path), weights(reader.model)
-    with pytest.raises(ModelError, match=r"value head .* resume with the credit\.advantage"):
+    with pytest.raises(ModelError, match=r"value head, .* resume with the credit\.advantage"):
         reader.restore(found.weights, found.state)
     assert torch.equal(weights(reader.model), before) and reader.version == 0

@@ -64,7 +64,7 @@ def test_reward_rises_and_a_killed_server_is_survived(tmp_path: Path) -> None:
     killer.join()
     done = steps(run)
     assert killed.is_set() and len(done) == STEPS
-    assert "is started again" in (run / "backend.log").read_text()
+    assert "is restarted" in (run / "backend.log").read_text()
     rewards = [step["reward_mean"] for step in done]
     assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 0.1
     assert report.before is not None and report.after is not None and report.after.mean > report.before.mean
