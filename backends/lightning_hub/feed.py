@@ -1,4 +1,4 @@
-"""The feed: what happens in a run, numbered, for whoever watches it."""
+"""The feed: what happens in a run, numbered, for those who watch it."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Config:
     """The hub's own secret key, in Z85; '': the one that follows from `key`, a passphrase."""
     bind: str = "tcp://127.0.0.1:0"
     lifeline: bool = False
-    """Exit when standard input closes, that is, when whoever started the hub is gone."""
+    """Exit when standard input closes, that is, when the process that started the hub is gone."""
     retain_bytes: int | None = None
     """Upper bound of the log on disk: beyond it the oldest segments without events of a rollout are deleted."""
     lease_seconds: float = LEASE_SECONDS
@@ -114,7 +114,7 @@ class Hub:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until `stop` was called, by whomever."""
+        """Block until `stop` is called."""
         self._ends.put(self._ends.get())
 
     def stop(self) -> None:
@@ -250,7 +250,7 @@ class Hub:
 
     def _run(self, params: dict[str, Any], plan: Callable[[dict[str, Any]], Plan]) -> dict[str, Any]:
         if self._trainer is not None and self._trainer.is_busy:
-            raise HubError(f"this hub is training already, in {self.folder}: stop it, or start another hub")
+            raise HubError(f"this hub is already training, in {self.folder}: stop it, or start another hub")
         chosen = plan(self._task_lists.resolve(params))
         self._export(chosen.settings.export)
         self._trainer = Trainer(

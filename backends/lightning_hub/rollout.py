@@ -10,7 +10,7 @@ from lightning_hub.backend import Endpoint
 from lightning_sdk.trace.call import Call, Span, Status
 
 _KEY_SECONDS = 600.0
-"""For which a rollout's key opens the engine beyond the rollout's own time: a process may have stood still in it."""
+"""How long a rollout's key opens the engine beyond its timeout: a process may have stood still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Assignment:
     endpoint: Endpoint | None
     """Where trainable calls are sent; None: they go where the agent sends them."""
     sampling: dict[str, float]
-    """What replaces the agent's own request fields in trainable calls, such as {"temperature": 1.0}; of `rollout_seed`
-    each call gets a `seed` of its own, with `whole_distribution` nothing else shapes what is drawn from, and with
+    """Replaces the agent's own request fields in trainable calls, such as {"temperature": 1.0}; with `rollout_seed`
+    each call gets its own `seed`, with `whole_distribution` nothing else shapes the distribution, and with
     `free_choice` no call of a tool is forced."""
     roles: tuple[str, ...]
     """Roles to train; empty: every role declared trainable."""

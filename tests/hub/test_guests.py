@@ -51,7 +51,7 @@ def test_another_machine_runs_the_rollouts(place: Place, tmp_path: Path) -> None
     assert training.end()[0] == 0
     assert place.report()["rollouts_by_status"]["ok"] == 8
     told = (tmp_path / "runs" / "run" / "hub.log").read_text()
-    assert "ended, and its connection with it, while" in told and "was silent for" not in told
+    assert "ended or lost its connection while" in told and "was silent for" not in told
     endpoint = json.loads((tmp_path / "runs" / "run" / "config.json").read_text())["settings"]["serving"]["host"]
     assert endpoint == own_address()
 

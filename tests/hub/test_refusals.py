@@ -113,7 +113,7 @@ def test_a_backend_that_dies(runner: Runner) -> None:
         ({"backend": "nope"}, {}, SettingError, "'nope'.*there are bandit, embedded"),
         ({"divergence.coefficient": 0.1}, {}, SettingError, "'bandit' does not honour divergence.coefficient=0.1"),
         ({"optimizer.learning_rat": 1.0}, {}, SettingError, "did you mean optimizer.learning_rate"),
-        ({"roles": ("sover",)}, {"declared_roles": {"solver": True}}, SettingError, "sover.*declared roles are solver"),
+        ({"roles": ("sover",)}, {"declared_roles": {"solver": True}}, SettingError, "sover.*declared roles: solver"),
         ({}, {"tasks": []}, TaskError, "tasks is empty"),
         ({}, {"tasks": [{}, "what?"]}, TaskError, "task 1 of tasks is 'what\\?'"),
         ({}, {"held_out": [3]}, TaskError, "task 0 of held_out is 3"),

@@ -328,7 +328,7 @@ def test_one_training_at_a_time(train: Callable[..., Runner]) -> None:
     """A hub that trains refuses another training."""
     runner = train()
     runner.begin()
-    with pytest.raises(HubError, match="training already"):
+    with pytest.raises(HubError, match="already training"):
         runner.begin()
 
 

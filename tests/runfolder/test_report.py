@@ -85,7 +85,7 @@ def test_a_report_has_the_findings_of_check(tmp_path: Path) -> None:
     assert "from step 1 to 2 all rewards of the role writer were equal" in finding["what"]
     text = page(tmp_path / "run")
     assert "## What is wrong" in text and "Every answer was wrong" in text and finding["remedy"] in text
-    assert "**Not shown to be better**" in text and "would tell" not in text
+    assert "**Not shown to be better**" in text and "could show it" not in text
     read_back = read(tmp_path / "run")
     assert read_back.findings == report["findings"]
     assert "fatal     no signal: no group has a signal: from step 1 to 2" in str(read_back)
@@ -115,11 +115,11 @@ def test_what_failed_is_said_with_what_was_done(tmp_path: Path) -> None:
     assert report["failures"] == {
         "retries": 4, "refilled": 2, "deadline_timeouts": 6, "resampled_groups": 2,
         "done": {"timeout": "tried again up to 1 time, then left out",
-                 "agent_error": "trained on, with a reward of -0.5 beside what they had earned"},
+                 "agent_error": "trained on, with a reward of -0.5 in addition to what they had earned"},
     }  # fmt: skip
     text = page(tmp_path / "run")
     assert "| timeout | 3 | tried again up to 1 time, then left out |" in text and "| agent error | 2 | trained" in text
-    assert "4 attempts that were repeated; 2 rollouts in the place of others; 6 rollouts ended by" in text
+    assert "4 attempts that were repeated; 2 rollouts that replaced excluded ones; 6 rollouts ended by" in text
     assert "reward error" not in text
 
 
@@ -139,7 +139,9 @@ def test_masked_tokens_and_staleness_are_told(tmp_path: Path) -> None:
     )
     report = finished(tmp_path / "late", {"rollouts.staleness": 3})
     assert report["staleness"] == {"bound": 3, "mean": 0.5, "max": 2}
-    assert "0.50 versions older than the model they trained, on average, and 2 at most" in page(tmp_path / "late")
+    assert "on average, tokens were 0.50 versions older than the model they trained, and at most 2" in page(
+        tmp_path / "late"
+    )
 
 
 def test_training_from_stored_rollouts_says_what_it_learned_from(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_a_report_says_on_how_many_tasks_two_scores_are_compared(tmp_path: Path)
         folder.evaluation(HeldOut(name="after", step=1, score=interval([*paired.values()]), failed=0, scores=paired))
         folder.finish(Totals())
     assert "n=16, by task, on the 16 tasks that have a score in both" in str(read(tmp_path / "some"))
-    assert "n=16, over the tasks that have a score in both; before there were 20, after 24" in page(tmp_path / "some")
+    assert "n=16, over the tasks with a score in both; 20 had one before and 24 after" in page(tmp_path / "some")
     assert read(tmp_path / "none").verdict == "not measured" and "no task was run both" in page(tmp_path / "none")
 
 

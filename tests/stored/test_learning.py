@@ -175,7 +175,9 @@ def test_another_tokenizer_is_refused(copied: Callable[[], Path]) -> None:
         if fine:
             dataset.refuse_other_tokenizers(own)
         else:
-            with pytest.raises(lightning.SettingError, match=r"'spark', which has a tokenizer of which no fingerprint"):
+            with pytest.raises(
+                lightning.SettingError, match=r"'spark', which has a tokenizer whose fingerprint was not kept"
+            ):
                 dataset.refuse_other_tokenizers(own)
         dataset.close()
 

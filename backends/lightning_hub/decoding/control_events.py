@@ -77,7 +77,7 @@ _decode = msgspec.msgpack.Decoder(Control).decode
 def read_control(event: bytes | memoryview) -> Control | Unusable:
     """What one event of kind REWARD, BEGIN or END says. Never raises."""
     if len(event) > _MAX_BYTES:
-        return Unusable(f"it has {len(event) / 2**20:.0f} MiB, and {_MAX_BYTES // 2**20} MiB is the most")
+        return Unusable(f"it has {len(event) / 2**20:.0f} MiB, more than the limit of {_MAX_BYTES // 2**20} MiB")
     try:
         found = _decode(event)
         if isinstance(found, BeginEvent):
@@ -116,7 +116,7 @@ def refuse(value: Any, role: Any, name: Any) -> str:
         return ""
     whose = f" of role {role!r}" if role else ""
     kind = "" if number else f" ({type(value).__name__})"
-    return f"reward {name!r}{whose} is {_preview(value)}{kind}: a reward is a finite number"
+    return f"reward {name!r}{whose} is {_preview(value)}{kind}: a reward has to be a finite number"
 
 
 def _preview(value: Any) -> str:

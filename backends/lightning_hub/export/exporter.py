@@ -1,4 +1,4 @@
-"""Export: finished rollouts, and spans outside of rollouts, sent to an OpenTelemetry collector by a thread of its own.
+"""Export: finished rollouts, and spans outside of rollouts, sent to an OpenTelemetry collector by its own thread.
 
 What waits is only named (a key, a place in the log) and read back when its turn comes, so a collector that is slow or
 dead costs neither memory nor time elsewhere. When too much waits, the oldest is dropped and counted.
@@ -41,7 +41,7 @@ class ExportTarget:
 
     url: str
     given: bool
-    """By our own setting; else by OpenTelemetry's environment variables, which also say the rest."""
+    """Whether our own setting gave it; else OpenTelemetry's environment variables did, which also say the rest."""
     messages: bool = False
     tokens: bool = False
 
@@ -66,7 +66,7 @@ class ExportTarget:
         protocol = next((environment[name] for name in _PROTOCOLS if environment.get(name)), "http/protobuf")
         if protocol != "http/protobuf":
             raise SettingError(
-                f"spans are exported by http/protobuf, and the environment asks for OTLP over {protocol} ({name}="
+                f"spans are exported by http/protobuf, but the environment asks for OTLP over {protocol} ({name}="
                 f"{environment[name]}): set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf and "
                 "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT to the collector's HTTP address, such as "
                 "http://127.0.0.1:4318/v1/traces, or OTEL_TRACES_EXPORTER=none"
@@ -85,8 +85,8 @@ class Exporter:
             from lightning_hub.export import spans as otlp  # noqa: PLC0415 - it needs OpenTelemetry's SDK
         except ImportError as error:
             raise SettingError(
-                f"spans are to be exported to {target.url}, and OpenTelemetry's exporter is not installed beside the "
-                f"hub ({error}): pip install 'lightning-agent-sdk[otlp]', or set OTEL_TRACES_EXPORTER=none"
+                f"spans cannot be exported to {target.url}: OpenTelemetry's exporter is not installed in the hub's "
+                f"environment ({error}): pip install 'lightning-agent-sdk[otlp]', or set OTEL_TRACES_EXPORTER=none"
             ) from error
         self._otlp, self.target = otlp, target
         self._index, self._store, self._warn = index, store, warn
@@ -122,7 +122,7 @@ class Exporter:
         }  # fmt: skip
 
     def close(self, seconds: float = 5.0) -> None:
-        """Send what waits, within so many seconds, and stop. Idempotent."""
+        """Send what waits, within this many seconds, and stop. Idempotent."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

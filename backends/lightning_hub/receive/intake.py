@@ -174,7 +174,7 @@ def _rewrite(batch: EventBatch, located: list[Located], counters: Counter[str]) 
 
 
 def _decode_reply(event: memoryview, counters: Counter[str]) -> memoryview:
-    """The CALL event of a REPLY event. Never raises: what is no reply stays as it is, for the index to tell."""
+    """The CALL event of a REPLY event. Never raises: what is not a reply stays as it is, and the index reports it."""
     try:
         _, key, meta, request, reply = _unpack_reply(event)
         call = decode(meta, bytes(request), bytes(reply))

@@ -117,7 +117,7 @@ class Requests:
         if handler is None:
             raise HubError(f"the hub has no method {method!r:.80}; it has {', '.join(sorted(self._methods))}")
         if method not in methods:
-            raise HubError(f"this key does not open {method!r}: that is for whoever started the hub")
+            raise HubError(f"this key does not open {method!r}: only the process that started the hub may ask for it")
         try:
             return handler(dict(params))
         except LightningError:
@@ -137,7 +137,7 @@ class Requests:
         try:
             payload = _pack([number, error, result])
             if len(payload) > wire.MAX_MESSAGE_BYTES:
-                raise ValueError(f"it has {len(payload):,} bytes, and {wire.MAX_MESSAGE_BYTES:,} are the most")
+                raise ValueError(f"it has {len(payload):,} bytes, more than the limit of {wire.MAX_MESSAGE_BYTES:,}")
         except (TypeError, ValueError, OverflowError, RecursionError) as failure:
             payload = _pack([number, ["HubError", f"the answer cannot be sent: {failure}"], None])
         return self._send(peer, wire.REPLY, payload)

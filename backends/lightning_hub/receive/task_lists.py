@@ -19,11 +19,11 @@ class TaskLists:
         self._lists: dict[str, list[dict[str, Any]]] = {}
 
     def add(self, params: dict[str, Any]) -> None:
-        """Take one part of a list. TaskError for what is no task, HubError for a part that does not follow."""
+        """Take one part of a list. TaskError for what is not a task, HubError for a part out of order."""
         number, first = str(params["list"]), int(params.get("first", 0))
         found = self._lists.setdefault(number, []) if first == 0 else self._lists.get(number, [])
         if len(found) != first:
-            raise HubError(f"{params['name']}: tasks from number {first} on arrived, and {len(found)} came before them")
+            raise HubError(f"{params['name']}: the part that begins with task {first} arrived after {len(found)} tasks")
         found += _check(params["tasks"], str(params["name"]), first)
         while len(self._lists) > _MAX_LISTS:
             del self._lists[next(iter(self._lists))]

@@ -108,7 +108,7 @@ class ReplayDataset:
             silent = sum(len(group.records) for group in found) - self.rollouts
             self.left_out += Counter({f"{settings.stored.method} learns nothing from their group": silent})
             if not self.groups:
-                told = self.describe_left_out() or "there is no training rollout in them"
+                told = self.describe_left_out() or "they have no training rollouts"
                 raise NothingToTrain(f"nothing can be learned from {', '.join(map(str, folders))}: {told}")
         except BaseException:
             self.close()
@@ -148,11 +148,15 @@ class ReplayDataset:
             if theirs == tokenizer if theirs and tokenizer else self._same_model(run):
                 continue
             model = (run.config.get("settings") or {}).get("model")
-            known = "another tokenizer" if theirs and tokenizer else "a tokenizer of which no fingerprint was kept"
+            known = (
+                f"another tokenizer than {self._settings.model!r}"
+                if theirs and tokenizer
+                else "a tokenizer whose fingerprint was not kept"
+            )
             raise SettingError(
-                f"{run.folder} was recorded with model {model!r}, which has {known} than {self._settings.model!r}: its "
-                "token ids mean something else there, and stored text is never tokenised anew. Train "
-                f"{model!r} or a checkpoint of that run: --model {run.folder.name}/checkpoints/..."
+                f"{run.folder} was recorded with model {model!r}, which has {known}: its token ids may mean something "
+                f"else there, and stored text is never tokenised again. Train {model!r} or a checkpoint of that run: "
+                f"--model {run.folder.name}/checkpoints/..."
             )
 
     def draw(self, step: int) -> ReplayBatch:
@@ -168,7 +172,7 @@ class ReplayDataset:
             told = ", ".join(sorted(role or "no role" for role in chosen.spoke)) or "nobody"
             raise NothingToTrain(
                 f"step {step}: in the stored rollouts of {len(places)} groups no role to train has a call that can be "
-                f"used; {told} made trainable calls. {' '.join(chosen.problems[:1])}"
+                f"used; the trainable calls are of {told}. {' '.join(chosen.problems[:1])}"
             )
         rows = self._rows(chosen)
         method = self._settings.stored.method

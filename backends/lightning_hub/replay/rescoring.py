@@ -26,7 +26,7 @@ from lightning_hub.storage.store import Store
 from lightning_sdk.errors import HubError, LightningError
 from lightning_sdk.trace.call import Status
 
-#: Different reasons that are told; the others are put together.
+#: Different reasons that are listed; the others are counted together.
 _REASONS = 12
 
 
@@ -72,7 +72,7 @@ class StoreRescoring:
             self._failed[error.partition("\n")[0][:300]] += 1
             return
         if not given and not self._records[number].emitted:
-            self._failed["no reward function gave a number, and nothing was given inside"] += 1
+            self._failed["no reward function gave a number, and the agent gave none either"] += 1
             return
         ended = int((self._records[number].entry.ended or 0.0) * 1e9)
         self._given[number] = tuple(Reward(role, name, value, ended) for name, role, value in given)
@@ -121,14 +121,14 @@ def _unusable(record: StoredRollout) -> str:
     """Why an attempt cannot be scored, '' if it can."""
     if record.entry.status != Status.OK:
         return f"it ended with {record.entry.status.replace('_', ' ')}"
-    return f"its answer was not kept: {record.unkept or 'nobody said why'}" if not record.answer else ""
+    return f"its answer was not kept: {record.unkept or 'for an unknown reason'}" if not record.answer else ""
 
 
 def _lock(folder: Path) -> int:
     try:
         return lock_folder(folder)
     except HubError as error:
-        raise HubError(f"{error}. Rewards are not written into a run under way: wait until it ends") from None
+        raise HubError(f"{error}. Rewards cannot be written while the run is under way: wait until it ends") from None
 
 
 def main() -> int:

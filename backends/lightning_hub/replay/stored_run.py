@@ -56,7 +56,7 @@ class StoredRun:
         """SettingError if nothing is stored there, HubError for a store that another version is writing."""
         self.folder = folder
         if not (folder / "hub.sqlite").is_file():
-            raise SettingError(f"{folder} holds no rollouts: there is no hub.sqlite in it")
+            raise SettingError(f"{folder} holds no rollouts: it has no hub.sqlite")
         settle(folder)
         self._store = Store(folder / "hub.sqlite", reading=True)
         self._archive = Archive(folder)

@@ -29,7 +29,7 @@ def markdown(report: Mapping[str, Any], folder: str) -> str:
 def _headline(report: Mapping[str, Any]) -> str:
     if report["status"] == "failed":
         return (
-            f"**This run failed** after {report['steps']} steps, so it is no result.\n\n"
+            f"**This run failed** after {report['steps']} steps, so it has no result.\n\n"
             f"```text\n{report['error'] or 'unknown error'}\n```"
         )
     if not report["steps"]:
@@ -52,11 +52,11 @@ def _verdict_sentence(report: Mapping[str, Any]) -> str:
     if report["verdict"] == "worse":
         return f"**Worse**: the score went {moved}{by}.{why}"
     if any(each["severity"] == "fatal" for each in report["findings"]):
-        return f"**Not shown to be better**: the score went {moved}{by}. Why nothing was learned is told below."
+        return f"**Not shown to be better**: the score went {moved}{by}. The reason why nothing was learned is below."
     return (
-        f"**Not shown to be better**: the score went {moved}{by}, which chance alone may explain.{why} "
+        f"**Not shown to be better**: the score went {moved}{by}, which may be due to chance.{why} "
         "More steps, more held-out tasks (`evaluation.tasks`) or more seeds (`evaluation.seeds`, with "
-        "`evaluation.temperature`) would tell."
+        "`evaluation.temperature`) could show it."
     )
 
 
@@ -81,7 +81,7 @@ def _pairing(change: Mapping[str, Any], before: Mapping[str, Any], after: Mappin
     """On how many tasks the two are compared, where that is not all of them."""
     if change["n"] == before["n"] == after["n"]:
         return ""
-    return f", over the tasks that have a score in both; before there were {before['n']}, after {after['n']}"
+    return f", over the tasks with a score in both; {before['n']} had one before and {after['n']} after"
 
 
 def _held_out_table(report: Mapping[str, Any]) -> str:
@@ -120,7 +120,7 @@ def _failed_cell(score: Mapping[str, Any]) -> str:
 
 
 def _roles_held_out(report: Mapping[str, Any]) -> str:
-    """What the roles with rewards of their own earned."""
+    """What the roles with their own rewards earned."""
     lines = [
         f"| {role} | {name} | {_bounds(score['roles'][role])} | {score['roles'][role]['n']} |"
         for role in dict.fromkeys(role for _, score in _in_order(report) for role in score["roles"])
@@ -156,8 +156,8 @@ def _what_ran(report: Mapping[str, Any]) -> str:
         stale = report["staleness"]
         lines += [
             "",
-            f"Asynchronous: tokens were {stale['mean']:.2f} versions older than the model they trained, on average, "
-            f"and {stale['max']:.0f} at most (`rollouts.staleness={stale['bound']}`).",
+            f"Asynchronous: on average, tokens were {stale['mean']:.2f} versions older than the model they trained, "
+            f"and at most {stale['max']:.0f} (`rollouts.staleness={stale['bound']}`).",
         ]
     return "\n".join([*lines, *_failures(report)])
 
@@ -168,7 +168,7 @@ def _describe_masked(report: Mapping[str, Any]) -> str:
     if masked > length:
         rest = "the others" if length else "all of them"
         reasons.append(
-            f"{rest} because it was not their role's turn, nothing rewarded it, or other tasks took their group's place"
+            f"{rest} because it was not their role's turn, it had no reward, or other tasks replaced their group"
         )
     return f"{masked:,} sampled tokens were not trained on: {', '.join(reasons)}."
 
@@ -180,9 +180,9 @@ def _failures(report: Mapping[str, Any]) -> list[str]:
     lines += [f"| {_words(status)} | {count:,} | {done.get(status, '')} |" for status, count in failed.items()]
     kinds = {
         "retries": "attempts that were repeated",
-        "refilled": "rollouts in the place of others",
+        "refilled": "rollouts that replaced excluded ones",
         "deadline_timeouts": "rollouts ended by `rollouts.deadline`",
-        "resampled_groups": "groups without signal that other tasks replaced",
+        "resampled_groups": "groups without signal, replaced by other tasks",
     }
     counts = [f"{failures[name]:,} {words}" for name, words in kinds.items() if failures[name]]
     return [*lines, "", f"Also: {'; '.join(counts)}."] if counts else lines
@@ -228,7 +228,7 @@ def _words(status: str) -> str:
 
 
 def _chosen_settings(report: Mapping[str, Any]) -> str:
-    """The settings that the user left open, and those that the user changed."""
+    """What was chosen where the settings left it open, and other facts of the run."""
     facts = {name: value for name, value in report["facts"].items() if isinstance(value, str | int | float | bool)}
     if not facts:
         return ""
@@ -244,15 +244,15 @@ def _changed_settings(report: Mapping[str, Any]) -> str:
         for each in report["resumed"]
         for name, (before, after) in each["changed"].items()
     ]
-    head = ["## Changed on the way", "", "| after step | setting | before | then |", "|---|---|---|---|"]
+    head = ["## Changed while resuming", "", "| after step | setting | before | after |", "|---|---|---|---|"]
     return "\n".join([*head, *lines]) if lines else ""
 
 
 def _go_on(report: Mapping[str, Any], folder: str) -> str:
-    lines = ["## How to go on", ""]
+    lines = ["## What to do next", ""]
     if report["checkpoint"]:
         lines += [
-            f"- Train further: `--resume {folder}` instead of its settings, and `--steps` with the new total.",
+            f"- Train further: `--resume {folder}`, and `--steps` with the new total.",
             f"- Serve it as an OpenAI-compatible API: `lightning-sdk serve --model {folder}/{report['checkpoint']}`.",
             f"- The model, in Hugging Face format: `{folder}/{report['checkpoint']}`.",
         ]

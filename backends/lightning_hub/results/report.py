@@ -88,11 +88,9 @@ def _describe_policy(status: str, policy: Mapping[str, Any]) -> str:
     if kind is None:
         return ""
     if kind == "train":
-        return f"trained on, with a reward of {policy['reward']:g} beside what they had earned"
+        return f"trained on, with a reward of {policy['reward']:g} in addition to what they had earned"
     refills = policy.get("refills", 0)
-    replaced = (
-        f"; up to {refills} other rollout{'s' * (refills > 1)} of the task in the place of each" if refills else ""
-    )
+    replaced = f"; each replaced by up to {refills} other rollout{'s' * (refills > 1)} of its task" if refills else ""
     retries = policy.get("retries", 0)
     tried = f"tried again up to {retries} time{'s' * (retries > 1)}, then " if kind == "retry" and retries else ""
     return f"{tried}left out{replaced}"

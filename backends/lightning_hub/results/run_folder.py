@@ -89,7 +89,7 @@ class RunFolder:
         return next_look(name, step, self._evaluations)
 
     def config(self, values: Mapping[str, Any]) -> None:
-        """Write `values` ('settings', 'facts', 'argv' ...) to config.json, beside versions; keeps what was there.
+        """Write `values` ('settings', 'facts', 'argv' ...) to config.json, along with versions; keeps what was there.
 
         'argv' is what the user typed: this process may have been started by the user's.
         """

@@ -55,7 +55,7 @@ class Archive:
         """SettingError if nothing is stored there. `rescored` False: rewards as they were while the run went on."""
         path = folder / "hub.sqlite"
         if not path.is_file():
-            raise SettingError(f"{folder} holds no rollouts: there is no {path.name} in it")
+            raise SettingError(f"{folder} holds no rollouts: it has no {path.name}")
         self._folder = folder / "spans"
         self._db = _open_store(path)
         columns = {row[1] for row in self._db.execute("PRAGMA table_info(rewards)")}

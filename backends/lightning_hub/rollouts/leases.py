@@ -31,7 +31,7 @@ from lightning_sdk.trace.call import Status
 LEASE_SECONDS = 15.0
 """A runner that is silent for so long has lost its leases."""
 _BACK_SECONDS = 3.0
-"""For a runner whose connection ended to come back: its network may have been away, and it renews every second."""
+"""Time for a runner to reconnect: its network may have been away, and it renews every second."""
 #: Of tasks in one answer: what is longer would not be read.
 _LEASE_CHARACTERS = 2 * MAX_TASK_BYTES
 _log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class Leases:
     def lease(self, runner: str, places: int, *, watched: bool = False) -> list[Assignment]:
         """Attempts for `runner`, which has as many at once as it has places; those of the oldest round first.
 
-        `watched`: whoever has started it sees its process end, and tells it with `release`.
+        `watched`: the process that started it sees it end, and says so with `release`.
         """
         now, wall = self._clock.read(), time.time()
         given: list[Assignment] = []
@@ -320,8 +320,8 @@ class Leases:
 def _describe_end(runner: str, rollouts: int) -> str:
     many = "1 rollout" if rollouts == 1 else f"{rollouts} rollouts"
     return (
-        f"runner {runner} ended, and its connection with it, while {many} ran there: os._exit() in one of them, a "
-        "crash in native code, no memory left, or its network is gone"
+        f"runner {runner} ended or lost its connection while {many} ran there: os._exit() in one of them, a crash "
+        "in native code, no memory left, or a network failure"
     )
 
 

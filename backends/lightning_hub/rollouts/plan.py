@@ -81,7 +81,7 @@ class Plan:
         # Where a framework names agents, the first rollouts tell.
         if plan.declared_roles and unknown and not params.get("naming"):
             known = ", ".join(sorted(plan.declared_roles))
-            raise SettingError(f"setting roles={sorted(unknown)}: no agent declares it; declared roles are {known}")
+            raise SettingError(f"setting roles={sorted(unknown)}: no agent declares it; declared roles: {known}")
         return plan
 
     @classmethod
@@ -92,7 +92,7 @@ class Plan:
         return cls(settings, find_backend(settings), [], tasks, evaluate_only=True)
 
     def of_step(self, step: int, endpoint: Endpoint | None) -> list[Assignment]:
-        """The rollouts of a training step (from 1), each group's beside each other so that an engine computes its
+        """The rollouts of a training step (from 1), those of a group side by side, so that an engine computes its
         prompt once. They depend on the seed and the step alone, so a resumed run goes on where it was."""
         return self._groups(step, 0, self._of_step(step), endpoint)
 
@@ -123,7 +123,7 @@ class Plan:
         ]
 
     def of_held_out(self, name: str, endpoint: Endpoint | None) -> list[Assignment]:
-        """The rollouts of each held-out task beside each other, in the order of their seeds: greedy ones, or each with
+        """The rollouts of each held-out task side by side, in the order of their seeds: greedy ones, or each with
         a seed that depends on `seed`, the task and its place alone: two models are compared on the same draws."""
         return [
             self._assignment(task, f"{name}-{number}", "evaluate", endpoint, self._evaluation_sampling(task, place))
@@ -174,7 +174,7 @@ def find_backend(settings: Settings) -> BackendSpec:
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if settings.backend not in found:
         raise SettingError(
-            f"setting backend={settings.backend!r}: no such backend is installed; there are {', '.join(sorted(found))}"
+            f"setting backend={settings.backend!r}: no such backend is installed; installed: {', '.join(sorted(found))}"
         )
     try:
         spec = found[settings.backend].load()

@@ -40,7 +40,7 @@ class Provider:
 
 
 def untrainable() -> SettingError:
-    """What a training is told that names it as its backend."""
+    """The error for a training that names it as its backend."""
     return SettingError(
         f"setting backend={PROVIDER!r}: an agent at its own provider is checked and evaluated (--provider), not "
         "trained; name the model to train: --model, and leave backend out"

@@ -45,7 +45,7 @@ class RemoteRunners:
             number = len(set(self._here) & {*self._seen(), str(params["runner"])})
             if other:
                 self._feed.publish("warning", text=f"{name} has another version of the file of {expected['agent']}")
-            self._feed.publish("notice", text=f"{name} runs rollouts too ({number} joined)")
+            self._feed.publish("notice", text=f"{name} has joined and runs rollouts ({number} joined)")
         return {"run": expected["run"], "other_source": other}
 
     def over(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,8 +88,8 @@ def _refuse_another(theirs: Mapping[str, Any], expected: Mapping[str, Any]) -> N
     agent, rewards = expected.get("agent"), expected.get("rewards")
     if agent is not None and agent != theirs.get("agent"):
         raise SettingError(
-            f"the training {expected['run']!r} is of the agent {agent!r} and this runner has {theirs.get('agent')!r}: "
-            f"name the same one, FILE.py:{agent}, or join another training"
+            f"the training {expected['run']!r} trains the agent {agent!r}; this runner has {theirs.get('agent')!r}: "
+            f"name the same agent, FILE.py:{agent}, or join another training"
         )
     if rewards is not None and rewards != theirs.get("rewards"):
         raise SettingError(

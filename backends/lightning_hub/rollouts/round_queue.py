@@ -33,13 +33,13 @@ class Rules:
     refills: int = 0
     """How often an excluded rollout is replaced."""
     seconds: float = math.inf
-    """For all of it, from when the first rollout is handed out or waited for."""
+    """Time limit of the whole round, from when its first rollout is handed out or waited for."""
     bound: str = ""
     """What set `seconds`, as messages call it."""
 
     @classmethod
     def of_step(cls, settings: Settings) -> Rules:
-        """Of a training step."""
+        """Rules for a training step."""
         failure = settings.failure
         by_policy: dict[str, set[Status]] = {"exclude": set(), "retry": set(), "train": set()}
         for status in set(Status) - {Status.OK}:
@@ -56,7 +56,7 @@ class Rules:
 
     @classmethod
     def of_evaluation(cls, settings: Settings, rollouts: int) -> Rules:
-        """Of so many rollouts on held-out tasks: a score is measured once, so none is replaced by another."""
+        """Rules for this many rollouts on held-out tasks: a score is measured once, so none is replaced."""
         rules, waits = cls.of_step(settings), settings.failure.backoff * (2**settings.failure.retries - 1)
         attempts = (settings.rollouts.timeout + 2 * GRACE_SECONDS) * (settings.failure.retries + 1)
         seconds = (attempts + waits) * math.ceil(rollouts / settings.rollouts.concurrency)
@@ -71,7 +71,7 @@ class Outcome:
     status: Status
     error: str
     seconds: float
-    """Of the last attempt, 0 if it was never handed out."""
+    """Duration of the last attempt, 0 if it was never handed out."""
     until: int | None = None
     """Position in the log from which on nothing counts: it was the hub that ended it. None if its END event did."""
 
@@ -82,7 +82,7 @@ class Slot:
 
     assignment: Assignment
     number: int
-    """Of the slot in its round: a rollout that replaces another one takes its slot."""
+    """Number of the slot in its round: a rollout that replaces another one takes its slot."""
     generation: int = 0
     """Rollouts that were excluded in this slot before."""
     ready: float = 0.0

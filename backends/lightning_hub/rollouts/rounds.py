@@ -24,7 +24,7 @@ from lightning_hub.storage.index import Index
 from lightning_hub.storage.writes import Writes
 from lightning_sdk.rollouts.tasks import task_id
 
-#: How often it is looked whether the backend still lives while rollouts run.
+#: How often the backend is checked while rollouts run.
 _WATCH_SECONDS = 2.0
 
 
@@ -44,7 +44,7 @@ class Round:
     began_ns: int
     """Unix time in nanoseconds."""
     late_calls: int
-    """That the index had counted before."""
+    """Late calls that the index had counted before."""
     rollouts: list[Rollout] = field(default_factory=list)
     """In the order of the tasks; one that replaces another one comes behind it."""
     replaced: list[str] = field(default_factory=list)

@@ -82,7 +82,7 @@ class _Entry:
     refused: str = ""
     ended: bool = False
     went_well: bool = False
-    """It ended so. An agent that was given up goes on for a while, which is no news."""
+    """An agent that was given up continues for a while, which is not worth a warning."""
     touched: float = 0.0
 
 

@@ -13,16 +13,16 @@ from lightning_sdk.system.clock import Clock
 from lightning_sdk.system.folders import refuse_links
 
 _ENDING = "ending"
-#: For a hub that is ending, as after its training was killed: it saves what was learned. For any other, which may just
-#: have been told to end.
+#: How long to wait for a hub that is ending (after its training was killed it saves what was learned), and for any
+#: other, which may just have been told to end.
 _ENDING_HUB_SECONDS, _OTHER_HUB_SECONDS = 45.0, 1.0
 
 
 def lock_folder(folder: Path) -> int:
-    """A file whose lock goes with this process, however it ends; close it to give the folder free.
+    """Lock the folder for this process, until it ends or the returned file is closed.
 
-    A hub that is ending is waited for. HubError if another one has the folder; the message names its process.
-    SettingError if something leads out of the folder.
+    Waits for a hub that is ending. HubError if another one is using the folder; the message names its process.
+    SettingError if a link leads out of the folder.
     """
     refuse_links(folder)
     file = os.open(folder / "hub.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -62,4 +62,4 @@ def _describe_holder(folder: Path, pid: str, state: str) -> str:
         return (
             f"the hub of an earlier training (process {pid}) is still saving in {folder}: try again once it has ended"
         )
-    return f"another hub (process {pid}) has the folder {folder}: stop it, or choose another run"
+    return f"another hub (process {pid}) is using the folder {folder}: stop it, or choose another run"

@@ -36,8 +36,8 @@ class SetAside:
             with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         if self.count in {10**power for power in range(9)}:
-            many = "A piece of what arrived" if self.count == 1 else f"{self.count:,} pieces of what arrived"
-            self._warn(f"{many} cannot be used and does not count; the last one: {why}. {self._path} lists them")
+            many = "A received event" if self.count == 1 else f"{self.count:,} received events"
+            self._warn(f"{many} cannot be used and will be ignored; the last one: {why}. {self._path} lists them")
 
 
 def _show(piece: bytes) -> str:

@@ -96,7 +96,7 @@ class Store:
     def _refuse_other_version(self) -> None:
         if (found := self.rows("PRAGMA user_version")[0][0] or 1) != _VERSION:
             self.close()
-            raise HubError(f"the store has version {found}, not {_VERSION}, and cannot be brought up while a hub is "
+            raise HubError(f"the store has version {found}, not {_VERSION}, and cannot be upgraded while a hub is "
                            "using it, or where it cannot be written")  # fmt: skip
 
     def _migrate(self) -> None:
@@ -105,7 +105,9 @@ class Store:
             empty = not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'rollouts'")
             found = _VERSION if empty else self.rows("PRAGMA user_version")[0][0] or 1
             if found > _VERSION:
-                raise HubError(f"the store has version {found}, and this release knows {_VERSION}: install a newer one")
+                raise HubError(
+                    f"the store has version {found}, but this release knows only {_VERSION}: install a newer release"
+                )
             for version in range(found + 1, _VERSION + 1):
                 for statement in _MIGRATIONS[version]:
                     self._db.execute(statement)

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Writes:
-    """Of the log and of the database, each by its name. The receiver tells; any thread may check."""
+    """Failing writes of the log and the database, by name. The receiver reports; any thread may check."""
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         self._folder, self._warn = folder, warn

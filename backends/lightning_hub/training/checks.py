@@ -30,8 +30,8 @@ def no_signal(flat: Flatness, steps: int) -> str:
     """What a training says that stops since none of its steps had a signal."""
     many = "The first step was" if steps == 1 else f"All {steps} steps so far were"
     return (
-        f"{flat.finding()}\n{many} like that, so nothing was learned and the training stopped. To train on all the "
-        "same add --set failure.flat_steps=0, or a larger number."
+        f"{flat.finding()}\n{many} like that, so nothing was learned and the training stopped. To continue anyway, add "
+        "--set failure.flat_steps=0, or a larger number."
     )
 
 

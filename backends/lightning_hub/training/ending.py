@@ -18,13 +18,13 @@ _log = logging.getLogger(__name__)
 
 
 class Ending:
-    """Of one run."""
+    """The ending of one run."""
 
     def __init__(self, folder: RunFolder, checkpoints: Checkpoints, index: Index, store: Store) -> None:
         self._folder, self._checkpoints, self._index, self._store = folder, checkpoints, index, store
 
     def finish(self, status: str, steps: int) -> dict[str, Any]:
-        """Write the report of a run that is 'finished' or was 'stopped' after so many steps; the last event."""
+        """Write the report of a run that is 'finished' or was 'stopped' after this many steps; the last event."""
         self._settle()
         report = self._folder.finish(self._store.totals(), self._checkpoints.last_name(), status)
         return {"kind": "finished", "report": report, "curve": self._folder.curve() if steps else ""}

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """One plan, carried out in a thread of its own. What happens is told on the feed."""
+    """Carries out one plan in its own thread, and publishes what happens on the feed."""
 
     def __init__(
         self, plan: Plan, *, folder: Path, leases: Leases, index: Index, store: Store, feed: Feed, writes: Writes
@@ -54,7 +54,7 @@ class Trainer:
         if self._folder.last_step and not (plan.resume or plan.evaluate_only):
             raise SettingError(
                 f"{folder} holds a run of {self._folder.last_step} steps: "
-                f"give --resume {folder.name} to go on with it, or another name"
+                f"give --resume {folder.name} to continue it, or choose another name"
             )
         self._owns_folder = not plan.resume
         """Whether the folder is this session's: one that cannot go on is left as it was."""
@@ -77,7 +77,7 @@ class Trainer:
 
     @property
     def is_busy(self) -> bool:
-        """Until the backend is closed and the last event is told."""
+        """Whether the plan is being carried out; until the backend is closed and the last event is published."""
         return not self._over.is_set()
 
     @property
@@ -293,7 +293,10 @@ class Trainer:
             sizes |= self._dataset.facts()
             self._feed.publish("status", text=self._dataset.describe())
             if idle := without_effect(self._settings):
-                self._feed.publish("warning", text=f"no effect on learning from stored rollouts: {', '.join(idle)}")
+                self._feed.publish(
+                    "warning",
+                    text=f"these settings have no effect when learning from stored rollouts: {', '.join(idle)}",
+                )
         if self._plan.resume:
             self._write_start()
         self._folder.config({"facts": {**facts, **sizes}})
