@@ -174,8 +174,14 @@ class Hub:
     # --- export
 
     def _start_exporter(self, wanted: Export) -> Exporter | None:
-        return start_exporter(wanted.otlp_endpoint, wanted.tokens, index=self.index, store=self.store,
-                       workflow=self.folder.name, warn=self._warn)  # fmt: skip
+        return start_exporter(
+            wanted.otlp_endpoint,
+            wanted.tokens,
+            index=self.index,
+            store=self.store,
+            workflow=self.folder.name,
+            warn=self._warn,
+        )
 
     def _export(self, wanted: Export) -> None:
         """Export as a run's settings ask. SettingError if that cannot be done."""
@@ -254,9 +260,14 @@ class Hub:
         chosen = plan(self._task_lists.resolve(params))
         self._export(chosen.settings.export)
         self._trainer = Trainer(
-            chosen, folder=self.folder, leases=self.leases, index=self.index, store=self.store, feed=self.feed,
+            chosen,
+            folder=self.folder,
+            leases=self.leases,
+            index=self.index,
+            store=self.store,
+            feed=self.feed,
             writes=self._writes,
-        )  # fmt: skip
+        )
         self.remote_runners.expect(params.get("identity") or {}, self.folder.name)
         self._trainer.start()
         return {}

@@ -44,11 +44,18 @@ class Assignment:
     def as_message(self) -> dict[str, Any]:
         """What a runner gets, as plain data."""
         return {
-            "id": self.id, "key": self.key, "task_id": self.task_id, "task": self.task, "group": self.group,
-            "mode": self.mode, "attempt": self.attempt, "timeout": self.timeout, "sampling": self.sampling,
+            "id": self.id,
+            "key": self.key,
+            "task_id": self.task_id,
+            "task": self.task,
+            "group": self.group,
+            "mode": self.mode,
+            "attempt": self.attempt,
+            "timeout": self.timeout,
+            "sampling": self.sampling,
             "roles": list(self.roles),
             "endpoint": None if self.endpoint is None else self._endpoint(self.endpoint),
-        }  # fmt: skip
+        }
 
     def _endpoint(self, endpoint: Endpoint) -> dict[str, str]:
         """With the key that opens the engine for this attempt."""

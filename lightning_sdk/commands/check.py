@@ -170,11 +170,26 @@ def _tables(values: Mapping[str, Any]) -> Iterator[list[list[str]]]:
     calls = [["calls of", "caught by", "calls", *to_train, "failed"]]
     for each in values["calls"]:
         complete = f"{each['complete']} of {each['trainable']}" if each["trainable"] else "-"
-        calls.append([_who(each["role"]), each["framework"], *(str(each[n]) for n in ("calls", "trainable")), complete,
-                      str(each["failed"])])  # fmt: skip
+        calls.append(
+            [
+                _who(each["role"]),
+                each["framework"],
+                *(str(each[n]) for n in ("calls", "trainable")),
+                complete,
+                str(each["failed"]),
+            ]
+        )
     for each in values["elsewhere"]:
-        calls.append([", ".join(each["roles"]), f"nothing ({each['client']} to {each['place']})", str(each["count"]),
-                      "0", "-", "-"])  # fmt: skip
+        calls.append(
+            [
+                ", ".join(each["roles"]),
+                f"nothing ({each['client']} to {each['place']})",
+                str(each["count"]),
+                "0",
+                "-",
+                "-",
+            ]
+        )
     if values["outside"]:
         calls.append(["outside of rollouts", "-", str(values["outside"]), "0", "-", "-"])
     rewards = [["rewards of", "rollouts", "mean", "lowest", "highest", "groups with a signal"]]

@@ -69,5 +69,8 @@ def verdict(values: Mapping[str, Any]) -> str:
         return "The agent may be learning something other than what you want; see the first warnings."
     if any(each["rises"] for each in values["roles"]):
         return "It is learning." if not values["findings"] else "It is learning; see the warnings."
-    return "Nothing was found that prevents learning." if not values["findings"] else (
-        "It may be learning; see the warnings.")  # fmt: skip
+    return (
+        "Nothing was found that prevents learning."
+        if not values["findings"]
+        else ("It may be learning; see the warnings.")
+    )

@@ -157,10 +157,15 @@ def read(run: str | Path, runs: str | Path) -> EarlierRun:
     settings, done = Settings.from_dict(config["settings"]), last_checkpoint(folder)
     complete = isinstance(report, dict) and report.get("status") == "finished" and report.get("steps") == settings.steps
     return EarlierRun(
-        folder=folder, settings=settings, trained=tasks.get("training") or [], held_out=tasks["held_out"],
+        folder=folder,
+        settings=settings,
+        trained=tasks.get("training") or [],
+        held_out=tasks["held_out"],
         from_runs=list(config.get("from_runs") or ()),
-        rewards=dict(config.get("rewards") or {}), done=done, finished=complete and done == settings.steps,
-    )  # fmt: skip
+        rewards=dict(config.get("rewards") or {}),
+        done=done,
+        finished=complete and done == settings.steps,
+    )
 
 
 def last_checkpoint(folder: Path) -> int:

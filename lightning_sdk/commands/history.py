@@ -25,8 +25,10 @@ def listing(runs: Path, *, as_json: bool = False) -> str:
     names = ("name", "status", "model", "steps", "before", "after", "verdict", "train_seconds")
     table = [[_cell(row.get(name)) for name in names] for row in rows]
     widths = [max(map(len, column)) for column in zip(names, *table, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-                     for row in (names, *table))  # fmt: skip
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (names, *table)
+    )
 
 
 def describe(runs: Path, name: str, *, as_json: bool = False) -> str:

@@ -113,10 +113,13 @@ class Job:
     def _request(self, settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
         running = session.start()
         return {
-            "settings": settings.as_dict(), "declared_roles": dict(declared), "naming": running.patches.names_agents,
+            "settings": settings.as_dict(),
+            "declared_roles": dict(declared),
+            "naming": running.patches.names_agents,
             "integrations": dict(running.integrations),
-            "identity": reference.identity(self._agent, (each.name for each in self._rewards)), **request,
-        }  # fmt: skip
+            "identity": reference.identity(self._agent, (each.name for each in self._rewards)),
+            **request,
+        }
 
     def _validate(self, request: dict[str, Any]) -> None:
         """Ask a hub in another folder what it thinks of a training: one that is refused leaves its folder untouched."""
@@ -232,7 +235,8 @@ class _Farewell:
     def say(self, status: str, error: str) -> None:
         """`status` and `error` count where the hub knows of no end itself."""
         if self._hub.alive():
-            with contextlib.suppress(HubError), HubClient(
-                self._address, self._hub.key, self._hub.alive, _FAREWELL_SECONDS
-            ) as client:  # fmt: skip
+            with (
+                contextlib.suppress(HubError),
+                HubClient(self._address, self._hub.key, self._hub.alive, _FAREWELL_SECONDS) as client,
+            ):
                 client.ask("disband", wait=_FAREWELL_SECONDS, status=status, error=error)

@@ -201,8 +201,9 @@ def _describe_comparison(each: Mapping[str, Any]) -> Iterator[str]:
     yield f"{each['mode']}{role}: {each['rollouts']} rollouts"
     yield f"  mean     {_interval(each['old'])} -> {_interval(each['new'])}, change {_interval(each['change'])}"
     if each["without_old_reward"] or each["without_new_reward"]:
-        yield (f"           {each['without_old_reward']} had no reward before, "
-               f"{each['without_new_reward']} have none now")  # fmt: skip
+        yield (
+            f"           {each['without_old_reward']} had no reward before, {each['without_new_reward']} have none now"
+        )
     yield f"  ranking  Kendall's tau {_number(each['tau_overall'])} over all" + (
         f", {_number(each['tau_within_groups'])} within groups" if each["groups"] else ""
     )

@@ -94,12 +94,22 @@ def relay(options: argparse.Namespace) -> None:
     make = gateway.load()
     session.init(options.hub, options.key, integrations=frozenset(), carry_context=False)  # nothing of ours is patched
     found = discovery.find(options.hub, options.key)
-    running = make(options.upstream, host=options.host, port=options.port, role=options.role, token=options.token,
-                   timeout=options.timeout)  # fmt: skip
+    running = make(
+        options.upstream,
+        host=options.host,
+        port=options.port,
+        role=options.role,
+        token=options.token,
+        timeout=options.timeout,
+    )
     try:
         stop = _stop_on_signal()
-        facts = {"url": running.url, "token": running.token, "upstream": str(running.upstream),
-                 "hub": found.address if found else ""}  # fmt: skip
+        facts = {
+            "url": running.url,
+            "token": running.token,
+            "upstream": str(running.upstream),
+            "hub": found.address if found else "",
+        }
         print(json.dumps(facts) if options.json else _describe_gateway(facts), flush=True)
         stop.get()
     finally:
@@ -111,10 +121,14 @@ def _describe_gateway(facts: dict[str, str]) -> str:
     url, hub = facts["url"], facts["hub"]
     recorded = f"recorded by {hub}" if hub else "NOT recorded: no hub is running; start one with: lightning-sdk serve"
     begin = f"curl -X POST {url}/rollouts -H 'Authorization: Bearer {facts['token']}' -d '{{\"task\": {{}}}}'"
-    return "\n".join([f"gateway  {url}   (to {facts['upstream']}; {recorded})",
-                      f"agents   OPENAI_BASE_URL={url}/v1 ANTHROPIC_BASE_URL={url}",
-                      f"rollouts {begin}",
-                      "Ctrl-C stops it."])  # fmt: skip
+    return "\n".join(
+        [
+            f"gateway  {url}   (to {facts['upstream']}; {recorded})",
+            f"agents   OPENAI_BASE_URL={url}/v1 ANTHROPIC_BASE_URL={url}",
+            f"rollouts {begin}",
+            "Ctrl-C stops it.",
+        ]
+    )
 
 
 def _stop_on_signal() -> queue.SimpleQueue[None]:
@@ -133,12 +147,15 @@ def _backend(name: str) -> Any:
 
 
 def _describe_hub(facts: dict[str, str]) -> str:
-    lines = [f"hub      {facts['hub']}   (spans in {facts['run']})",
-             "agents   lightning.init() of this user on this machine finds it; elsewhere set",
-             f"         LIGHTNING_HUB={facts['hub']} LIGHTNING_KEY={facts['key']}"]  # fmt: skip
+    lines = [
+        f"hub      {facts['hub']}   (spans in {facts['run']})",
+        "agents   lightning.init() of this user on this machine finds it; elsewhere set",
+        f"         LIGHTNING_HUB={facts['hub']} LIGHTNING_KEY={facts['key']}",
+    ]
     if "base_url" in facts:
-        lines += [f"model    OpenAI(base_url={facts['base_url']!r}, api_key={facts['api_key']!r}), "
-                  f"model={facts['model']!r}"]  # fmt: skip
+        lines += [
+            f"model    OpenAI(base_url={facts['base_url']!r}, api_key={facts['api_key']!r}), model={facts['model']!r}"
+        ]
     return "\n".join([*lines, "Ctrl-C stops it."])
 
 

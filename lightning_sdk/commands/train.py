@@ -45,7 +45,7 @@ def train(
 ) -> Report:
     """Train the trainable roles of `agent` by reinforcement learning, and measure the result on held-out tasks.
 
-    Blocks until the run is finished, running several rollouts at once. Everything is written to `runs/NAME`.
+    Blocks until the run is finished. Everything is written to `runs/NAME`.
 
     Args:
         agent: Function that takes one task (a dict): plain, async, or a generator. Its answer goes to `reward`.
@@ -54,31 +54,26 @@ def train(
             weighted by `credit.rewards.NAME` and added up. By default the one marked with `@reward`, or none.
         held_out: Tasks for the score before and after training; by default a fifth of `tasks` is held out.
         from_runs: Earlier runs to learn from, as `stored.method` says; the agent then runs only to be scored.
-        model, steps: 'spark' (default), a folder in Hugging Face format, or a name on the Hugging Face Hub; and how
-            many times it is updated (default 40).
+        model: 'spark' (default), a folder in Hugging Face format, or a name on the Hugging Face Hub.
         backend, engine: An installed backend ('embedded'); what serves the model: 'auto' (default), 'embedded', 'vllm'.
-        roles: Train only these roles; by default every role declared trainable.
-        name, runs: Name of the run, by default the agent's; and the folder that holds the runs.
-        resume: Folder or name of an earlier run to continue from its last checkpoint, or from step 1 if there is none.
-            It keeps its settings and its held-out tasks; only what is given here changes.
+        steps, roles: Number of updates (default 40); the only roles to train (default: all declared trainable).
+        name, runs: Name of the run (by default the agent's), and the folder of runs.
+        resume: Earlier run to continue, by folder or name. It keeps its settings and held-out tasks, except for what
+            is given here, and goes on from its last checkpoint, or from step 1 if there is none.
         backend_python: Python of another virtual environment, which has the backend; by default this one.
-        listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins. Its key is
-            LIGHTNING_KEY from the environment, or a new one that is printed. By default nothing can join.
+        listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins, with the
+            key in LIGHTNING_KEY, or a new one that is printed. By default nothing can join.
         quiet: Show nothing.
         **settings: Any other setting, as a group (`optimizer=Optimizer(learning_rate=1e-5)`) or by its dotted name
             (`**{"optimizer.learning_rate": 1e-5}`). See `lightning_sdk.settings`.
 
     Raises:
         TaskError, SettingError, ModelError: an argument cannot be used.
-        NothingToTrain, RolloutsFailed, HubGone, BackendDied: no call of a trainable role was captured, too many
-            rollouts failed, or the hub or the backend died; the message says with what, and how to go on.
+        NothingToTrain, RolloutsFailed, HubGone, BackendDied: the training stopped; the message says why and what to do.
     """
     given = explicit(given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles))
-    rewards, loaded, apart = (
-        reward_functions(reward),
-        load(tasks),
-        held_out if held_out is None else load(held_out, "held_out"),
-    )
+    rewards, loaded = reward_functions(reward), load(tasks)
+    apart = None if held_out is None else load(held_out, "held_out")
     stored, earlier = _find(from_runs, runs), None if resume is None else earlier_run.read(resume, runs)
     start = _first(given, stored, rewards) if earlier is None else _go_on(earlier, given, stored, rewards, name, listen)
     parts = earlier.divide(loaded, apart) if earlier else divide(loaded, apart, start.settings)
@@ -128,8 +123,15 @@ def evaluate(
 
 
 def _run_training(job: Job, start: _Start, parts: Parts, rewards: Sequence[RewardFunction], resume: bool) -> Report:
-    job.run("train", [*parts.messages(), *start.told], tasks=parts.training, held_out=parts.held_out,
-            from_runs=start.from_runs, rewards=_marks(rewards), resume=resume)  # fmt: skip
+    job.run(
+        "train",
+        [*parts.messages(), *start.told],
+        tasks=parts.training,
+        held_out=parts.held_out,
+        from_runs=start.from_runs,
+        rewards=_marks(rewards),
+        resume=resume,
+    )
     return reports.read(job.folder)
 
 
@@ -210,7 +212,10 @@ def refuse_unknown_roles(settings: Settings) -> None:
     settled = [f"role.{role}" for role in settings.role if role not in declared]
     if (unknown or settled) and not session.start().patches.names_agents:
         known = ", ".join(sorted(declared)) or "none; put @lightning.agent(role=..., trainable=True) above the agent"
-        what = f"roles: no agent has the role {', '.join(map(repr, unknown))}" if unknown else (
-            f"setting {', '.join(settled)}: no agent has that role")  # fmt: skip
+        what = (
+            f"roles: no agent has the role {', '.join(map(repr, unknown))}"
+            if unknown
+            else f"setting {', '.join(settled)}: no agent has that role"
+        )
         several = "; name each role separately: --roles A --roles B, or a list" if "," in "".join(unknown) else ""
         raise SettingError(f"{what}; declared roles: {known}{several}")

@@ -166,15 +166,25 @@ class HubProcess:
             try:
                 self._process = subprocess.Popen(
                     [self.python, "-m", "lightning_hub"],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
-                )  # fmt: skip
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    start_new_session=True,
+                )
             except OSError as error:
                 self._tidy()
                 raise HubError(f"cannot run {self.python}: {error}; name the backend environment's python") from None
-        ready = self._handshake({
-            "run": str(run), "bind": bind or f"ipc://{self._socket_folder}/hub", "secret": self.keys.secret,
-            "key": self.keys.operator, "guest_key": self.keys.guest, "guests_run": guests_run, "lifeline": True,
-        })  # fmt: skip
+        ready = self._handshake(
+            {
+                "run": str(run),
+                "bind": bind or f"ipc://{self._socket_folder}/hub",
+                "secret": self.keys.secret,
+                "key": self.keys.operator,
+                "guest_key": self.keys.guest,
+                "guests_run": guests_run,
+                "lifeline": True,
+            }
+        )
         self.address: str = ready["address"]
         self.id: str = ready["hub"]
 

@@ -62,8 +62,9 @@ class InProcessPool:
         self._runner: Runner | None = None
 
     def start(self, address: str, key: str) -> None:
-        self._runner = Runner(address, key, self._agent, self._rewards,
-                              concurrency=self._concurrency, kind=self._kind, watched=True)  # fmt: skip
+        self._runner = Runner(
+            address, key, self._agent, self._rewards, concurrency=self._concurrency, kind=self._kind, watched=True
+        )
         self._runner.start()
 
     def failure(self) -> str:
@@ -105,8 +106,9 @@ class ProcessPool:
     def _start_one(self) -> None:
         name = f"{socket.gethostname()}-{uuid.uuid4().hex}"
         # A session of its own: Ctrl-C is for the training to handle, and the runner ends when its stdin closes.
-        process = subprocess.Popen([sys.executable, "-m", "lightning_sdk.rollouts.runner"], stdin=subprocess.PIPE,
-                                   start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lightning_sdk.rollouts.runner"], stdin=subprocess.PIPE, start_new_session=True
+        )
         self._workers[name] = process
         assert process.stdin is not None
         process.stdin.write(json.dumps({**self._config, "name": name}).encode() + b"\n")

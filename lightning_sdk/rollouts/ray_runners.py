@@ -95,9 +95,7 @@ class RayPool:
     def start(self, address: str, key: str) -> None:
         config = {**self._config, "address": addresses.reachable_address(address, f"tcp://{self._host}:0"), "key": key}
         # Runners wait for models, mostly: they take no CPU of Ray's account, and so never wait for one.
-        kind = self._ray.remote(
-            num_cpus=0, max_restarts=-1, max_concurrency=4, scheduling_strategy="SPREAD"
-        )(RayRunner)  # fmt: skip
+        kind = self._ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=4, scheduling_strategy="SPREAD")(RayRunner)
         self._actors = [kind.remote(config) for _ in range(self._count)]
         # Asked again of an actor that was made again; it answers when its runner has ended.
         self._ends = [actor.wait.options(max_task_retries=-1).remote() for actor in self._actors]

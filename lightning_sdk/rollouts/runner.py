@@ -211,8 +211,16 @@ def main() -> None:
     running.reserved_for = "a training's runner"  # whatever the agent's file does when it is imported
     agent, functions = reference.load(config["agent"]), [reference.load(each) for each in config["rewards"]]
     rewards = reward_functions(functions) if functions else ()
-    runner = Runner(config["address"], config["key"], agent, rewards, concurrency=config["concurrency"],
-                    kind=config["kind"], watched=True, name=config["name"])  # fmt: skip
+    runner = Runner(
+        config["address"],
+        config["key"],
+        agent,
+        rewards,
+        concurrency=config["concurrency"],
+        kind=config["kind"],
+        watched=True,
+        name=config["name"],
+    )
 
     def stop_at_end_of_input() -> None:
         told.read()

@@ -26,8 +26,7 @@ class Group:
         """Name -> value of what was given, or is not at its default."""
         default = type(self)()
         values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
-        return {name: value for name, value in values.items()
-                if name in self.given or value != getattr(default, name)}  # fmt: skip
+        return {name: value for name, value in values.items() if name in self.given or value != getattr(default, name)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,7 @@ def test_three_equal_scores_are_printed_without_an_interval_and_with_a_reason(tm
     why = "all scores are 1.1, and the range of the reward is not known"
     assert lines[1] == f"before    1.100, n=3 (no interval: {why})"
     assert lines[-1] == f"verdict   not shown to be better: {why}"
-    assert read(tmp_path / "run").verdict_reason == why and f"explain. A{why[1:]}." in page(tmp_path / "run")
+    assert read(tmp_path / "run").verdict_reason == why and f"due to chance. A{why[1:]}." in page(tmp_path / "run")
 
 
 def test_the_printed_report_ends_with_the_verdict(tmp_path: Path) -> None:

@@ -100,10 +100,14 @@ def _chat_message(message: dict[str, Any]) -> dict[str, Any]:
     if thoughts := _join_texts(blocks, "thinking"):
         said["reasoning_content"] = thoughts
     calls = [
-        {"id": block.get("id"), "type": "function",
-         "function": {"name": block.get("name"), "arguments": block.get("partial") or _json(block.get("input"))}}
-        for block in blocks if str(block.get("type")).endswith("tool_use")
-    ]  # fmt: skip
+        {
+            "id": block.get("id"),
+            "type": "function",
+            "function": {"name": block.get("name"), "arguments": block.get("partial") or _json(block.get("input"))},
+        }
+        for block in blocks
+        if str(block.get("type")).endswith("tool_use")
+    ]
     if calls:
         said["tool_calls"] = calls
     return said

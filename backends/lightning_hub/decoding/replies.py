@@ -262,10 +262,13 @@ def _from_response(meta: CallMeta, request: bytes, parsed: _Reply, said: str = "
     calls = [item for item in output if item.get("type") == "function_call"]
     if calls:
         message["tool_calls"] = [
-            {"id": call.get("call_id"), "type": "function",
-             "function": {"name": call.get("name"), "arguments": call.get("arguments")}}
+            {
+                "id": call.get("call_id"),
+                "type": "function",
+                "function": {"name": call.get("name"), "arguments": call.get("arguments")},
+            }
             for call in calls
-        ]  # fmt: skip
+        ]
     finish = ""
     if parsed.status == "completed":
         finish = "tool_calls" if calls else "stop"

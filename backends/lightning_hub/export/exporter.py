@@ -55,8 +55,9 @@ class ExportTarget:
         messages = environment.get(genai.CAPTURE, "").lower() in {"true", "span_only", "span_and_event"}
         if endpoint:
             if not endpoint.startswith(("http://", "https://")):
-                raise SettingError(f"setting export.otlp_endpoint={endpoint!r}: expected a URL, such as "
-                                   "http://127.0.0.1:4318")  # fmt: skip
+                raise SettingError(
+                    f"setting export.otlp_endpoint={endpoint!r}: expected a URL, such as http://127.0.0.1:4318"
+                )
             base = endpoint.rstrip("/").removesuffix("/v1/traces")
             return cls(f"{base}/v1/traces", True, messages, tokens)
         name = next((name for name in _ENDPOINTS if environment.get(name)), None)
@@ -116,10 +117,13 @@ class Exporter:
     def status(self) -> dict[str, Any]:
         """Counters and facts, plain data."""
         return {
-            "endpoint": self.target.url, "exported": self.exported, "waiting": len(self._queue),
-            "dropped": self.dropped + self._translator.malformed, "dropped_rollouts": self.dropped_rollouts,
+            "endpoint": self.target.url,
+            "exported": self.exported,
+            "waiting": len(self._queue),
+            "dropped": self.dropped + self._translator.malformed,
+            "dropped_rollouts": self.dropped_rollouts,
             "error": self._failed,
-        }  # fmt: skip
+        }
 
     def close(self, seconds: float = 5.0) -> None:
         """Send what waits, within this many seconds, and stop. Idempotent."""
@@ -132,8 +136,13 @@ class Exporter:
             self._collector.close()
             self._thread.join(1.0)
         if self.dropped or self.dropped_rollouts:
-            _log.warning("%d spans, and all spans of %d rollouts, were not exported to %s: %s", self.dropped,
-                         self.dropped_rollouts, self.target.url, self._failed or "too many waited")  # fmt: skip
+            _log.warning(
+                "%d spans, and all spans of %d rollouts, were not exported to %s: %s",
+                self.dropped,
+                self.dropped_rollouts,
+                self.target.url,
+                self._failed or "too many waited",
+            )
         self._reasons.close()
 
     def _put(self, items: Iterable[bytes | list[tuple[int, int]]]) -> None:

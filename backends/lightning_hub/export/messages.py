@@ -41,9 +41,12 @@ def _message(message: Any) -> dict[str, Any]:
         return {"role": "user", "parts": [_part(message)]}
     role, body = message.get("role") or "assistant", message.get("content")
     if role == "tool":
-        return {"role": "tool", "parts": [
-            {"type": "tool_call_response", "id": message.get("tool_call_id"), "response": body},
-        ]}  # fmt: skip
+        return {
+            "role": "tool",
+            "parts": [
+                {"type": "tool_call_response", "id": message.get("tool_call_id"), "response": body},
+            ],
+        }
     parts = [_part(each) for each in (body if isinstance(body, list) else [body]) if each]
     for name in ("reasoning_content", "reasoning"):
         if isinstance(message.get(name), str):
@@ -60,5 +63,9 @@ def _part(part: Any) -> dict[str, Any]:
 
 def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
     function = call.get("function") or {}
-    return {"type": "tool_call", "id": call.get("id"), "name": function.get("name"),
-            "arguments": function.get("arguments")}  # fmt: skip
+    return {
+        "type": "tool_call",
+        "id": call.get("id"),
+        "name": function.get("name"),
+        "arguments": function.get("arguments"),
+    }

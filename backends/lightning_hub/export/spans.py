@@ -135,17 +135,26 @@ class Translator:
     def _root(self, attempt: Attempt) -> _Draft:
         started = int(attempt.started * 1e9)
         return _Draft(
-            attempt.id, root_span_id(attempt.key), "", f"{genai.INVOKE_WORKFLOW} {self._workflow}",
-            started, max(started, int(attempt.ended * 1e9)),
+            attempt.id,
+            root_span_id(attempt.key),
+            "",
+            f"{genai.INVOKE_WORKFLOW} {self._workflow}",
+            started,
+            max(started, int(attempt.ended * 1e9)),
             {
-                genai.OPERATION: genai.INVOKE_WORKFLOW, genai.WORKFLOW_NAME: self._workflow,
-                genai.CONVERSATION: attempt.id, genai.ROLLOUT: attempt.id, genai.ATTEMPT: attempt.number,
-                genai.MODE: attempt.mode, genai.STATUS: attempt.status, genai.GROUP: attempt.group,
+                genai.OPERATION: genai.INVOKE_WORKFLOW,
+                genai.WORKFLOW_NAME: self._workflow,
+                genai.CONVERSATION: attempt.id,
+                genai.ROLLOUT: attempt.id,
+                genai.ATTEMPT: attempt.number,
+                genai.MODE: attempt.mode,
+                genai.STATUS: attempt.status,
+                genai.GROUP: attempt.group,
                 genai.TASK_ID: attempt.task_id,
                 **({genai.ERROR_TYPE: attempt.status} if attempt.status != "ok" else {}),
             },
             "" if attempt.status == "ok" else attempt.error or attempt.status,
-        )  # fmt: skip
+        )
 
     def _draft(self, event: list[Any]) -> _Draft | None:
         match event:
@@ -163,10 +172,16 @@ class Translator:
         operation = next((name for path, name in _OPERATIONS if meta.path.endswith(path)), genai.CHAT)
         error = meta.error or call.problem if meta.status == "error" or meta.http_status >= 400 else ""
         attributes: dict[str, Any] = {
-            genai.OPERATION: operation, genai.PROVIDER: _provider(call), genai.AGENT_NAME: meta.role,
-            genai.ROLE: meta.role, genai.FRAMEWORK: meta.framework, genai.TRAINABLE: meta.trainable,
-            genai.REQUEST_MODEL: model, **_request_attributes(request, meta.streamed), **_reply_attributes(call),
-        }  # fmt: skip
+            genai.OPERATION: operation,
+            genai.PROVIDER: _provider(call),
+            genai.AGENT_NAME: meta.role,
+            genai.ROLE: meta.role,
+            genai.FRAMEWORK: meta.framework,
+            genai.TRAINABLE: meta.trainable,
+            genai.REQUEST_MODEL: model,
+            **_request_attributes(request, meta.streamed),
+            **_reply_attributes(call),
+        }
         if error:
             attributes[genai.ERROR_TYPE] = str(meta.http_status) if meta.http_status >= 400 else error.split(":")[0]
         if self._contents.messages:
@@ -174,9 +189,16 @@ class Translator:
         if self._contents.tokens:
             attributes |= _tokens(call)
         return _Draft(
-            meta.trace, meta.id, meta.parent, f"{operation} {model}".strip(), meta.started_ns, meta.ended_ns,
-            attributes, error, SpanKind.CLIENT,
-        )  # fmt: skip
+            meta.trace,
+            meta.id,
+            meta.parent,
+            f"{operation} {model}".strip(),
+            meta.started_ns,
+            meta.ended_ns,
+            attributes,
+            error,
+            SpanKind.CLIENT,
+        )
 
     def _build_span(self, draft: _Draft, events: list[SpanEvent], links: list[Link]) -> list[ReadableSpan]:
         """The span itself; none if its ids are not what OpenTelemetry takes."""
@@ -188,10 +210,23 @@ class Translator:
             return []
         status = Status(StatusCode.ERROR, draft.error) if draft.error else Status()
         attributes = {name: value for name, value in draft.attributes.items() if value not in ("", None, [])}
-        return [ReadableSpan(
-            draft.name, at, parent, self._resource, attributes, events, links, draft.kind, None, status,
-            draft.started_ns, draft.ended_ns, self._scope,
-        )]  # fmt: skip
+        return [
+            ReadableSpan(
+                draft.name,
+                at,
+                parent,
+                self._resource,
+                attributes,
+                events,
+                links,
+                draft.kind,
+                None,
+                status,
+                draft.started_ns,
+                draft.ended_ns,
+                self._scope,
+            )
+        ]
 
 
 def _resource() -> Resource:
@@ -265,10 +300,12 @@ def _request_attributes(request: dict[str, Any], streamed: bool) -> dict[str, An
 def _reply_attributes(call: Call) -> dict[str, Any]:
     versions = sorted({version for choice in call.choices for version, _ in choice.versions})
     found: dict[str, Any] = {
-        genai.RESPONSE_ID: call.response_id, genai.RESPONSE_MODEL: call.model, genai.VERSIONS: versions,
+        genai.RESPONSE_ID: call.response_id,
+        genai.RESPONSE_MODEL: call.model,
+        genai.VERSIONS: versions,
         genai.FINISH_REASONS: [choice.finish_reason for choice in call.choices if choice.finish_reason],
         genai.PROBLEM: call.problem,
-    }  # fmt: skip
+    }
     if call.choices:
         found |= {genai.INPUT_TOKENS: call.input_tokens, genai.OUTPUT_TOKENS: call.output_tokens}
     if 0 < call.meta.http_status != 200:

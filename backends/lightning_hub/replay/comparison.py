@@ -67,15 +67,25 @@ def _compare_mode(
     within, overall, told = pairs_within(groups), pairs(x.tolist(), y.tolist()), signal_change(groups)
     most = sorted(range(len(both)), key=lambda at: -abs(y[at] - x[at]))[:_MOST]
     return {
-        "mode": mode, "role": role, "rollouts": len(scored), "without_old_reward": int(np.isnan(old).sum()),
+        "mode": mode,
+        "role": role,
+        "rollouts": len(scored),
+        "without_old_reward": int(np.isnan(old).sum()),
         "without_new_reward": int(np.isnan(new).sum()),
         **_scores([each.record.task for each in scored], old, new),
-        "tau_within_groups": _number(within.tau), "tau_overall": _number(overall.tau),
-        "pairs": within.total, "pairs_ordered": within.ordered_before, "pairs_flipped": within.discordant,
-        "flipped": _number(within.flipped_share), "groups": told.groups, "groups_compared": told.compared,
-        "best_changed": told.best_changed, "signal_gained": told.gained, "signal_lost": told.lost,
+        "tau_within_groups": _number(within.tau),
+        "tau_overall": _number(overall.tau),
+        "pairs": within.total,
+        "pairs_ordered": within.ordered_before,
+        "pairs_flipped": within.discordant,
+        "flipped": _number(within.flipped_share),
+        "groups": told.groups,
+        "groups_compared": told.compared,
+        "best_changed": told.best_changed,
+        "signal_gained": told.gained,
+        "signal_lost": told.lost,
         "changed_most": [_preview(scored[both[at]].record, x[at], y[at]) for at in most if x[at] != y[at]],
-    }  # fmt: skip
+    }
 
 
 def _value(rollout: Rollout, role: str, settings: Settings) -> float:
@@ -109,8 +119,13 @@ def _by_task(tasks: Sequence[str], values: _Numbers, known: NDArray[np.bool_]) -
 
 
 def _preview(record: StoredRollout, old: float, new: float) -> dict[str, Any]:
-    return {"id": record.entry.id, "task": record.task[:_CUT], "answer": record.answer[:_CUT],
-            "old": float(old), "new": float(new)}  # fmt: skip
+    return {
+        "id": record.entry.id,
+        "task": record.task[:_CUT],
+        "answer": record.answer[:_CUT],
+        "old": float(old),
+        "new": float(new),
+    }
 
 
 def _number(value: float) -> float | None:

@@ -45,8 +45,17 @@ class StoredRollout:
     def rollout_without_calls(self) -> Rollout:
         """The rollout with its rewards and without its calls."""
         entry = self.entry
-        return Rollout(entry.id, entry.task_id, entry.group, entry.mode, entry.attempt, entry.status, entry.error, 0.0,
-                       self.rewards)  # fmt: skip
+        return Rollout(
+            entry.id,
+            entry.task_id,
+            entry.group,
+            entry.mode,
+            entry.attempt,
+            entry.status,
+            entry.error,
+            0.0,
+            self.rewards,
+        )
 
 
 class StoredRun:

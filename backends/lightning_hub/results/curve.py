@@ -74,9 +74,16 @@ def _draw_rewards(axes: Any, rewards: Sequence[Point]) -> None:
     many = len(steps) >= 5
     # Few points say more than a smoothed line through them.
     axes.plot(
-        steps, values, color=_TRAIN, alpha=0.35 if many else 1.0, linewidth=1, marker="o",
-        markersize=3 if len(steps) <= 100 else 0, markeredgewidth=0, label="training, each step",
-    )  # fmt: skip
+        steps,
+        values,
+        color=_TRAIN,
+        alpha=0.35 if many else 1.0,
+        linewidth=1,
+        marker="o",
+        markersize=3 if len(steps) <= 100 else 0,
+        markeredgewidth=0,
+        label="training, each step",
+    )
     if many:
         axes.plot(steps, smooth(values), color=_TRAIN, linewidth=2.2, label="training, smoothed")
 
@@ -98,20 +105,37 @@ def _draw_held_out(axes: Any, held_out: Sequence[HeldOutPoint]) -> None:
     below = [_width(mean, score.low) for _, mean, score in shown]
     above = [_width(score.high, mean) for _, mean, score in shown]
     axes.errorbar(
-        [step for step, _, _ in shown], [mean for _, mean, _ in shown], yerr=[below, above], color=_HELD_OUT,
-        fmt="D" if len(shown) < 3 else "D--", linewidth=1, elinewidth=1.6, capsize=4, markersize=5.5, zorder=5,
-        clip_on=False, label="held-out tasks, 95% interval",
-    )  # fmt: skip
+        [step for step, _, _ in shown],
+        [mean for _, mean, _ in shown],
+        yerr=[below, above],
+        color=_HELD_OUT,
+        fmt="D" if len(shown) < 3 else "D--",
+        linewidth=1,
+        elinewidth=1.6,
+        capsize=4,
+        markersize=5.5,
+        zorder=5,
+        clip_on=False,
+        label="held-out tasks, 95% interval",
+    )
     # Legible above a line, too.
     outline = [withStroke(linewidth=3, foreground="white")]
     for step, mean, score in {shown[0][0]: shown[0], shown[-1][0]: shown[-1]}.values():
         # Below its interval, and inwards: there the curves are seldom.
         lowest = mean if score.low is None else score.low
         axes.annotate(
-            f"{mean:.3f}", (step, lowest), xytext=(0, -6), textcoords="offset points", va="top",
-            ha="left" if step <= shown[-1][0] / 2 else "right", fontsize=9, color=_HELD_OUT, fontweight="bold",
-            path_effects=outline, zorder=6,
-        )  # fmt: skip
+            f"{mean:.3f}",
+            (step, lowest),
+            xytext=(0, -6),
+            textcoords="offset points",
+            va="top",
+            ha="left" if step <= shown[-1][0] / 2 else "right",
+            fontsize=9,
+            color=_HELD_OUT,
+            fontweight="bold",
+            path_effects=outline,
+            zorder=6,
+        )
 
 
 def draw_text(

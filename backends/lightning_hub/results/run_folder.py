@@ -169,10 +169,16 @@ class RunFolder:
         config = {"name": self.name, **self._config}
         report = _plain(
             compose(
-                config, self._steps, self.held_out, totals, status=status, error=error, checkpoint=checkpoint,
+                config,
+                self._steps,
+                self.held_out,
+                totals,
+                status=status,
+                error=error,
+                checkpoint=checkpoint,
                 findings=self._findings(status, error),
             )
-        )  # fmt: skip
+        )
         if self._steps:
             draw_png(self.path / "curve.png", *self._points(), self.name, self._roles())
         _replace(self.path / "report.md", markdown(report, self._short_path()))

@@ -106,12 +106,19 @@ class Archive:
             answer = shown_answer(event) or answer
             sort_event(event, calls, spans, [])
         return Rollout(
-            id=entry.id, task_id=entry.task_id, group=entry.group, mode=entry.mode, attempt=entry.attempt,
-            status=entry.status, error=entry.error, seconds=(entry.ended or 0.0) - (entry.started or 0.0),
+            id=entry.id,
+            task_id=entry.task_id,
+            group=entry.group,
+            mode=entry.mode,
+            attempt=entry.attempt,
+            status=entry.status,
+            error=entry.error,
+            seconds=(entry.ended or 0.0) - (entry.started or 0.0),
             rewards=self.rewards(entry),
-            calls=tuple(sorted(calls, key=lambda call: call.meta.started_ns)), spans=tuple(spans),
+            calls=tuple(sorted(calls, key=lambda call: call.meta.started_ns)),
+            spans=tuple(spans),
             answer=answer,
-        )  # fmt: skip
+        )
 
     def _events(self, key: bytes) -> Iterator[list[Any]]:
         pairs = array("Q")

@@ -312,8 +312,7 @@ class Leases:
         queue.closed = True
         for key in [key for key, attempt in self._active.items() if attempt.queue is queue]:
             took = self._clock.read() - self._active[key].started
-            self._close(key, Status.TIMEOUT, f"{why}; it had run for {took:.0f} s", saved=False,
-                        until=self.position())  # fmt: skip
+            self._close(key, Status.TIMEOUT, f"{why}; it had run for {took:.0f} s", saved=False, until=self.position())
         queue.cut(never, f"{why}, before a runner took it", self._clock.read())
 
 

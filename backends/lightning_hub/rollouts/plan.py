@@ -207,8 +207,10 @@ def _refuse_stored(plan: Plan) -> None:
     changed = sorted(name for name in plan.settings.changes() if name.startswith("stored."))
     if changed and not plan.from_runs and not plan.check_only:
         value = plan.settings.flat()[changed[0]]
-        raise SettingError(f"setting {changed[0]}={value!r}: no stored rollouts are learned from; name the run that "
-                           "has them: --from RUN, or from_runs=[...]")  # fmt: skip
+        raise SettingError(
+            f"setting {changed[0]}={value!r}: no stored rollouts are learned from; name the run that "
+            "has them: --from RUN, or from_runs=[...]"
+        )
     if plan.from_runs and "stored.*" not in plan.backend.honours:
         raise SettingError(f"backend {plan.backend.name!r} does not learn from stored rollouts: choose another one")
 

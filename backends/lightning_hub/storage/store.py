@@ -96,8 +96,10 @@ class Store:
     def _refuse_other_version(self) -> None:
         if (found := self.rows("PRAGMA user_version")[0][0] or 1) != _VERSION:
             self.close()
-            raise HubError(f"the store has version {found}, not {_VERSION}, and cannot be upgraded while a hub is "
-                           "using it, or where it cannot be written")  # fmt: skip
+            raise HubError(
+                f"the store has version {found}, not {_VERSION}, and cannot be upgraded while a hub is "
+                "using it, or where it cannot be written"
+            )
 
     def _migrate(self) -> None:
         """Bring a store of an earlier version up to this one, all or nothing."""
