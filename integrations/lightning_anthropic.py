@@ -1,6 +1,6 @@
 """The seam for the Anthropic SDK: calls are recorded always, and those of a trained role go to the engine as chat.
 
-Counting tokens and batches are no calls to a model here and pass untouched.
+Requests that count tokens, and batches, are not treated as calls to a model and pass untouched.
 """
 
 from __future__ import annotations

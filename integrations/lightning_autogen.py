@@ -1,7 +1,7 @@
 """Who speaks in AutoGen AgentChat, and which rollout a message belongs to.
 
 An agent is its own turn; what a team does between turns, such as choosing the next speaker, belongs to no agent. A
-runtime handles each message in a task of its own, in the context that `runtime.start()` was called in: one that was
+runtime handles each message in its own task, in the context that `runtime.start()` was called in: one that was
 started long before a rollout knows nothing of it. So a message carries the scope that it was sent in.
 """
 
@@ -50,7 +50,7 @@ def instrument(patches: Patches) -> None:
     ):
         patches.wrap(envelope, "__init__", _wrap_envelope)
         patches.wrap(SingleThreadedAgentRuntime, process, _wrap_process)
-    with contextlib.suppress(ImportError):  # the cache is in a distribution of its own
+    with contextlib.suppress(ImportError):  # the cache is in a separate distribution
         from autogen_ext.models.cache import ChatCompletionCache  # noqa: PLC0415
 
         # Nothing is found, and what is then kept is kept under a key that nobody asks for.

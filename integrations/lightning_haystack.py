@@ -1,6 +1,6 @@
 """Haystack, 3.x: what runs as a component of a pipeline speaks under the component's name in that pipeline.
 
-Agents have no name of their own here; one that runs outside a pipeline keeps the role of its caller.
+Agents themselves have no name here; one that runs outside a pipeline keeps the role of its caller.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def instrument(patches: Patches) -> None:
 
 
 def _component_scope(component: str) -> Scope:
-    """The scope of a component. No span is made: most components are no agents."""
+    """The scope of a component. It has no span, since most components are not agents."""
     return replace(Turn.of_framework(component).scope, span=current_scope().span)
 
 

@@ -1,4 +1,4 @@
-"""The safety net: notices requests to language models that no seam caught, and tells of them without touching them.
+"""The safety net: notices requests to language models that no seam caught, and reports them without touching them.
 
 It sits where HTTP leaves a process: `send` of httpx and httpx2, aiohttp's session, and http.client, through which
 requests, urllib3, botocore and urllib go. A seam marks what it saw with `SEEN`.

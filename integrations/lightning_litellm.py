@@ -85,12 +85,12 @@ def check_version() -> None:
     require_version("litellm", "1.83", "2")
     if not _FAILS_ON_TOOLS[0] <= parse_release(version) < _FAILS_ON_TOOLS[1]:
         return
-    beside = _version("mcp")
-    if parse_release(beside) < _MCP:
+    mcp = _version("mcp")
+    if parse_release(mcp) < _MCP:
         say_once(
             "litellm tools",
             "lightning: litellm %s fails on calls with tools %s; %s, or pip install 'mcp>=2.2'",
-            version, f"beside mcp {beside}" if beside else "without mcp", _REMEDY,
+            version, f"with mcp {mcp}" if mcp else "without mcp", _REMEDY,
         )  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def _open(url: str) -> OpenCall | None:
         say_once(
             f"litellm {call.role} {path}",
             "lightning: role %r calls %s through LiteLLM in a way that cannot be sent to the engine: it is recorded "
-            "and not trained on; use litellm.completion or litellm.responses in this agent",
+            "but not trained on; use litellm.completion or litellm.responses in this agent",
             call.role, url.split("?", maxsplit=1)[0],
         )  # fmt: skip
         call.endpoint = None

@@ -1,6 +1,6 @@
 """Who speaks in the OpenAI Agents SDK: the agent whose turn it is, its tools included, also after a handoff.
 
-Its hooks know the agent as well, but run in tasks of their own, where nothing that they set reaches the call.
+Its hooks know the agent as well, but run in their own tasks, where nothing that they set reaches the call.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def instrument(patches: Patches) -> None:
 
 
 def _is_the_sdk() -> bool:
-    """Many programs have a package `agents` of their own, which is none of our business."""
+    """Whether the imported `agents` is the SDK: many programs have their own package of that name."""
     try:
         installed = importlib.metadata.distribution(_DISTRIBUTION).locate_file("agents/__init__.py")
     except importlib.metadata.PackageNotFoundError:

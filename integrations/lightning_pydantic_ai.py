@@ -21,5 +21,5 @@ def instrument(patches: Patches) -> None:
         return context.agent.name if context is not None and context.agent is not None else None
 
     add_agent_source(patches, lambda: name(get_current_run_context()))
-    # A streamed request is opened by whoever reads it, in a task where that variable is not set.
+    # A streamed request is opened by its reader, in a task where that variable is not set.
     wrap_agent(patches, _ContinuationStreamedResponse, "_get_event_iterator", lambda stream: name(stream.run_context))

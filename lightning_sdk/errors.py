@@ -7,14 +7,14 @@ LightningError
 ├── RewardError         a reward is not a finite number
 ├── HubError            the hub cannot be started, reached or trusted
 │   ├── HubGone         the hub stopped answering
-│   └── HubRefused      the hub answered no (wrong key, wrong protocol)
+│   └── HubRefused      the hub refused this process (wrong key, wrong protocol)
 ├── BackendDied         the backend ended while it started or served, or no longer answers
-├── DiskError           a disk is full, or cannot be written
+├── DiskError           a disk is full or cannot be written to
 ├── PortInUse           the address asked for is taken
 ├── NothingToTrain      no call of a trainable role was captured
 ├── RolloutsFailed      too many rollouts failed to go on
 ├── UnsupportedVersion  an integration does not know the installed version of its framework
-└── Untranslatable      a request asks for what the engine's protocol has no word for
+└── Untranslatable      a request needs something that the engine's protocol cannot express
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ class HubGone(HubError):
 
 
 class HubRefused(HubError):
-    """The hub answered no: wrong key, wrong protocol, or not allowed."""
+    """The hub refused this process: wrong key, wrong protocol, or not allowed."""
 
 
 class BackendDied(LightningError):
@@ -57,7 +57,7 @@ class BackendDied(LightningError):
 
 
 class DiskError(LightningError):
-    """A disk is full, or cannot be written. What was kept before is there, and a training can go on."""
+    """A disk is full or cannot be written to. What was saved before is intact, and a training can be resumed."""
 
 
 class PortInUse(LightningError):
@@ -77,7 +77,7 @@ class UnsupportedVersion(LightningError):
 
 
 class Untranslatable(LightningError):
-    """A request in another protocol asks for what chat completions have no word for."""
+    """A request in another protocol needs something that chat completions cannot express."""
 
 
 #: Name on the wire -> class, so that an error raised in the hub is raised again, as itself, in the user's process.
@@ -106,7 +106,7 @@ _LONGEST_CHAIN = 10
 
 
 def message(error: BaseException) -> str:
-    """The text of an error; of one whose own `__str__` raises, words that say so."""
+    """The text of an error, or a note that its own `__str__` raised."""
     try:
         return str.__str__(str(error))  # not a subclass, whose own methods would be called
     except BaseException as raised:

@@ -41,7 +41,7 @@ class Session:
         """Name of an active integration -> the module that was instrumented, which may be imported again."""
         self.closed = False
         self.reserved_for = ""
-        """What the stream is for until it has ended: '' if whoever comes may change it."""
+        """What needs the stream until it ends; '' while it may be changed."""
         if carry_context:
             threads.carry_context(self.patches)
             work_queues.follow_queues(self.patches)
@@ -81,8 +81,8 @@ class Session:
         self.patches.when_imported(entry.name, lambda: hook(sys.modules[entry.name]))
 
     def instrument_reimported(self) -> None:
-        """Instrument modules that were imported a second time, as a test or a notebook does that takes them out of
-        `sys.modules`: a hook hears of the first import only."""
+        """Instrument modules that were imported again, as tests and notebooks do after removing them from
+        `sys.modules`: an import hook runs only once."""
         for name, module in list(self._modules.items()):
             if (now := sys.modules.get(name)) is not None and now is not module:
                 self._hooks[name](now)
@@ -102,7 +102,7 @@ class Session:
         self.patches.when_imported(_SDK, lambda: sink.harmless("joining OpenTelemetry", join))
 
     def _watch_exits(self) -> None:
-        """Let what was recorded leave before a process does that passes no `atexit`."""
+        """Send what was recorded before the process ends in a way that skips `atexit`."""
         exits.watch_exit(self.patches, self.leave)
         exits.watch_results(self.patches, self.hand_over)
 
@@ -145,8 +145,8 @@ class Session:
         """LightningError if `what` would take the stream from something that needs it."""
         if self.reserved_for:
             raise LightningError(
-                f"{what} cannot begin: {self.reserved_for} is under way in this process, which streams to one hub at a "
-                "time. Wait until it is over, or start the second one in a process of its own"
+                f"{what} cannot begin: {self.reserved_for} is under way in this process, which can stream to only one "
+                "hub at a time. Wait until it ends, or start the second one in another process"
             )
 
     def detach(self, timeout: float = 5.0) -> None:
@@ -174,7 +174,9 @@ class Session:
         kept = self.patches.undo()  # first: what stops here, the gateway for one, still has something to tell
         self.detach(timeout)
         for name in kept:
-            log.info("lightning: %s was wrapped by another tool after us and stays; it no longer records", name)
+            log.info(
+                "lightning: another tool wrapped %s after us, so our wrapper stays in place; it no longer records", name
+            )
 
 
 _session: Session | None = None
@@ -182,7 +184,7 @@ _lock = threading.Lock()
 
 
 def _unlock(_: object) -> None:
-    """In a forked process, where nobody is left who would."""
+    """Run in a forked process, which has no thread that could release the lock."""
     global _lock  # noqa: PLW0603 - of this process
     _lock = threading.Lock()
 
@@ -199,7 +201,7 @@ def init(
 ) -> None:
     """Catch this process's model calls, and stream them to a hub if there is one.
 
-    Without a hub nothing is recorded and calls pass untouched. `lightning.train()` starts a hub of its own.
+    Without a hub nothing is recorded and calls pass untouched. `lightning.train()` starts its own hub.
 
     Args:
         hub: Address of a hub, such as tcp://127.0.0.1:4717. By default the environment variable LIGHTNING_HUB, else
@@ -217,7 +219,10 @@ def init(
     if found is None:
         log.info("lightning: no hub is running; calls are not recorded (start one with: lightning-sdk serve)")
     elif session.reserved_for:
-        log.info("lightning: %s is under way here and keeps its own hub; init() leaves it", session.reserved_for)
+        log.info(
+            "lightning: %s is under way in this process and keeps its own hub; init() does not change it",
+            session.reserved_for,
+        )
     elif session.stream is None or session.stream.address != found.address:
         session.attach(found.address, found.key)
 
@@ -241,7 +246,7 @@ def shutdown(timeout: float = 5.0) -> None:
     """
     if _session is not None and _session.reserved_for:
         sink.say_once(
-            "shutdown", "lightning: shutdown() was called while %s is under way, which needs to record: it is ignored",
+            "shutdown", "lightning: shutdown() was ignored, because %s is under way and needs to record",
             _session.reserved_for,
         )  # fmt: skip
         return
@@ -249,7 +254,7 @@ def shutdown(timeout: float = 5.0) -> None:
 
 
 def end(timeout: float = 5.0) -> None:
-    """`shutdown`, whatever is under way."""
+    """Shut down, whatever is under way."""
     global _session
     with _lock:
         session, _session = _session, None
@@ -259,13 +264,13 @@ def end(timeout: float = 5.0) -> None:
 
 
 def _end_at_exit() -> None:
-    """At exit. What started this process, a notebook for one, may kill it while it waits for a hub that is away."""
+    """Run at exit. A notebook, for example, may kill this process while it waits for a hub that is away."""
     session = _session
     end(session.stream.leave_seconds() if session is not None and session.stream is not None else 0.0)
 
 
 def status() -> dict[str, object]:
-    """What this process records: each integration's state, and the stream's counters (`StreamStatus`) or None."""
+    """What this process records: the state of each integration, and the stream's counters (`StreamStatus`) or None."""
     session = _session
     if session is not None:
         session.instrument_reimported()
@@ -274,7 +279,7 @@ def status() -> dict[str, object]:
 
 
 def refuse_namesake() -> None:
-    """Another company publishes a `lightning-sdk` whose import name is ours too: whichever comes second breaks."""
+    """LightningError if another company's `lightning-sdk` is installed, which has the same import name as ours."""
     try:
         other = importlib.metadata.distribution("lightning-sdk")
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What an integration tells: which agent of a framework speaks, and which versions of the framework it knows.
+"""What an integration knows of its framework: which agent is running, and which versions are supported.
 
 A framework either runs its agents in methods, which `wrap_agent` wraps, or keeps the name of the running agent in a
 context variable, which `add_agent_source` asks at each call.
@@ -65,7 +65,7 @@ def require_version(distribution: str, at_least: str, below: str, *, module: str
     if not parse_release(at_least) <= parse_release(version) < parse_release(below):
         raise UnsupportedVersion(f"{distribution} {version} is not supported; install one that is: {wanted}")
     if module and not _ships(distribution, module):
-        raise UnsupportedVersion(f"the imported {module} is not that of {distribution}, which is installed as well")
+        raise UnsupportedVersion(f"the imported {module} does not belong to {distribution}, which is installed as well")
 
 
 def _ships(distribution: str, module: str) -> bool:

@@ -143,7 +143,7 @@ class BaseClientSeam:
             end = next(end for end in self._ends if path.endswith(end))
             if translate := self._paths[end]:
                 self.check_client(client)
-                # What the SDK would have sent, since its options may hold objects of its own.
+                # What the SDK would have sent, since its options may contain its own objects.
                 call.request = build(options).content
                 translation = translate(json.loads(call.request), call.rollout_id)
             else:
@@ -157,7 +157,7 @@ class BaseClientSeam:
         return request
 
     def check_client(self, client: Any) -> None:
-        """Untranslatable if this client of the SDK cannot read an engine's reply or would sign the request anew."""
+        """Untranslatable if this client of the SDK cannot read an engine's reply or would sign the request again."""
 
     # --- _process_response: capture
 
@@ -208,7 +208,7 @@ def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
 
 
 def _body(options: Any) -> dict[str, Any]:
-    """What the SDK was told to send, with objects of its own in it."""
+    """What the SDK was told to send, which may contain its own objects."""
     return {**(options.json_data if isinstance(options.json_data, Mapping) else {}), **(options.extra_json or {})}
 
 

@@ -18,7 +18,7 @@ from lightning_sdk.capture.seam import ROLLOUT_HEADER
 
 #: The extension of a request that holds the headers for the engine.
 _HEADERS = "lightning_engine"
-#: Headers that any engine may see. An allow-list, since gateways put keys under names of their own.
+#: Headers that any engine may see. An allow-list, since gateways put keys into headers with names that only they know.
 _PLAIN = (b"accept", b"connection", b"content-", b"host", b"idempotency-key", b"trace", b"user-agent", b"x-request-id",
           b"x-stainless-")  # fmt: skip
 _lock = threading.Lock()
@@ -45,7 +45,7 @@ class _EngineURL:
 
 
 class _TrainedCalls:
-    """As a pattern of `mounts`: the addresses of trained calls."""
+    """A pattern of `mounts` that matches the addresses of trained calls."""
 
     def matches(self, url: Any) -> bool:
         return isinstance(url, _EngineURL)

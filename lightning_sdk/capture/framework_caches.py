@@ -1,6 +1,6 @@
-"""Caches of frameworks: a trained call passes them by, or every rollout of a task would get the first one's answer.
+"""Caches of frameworks: trained calls bypass them, or every rollout of a task would get the first one's answer.
 
-It passes in both directions: what a model said while it was trained is no answer for the user's own runs.
+They are not written to either: what a model said while it was trained must not answer the user's own calls.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ ALIKE: dict[str, tuple[Any, ...]] = {
 
 
 def open_call(framework: str, path: str) -> OpenCall | None:
-    """A call about to be made in the current scope; None when nobody listens and nothing is to be redirected."""
+    """Open a call that is about to be made in the current scope; None if it is neither recorded nor redirected."""
     return OpenCall(framework, path) if sink.is_listening() or current_scope().rollout is not None else None
 
 
@@ -94,7 +94,7 @@ class OpenCall:
         return self._scope.rollout.id if self._scope.rollout is not None else ""
 
     def headers(self) -> dict[str, str]:
-        """What the engine is shown beside the body: its key, and which rollout asks."""
+        """Headers for the engine: its key, and which rollout asks."""
         assert self.endpoint is not None
         shown = {"authorization": f"Bearer {self.endpoint.key}"}
         if self.rollout_id:
@@ -154,7 +154,7 @@ class OpenCall:
         sink.say_once(
             f"sampling {self.role} {sorted([*given, *without])}",
             "lightning: role %r asks for %s; while it is trained or evaluated its calls have %s instead: rollouts of a "
-            "task are compared with each other, and must be drawn freely from the model that is trained",
+            "task are compared with each other, and must be sampled freely from the model being trained",
             self.role, ", ".join(f"{name}={asked[name]!r}" for name in (*given, *without)), ", ".join(instead),
         )  # fmt: skip
 

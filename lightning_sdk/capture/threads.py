@@ -39,7 +39,7 @@ def carry_context(patches: Patches) -> None:
         ("gevent.threadpool", _instrument_gevent_pools),
     ):
         act = functools.partial(instrument, patches)
-        # A Python whose insides are not as we know them is no reason not to start.
+        # A Python whose insides are not as we know them must not keep a program from starting.
         act = functools.partial(harmless, f"carrying rollouts into {what}", act)
         if what == "threads":
             act()
@@ -185,7 +185,7 @@ def _let_inherit(greenlet: Any) -> None:
 
 
 def _instrument_gevent_pools(patches: Patches) -> None:
-    """Its own threads, which are none of `threading`'s."""
+    """gevent's own threads, which do not pass `threading`."""
     patches.wrap(vars(sys.modules["gevent.threadpool"])["ThreadPool"], "spawn", _carrying_function)
 
 

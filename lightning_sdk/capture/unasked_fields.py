@@ -1,6 +1,6 @@
-"""What the agent did not ask for: token ids and log-probs that a trained call is sent for, kept from who made the call.
+"""What the agent did not ask for: token ids and log-probs, which training asks the engine for, are hidden from it.
 
-The agent, and every tool that records what its client returns, sees a reply like that of its own provider. Otherwise
+The agent, and every tool that records what its client returns, sees the reply that its provider would give. Otherwise
 ids would fill the traces and logs of the user's own tools, and the memory of agents that keep whole replies.
 """
 

@@ -1,4 +1,4 @@
-"""The disk: whether what failed is that it is full or cannot be written, and the words for it."""
+"""The disk: whether an error means that it is full or cannot be written to, and how to say so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNWRITABLE = frozenset({errno.EROFS, errno.EIO})
 #: Primary result codes of SQLite.
 _SQLITE_IOERR, _SQLITE_FULL = 10, 13
-#: What libraries say that keep the number of the error to themselves.
+#: Messages of libraries that do not pass on the error's number.
 _FULL_DISK_MESSAGES = re.compile(
     r"No space left on device|os error 28|StorageFull|Disk quota exceeded|database or disk is full"
     r"|PytorchStreamWriter failed writing|inline_container.*unexpected pos"
@@ -31,13 +31,13 @@ def is_full(error: BaseException) -> bool:
 
 
 def trouble(error: BaseException, folder: Path | str) -> DiskError | None:
-    """What to tell of an error in writing into `folder`; None where it is not the disk's."""
+    """The error to raise when writing into `folder` failed; None if the disk is not the reason."""
     if isinstance(error, DiskError):
         return error
     full = is_full(error)
     if not full and not any(_is_unwritable(each) for each in chain(error, implicit=True)):
         return None
-    what, remedy = ("is full", "Make room there") if full else ("cannot be written", "Make it writable")
+    what, remedy = ("is full", "Make room there") if full else ("cannot be written to", "Make it writable")
     return DiskError(f"the disk of {folder} {what} ({_free(Path(folder))}): {_reason(error)}. {remedy}")
 
 
@@ -51,11 +51,11 @@ def _sqlite_code(error: BaseException) -> int:
 
 
 def _free(folder: Path) -> str:
-    """How much room there is, as a person reads it."""
+    """How much space is free, for people to read."""
     try:
         usage = shutil.disk_usage(next(each for each in (folder, *folder.absolute().parents) if each.exists()))
     except OSError:
-        return "how much is free there cannot be found out"
+        return "free space unknown"
     return f"{_size(usage.free)} of {_size(usage.total)} free"
 
 

@@ -1,4 +1,4 @@
-"""A failure: whose it is that a rollout did not end well, and the words for it.
+"""A failure: who is to blame that a rollout did not end well, and the message that says so.
 
 The words are what was raised by its own name, the user's lines that led there, what a child process printed last, what
 caused it, and in a last line after '-> ' what to do, where the exception itself says more than the status does.
@@ -17,12 +17,12 @@ from lightning_sdk.trace.scope import RolloutScope
 
 _MESSAGE_CHARACTERS, _MESSAGE_LINES = 2000, 10
 _PRINTED_LINES, _PRINTED_CHARACTERS = 8, 1000
-"""Of what a child process printed last."""
+"""How much is shown of what a child process printed last."""
 _LONGEST_CHAIN = 10
 
 
 def status_of(scope: RolloutScope, error: BaseException) -> Status:
-    """Whose fault an exception is that ended a rollout.
+    """The status of a rollout that this exception ended, which says whose fault it is.
 
     A KeyboardInterrupt in the main thread is Ctrl-C and nobody's; in any other thread only code can have raised it.
     """
@@ -33,7 +33,7 @@ def status_of(scope: RolloutScope, error: BaseException) -> Status:
 
 
 def describe(error: BaseException, status: Status) -> str:
-    """The words for an exception that ended a rollout with `status`, short enough to show."""
+    """The message for an exception that ended a rollout with `status`, short enough to show."""
     try:
         return _describe(error, status)
     except BaseException as raised:  # of the user's own class, whose attributes may raise what they like
@@ -71,7 +71,7 @@ def first_of(error: BaseException) -> BaseException:
 
 
 def _is(error: BaseException, kind: type[BaseException]) -> bool:
-    """isinstance, which asks an object for its `__class__` and so calls code of its own."""
+    """Like isinstance, which would run the object's own code by reading its `__class__`."""
     return issubclass(type(error), kind)
 
 

@@ -1,6 +1,6 @@
-"""A remedy: what to do about an exception where its class says more than that the user's code raised it.
+"""A remedy: what to do about an exception whose class says more than that the user's code raised it.
 
-A service that does not answer is not mended in the function that calls it.
+A service that does not answer cannot be fixed in the function that calls it.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ def remedy(error: BaseException, status: Status) -> str:
         return ""
     who = "the reward function" if status == Status.REWARD_ERROR else "the agent"
     again_set = f"--set failure.{status}=retry"
-    again = f"if it is away only now and then, try such rollouts again: {again_set}"
+    again = f"if it is unavailable only now and then, retry such rollouts: {again_set}"
     raised = [each for each in chain(error) if not isinstance(each, RewardError)]
     where = next((f" at {address}" for each in raised if (address := _address(each))), "")
     if any(map(disk.is_full, raised)):
-        return f"The disk that {who} writes to is full: make room there; to try such rollouts again, {again_set}."
+        return f"The disk that {who} writes to is full: make room there; to retry such rollouts: {again_set}."
     for each in raised:
         if code := _http_status(each):
             return _explain_refusal(who, code, where, again)
         if _is_unreached(each):
             return (
                 f"The service{where} that {who} calls was not reached, or did not answer in time: start it, or check "
-                f"its address and the network of this machine; {again}."
+                f"its address and this machine's network; {again}."
             )
     if raised and (what := _ENDING.get(type(raised[0]).__name__)):
-        return f"{what}: where {who} is to stop, let it return, or raise an Exception."
-    return "Call the reward function by itself, with such a task and answer, and mend it." if (
+        return f"{what}: to stop {who}, return from it or raise an Exception."
+    return "Call the reward function by itself, with such a task and answer, and fix it." if (
         raised and status == Status.REWARD_ERROR) else ""  # fmt: skip
 
 
@@ -57,8 +57,8 @@ def remedy(error: BaseException, status: Status) -> str:
 _ENDING = {
     "SystemExit": "This is exit(), which command line parsers call too",
     "KeyboardInterrupt": "No key was pressed: code raised this",
-    "CancelledError": "Code cancelled its own task, as a session (MCP) or cancel scope does that is closed in another "
-    "task",
+    "CancelledError": "Code cancelled its own task, as a session (MCP) or a cancel scope does when it is closed in "
+    "another task",
 }
 
 

@@ -1,4 +1,4 @@
-"""An answer as it is kept with its rollout: for people a text, for further scoring the value itself, as JSON."""
+"""An answer as stored with its rollout: a text to show, and the value as JSON to score again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 #: Characters of JSON in one answer, at most.
 MAX_CHARACTERS = 1_000_000
-#: Characters that people are shown.
+#: Characters of an answer that are shown.
 PREVIEW_CHARACTERS = 2000
 
 
 def preview(answer: Any) -> str:
-    """A few lines of it for people."""
+    """The beginning of the answer as text, to show."""
     try:
         text = str.__str__(answer if isinstance(answer, str) else "" if answer is None else repr(answer))[
             :PREVIEW_CHARACTERS
@@ -23,9 +23,9 @@ def preview(answer: Any) -> str:
 
 
 def to_json(answer: Any) -> tuple[str, str]:
-    """The answer as JSON and '', or '' and why it cannot be kept so that it comes back as it was.
+    """The answer as JSON and '', or '' and why it could not be restored from JSON as it was.
 
-    Text, numbers, booleans, None, lists, and dicts whose keys are text; a tuple comes back as a list.
+    Strings, numbers, booleans, None, lists, and dicts with string keys can be; a tuple comes back as a list.
     """
     try:
         left = _room_after(answer, MAX_CHARACTERS)
@@ -42,11 +42,11 @@ def to_json(answer: Any) -> tuple[str, str]:
 
 
 class _NotJSON(Exception):
-    """Something in an answer has no word in JSON."""
+    """Something in an answer cannot be represented in JSON."""
 
 
 def _room_after(value: Any, left: int) -> int:
-    """Of `left` characters about as many as are left after `value`; less than 0 as soon as there are none."""
+    """About how many of `left` characters remain after `value`; negative once they are used up."""
     if value is None or isinstance(value, bool | int | float):
         return left - 1
     if isinstance(value, str):
@@ -60,10 +60,10 @@ def _room_after(value: Any, left: int) -> int:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise _NotJSON(f"a dict in it has the key {key!r:.40}, which is no text")
+                raise _NotJSON(f"a dict in it has the key {key!r:.40}, which is not a string")
             if left < 0:
                 break
             left = _room_after(item, left - 1 - len(key))
         return left
     kind = type(value)
-    raise _NotJSON(f"it is or holds a {kind.__module__}.{kind.__qualname__}, for which JSON has no word")
+    raise _NotJSON(f"it is or contains a {kind.__module__}.{kind.__qualname__}, which JSON cannot represent")

@@ -48,7 +48,7 @@ marked: list[RewardFunction] = []
 
 _LARGEST = 3.4028234663852886e38  # float32: rewards are float32 from here on
 _PREVIEW_CHARACTERS = 200
-"""Characters of a value that is no reward."""
+"""Characters shown of a value that is not a reward."""
 
 
 @overload
@@ -71,12 +71,12 @@ def reward(
         name: What its numbers are stored under; by default the function's name.
 
     Raises:
-        RewardError: this is no function, or the weight or the name is none.
+        RewardError: this is not a function, or the weight or the name is not valid.
     """
     if weight is not None:
         weight = as_number(weight, "@reward(weight=...)")
     if name is not None and not (isinstance(name, str) and name):
-        raise RewardError(f"@reward(name={name!r}): expected a text that is not empty")
+        raise RewardError(f"@reward(name={name!r}): expected a non-empty string")
 
     def mark(function: Function) -> Function:
         if not callable(function):
@@ -108,7 +108,7 @@ def reward_functions(given: Function | Sequence[Function] | None) -> tuple[Rewar
             places = ", ".join(_place(each.function) for each in found if each.name == name)
             raise SettingError(
                 f"reward: {count} functions are called {name!r} ({places}), and rewards are stored by name: "
-                "give one of them another, with @lightning.reward(name=...)"
+                "give one of them another name with @lightning.reward(name=...)"
             )
     return found
 
@@ -134,8 +134,8 @@ def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
         )
     if scope.owner() is None:
         raise RewardError(
-            "emit_reward() in a thread or task that several rollouts share, or whose rollout is over: it is not known "
-            "which rollout is meant. Call it in the agent's own code, or in work that it submits to a pool"
+            "emit_reward() in a thread or task that several rollouts share, or whose rollout is over: there is no "
+            "telling which rollout is meant. Call it in the agent's own code, or in work that it submits to a pool"
         )
     sink.send_reward(scope.rollout, number, role, name, scope.span)
 
@@ -162,11 +162,11 @@ def as_number(value: Any, source: str) -> float:
 
 
 def describe_missing_reward(rewards: Sequence[RewardFunction]) -> str:
-    """What is said of a rollout that nothing rewarded."""
+    """The error of a rollout that got no reward."""
     if not rewards:
-        return f"{UNREWARDED}: there is no reward function, and the agent called no lightning.emit_reward()"
+        return f"{UNREWARDED}: there is no reward function, and the agent never called lightning.emit_reward()"
     gave = " and ".join(f"{each.label} gave None" for each in rewards)
-    return f"{UNREWARDED}: {gave}, and the agent called no lightning.emit_reward()"
+    return f"{UNREWARDED}: {gave}, and the agent never called lightning.emit_reward()"
 
 
 #: Begins the error of a rollout that nothing rewarded.
@@ -217,8 +217,8 @@ def _only_marked() -> tuple[RewardFunction, ...]:
         return tuple(marked)
     names = ", ".join(name_of(each.function) for each in marked)
     raise SettingError(
-        f"reward: {len(marked)} functions are marked with @lightning.reward ({names}); name one: reward=..., "
-        "or those that count: reward=[...]"
+        f"reward: {len(marked)} functions are marked with @lightning.reward ({names}); choose one with "
+        "reward=..., or several with reward=[...]"
     )
 
 

@@ -24,15 +24,15 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
     """Record what runs inside as one rollout: `with lightning.rollout(task) as r: ...`.
 
     For a hand-written loop. Calls, spans and `emit_reward` inside belong to it. An exception passes through and ends
-    it as `agent_error`; Ctrl-C, which is nobody's error, as `infrastructure_error`. `lightning.train` opens one by
-    itself around each call of the agent.
+    it as `agent_error`; Ctrl-C ends it as `infrastructure_error`. `lightning.train` opens one around each call of the
+    agent.
     """
 
     def __init__(self, task: Mapping[str, Any] | None = None) -> None:
         self.task = dict(task or {})
         """What the agent was asked, as stored with the rollout."""
         self.answer: Any = None
-        """Set it to have the answer kept with the rollout, shown to people and scored again by `rescore`."""
+        """Set this to store the answer with the rollout, so that it is shown and can be scored again by `rescore`."""
         self._scope = RolloutScope(uuid.uuid4().hex, os.urandom(16))
         self._entered = use_scope(Scope(rollout=self._scope))
 
@@ -67,7 +67,7 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
 
 
 def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The task as it can be recorded; the agent goes on without that if it holds what is no plain data."""
+    """The task as it can be recorded: {} if it is not plain data, which does not stop the agent."""
     try:
         return plain_object(task)
     except NotPlain as error:

@@ -45,7 +45,7 @@ class HubSocket:
         self._socket.send_multipart(frames, zmq.NOBLOCK)
 
     def receive(self) -> HubMessage | None:
-        """The next message, None if there is none now; ValueError if it makes no sense."""
+        """The next message, None if there is none now; ValueError if it is malformed."""
         try:
             frames = self._socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:

@@ -25,8 +25,8 @@ def keep_freed_memory() -> None:
     """Let the allocator keep some megabytes of what is freed instead of giving each back to the system.
 
     Replies are kept until they are packed, so their memory comes back late and all at once; glibc would return it, and
-    each next reply would fetch its pages anew, at more than all else that recording costs the calling thread. Freeing
-    one large block raises glibc's bound for good, as in any program that has done so before.
+    each next reply would fetch its pages again, which costs more than the rest of a recording. Freeing one
+    large block raises glibc's bound for good, as in any program that has done so before.
     """
     bytes(4 * 2**20)
 
@@ -46,8 +46,8 @@ class Packers:
                 packer.pack(event)
                 packed.append(event)
             except Exception as error:  # also of an object of the user's own
-                say_once("unpackable", "lightning: an event holds what msgpack cannot carry (%s); that is recorded as "
-                         "text", error)  # fmt: skip
+                say_once("unpackable", "lightning: an event contains a value that msgpack cannot encode (%s); it is "
+                         "recorded as text", error)  # fmt: skip
                 packer.reset()
                 packed.append(_readable(event))
                 for each in packed:  # what failed took what was packed before it along

@@ -1,4 +1,4 @@
-"""Plain data: what a task may hold, which is what JSON can say, and what to type for a value that is something else."""
+"""Plain data: what a task may contain, which is what JSON can express, and what to type instead of anything else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_sdk.stream import wire
 
 
 class NotPlain(ValueError):
-    """A value that is no plain data."""
+    """A value is not plain data."""
 
     def __init__(self, what: str, remedy: str, place: str = "") -> None:
         self.what, self.remedy, self.place = what, remedy, place
@@ -29,12 +29,12 @@ def plain_object(values: Mapping[Any, Any]) -> dict[str, Any]:
     """A mapping as plain data, in which arrays are lists and their numbers are Python's.
 
     Raises:
-        NotPlain: with the path to the value that is none.
+        NotPlain: with the path to the value that is not.
     """
     try:
         made: dict[str, Any] = _plain(values)
     except RecursionError:
-        raise NotPlain("is nested too deeply, or holds itself", "give flat data") from None
+        raise NotPlain("is nested too deeply or contains itself", "use flatter data") from None
     try:
         size = len(wire.pack(made))
     except (TypeError, ValueError, OverflowError) as error:
@@ -74,7 +74,7 @@ def _object(values: Mapping[Any, Any]) -> dict[str, Any]:
 def _items(values: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if not isinstance(key, str):
-            raise NotPlain(f"has the key {key!r}, which is {type(key).__name__}", f"keys are text: {str(key)!r}")
+            raise NotPlain(f"has the key {key!r}, which is {type(key).__name__}", f"use a string: {str(key)!r}")
         try:
             yield _text(key), _below(key, value)
         except NotPlain as error:
@@ -111,7 +111,7 @@ def _number(given: float) -> float:
     value = float(given)
     if not math.isfinite(value):
         raise NotPlain(
-            f"is {value!r}, which JSON has no number for",
+            f"is {value!r}, which JSON cannot represent",
             "give None or leave the key out; in a DataFrame df: df.astype(object).where(df.notna(), None)",
         )
     return value

@@ -194,8 +194,8 @@ class Sender:
             self._socket = HubSocket(self._address, self._key)
         except OSError as error:  # ZMQError is one
             self._connect_again = time.monotonic() + _RETRY_SECONDS
-            say_once(f"connect {self._address}", "lightning: there is no connection to the hub at %s (%s); it is tried "
-                     "again, and the agent goes on", self._address, error)  # fmt: skip
+            say_once(f"connect {self._address}", "lightning: cannot connect to the hub at %s (%s); it is tried again, "
+                     "and the agent goes on", self._address, error)  # fmt: skip
             return
         self.status.connections += 1
         self._greet()
@@ -297,7 +297,7 @@ class Sender:
                     return
                 self._hear(message)
             except ValueError as error:
-                say_once(f"garbage {self._address}", "lightning: a message of the hub at %s makes no sense and was "
+                say_once(f"garbage {self._address}", "lightning: a message from the hub at %s is malformed and was "
                          "ignored: %s", self._address, error)  # fmt: skip
 
     def _hear(self, message: HubMessage) -> None:
@@ -350,7 +350,8 @@ class Sender:
 
     def _start_over(self, hub: str) -> None:
         """This hub lacks events that an earlier one confirmed, a gap that nobody can fill: be a new client to it. The
-        name follows from the old one, so that what an ended process left has the same one whoever delivers it."""
+        name follows from the old one, so that what an ended process left has the same name in each delivery.
+        """
         self.client, self._next = hashlib.blake2b(self.client + hub.encode(), digest_size=16).digest(), 1
         self._unsent = deque(map(self._assign_numbers, self._unacked + self._unsent))
         self._unacked, self._in_flight = deque(), 0

@@ -23,7 +23,7 @@ class Spool:
         self.events = 0
         """Events that wait to be taken."""
         self.torn = 0
-        """Bytes at the end of what an ended process wrote that are no whole batch."""
+        """Bytes at the end of what an ended process wrote that do not make a whole batch."""
 
     @classmethod
     def open(cls, file: IO[bytes]) -> Spool:
@@ -101,7 +101,7 @@ class Spool:
         self._file = None
 
     def _header(self, at: int) -> bytes:
-        """The header at a place, b'' if there is no whole one."""
+        """The header at a place, b'' if it is incomplete."""
         header = self._read(at, EventBatch.HEADER.size)
         return header if len(header) == EventBatch.HEADER.size else b""
 

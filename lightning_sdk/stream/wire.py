@@ -37,7 +37,7 @@ import msgpack
 PROTOCOL = 1
 HELLO, WELCOME, REFUSED, BATCH, ACK, REQUEST, REPLY = (bytes([number]) for number in range(1, 8))
 
-#: No message larger than this is read, whoever sends it.
+#: No message larger than this is read, from any sender.
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 #: An event, packed: a call with more is recorded without its request and reply.
 MAX_EVENT_BYTES = 64 * 1024 * 1024
@@ -81,7 +81,7 @@ class EventBatch:
     HEADER: ClassVar = struct.Struct("<16sQIII")  # client, first, count, length of body, crc32 of body or 0
 
     def header(self, *, checked: bool = True) -> bytes:
-        """What goes before the body. Not `checked`, crc32 is 0: for a connection, which has checksums of its own."""
+        """What goes before the body. Not `checked`, crc32 is 0: for a connection, which has its own checksums."""
         crc = zlib.crc32(self.body) if checked else 0
         return self.HEADER.pack(self.client, self.first, self.count, len(self.body), crc)
 
@@ -107,11 +107,11 @@ class HubMessage:
 
     kind: bytes
     acked: int = 0
-    """Last event number that is durable; of WELCOME and ACK."""
+    """Last event number that is durable; only in WELCOME and ACK."""
     hub: str = ""
-    """Id of the hub; of WELCOME."""
+    """Id of the hub; only in WELCOME."""
     reason: str = ""
-    """Of REFUSED."""
+    """Why the hub refused; only in REFUSED."""
 
     FIELDS: ClassVar[dict[bytes, dict[str, type]]] = {
         HELLO: {}, WELCOME: {"hub": str, "acked": int}, REFUSED: {"reason": str}, ACK: {"acked": int},
@@ -119,7 +119,7 @@ class HubMessage:
 
     @classmethod
     def read(cls, frames: list[bytes]) -> HubMessage:
-        """The message of two frames; ValueError if it makes no sense."""
+        """The message of two frames; ValueError if it is malformed."""
         if len(frames) != 2 or frames[0] not in cls.FIELDS:
             raise ValueError(f"{len(frames)} frames that begin with {frames[0][:8]!r}")
         told, fields = unpack(frames[1]), cls.FIELDS[frames[0]]

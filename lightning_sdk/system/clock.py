@@ -10,7 +10,7 @@ import threading
 import time
 
 _LONGEST_SECONDS = 2.0
-"""That count between two readings, unless it is said otherwise."""
+"""The most that counts between two readings, by default."""
 
 
 class Clock:

@@ -6,5 +6,5 @@ import os
 
 
 def cores() -> int:
-    """At least 1."""
+    """How many cores this process may use, at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

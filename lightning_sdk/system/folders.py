@@ -14,7 +14,7 @@ from pathlib import Path
 from lightning_sdk.errors import DiskError, SettingError
 
 PRIVATE = 0o700
-"""Mode of the folders that are made: what agents were asked and said is nobody else's business on this machine."""
+"""Mode of new folders: other users of this machine must not read what agents were asked and said."""
 
 
 def make_folder(path: str | Path, option: str) -> Path:
@@ -40,7 +40,7 @@ def make_run_folder(runs: str | Path, name: str) -> Path:
     if name in {"", ".", ".."} or any(character in name for character in "/\\\0"):
         raise SettingError(
             f"name={name!r}: expected the name of a folder inside {runs}, without slashes; to keep the run elsewhere, "
-            "name the folder around it: runs=FOLDER (--runs FOLDER)"
+            "name its parent folder: runs=FOLDER (--runs FOLDER)"
         )
     parent = make_folder(runs, "runs=FOLDER (--runs FOLDER)")
     for folder in map(parent.joinpath, _names(name)):
@@ -64,7 +64,7 @@ def temporary_folder(what: str) -> Iterator[Path]:
     """A folder that is gone afterwards.
 
     Raises:
-        DiskError: there is no room for one.
+        DiskError: the disk has no room for it.
     """
     try:
         made = tempfile.TemporaryDirectory(prefix=f"lightning-{what}-")
@@ -92,9 +92,9 @@ def find_run_folder(run: str | Path, runs: str | Path = "runs") -> Path:
 
 
 def refuse_links(folder: Path) -> None:
-    """SettingError if anything in a run's folder leads out of it: whoever goes on with the run would write there.
+    """SettingError if anything in a run's folder leads out of it, since resuming the run would write there.
 
-    Folders come from elsewhere, in archives and copies, and a run that goes on replaces, cuts and deletes files.
+    Folders may come from elsewhere, in archives and copies, and a resumed run replaces, truncates and deletes files.
     """
     for place, folders, files in os.walk(folder):
         for path in (Path(place, name) for name in (*folders, *files)):
@@ -103,7 +103,7 @@ def refuse_links(folder: Path) -> None:
                 continue
             what = _kind(path, state)
             raise SettingError(
-                f"{path} is {what}: a run that goes on writes in its own folder only; have a copy go on, made with "
+                f"{path} is {what}: a resumed run writes only in its own folder; resume a copy instead, made with "
                 f"cp -rL {folder} COPY"
             )
 
@@ -111,7 +111,9 @@ def refuse_links(folder: Path) -> None:
 def _kind(path: Path, state: os.stat_result) -> str:
     if stat.S_ISLNK(state.st_mode):
         return f"a link to {path.readlink()}"
-    return "a file that has a second name elsewhere" if stat.S_ISREG(state.st_mode) else "no plain file"
+    return (
+        "a file that has a second name elsewhere (a hard link)" if stat.S_ISREG(state.st_mode) else "not a regular file"
+    )
 
 
 def _refuse(folder: Path, error: OSError, option: str) -> SettingError:

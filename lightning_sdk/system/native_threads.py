@@ -51,7 +51,7 @@ class Bell:
 
 
 class Once:
-    """Given to the first who asks; nobody waits."""
+    """A flag that only the first caller of `take` gets; nobody waits for it."""
 
     __slots__ = ("_taken",)
 

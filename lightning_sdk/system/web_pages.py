@@ -30,7 +30,7 @@ def refusal(headers: Mapping[str, str], local: str) -> str:
     host = _PORT.sub("", headers.get("Host", "")).strip("[]").lower()
     if not host or not is_loopback(local) or _is_own(host):
         return ""
-    return f"Host {host!r} is no name of this machine: call it by 127.0.0.1, localhost, or {socket.gethostname()!r}"
+    return f"Host {host!r} is not a name of this machine: use 127.0.0.1, localhost, or {socket.gethostname()!r}"
 
 
 def _is_own(host: str) -> bool:

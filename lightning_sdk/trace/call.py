@@ -118,7 +118,7 @@ class Span:
     attributes: dict[str, Any] = field(default_factory=dict)
     """OpenTelemetry attributes, GenAI names where there is one."""
     trace: str = ""
-    """As a call's."""
+    """Same as `CallMeta.trace`."""
 
     def pack(self) -> list[Any]:
         return _values(self)

@@ -1,8 +1,8 @@
 """The scope of a piece of running code: which rollout it belongs to and which role speaks.
 
 A scope is one immutable value in one context variable, so it follows asyncio tasks by itself. The variable is never
-held across a `yield`: a generator enters its scope anew for each of its steps, otherwise the scope would leak into
-whoever consumes it.
+held across a `yield`: a generator enters its scope again for each of its steps, otherwise the scope would leak into
+its consumer.
 """
 
 from __future__ import annotations
@@ -114,11 +114,11 @@ class Scope:
     agent: str = ""
     """What a framework calls the agent whose turn this is, '' outside of such a turn."""
     judging: bool = False
-    """A reward function runs: what it asks of a model is not trained, whoever is asked."""
+    """A reward function runs: its calls to models are never trained on."""
     shared: bool = False
     """It cannot be known whose work this is: what is done here belongs to no rollout."""
     framework_roles: tuple[str, ...] = ()
-    """What the frameworks' own contexts said when this scope was made: only what they say anew is nearer."""
+    """What the frameworks' own contexts said when this scope was made: only what changed since then is nearer."""
 
     def endpoint(self) -> Endpoint | None:
         """Where a call made here is sent instead, None if it stays where it goes."""
@@ -172,7 +172,7 @@ role_sources: list[Callable[[], str]] = []
 
 
 def framework_roles() -> tuple[str, ...]:
-    """Who speaks according to each framework's own context, '' where it does not say."""
+    """The running agent according to each framework's own context, '' where it does not say."""
     return tuple(ask() for ask in role_sources) if role_sources else ()
 
 
@@ -249,7 +249,7 @@ class use_scope:  # noqa: N801 - reads as a verb: `with use_scope(scope):`
             _current.reset(self._token)
         except ValueError:
             elsewhere = True
-            # Finished in another context than it began in. That one has another scope of its own, which stays, or it
+            # Finished in another context than it began in. That one has another scope, which stays, or it
             # inherited this one.
             if _current.get() is self._scope:
                 before = self._token.old_value

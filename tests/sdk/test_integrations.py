@@ -75,7 +75,7 @@ def test_releases_of_litellm_that_fail_on_tools_are_told(
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == fails
     if fails:
-        assert f"litellm {version} fails on calls with tools {f'beside mcp {mcp}' if mcp else 'without mcp'}" in said[0]
+        assert f"litellm {version} fails on calls with tools {f'with mcp {mcp}' if mcp else 'without mcp'}" in said[0]
         assert "pip install 'litellm>=1.108.6,<2', or pip install 'mcp>=2.2'" in said[0]
 
 

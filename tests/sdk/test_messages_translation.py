@@ -260,7 +260,7 @@ def test_arguments_come_back_in_their_own_rollout(streamed: bool) -> None:
 
 def test_reply_that_is_none() -> None:
     """A reply without choices is an error that shows it."""
-    with pytest.raises(Untranslatable, match="no chat completion"):
+    with pytest.raises(Untranslatable, match="not a chat completion"):
         replied(b'{"choices": []}')
 
 

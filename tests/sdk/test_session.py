@@ -37,7 +37,7 @@ def test_an_agent_that_sets_itself_up_does_not_end_its_training(caplog: pytest.L
         lightning.shutdown(0.1)
         assert session.start() is running and running.stream is stream and not running.closed
     assert running.stream is None
-    assert any("shutdown() was called while train() of solve is under way" in each for each in caplog.messages)
+    assert any("shutdown() was ignored, because train() of solve is under way" in each for each in caplog.messages)
     lightning.init(ANOTHER, "other")
     assert running.stream is not None and running.stream.address == ANOTHER
     lightning.shutdown(0.1)

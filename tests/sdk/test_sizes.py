@@ -27,7 +27,7 @@ def recorder() -> Recorder:
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        ({b"k": 1}, "task has the key b'k', which is bytes: keys are text"),
+        ({b"k": 1}, "task has the key b'k', which is bytes: use a string"),
         ({"q": {1: 2}}, r"task['q'] has the key 1"),
         ({"q": object}, r"task['q'] is <class 'object'>"),
         ({"q": "\ud800"}, r"half a character"),

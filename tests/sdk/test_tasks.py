@@ -184,8 +184,8 @@ def test_numbers_and_arrays_of_libraries_become_pythons() -> None:
         (np.datetime64("2026-01-02"), r"\(date\): give text: x\.isoformat\(\)"),
         (b"abc", r"is b'abc' \(bytes\): give text: x\.decode\(\)"),
         (decimal.Decimal("1.5"), r"give float\(x\) or str\(x\)"),
-        (float("inf"), r"is inf, which JSON has no number for: give None"),
-        (np.float32("nan"), "is nan, which JSON has no number for"),
+        (float("inf"), r"is inf, which JSON cannot represent: give None"),
+        (np.float32("nan"), "is nan, which JSON cannot represent"),
         (np.array([0.5, np.nan]), r"\[1\]\['a'\]\[1\] is nan"),
         (np.array([object()]), r"\[1\]\['a'\]\[0\] is <object"),
         (2**70, "an integer of more than 64 bits: give it as text"),
@@ -194,7 +194,7 @@ def test_numbers_and_arrays_of_libraries_become_pythons() -> None:
         (Kind.YES, r"is <Kind\.YES: 1> \(Kind\): give its value: x\.value"),
         (Point(1), r"is Point, a dataclass: give a dict: dataclasses\.asdict\(x\)"),
         (Point, "give its name, or leave it out"),
-        ({1: "one"}, r"has the key 1, which is int: keys are text: '1'"),
+        ({1: "one"}, r"has the key 1, which is int: use a string: '1'"),
         ("\ud83d", "half a character"),
     ],
 )
@@ -209,7 +209,7 @@ def test_a_task_that_holds_itself_is_refused() -> None:
     """And is no RecursionError."""
     task: dict[str, Any] = {}
     task["again"] = task
-    with pytest.raises(lightning.TaskError, match=r"tasks\[0\].*nested too deeply, or holds itself"):
+    with pytest.raises(lightning.TaskError, match=r"tasks\[0\].*nested too deeply or contains itself"):
         load([task])
 
 

@@ -137,8 +137,8 @@ def test_what_is_not_scored_is_counted_with_its_reason(tmp_path: Path) -> None:
     found = lightning.rescore(run, stored_agent.picky, write=True)
     assert (found.scored, found.values["rollouts"]) == (2, 6)
     assert found.left_out == {
-        "its answer was not kept: it is or holds a builtins.object, for which JSON has no word": 1,
-        "its answer was not kept: it is or holds a builtins.bytes, for which JSON has no word": 1,
+        "its answer was not kept: it is or contains a builtins.object, which JSON cannot represent": 1,
+        "its answer was not kept: it is or contains a builtins.bytes, which JSON cannot represent": 1,
         "it ended with agent error": 1,
         "the reward function picky() raised KeyError: 'no key'": 1,
     }

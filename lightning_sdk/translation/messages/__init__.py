@@ -23,7 +23,7 @@ def translate(body: Mapping[str, Any], rollout: str = "") -> Messages:
         rollout: Id of the rollout that asks, '' for none. What a model wrote is given back in its own rollout only.
 
     Raises:
-        Untranslatable: it asks for what chat completions have no word for, such as a server tool or a document.
+        Untranslatable: it needs something that chat completions cannot express, such as a server tool or a document.
     """
     return Messages(body, rollout)
 

@@ -28,7 +28,7 @@ def message(body: bytes, stops: Sequence[str], rollout: str) -> dict[str, Any]:
         rollout: Id of the rollout that asked, '' for none.
 
     Raises:
-        Untranslatable: the body is no chat completion.
+        Untranslatable: the body is not a chat completion.
     """
     try:
         completion = json.loads(body)
@@ -37,7 +37,7 @@ def message(body: bytes, stops: Sequence[str], rollout: str) -> dict[str, Any]:
         content = _content(said, rollout)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Untranslatable(
-            f"the engine answered {body[:120]!r}, which is no chat completion ({error!r}); look into the engine's log"
+            f"the engine answered {body[:120]!r}, which is not a chat completion ({error!r}); see the engine's log"
         ) from None
     tools = any(block["type"] == "tool_use" for block in content)
     reason, sequence = stop_reason_of(choice, stops, tools=tools)

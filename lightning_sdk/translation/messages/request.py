@@ -156,7 +156,7 @@ def _image(block: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _tool_result(block: Mapping[str, Any], where: str) -> dict[str, Any]:
     text = _text(block.get("content") or "", f"{where}.content")
     if block.get("is_error") and not (isinstance(text, str) and text.lower().startswith("error")):
-        # The flag has no field of its own; the model is to see it all the same.
+        # Chat completions have no such flag, but the model has to see it.
         text = f"Error: {text}" if isinstance(text, str) else [{"type": "text", "text": "Error: "}, *text]
     return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": text}
 
@@ -168,7 +168,7 @@ def _text(value: Any, where: str) -> Any:
     parts: list[dict[str, Any]] = []
     for place, kind, block in _blocks(value, where):
         if kind != "text":
-            raise _no_word(place, block, "only text can stand there")
+            raise _no_word(place, block, "only text is allowed there")
         parts.append({"type": "text", "text": str(block.get("text") or "")})
     return _join_parts(parts)
 
@@ -182,7 +182,7 @@ def _tools(value: Any) -> dict[str, Any]:
 
 def _tool(tool: Any, where: str) -> dict[str, Any]:
     if not isinstance(tool, Mapping) or tool.get("type") not in (None, "custom"):
-        raise _no_word(where, tool, "give a tool of your own, with a name and an input_schema")
+        raise _no_word(where, tool, "use a custom tool with a name and an input_schema")
     for name in ("defer_loading", "input_examples"):
         if tool.get(name):
             raise _no_word(f"{where}.{name}", tool[name])
@@ -209,7 +209,7 @@ def _tool_choice(value: Any) -> dict[str, Any]:
 
 def _metadata(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or set(value) - {"user_id"}:
-        raise _no_word("metadata", value, "only user_id can stand there")
+        raise _no_word("metadata", value, "only user_id is allowed there")
     return {"user": value["user_id"]} if value.get("user_id") else {}
 
 
@@ -222,7 +222,7 @@ def _thinking(value: Any) -> dict[str, Any]:
 def _output_config(value: Any) -> dict[str, Any]:
     config = {name: each for name, each in value.items() if each is not None} if isinstance(value, Mapping) else None
     if config is None or set(config) - {"effort", "format"}:
-        raise _no_word("output_config", value, "only effort and format can stand there")
+        raise _no_word("output_config", value, "only effort and format are allowed there")
     new: dict[str, Any] = {}
     if "effort" in config:
         if config["effort"] not in _EFFORTS:

@@ -29,7 +29,7 @@ def translate(body: Mapping[str, Any], rollout: str = "") -> ResponsesTranslatio
         rollout: Id of the rollout that asks. Nothing depends on it: the ids that are remembered here are made here.
 
     Raises:
-        Untranslatable: the request needs what chat completions have no word for; the message says what to type.
+        Untranslatable: the request needs something that chat completions cannot express; the message says what to type.
     """
     return ResponsesTranslation(read(body))
 
@@ -39,7 +39,7 @@ class ResponsesTranslation:
 
     def __init__(self, body: dict[str, Any]) -> None:
         self.id = new_id()
-        """Of the response to be."""
+        """Id of the response that will be made."""
         self._before = memory.conversation(body.get("previous_response_id"))
         self._own = messages_of(body.get("input"), memory.item)
         self.chat: dict[str, Any] = chat_of(body, [*self._before, *self._own])
@@ -115,5 +115,5 @@ def _error(parsed: dict[str, Any] | None, body: bytes, http_status: int) -> dict
         return {"error": {"message": error["message"], "type": error.get("type") or "server_error", **known}}
     text = error if isinstance(error, str) else body[:500].decode(errors="replace").strip()
     status = f" (HTTP {http_status})" if http_status else ""
-    message = f"the engine answered{status} with what is no completion: {text or 'nothing'}"
+    message = f"the engine answered{status} with something that is not a completion: {text or 'nothing'}"
     return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}

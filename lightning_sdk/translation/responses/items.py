@@ -23,7 +23,7 @@ def messages_of(value: Any, known: Callable[[str], Item | None]) -> list[Message
         known: The item that a reference by its id stands for, None if there is none.
 
     Raises:
-        Untranslatable: for an item that chat completions have no word for.
+        Untranslatable: for an item that chat completions cannot express.
     """
     if value is None:
         return []

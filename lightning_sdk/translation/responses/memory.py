@@ -59,9 +59,9 @@ class Memory:
                 self._entries.move_to_end(response_id)
                 return entry.messages
         raise Untranslatable(
-            f"previous_response_id={response_id!r}: the engine made no response of this id in this process (it is that "
-            "of a role that is not trained or of another process, was made with store=False, or is too old); send the "
-            "whole conversation in input instead"
+            f"previous_response_id={response_id!r}: the engine has no response with this id in this process (it "
+            "belongs to a role that is not trained or to another process, was made with store=False, or is too old); "
+            "send the whole conversation in input instead"
         )
 
     def item(self, item_id: str) -> Item | None:

@@ -16,7 +16,7 @@ _READ = frozenset({
     "model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "text", "max_output_tokens",
     "reasoning", "previous_response_id", "stream", "stream_options", "include", "top_logprobs",
 })  # fmt: skip
-#: Called the same in chat completions. All but the first two are no part of the Responses API, and go to engines that
+#: Called the same in chat completions. All but the first two are not part of the Responses API, and go to engines that
 #: offer them there too.
 _SAME = (
     "temperature", "top_p", "parallel_tool_calls", "seed", "stop", "top_k", "min_p", "min_tokens", "logit_bias",
@@ -41,7 +41,7 @@ def read(body: Mapping[str, Any]) -> dict[str, Any]:
     """`body` without its nulls, and with `include` and `tools` as lists.
 
     Raises:
-        Untranslatable: for a field, or a value of one, that chat completions have no word for.
+        Untranslatable: for a field, or a value, that chat completions cannot express.
     """
     given = {name: value for name, value in body.items() if value is not None}
     if given.get("background") is False:

@@ -17,7 +17,7 @@ _TOOL = {"description": None, "parameters": None, "strict": None}
 
 
 def new_id() -> str:
-    """Of a response; no provider's begin so, which tells where one came from wherever its id turns up."""
+    """Begins the id of a response. No provider's ids begin like this, so an id tells where its response came from."""
     return f"resp_lightning_{uuid.uuid4().hex}"
 
 
