@@ -21,7 +21,7 @@ from lightning_hub.credit.batch import build_batch
 from lightning_hub.evaluation.evaluation import HeldOut, measure
 from lightning_hub.health.run_record import RunRecord, score_entry
 from lightning_hub.rollout import Assignment, Reward, Rollout
-from lightning_hub.rollouts.archive import Entry
+from lightning_hub.storage.attempts import StoredAttempt
 from lightning_sdk.errors import NothingToTrain
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call, CallMeta, Choice, Status
@@ -138,7 +138,18 @@ class Simulation:
         scored, failed, roles = [], [], record.roles
         for _, played in rounds:
             for each in played:
-                entry = Entry(b"", each.id, 1, "train", each.task_id, each.group, each.status, each.error, 0.0, 1.0)
+                entry = StoredAttempt(
+                    key=b"",
+                    id=each.id,
+                    attempt=1,
+                    mode="train",
+                    task_id=each.task_id,
+                    group=each.group,
+                    status=each.status,
+                    error=each.error,
+                    started=0.0,
+                    ended=1.0,
+                )
                 if each.status == Status.OK:
                     scored.append(score_entry(entry, each.rewards, roles, self.settings))
                 else:

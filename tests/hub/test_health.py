@@ -18,8 +18,8 @@ from spoken import assistant, call, rollout
 from lightning_hub.evaluation.evaluation import HeldOut
 from lightning_hub.health.examine import Health, examine
 from lightning_hub.health.run_record import RunRecord, ScoredRollout, read_record
-from lightning_hub.rollouts.archive import Entry
 from lightning_hub.statistics.interval import interval
+from lightning_hub.storage.attempts import StoredAttempt
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
@@ -52,11 +52,17 @@ def said(health: Health, kind: str) -> str:
     return str(next(each for each in health.findings if each.kind == kind))
 
 
+def attempt(number: str, group: str, **more: Any) -> StoredAttempt:
+    """An attempt that ended well after a second, but for what is given."""
+    well = {"attempt": 1, "task_id": 0, "status": Status.OK, "error": "", "started": 0.0, "ended": 1.0}
+    return StoredAttempt(key=b"", id=number, mode="train", group=group, **well | more)
+
+
 def scored(step: int, place: int, values: list[float], role: str = "solver") -> list[ScoredRollout]:
     """The rollouts of one group."""
     return [
         ScoredRollout(
-            Entry(b"", f"{step}-{place}-{at}", 1, "train", place, f"{step}-{place}", Status.OK, "", 0.0, 1.0),
+            attempt(f"{step}-{place}-{at}", f"{step}-{place}", task_id=place),
             step,
             {role: value},
         )
@@ -287,7 +293,8 @@ def test_a_staleness_that_is_high() -> None:
 
 def test_what_is_paid_for_and_not_learned_from() -> None:
     """Failures with their most common error, repetitions, cut completions, conversations in pieces."""
-    failed = [Entry(b"", str(n), 3, "train", 0, "1-0", Status.TIMEOUT, "no answer after 9 s", 0, 9) for n in range(3)]
+    timeout = {"status": Status.TIMEOUT, "error": "no answer after 9 s", "attempt": 3, "ended": 9.0}
+    failed = [attempt(str(n), "1-0", **timeout) for n in range(3)]
     record = changed(lambda _: {
         "rollouts_ok": 96.0, "rollouts_timeout": 32.0, "retries": 64.0, "completions_truncated/solver": 0.5,
         "rows_per_rollout": 3.0, "rows": 300.0, "calls": 400.0, "breaks/sampled_text_not_kept": 200.0,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from lightning_hub.storage.attempts import ATTEMPT_COLUMNS, StoredAttempt
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.store import Store
 from lightning_sdk.errors import SettingError
@@ -189,13 +190,11 @@ class Exporter:
         try:
             if isinstance(item, list):
                 return self._translator.strays(self._index.at(item))
-            query = (
-                "SELECT key, id, attempt, mode, task_id, grp, status, error, started, ended FROM rollouts WHERE key = ?"
-            )
+            query = f"SELECT {ATTEMPT_COLUMNS} FROM rollouts WHERE key = ?"
             return [
                 span
                 for row in self._store.rows(query, item)
-                for span in self._translator.rollout(self._otlp.Attempt(*row), self._index.events(item))
+                for span in self._translator.rollout(StoredAttempt.from_row(row), self._index.events(item))
             ]
         except Exception as error:  # deleted from the log by now, for one; never the end of the thread
             self._fail(f"{type(error).__name__}: {error}")

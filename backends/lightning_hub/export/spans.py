@@ -21,6 +21,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from lightning_hub.decoding.control_events import refuse
 from lightning_hub.decoding.spans import read_call, read_span
 from lightning_hub.export import messages as content
+from lightning_hub.storage.attempts import StoredAttempt
 from lightning_sdk.stream.wire import Event, unpack_floats, unpack_ints
 from lightning_sdk.trace import genai
 from lightning_sdk.trace.call import Call, Span, root_span_id
@@ -30,22 +31,6 @@ _OPERATIONS = (("/chat/completions", genai.CHAT), ("/completions", genai.TEXT_CO
                ("/embeddings", genai.EMBEDDINGS))  # fmt: skip
 #: What is wrong with an event that another version sent, or a stranger.
 MALFORMED = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError, RecursionError)
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One attempt at a rollout, over, as the store has it. Times in Unix seconds."""
-
-    key: bytes
-    id: str
-    number: int
-    mode: str
-    task_id: int
-    group: str
-    status: str
-    error: str
-    started: float
-    ended: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +80,7 @@ class Translator:
         self._scope = InstrumentationScope("lightning_sdk", version)
         self.malformed = 0
 
-    def rollout(self, attempt: Attempt, events: Iterable[list[Any]]) -> list[ReadableSpan]:
+    def rollout(self, attempt: StoredAttempt, events: Iterable[list[Any]]) -> list[ReadableSpan]:
         """The tree of one attempt. Its trace is the rollout's id, its root the attempt as a whole."""
         root = self._root(attempt)
         drafts, links, rewards = [root], list[Link](), list[tuple[str, SpanEvent]]()
@@ -132,28 +117,28 @@ class Translator:
                 found += self._build_span(replace(draft, trace=draft.trace or draft.id * 2), [], [])
         return found
 
-    def _root(self, attempt: Attempt) -> _Draft:
-        started = int(attempt.started * 1e9)
+    def _root(self, attempt: StoredAttempt) -> _Draft:
+        started = int((attempt.started or 0.0) * 1e9)
         return _Draft(
             attempt.id,
             root_span_id(attempt.key),
             "",
             f"{genai.INVOKE_WORKFLOW} {self._workflow}",
             started,
-            max(started, int(attempt.ended * 1e9)),
+            max(started, int((attempt.ended or 0.0) * 1e9)),
             {
                 genai.OPERATION: genai.INVOKE_WORKFLOW,
                 genai.WORKFLOW_NAME: self._workflow,
                 genai.CONVERSATION: attempt.id,
                 genai.ROLLOUT: attempt.id,
-                genai.ATTEMPT: attempt.number,
+                genai.ATTEMPT: attempt.attempt,
                 genai.MODE: attempt.mode,
-                genai.STATUS: attempt.status,
+                genai.STATUS: attempt.status.value,
                 genai.GROUP: attempt.group,
                 genai.TASK_ID: attempt.task_id,
-                **({genai.ERROR_TYPE: attempt.status} if attempt.status != "ok" else {}),
+                **({genai.ERROR_TYPE: attempt.status.value} if attempt.status != "ok" else {}),
             },
-            "" if attempt.status == "ok" else attempt.error or attempt.status,
+            "" if attempt.status == "ok" else attempt.error or attempt.status.value,
         )
 
     def _draft(self, event: list[Any]) -> _Draft | None:

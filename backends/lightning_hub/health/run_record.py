@@ -11,7 +11,8 @@ from typing import Any
 
 from lightning_hub.evaluation.evaluation import HeldOut, latest_evaluations
 from lightning_hub.rollout import Reward, Rollout
-from lightning_hub.rollouts.archive import Archive, Entry
+from lightning_hub.rollouts.archive import Archive
+from lightning_hub.storage.attempts import StoredAttempt
 from lightning_hub.trajectories.rewards import total_reward
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
@@ -29,7 +30,7 @@ _FAILED = 20
 class ScoredRollout:
     """What one finished training rollout earned."""
 
-    entry: Entry
+    entry: StoredAttempt
     step: int
     rewards: Mapping[str, float]
     """Role, by its name in metrics -> reward."""
@@ -58,7 +59,7 @@ class RunRecord:
     """What was decided where settings left it open."""
     scored: Sequence[ScoredRollout] = ()
     """Training rollouts that succeeded."""
-    failed: Sequence[Entry] = ()
+    failed: Sequence[StoredAttempt] = ()
     """Training rollouts that failed."""
     failed_sample: Sequence[Rollout] = ()
     """Some of these, with their calls."""
@@ -163,7 +164,9 @@ def _with_rollouts(record: RunRecord, archive: Archive) -> RunRecord:
     )
 
 
-def score_entry(entry: Entry, given: tuple[Reward, ...], roles: Sequence[str], settings: Settings) -> ScoredRollout:
+def score_entry(
+    entry: StoredAttempt, given: tuple[Reward, ...], roles: Sequence[str], settings: Settings
+) -> ScoredRollout:
     """What a rollout with these rewards earned for each of these roles, by their names in metrics."""
     bare = Rollout(
         entry.id, entry.task_id, entry.group, entry.mode, entry.attempt, entry.status, entry.error, 0.0, given
@@ -173,21 +176,23 @@ def score_entry(entry: Entry, given: tuple[Reward, ...], roles: Sequence[str], s
     return ScoredRollout(entry, entry.step or 0, {role: value for role, value in values.items() if value is not None})
 
 
-def _sample_groups(entries: Sequence[Entry]) -> list[Entry]:
+def _sample_groups(entries: Sequence[StoredAttempt]) -> list[StoredAttempt]:
     """Whole groups, evenly over the run, with about `_ROLLOUTS` rollouts in all."""
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[StoredAttempt]] = {}
     for entry in sorted(entries, key=lambda each: each.step or 0):
         groups.setdefault(entry.group, []).append(entry)
     every = max(1, math.ceil(len(entries) / _ROLLOUTS))
     return [entry for group in list(groups.values())[::every] for entry in group]
 
 
-def _first_and_last(evaluations: Sequence[HeldOut], entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
+def _first_and_last(
+    evaluations: Sequence[HeldOut], entries: Iterable[StoredAttempt]
+) -> tuple[list[StoredAttempt], list[StoredAttempt]]:
     """Rollouts of the first and of the last evaluation; none if both belong to the same step."""
     in_order = sorted(evaluations, key=lambda each: each.step)
     if not in_order or in_order[0].step == in_order[-1].step:
         return [], []
-    by_name: dict[str, list[Entry]] = {}
+    by_name: dict[str, list[StoredAttempt]] = {}
     for entry in entries:
         by_name.setdefault(entry.group.rpartition("-")[0], []).append(entry)
     return by_name.get(in_order[0].name, []), by_name.get(in_order[-1].name, [])

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_hub.rollout import Reward, Rollout
-from lightning_hub.rollouts.archive import Archive, Entry, entry_of
+from lightning_hub.rollouts.archive import Archive
+from lightning_hub.storage.attempts import ATTEMPT_COLUMNS, StoredAttempt
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.lock import lock_folder
 from lightning_hub.storage.log import Log
@@ -25,7 +26,7 @@ from lightning_sdk.settings import Settings
 class StoredRollout:
     """One attempt at a rollout that is over, without its calls."""
 
-    entry: Entry
+    entry: StoredAttempt
     task: str
     """As JSON, see `canonical`."""
     answer: str
@@ -119,7 +120,7 @@ class StoredRun:
         ):
             given.setdefault(key, []).append((Reward(role, name, value, time_ns), bool(by_function), rescoring))
         rows = self._store.rows(
-            "SELECT key, id, attempt, mode, task_id, grp, status, error, started, ended, task, answer, unkept "
+            f"SELECT {ATTEMPT_COLUMNS}, task, answer, unkept "
             "FROM rollouts WHERE status NOT IN ('queued', 'running') ORDER BY started, key"
         )
         return [_record(row, given.get(row[0], [])) for row in rows]
@@ -133,7 +134,7 @@ class StoredRun:
 def _record(row: tuple[Any, ...], given: list[tuple[Reward, bool, int]]) -> StoredRollout:
     *entry, task, answer, unkept = row
     return StoredRollout(
-        entry_of(entry),
+        StoredAttempt.from_row(entry),
         canonical(json.loads(task)),
         answer,
         unkept,

@@ -7,45 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lightning_hub.decoding.spans import unpack_event
 from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.rollouts.collector import shown_answer, sort_event
+from lightning_hub.storage.attempts import ATTEMPT_COLUMNS, StoredAttempt
 from lightning_sdk.errors import SettingError
-from lightning_sdk.trace.call import Call, Span, Status
+from lightning_sdk.trace.call import Call, Span
 
 _OVER = "status NOT IN ('queued', 'running')"
-_ENTRY = "key, id, attempt, mode, task_id, grp, status, error, started, ended"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One finished attempt as the store knows it; its calls are in the log."""
-
-    key: bytes
-    id: str
-    attempt: int
-    mode: str
-    task_id: int
-    group: str
-    status: Status
-    error: str
-    started: float | None
-    """Unix time, as `ended`."""
-    ended: float | None
-
-    @property
-    def step(self) -> int | None:
-        """The step that a training rollout was made for."""
-        found = re.match(r"(\d+)-", self.group) if self.mode == "train" else None
-        return int(found[1]) if found else None
 
 
 class Archive:
@@ -72,13 +47,13 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def entries(self, mode: str) -> list[Entry]:
+    def entries(self, mode: str) -> list[StoredAttempt]:
         """The last attempt of each finished rollout of this mode ('train' or 'evaluate'), in the order of their end."""
-        query = f"SELECT {_ENTRY} FROM rollouts WHERE mode = ? AND {_OVER} ORDER BY attempt, ended"
-        found = (entry_of(row) for row in self._db.execute(query, (mode,)))
+        query = f"SELECT {ATTEMPT_COLUMNS} FROM rollouts WHERE mode = ? AND {_OVER} ORDER BY attempt, ended"
+        found = (StoredAttempt.from_row(row) for row in self._db.execute(query, (mode,)))
         return list({entry.id: entry for entry in found}.values())
 
-    def tasks(self, entries: Iterable[Entry]) -> dict[int, dict[str, Any]]:
+    def tasks(self, entries: Iterable[StoredAttempt]) -> dict[int, dict[str, Any]]:
         """Task id -> task, of these entries."""
         found: dict[int, dict[str, Any]] = {}
         for entry in entries:
@@ -88,19 +63,19 @@ class Archive:
                 found[entry.task_id] = task if isinstance(task, dict) else {}
         return found
 
-    def rollouts(self, entries: Iterable[Entry]) -> Iterator[Rollout]:
+    def rollouts(self, entries: Iterable[StoredAttempt]) -> Iterator[Rollout]:
         """These entries with their calls and rewards; one whose log is gone or damaged is left out."""
         for entry in entries:
             with contextlib.suppress(OSError, ValueError, TypeError):
                 yield self._rollout(entry)
 
-    def rewards(self, entry: Entry) -> tuple[Reward, ...]:
+    def rewards(self, entry: StoredAttempt) -> tuple[Reward, ...]:
         """What the rollout was given, in order."""
         given = f"SELECT role, name, value, time_ns FROM rewards WHERE key = ? AND value IS NOT NULL {self._counts}"
         found = self._db.execute(f"{given} ORDER BY rowid", (entry.key,))
         return tuple(Reward(role, name, float(value), int(time)) for role, name, value, time in found)
 
-    def _rollout(self, entry: Entry) -> Rollout:
+    def _rollout(self, entry: StoredAttempt) -> Rollout:
         calls, spans, answer = list[Call](), list[Span](), ""
         for event in self._events(entry.key):
             answer = shown_answer(event) or answer
@@ -129,12 +104,6 @@ class Archive:
             with (self._folder / f"{position >> 32:06d}.log").open("rb") as file:
                 file.seek(position & 0xFFFFFFFF)
                 yield unpack_event(file.read(length))
-
-
-def entry_of(row: Sequence[Any]) -> Entry:
-    """The entry of a row of the store with its ten columns, in their order."""
-    key, id_, attempt, mode, task_id, group, status, error, started, ended = row
-    return Entry(key, id_, attempt, mode, task_id, group, Status(status), error, started, ended)
 
 
 def _open_store(path: Path) -> sqlite3.Connection:
