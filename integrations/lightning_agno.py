@@ -22,6 +22,9 @@ def instrument(patches: Patches) -> None:
         for method in ("run", "arun", "continue_run", "acontinue_run"):
             wrap_agent(patches, owner, method, name)
     bypass_cache(
-        patches, Model, "_get_cached_model_response", "_save_model_response_to_cache",
+        patches,
+        Model,
+        "_get_cached_model_response",
+        "_save_model_response_to_cache",
         "_save_streaming_responses_to_cache",
-    )  # fmt: skip
+    )

@@ -177,7 +177,12 @@ def _model(body: Any) -> str | None:
 
 def _tell(client: str, asked: _ModelRequest, started: int, error: BaseException | None) -> None:
     where = f"{asked.address}{asked.path}"
-    say_once(f"uncaught {where}", "lightning: a call to a model at %s went out through %s, where nothing reads "
-                  "it: it is not recorded, and cannot be trained on. Make it with the OpenAI SDK, the Anthropic SDK or "
-                  "LiteLLM, or send it through `lightning-sdk gateway`", where, client)  # fmt: skip
+    say_once(
+        f"uncaught {where}",
+        "lightning: a call to a model at %s went out through %s, where nothing reads "
+        "it: it is not recorded, and cannot be trained on. Make it with the OpenAI SDK, the Anthropic SDK or "
+        "LiteLLM, or send it through `lightning-sdk gateway`",
+        where,
+        client,
+    )
     report_uncaught(client, address=asked.address, path=asked.path, model=asked.model, started_ns=started, error=error)

@@ -51,8 +51,11 @@ def _name(config: Any) -> str:
 
 def _is_agent(graph: Any) -> bool:
     nodes = getattr(getattr(graph, "builder", None), "nodes", None) or {}
-    functions = (getattr(node.runnable, "func", None) or getattr(node.runnable, "afunc", None)
-                 for node in nodes.values() if hasattr(node, "runnable"))  # fmt: skip
+    functions = (
+        getattr(node.runnable, "func", None) or getattr(node.runnable, "afunc", None)
+        for node in nodes.values()
+        if hasattr(node, "runnable")
+    )
     return any(str(getattr(function, "__module__", "")).startswith(_AGENTS) for function in functions)
 
 

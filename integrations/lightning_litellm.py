@@ -60,9 +60,13 @@ def instrument(patches: Patches) -> None:
     from litellm.llms.custom_httpx import http_handler  # noqa: PLC0415
     from litellm.utils import ProviderConfigManager  # noqa: PLC0415
 
-    needed = [(litellm.main, "get_llm_provider"), (ProviderConfigManager, "get_provider_responses_api_config"),
-              (http_handler.HTTPHandler, "post"), (http_handler.AsyncHTTPHandler, "post"),
-              (Cache, "should_use_cache")]  # fmt: skip
+    needed = [
+        (litellm.main, "get_llm_provider"),
+        (ProviderConfigManager, "get_provider_responses_api_config"),
+        (http_handler.HTTPHandler, "post"),
+        (http_handler.AsyncHTTPHandler, "post"),
+        (Cache, "should_use_cache"),
+    ]
     if missing := [name for owner, name in needed if not hasattr(owner, name)]:
         raise UnsupportedVersion(f"this litellm has no {', '.join(missing)}; {_REMEDY}")
     patches.wrap(litellm.main, "get_llm_provider", _wrap_get_llm_provider)
@@ -90,8 +94,10 @@ def check_version() -> None:
         say_once(
             "litellm tools",
             "lightning: litellm %s fails on calls with tools %s; %s, or pip install 'mcp>=2.2'",
-            version, f"with mcp {mcp}" if mcp else "without mcp", _REMEDY,
-        )  # fmt: skip
+            version,
+            f"with mcp {mcp}" if mcp else "without mcp",
+            _REMEDY,
+        )
 
 
 def _version(distribution: str) -> str:
@@ -199,8 +205,9 @@ def _open(url: str) -> OpenCall | None:
             f"litellm {call.role} {path}",
             "lightning: role %r calls %s through LiteLLM in a way that cannot be sent to the engine: it is recorded "
             "but not trained on; use litellm.completion or litellm.responses in this agent",
-            call.role, url.split("?", maxsplit=1)[0],
-        )  # fmt: skip
+            call.role,
+            url.split("?", maxsplit=1)[0],
+        )
         call.endpoint = None
     return call
 

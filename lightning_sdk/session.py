@@ -69,12 +69,20 @@ class Session:
                 self.integrations[entry.name] = "active"
             except UnsupportedVersion as error:
                 self._turn_off(entry.name, str(error))
-                sink.say_once(f"integration {entry.name}", "lightning: the integration for %s is off; calls of its "
-                              "agents may be missed or unnamed: %s", entry.name, error)  # fmt: skip
+                sink.say_once(
+                    f"integration {entry.name}",
+                    "lightning: the integration for %s is off; calls of its agents may be missed or unnamed: %s",
+                    entry.name,
+                    error,
+                )
             except Exception as error:
                 self._turn_off(entry.name, f"{type(error).__name__}: {error}")
-                sink.say_once(f"integration {entry.name}", "lightning: the integration for %s failed and is off; its "
-                              "calls are not captured: %r", entry.name, error)  # fmt: skip
+                sink.say_once(
+                    f"integration {entry.name}",
+                    "lightning: the integration for %s failed and is off; its calls are not captured: %r",
+                    entry.name,
+                    error,
+                )
 
         self.integrations[entry.name] = "waiting"
         self._hooks[entry.name] = hook
@@ -246,9 +254,10 @@ def shutdown(timeout: float = 5.0) -> None:
     """
     if _session is not None and _session.reserved_for:
         sink.say_once(
-            "shutdown", "lightning: shutdown() was ignored, because %s is under way and needs to record",
+            "shutdown",
+            "lightning: shutdown() was ignored, because %s is under way and needs to record",
             _session.reserved_for,
-        )  # fmt: skip
+        )
         return
     end(timeout)
 

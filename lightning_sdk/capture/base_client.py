@@ -49,9 +49,13 @@ class BaseClientSeam:
 
     def instrument(self, patches: Patches, base: Any) -> None:
         """Patch `base`, the module `_base_client` of the SDK; UnsupportedVersion if it is not as we know it."""
-        needed = [(base.SyncAPIClient, "request"), (base.AsyncAPIClient, "request"),
-                  (base.BaseClient, "_build_request"), (base.SyncAPIClient, "_process_response"),
-                  (base.AsyncAPIClient, "_process_response")]  # fmt: skip
+        needed = [
+            (base.SyncAPIClient, "request"),
+            (base.AsyncAPIClient, "request"),
+            (base.BaseClient, "_build_request"),
+            (base.SyncAPIClient, "_process_response"),
+            (base.AsyncAPIClient, "_process_response"),
+        ]
         if missing := [name for owner, name in needed if not hasattr(owner, name)]:
             raise UnsupportedVersion(f"this {self.framework} has no {', '.join(missing)} in its base client")
         patches.wrap(base.BaseClient, "_build_request", self.building)

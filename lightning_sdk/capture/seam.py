@@ -140,8 +140,10 @@ class OpenCall:
             f"lost {self.role} {thread}",
             "lightning: a call of role %r in thread %r belongs to no rollout: the rollout that started the thread or "
             "task is over, or several rollouts share it. A ThreadPoolExecutor or a ThreadPool is followed, and so is a "
-            "thread that each rollout starts and waits for (docs/rollouts.md)", self.role, thread,
-        )  # fmt: skip
+            "thread that each rollout starts and waits for (docs/rollouts.md)",
+            self.role,
+            thread,
+        )
 
     def _say_changes(self, asked: Mapping[str, Any], taken: Mapping[str, Any], sampling: Mapping[str, Any]) -> None:
         """Log once what the role asks for and does not get."""
@@ -155,8 +157,10 @@ class OpenCall:
             f"sampling {self.role} {sorted([*given, *without])}",
             "lightning: role %r asks for %s; while it is trained or evaluated its calls have %s instead: rollouts of a "
             "task are compared with each other, and must be sampled freely from the model being trained",
-            self.role, ", ".join(f"{name}={asked[name]!r}" for name in (*given, *without)), ", ".join(instead),
-        )  # fmt: skip
+            self.role,
+            ", ".join(f"{name}={asked[name]!r}" for name in (*given, *without)),
+            ", ".join(instead),
+        )
 
     def finish(self, reply: bytes, http_status: int = 200, *, status: str = "ok", error: str = "") -> None:
         """Hand the call to the stream. Later calls of `finish` do nothing."""
@@ -175,9 +179,20 @@ class OpenCall:
                 error or f"a call of {size:,} bytes is recorded without request and reply: it is too large to be sent"
             )
         meta = CallMeta(
-            self.id, self._parent, scope.role, self.endpoint is not None, self._started, time.time_ns(),
-            status, error, http_status, self.streamed, self._path, self._framework, self._trace,
-        )  # fmt: skip
+            id=self.id,
+            parent=self._parent,
+            role=scope.role,
+            trainable=self.endpoint is not None,
+            started_ns=self._started,
+            ended_ns=time.time_ns(),
+            status=status,
+            error=error,
+            http_status=http_status,
+            streamed=self.streamed,
+            path=self._path,
+            framework=self._framework,
+            trace=self._trace,
+        )
         sink.put((Event.REPLY, key, meta, request, reply), len(reply) + len(request) + 200)
 
     def fail(

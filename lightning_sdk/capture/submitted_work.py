@@ -81,10 +81,15 @@ def _to_plain(scope: Scope) -> dict[str, Any]:
     rollout = scope.rollout
     if rollout is None:
         return fields
-    return fields | {"rollout": {
-        "rollout_id": rollout.id, "key": rollout.key, "sampling": rollout.sampling_elsewhere(), "roles": rollout.roles,
-        "endpoint": asdict(rollout.endpoint) if rollout.endpoint is not None else None,
-    }}  # fmt: skip
+    return fields | {
+        "rollout": {
+            "rollout_id": rollout.id,
+            "key": rollout.key,
+            "sampling": rollout.sampling_elsewhere(),
+            "roles": rollout.roles,
+            "endpoint": asdict(rollout.endpoint) if rollout.endpoint is not None else None,
+        }
+    }
 
 
 def _from_plain(fields: dict[str, Any]) -> Scope:

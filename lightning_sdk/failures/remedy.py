@@ -49,8 +49,8 @@ def remedy(error: BaseException, status: Status) -> str:
             )
     if raised and (what := _ENDING.get(type(raised[0]).__name__)):
         return f"{what}: to stop {who}, return from it or raise an Exception."
-    return "Call the reward function by itself, with such a task and answer, and fix it." if (
-        raised and status == Status.REWARD_ERROR) else ""  # fmt: skip
+    is_reward = raised and status == Status.REWARD_ERROR
+    return "Call the reward function by itself, with such a task and answer, and fix it." if is_reward else ""
 
 
 #: What ends a process, a program or a task in ordinary code.

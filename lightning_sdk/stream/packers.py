@@ -46,8 +46,11 @@ class Packers:
                 packer.pack(event)
                 packed.append(event)
             except Exception as error:  # also of an object of the user's own
-                say_once("unpackable", "lightning: an event contains a value that msgpack cannot encode (%s); it is "
-                         "recorded as text", error)  # fmt: skip
+                say_once(
+                    "unpackable",
+                    "lightning: an event contains a value that msgpack cannot encode (%s); it is recorded as text",
+                    error,
+                )
                 packer.reset()
                 packed.append(_readable(event))
                 for each in packed:  # what failed took what was packed before it along

@@ -43,8 +43,9 @@ def plain_object(values: Mapping[Any, Any]) -> dict[str, Any]:
         largest = max(made, key=lambda key: len(wire.pack(made[key])))
         raise NotPlain(
             f"has {size / 2**20:.0f} MiB, most of them in {largest!r}, and a task has "
-            f"{wire.MAX_TASK_BYTES // 2**20} MiB at most", "keep large values in files, and give their paths",
-        )  # fmt: skip
+            f"{wire.MAX_TASK_BYTES // 2**20} MiB at most",
+            "keep large values in files, and give their paths",
+        )
     return made
 
 

@@ -172,11 +172,14 @@ class Sender:
             self._deliver_leftovers()
             self._rest()
         except Exception as error:  # of ZeroMQ or the system: begin again with a new connection
-            say_once(f"stream {self._address}", "lightning: sending to the hub at %s failed and is tried again: %r",
-                     self._address, error)  # fmt: skip
+            self._say("stream", "sending to the hub at %s failed and is tried again: %r", error)
             self._disconnect()
             self._connect_again = time.monotonic() + _RETRY_SECONDS
             self.bell.wait(_LISTEN_SECONDS)
+
+    def _say(self, what: str, message: str, *values: object) -> None:
+        """Log once for this hub. The first value of `message` is its address."""
+        say_once(f"{what} {self._address}", f"lightning: {message}", self._address, *values)
 
     def _rest(self) -> None:
         """Until there is something to do: where much waits for a word of the hub that is its word, else events."""
@@ -194,8 +197,9 @@ class Sender:
             self._socket = HubSocket(self._address, self._key)
         except OSError as error:  # ZMQError is one
             self._connect_again = time.monotonic() + _RETRY_SECONDS
-            say_once(f"connect {self._address}", "lightning: cannot connect to the hub at %s (%s); it is tried again, "
-                     "and the agent goes on", self._address, error)  # fmt: skip
+            self._say(
+                "connect", "cannot connect to the hub at %s (%s); it is tried again, and the agent goes on", error
+            )
             return
         self.status.connections += 1
         self._greet()
@@ -217,8 +221,7 @@ class Sender:
         if not waits or self.status.refused or self._socket is None:
             return
         if self._welcome is None and self._socket.is_refused():
-            say_once(f"refused {self._address}", "lightning: events for the hub at %s wait in this process: %s",
-                     self._address, describe_refusal(self._key))  # fmt: skip
+            self._say("refused", "events for the hub at %s wait in this process: %s", describe_refusal(self._key))
         if time.monotonic() - self._progressed > _SILENCE_SECONDS:
             self._welcome = None
             self._socket.reconnect()
@@ -255,8 +258,12 @@ class Sender:
             self._spill.append(batch)
         except OSError as error:
             self._held, self._disk_again = batch, time.monotonic() + _RETRY_SECONDS
-            say_once("disk", "lightning: events that the hub has not taken cannot be kept on disk (%s; the folder is "
-                     "TMPDIR); they wait in memory, and are dropped and counted once that is full", error)  # fmt: skip
+            say_once(
+                "disk",
+                "lightning: events that the hub has not taken cannot be kept on disk (%s; the folder is "
+                "TMPDIR); they wait in memory, and are dropped and counted once that is full",
+                error,
+            )
             return
         self._packers.give_back(batch.body)
 
@@ -297,16 +304,14 @@ class Sender:
                     return
                 self._hear(message)
             except ValueError as error:
-                say_once(f"garbage {self._address}", "lightning: a message from the hub at %s is malformed and was "
-                         "ignored: %s", self._address, error)  # fmt: skip
+                self._say("garbage", "a message from the hub at %s is malformed and was ignored: %s", error)
 
     def _hear(self, message: HubMessage) -> None:
         if message.kind == wire.HELLO:  # the hub was restarted and does not know us
             self._greet()
         elif message.kind == wire.REFUSED:
             self.status.refused = message.reason or "no reason given"
-            say_once(f"refused {self._address}", "lightning: the hub at %s refused this process: %s",
-                     self._address, self.status.refused)  # fmt: skip
+            self._say("refused", "the hub at %s refused this process: %s", self.status.refused)
         elif message.acked >= self._next and not self._inherited:
             raise ValueError(f"it confirms event {message.acked} of {self._next - 1}")
         elif message.kind == wire.ACK:
@@ -369,8 +374,12 @@ class Sender:
 
     def _lose_spill(self, error: Exception) -> None:
         self.unsendable += self._spill.events
-        say_once("spill", "lightning: %d events that waited on disk cannot be read and are lost: %s",
-                 self._spill.events, error)  # fmt: skip
+        say_once(
+            "spill",
+            "lightning: %d events that waited on disk cannot be read and are lost: %s",
+            self._spill.events,
+            error,
+        )
         self._spill.clear()
 
     # --- what ended processes left

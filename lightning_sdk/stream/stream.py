@@ -198,8 +198,15 @@ class Stream:
         kept = 0
         if self._leftovers is not None and (self._sender.ended or not self._started):
             kept, error = self._leftovers.leave(self._sender.client, self._sender.remaining())
-            log.warning("lightning: the hub is away; %d events wait in %s for the next init() that reaches it",
-                        kept, self._leftovers.folder)  # fmt: skip
+            log.warning(
+                "lightning: the hub is away; %d events wait in %s for the next init() that reaches it",
+                kept,
+                self._leftovers.folder,
+            )
         if lost := self._sender.waiting - kept:
-            log.warning("lightning: %d events did not reach the hub at %s and are lost%s",
-                        lost, self.address, f": {error}" if error else "")  # fmt: skip
+            log.warning(
+                "lightning: %d events did not reach the hub at %s and are lost%s",
+                lost,
+                self.address,
+                f": {error}" if error else "",
+            )

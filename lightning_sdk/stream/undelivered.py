@@ -60,8 +60,11 @@ class Leftovers:
                     continue
                 path.unlink()
                 if spool.torn:
-                    log.warning("lightning: what an ended process left for the hub was torn, by a full disk or a kill: "
-                                "its last %d bytes are lost, all before them were delivered", spool.torn)  # fmt: skip
+                    log.warning(
+                        "lightning: what an ended process left for the hub was torn, by a full disk or a kill: "
+                        "its last %d bytes are lost, all before them were delivered",
+                        spool.torn,
+                    )
 
 
 class Delivery:

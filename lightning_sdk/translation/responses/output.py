@@ -133,11 +133,15 @@ class Output:
         function = call.get("function") or {}
         if number not in self._calls:
             self._close_texts()
-            self._calls[number] = self._add({
-                "type": "function_call", "status": "in_progress", "arguments": "",
-                "call_id": call.get("id") or f"call_{self._envelope.id[-24:]}_{number}",
-                "name": function.get("name") or "",
-            })  # fmt: skip
+            self._calls[number] = self._add(
+                {
+                    "type": "function_call",
+                    "status": "in_progress",
+                    "arguments": "",
+                    "call_id": call.get("id") or f"call_{self._envelope.id[-24:]}_{number}",
+                    "name": function.get("name") or "",
+                }
+            )
         elif function.get("name"):
             self._items[self._calls[number]]["name"] += function["name"]
         index, arguments = self._calls[number], function.get("arguments") or ""

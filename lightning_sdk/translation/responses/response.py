@@ -45,17 +45,23 @@ class Envelope:
         """The object. `reason`: why it is incomplete; `error`: why it failed."""
         text, reasoning = self._body.get("text") or {}, self._body.get("reasoning") or {}
         return {
-            "id": self.id, "object": "response", "created_at": self.created, "status": status, "background": False,
+            "id": self.id,
+            "object": "response",
+            "created_at": self.created,
+            "status": status,
+            "background": False,
             "completed_at": int(time.time()) if status == "completed" else None,
             "error": {"code": "server_error", "message": error} if error else None,
             "incomplete_details": {"reason": reason} if reason else None,
-            "model": self.model, "output": output,
+            "model": self.model,
+            "output": output,
             **{name: self._body.get(name, default) for name, default in _ECHOED.items()},
             "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
             "text": {**text, "format": text.get("format") or {"type": "text"}},
             "tools": [{**_TOOL, **tool} for tool in self._body["tools"]],
-            "truncation": "disabled", "usage": _usage(usage),
-        }  # fmt: skip
+            "truncation": "disabled",
+            "usage": _usage(usage),
+        }
 
 
 def _usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -65,7 +71,9 @@ def _usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
     return {
-        "input_tokens": prompt, "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
-        "output_tokens": completion, "output_tokens_details": {"reasoning_tokens": reasoning},
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
+        "output_tokens": completion,
+        "output_tokens_details": {"reasoning_tokens": reasoning},
         "total_tokens": usage.get("total_tokens") or prompt + completion,
-    }  # fmt: skip
+    }
