@@ -19,7 +19,7 @@ def needs_engine() -> bool:
 
 
 def bypass_cache(patches: Patches, owner: Any, *methods: str, instead: Any = None) -> None:
-    """Let these methods of a cache do nothing but return `instead` where `is_passed_by()`."""
+    """Let these methods of a cache do nothing but return `instead` where `needs_engine()`."""
 
     def with_bypass(original: Callable[..., Any]) -> Callable[..., Any]:
         def look_up(*args: Any, **kwargs: Any) -> Any:
