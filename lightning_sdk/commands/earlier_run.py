@@ -30,7 +30,7 @@ _FIXED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EarlierRun:
     """What a run's folder says of how it was started, and how far it came."""
 

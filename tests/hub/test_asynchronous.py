@@ -30,7 +30,7 @@ def a_step(number: int) -> Callable[[dict[str, Any]], bool]:
 
 def planned(step: int) -> list[int]:
     """Tasks of a step."""
-    plan = Plan(Settings.from_dict(SETTINGS), backend, TASKS, [])
+    plan = Plan(settings=Settings.from_dict(SETTINGS), backend=backend, tasks=TASKS, held_out=[])
     return [TASKS.index(each.task) for each in plan.of_step(step, Endpoint("", "", ""))[::GROUP]]
 
 

@@ -205,7 +205,7 @@ def tasks_of(runner: Runner, step: int) -> list[int]:
 def planned(step: int, **settings: Any) -> tuple[list[int], list[int]]:
     """Tasks of a step as planned, and the further ones in their order."""
     chosen = Settings.from_dict({**SETTINGS, **settings})
-    plan, endpoint = Plan(chosen, backend, MIXED, []), Endpoint("", "", "")
+    plan, endpoint = Plan(settings=chosen, backend=backend, tasks=MIXED, held_out=[]), Endpoint("", "", "")
     own = plan.of_step(step, endpoint)
     further = plan.of_further(step, 0, 12, endpoint)
     return [MIXED.index(each.task) for each in own[::4]], [MIXED.index(each.task) for each in further[::4]]

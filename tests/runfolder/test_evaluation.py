@@ -32,7 +32,8 @@ def settings(seeds: int = 2, **more: Any) -> Settings:
 
 def assigned(chosen: Settings, tasks: int, name: str = "before", first: int = 0) -> list[Assignment]:
     spec = BackendSpec("none", frozenset(), lambda *_: None)  # type: ignore[arg-type]
-    return Plan(chosen, spec, [], [{"task": first + number} for number in range(tasks)]).of_held_out(name, ENDPOINT)
+    held_out: list[dict[str, Any]] = [{"task": first + number} for number in range(tasks)]
+    return Plan(settings=chosen, backend=spec, tasks=[], held_out=held_out).of_held_out(name, ENDPOINT)
 
 
 def known(number: int) -> str:
@@ -163,7 +164,7 @@ def test_only_equal_tasks_are_paired() -> None:
 def test_a_task_that_is_there_twice_counts_twice() -> None:
     """Each place has a score, and both are paired with their own again: the mean is the one over the whole file."""
     spec = BackendSpec("none", frozenset(), lambda *_: None)  # type: ignore[arg-type]
-    plan = Plan(Settings(), spec, [], [{"q": 1}, {"q": 2}, {"q": 1.0}])
+    plan = Plan(settings=Settings(), backend=spec, tasks=[], held_out=[{"q": 1}, {"q": 2}, {"q": 1.0}])
     before, after = (
         measure(
             name, 0, assigned, [_ended(one, value) for one, value in zip(assigned, values, strict=True)], Settings()

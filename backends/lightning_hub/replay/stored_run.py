@@ -22,7 +22,7 @@ from lightning_sdk.rollouts import tasks
 from lightning_sdk.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRollout:
     """One attempt at a rollout that is over, without its calls."""
 
@@ -134,10 +134,10 @@ class StoredRun:
 def _record(row: tuple[Any, ...], given: list[tuple[Reward, bool, int]]) -> StoredRollout:
     *entry, task, answer, unkept = row
     return StoredRollout(
-        StoredAttempt.from_row(entry),
-        canonical(json.loads(task)),
-        answer,
-        unkept,
+        entry=StoredAttempt.from_row(entry),
+        task=canonical(json.loads(task)),
+        answer=answer,
+        unkept=unkept,
         rewards=tuple(reward for reward, _, _ in given),
         emitted=tuple(reward for reward, by_function, _ in given if not by_function),
         given=tuple(reward for reward, by_function, _ in given if by_function),

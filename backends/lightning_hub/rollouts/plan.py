@@ -27,7 +27,7 @@ _OURS = frozenset({
 })  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One training run, one evaluation, or one check."""
 
@@ -61,14 +61,14 @@ class Plan:
         settings = Settings.from_dict(params["settings"])
         held_out = _tasks(params.get("held_out") or [], "held_out", empty=True)
         plan = cls(
-            settings,
-            find_backend(settings),
-            _tasks(params["tasks"], "tasks"),
-            held_out[: settings.evaluation.tasks],
-            bool(params.get("resume")),
-            tuple(map(str, params.get("from_runs") or ())),
-            tuple(held_out),
-            dict(params.get("declared_roles") or {}),
+            settings=settings,
+            backend=find_backend(settings),
+            tasks=_tasks(params["tasks"], "tasks"),
+            held_out=held_out[: settings.evaluation.tasks],
+            resume=bool(params.get("resume")),
+            from_runs=tuple(map(str, params.get("from_runs") or ())),
+            reserved=tuple(held_out),
+            declared_roles=dict(params.get("declared_roles") or {}),
             check_only=bool(params.get("check_only")),
             integrations=dict(params.get("integrations") or {}),
             rewards=dict(params.get("rewards") or {}),
@@ -89,7 +89,7 @@ class Plan:
         """The plan of an `evaluate` request."""
         settings = Settings.from_dict(params["settings"])
         tasks = _tasks(params["tasks"], "tasks")[: settings.evaluation.tasks]
-        return cls(settings, find_backend(settings), [], tasks, evaluate_only=True)
+        return cls(settings=settings, backend=find_backend(settings), tasks=[], held_out=tasks, evaluate_only=True)
 
     def of_step(self, step: int, endpoint: Endpoint | None) -> list[Assignment]:
         """The rollouts of a training step (from 1), those of a group side by side, so that an engine computes its

@@ -19,7 +19,7 @@ GRACE_SECONDS = 5.0
 """A runner ends its own rollouts on time; the hub waits so much longer before it does."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What happens in one round to rollouts that do not end ok, and how long it may take."""
 
@@ -45,13 +45,13 @@ class Rules:
         for status in set(Status) - {Status.OK}:
             by_policy[getattr(failure, status)].add(status)
         return cls(
-            frozenset(by_policy["retry"]),
-            frozenset(by_policy["train"]),
-            failure.retries,
-            failure.backoff,
-            failure.refills,
-            settings.rollouts.deadline,
-            "rollouts.deadline",
+            retried=frozenset(by_policy["retry"]),
+            kept=frozenset(by_policy["train"]),
+            retries=failure.retries,
+            backoff=failure.backoff,
+            refills=failure.refills,
+            seconds=settings.rollouts.deadline,
+            bound="rollouts.deadline",
         )
 
     @classmethod

@@ -32,7 +32,7 @@ class Stopped(Exception):
     """Somebody asked for the end."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Round:
     """A round, and what came of it so far."""
 
@@ -153,7 +153,7 @@ class Rounds:
     ) -> Round:
         began, late = time.time_ns(), self._index.late_calls
         queue = self._leases.open_round(assignments, rules, self._plan.settings.rollouts.concurrency, first=first)
-        return Round(name, step, queue, began, late)
+        return Round(name=name, step=step, queue=queue, began_ns=began, late_calls=late)
 
     def _finish(self, round_: Round) -> Round:
         """Wait until the round is over."""
