@@ -258,8 +258,10 @@ class Simulation:
         for task in range(self.recipe.tasks, self.recipe.tasks + self.recipe.held_out):
             made = self._rollout(task, f"{name}-{task}", "evaluate", done, f"{name}-{task}")
             rollouts.append(made)
-            assignments.append(Assignment(made.id, b"", task, {}, made.group, "evaluate", 1, 60.0,
-                                          Endpoint("", "simulated", ""), {}, ()))  # fmt: skip
+            assignments.append(Assignment(
+                id=made.id, key=b"", task_id=task, task={}, group=made.group, mode="evaluate", attempt=1, timeout=60.0,
+                endpoint=Endpoint("", "simulated", ""), sampling={}, roles=(),
+            ))  # fmt: skip
         return measure(name, step, assignments, rollouts, self.settings), rollouts
 
 

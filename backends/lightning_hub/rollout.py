@@ -13,7 +13,7 @@ _KEY_SECONDS = 600.0
 """How long a rollout's key opens the engine beyond its timeout: a process may have stood still."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """One attempt at one rollout, leased to a runner."""
 

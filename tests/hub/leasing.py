@@ -53,7 +53,8 @@ def make_round(
 def assignment(number: int, timeout: float) -> Assignment:
     endpoint = Endpoint("http://127.0.0.1:1/v1", "m", "k")
     key = bytes([number]) * 16
-    return Assignment(str(number), key, number, {}, f"g{number}", "train", 1, timeout, endpoint, {}, ())
+    return Assignment(id=str(number), key=key, task_id=number, task={}, group=f"g{number}", mode="train", attempt=1,
+                      timeout=timeout, endpoint=endpoint, sampling={}, roles=())  # fmt: skip
 
 
 def end(key: bytes, status: Status = Status.OK, *, rewarded: bool = True) -> End:
