@@ -19,7 +19,7 @@ from lightning_sdk.trace.scope import Scope, effective_scope
 GROUP = "lightning_sdk.gateways"
 
 
-class Gateway(Protocol):
+class RunningGateway(Protocol):
     """A server of OpenAI's and Anthropic's API that records what passes."""
 
     url: str
@@ -60,11 +60,11 @@ def gateway_environment() -> dict[str, str]:
     return _ensure_gateway().environment(effective_scope())
 
 
-def load() -> Callable[..., Gateway]:
+def load() -> Callable[..., RunningGateway]:
     """The installed gateway's factory; SettingError if none is installed."""
     for entry in entry_points(group=GROUP):
         try:
-            make: Callable[..., Gateway] = entry.load()
+            make: Callable[..., RunningGateway] = entry.load()
         except ModuleNotFoundError as error:
             raise SettingError(
                 f"the gateway needs {error.name!r}, which is not installed in this environment; "
@@ -75,11 +75,11 @@ def load() -> Callable[..., Gateway]:
 
 
 _lock = threading.Lock()
-_running: tuple[int, Gateway] | None = None
+_running: tuple[int, RunningGateway] | None = None
 """Process and gateway: a fork inherits the variable and not the thread."""
 
 
-def _ensure_gateway() -> Gateway:
+def _ensure_gateway() -> RunningGateway:
     global _running  # noqa: PLW0603 - one gateway per process
     with _lock:
         if _running is None or _running[0] != os.getpid():
