@@ -146,7 +146,7 @@ def _install_bandit(folder: Path) -> None:
     site = folder / "site"
     if not site.exists():
         sys.path.insert(0, str(ROOT / "tests" / "hub"))
-        import bandit_backend  # noqa: PLC0415 - it lies with the tests
+        from tests.hub import bandit_backend  # noqa: PLC0415 - it lies with the tests
 
         bandit_backend.install(site)
         os.environ["PYTHONPATH"] = str(site)

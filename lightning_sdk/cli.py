@@ -319,7 +319,7 @@ def _run_rescore(options: argparse.Namespace) -> int:
         backend_python=options.backend_python,
     )
     print(json.dumps(found.values) if options.json else found)
-    return 0 if found.scored else 1
+    return 0 if found.count else 1
 
 
 def _print(report: Report, options: argparse.Namespace) -> None:

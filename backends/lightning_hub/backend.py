@@ -16,19 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sdk.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where trainable calls go."""
-
-    url: str
-    """Base URL with the version, such as http://127.0.0.1:8123/v1. A wildcard host, as of http://0.0.0.0:8123/v1, is
-    the machine of the hub: runners put the name there by which they reach the hub."""
-    model: str
-    key: str
-    divisible: bool = False
-    """Its server also takes the keys that `lightning_hub.rollout_key` derives from this one, each for one rollout."""
+from lightning_sdk.trace.scope import Endpoint as Endpoint  # noqa: PLC0414 - for authors of backends
 
 
 class Constrained(NamedTuple):

@@ -16,7 +16,7 @@ _PREFIX = "lr1"
 def derive(key: str, rollout: str, seconds: float) -> str:
     """A key for this rollout, of this machine, from now on for so many seconds."""
     # The clock that leases go by: it is the same for all processes of a machine, and stands still while that sleeps.
-    return _signed(key, rollout, int(time.monotonic() + seconds))
+    return _sign(key, rollout, int(time.monotonic() + seconds))
 
 
 def owner(key: str, shown: str) -> str | None:
@@ -26,10 +26,10 @@ def owner(key: str, shown: str) -> str | None:
     until, _, _ = rest.partition("-")
     if prefix != _PREFIX or not until.isascii() or not until.isdigit() or len(until) > 12:
         return None
-    genuine = hmac.compare_digest(_signed(key, rollout, int(until)).encode(), shown.encode("utf-8", "surrogateescape"))
+    genuine = hmac.compare_digest(_sign(key, rollout, int(until)).encode(), shown.encode("utf-8", "surrogateescape"))
     return rollout if genuine and time.monotonic() < int(until) else None
 
 
-def _signed(key: str, rollout: str, until: int) -> str:
+def _sign(key: str, rollout: str, until: int) -> str:
     told = f"{_PREFIX}-{rollout}-{until}"
     return f"{told}-{hmac.new(key.encode(), told.encode('utf-8', 'surrogateescape'), hashlib.sha256).hexdigest()}"

@@ -36,7 +36,7 @@ class Rescoring:
     docs/stored-rollouts.md says what each is."""
 
     @property
-    def scored(self) -> int:
+    def count(self) -> int:
         """How many rollouts were scored again."""
         return int(self.values["scored"])
 

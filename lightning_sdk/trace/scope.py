@@ -26,8 +26,12 @@ class Endpoint:
     """Where the calls of trainable roles go."""
 
     url: str
+    """Base URL with the version, such as http://127.0.0.1:8123/v1. A wildcard host, as in http://0.0.0.0:8123/v1, means
+    the machine of the hub: runners replace it with the name by which they reach the hub."""
     model: str
     key: str
+    divisible: bool = False
+    """The server also accepts the keys that the hub derives from this one, each for one rollout."""
 
 
 class RolloutScope:

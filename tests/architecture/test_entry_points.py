@@ -6,12 +6,12 @@ import inspect
 from importlib.metadata import EntryPoint, entry_points
 
 import pytest
-from sources import integrations, pyproject
 
 from lightning_hub.backend import BackendSpec
 from lightning_hub.rollouts.plan import refuse_ignored
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import VERBATIM, Optimizer, Settings
+from tests.architecture.sources import integrations, pyproject
 
 GROUPS = pyproject()["project"]["entry-points"]
 

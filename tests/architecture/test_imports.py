@@ -8,9 +8,9 @@ import sys
 from importlib.metadata import packages_distributions
 
 import pytest
-from sources import Module, integrations, module_of, modules, packages, pyproject, run_python
 
 from lightning_sdk import integration
+from tests.architecture.sources import Module, integrations, module_of, modules, packages, pyproject, run_python
 
 HEAVY = {"torch", "transformers", "zmq", "wrapt", "pydantic", "asyncio", "numpy", "aiohttp", "openai", "msgspec"}
 #: The data of a model: a backend may look up where it lies, and it knows no one.

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections import Counter
 
 import pytest
-from sources import ROOT, Module, kept_files, modules, pyproject
 
 import lightning_sdk
 from lightning_sdk import errors
+from tests.architecture.sources import ROOT, Module, kept_files, modules, pyproject
 
 LINES = 400
 FUNCTION_LINES = 60
 #: File -> why it may be longer. A file that has become short leaves this list.
 LONGER: dict[str, str] = {}
 LONGER_FUNCTIONS: dict[str, str] = {}
+#: Participles that do not end in -ed. Of a longer name they may be a part.
+PARTICIPLES = frozenset({
+    "begun", "bound", "built", "caught", "dealt", "done", "drawn", "driven", "felt", "found", "given", "gone", "grown",
+    "heard", "held", "kept", "known", "laid", "led", "left", "lost", "made", "meant", "met", "paid", "said", "seen",
+    "sent", "shown", "sold", "spent", "spoken", "stood", "sunk", "taken", "taught", "thought", "told", "torn",
+    "understood", "written",
+})  # fmt: skip
+NO_PARTICIPLES = frozenset({"embed", "exceed", "feed", "need", "proceed", "seed", "speed"})
 MEANINGLESS = {"util", "utils", "helper", "helpers", "common", "base", "manager", "misc"}
 
 
@@ -39,6 +48,34 @@ def test_functions_are_short() -> None:
         and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES
     }
     assert long == set(LONGER_FUNCTIONS)
+
+
+def test_no_function_is_named_by_a_bare_participle() -> None:
+    """`opened` says neither whether a function asks, makes or acts; `is_open`, `open_call` and `opening_time` do."""
+    found = {
+        f"{module.where}:{node.name}"
+        for module in modules()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_participle(node.name.strip("_"))
+    }
+    assert not found
+
+
+def is_participle(name: str) -> bool:
+    if "_" in name or name in NO_PARTICIPLES:
+        return False
+    return name in PARTICIPLES or (name.endswith("ed") and not name.endswith("eed"))
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    """Whoever reads of a class knows which."""
+    names = Counter(
+        node.name
+        for module in modules()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert not {name for name, count in names.items() if count > 1}
 
 
 def test_files_are_named_after_what_they_own() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
-from sources import ROOT, modules, packages
+
+from tests.architecture.sources import ROOT, modules, packages
 
 
 @pytest.fixture(scope="module")

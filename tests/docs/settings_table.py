@@ -13,9 +13,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pages import between
-
 from lightning_sdk.settings import Settings
+from tests.docs.pages import between
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 #: Fields that are not named in their settings' names.

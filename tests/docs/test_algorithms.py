@@ -6,11 +6,11 @@ import re
 import shlex
 
 import pytest
-from pages import blocks
-from verl_table import PAGE, marks, replaced
 
 from lightning_sdk import cli
 from lightning_sdk.settings import Settings, parse
+from tests.docs.pages import blocks
+from tests.docs.verl_table import PAGE, marks, replaced
 
 NAME = "docs/algorithms.md"
 RECIPES = blocks(NAME, "bash")

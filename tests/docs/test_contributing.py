@@ -10,8 +10,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from pages import block
-from provider import Provider
+
+from tests.docs.pages import block
+from tests.sdk.provider import Provider
 
 CLIENT = '''
 """A model client that no integration knows yet."""

@@ -7,8 +7,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from matrix import PAGE, RESULTS, replaced, table
-from pages import ROOT
+
+from tests.docs.pages import ROOT
+from tests.frameworks.matrix import PAGE, RESULTS, replaced, table
 
 
 def test_table_is_the_generated_one() -> None:

@@ -9,12 +9,12 @@ import re
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, anchors, block, blocks, commands, links
-from settings_table import PAGE, replaced
-from settings_table import settings as described
 
 from lightning_sdk import cli, settings
 from lightning_sdk.stream.stream import Stream
+from tests.docs.pages import PAGES, ROOT, anchors, block, blocks, commands, links
+from tests.docs.settings_table import PAGE, replaced
+from tests.docs.settings_table import settings as described
 
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from pages import ROOT, block
-from recorder import Recorder
 
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.wire import Event
+from tests.docs.pages import ROOT, block
+from tests.sdk.recorder import Recorder
 
 
 @pytest.fixture(scope="module")

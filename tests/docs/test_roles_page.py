@@ -3,7 +3,7 @@
 import ast
 import json
 
-from pages import ROOT, blocks
+from tests.docs.pages import ROOT, blocks
 
 PAGE = "docs/roles.md"
 

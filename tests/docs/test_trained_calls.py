@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from pages import ROOT
 
 from lightning_embedded.constraints.constraint import Constraints
 from lightning_embedded.constraints.grammar import GrammarError, grammar_of
@@ -20,6 +19,7 @@ from lightning_process.refusal import BadRequest
 from lightning_sdk.capture.seam import ALIKE, WHOLE, OpenCall
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 from lightning_vllm.request_info import RequestInfo, refuse_constraints
+from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs" / "trained-calls.md").read_text("utf-8")
 BODY: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "hello"}]}

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from served_engine import Service, make_model, make_tokenizer, serve
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lightning_embedded.engine.engine import Engine
 from lightning_embedded.serving.chat import Chat
+from tests.engine.served_engine import Service, make_model, make_tokenizer, serve
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from architectures import SCALED, SHAPES, make
 from transformers import AutoTokenizer
 
 from lightning_embedded.engine.engine import Engine
@@ -15,6 +14,7 @@ from lightning_embedded.engine.sequence import Params, Sequence
 from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Row
 from lightning_sdk.settings import Settings
+from tests.models.architectures import SCALED, SHAPES, make
 
 SETTINGS = {"optimizer.learning_rate": 1e-2, "optimizer.warmup_steps": 0, "optimizer.decay": 0.0}
 #: Shorter than a window, longer, and two that begin alike.

@@ -4,7 +4,6 @@ import random
 from typing import Any
 
 import pytest
-from served_engine import TEMPLATE, Service
 from transformers import PreTrainedTokenizerFast
 
 from lightning_embedded.engine.engine import Engine
@@ -12,6 +11,7 @@ from lightning_embedded.serving.chat import Chat
 from lightning_embedded.text.chat_template import Template, TemplateRefused
 from lightning_embedded.text.growing_text import Decode, Text
 from lightning_sdk.capture.seam import ROLLOUT_HEADER
+from tests.engine.served_engine import TEMPLATE, Service
 
 QWEN = """{%- if tools %}
 {{- '<|im_start|>system\\n' }}

@@ -12,7 +12,6 @@ import openai
 import pytest
 import torch
 from pydantic import BaseModel, ConfigDict
-from served_engine import Service, make_model, make_tokenizer, serve
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lightning_embedded.engine.engine import Engine
@@ -26,6 +25,7 @@ from lightning_process.transport import pack_question, unpack_question
 from lightning_sdk.errors import LightningError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import CallMeta
+from tests.engine.served_engine import Service, make_model, make_tokenizer, serve
 
 ASK: list[Any] = [{"role": "user", "content": "What is twelve plus thirty?"}]
 EXPRESSION = {"type": "string", "enum": ["12 + 30", "12", "30"]}

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from served_engine import assert_logprobs, make_model
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -25,6 +24,7 @@ from transformers import (
 
 from lightning_embedded.engine.engine import Engine, EngineClosed, PromptTooLong
 from lightning_embedded.engine.sequence import Params, Sequence
+from tests.engine.served_engine import assert_logprobs, make_model
 
 
 def prompts(count: int, seed: int = 0, low: int = 3, high: int = 40) -> list[list[int]]:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import pytest
 from openai import BadRequestError
-from served_engine import KEY, Service
 
 from lightning_embedded.engine.fair_queue import FairQueue
 from lightning_embedded.engine.sequence import Params, Sequence
 from lightning_sdk.capture.seam import ROLLOUT_HEADER
+from tests.engine.served_engine import KEY, Service
 
 
 def test_too_many_completions_are_refused(service: Service) -> None:

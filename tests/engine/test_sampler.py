@@ -83,7 +83,7 @@ def test_the_engine_tells_log_probs_under_penalties(
     free, expected = [], []
     for each in sequences:
         with torch.no_grad():
-            logits = model(torch.tensor([each.known()])).logits[0].numpy()
+            logits = model(torch.tensor([each.all_ids()])).logits[0].numpy()
         for place, token in enumerate(each.token_ids):
             before = Sequence(each.prompt, params, lambda _: None)
             before.token_ids = each.token_ids[:place]

@@ -7,8 +7,6 @@ from typing import Any
 
 import openai
 import pytest
-import tool_templates
-from served_engine import make_tokenizer, serve
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lightning_embedded.engine.engine import Engine
@@ -19,6 +17,8 @@ from lightning_embedded.serving.reply import Reply, ReplyChoice
 from lightning_embedded.text.chat_template import Template
 from lightning_embedded.text.growing_text import Decode, Text
 from lightning_embedded.text.tool_format import ToolFormat
+from tests.engine import tool_templates
+from tests.engine.served_engine import make_tokenizer, serve
 
 ASK: list[Any] = [{"role": "user", "content": "What is twelve plus thirty?"}]
 TOOLS: list[Any] = [{"type": "function", "function": {"name": "calculator", "parameters": {"type": "object"}}}]

@@ -10,11 +10,11 @@ from typing import Any
 import openai
 import pytest
 import torch
-from served_engine import KEY, Service, make_model, serve
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lightning_embedded.engine.engine import Engine
 from lightning_embedded.serving.chat import Chat
+from tests.engine.served_engine import KEY, Service, make_model, serve
 
 ASK: list[Any] = [{"role": "user", "content": "What is twelve plus thirty?"}]
 TOOLS: list[Any] = [

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tool_templates import FORMS, SILENT, TEMPLATES, UNKNOWN
 
 from lightning_embedded.text.chat_template import Template
 from lightning_embedded.text.tool_calls import ToolReader
@@ -17,6 +16,7 @@ from lightning_embedded.text.tool_format import ToolFormat
 from lightning_embedded.text.tool_forms import FORMS as KNOWN
 from lightning_embedded.text.tool_syntax import ToolCall
 from lightning_sdk.errors import ModelError
+from tests.engine.tool_templates import FORMS, SILENT, TEMPLATES, UNKNOWN
 
 ENDS = ("<|im_end|>", "<|eot_id|>", "</s>")
 CALL = '<tool_call>{"name": "f", "arguments": {"a":  [1, "}</x>"]}}</tool_call>'

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from served_engine import make_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -24,6 +23,7 @@ from lightning_embedded.engine.engine import Engine, PromptTooLong
 from lightning_embedded.engine.sequence import Params
 from lightning_embedded.learning.logprobs import Scorer
 from lightning_hub.backend import Row
+from tests.engine.served_engine import make_tokenizer
 
 WINDOW = 8
 SHAPE: dict[str, Any] = {

@@ -11,9 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exchange import Exchange
-from wire_proxy import SEED, Wire
-
 import lightning_sdk as lightning
 from lightning_sdk import session
 from lightning_sdk.hub.client import HubProcess
@@ -23,6 +20,8 @@ from lightning_sdk.stream import sink
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch, unpack_floats, unpack_ints
 from lightning_sdk.trace.call import Call, Choice, Span, Status
 from lightning_sdk.trace.scope import Scope, use_scope
+from tests.frameworks.exchange import Exchange
+from tests.frameworks.wire_proxy import SEED, Wire
 
 #: The role of a trained call that no framework's agent and no decorator of the test's names.
 OUTER = "outer"

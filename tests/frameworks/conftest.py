@@ -73,17 +73,17 @@ os.environ.update({
 })  # fmt: skip
 
 import pytest
-from captured import Captured, HubLog
-from engine_process import BACKEND_PYTHON, ROOT, EngineProcess
-from proofs import Proofs
-from same import Touched
-from wire_proxy import Wire
 
 import lightning_sdk
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.hub.client import HubProcess
 from lightning_sdk.session import GROUP
 from lightning_sdk.stream import sink
+from tests.frameworks.captured import Captured, HubLog
+from tests.frameworks.engine_process import BACKEND_PYTHON, ROOT, EngineProcess
+from tests.frameworks.proofs import Proofs
+from tests.frameworks.same import Touched
+from tests.frameworks.wire_proxy import Wire
 
 _PROOFS = pytest.StashKey[Proofs]()
 _resolve = socket.getaddrinfo

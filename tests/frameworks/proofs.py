@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from captured import OUTER, Run
+from tests.frameworks.captured import OUTER, Run
 
 RESULTS = Path(__file__).with_name("results")
 #: Name of this environment, such as 'openai2'.

@@ -7,15 +7,14 @@ from array import array
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from captured import Run, Seen
-from exchange import Exchange
-from wire_proxy import Wire
-
 import lightning_sdk as lightning
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.wire import unpack_floats, unpack_ints
 from lightning_sdk.trace import scope
+from tests.frameworks.captured import Run, Seen
+from tests.frameworks.exchange import Exchange
+from tests.frameworks.wire_proxy import Wire
 
 #: Headers whose value a client makes up anew for every request.
 VARYING = frozenset({"idempotency-key", "x-client-request-id"})

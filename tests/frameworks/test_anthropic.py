@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from same import assert_all_trained, assert_same_bytes
+
+from tests.frameworks.same import assert_all_trained, assert_same_bytes
 
 pytest.importorskip("anthropic")
 import anthropic

@@ -4,8 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from same import assert_all_trained, assert_same_bytes
-from scripted import Said
+
+from tests.frameworks.same import assert_all_trained, assert_same_bytes
+from tests.frameworks.scripted import Said
 
 pytest.importorskip("crewai")
 from crewai import LLM, Agent, Crew, Process, Task

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from captured import HubLog
-from engine_process import BACKEND_PYTHON, ROOT
 
 import lightning_sdk as lightning
 from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import Call
+from tests.frameworks.captured import HubLog
+from tests.frameworks.engine_process import BACKEND_PYTHON, ROOT
 
 #: Enough for a reward that differs within a group, and no more.
 SMALL: dict[str, Any] = {

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pytest
-from same import assert_all_trained, assert_same_bytes
+
+from tests.frameworks.same import assert_all_trained, assert_same_bytes
 
 pytest.importorskip("haystack")
 from haystack import Pipeline

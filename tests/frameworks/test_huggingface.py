@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from calculator import CALCULATOR
-from same import assert_all_trained, assert_same_bytes
-from scripted import Said
+
+from tests.frameworks.calculator import CALCULATOR
+from tests.frameworks.same import assert_all_trained, assert_same_bytes
+from tests.frameworks.scripted import Said
 
 pytest.importorskip("huggingface_hub", minversion="1.0")
 from huggingface_hub import AsyncInferenceClient, InferenceClient, constants

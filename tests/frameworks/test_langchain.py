@@ -4,8 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from same import assert_all_trained, assert_same_bytes, assert_same_ids
-from scripted import Said
+
+from tests.frameworks.same import assert_all_trained, assert_same_bytes, assert_same_ids
+from tests.frameworks.scripted import Said
 
 pytest.importorskip("langchain")
 from langchain.agents import create_agent

@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import Annotated, Any, TypedDict
 
 import pytest
-from same import assert_all_trained, assert_same_bytes
-from scripted import Said
+
+from tests.frameworks.same import assert_all_trained, assert_same_bytes
+from tests.frameworks.scripted import Said
 
 pytest.importorskip("langgraph")
 from langchain.agents import create_agent

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from calculator import CALCULATOR
-from same import assert_all_trained, assert_same_bytes
+
+from tests.frameworks.calculator import CALCULATOR
+from tests.frameworks.same import assert_all_trained, assert_same_bytes
 
 pytest.importorskip("litellm")
 import litellm

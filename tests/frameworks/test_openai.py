@@ -8,11 +8,24 @@ from typing import Any
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from openai_calls import ASK, ASYNC, LONG, SEAM, STREAMED, SYNC, acreate, clients, create, raw_stream, stream, text
-from same import assert_all_trained, assert_same_bytes, assert_same_ids
 
 import lightning_sdk as lightning
 from lightning_sdk.trace.scope import Endpoint
+from tests.frameworks.openai_calls import (
+    ASK,
+    ASYNC,
+    LONG,
+    SEAM,
+    STREAMED,
+    SYNC,
+    acreate,
+    clients,
+    create,
+    raw_stream,
+    stream,
+    text,
+)
+from tests.frameworks.same import assert_all_trained, assert_same_bytes, assert_same_ids
 
 
 @pytest.mark.parametrize("kind", SYNC)

@@ -4,11 +4,15 @@ import asyncio
 from typing import Any
 
 import pytest
-from same import assert_all_trained, assert_same_bytes
-from scripted import Said
+
+from tests.frameworks.same import assert_all_trained, assert_same_bytes
+from tests.frameworks.scripted import Said
 
 pytest.importorskip("agents.run_internal")
-from agents import (
+from openai import AsyncOpenAI, OpenAI
+
+import lightning_sdk as lightning
+from tests.training.agents import (
     Agent,
     GuardrailFunctionOutput,
     ModelSettings,
@@ -18,9 +22,6 @@ from agents import (
     function_tool,
     input_guardrail,
 )
-from openai import AsyncOpenAI, OpenAI
-
-import lightning_sdk as lightning
 
 QUESTION = "What is 12 + 30?"
 

@@ -10,17 +10,17 @@ from typing import Any
 import httpx
 import logfire
 import pytest
-from engine_process import BACKEND_PYTHON
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
-from openai_calls import SEAM, acreate, astream, clients, create, raw, raw_stream, stream
 from openinference.instrumentation.openai import OpenAIInstrumentor as OpenInference
 from opentelemetry.instrumentation.openai import OpenAIInstrumentor as OpenLLMetry
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from same import assert_all_trained, assert_same_bytes
 
 import lightning_sdk as lightning
+from tests.frameworks.engine_process import BACKEND_PYTHON
+from tests.frameworks.openai_calls import SEAM, acreate, astream, clients, create, raw, raw_stream, stream
+from tests.frameworks.same import assert_all_trained, assert_same_bytes
 
 # --- other clients
 

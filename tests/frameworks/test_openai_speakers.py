@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from openai import AsyncOpenAI, OpenAI
-from openai_calls import ASK, acreate, ajoined, clients, create
-from same import assert_all_trained, assert_same_ids
 
 import lightning_sdk as lightning
+from tests.frameworks.openai_calls import ASK, acreate, ajoined, clients, create
+from tests.frameworks.same import assert_all_trained, assert_same_ids
 
 # --- who speaks
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from same import assert_all_trained, assert_same_bytes
+
+from tests.frameworks.same import assert_all_trained, assert_same_bytes
 
 pytest.importorskip("opentelemetry.instrumentation.openai")
 from openai import AsyncOpenAI, OpenAI

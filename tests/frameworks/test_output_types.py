@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
-from same import assert_all_trained
+
+from tests.frameworks.same import assert_all_trained
 
 QUESTION = "What is 12 + 30?"
 #: Enough tokens for each of these answers.

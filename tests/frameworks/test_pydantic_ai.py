@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from same import assert_all_trained, assert_same_bytes
-from scripted import Said
+
+from tests.frameworks.same import assert_all_trained, assert_same_bytes
+from tests.frameworks.scripted import Said
 
 pytest.importorskip("pydantic_ai")
 from openai import AsyncOpenAI

@@ -7,14 +7,14 @@ from typing import Any
 
 import openai
 import pytest
-from calculator import CALCULATOR
-from captured import Run
 from pydantic import BaseModel
-from same import assert_all_trained, assert_same_bytes, assert_same_ids
-from scripted import Said
 
 import lightning_sdk as lightning
 from lightning_sdk.errors import Untranslatable
+from tests.frameworks.calculator import CALCULATOR
+from tests.frameworks.captured import Run
+from tests.frameworks.same import assert_all_trained, assert_same_bytes, assert_same_ids
+from tests.frameworks.scripted import Said
 
 TOOL: dict[str, Any] = {"type": "function", **CALCULATOR["function"], "strict": False}
 QUESTION = {"role": "user", "content": "What is 12 + 30?"}

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from exchange import Exchange
-from scripted import Said
-
 from lightning_sdk.trace.scope import Endpoint
+from tests.frameworks.exchange import Exchange
+from tests.frameworks.scripted import Said
 
 
 def _private(name: str) -> Any:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from fronted import Fronted
+
+from tests.front.fronted import Fronted
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from openai import OpenAI
-from standin import StandIn, fronting, stand_in
 
 from lightning_sdk.capture.seam import ROLLOUT_HEADER
 from lightning_vllm.front import Front
+from tests.front.standin import StandIn, fronting, stand_in
 
 OURS, MODEL = "front-key", "spark"
 

@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from fronted import Fronted, asked
 from openai import BadRequestError, OpenAI
-from standin import fronting, stand_in
 
 from lightning_vllm.front import Front
+from tests.front.fronted import Fronted, asked
+from tests.front.standin import fronting, stand_in
 
 
 @pytest.mark.parametrize(

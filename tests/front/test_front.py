@@ -12,14 +12,14 @@ from typing import Any
 
 import openai
 import pytest
-from fronted import MODEL, OURS, Fronted, asked
 from openai import OpenAI
-from standin import KEY, stand_in
 
 import lightning_sdk as lightning
 from lightning_sdk.failures.failure import status_of
 from lightning_sdk.trace.call import Status
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
+from tests.front.fronted import MODEL, OURS, Fronted, asked
+from tests.front.standin import KEY, stand_in
 
 
 def nowhere() -> OpenAI:

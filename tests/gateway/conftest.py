@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from provider import Provider
-from recorder import Recorder
 
 from lightning_gateway.gateway import Gateway
 from lightning_sdk.stream import sink
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from asking import ask, body, error, post
-from provider import Provider
-from raw_server import Scripted
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_gateway.gateway import Gateway
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event
 from lightning_sdk.trace.scope import RolloutScope, Scope, current_scope
+from tests.gateway.asking import ask, body, error, post
+from tests.gateway.raw_server import Scripted
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 Start = Callable[..., Gateway]
 

@@ -8,13 +8,13 @@ import sys
 from typing import Any
 
 import pytest
-from asking import ask, body
-from provider import Provider
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.commands import gateway as gateways
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event
+from tests.gateway.asking import ask, body
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 #: An agent that knows nothing but two variables: one request over a plain socket, nothing imported of ours.
 AGENT = """

@@ -8,13 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from pages import block
-from provider import Provider
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_gateway.gateway import Gateway
 from lightning_sdk.stream.wire import Event
+from tests.docs.pages import block
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 PAGE = "docs/gateway.md"
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arrivals import connected
-from asking import ask, body, connect, post, until
-from hubs import KEY, Hub, logged, rollouts
-from provider import Provider
-from raw_server import Connection, Scripted
 
 import lightning_sdk as lightning
 from lightning_sdk import cli
 from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import Call
+from tests.gateway.asking import ask, body, connect, post, until
+from tests.gateway.raw_server import Connection, Scripted
+from tests.hub.hubs import KEY, Hub, logged, rollouts
+from tests.learner.arrivals import connected
+from tests.sdk.provider import Provider
 
 COMMAND = [sys.executable, "-m", "lightning_sdk.cli", "gateway"]
 

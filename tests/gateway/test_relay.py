@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
-from asking import ask, body, connect, error, until
-from provider import Provider
-from raw_server import Connection, Scripted
-from recorder import Recorder
 
 from lightning_gateway.gateway import Gateway
 from lightning_sdk.errors import PortInUse, SettingError
 from lightning_sdk.trace.call import Call
+from tests.gateway.asking import ask, body, connect, error, until
+from tests.gateway.raw_server import Connection, Scripted
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 Start = Callable[..., Gateway]
 #: A stream with what gateways like to spoil: comments, odd line ends, an event in two pieces, a split character.

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from asking import ask, body, connect, error, post, until
-from provider import Provider
-from raw_server import Connection, Scripted
-from recorder import Recorder
 
 from lightning_gateway.gateway import Gateway
 from lightning_sdk.stream.wire import Event
+from tests.gateway.asking import ask, body, connect, error, post, until
+from tests.gateway.raw_server import Connection, Scripted
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 Start = Callable[..., Gateway]
 

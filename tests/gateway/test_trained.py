@@ -13,10 +13,6 @@ from typing import Any
 import openai
 import pytest
 import torch
-from asking import ask, error
-from raw_server import Scripted
-from recorder import Recorder
-from served_engine import KEY, Service, serve
 
 import lightning_sdk as lightning
 from lightning_embedded.engine.engine import Engine
@@ -28,6 +24,10 @@ from lightning_sdk.stream import sink
 from lightning_sdk.stream.wire import unpack_floats, unpack_ints
 from lightning_sdk.trace.call import Call
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope
+from tests.engine.served_engine import KEY, Service, serve
+from tests.gateway.asking import ask, error
+from tests.gateway.raw_server import Scripted
+from tests.sdk.recorder import Recorder
 
 QUESTION = "What is 12 + 30?"
 MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]

@@ -17,15 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from provider import Provider
-from recorder import Recorder
 
 import lightning_sdk
 from lightning_sdk import markers
 from lightning_sdk.stream import sink
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
-_TESTS = Path(__file__).resolve().parents[1]
-_SHARED = os.pathsep.join(str(_TESTS / folder) for folder in ("hosts", "sdk", "hub"))
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +67,7 @@ def in_new_process(tmp_path: Path) -> Callable[..., str]:
     def run(code: str, *arguments: str, seconds: float = 60.0) -> str:
         program = tmp_path / "program.py"
         program.write_text(textwrap.dedent(code))
-        path = os.pathsep.join(filter(None, [_SHARED, os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
             [sys.executable, str(program), *arguments], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
             capture_output=True, text=True, check=False, timeout=seconds,

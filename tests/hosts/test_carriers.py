@@ -5,7 +5,7 @@ import pytest
 BOTH = """
 import sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from recorder import Recorder
+from tests.sdk.recorder import Recorder
 import lightning_sdk as lightning
 from lightning_sdk.stream import sink
 from lightning_sdk.trace.scope import current_scope

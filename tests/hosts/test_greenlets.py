@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import gevent
 from gevent.pool import Pool
 from gevent.threadpool import ThreadPool
-from recorder import Recorder
+from tests.sdk.recorder import Recorder
 import lightning_sdk as lightning
 from lightning_sdk.stream import sink
 from lightning_sdk.trace.scope import current_scope

@@ -9,9 +9,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from provider import Provider
-from recorder import Recorder
-from trained import CHAT, trained
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
+from tests.sdk.trained import CHAT, trained
 import lightning_sdk as lightning
 from lightning_sdk.stream import sink
 

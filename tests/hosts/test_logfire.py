@@ -6,7 +6,7 @@ BOTH = """
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import multiprocessing
-from recorder import Recorder
+from tests.sdk.recorder import Recorder
 import logfire, lightning_sdk as lightning
 from opentelemetry import trace
 from lightning_sdk.stream import sink

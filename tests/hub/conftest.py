@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import bandit_backend
 import pytest
-from hubs import Client, Hub
-from otlp_collector import Collector
-from runners import Runner
+
+from tests.hub import bandit_backend
+from tests.hub.hubs import Client, Hub
+from tests.hub.otlp_collector import Collector
+from tests.hub.runners import Runner
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from guest_agent import ask
 from openai import AsyncOpenAI
 
 import lightning_sdk as lightning
+from tests.hub.guest_agent import ask
 
 
 class Silent(Exception):

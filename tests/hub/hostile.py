@@ -8,10 +8,9 @@ import random
 import struct
 from typing import Any
 
-from hubs import Client, begin, end, meta, raw_call, reply, reward, span
-
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import EventBatch
+from tests.hub.hubs import Client, begin, end, meta, raw_call, reply, reward, span
 
 
 def anthropic_stream(number: str, text: str, **usage: Any) -> bytes:

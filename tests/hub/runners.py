@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from hubs import Client, Hub, end, raw_call, reward
+from tests.hub.hubs import Client, Hub, end, raw_call, reward
 
 SETTINGS: dict[str, Any] = {
     "backend": "bandit", "steps": 6, "save_every": 2, "rollouts.tasks_per_step": 3, "rollouts.group_size": 4,

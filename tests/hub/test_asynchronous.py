@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bandit_backend import Bandit, backend
-from hubs import Hub
-from runners import SETTINGS, TASKS, Runner, Seeded, good, seed
 
 from lightning_hub.backend import Endpoint
 from lightning_hub.rollouts.plan import Plan
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from tests.hub.bandit_backend import Bandit, backend
+from tests.hub.hubs import Hub
+from tests.hub.runners import SETTINGS, TASKS, Runner, Seeded, good, seed
 
 Train = Callable[..., Runner]
 STEPS, GROUP = 6, 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from spoken import SYSTEM, assistant, call, rollout, tokens, tool_call, user
 
 from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from lightning_hub.findings.findings import broken_sequences
@@ -15,6 +14,7 @@ from lightning_hub.trajectories.transition import transitions
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call
+from tests.hub.spoken import SYSTEM, assistant, call, rollout, tokens, tool_call, user
 
 
 def kinds(diagnosis: Diagnosis) -> list[str]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hubs import Client, Hub, begin, end, logged, names, raw_call, reply, reward, rollouts, span
 
 from lightning_hub.storage.log import Log
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import Event, EventBatch
+from tests.hub.hubs import Client, Hub, begin, end, logged, names, raw_call, reply, reward, rollouts, span
 
 
 def test_kill_9_under_load_loses_and_doubles_nothing(start: Callable[..., Hub]) -> None:

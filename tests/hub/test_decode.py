@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from hubs import meta, reply
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from lightning_hub.decoding.replies import decode
 from lightning_hub.trajectories.transition import transitions
 from lightning_sdk.stream.wire import unpack_floats, unpack_ints
 from lightning_sdk.trace.call import Call, CallMeta
+from tests.hub.hubs import meta, reply
 
 
 def decoded(answer: Any, **changes: Any) -> Call:

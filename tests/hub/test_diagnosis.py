@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from spoken import SYSTEM, assistant, call, rollout, span, user
 
 from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from lightning_hub.findings.findings import Severity
@@ -13,6 +12,7 @@ from lightning_hub.training.checks import refuse_unlearnable
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream import notices
 from lightning_sdk.trace.call import Call, Span, Status
+from tests.hub.spoken import SYSTEM, assistant, call, rollout, span, user
 
 
 def kinds(diagnosis: Diagnosis) -> list[str]:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hubs import KEY, Client, Hub
 
 from lightning_hub.receive import door as doors
 from lightning_hub.receive.door import Door
 from lightning_sdk.errors import HubError
 from lightning_sdk.stream import curve
+from tests.hub.hubs import KEY, Client, Hub
 
 
 def test_the_socket_is_in_a_folder_of_this_user(tmp_path: Path) -> None:

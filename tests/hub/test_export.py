@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hubs import KEY, Client, Hub, begin, end, raw_call, reply, reward, span
-from otlp_collector import Collector, plain, tree
-from runners import Runner, good
 
 from lightning_hub.export.exporter import Exporter, ExportTarget
 from lightning_hub.storage.index import Index
@@ -22,6 +19,9 @@ from lightning_hub.storage.log import Log
 from lightning_hub.storage.store import Store
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event
 from lightning_sdk.trace.call import root_span_id
+from tests.hub.hubs import KEY, Client, Hub, begin, end, raw_call, reply, reward, span
+from tests.hub.otlp_collector import Collector, plain, tree
+from tests.hub.runners import Runner, good
 
 ROLLOUT = "ab" * 16
 

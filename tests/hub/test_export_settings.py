@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hubs import Client, Hub, begin, end
-from otlp_collector import Collector
-from runners import Runner, good
 
 from lightning_hub.export.exporter import ExportTarget
 from lightning_sdk.errors import SettingError
+from tests.hub.hubs import Client, Hub, begin, end
+from tests.hub.otlp_collector import Collector
+from tests.hub.runners import Runner, good
 
 ROLLOUT = "ab" * 16
 

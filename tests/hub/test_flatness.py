@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from spoken import assistant, call, rollout
 
 from lightning_hub.diagnosis.flatness import flatness
 from lightning_hub.findings.findings import Finding
 from lightning_hub.rollout import Rollout
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call, Status
+from tests.hub.spoken import assistant, call, rollout
 
 TASKS = {number: {"question": f"What is {number} + 2?", "answer": str(number + 2)} for number in range(4)}
 

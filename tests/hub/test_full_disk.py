@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from descendants import descendants
-from test_runner import TASKS, ask, best, steps
 
 import lightning_sdk as lightning
 from lightning_sdk import markers
 from lightning_sdk.failures import disk
 from lightning_sdk.hub.client import HubProcess
+from tests.hub.descendants import descendants
+from tests.hub.test_runner import TASKS, ask, best, steps
 
 SMALL = {
     "backend": "bandit", "rollouts.tasks_per_step": 2, "rollouts.group_size": 2, "quiet": True,

@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from guests import Place
-from hubs import KEY, Hub
-from runners import Runner
 
 from lightning_sdk.system import addresses
+from tests.hub.guests import Place
+from tests.hub.hubs import KEY, Hub
+from tests.hub.runners import Runner
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spoken import assistant, call, rollout
 
 from lightning_hub.evaluation.evaluation import HeldOut
 from lightning_hub.health.examine import Health, examine
@@ -23,6 +22,7 @@ from lightning_hub.storage.attempts import StoredAttempt
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
+from tests.hub.spoken import assistant, call, rollout
 
 RECORDED = Path(__file__).with_name("recorded")
 Step = dict[str, float | None]

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import hostile
 import pytest
-from hubs import KEY, Client, begin, end, logged, meta, raw_call, reply, reward, rollouts, span
 
 import lightning_sdk as lightning
 from lightning_hub.decoding.replies import decode
@@ -27,6 +25,8 @@ from lightning_sdk.hub.task_lists import send_ahead
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import NO_ROLLOUT, EventBatch
 from lightning_sdk.trace.call import Call, CallMeta
+from tests.hub import hostile
+from tests.hub.hubs import KEY, Client, begin, end, logged, meta, raw_call, reply, reward, rollouts, span
 
 KEY_OF = b"k" * 16
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import zmq
-from hubs import Client, Hub, span
 
 from lightning_sdk.errors import HubError
 from lightning_sdk.stream import wire
+from tests.hub.hubs import Client, Hub, span
 
 
 def test_a_port_in_use_is_named(start: Callable[..., Hub]) -> None:

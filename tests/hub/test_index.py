@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hubs import span
 
 from lightning_hub.storage.index import Index, locate
 from lightning_hub.storage.log import Log
 from lightning_hub.storage.store import Store
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import NO_ROLLOUT, EventBatch
+from tests.hub.hubs import span
 
 #: Append one event with this key and this payload.
 Append = Callable[[bytes, str], None]

@@ -8,11 +8,11 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from hubs import KEY, Client, Hub, begin, end, logged, names, raw_call, reply, reward, rollouts, span
 
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch
 from lightning_sdk.trace.call import Call
+from tests.hub.hubs import KEY, Client, Hub, begin, end, logged, names, raw_call, reply, reward, rollouts, span
 
 # --- greeting
 

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hubs import Client, Hub, logged, raw_call, reply, span
-
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.stream import Stream
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event
 from lightning_sdk.trace.call import Call
+from tests.hub.hubs import Client, Hub, logged, raw_call, reply, span
 
 
 def workers(hub: Hub) -> list[int]:

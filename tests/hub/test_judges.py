@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from spoken import call, rollout, span
-
 from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from lightning_sdk.stream import notices
+from tests.hub.spoken import call, rollout, span
 
 
 def kinds(diagnosis: Diagnosis) -> list[str]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from leasing import LeasedRound, Make, assignment, end, make_round
 
 from lightning_hub.rollouts import leases
 from lightning_hub.rollouts.round_queue import Rules
@@ -19,6 +18,7 @@ from lightning_hub.storage.store import Store
 from lightning_sdk.settings import Settings
 from lightning_sdk.system import clock
 from lightning_sdk.trace.call import Status
+from tests.hub.leasing import LeasedRound, Make, assignment, end, make_round
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from spoken import SYSTEM, Message, assistant, call, rollout, span, user
 
 from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from lightning_hub.findings.findings import Finding
 from lightning_hub.rollout import Rollout
 from lightning_sdk.stream import notices
+from tests.hub.spoken import SYSTEM, Message, assistant, call, rollout, span, user
 
 QUESTIONS = ["How far is the moon?", "Who wrote Faust?", "What is the tallest tree?", "Where does the Rhine end?"]
 ANSWERS = ["Far away.", "Goethe did.", "A redwood.", "In the sea."]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hubs import end, reward
-from runners import Agent, Runner, ask_engine, call, good, scored
+
+from tests.hub.hubs import end, reward
+from tests.hub.runners import Agent, Runner, ask_engine, call, good, scored
 
 ROLES = {"declared_roles": {"solver": True}}
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import ending_agent
 import pytest
-from ending_agent import ASYNC, PLAIN
 from openai import OpenAI
 
 import lightning_sdk as lightning
 from lightning_sdk import markers
+from tests.hub import ending_agent
+from tests.hub.ending_agent import ASYNC, PLAIN
 
 #: What the task says, and the rollout's status and error.
 Ended = tuple[str, str, str]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hubs import end, reply, reward
-from runners import TASKS, Runner, ask_engine, call, failing, good
 
 from lightning_sdk.errors import SettingError, TaskError
+from tests.hub.hubs import end, reply, reward
+from tests.hub.runners import TASKS, Runner, ask_engine, call, failing, good
 
 
 def failed(event: dict[str, Any]) -> tuple[str, str]:

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from descendants import descendants
-from guests import SMALL, Command, Place
-from test_guests import wait_for
 
 from lightning_sdk.commands import resume_hints
 from lightning_sdk.system.folders import make_run_folder
+from tests.hub.descendants import descendants
+from tests.hub.guests import SMALL, Command, Place
+from tests.hub.test_guests import wait_for
 
 BANDIT = ["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--backend", "bandit", "--steps", "2",
           *(word for each in SMALL for word in ("--set", each))]  # fmt: skip

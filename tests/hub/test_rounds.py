@@ -9,13 +9,13 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from bandit_backend import backend
-from hubs import Hub, end, reward
-from runners import SETTINGS, TASKS, Runner, ask_engine, call, good, scored
 
 from lightning_hub.backend import Endpoint
 from lightning_hub.rollouts.plan import Plan
 from lightning_sdk.settings import Settings
+from tests.hub.bandit_backend import backend
+from tests.hub.hubs import Hub, end, reward
+from tests.hub.runners import SETTINGS, TASKS, Runner, ask_engine, call, good, scored
 
 Train = Callable[..., Runner]
 

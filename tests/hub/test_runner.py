@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from descendants import descendants
 from openai import AsyncOpenAI, OpenAI
 
 import lightning_sdk as lightning
 from lightning_sdk import markers
 from lightning_sdk.rollouts import runner
+from tests.hub.descendants import descendants
 
 TASKS: list[dict[str, Any]] = [{"question": f"which arm? {number}"} for number in range(5)]
 SMALL: dict[str, Any] = {

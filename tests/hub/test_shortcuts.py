@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from spoken import assistant, call, rollout, user
 
 from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
 from lightning_hub.diagnosis.leak import Leak, find_leaks
 from lightning_hub.diagnosis.shortcut import find_length_shortcuts
 from lightning_hub.rollout import Rollout
 from lightning_sdk.settings import Settings
+from tests.hub.spoken import assistant, call, rollout, user
 
 Tasks = dict[int, dict[str, Any]]
 SUMS: Tasks = {n: {"question": f"What is {n + 20} + {7 * n + 40}?", "answer": str(8 * n + 60)} for n in range(6)}

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guests import Place
-from hubs import KEY, Hub
 
 from lightning_hub.standstill import is_stopped
 from lightning_sdk.errors import HubGone
@@ -21,6 +19,8 @@ from lightning_sdk.hub import client as hubs
 from lightning_sdk.hub.client import HubClient
 from lightning_sdk.system import clock as clocks
 from lightning_sdk.system.clock import Clock
+from tests.hub.guests import Place
+from tests.hub.hubs import KEY, Hub
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from served_engine import make_tokenizer
-from spoken import SYSTEM, assistant, call, user
 
 from lightning_embedded.serving.chat import Chat
 from lightning_embedded.text.growing_text import Decode
 from lightning_hub.trajectories.breaks import Reason, openings
 from lightning_hub.trajectories.trajectory import merge
 from lightning_hub.trajectories.transition import transitions
+from tests.engine.served_engine import make_tokenizer
+from tests.hub.spoken import SYSTEM, assistant, call, user
 
 QWEN3 = """{%- for message in messages %}{%- set content = message.content %}
 {%- if message.role == "assistant" %}

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hubs import Client, begin, end, reward
-from runners import TASKS, Runner, ask_engine, call, good
 
 from lightning_sdk.errors import HubError, SettingError
 from lightning_sdk.rollouts.tasks import task_id
+from tests.hub.hubs import Client, begin, end, reward
+from tests.hub.runners import TASKS, Runner, ask_engine, call, good
 
 
 def a_step(event: dict[str, Any]) -> bool:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tinymodel import SETTINGS, save_tiny
 
 from lightning_embedded import backend
 from lightning_process.child import Child
 from lightning_sdk.settings import Settings
+from tests.learner.tinymodel import SETTINGS, save_tiny
 
 
 @pytest.fixture(autouse=True, scope="session")

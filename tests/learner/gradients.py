@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from hypothesis import strategies as st
-from tinymodel import make_row, tiny_model
 from torch import Tensor
 
 from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Objective, Pair, Row
 from lightning_sdk.settings import Settings
+from tests.learner.tinymodel import make_row, tiny_model
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
 #: Where every step is as long as its gradient, and no gradient is clipped.

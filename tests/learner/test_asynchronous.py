@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from aiohttp import web
-from tinymodel import make_group_rows
 from transformers import PreTrainedModel
 
 from lightning_embedded.engine.engine import Engine
@@ -25,6 +24,7 @@ from lightning_process.routes import LearnerRoutes
 from lightning_process.transport import pack_batch
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream.wire import unpack
+from tests.learner.tinymodel import make_group_rows
 
 SETTINGS = {"optimizer.learning_rate": 1e-2, "optimizer.warmup_steps": 0}
 PROMPT = [5, 6, 7]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tinymodel import make_group_rows, tiny_model, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_embedded.learning import checkpoint
@@ -21,6 +20,7 @@ from lightning_process import mark
 from lightning_process.model import load
 from lightning_sdk.errors import ModelError
 from lightning_sdk.settings import Settings
+from tests.learner.tinymodel import make_group_rows, tiny_model, weights
 
 SETTINGS = Settings.from_dict({"steps": 8, "optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.1})
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gradients import gradients
-from tinymodel import SETTINGS, make_row
 
 from lightning_embedded.constraints.constraint import Constraints
 from lightning_embedded.engine.engine import Engine
@@ -24,6 +22,8 @@ from lightning_hub.backend import Batch, Constrained, Row
 from lightning_hub.trajectories.constraint import constraint_of
 from lightning_process.model import load
 from lightning_sdk.settings import Settings
+from tests.learner.gradients import gradients
+from tests.learner.tinymodel import SETTINGS, make_row
 
 PROMPT = [5, 6, 7]
 FORM = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"enum": ["yes", "yet", "no", 17, 170]}}}

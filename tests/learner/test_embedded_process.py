@@ -14,9 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arrivals import connected
 from openai import OpenAI
-from tinymodel import SETTINGS, make_group_rows
 
 from lightning_embedded import backend
 from lightning_hub import rollout_key
@@ -25,6 +23,8 @@ from lightning_process.child import LOG, Child
 from lightning_sdk.errors import BackendDied, LightningError, ModelError, SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream.wire import pack
+from tests.learner.arrivals import connected
+from tests.learner.tinymodel import SETTINGS, make_group_rows
 
 
 def sample(process: Child, count: int, max_tokens: int = 4, seed: int = 0) -> tuple[list[Row], set[int]]:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gradients import Drawn, assert_close, cut, gradients, make_learner, parts
 from hypothesis import HealthCheck, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from lightning_hub.backend import Batch, Objective, Pair, Row
 from lightning_process.transport import pack_batch
+from tests.learner.gradients import Drawn, assert_close, cut, gradients, make_learner, parts
 
 #: Every loss with both levels of importance, and what else adds to the gradient.
 ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -148,8 +148,8 @@ def test_a_roles_gradient_does_not_depend_on_another_roles_text(
 
 PROCESS = """
 import sys, numpy as np, torch
-from gradients import gradients
-from test_invariance import ALGORITHMS
+from tests.learner.gradients import gradients
+from tests.learner.test_invariance import ALGORITHMS
 from lightning_process.transport import unpack_batch
 torch.set_num_threads(1)
 batch = unpack_batch(open(sys.argv[1], "rb").read())
@@ -166,12 +166,12 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
         for role in ("a", "bb")
     ]
     rows = [piece for part in drawn for piece in cut(part.row(), 5)]
-    children, here = [], str(Path(__file__).parent)
+    children, root = [], str(Path(__file__).parents[2])
     for half in (0, 1):
         batch, out = tmp_path / f"batch{half}", tmp_path / f"gradient{half}.npz"
         batch.write_bytes(pack_batch(Batch(1, [row for row in rows if int(row.rollout[1:]) // 2 == half])))
         command = [sys.executable, "-c", PROCESS, str(batch), str(out)]
-        children.append(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": here}))
+        children.append(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root}))
     assert [child.wait() for child in children] == [0, 0]
     halves = [np.load(tmp_path / f"gradient{half}.npz") for half in (0, 1)]
     for name, algorithm in ALGORITHMS.items():

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tinymodel import make_group_rows, make_row, tiny_model, weights
 from torch import Tensor
 
 from lightning_embedded.learning.learner import Learner
@@ -14,6 +13,7 @@ from lightning_hub.backend import Batch, Row
 from lightning_losses.schedule import default_rate, rate_at
 from lightning_sdk.errors import LightningError
 from lightning_sdk.settings import Optimizer, Settings
+from tests.learner.tinymodel import make_group_rows, make_row, tiny_model, weights
 
 METRICS = {
     "loss", "grad_norm", "learning_rate", "entropy", "clip_fraction", "truncated_fraction", "kl_sampler",

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gradients import SMALL, STEPS
-from tinymodel import make_row, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Row
 from lightning_sdk.settings import Settings
+from tests.learner.gradients import SMALL, STEPS
+from tests.learner.tinymodel import make_row, tiny_model
 
 WIDTH, VOCABULARY, BUDGET = SMALL["hidden_size"], 2048, 64
 #: Every kind of forward and backward pass.

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gradients import SMALL, Drawn, assert_close, cut, gradients, make_learner
-from tinymodel import tiny_model
 from torch import Tensor
 
 from lightning_hub.backend import Batch, Objective, Pair, Row
 from lightning_sdk.errors import LightningError
+from tests.learner.gradients import SMALL, Drawn, assert_close, cut, gradients, make_learner
+from tests.learner.tinymodel import tiny_model
 
 RATE = 0.3
 

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ends import ACCEPTED
-from tinymodel import make_group_rows, tiny_model, weights
 
 from lightning_embedded.learning.learner import Learner
 from lightning_embedded.serving.protocol import read_chat
 from lightning_hub.backend import Batch
 from lightning_sdk.settings import Settings
+from tests.learner.tinymodel import make_group_rows, tiny_model, weights
+from tests.sdk.ends import ACCEPTED
 
 GROUPS = ("algorithm.", "divergence.", "importance.", "value.", "optimizer.", "seed", "stored.beta")
 #: So many passes over a batch would take years.

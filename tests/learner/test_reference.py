@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conversations import call, rollout
-from gradients import make_learner
 from numpy.typing import NDArray
-from tinymodel import SETTINGS, make_group_rows, weights
 
 from lightning_embedded import backend
 from lightning_embedded.learning import checkpoint
@@ -24,6 +21,9 @@ from lightning_process.child import Child
 from lightning_process.model import load
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.settings import Settings
+from tests.learner.gradients import make_learner
+from tests.learner.tinymodel import SETTINGS, make_group_rows, weights
+from tests.trajectories.conversations import call, rollout
 
 KL: dict[str, Any] = {"divergence.coefficient": 0.5, "credit.advantage": "gae"}
 

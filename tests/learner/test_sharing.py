@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
-from tinymodel import VOCABULARY, make_group_rows, make_row, tiny_model
 from torch import Tensor
 from transformers import (
     FalconConfig,
@@ -31,6 +30,7 @@ from lightning_embedded.learning.micro_batches import trainable
 from lightning_hub.backend import Row
 from lightning_losses.loss import ppo
 from lightning_losses.ratio import importance
+from tests.learner.tinymodel import VOCABULARY, make_group_rows, make_row, tiny_model
 
 
 def by_hand(model: PreTrainedModel, rows: Sequence[Row]) -> float:

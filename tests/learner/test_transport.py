@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tinymodel import make_group_rows
 
 from lightning_hub.backend import Batch, Objective, Pair, Row
 from lightning_process.transport import (
@@ -15,6 +14,7 @@ from lightning_process.transport import (
     unpack_question,
     unpack_scores,
 )
+from tests.learner.tinymodel import make_group_rows
 
 
 def some_rows() -> list[Row]:

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gradients import SMALL, Drawn, assert_close, gradients, make_learner
-from tinymodel import make_group_rows, tiny_model, weights
 from torch import Tensor
 
 from lightning_embedded.learning import checkpoint
@@ -17,6 +15,8 @@ from lightning_hub.backend import Batch, Row
 from lightning_process.model import load
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings
+from tests.learner.gradients import SMALL, Drawn, assert_close, gradients, make_learner
+from tests.learner.tinymodel import make_group_rows, tiny_model, weights
 
 GAE: dict[str, Any] = {"credit__advantage": "gae", "value__clip": 0.3, "value__coefficient": 0.5}
 

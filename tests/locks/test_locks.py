@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from newest import ROOT, read_lock
 from packaging.requirements import Requirement
+
+from tests.locks.newest import ROOT, read_lock
 
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 _ENGINE = {"numpy", "networkx", "transformers", "pyzmq"}

@@ -1,7 +1,8 @@
 """What `make test-newest` finds and says."""
 
-from newest import ROOT, Row, examine, format_table, read_lock, read_ranges
 from packaging.specifiers import SpecifierSet
+
+from tests.locks.newest import ROOT, Row, examine, format_table, read_lock, read_ranges
 
 RANGES = {"good": SpecifierSet(">=1"), "bad": SpecifierSet(">=1"), "held": SpecifierSet(">=1,<2")}
 LOCKED = {"good": "1.0", "bad": "1.0", "held": "1.0"}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tinymodel import save_tiny
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -24,6 +23,8 @@ from transformers import (
     Qwen3Config,
     Qwen3MoeConfig,
 )
+
+from tests.learner.tinymodel import save_tiny
 
 #: The tokenizer has 259 tokens; of a Qwen2 it has 260, since transformers takes a class for it that adds one. Heads of
 #: 32 dimensions are the least that vLLM takes on a CPU.

@@ -41,8 +41,9 @@ def one_process() -> Iterator[None]:
 @pytest.fixture
 def sample(one_process: None) -> Iterator[Callable[[Path], Any]]:
     """Makes a `Sampler` of a folder. Whatever becomes of the test, the next finds nothing of vLLM's or of VERL's."""
-    from sampler import Sampler  # noqa: PLC0415 - with what is set above
     from vllm.distributed import cleanup_dist_env_and_memory  # noqa: PLC0415 - as above
+
+    from tests.models.sampler import Sampler  # noqa: PLC0415 - with what is set above
 
     with ExitStack() as ends:
         ends.callback(cleanup_dist_env_and_memory)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_modes as modes
-from architectures import EXPERTS, PADDED, SHAPES, make
 
 from lightning_embedded import process as embedded
 from lightning_process.child import Child
 from lightning_sdk.settings import Settings
 from lightning_verl import process as verl
+from tests.models.architectures import EXPERTS, PADDED, SHAPES, make
+from tests.verl import test_modes as modes
 
 pytestmark = pytest.mark.timeout(1200)
 

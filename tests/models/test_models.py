@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import EXPERTS, PADDED, SCALED, SHAPES, drawn, make
 from safetensors.torch import load_file
-from sampler import Reply, rows
 from torch import Tensor
 from verl_worker import Case, Rows, log_probabilities, make_worker, old_logprobs, update
 
@@ -27,6 +25,8 @@ from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_vllm.available import check_experts
 from lightning_vllm.model_reader import read_model_info
+from tests.models.architectures import EXPERTS, PADDED, SCALED, SHAPES, drawn, make
+from tests.models.sampler import Reply, rows
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

@@ -5,7 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from provider import Request
+from tests.sdk.provider import Request
 
 MESSAGE: dict[str, Any] = {
     "id": "msg_01", "type": "message", "role": "assistant", "model": "claude-x",

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from provider import Provider
-from recorder import Recorder
-from traced import exported, joined, tracer_provider  # noqa: F401 - fixtures
 
 import lightning_sdk as lightning
 from lightning_sdk.stream import sink
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
+from tests.sdk.traced import exported, joined, tracer_provider  # noqa: F401 - fixtures
 
 
 @pytest.fixture

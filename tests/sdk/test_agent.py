@@ -12,10 +12,10 @@ from multiprocessing.pool import Pool
 from typing import Any
 
 import pytest
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.trace.scope import current_scope
+from tests.sdk.recorder import Recorder
 
 
 def role() -> str:

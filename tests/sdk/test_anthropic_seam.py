@@ -12,10 +12,6 @@ import anthropic
 import httpx2
 import pytest
 from anthropic import _base_client
-from anthropic_provider import EVENTS, MESSAGE, AnthropicProvider, stream
-from provider import Provider
-from recorder import Recorder
-from served_engine import KEY, Service, make_model, make_tokenizer, serve
 
 import lightning_sdk as lightning
 from lightning_embedded.engine.engine import Engine
@@ -26,6 +22,10 @@ from lightning_sdk.stream.wire import unpack_floats, unpack_ints
 from lightning_sdk.trace.call import Call, CallMeta
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 from lightning_sdk.translation.messages import translate
+from tests.engine.served_engine import KEY, Service, make_model, make_tokenizer, serve
+from tests.sdk.anthropic_provider import EVENTS, MESSAGE, AnthropicProvider, stream
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 ASK: dict[str, Any] = {"model": "claude-x", "max_tokens": 8, "messages": [{"role": "user", "content": "abc"}]}
 PATCHED = [

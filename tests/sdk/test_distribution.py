@@ -8,13 +8,13 @@ from typing import Any
 
 import openai
 import pytest
-from provider import Provider
-from trained import trained
 
 import lightning_sdk as lightning
 from lightning_embedded.serving.protocol import read_chat
 from lightning_sdk.capture.seam import ALIKE, WHOLE
 from lightning_sdk.stream import sink
+from tests.sdk.provider import Provider
+from tests.sdk.trained import trained
 
 ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "abc"}]}
 SHAPED: dict[str, Any] = {

@@ -8,11 +8,11 @@ from typing import Any
 import openai
 import pytest
 from openai import _base_client
-from provider import Provider
-from recorder import Recorder
-from trained import ASK, CHAT, only, trained
 
 import lightning_sdk as lightning
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
+from tests.sdk.trained import ASK, CHAT, only, trained
 
 #: httpx2 with openai 3, httpx with openai 2.
 httpx = getattr(_base_client, "httpx2", None) or _base_client.httpx

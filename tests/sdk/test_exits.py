@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hubs import logged
-from provider import Provider
 
 import lightning_sdk as lightning
 from lightning_sdk.hub.client import HubClient, HubProcess
@@ -18,6 +16,8 @@ from lightning_sdk.stream.spool import Spool
 from lightning_sdk.stream.undelivered import Leftovers
 from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import Call
+from tests.hub.hubs import logged
+from tests.sdk.provider import Provider
 
 WORK = """
 import multiprocessing, os, sys, time

@@ -18,12 +18,12 @@ import numpy
 import openai
 import pytest
 import torch
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.markers.reward import reward_functions
 from lightning_sdk.rollouts.attempt import execute
 from lightning_sdk.stream.wire import Event
+from tests.sdk.recorder import Recorder
 
 #: Nobody listens there.
 NOWHERE = "http://127.0.0.1:9/v1"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from provider import Provider
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 END = (9, "end")
 

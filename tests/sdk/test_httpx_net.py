@@ -13,11 +13,11 @@ import aiohttp
 import httpx2
 import openai
 import pytest
-from provider import Provider
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.stream import notices
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 BODY = {"model": "gpt", "messages": [{"role": "user", "content": "abc"}]}
 Post = Callable[[str, dict[str, Any]], bytes]

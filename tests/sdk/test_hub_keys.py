@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import zmq
-from stream_events import event, logged
 
 import lightning_sdk as lightning
 from lightning_sdk.hub import discovery
@@ -19,6 +18,7 @@ from lightning_sdk.hub.client import HubClient, HubProcess
 from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.stream import curve
 from lightning_sdk.stream.stream import Stream
+from tests.sdk.stream_events import event, logged
 
 TCP = "tcp://127.0.0.1:0"
 

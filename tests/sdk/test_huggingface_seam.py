@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
-from provider import Provider
-from recorder import Recorder
-from trained import CHAT, assert_trained, only, trained
 
 import lightning_sdk as lightning
 from lightning_sdk import session
 from lightning_sdk.errors import Untranslatable
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
+from tests.sdk.trained import CHAT, assert_trained, only, trained
 
 MESSAGES = CHAT["messages"]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from provider import Provider
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.markers.reward import reward_functions
 from lightning_sdk.rollouts.attempt import aexecute, execute
 from lightning_sdk.trace.call import Status
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 
 @pytest.fixture

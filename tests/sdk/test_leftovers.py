@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_hub import ScriptedHub
 
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.spool import Spool
 from lightning_sdk.stream.stream import Stream
 from lightning_sdk.stream.undelivered import Leftovers
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch
+from tests.sdk.scripted_hub import ScriptedHub
 
 NOBODY = "tcp://127.0.0.1:9"
 
@@ -105,11 +105,10 @@ def test_a_file_that_is_being_written_is_left_alone(folder: Leftovers) -> None:
 def test_what_a_killed_writer_wrote_is_taken(folder: Leftovers) -> None:
     """kill -9 in the middle of a file: its lock goes with the process, and the whole batches are there."""
     script = f"""
-        import os, signal, sys
-        sys.path[:0] = {[str(Path(__file__).parent)]!r}
+        import os, signal
         from pathlib import Path
-        from test_leftovers import batch
         from lightning_sdk.stream.undelivered import Leftovers
+        from tests.sdk.test_leftovers import batch
         def batches():
             for number in range(3):
                 yield batch(b"k" * 16, 1 + 10 * number)

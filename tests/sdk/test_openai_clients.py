@@ -6,11 +6,11 @@ from typing import Any
 
 import openai
 import pytest
-from provider import Provider
-from recorder import Recorder
-from trained import ASK, CHAT, assert_trained, only, trained
 
 import lightning_sdk as lightning
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
+from tests.sdk.trained import ASK, CHAT, assert_trained, only, trained
 
 
 def create(client: openai.OpenAI) -> str:

@@ -10,12 +10,7 @@ from typing import Any
 
 import openai
 import pytest
-from provider import Provider
 from pydantic import BaseModel
-from recorder import Recorder
-from responses_provider import ResponsesProvider
-from served_engine import KEY, make_model, make_tokenizer, serve
-from trained import ASK, CHAT, assert_trained, only, trained
 
 import lightning_sdk as lightning
 from lightning_embedded.engine.engine import Engine
@@ -23,6 +18,11 @@ from lightning_embedded.serving.chat import Chat
 from lightning_sdk.errors import Untranslatable
 from lightning_sdk.stream.wire import pack_ints
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
+from tests.engine.served_engine import KEY, make_model, make_tokenizer, serve
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
+from tests.sdk.responses_provider import ResponsesProvider
+from tests.sdk.trained import ASK, CHAT, assert_trained, only, trained
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from typing import Any
 import openai
 import pytest
 from openai import _base_client
-from provider import Provider
-from recorder import Recorder
 
 import lightning_openai
 import lightning_sdk as lightning
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 PATCHED = [
     (_base_client.BaseClient, "_build_request"),

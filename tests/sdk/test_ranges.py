@@ -3,12 +3,12 @@
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from ends import ACCEPTED, ENDS, INF, NAN
 
 import lightning_sdk as lightning
 from lightning_hub.credit.estimators import COMPARED
 from lightning_sdk.settings import _GROUPS, Settings
 from lightning_sdk.settings.ranges import GROUPED
+from tests.sdk.ends import ACCEPTED, ENDS, INF, NAN
 
 REFUSED = [(name, value) for name, (_, refused) in ENDS.items() for value in [*refused, NAN, INF, -INF]]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import openai
 import pytest
-from provider import Provider
-from recorder import Recorder
 
 import lightning_sdk as lightning
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 
 def take_out() -> dict[str, ModuleType]:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.rollouts import repeats
 from lightning_sdk.rollouts.scoring import ascores, scores
 from lightning_sdk.stream import notices
+from tests.sdk.recorder import Recorder
 
 Reward = Callable[[dict[str, Any], Any], Any]
 draw, count = random.Random(5), itertools.count()

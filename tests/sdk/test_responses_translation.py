@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from chat_replies import completion, stream
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
@@ -17,6 +16,7 @@ from lightning_sdk.translation.responses import translate
 from lightning_sdk.translation.responses.items import messages_of
 from lightning_sdk.translation.responses.memory import Memory
 from lightning_sdk.translation.sse import EventReader, event
+from tests.sdk.chat_replies import completion, stream
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 ADD: dict[str, Any] = {

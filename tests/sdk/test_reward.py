@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy
 import pytest
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.commands.train import with_reward_weights
@@ -16,6 +15,7 @@ from lightning_sdk.rollouts.scoring import scores
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import Event
+from tests.sdk.recorder import Recorder
 
 
 def correct(task: dict[str, Any], answer: str) -> float:

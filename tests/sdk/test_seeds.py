@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
-from provider import Provider
-from trained import trained
 
 import lightning_sdk as lightning
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
+from tests.sdk.provider import Provider
+from tests.sdk.trained import trained
 
 ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "abc"}]}
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from framework import METHODS, Agent
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.capture.agent_names import wrap_agent
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.stream import notices
+from tests.sdk.framework import METHODS, Agent
+from tests.sdk.recorder import Recorder
 
 writer = Agent("writer")
 

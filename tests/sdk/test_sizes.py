@@ -7,7 +7,6 @@ from typing import Any
 
 import msgpack
 import pytest
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.capture import seam
@@ -15,6 +14,7 @@ from lightning_sdk.capture.seam import open_call
 from lightning_sdk.stream import packers, sink
 from lightning_sdk.stream.packers import Packers
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event
+from tests.sdk.recorder import Recorder
 
 
 @pytest.fixture

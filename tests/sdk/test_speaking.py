@@ -15,13 +15,13 @@ from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
-from framework import METHODS, Agent, role
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.capture.agent_names import add_agent_source, wrap_agent
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, current_scope, effective_scope, use_scope
+from tests.sdk.framework import METHODS, Agent, role
+from tests.sdk.recorder import Recorder
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted_hub import ScriptedHub
-from stream_events import event, logged
 
 import lightning_sdk as lightning
 from lightning_sdk.capture import patches
@@ -23,6 +21,8 @@ from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.stream import Stream
 from lightning_sdk.system import native_threads
+from tests.sdk.scripted_hub import ScriptedHub
+from tests.sdk.stream_events import event, logged
 
 
 @pytest.fixture
@@ -175,8 +175,7 @@ def test_forked_child_streams_under_its_own_name(hub: HubProcess, tmp_path: Path
     """A forked process has its own stream; parent and child lose nothing."""
     script = f"""
         import os, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from test_stream import event
+        from tests.sdk.stream_events import event
         from lightning_sdk.stream.stream import Stream
         stream = Stream({hub.address!r}, {hub.key!r})
         stream.put(event(1), 1100)
@@ -274,8 +273,7 @@ def test_running_out_of_descriptors_never_ends_the_process(hub: HubProcess) -> N
     """With 0 to 40 descriptors left a stream neither aborts the process nor loses anything: it waits for some."""
     script = f"""
         import os, resource, sys, time
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from test_stream import event
+        from tests.sdk.stream_events import event
         from lightning_sdk.stream.stream import Stream
         resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
         for left in (*range(10), 20, 40):

@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from recorder import Recorder
-from trained import CHAT
 
 import lightning_sdk as lightning
 from lightning_sdk.capture.reply_reader import ReplyReader
 from lightning_sdk.capture.seam import OpenCall
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
+from tests.sdk.recorder import Recorder
+from tests.sdk.trained import CHAT
 
 CHUNK = json.dumps({"choices": [{"index": 0, "delta": {"content": "a"}}]}).encode()
 

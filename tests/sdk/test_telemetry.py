@@ -9,12 +9,12 @@ import pytest
 from openai import OpenAI
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from provider import Provider
-from recorder import Recorder
-from traced import by_name, outer, tracer, tree
 
 import lightning_sdk as lightning
 from lightning_sdk.trace import scope
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
+from tests.sdk.traced import by_name, outer, tracer, tree
 
 
 @pytest.mark.usefixtures("joined")

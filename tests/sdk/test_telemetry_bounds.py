@@ -9,15 +9,15 @@ from openai import OpenAI
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from provider import Provider
-from recorder import Recorder
-from traced import by_name, outer, root_of, tracer
 
 import lightning_sdk as lightning
 from lightning_sdk import session
 from lightning_sdk.stream import sink
 from lightning_sdk.trace import scope
 from lightning_sdk.trace.call import Span
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
+from tests.sdk.traced import by_name, outer, root_of, tracer
 
 
 @pytest.mark.usefixtures("joined")

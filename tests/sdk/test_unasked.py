@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from openai import OpenAI
-from provider import Provider
-from recorder import Recorder
-from trained import CHAT, assert_trained, only, trained
 
 import lightning_sdk as lightning
 from lightning_sdk.capture.unasked_fields import UnaskedFields
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
+from tests.sdk.trained import CHAT, assert_trained, only, trained
 
 
 @pytest.fixture

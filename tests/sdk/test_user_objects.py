@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.stream.packers import Packers
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch
+from tests.sdk.recorder import Recorder
 
 
 class Mute(Exception):

@@ -8,10 +8,10 @@ from multiprocessing.pool import Pool, ThreadPool
 from typing import Any
 
 import pytest
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, current_scope, use_scope
+from tests.sdk.recorder import Recorder
 
 FORK = multiprocessing.get_context("fork")
 

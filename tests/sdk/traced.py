@@ -7,12 +7,12 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from recorder import Recorder
 
 import lightning_sdk as lightning
 from lightning_sdk import session
 from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import root_span_id
+from tests.sdk.recorder import Recorder
 
 _exporter = InMemorySpanExporter()
 tracer = trace.get_tracer("retrieval")

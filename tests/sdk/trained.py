@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from provider import Provider
-from recorder import Recorder
-
 import lightning_sdk as lightning
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
+from tests.sdk.provider import Provider
+from tests.sdk.recorder import Recorder
 
 ASK: dict[str, Any] = {"model": "gpt-x", "input": "abc"}
 CHAT = {"model": "policy", "messages": [{"role": "user", "content": "abc"}]}

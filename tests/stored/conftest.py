@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workplace import Workplace
+
+from tests.stored.workplace import Workplace
 
 
 @pytest.fixture(scope="session")

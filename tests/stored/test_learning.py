@@ -12,11 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import by_hand
 import numpy as np
 import pytest
-import stored_agent
-from workplace import Workplace
 
 import lightning_sdk as lightning
 from lightning_hub.backend import Objective, Pair
@@ -27,6 +24,8 @@ from lightning_hub.rollouts.plan import Plan
 from lightning_sdk.rollouts.tasks import split
 from lightning_sdk.settings import Settings
 from lightning_sdk.settings.groups import Stored as Rules
+from tests.stored import by_hand, stored_agent
+from tests.stored.workplace import Workplace
 
 DECLARED = {"solver": True}
 

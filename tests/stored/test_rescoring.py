@@ -11,15 +11,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import by_hand
 import pytest
-import stored_agent
-from workplace import Workplace
 
 import lightning_sdk as lightning
 from lightning_hub.replay.stored_run import StoredRun
 from lightning_hub.statistics.ranking import pairs, signal_change
 from lightning_sdk.hub.client import HubProcess
+from tests.stored import by_hand, stored_agent
+from tests.stored.workplace import Workplace
 
 
 def old(each: by_hand.Stored) -> float:
@@ -46,7 +45,7 @@ def test_means_and_ranking_are_those_counted_by_hand(place: Workplace) -> None:
     before = rows(run, "SELECT * FROM rewards")
     lightning.reward(weight=0.5, name="second")(stored_agent.other)
     found = lightning.rescore(run, stored_agent.other)
-    assert (found.scored, found.left_out, found.values["written"]) == (len(by_hand.stored(run)), {}, False)
+    assert (found.count, found.left_out, found.values["written"]) == (len(by_hand.stored(run)), {}, False)
     assert (found.values["replaces"], found.values["keeps"]) == (["first"], ["tried"])
     trained = [each for each in by_hand.stored(run) if each.mode == "train"]
     told, groups = of_mode(found, "train"), by_hand.groups(trained)
@@ -107,7 +106,7 @@ def test_a_run_under_way_is_read_and_not_written(copied: Callable[[], Path]) -> 
     run = copied()
     hub = HubProcess(run)
     try:
-        assert lightning.rescore(run, stored_agent.first).scored == len(by_hand.stored(run))
+        assert lightning.rescore(run, stored_agent.first).count == len(by_hand.stored(run))
         with pytest.raises(lightning.HubError, match=rf"process {hub.pid}\) has the folder.*wait until it ends"):
             lightning.rescore(run, stored_agent.first, write=True)
     finally:
@@ -135,7 +134,7 @@ def test_what_is_not_scored_is_counted_with_its_reason(tmp_path: Path) -> None:
     finally:
         hub.stop()
     found = lightning.rescore(run, stored_agent.picky, write=True)
-    assert (found.scored, found.values["rollouts"]) == (2, 6)
+    assert (found.count, found.values["rollouts"]) == (2, 6)
     assert found.left_out == {
         "its answer was not kept: it is or contains a builtins.object, which JSON cannot represent": 1,
         "its answer was not kept: it is or contains a builtins.bytes, which JSON cannot represent": 1,
@@ -178,7 +177,7 @@ def test_a_run_of_an_earlier_version_opens(tmp_path: Path) -> None:
     with closing(sqlite3.connect(run / "hub.sqlite")) as database:
         database.executescript(_EARLIER)
     found = lightning.rescore(run, stored_agent.first)
-    assert found.scored == 0
+    assert found.count == 0
     assert found.left_out == {"its answer was not kept: it was recorded by a version that kept no answers": 1}
     with StoredRun(run) as opened:
         (record,) = opened.records()

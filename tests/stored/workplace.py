@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import stored_agent
+from tests.stored import stored_agent
 
 HERE = Path(__file__).parent
 SMALL = {

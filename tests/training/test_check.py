@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import agents
-import bandit_backend
-import checked
 import pytest
-from tinymodel import save_tiny
 
 import lightning_sdk as lightning
+from tests.hub import bandit_backend
+from tests.learner.tinymodel import save_tiny
+from tests.training import agents, checked
 
 HERE = Path(__file__).parent
 SMALL = {"rollouts.tasks_per_step": 2, "rollouts.group_size": 4, "sampling.max_tokens": 6, "rollouts.concurrency": 8}

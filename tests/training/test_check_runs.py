@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import bandit_backend
 import pytest
 
 import lightning_sdk as lightning
 from lightning_sdk.errors import SettingError
+from tests.hub import bandit_backend
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for all runs
 

@@ -6,9 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import agents
-import bandit_backend
-import checked
 import pytest
 
 import lightning_sdk as lightning
@@ -16,6 +13,8 @@ from lightning_sdk.commands import reward_probe
 from lightning_sdk.commands.reward_probe import RewardProbe
 from lightning_sdk.markers.reward import reward_functions
 from lightning_sdk.rollouts.scoring import scores
+from tests.hub import bandit_backend
+from tests.training import agents, checked
 
 Reward = Callable[..., Any]
 SMALL: dict[str, Any] = {"rollouts.tasks_per_step": 4, "rollouts.group_size": 6, "quiet": True, "backend": "bandit"}

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import bandit_backend
 import openai
 import pytest
-from agents import TASKS
+
+from tests.hub import bandit_backend
+from tests.training.agents import TASKS
 
 HERE = Path(__file__).parent
 

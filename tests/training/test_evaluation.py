@@ -9,13 +9,13 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import agents
 import pytest
-from agents import TASKS
 
 import lightning_sdk as lightning
 from lightning_hub.rollouts.archive import Archive
 from lightning_sdk import markers
+from tests.training import agents
+from tests.training.agents import TASKS
 
 SAMPLED: dict[str, Any] = {
     "evaluation.seeds": 2, "evaluation.temperature": 1.0, "sampling.max_tokens": 8, "rollouts.concurrency": 8,

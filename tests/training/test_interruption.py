@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from agents import TASKS
+
+from tests.training.agents import TASKS
 
 HERE = Path(__file__).parent
 SMALL = ["--set", "rollouts.tasks_per_step=2", "--set", "rollouts.group_size=2", "--set", "evaluation.tasks=2",

@@ -7,11 +7,11 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-import provider
 import pytest
 
 import lightning_sdk as lightning
 from lightning_hub.replay.stored_run import StoredRun
+from tests.sdk import provider
 
 AGENT = Path(__file__).parents[2] / "examples" / "judge" / "agent.py"
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from agents import TASKS
+
+from tests.training.agents import TASKS
 
 SMALL = ["rollouts.tasks_per_step=2", "rollouts.group_size=2", "evaluation.tasks=2", "sampling.max_tokens=8"]
 

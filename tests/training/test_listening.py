@@ -13,12 +13,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from agents import TASKS
 
 from lightning_sdk.errors import HubError, HubRefused
 from lightning_sdk.hub.client import HubClient
 from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.system import addresses
+from tests.training.agents import TASKS
 
 SMALL = ["rollouts.tasks_per_step=2", "rollouts.group_size=2", "evaluation.tasks=2", "sampling.max_tokens=8"]
 

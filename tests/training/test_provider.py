@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from openai import OpenAI
-from provider import Provider
 
 import lightning_sdk as lightning
 from lightning_hub.rollouts.archive import Archive
 from lightning_sdk.errors import RolloutsFailed, SettingError
+from tests.sdk.provider import Provider
 
 TASKS = [{"question": word, "answer": word[::-1]} for word in ("noon", "stressed", "drawer", "loop")]
 SMALL: dict[str, Any] = {"rollouts.tasks_per_step": 2, "rollouts.group_size": 2, "quiet": True}

@@ -9,14 +9,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import agents
 import pytest
-from agents import SMALL, TASKS
 
 import lightning_sdk as lightning
 from lightning_sdk import markers
 from lightning_sdk.hub.client import HubProcess
 from lightning_sdk.rollouts.tasks import task_id
+from tests.training import agents
+from tests.training.agents import SMALL, TASKS
 
 #: The first test also waits for the run that all have copies of.
 pytestmark = pytest.mark.timeout(300)

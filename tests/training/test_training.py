@@ -15,17 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import agents
-import bandit_backend
 import pytest
-from agents import SMALL, TASKS
-from descendants import descendants
 
 import lightning_sdk as lightning
 from lightning_sdk import markers
 from lightning_sdk.commands.report import Report
 from lightning_sdk.hub.client import HubProcess
 from lightning_sdk.rollouts import reference
+from tests.hub import bandit_backend
+from tests.hub.descendants import descendants
+from tests.training import agents
+from tests.training.agents import SMALL, TASKS
 
 
 @pytest.fixture(autouse=True)
@@ -101,8 +101,8 @@ def test_agents_side_needs_nothing_heavy(tmp_path: Path) -> None:
                 if name.split(".")[0] in ("torch", "numpy", "transformers", "aiohttp", "rich", "msgspec"):
                     raise ImportError(name + " is not for the agent's process")
         sys.meta_path.insert(0, Blocker())
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import agents, lightning_sdk
+        import lightning_sdk
+        from tests.training import agents
         print(lightning_sdk.train(agents.solve, agents.TASKS, agents.length, steps=1, runs={str(tmp_path)!r},
                                   backend_python={sys.executable!r}, **agents.SMALL))
     """

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conversations import call, rollout, sampled
 
 import lightning_sdk as lightning
 from lightning_hub.credit.batch import TrainingBatch, build_batch
 from lightning_hub.replay.stored_run import StoredRun
 from lightning_sdk.settings import Settings
+from tests.trajectories.conversations import call, rollout, sampled
 
 ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "examples" / "two_roles" / "agent.py"

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from conversations import call, rollout, sampled
 from numpy.typing import NDArray
 
 from lightning_hub.credit import estimators
 from lightning_hub.credit.batch import build_batch
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.settings import Settings
+from tests.trajectories.conversations import call, rollout, sampled
 
 STOP, GO = 10, 11
 LOGITS = np.array([0.4, -0.3, 0.9])

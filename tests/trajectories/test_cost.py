@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conversations import call, rollout
 
 from lightning_hub.backend import Pair, Row
 from lightning_hub.credit.batch import build_batch
@@ -19,6 +18,7 @@ from lightning_hub.rollout import Reward, Rollout
 from lightning_losses.mini_batches import split_mini_batches
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call
+from tests.trajectories.conversations import call, rollout
 
 #: As much as twice the work may cost: quadratic cost is 4 times, and sorting adds a little to 2.
 MOST = 2.6

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from conversations import call, rollout, sampled
 from numpy.typing import NDArray
 
 from lightning_hub.backend import Row
@@ -15,6 +14,7 @@ from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
+from tests.trajectories.conversations import call, rollout, sampled
 
 
 def of(**options: object) -> Settings:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conversations import call, sampled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from lightning_sdk.settings import Settings
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import Event, EventBatch
 from lightning_sdk.trace.call import Call, Status
+from tests.trajectories.conversations import call, sampled
 
 KEYS = [bytes([number]) * 16 for number in range(3)]
 

@@ -1,11 +1,11 @@
 """Calls become rows by lineage: which join, which open a row, and why."""
 
 import pytest
-from conversations import call, sampled
 
 from lightning_hub.trajectories.trajectory import Trajectory, merge
 from lightning_hub.trajectories.transition import transitions
 from lightning_sdk.trace.call import Call
+from tests.trajectories.conversations import call, sampled
 
 
 def rows(*calls: Call) -> list[Trajectory]:

@@ -10,7 +10,6 @@ import itertools
 
 import numpy as np
 import pytest
-from conversations import call, rollout, sampled
 from numpy.typing import NDArray
 
 from lightning_hub.credit.batch import build_batch, flat_groups
@@ -18,6 +17,7 @@ from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
+from tests.trajectories.conversations import call, rollout, sampled
 
 ASK, ANSWER, GOOD, BAD = 10, 11, 20, 21
 Game = tuple[int, ...]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from conversations import call, rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from lightning_hub.trajectories.trajectory import Trajectory, merge
 from lightning_hub.trajectories.transition import Transition, transitions
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call, Status
+from tests.trajectories.conversations import call, rollout
 
 RLOO = Settings.from_dict({"algorithm.aggregation": "token-mean"})
 GRPO = Settings.from_dict({"algorithm.aggregation": "token-mean", "credit.advantage": "grpo"})

@@ -4,12 +4,12 @@ import dataclasses
 import json
 
 import pytest
-from conversations import call, sampled
 
 from lightning_hub.trajectories.trajectory import merge
 from lightning_hub.trajectories.transition import UNKNOWN_VERSION, UnusableCall, transitions
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call
+from tests.trajectories.conversations import call, sampled
 
 
 def with_choice(made: Call, **changes: object) -> Call:

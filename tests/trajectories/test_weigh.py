@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conversations import call, rollout, sampled
 
 from lightning_hub.credit.batch import TrainingBatch, build_batch
 from lightning_hub.credit.estimators import grpo
@@ -12,6 +11,7 @@ from lightning_hub.rollout import Rollout
 from lightning_sdk.errors import NothingToTrain, RewardError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
+from tests.trajectories.conversations import call, rollout, sampled
 
 RLOO = Settings.from_dict({"algorithm.aggregation": "token-mean"})
 

@@ -7,13 +7,13 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batches import actor
 from verl.trainer.config import AlgoConfig
 from verl.trainer.config.algorithm import RolloutCorrectionConfig
 from verl.workers.config import CriticConfig, FSDPActorConfig
 from verl.workers.config.actor import PolicyLossConfig
 
 from lightning_sdk.settings import Settings, parse
+from tests.verl.batches import actor
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "algorithms.md"
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from conversations import call, rollout
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_hub.backend import Row
 from lightning_hub.rollout import Reward, Rollout
+from tests.trajectories.conversations import call, rollout
 
 PROMPT = [1, 2, 3]
 VOCABULARY = 64

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conversations import call, rollout
-from responses import PROMPT, Responses, responses
 from torch import Tensor
 from verl.trainer.ppo.core_algos import (
     compute_gae_advantage_return,
@@ -25,6 +23,8 @@ from lightning_hub.backend import Row
 from lightning_hub.credit import estimators
 from lightning_hub.credit.batch import build_batch
 from lightning_sdk.settings import Settings
+from tests.trajectories.conversations import call, rollout
+from tests.verl.responses import PROMPT, Responses, responses
 
 Theirs = Callable[..., tuple[Tensor, Tensor]]
 CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 2e-6}

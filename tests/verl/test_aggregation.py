@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from conversations import call, rollout
-from responses import PROMPT, Responses, responses
 from torch import Tensor
 
 from lightning_hub.credit.batch import build_batch
 from lightning_sdk.settings import Settings
+from tests.trajectories.conversations import call, rollout
+from tests.verl.responses import PROMPT, Responses, responses
 
 Theirs = Callable[..., Tensor]
 #: Weights are float32.

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import two_nodes
-import verl_runs as runs
+
+from tests.verl import two_nodes
+from tests.verl import verl_runs as runs
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from batches import CLOSE, assert_same, gradient, random_batch
 from torch import Tensor
 
 from lightning_losses.divergence import divergence
 from lightning_sdk.settings import Settings
+from tests.verl.batches import CLOSE, assert_same, gradient, random_batch
 
 Theirs = Callable[..., Tensor]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from batches import CLOSE, actor, assert_same, ours, random_batch, token_mean
 from torch import Tensor
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla as vanilla
 
 from lightning_losses.ratio import importance, sequence_sum
 from lightning_sdk.settings import Settings
+from tests.verl.batches import CLOSE, actor, assert_same, ours, random_batch, token_mean
 
 Theirs = Callable[..., Any]
 HELPER = "rollout_corr_helper.compute_rollout_correction_weights"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from batches import CLOSE, Padded, actor, assert_same, gradient, ours, random_batch, token_mean
 from torch import Tensor
 
 from lightning_sdk.settings import Settings
+from tests.verl.batches import CLOSE, Padded, actor, assert_same, gradient, ours, random_batch, token_mean
 
 Theirs = Callable[..., Any]
 #: No bound: dual clipping cannot be turned off in VERL, only put out of reach.

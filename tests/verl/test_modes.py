@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-import verl_runs as runs
-from descendants import descendants
 from safetensors.torch import load_file
 
 from lightning_hub.backend import Batch, Row
 from lightning_process.child import Child
 from lightning_sdk.settings import Settings
 from lightning_verl.process import start
+from tests.hub.descendants import descendants
+from tests.verl import verl_runs as runs
 
 pytestmark = pytest.mark.timeout(1200)
 

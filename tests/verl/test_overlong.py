@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conversations import call, rollout
-from responses import PROMPT
 from verl import DataProto
 
 from lightning_hub.credit.batch import build_batch
 from lightning_sdk.settings import Settings
+from tests.trajectories.conversations import call, rollout
+from tests.verl.responses import PROMPT
 
 Theirs = Callable[..., Any]
 SHAPED = "length.limit=20 length.buffer=8 length.penalty=0.5"

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from two_nodes import ENVIRONMENT, two_nodes, wait_for
+
+from tests.verl.two_nodes import ENVIRONMENT, two_nodes, wait_for
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -35,8 +36,8 @@ class Place:
         tasks = [{"question": f"which arm? {number}", "seen": str(self.seen)} for number in range(5)]
         (folder / "tasks.jsonl").write_text("\n".join(map(json.dumps, tasks)))
         install = (
-            f"import sys; sys.path.insert(0, {str(ROOT / 'tests/hub')!r})\n"
-            f"import pathlib, bandit_backend; bandit_backend.install(pathlib.Path({str(folder / 'site')!r}))"
+            "import pathlib; from tests.hub import bandit_backend\n"
+            f"bandit_backend.install(pathlib.Path({str(folder / 'site')!r}))"
         )
         subprocess.run([BACKEND_PYTHON, "-c", install], check=True, timeout=60)
         self.environment = {

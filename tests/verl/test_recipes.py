@@ -8,10 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from gradients import gradients as stepped
-from gradients import make_learner
-from recipes import Recipe, recipes
-from responses import PROMPT, Responses, responses
 from torch import Tensor
 from transformers import PreTrainedModel
 from verl.trainer.ppo import core_algos
@@ -22,6 +18,10 @@ from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Row
 from lightning_hub.credit.batch import build_batch
 from lightning_sdk.settings import Settings
+from tests.learner.gradients import gradients as stepped
+from tests.learner.gradients import make_learner
+from tests.verl.recipes import Recipe, recipes
+from tests.verl.responses import PROMPT, Responses, responses
 
 RECIPES = recipes()
 #: Of plain steps along the gradient: so large that the first one takes ratios out of their bounds, and not all of them.

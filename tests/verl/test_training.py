@@ -8,9 +8,10 @@ import signal
 from pathlib import Path
 
 import pytest
-import verl_runs as runs
-from descendants import descendants
 from safetensors.torch import load_file
+
+from tests.hub.descendants import descendants
+from tests.verl import verl_runs as runs
 
 pytestmark = pytest.mark.timeout(900)
 

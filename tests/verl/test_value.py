@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from batches import assert_same, random_batch
 from torch import Tensor
 
 from lightning_embedded.learning.value_head import value_loss
 from lightning_sdk.settings import Settings
+from tests.verl.batches import assert_same, random_batch
 
 Theirs = Callable[..., tuple[Tensor, Tensor]]
 

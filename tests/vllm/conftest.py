@@ -11,9 +11,9 @@ import importlib.util
 from collections.abc import Iterator
 
 import pytest
-from served import Served, serving
 
 from lightning_vllm.available import installed_version
+from tests.vllm.served import Served, serving
 
 
 def pytest_configure(config: pytest.Config) -> None:

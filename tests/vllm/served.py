@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from openai import OpenAI
-from standin import listening
 from transformers import PreTrainedModel
 
 from lightning_embedded.vllm import constraining, constraints_of
@@ -28,6 +27,7 @@ from lightning_vllm.front import Front
 from lightning_vllm.launch import launcher
 from lightning_vllm.model_reader import read_model_info
 from lightning_vllm.server import VllmServer
+from tests.front.standin import listening
 
 KEY, MODEL = "front-key", "spark"
 #: Long enough that its first blocks of keys and values are cached.

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
-from served import MODEL, Served
 
 from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Constrained, Row
 from lightning_hub.trajectories.constraint import constraint_of
 from lightning_process.model import load
 from lightning_sdk.settings import Settings
+from tests.vllm.served import MODEL, Served
 
 EXPRESSION = {"type": "string", "enum": ["12 + 30", "12", "30"]}
 CLOSED = {"type": "object", "additionalProperties": False}

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from served import LONG, Served, group, kill_group_member, metric, until
+
+from tests.vllm.served import LONG, Served, group, kill_group_member, metric, until
 
 TOLERANCE = 1e-3
 

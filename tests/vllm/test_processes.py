@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from served import MODEL, group, until
 
 from lightning_process.source import locate
 from lightning_sdk.settings import Settings
@@ -16,6 +15,7 @@ from lightning_vllm.command import ServerPlacement
 from lightning_vllm.launch import launcher
 from lightning_vllm.model_reader import read_model_info
 from lightning_vllm.server import ServerGone
+from tests.vllm.served import MODEL, group, until
 
 START = """
 import sys, time

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import vllm_calculator as calculator
-from served import until
 
 import lightning_sdk as lightning
 from lightning_embedded.process import start
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from tests.vllm import vllm_calculator as calculator
+from tests.vllm.served import until
 
 STEPS = 16
 SETTINGS: dict[str, Any] = {
