@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from io import BufferedWriter
 from pathlib import Path
@@ -26,6 +27,7 @@ from lightning_sdk.failures import disk
 from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.stream import curve, wire
 from lightning_sdk.stream.handshakes import Handshakes, describe_refusal
+from lightning_sdk.system import native_threads
 from lightning_sdk.system.clock import Clock
 from lightning_sdk.system.folders import refuse_links
 
@@ -38,6 +40,8 @@ _ANSWER_SECONDS = 20.0
 _STILL_STARTING = "lightning: the hub (process %d) has been starting for %.0f s; %s says what it does"
 _POLL_SECONDS = 0.5
 """How often a client checks whether the hub is alive."""
+_GREENLET_SECONDS = 0.01
+"""How often it is looked for a message where gevent or eventlet have replaced threads."""
 _NO_ANSWER = (
     "lightning: the hub at %s has not answered %r for %.0f s, but its process has not ended: this waits for it, until "
     "Ctrl-C. If it was stopped, kill -CONT lets it go on"
@@ -90,7 +94,7 @@ class HubClient:
         clock, told = Clock(), math.isfinite(self._seconds)
         while True:
             alive, passed = self._alive(), clock.read()
-            if not self._socket.poll(int(_POLL_SECONDS * 1000)):
+            if not self._has_message(_POLL_SECONDS):
                 if self._handshakes.are_refused():
                     raise HubRefused(f"the hub at {self.address} refused: {describe_refusal(self._key)}")
                 if not alive or passed > wait + self._seconds:
@@ -116,6 +120,17 @@ class HubClient:
         raise HubGone(
             f"the hub at {self.address} did not answer {method!r} in {self._seconds:.0f} s: is its process running?"
         )
+
+    def _has_message(self, seconds: float) -> bool:
+        """Whether one came within `seconds`."""
+        if not native_threads.are_replaced():
+            return bool(self._socket.poll(int(seconds * 1000)))
+        clock = Clock()
+        while not self._socket.poll(0):
+            if clock.read() > seconds:
+                return False
+            time.sleep(_GREENLET_SECONDS)  # lets other greenlets run, which a wait inside ZeroMQ would not
+        return True
 
     def close(self) -> None:
         self._handshakes.close()

@@ -7,9 +7,11 @@ was replaced and whenever.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import importlib.machinery
 import importlib.util
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +26,11 @@ def _load_unpatched() -> Any:
 
 
 _native = _load_unpatched()
+
+
+def are_replaced() -> bool:
+    """Whether gevent or eventlet put greenlets in the place of threads, so that a wait in C code stops all of them."""
+    return not isinstance(_thread.start_new_thread, types.BuiltinFunctionType)
 
 
 def start(run: Callable[[], object]) -> None:

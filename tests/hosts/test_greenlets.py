@@ -1,4 +1,4 @@
-"""gevent: greenlets belong to the rollout that starts them, and work in its pools to the one that submits it."""
+"""gevent: greenlets belong to the rollout that starts them, work in pools to the one that submits it; all can train."""
 
 PROGRAM = """
 import gevent.monkey
@@ -59,3 +59,46 @@ print("done")
 def test_greenlets_and_pools(in_new_process) -> None:
     """Two rollouts at once, in a program that gevent has patched, share pools; after `shutdown()` nothing is left."""
     assert in_new_process(PROGRAM).strip() == "done"
+
+
+TRAINING = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import os
+from pathlib import Path
+import gevent
+from openai import OpenAI
+from tests.hub import bandit_backend
+import lightning_sdk as lightning
+
+site = Path("site").absolute()
+bandit_backend.install(site)
+os.environ["PYTHONPATH"] = os.pathsep.join([str(site), os.environ["PYTHONPATH"]])
+client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)
+turns = []
+
+def beat():
+    while True:
+        turns.append(1)
+        gevent.sleep(0.001)
+
+@lightning.agent(role="solver", trainable=True)
+def solve(task):
+    messages = [{"role": "user", "content": task["question"]}]
+    return client.chat.completions.create(model="gpt", messages=messages).choices[0].message.content
+
+gevent.spawn(beat)
+report = lightning.train(
+    solve, [{"question": f"which arm? {number}"} for number in range(6)], lambda task, answer: float(answer == "3"),
+    backend="bandit", steps=2, quiet=True,
+    **{"rollouts.tasks_per_step": 2, "rollouts.group_size": 4, "evaluation.tasks": 2, "failure.flat_steps": 0},
+)
+assert report.values["rollouts_by_status"]["ok"] == 16, report.values
+assert len(turns) > 20, "no other greenlet ran while this one waited for the hub"
+print("done")
+"""
+
+
+def test_a_training_in_a_patched_program(in_new_process) -> None:
+    """Its rollouts run in greenlets, and other greenlets go on while it waits for the hub."""
+    assert in_new_process(TRAINING).strip().splitlines()[-1] == "done"
