@@ -135,7 +135,7 @@ def test_nobody_takes_the_place_of_a_dead_hub(
     assert logged(tmp_path / "run") == Counter([1, 2])
 
 
-@pytest.mark.parametrize("key", ["wrong", "", HubKeys.make().guest])
+@pytest.mark.parametrize("key", ["wrong", "", HubKeys.make().guest], ids=["wrong", "none", "another hub's"])
 def test_a_stranger_is_not_let_in_by_tcp(tmp_path: Path, key: str) -> None:
     """Without one of the hub's keys nobody gets as far as to greet it."""
     hub = HubProcess(tmp_path, bind="tcp://127.0.0.1:0")
