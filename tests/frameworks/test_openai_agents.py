@@ -9,10 +9,7 @@ from tests.frameworks.same import assert_all_trained, assert_same_bytes
 from tests.frameworks.scripted import Said
 
 pytest.importorskip("agents.run_internal")
-from openai import AsyncOpenAI, OpenAI
-
-import lightning_sdk as lightning
-from tests.training.agents import (
+from agents import (
     Agent,
     GuardrailFunctionOutput,
     ModelSettings,
@@ -22,6 +19,9 @@ from tests.training.agents import (
     function_tool,
     input_guardrail,
 )
+from openai import AsyncOpenAI, OpenAI
+
+import lightning_sdk as lightning
 
 QUESTION = "What is 12 + 30?"
 
