@@ -143,4 +143,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    """What a shell completes: the public names, and not the folders that they come from."""
+    return sorted(__all__)
