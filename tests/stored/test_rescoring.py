@@ -107,7 +107,7 @@ def test_a_run_under_way_is_read_and_not_written(copied: Callable[[], Path]) -> 
     hub = HubProcess(run)
     try:
         assert lightning.rescore(run, stored_agent.first).count == len(by_hand.stored(run))
-        with pytest.raises(lightning.HubError, match=rf"process {hub.pid}\) has the folder.*wait until it ends"):
+        with pytest.raises(lightning.HubError, match=rf"process {hub.pid}\) is using the folder.*wait until it ends"):
             lightning.rescore(run, stored_agent.first, write=True)
     finally:
         hub.stop()
