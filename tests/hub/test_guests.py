@@ -78,7 +78,7 @@ def test_strangers_are_refused_and_the_right_one_joins(place: Place, tmp_path: P
         assert code == 1 and said in told and "Traceback" not in told
     other = place.typed(line.replace("agent.py:solve", "agent.py:slow"))
     code, told = other.end()
-    assert code == 1 and "is of the agent 'solve' and this runner has 'slow'" in told
+    assert code == 1 and "trains the agent 'solve'; this runner has 'slow'" in told
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "agent.py").write_text((tmp_path / "agent.py").read_text() + "\n# another version\n")
     code, told = place.typed(line, folder=tmp_path / "other").end()
@@ -143,7 +143,7 @@ def test_a_runner_waits_for_a_training_that_was_killed(place: Place, tmp_path: P
     guest = place.start("runner", "agent.py:solve", "--hub", hub, LIGHTNING_KEY="of both")
     training.until("  reward ")
     training.process.kill()
-    guest.until("waiting for it")
+    guest.until("waiting for up to")
     done = len((tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines())
     words = ["--resume", "run", "--listen", hub, "--runners", "0", "--steps", str(done + 5)]
     again = place.start("train", "agent.py:solve", "--tasks", "tasks.jsonl", *words,

@@ -110,7 +110,7 @@ def test_a_backend_that_dies(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("settings", "params", "error", "told"),
     [
-        ({"backend": "nope"}, {}, SettingError, "'nope'.*there are bandit, embedded"),
+        ({"backend": "nope"}, {}, SettingError, "'nope'.*installed: bandit, embedded"),
         ({"divergence.coefficient": 0.1}, {}, SettingError, "'bandit' does not honour divergence.coefficient=0.1"),
         ({"optimizer.learning_rat": 1.0}, {}, SettingError, "did you mean optimizer.learning_rate"),
         ({"roles": ("sover",)}, {"declared_roles": {"solver": True}}, SettingError, "sover.*declared roles: solver"),

@@ -130,7 +130,7 @@ def test_the_page_says_what_a_reader_wants_to_know(tmp_path: Path) -> None:
         "# demo", "`spark` was trained for 3 steps", "**Better**: the score went from 0.300 to 0.900",
         "+0.600, 95% interval", "(curve.png)",
         "| before (step 0) | 0.300 | 0.237 to 0.369 (clopper-pearson) | 200 | 0 |",
-        "| timeout | 6 | tried again up to 2 times, then left out; up to 1 other rollout of the task in the place of",
+        "| timeout | 6 | tried again up to 2 times, then left out; each replaced by up to 1 other rollout of its task",
         "| learning_rate | 0.0001 |", "--resume runs/demo",
         "lightning-sdk serve --model runs/demo/checkpoints/step-00003",
     ):  # fmt: skip

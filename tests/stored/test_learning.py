@@ -272,7 +272,7 @@ def test_dpo_raises_the_chosen_over_the_rejected_and_goes_on_after_a_kill(place:
     for name in ("rows", "pairs", "groups_used", "tokens_trained"):
         assert found.metrics[name] == steps[done][name] == steps[0][name] > 0
     other = place.type(*again, "--from", "dpo", "--resume", str(run))
-    assert other.returncode == 1 and "leave it out" in other.stderr
+    assert other.returncode == 1 and "leave from_runs out" in other.stderr
 
 
 def test_a_run_of_another_tokenizer_stops_early(place: Workplace, copied: Callable[[], Path]) -> None:
