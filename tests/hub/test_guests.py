@@ -82,7 +82,7 @@ def test_strangers_are_refused_and_the_right_one_joins(place: Place, tmp_path: P
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "agent.py").write_text((tmp_path / "agent.py").read_text() + "\n# another version\n")
     code, told = place.typed(line, folder=tmp_path / "other").end()
-    assert code == 0 and "warning: the file of solve is not the same" in told
+    assert code == 0 and "warning: the file of solve differs from the training's" in told
     code, told = training.end()
     assert code == 0 and "has another version of the file of solve" in told
 
