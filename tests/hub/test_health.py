@@ -177,11 +177,23 @@ def test_nothing_that_is_left_out_for_its_length_is_trained_on() -> None:
     }
     settings = Settings.from_dict({"length.truncated": "mask"})
     health = examine(replace(changed(lambda _: {**cut, "calls": 96.0}), settings=settings))
-    assert kinds(health) == ["fatal no signal", "warning completions truncated"]
+    assert kinds(health) == ["fatal no signal", "fatal completions truncated"]
     assert "no token of the role solver was trained on" in said(health, "no signal")
     assert "length.truncated=mask leaves those out" in said(health, "no signal")
     assert "--set length.truncated=mask" not in str(health.findings)
     assert "nothing is learned from them" in said(health, "completions truncated")
+
+
+@pytest.mark.parametrize(
+    ("how", "share", "severity"),
+    [("mask", 0.95, "fatal"), ("exclude", 0.95, "fatal"), ("mask", 0.6, "warning"), ("train", 0.95, "warning")],
+)
+def test_nearly_all_left_out_is_fatal(how: str, share: float, severity: str) -> None:
+    """The few tokens that are still trained are next to nothing; where such completions are trained on, all are."""
+    settings = Settings.from_dict({"length.truncated": how})
+    metrics: Step = {"completions_truncated/solver": share, "calls": 96.0}
+    health = examine(replace(changed(lambda _: metrics), settings=settings))
+    assert f"{severity} completions truncated" in kinds(health)
 
 
 def test_a_signal_that_is_gone_because_all_is_solved() -> None:

@@ -17,6 +17,8 @@ from lightning_sdk.trace.call import Status
 FAILED, REPEATED = 0.1, 0.25
 #: Share of the completions that ended at the token limit.
 TRUNCATED = 0.25
+#: The share of completions left out above which there is next to nothing to learn from.
+NEARLY_ALL = 0.9
 #: Rows per role and rollout, and the share of rows that a fault opened.
 ROWS, BROKEN = 1.5, 0.2
 #: Fewest rollouts, or completions, for a finding.
@@ -76,9 +78,10 @@ def check_truncation(record: RunRecord) -> Iterator[Finding]:
         if share > TRUNCATED:
             how = record.settings.length.truncated
             left = to_set(record.settings, "length.truncated", "mask") if how == "train" else ""
+            nearly_all_left_out = how != "train" and share >= NEARLY_ALL
             yield Finding(
                 kind="completions truncated",
-                severity=Severity.WARNING,
+                severity=Severity.FATAL if nearly_all_left_out else Severity.WARNING,
                 what=f"{share:.0%} of the completions of {describe_role(role)} ended at the token limit.",
                 cause="What comes after it is never seen by the reward; a role may be punished for what it was about "
                 "to say."
