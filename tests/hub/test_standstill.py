@@ -82,7 +82,7 @@ def test_a_client_that_stood_still_looks_at_its_socket_first(hub: Hub) -> None:
     script = f"""if True:
         import os, signal
         from lightning_sdk.hub.client import HubClient
-        with HubClient({hub.address!r}, {KEY!r}, seconds=1.0) as client:
+        with HubClient({hub.address!r}, {KEY!r}, seconds=2.5) as client:
             client.ask("status")
             print("ready", flush=True)
             assert client.ask("watch", wait=2.0) == []
