@@ -1,8 +1,12 @@
 """What `make test-newest` finds and says."""
 
+import sys
+from pathlib import Path
+
+import pytest
 from packaging.specifiers import SpecifierSet
 
-from tests.locks.newest import ROOT, Row, examine, format_table, read_lock, read_ranges
+from tests.locks.newest import ROOT, Row, examine, format_table, read_installed, read_lock, read_ranges
 
 RANGES = {"good": SpecifierSet(">=1"), "bad": SpecifierSet(">=1"), "held": SpecifierSet(">=1,<2")}
 LOCKED = {"good": "1.0", "bad": "1.0", "held": "1.0"}
@@ -61,3 +65,8 @@ def test_what_is_asked_for_and_what_is_locked_are_read() -> None:
     assert {"wrapt", "msgspec", "transformers", "openai", "pytest", "hatchling"} <= ranges.keys()
     assert ranges.keys() - locked.keys() == {"torch"}
     assert not [name for name in ranges.keys() - {"torch"} if locked[name] not in ranges[name]]
+
+
+def test_what_an_environment_has_is_read() -> None:
+    """By pip, from the environment of the given interpreter."""
+    assert read_installed(Path(sys.executable))["pytest"] == pytest.__version__
