@@ -1,7 +1,8 @@
 """Settings of a training run, checked when made.
 
 A setting has a dotted name, such as `optimizer.learning_rate`; `role.NAME.weight` is `credit.weight` of one role. A
-backend declares the names it honours; any other name whose value differs from its default is refused at start.
+backend declares which names it honours. A setting that differs from its default and is not among them is refused at
+start.
 """
 
 from __future__ import annotations
@@ -54,13 +55,14 @@ class Settings:
     steps: int = 40
     """Number of updates of the model."""
     seed: int = 0
-    """Seed for the order of tasks, the draw of held-out tasks and `evaluation.seeds`, not for sampling in training."""
+    """Seed for the order of tasks, the choice of held-out tasks and `evaluation.seeds`; it does not affect sampling in
+    training."""
     save_every: int = 20
-    """Steps between checkpoints; the last step is always saved."""
+    """Number of steps between checkpoints; the last step is always saved."""
     roles: tuple[str, ...] = ()
-    """Train only these roles, each by its whole name; empty: every role declared trainable."""
+    """Roles to train, each by its full name; empty: every role declared trainable."""
     role: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Role -> settings of `credit` that differ for it: {"checker": {"weight": 0.5}}."""
+    """Role -> the settings of `credit` that differ for it, such as {"checker": {"weight": 0.5}}."""
     sampling: Sampling = field(default_factory=Sampling)
     credit: Credit = field(default_factory=Credit)
     algorithm: Algorithm = field(default_factory=Algorithm)
@@ -87,7 +89,7 @@ class Settings:
         refuse_out_of_range(self.flat(), {"": self.credit} | {role: self.credit_of(role) for role in self.role})
 
     def credit_of(self, role: str) -> Credit:
-        """`credit`, with what is different for this role."""
+        """`credit`, with the settings that differ for this role."""
         own = dict(self.role.get(role, {}))
         if "rewards" in own:
             own["rewards"] = {**self.credit.rewards, **own["rewards"]}
