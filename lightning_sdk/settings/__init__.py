@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin
 
 from lightning_sdk.errors import SettingError
+from lightning_sdk.settings.combinations import refuse_combinations
+from lightning_sdk.settings.ranges import AtLeast, Between, OneOf, refuse_out_of_range, setting_types
 from lightning_sdk.settings.groups import (
     Algorithm,
     Cluster,
@@ -32,7 +34,6 @@ from lightning_sdk.settings.groups import (
     Stored,
     Value,
 )
-from lightning_sdk.settings.ranges import refuse_out_of_range
 from lightning_sdk.settings.values import convert, convert_verbatim, from_text, mapping
 
 __all__ = [
@@ -49,15 +50,15 @@ class Settings:
     """'spark', a folder in Hugging Face format, or a name on the Hugging Face Hub."""
     backend: str = "embedded"
     """Name of an installed backend."""
-    engine: str = "auto"
+    engine: Annotated[str, OneOf("auto", "embedded", "vllm")] = "auto"
     """What serves the model: 'embedded' is part of the embedded backend, 'vllm' runs vLLM servers, and 'auto' is the
     backend's own choice."""
-    steps: int = 40
+    steps: Annotated[int, AtLeast(1)] = 40
     """Number of updates of the model."""
-    seed: int = 0
+    seed: Annotated[int, Between(0, (1 << 32) - 1)] = 0
     """Seed for the order of tasks, the choice of held-out tasks and `evaluation.seeds`; it does not affect sampling in
     training."""
-    save_every: int = 20
+    save_every: Annotated[int, AtLeast(1)] = 20
     """Number of steps between checkpoints; the last step is always saved."""
     roles: tuple[str, ...] = ()
     """Roles to train, each by its full name; empty: every role declared trainable."""
@@ -86,7 +87,13 @@ class Settings:
     def __post_init__(self) -> None:
         for role, values in self.role.items():
             _build(Credit, values, f"role.{role}.")
-        refuse_out_of_range(self.flat(), {"": self.credit} | {role: self.credit_of(role) for role in self.role})
+        by_role = {role: self.credit_of(role) for role in self.role}
+        _refuse_out_of_range("", self)
+        for name in _GROUPS:
+            _refuse_out_of_range(f"{name}.", getattr(self, name))
+        for role, credit in by_role.items():
+            _refuse_out_of_range(f"role.{role}.", credit)
+        refuse_combinations(self.flat(), {"": self.credit, **by_role})
 
     def credit_of(self, role: str) -> Credit:
         """`credit`, with the settings that differ for this role."""
@@ -156,7 +163,7 @@ def _hint(name: str) -> Any:
         return float
     group, _, leaf = name.rpartition(".")
     cls = _GROUPS.get(group) if group else Settings
-    hints = get_type_hints(cls) if cls else {}
+    hints = setting_types(cls) if cls else {}
     if leaf not in hints or leaf in _GROUPS or get_origin(hints[leaf]) is Mapping:
         raise SettingError(_unknown(name))
     return hints[leaf]
@@ -168,7 +175,7 @@ def _build(cls: type[Any], values: Any, prefix: str, plain: bool = False) -> Any
         values = values.given_values()
     if not isinstance(values, Mapping):
         raise SettingError(f"setting {prefix[:-1]}={values!r}: expected a dict, or lightning_sdk.{cls.__name__}")
-    hints = get_type_hints(cls)
+    hints = setting_types(cls)
     made: dict[str, Any] = {}
     for name, value in values.items():
         if name not in hints:
@@ -178,6 +185,17 @@ def _build(cls: type[Any], values: Any, prefix: str, plain: bool = False) -> Any
         else:
             made[name] = _convert(prefix + name, value, hints[name])
     return made if plain else cls(**made)
+
+
+def _refuse_out_of_range(prefix: str, settings: Any) -> None:
+    """SettingError for the first of these settings whose value is out of its range."""
+    for name, hint in setting_types(type(settings)).items():
+        value = getattr(settings, name)
+        if get_origin(hint) is Mapping and prefix:
+            for key, each in value.items():
+                refuse_out_of_range(f"{prefix}{name}.{key}", each, float)
+        else:
+            refuse_out_of_range(prefix + name, value, hint)
 
 
 def _convert(name: str, value: Any, hint: Any) -> Any:

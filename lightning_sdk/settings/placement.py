@@ -44,3 +44,8 @@ def parse(text: str) -> Placement | None:
     if found["processes"]:
         return Placement("processes", int(found["processes"])) if int(found["processes"]) else Placement("none")
     return Placement("ray", int(found["actors"]), found["address"] or "")
+
+
+def is_valid(text: str) -> bool:
+    """Whether `text` names a placement."""
+    return _FORM.fullmatch(text) is not None

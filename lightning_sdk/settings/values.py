@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_origin
 
 from lightning_sdk.errors import SettingError
-from lightning_sdk.settings.ranges import describe_range
+from lightning_sdk.settings.ranges import Range, split_range
 
 _WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 #: What a setting that is text also takes, since its text may be just that.
@@ -19,23 +19,25 @@ _ALSO: dict[str, Callable[[Any], str | None]] = {
 
 def from_text(name: str, text: str, hint: Any) -> Any:
     """The value of `text`, as a command line gives it."""
-    if get_origin(hint) is tuple:
+    bare, range_ = split_range(hint)
+    if get_origin(bare) is tuple:
         return (text,) if text.strip() else ()  # one name, which may hold a comma
-    kinds = get_args(hint) or (hint,)
+    kinds = get_args(bare) or (bare,)
     if text.lower() == "none" and type(None) in kinds:
         return None
     for kind in kinds:
         if kind is not type(None) and (found := _parse(text.strip(), kind)) is not None:
             return found
-    raise SettingError(f"setting {name}={text!r}: {_describe_expected(name, kinds)}")
+    raise SettingError(f"setting {name}={text!r}: {_describe_expected(kinds, range_)}")
 
 
 def convert(name: str, value: Any, hint: Any) -> Any:
     """`value` as the setting has it: every form that a command line takes, and numbers and paths of any library."""
     value = _python(value)
-    if get_origin(hint) is tuple:
-        return _names(name, value, hint)
-    kinds = get_args(hint) or (hint,)
+    bare, range_ = split_range(hint)
+    if get_origin(bare) is tuple:
+        return _names(name, value, bare)
+    kinds = get_args(bare) or (bare,)
     if isinstance(value, str) and str not in kinds:
         return from_text(name, value, hint)
     if str in kinds and name in _ALSO and (text := _ALSO[name](value)) is not None:
@@ -45,7 +47,7 @@ def convert(name: str, value: Any, hint: Any) -> Any:
     if int in kinds and isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise SettingError(f"setting {name}={value!r}: {_describe_expected(name, kinds)}")
+        raise SettingError(f"setting {name}={value!r}: {_describe_expected(kinds, range_)}")
     return value
 
 
@@ -100,13 +102,12 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _describe_expected(name: str, kinds: tuple[Any, ...]) -> str:
+def _describe_expected(kinds: tuple[Any, ...], range_: Range | None) -> str:
     known = [_WORDS.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds if kind is not type(None)]
     optional = ", or none" if type(None) in kinds else ""
-    range_ = describe_range(name)
     if kinds == (str,) and range_:
-        return f"must be {range_}"
-    return f"expected {' or '.join(known)}{f', {range_}' if range_ else ''}{optional}"
+        return f"must be {range_.describe()}"
+    return f"expected {' or '.join(known)}{f', {range_.describe()}' if range_ else ''}{optional}"
 
 
 def mapping(name: str, value: Any) -> Mapping[str, Any]:

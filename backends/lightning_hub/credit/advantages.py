@@ -15,8 +15,8 @@ from lightning_hub.credit.estimators import Floats
 from lightning_hub.trajectories.role_rollout import RoleRollout
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from lightning_sdk.settings.combinations import GROUPED
 from lightning_sdk.settings.groups import Credit
-from lightning_sdk.settings.ranges import GROUPED
 
 Arrays = list[NDArray[np.float32]]
 _WHITENED = {"reinforce++", "reinforce++_baseline", "gae"}

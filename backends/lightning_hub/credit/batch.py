@@ -29,7 +29,7 @@ from lightning_hub.trajectories.rewards import rollout_to_train, score
 from lightning_hub.trajectories.role_rollout import RoleRollout, role_rollouts, silent_role_rollouts
 from lightning_sdk.errors import NothingToTrain
 from lightning_sdk.settings import Settings
-from lightning_sdk.settings.ranges import SCHEDULE
+from lightning_sdk.settings.schedule import SCHEDULE
 
 
 @dataclass(frozen=True, slots=True)

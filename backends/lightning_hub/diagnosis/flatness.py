@@ -20,8 +20,8 @@ from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.rewards import total_reward
 from lightning_hub.trajectories.role_rollout import RoleRollout, role_rollouts
 from lightning_sdk.settings import Settings
+from lightning_sdk.settings.combinations import GROUPED
 from lightning_sdk.settings.provider import PROVIDER
-from lightning_sdk.settings.ranges import GROUPED
 
 KIND = "no signal"
 #: How the text begins, also in the error of a training that stopped because of it.

@@ -14,7 +14,7 @@ from lightning_hub.health.remedy import choices, other_rate, sentence, to_set
 from lightning_hub.health.run_record import NO_ROLE, RunRecord, ScoredRollout, describe_role
 from lightning_hub.health.scale import scale
 from lightning_hub.statistics.trend import FEWEST, Trend, trend
-from lightning_sdk.settings.ranges import GROUPED
+from lightning_sdk.settings.combinations import GROUPED
 
 #: Fewest steps for the finding that a reward does not rise; the largest rise that could then have gone unseen, in
 #: standard deviations of a rollout's reward; and the share of the way to the best reward from which it is not a fault.
