@@ -182,8 +182,8 @@ def test_rewards_less_divergence(theirs: Callable[..., Tensor], settings: Settin
 
 @pytest.mark.differs("core_algos.compute_gae_advantage_return", "credit.advantage=gae credit.discount=0.9")
 def test_discount_by_call_or_token(theirs: Theirs, settings: Settings, seed: int) -> None:
-    """VERL discounts from token to token, so a long answer costs its reward; ours from call to call: with one call the
-    estimates are those without a discount."""
+    """VERL discounts from token to token, so a long answer loses part of its reward. Ours discounts from call to call:
+    with a single call the estimates are the same as without a discount."""
     made = responses(seed, calls=1)
     rows = rows_of(made, settings)
     _, by_token = theirs(made.rewards, made.values, made.mask, 0.9, 0.95)
@@ -196,7 +196,8 @@ def test_discount_by_call_or_token(theirs: Theirs, settings: Settings, seed: int
 @pytest.mark.differs("core_algos.compute_reinforce_plus_plus_outcome_advantage",
                      "credit.advantage=reinforce++ credit.returns=to_go credit.discount=0.9")  # fmt: skip
 def test_returns_discounted_by_token(theirs: Theirs, settings: Settings, seed: int) -> None:
-    """Before normalisation VERL's return of a token n tokens before the reward is 0.9 ** n of it; ours is all of it."""
+    """Before normalisation, VERL's return of a token that comes n tokens before the reward is 0.9 ** n times the
+    reward; ours is the whole reward."""
     made = responses(seed, calls=1)
     _, returns = theirs(made.rewards.clone(), made.mask, config=SimpleNamespace(gamma=0.9))
     before = made.mask.flip(1).cumsum(1).flip(1) - 1
@@ -208,8 +209,8 @@ def test_returns_discounted_by_token(theirs: Theirs, settings: Settings, seed: i
 @pytest.mark.differs("core_algos.compute_grpo_outcome_advantage", "credit.advantage=grpo")
 @pytest.mark.parametrize("norm", [True, False])
 def test_a_group_of_one(theirs: Theirs, settings: Settings, norm: bool) -> None:
-    """VERL hands the reward itself to the only rollout of a group, which says nothing of what was better; ours gives
-    0."""
+    """For the only rollout of a group, VERL's advantage is the reward itself, which does not say what was better; ours
+    is 0."""
     made = responses(7, groups=(1, 1, 1))
     other, _ = theirs(made.rewards.clone(), made.mask, made.index, norm_adv_by_std_in_grpo=norm)
     torch.testing.assert_close(other, made.rewards.sum(1, True) * made.mask, rtol=2e-6, atol=0)
@@ -219,7 +220,8 @@ def test_a_group_of_one(theirs: Theirs, settings: Settings, norm: bool) -> None:
 
 @pytest.mark.differs("core_algos.compute_rloo_outcome_advantage", "credit.advantage=rloo")
 def test_a_group_of_one_with_rloo(theirs: Theirs, settings: Settings) -> None:
-    """The only rollout of a group keeps its reward; VERL's other implementation of RLOO gives 0, as ours."""
+    """For the only rollout of a group, VERL's advantage is its reward. VERL's other implementation of RLOO gives 0, as
+    ours does."""
     made = responses(7, groups=(1, 1, 1))
     other, _ = theirs(made.rewards.clone(), made.mask, made.index)
     torch.testing.assert_close(other, made.rewards.sum(1, True) * made.mask)
@@ -230,7 +232,8 @@ def test_a_group_of_one_with_rloo(theirs: Theirs, settings: Settings) -> None:
 @pytest.mark.differs("core_algos.compute_reinforce_plus_plus_baseline_outcome_advantage",
                      "credit.advantage=reinforce++_baseline")  # fmt: skip
 def test_a_group_of_one_with_a_baseline(theirs: Theirs, settings: Settings, seed: int) -> None:
-    """VERL normalises the bare reward of a group of one together with the others' differences; ours is 0 there."""
+    """VERL normalises the bare reward of a group of one together with the differences in other groups; ours is 0
+    there."""
     made = responses(seed, groups=(3, 1, 4))
     own, (other, _) = advantages(made, settings), theirs(made.rewards.clone(), made.mask, made.index)
     alone = made.index == "task-1"
@@ -242,8 +245,8 @@ def test_a_group_of_one_with_a_baseline(theirs: Theirs, settings: Settings, seed
 
 @pytest.mark.differs("core_algos.compute_grpo_outcome_advantage", "credit.advantage=grpo")
 def test_equal_rewards_in_float32(theirs: Theirs, settings: Settings) -> None:
-    """Equal rewards teach nothing: 0 here. In VERL's float32 the mean of equal numbers may be off by a rounding, which
-    the division by almost no deviation makes visible."""
+    """Equal rewards teach nothing, so ours is 0. In VERL's float32 the mean of equal numbers may be off by a rounding
+    error, which the division by a deviation of almost 0 makes visible."""
     rewards = torch.full((7, 1), 0.1, dtype=torch.float32) * torch.tensor([1.0, 3.0, 7.0])
     found = [theirs(each[:, None].clone(), torch.ones(7, 1), np.array(["task"] * 7))[0] for each in rewards.T]
     assert any(bool(each.any()) for each in found)
@@ -268,8 +271,8 @@ def test_a_rollout_of_several_rows(theirs: Theirs, settings: Settings) -> None:
     "core_algos.kl_penalty", f"{PAID} divergence.estimator=k1 credit.advantage=reinforce++ credit.returns=to_go"
 )
 def test_returns_less_divergence_by_call(theirs: Callable[..., Tensor], settings: Settings, seed: int) -> None:
-    """In VERL's returns each token pays for itself and for what follows; ours to go pays for its whole call, which is
-    VERL's at the first token of the call."""
+    """In VERL's returns each token pays for itself and for what follows. With `to_go`, ours pays for its whole call,
+    which is what VERL's first token of the call pays."""
     made = responses(seed, step_rewards=True)
     own = advantages(made, settings, **{"credit.advantage": "reinforce"})
     paid = made.rewards - 0.3 * theirs(made.sampler, made.reference, "k1") * made.mask

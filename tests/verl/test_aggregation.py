@@ -71,7 +71,8 @@ def test_sequences_without_tokens_count(theirs: Theirs, settings: Settings, seed
 
 @pytest.mark.differs("core_algos.agg_loss", "algorithm.aggregation=seq-mean-token-mean length.truncated=mask")
 def test_sequences_without_tokens_left_out(theirs: Theirs, settings: Settings, seed: int) -> None:
-    """Without a global_batch_size VERL divides by the sequences that are left: what is left out makes them heavier."""
+    """Without a global_batch_size VERL divides by the number of sequences that remain, so leaving some out gives the
+    others more weight."""
     made, cut = with_truncated(seed)
     count = len(made.rollouts)
     assert_same(cut, weights(made, settings) * count / (count - 2), theirs, "seq-mean-token-mean")
@@ -79,7 +80,7 @@ def test_sequences_without_tokens_left_out(theirs: Theirs, settings: Settings, s
 
 @pytest.mark.differs("core_algos.agg_loss", "algorithm.aggregation=seq-mean-token-sum-norm sampling.max_tokens=200")
 def test_the_norm_is_no_width(theirs: Theirs, settings: Settings, seed: int) -> None:
-    """Unless told, VERL divides by the width of the padded batch, which the longest sample decides."""
+    """Unless a factor is given, VERL divides by the width of the padded batch, which depends on the longest sample."""
     made = responses(seed)
     assert_same(made, weights(made, settings) * 200 / made.mask.shape[1], theirs, "seq-mean-token-sum-norm")
 
@@ -102,7 +103,8 @@ def test_rows_and_token_mean(theirs: Theirs, settings: Settings) -> None:
 
 @pytest.mark.differs("core_algos.agg_loss", "algorithm.aggregation=seq-mean-token-mean")
 def test_rows_are_no_sequences(theirs: Theirs, settings: Settings) -> None:
-    """To VERL each row is a sequence: a rollout that was cut in two weighs as much as two. To ours a rollout is one."""
+    """VERL treats each row as a sequence, so a rollout in two rows weighs as much as two rollouts. Ours treats a
+    rollout as one sequence."""
     rollouts, mask = rewritten()
     own = [float(row.weights.max()) for row in build_batch(rollouts, settings).rows]
     assert own == pytest.approx([1 / 2 / 4, 1 / 2 / 4, 1 / 2 / 2])

@@ -46,7 +46,8 @@ def test_k3(theirs: Theirs, settings: Settings, seed: int) -> None:
 
 @pytest.mark.differs("core_algos.kl_penalty", "divergence.estimator=k2")
 def test_straight_through(theirs: Theirs, settings: Settings, seed: int) -> None:
-    """VERL's k1+ and k3+ show the value of k1 and k3 and have the gradient of k2, which is just our k2's."""
+    """VERL's k1+ and k3+ have the values of k1 and k3 and the gradient of k2, which is exactly the gradient of our
+    k2."""
     batch = random_batch(seed)
     for name in ("k1", "k3"):
         mine = divergence(batch.logprobs, batch.reference, settings.divergence.estimator)

@@ -77,7 +77,8 @@ def compare(theirs: Theirs, settings: Settings, seed: int) -> None:
 
 @pytest.mark.differs(HELPER, "importance.kind=mask")
 def test_what_is_no_number(theirs: Theirs, settings: Settings) -> None:
-    """VERL masks a ratio that is no number, and goes on; ours stays so, and the learner skips the step and says so."""
+    """VERL masks a ratio that is not a number and goes on. Ours stays NaN, and the learner skips the step and reports
+    it."""
     log_ratio = torch.tensor([[0.1, float("nan"), 3.0]], dtype=torch.float64)
     mask = torch.ones_like(log_ratio)
     own, _ = weights(settings, log_ratio, mask)
@@ -88,7 +89,8 @@ def test_what_is_no_number(theirs: Theirs, settings: Settings) -> None:
 
 @pytest.mark.differs("rollout_corr_helper.compute_rollout_rejection_mask", "importance.kind=mask")
 def test_rejection_is_another_thing(theirs: Theirs, settings: Settings, seed: int) -> None:
-    """VERL's rejection by token_k1 leaves out the same tokens as our mask, but those it keeps it does not weigh."""
+    """VERL's rejection by token_k1 leaves out the same tokens as our mask, but does not weight the tokens that it
+    keeps."""
     batch = random_batch(seed)
     log_ratio = batch.old - batch.sampler
     own, outside = weights(settings, log_ratio, batch.mask)

@@ -93,7 +93,8 @@ def test_gspo(theirs: Theirs, settings: Settings, seed: int, bounds: tuple[float
 
 @pytest.mark.differs("core_algos.compute_policy_loss_gspo", "algorithm.loss=gspo algorithm.clip_dual=3.0")
 def test_gspo_with_dual_clip(theirs: Theirs, settings: Settings, seed: int) -> None:
-    """VERL's GSPO has no dual clip: ours with one differs just where a bad sequence has become likelier than that."""
+    """VERL's GSPO has no dual clip. Ours, with one, differs only where a bad sequence has become more likely than its
+    bound."""
     batch = random_batch(seed)
     batch.old[::3] = batch.logprobs.detach()[::3] - 2
     batch.advantages[::3] = -1.0

@@ -53,7 +53,7 @@ def test_soft_overlong_punishment(theirs: Theirs, settings: Settings) -> None:
 
 @pytest.mark.differs("reward_manager.DAPORewardManager", SHAPED)
 def test_beyond_the_limit(theirs: Theirs, settings: Settings) -> None:
-    """VERL's answers cannot be longer than its limit, and its formula would go on falling. Ours counts all that a role
-    said in a rollout, which can be more, and loses the penalty at most (DAPO, eq. 13)."""
+    """VERL's answers cannot be longer than its limit; beyond it, its formula would go on falling. Ours counts
+    everything that a role said in a rollout, which can be longer, and subtracts at most the penalty (DAPO, eq. 13)."""
     assert ours(settings, 36) == 0.5
     assert verl(theirs, settings, 36) == pytest.approx(1 - 0.5 * (36 - 12) / 8)
