@@ -24,7 +24,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "ends.json"
-_REQUIRE = re.compile(r'require\(\s*(?:"([\w-]+)"|_DISTRIBUTION), "([\d.]+)", "([\d.]+)"')
+_REQUIRE = re.compile(r'require_version\(\s*(?:"([\w-]+)"|_DISTRIBUTION), "([\d.]+)", "([\d.]+)"')
 _DISTRIBUTION = re.compile(r'_DISTRIBUTION = "([\w-]+)"')
 _OURS = ("wrapt", "msgpack", "pyzmq", "opentelemetry-api", "pytest", "pytest-timeout", "hatchling")
 
