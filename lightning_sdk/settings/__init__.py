@@ -14,7 +14,6 @@ from typing import Annotated, Any, get_origin
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings.combinations import refuse_combinations
-from lightning_sdk.settings.ranges import AtLeast, Between, OneOf, refuse_out_of_range, setting_types
 from lightning_sdk.settings.groups import (
     Algorithm,
     Cluster,
@@ -34,6 +33,7 @@ from lightning_sdk.settings.groups import (
     Stored,
     Value,
 )
+from lightning_sdk.settings.ranges import AtLeast, Between, OneOf, refuse_out_of_range, setting_types
 from lightning_sdk.settings.values import convert, convert_verbatim, from_text, mapping
 
 __all__ = [

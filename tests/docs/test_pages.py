@@ -118,5 +118,5 @@ def test_the_bounds_of_the_stream_are_as_stated() -> None:
     default = {name: each.default for name, each in inspect.signature(Stream).parameters.items()}
     assert (default["window"], default["spill"], default["patience"]) == (64 * 2**20, 2**30, 1.0)
     page = " ".join((ROOT / "docs" / "serving.md").read_text("utf-8").split())
-    assert "64 MiB in memory, and as much again that is not packed yet, then 1 GiB on disk" in page
-    assert "When all is full a call waits one second at most, once" in page
+    assert "up to 64 MiB in memory, and as much again that is not packed yet, then 1 GiB on disk" in page
+    assert "When all of this is full, a call waits at most one second, once" in page
