@@ -255,6 +255,9 @@ def test_sessions_leave_nothing_behind(hub: HubProcess) -> None:
     def is_more() -> bool:
         return any(now > then for now, then in zip(held(), before, strict=True))
 
+    # Resident memory is not among these. In 60 calls of `check` it grew from 87 to 136 MB, and no more after the 40th:
+    # each cycle's threads take whichever of glibc's arenas is free, and an arena keeps what it was once given. In use
+    # were 19.6 MB after the first call and after the last, and with MALLOC_ARENA_MAX=1 the process stayed at 89 MB.
     before = held()
     for _ in range(20):
         lightning.init(hub.address, hub.key)
