@@ -30,8 +30,9 @@ WRITTEN: dict[str, Any] = {
     "logit_bias": {"5": 1}, "bad_words": ["no"], "allowed_token_ids": [1], "frequency_penalty": 0.5,
     "presence_penalty": 0.5, "repetition_penalty": 1.5, "seed": 7, "best_of": 4, "use_beam_search": True,
     "length_penalty": 0.5, "typical_p": 0.5, "max_tokens": 9, "max_completion_tokens": 9, "logprobs": False,
-    "return_token_ids": False, "n": 2, "stop": ["."], "stream": True, "stream_options": {"include_usage": True},
-    "messages": BODY["messages"], "tools": TOOLS, "parallel_tool_calls": False, "top_logprobs": 3,
+    "return_token_ids": False, "n": 2, "stop": ["."], "stop_token_ids": [5], "stream": True,
+    "stream_options": {"include_usage": True}, "messages": BODY["messages"], "tools": TOOLS,
+    "parallel_tool_calls": False, "top_logprobs": 3,
     "reasoning_effort": "low", "chat_template_kwargs": {"a": 1}, "user": "u", "metadata": {"a": "b"},
     "response_format": {"type": "json_object"}, "tool_choice": "required",
 }  # fmt: skip

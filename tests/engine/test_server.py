@@ -181,6 +181,27 @@ def test_what_was_cut_is_continued_exactly(service: Service) -> None:
     assert second.model_extra["prompt_token_ids"][: len(known)] == known
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_id_ends_the_answer(service: Service, stream: bool) -> None:
+    """With `stop_token_ids` it is the last id of its answer, is not in the text, and what came before is as it was."""
+
+    def ask(**more: Any) -> tuple[list[int], str, set[str | None]]:
+        given: Any = {"model": "tiny", "messages": ASK, "max_tokens": 40, "seed": 3, "stream": stream}
+        with service.client() as client:
+            reply: Any = client.chat.completions.create(**given, extra_body={**IDS, **more})
+            chunks = [chunk.choices[0] for chunk in reply] if stream else [reply.choices[0]]
+        ids = joined(chunk.model_extra.get("token_ids", []) for chunk in chunks)
+        text = "".join((chunk.delta if stream else chunk.message).content or "" for chunk in chunks)
+        return ids, text, {chunk.finish_reason for chunk in chunks} - {None}
+
+    ids, _, ended = ask()
+    assert len(ids) == 40 and ended == {"length"}
+    stop = ids[20]
+    assert stop not in service.engine.ends
+    until = ids.index(stop)
+    assert ask(stop_token_ids=[stop, 10**9]) == (ids[: until + 1], service.chat.decode(ids[:until]), {"stop"})
+
+
 def test_text_completions(service: Service) -> None:
     """Text, texts and ids as prompts; choices are numbered over prompts, streams and wholes agree."""
     with service.client() as client:
@@ -248,7 +269,7 @@ def test_many_at_once_async(service: Service) -> None:
         ),
         ({"messages": [{"role": "user", "content": "twelve " * 300}]}, "messages", "at most 256"),
         ({"nonsense": 1}, "nonsense", "leave it out"),
-        ({"stop_token_ids": [5]}, "stop_token_ids", "leave it out"),
+        ({"stop_token_ids": [5, -1]}, "stop_token_ids", "a list of token ids"),
     ],
 )
 def test_bad_requests_name_the_field(service: Service, change: dict[str, Any], param: str, words: str) -> None:

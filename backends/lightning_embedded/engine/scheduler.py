@@ -235,7 +235,7 @@ class Scheduler:
             sequence.append(token, logprobs[place], version)
             self.stats.generated += 1
             made = len(sequence.token_ids)
-            if token in ends or self._has_stopped(sequence, token):
+            if token in ends or token in sequence.params.stop_ids or self._has_stopped(sequence, token):
                 self._finish(sequence, "stop")
             elif made >= sequence.params.max_tokens or len(sequence.prompt) + made >= room:
                 self._finish(sequence, "length")

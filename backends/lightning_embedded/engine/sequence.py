@@ -27,6 +27,8 @@ class Params:
     repetition: float = 1.0
     """Logits of ids in prompt and completion are divided by it if positive, multiplied if negative."""
     stop: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
+    """Ids that end the completion, besides the model's own; like those they are sampled, and not in the text."""
     seed: int | None = None
     """The same seed gives the same completion, whatever else is in the batch."""
     index: int = 0

@@ -20,12 +20,11 @@ HARMLESS = frozenset({
 ONLY: dict[str, Any] = {
     "logit_bias": {}, "modalities": ["text"], "functions": [], "best_of": 1, "echo": False, "suffix": "",
     "return_tokens_as_token_ids": False, "skip_special_tokens": False, "min_tokens": 0, "top_k": -1, "min_p": 0,
-    "bad_words": [], "allowed_token_ids": None, "stop_token_ids": [],
-    "add_generation_prompt": True, "continue_final_message": False,
+    "bad_words": [], "allowed_token_ids": None, "add_generation_prompt": True, "continue_final_message": False,
 }  # fmt: skip
 _READ = frozenset({
-    "model", "n", "stream", "stream_options", "temperature", "top_p", "seed", "stop", "max_tokens", "logprobs",
-    "return_token_ids", "presence_penalty", "frequency_penalty", "repetition_penalty",
+    "model", "n", "stream", "stream_options", "temperature", "top_p", "seed", "stop", "stop_token_ids", "max_tokens",
+    "logprobs", "return_token_ids", "presence_penalty", "frequency_penalty", "repetition_penalty",
 })  # fmt: skip
 _CHAT = _READ | {
     "messages", "tools", "tool_choice", "top_logprobs", "max_completion_tokens", "chat_template_kwargs",
@@ -138,6 +137,7 @@ def _common(body: dict[str, Any], limit: str, logprobs: bool, top: int, default_
         frequency=_number(body, "frequency_penalty", 0.0, -2.0, 2.0),
         repetition=_number(body, "repetition_penalty", 1.0, 0.0, 10.0, above=True),
         stop=_stop(body.get("stop")),
+        stop_ids=_stop_ids(body.get("stop_token_ids")),
         seed=None if body.get("seed") is None else _integer(body, "seed", 0, -(1 << 63), (1 << 63) - 1),
         top_logprobs=top,
     )
@@ -268,6 +268,17 @@ def _stop(value: Any) -> tuple[str, ...]:
     if len(stops) > _MAX_STOPS:
         raise BadRequest(f"stop has {len(stops)} strings; at most {_MAX_STOPS} are allowed", "stop", "invalid_value")
     return tuple(stops)
+
+
+def _stop_ids(value: Any) -> frozenset[int]:
+    ids = value or []
+    if not isinstance(ids, list) or not _ids(ids):
+        raise _wrong("stop_token_ids", value, "a list of token ids")
+    if len(ids) > _MAX_STOPS:
+        raise BadRequest(
+            f"stop_token_ids has {len(ids)} ids; at most {_MAX_STOPS} are allowed", "stop_token_ids", "invalid_value"
+        )
+    return frozenset(ids)
 
 
 def _integer(body: dict[str, Any], name: str, default: int, low: int, high: int) -> int:

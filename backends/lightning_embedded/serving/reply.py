@@ -105,9 +105,10 @@ class Reply:
 
     def text(self, sequence: Sequence) -> str:
         """A finished completion's text, without the id that ended it and without stop strings."""
-        if not sequence.params.stop:
+        params = sequence.params
+        if not params.stop and not params.stop_ids:
             return self.decode.body(sequence.token_ids)
-        whole = Text(self.decode, sequence.params.stop)
+        whole = Text(self.decode, params.stop, params.stop_ids)
         return whole.feed(sequence.token_ids) + whole.finish()
 
     def _choice(self, choice: ReplyChoice) -> dict[str, Any]:

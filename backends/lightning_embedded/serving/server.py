@@ -167,7 +167,7 @@ class _Server:
                     prompt, _with_index(common.params, index), self._hear, stream=common.stream, client=client
                 )
                 sequence.constraint = self._constraint(body)
-                own = Text(self._engine.decode, common.params.stop)
+                own = Text(self._engine.decode, common.params.stop, common.params.stop_ids)
                 place, tools = len(reply.choices), self._reader(body)
                 reply.choices.append(ReplyChoice(index=place, sequence=sequence, text=own, tools=tools))
         return reply

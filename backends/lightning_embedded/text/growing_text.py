@@ -47,9 +47,10 @@ class Text:
     what follows it are never returned.
     """
 
-    def __init__(self, decode: Decode, stop: tuple[str, ...] = ()) -> None:
+    def __init__(self, decode: Decode, stop: tuple[str, ...] = (), stop_ids: frozenset[int] = frozenset()) -> None:
         self._decode = decode
         self._stop = stop
+        self._ends = decode.ends | stop_ids
         self._ids: list[int] = []
         self._from = 0  # ids before this are final
         self._held = ""
@@ -59,7 +60,7 @@ class Text:
         """The text that `ids` add and that can no longer change."""
         if self.stopped:
             return ""
-        self._ids.extend(token for token in ids if token not in self._decode.ends)
+        self._ids.extend(token for token in ids if token not in self._ends)
         self._held += self._take_complete()
         return self._release(last=False)
 
