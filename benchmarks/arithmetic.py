@@ -29,7 +29,7 @@ from typing import Any
 from openai import OpenAI
 
 import lightning_sdk as lightning
-from lightning_sdk.settings import parse
+from lightning_sdk.settings.settings import parse
 from lightning_spark import expressions
 
 client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)

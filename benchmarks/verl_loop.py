@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
 from lightning_process.source import locate
-from lightning_sdk.settings import Settings, parse
+from lightning_sdk.settings.settings import Settings, parse
 from lightning_verl import cluster
 from lightning_verl import config as ours
 from lightning_vllm.command import tool_parser

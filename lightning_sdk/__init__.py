@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lightning_sdk import settings
 from lightning_sdk.errors import (
     BackendDied,
     DiskError,
@@ -39,25 +40,7 @@ from lightning_sdk.errors import (
 from lightning_sdk.markers.agent import agent
 from lightning_sdk.markers.reward import emit_reward, reward
 from lightning_sdk.markers.rollout import rollout
-from lightning_sdk.settings import (
-    Algorithm,
-    Cluster,
-    Credit,
-    Divergence,
-    Evaluation,
-    Export,
-    Failure,
-    Importance,
-    Length,
-    Lora,
-    Optimizer,
-    Rollouts,
-    Sampling,
-    Serving,
-    Settings,
-    Stored,
-    Value,
-)
+from lightning_sdk.settings import Settings
 
 if TYPE_CHECKING:  # loaded on first use below: they need zmq, wrapt and asyncio
     from lightning_sdk.commands.check import Check, check
@@ -83,42 +66,26 @@ _LATER = {
 }
 
 __all__ = [
-    "Algorithm",
     "BackendDied",
     "Check",
-    "Cluster",
-    "Credit",
     "DiskError",
-    "Divergence",
-    "Evaluation",
-    "Export",
-    "Failure",
     "HubError",
     "HubGone",
     "HubRefused",
-    "Importance",
-    "Length",
     "LightningError",
-    "Lora",
     "ModelError",
     "NothingToTrain",
-    "Optimizer",
     "PortInUse",
     "Report",
     "Rescoring",
     "RewardError",
-    "Rollouts",
     "RolloutsFailed",
-    "Sampling",
     "Score",
-    "Serving",
     "SettingError",
     "Settings",
-    "Stored",
     "TaskError",
     "UnsupportedVersion",
     "Untranslatable",
-    "Value",
     "agent",
     "check",
     "emit_reward",
@@ -128,6 +95,7 @@ __all__ = [
     "rescore",
     "reward",
     "rollout",
+    "settings",
     "shutdown",
     "status",
     "train",

@@ -29,7 +29,7 @@ from lightning_sdk.commands.options import (
 from lightning_sdk.commands.report import Report
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.rollouts import reference
-from lightning_sdk.settings import Settings, parse
+from lightning_sdk.settings.settings import Settings, parse
 from lightning_sdk.system.folders import find_run_folder
 
 _EXAMPLES = {

@@ -16,8 +16,9 @@ from lightning_sdk.commands.train import given_settings, refuse_unknown_roles, w
 from lightning_sdk.errors import SettingError
 from lightning_sdk.markers.reward import Function, reward_functions
 from lightning_sdk.rollouts.tasks import Source, load
-from lightning_sdk.settings import Settings, explicit, placement
+from lightning_sdk.settings import placement
 from lightning_sdk.settings.provider import provider_settings
+from lightning_sdk.settings.settings import Settings, explicit
 from lightning_sdk.system.folders import find_run_folder, make_folder, temporary_folder
 
 #: A check is this small unless `rollouts.tasks_per_step` and `rollouts.group_size` say otherwise.

@@ -18,8 +18,8 @@ from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.reward import Function, RewardFunction, reward_functions
 from lightning_sdk.rollouts import invitation, reference
 from lightning_sdk.rollouts.tasks import Parts, Source, divide, load
-from lightning_sdk.settings import Settings, explicit
 from lightning_sdk.settings.provider import provider_settings
+from lightning_sdk.settings.settings import Settings, explicit
 from lightning_sdk.system.folders import find_run_folder, make_run_folder
 
 
@@ -64,8 +64,8 @@ def train(
         listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins, with the
             key in LIGHTNING_KEY, or a new one that is printed. By default nothing can join.
         quiet: Show nothing.
-        **settings: Any other setting, as a group (`optimizer=Optimizer(learning_rate=1e-5)`) or by its dotted name
-            (`**{"optimizer.learning_rate": 1e-5}`). See `lightning_sdk.settings`.
+        **settings: Any other setting, as a group (`optimizer=lightning.settings.Optimizer(learning_rate=1e-5)`) or by
+            its dotted name (`**{"optimizer.learning_rate": 1e-5}`). See `lightning_sdk.settings`.
 
     Raises:
         TaskError, SettingError, ModelError: an argument cannot be used.

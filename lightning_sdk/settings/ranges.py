@@ -6,11 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from lightning_sdk.errors import SettingError
+
+_TYPES: dict[type[Any], dict[str, Any]] = {}
 
 
 class Range(ABC):
@@ -121,10 +122,11 @@ class Grammar(Range):
         return self.words
 
 
-@cache
 def setting_types(cls: type[Any]) -> dict[str, Any]:
     """Setting -> its type with the range, of `Settings` or of a group."""
-    return get_type_hints(cls, include_extras=True)
+    if cls not in _TYPES:
+        _TYPES[cls] = get_type_hints(cls, include_extras=True)
+    return _TYPES[cls]
 
 
 def split_range(hint: Any) -> tuple[Any, Range | None]:

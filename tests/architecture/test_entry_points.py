@@ -10,7 +10,8 @@ import pytest
 from lightning_hub.backend import BackendSpec
 from lightning_hub.rollouts.plan import refuse_ignored
 from lightning_sdk.errors import SettingError
-from lightning_sdk.settings import VERBATIM, Optimizer, Settings
+from lightning_sdk.settings import Optimizer, Settings
+from lightning_sdk.settings.settings import VERBATIM
 from tests.architecture.sources import integrations, pyproject
 
 GROUPS = pyproject()["project"]["entry-points"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 from collections import Counter
+from types import ModuleType
 
 import pytest
 
 import lightning_sdk
 from lightning_sdk import errors
-from tests.architecture.sources import ROOT, Module, kept_files, modules, pyproject
+from lightning_sdk.settings.groups import Group
+from tests.architecture.sources import ROOT, Module, kept_files, modules, pyproject, run_python
 
 LINES = 400
 FUNCTION_LINES = 60
@@ -94,15 +96,26 @@ def test_modules_open_with_what_they_own(module: Module) -> None:
     assert first.endswith((".", ":")), f"{module.where}: {first!r}"
 
 
-def test_all_is_what_is_exported() -> None:
-    """`__all__` lists every public name of the SDK, sorted, and each of them exists."""
-    listed = lightning_sdk.__all__
-    assert listed == sorted(listed)
-    assert all(getattr(lightning_sdk, name) is not None for name in listed)
-    public = {
-        name for name, value in vars(lightning_sdk).items() if not name.startswith("_") and not inspect.ismodule(value)
-    }
-    assert public - {"annotations", "Any", "TYPE_CHECKING"} == set(listed)
+@pytest.mark.parametrize("module", [lightning_sdk, lightning_sdk.settings], ids=lambda module: module.__name__)
+def test_all_is_what_is_exported(module: ModuleType) -> None:
+    """`__all__` lists every public name, sorted; each of them exists, and a shell completes them and no others."""
+    listed = module.__all__
+    assert listed == sorted(listed) == dir(module)
+    assert all(getattr(module, name) is not None for name in listed)
+    public = {name for name, value in vars(module).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert public - {"annotations", "Any", "TYPE_CHECKING"} == set(listed) - {"settings"}
+
+
+def test_public_names_are_verbs_settings_reports_and_errors() -> None:
+    """Every other class is in a module that says what it is for, as the groups of settings are."""
+    nouns = {name for name in lightning_sdk.__all__ if name[0].isupper()} - set(errors.BY_NAME)
+    assert nouns == {"Settings", "Check", "Report", "Rescoring", "Score"}
+    assert set(lightning_sdk.settings.__all__) == {"Settings", *(group.__name__ for group in Group.__subclasses__())}
+
+
+def test_groups_of_settings_need_no_further_import() -> None:
+    """`import lightning_sdk as lightning` is all that a script types."""
+    assert run_python("import lightning_sdk as lightning; print(lightning.settings.Lora(rank=4).rank)") == "4\n"
 
 
 def test_unknown_names_are_attribute_errors() -> None:

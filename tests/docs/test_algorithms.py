@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from lightning_sdk import cli
-from lightning_sdk.settings import Settings, parse
+from lightning_sdk.settings.settings import Settings, parse
 from tests.docs.pages import blocks
 from tests.docs.verl_table import PAGE, marks, replaced
 

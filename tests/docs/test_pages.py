@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_sdk import cli, settings
+from lightning_sdk import cli
+from lightning_sdk.settings.settings import parse
 from lightning_sdk.stream.stream import Stream
 from tests.docs.pages import PAGES, ROOT, anchors, block, blocks, commands, links
 from tests.docs.settings_table import PAGE, replaced
@@ -84,7 +85,7 @@ def accept(arguments: list[str]) -> None:
     else:
         for pair in getattr(options, "settings", []):
             name, _, value = pair.partition("=")
-            assert settings.parse(name, value) is not None
+            assert parse(name, value) is not None
 
 
 def test_every_python_block_compiles() -> None:

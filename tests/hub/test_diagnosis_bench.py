@@ -8,7 +8,7 @@ import pytest
 from diagnosis_cases import HEALTHY, SICK, Case, judge_health
 
 from lightning_hub.health.examine import Health, examine
-from lightning_sdk.settings import Settings, parse
+from lightning_sdk.settings.settings import Settings, parse
 
 #: One run of each kind takes about a second; these are left to the benchmark, which has others like them.
 LONG = {"reward of 1 and -1", "reward of 0 and 1000", "several turns", "asynchronous", "normalised advantages",

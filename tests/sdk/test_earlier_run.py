@@ -11,7 +11,8 @@ import pytest
 import lightning_sdk as lightning
 from lightning_sdk.commands.earlier_run import EarlierRun, describe, read
 from lightning_sdk.rollouts.tasks import divide, task_id
-from lightning_sdk.settings import Credit, Optimizer, Settings, explicit
+from lightning_sdk.settings import Credit, Optimizer, Settings
+from lightning_sdk.settings.settings import explicit
 
 OWN = {
     "model": "spark", "steps": 40, "roles": ("solver",), "optimizer.learning_rate": 1e-5, "optimizer.warmup_steps": 9,

@@ -6,8 +6,8 @@ import pytest
 
 import lightning_sdk as lightning
 from lightning_hub.credit.estimators import COMPARED
-from lightning_sdk.settings import _GROUPS, Settings
 from lightning_sdk.settings.combinations import GROUPED
+from lightning_sdk.settings.settings import _GROUPS, Settings
 from tests.sdk.ends import ACCEPTED, ENDS, INF, NAN
 
 REFUSED = [(name, value) for name, (_, refused) in ENDS.items() for value in [*refused, NAN, INF, -INF]]

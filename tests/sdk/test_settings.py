@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import lightning_sdk as lightning
-from lightning_sdk.settings import Credit, Lora, Optimizer, Rollouts, Settings, explicit, parse
+from lightning_sdk.settings import Credit, Lora, Optimizer, Rollouts, Settings
+from lightning_sdk.settings.settings import explicit, parse
 
 
 def test_settings_survive_the_wire() -> None:
@@ -100,7 +101,9 @@ def test_groups_are_checked_as_plain_data_is() -> None:
         lightning.SettingError, match=r"optimizer\.learning_rate='fast': expected a number, more than 0"
     ):
         Settings.from_dict({"optimizer": Optimizer(learning_rate="fast")})  # type: ignore[arg-type]
-    with pytest.raises(lightning.SettingError, match=r"optimizer=Lora\(.*expected a dict, or lightning_sdk\.Optimizer"):
+    with pytest.raises(
+        lightning.SettingError, match=r"optimizer=Lora\(.*expected a dict, or lightning_sdk\.settings\.Optimizer"
+    ):
         Settings.from_dict({"optimizer": Lora(rank=2)})
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from lightning_sdk.settings import Settings, parse
+from lightning_sdk.settings.settings import Settings, parse
 
 MODULES = {
     "core_algos": "verl.trainer.ppo.core_algos",

@@ -12,7 +12,7 @@ from verl.trainer.config.algorithm import RolloutCorrectionConfig
 from verl.workers.config import CriticConfig, FSDPActorConfig
 from verl.workers.config.actor import PolicyLossConfig
 
-from lightning_sdk.settings import Settings, parse
+from lightning_sdk.settings.settings import Settings, parse
 from tests.verl.batches import actor
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "algorithms.md"
