@@ -57,6 +57,8 @@ class _ChatRequest:
         """`parameters`: of `_inner_post`, as the caller gave them."""
         self._call = call
         self._translation: UnaskedFields | None = None
+        if call.candidate is not None and (prompted := call.with_prompts(parameters.json)) is not parameters.json:
+            parameters = replace(parameters, json=prompted)
         self.parameters = parameters
         """As they are to be sent."""
         if call.endpoint is not None:

@@ -23,6 +23,7 @@ from lightning_sdk.integration import (
     OpenCall,
     Patches,
     UnsupportedVersion,
+    Untranslatable,
     bypass_cache,
     effective_scope,
     harmless,
@@ -225,10 +226,32 @@ def _wrap_build_request(original: Callable[..., Any]) -> Callable[..., Any]:
     """Requests of an open call: their body is the call's, and the net below the SDKs need not tell of them."""
 
     def build_request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        request, call = original(self, *args, **kwargs), _posting.get()
+        call = _posting.get()
+        if call is not None and call.candidate is not None:
+            kwargs = _with_prompts(call, kwargs)
+        request = original(self, *args, **kwargs)
         if call is not None:
             request.extensions[SEEN] = True
             call.request = getattr(request, "_content", b"")  # a body that is streamed is not there
         return request
 
     return build_request
+
+
+def _with_prompts(call: OpenCall, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a request whose body has the rollout's own prompts. Untranslatable where the body is signed."""
+    changed: dict[str, Any] = {}
+    if isinstance(body := options.get("json"), dict) and (new := call.with_prompts(body)) is not body:
+        changed["json"] = new
+    for name in ("content", "data"):
+        if isinstance(text := options.get(name), str | bytes):
+            raw = text.encode() if isinstance(text, str) else text
+            if (prompted := call.with_prompts_bytes(raw)) is not raw:
+                changed[name] = prompted
+    signature = str({**(options.get("headers") or {})}.get("Authorization", ""))
+    if changed and signature.startswith("AWS4-"):
+        raise Untranslatable(
+            f"role {call.role!r} calls a model of Amazon Bedrock through LiteLLM, whose requests are signed before "
+            "they can be given another prompt; mark the text with lightning.prompt() and call it inside the agent"
+        )
+    return {**options, **changed}

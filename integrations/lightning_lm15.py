@@ -117,6 +117,10 @@ def _fail(call: OpenCall, error: BaseException) -> None:
 
 def _to_engine_request(request: Any, call: OpenCall) -> tuple[Any, Translation | None]:
     """The request as it goes out, and what makes of the reply what the caller expects."""
+    # Not harmless either: a rollout that spoke with other prompts than its candidate's would be scored as if it did.
+    if call.candidate is not None and (prompted := call.with_prompts_bytes(request.body)) is not request.body:
+        headers = [each for each in request.headers if each[0].lower() != "content-length"]
+        request = replace(request, headers=headers, body=prompted)
     call.request = request.body
     if call.endpoint is None:
         return request, None

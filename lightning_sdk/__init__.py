@@ -30,6 +30,7 @@ from lightning_sdk.errors import (
     ModelError,
     NothingToTrain,
     PortInUse,
+    PromptError,
     RewardError,
     RolloutsFailed,
     SettingError,
@@ -38,6 +39,7 @@ from lightning_sdk.errors import (
     Untranslatable,
 )
 from lightning_sdk.markers.agent import agent
+from lightning_sdk.markers.prompt import prompt
 from lightning_sdk.markers.reward import emit_reward, reward
 from lightning_sdk.markers.rollout import rollout
 from lightning_sdk.settings import Settings
@@ -76,6 +78,7 @@ __all__ = [
     "ModelError",
     "NothingToTrain",
     "PortInUse",
+    "PromptError",
     "Report",
     "Rescoring",
     "RewardError",
@@ -92,6 +95,7 @@ __all__ = [
     "evaluate",
     "gateway_environment",
     "init",
+    "prompt",
     "rescore",
     "reward",
     "rollout",

@@ -5,6 +5,7 @@ LightningError
 ├── TaskError           a task file or a task in it cannot be read
 ├── ModelError          a model folder or name is not usable
 ├── RewardError         a reward is not a finite number
+├── PromptError         a text cannot be marked, or cannot stand in the place of a prompt
 ├── HubError            the hub cannot be started, reached or trusted
 │   ├── HubGone         the hub stopped answering
 │   └── HubRefused      the hub refused this process (wrong key, wrong protocol)
@@ -38,6 +39,10 @@ class ModelError(LightningError):
 
 class RewardError(LightningError):
     """A reward is not a finite number."""
+
+
+class PromptError(LightningError):
+    """A text cannot be marked as a prompt, or a candidate's text cannot stand in the place of one."""
 
 
 class HubError(LightningError):
@@ -89,6 +94,7 @@ BY_NAME: dict[str, type[LightningError]] = {
         TaskError,
         ModelError,
         RewardError,
+        PromptError,
         HubError,
         HubGone,
         HubRefused,

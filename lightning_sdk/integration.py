@@ -25,7 +25,8 @@ Follow a call into another thread, task or message:
 
 Catch calls to models (a seam):
     open_call           opens a call before its request leaves, None if it is not to be recorded
-    OpenCall            where the call is to be sent (`endpoint`), with which body (`rewrite`), and how it ends
+    OpenCall            with which prompts the call is to be sent (`with_prompts`), where to (`endpoint`), with which
+                        body (`rewrite`), and how it ends
     Endpoint            the address, model and key of an engine
     tap                 finishes a call with what passes through a response of httpx
     ReplyReader         the same for any other client, fed with bytes

@@ -39,4 +39,5 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sink.connect(None)
     sink._said.clear()
     markers.agent.declared.clear()
+    markers.prompt.marked.clear()
     markers.reward.marked.clear()

@@ -116,6 +116,8 @@ class Relay:
             raise Refused(404, "this rollout has ended", "rollout_not_found")
         try:
             translation, proxy = None, proxy_for(url)
+            if (prompted := call.with_prompts_bytes(body)) is not body:
+                body, headers = prompted, [each for each in headers if each[0].lower() != "content-length"]
             call.request = body
             if call.endpoint is not None:
                 body, translation = _rewrite(call, kind, body)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from lightning_hub import rollout_key
 from lightning_hub.backend import Endpoint
+from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.trace.call import Call, Span, Status
 
 _KEY_SECONDS = 600.0
@@ -40,6 +41,8 @@ class Assignment:
     `free_choice` no call of a tool is forced."""
     roles: tuple[str, ...]
     """Roles to train; empty: every role declared trainable."""
+    candidate: Candidate | None = None
+    """Other texts for some of the agent's prompts, for this rollout; None: all are as they are."""
 
     def as_message(self) -> dict[str, Any]:
         """What a runner gets, as plain data."""
@@ -55,6 +58,7 @@ class Assignment:
             "sampling": self.sampling,
             "roles": list(self.roles),
             "endpoint": None if self.endpoint is None else self._endpoint(self.endpoint),
+            **({} if self.candidate is None else {"candidate": self.candidate.as_message()}),
         }
 
     def _endpoint(self, endpoint: Endpoint) -> dict[str, str]:

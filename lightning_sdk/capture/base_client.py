@@ -141,6 +141,8 @@ class BaseClientSeam:
         call = opened[0] if opened else self._try_open_call(options)
         if call is None:
             return build(options)
+        if call.candidate is not None:
+            options = _with_prompts(options, call)
         translation: Translation | None = None
         if call.endpoint is not None:
             # Not harmless on purpose: a trainable call that went elsewhere would train on another model's tokens.
@@ -214,6 +216,19 @@ def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
 def _body(options: Any) -> dict[str, Any]:
     """What the SDK was told to send, which may contain its own objects."""
     return {**(options.json_data if isinstance(options.json_data, Mapping) else {}), **(options.extra_json or {})}
+
+
+def _with_prompts(options: Any, call: OpenCall) -> Any:
+    """The request's options with the rollout's own prompts; those very options if they hold none to replace.
+
+    Not harmless on purpose: a rollout that speaks with other prompts than its candidate's would be scored as if it did.
+    """
+    changed: dict[str, Any] = {}
+    for name in ("json_data", "extra_json"):
+        body = getattr(options, name, None)
+        if isinstance(body, dict) and (new := call.with_prompts(body)) is not body:
+            changed[name] = new
+    return options.model_copy(update=changed) if changed else options
 
 
 def _redirect(options: Any, call: OpenCall, end: str, body: Mapping[str, Any]) -> Any:

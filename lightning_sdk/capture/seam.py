@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning_sdk.failures.failure import summary
+from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.wire import MAX_EVENT_BYTES, Event
 from lightning_sdk.system import forks
@@ -56,7 +57,7 @@ class OpenCall:
 
     __slots__ = (
         "__weakref__", "_cut_short", "_finished", "_framework", "_generation", "_owner", "_parent", "_path", "_scope",
-        "_seed", "_started", "_trace", "endpoint", "id", "request", "sampling", "streamed",
+        "_seed", "_started", "_trace", "candidate", "endpoint", "id", "request", "sampling", "streamed",
     )  # fmt: skip
 
     def __init__(self, framework: str, path: str) -> None:
@@ -67,6 +68,10 @@ class OpenCall:
         self._owner = self._scope.owner()
         if self._owner is not self._scope.rollout:
             self._say_lost()
+        self.candidate: Candidate | None = None
+        """Texts to put into the request before it leaves, wherever it goes: see `with_prompts`."""
+        if self._owner is not None and not self._scope.judging:
+            self.candidate = self._owner.candidate
         self._finished, self._generation = False, forks.generation
         self._cut_short: Callable[[], object] | None = None
         self.id = new_span_id()
@@ -107,6 +112,15 @@ class OpenCall:
         self._cut_short = action
         if self._owner is not None:
             self._owner.at_end.append(action)
+
+    def with_prompts(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The request `body` with the texts that this rollout has in place of the agent's own; `body` itself where
+        there is nothing to replace."""
+        return body if self.candidate is None else self.candidate.substitute(body)
+
+    def with_prompts_bytes(self, body: bytes) -> bytes:
+        """The same for a request as JSON."""
+        return body if self.candidate is None else self.candidate.substitute_bytes(body)
 
     def rewrite(self, body: Mapping[str, Any], *, chat: bool = True) -> dict[str, Any]:
         """The request `body` as the engine is to see it: its model, the rollout's sampling, and what training needs.
@@ -192,6 +206,7 @@ class OpenCall:
             path=self._path,
             framework=self._framework,
             trace=self._trace,
+            candidate=self.candidate.id if self.candidate is not None else "",
         )
         sink.put((Event.REPLY, key, meta, request, reply), len(reply) + len(request) + 200)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
+from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.stream import sink
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, effective_scope, framework_roles, use_scope
 
@@ -87,6 +88,7 @@ def _to_plain(scope: Scope) -> dict[str, Any]:
             "key": rollout.key,
             "sampling": rollout.sampling_elsewhere(),
             "roles": rollout.roles,
+            "candidate": rollout.candidate.as_message() if rollout.candidate is not None else None,
             "endpoint": asdict(rollout.endpoint) if rollout.endpoint is not None else None,
         }
     }
@@ -99,4 +101,5 @@ def _from_plain(fields: dict[str, Any]) -> Scope:
     if rollout is None:
         return scope
     endpoint = Endpoint(**rollout["endpoint"]) if rollout["endpoint"] is not None else None
-    return replace(scope, rollout=RolloutScope(**{**rollout, "endpoint": endpoint}))
+    candidate = Candidate.from_message(rollout["candidate"]) if rollout["candidate"] is not None else None
+    return replace(scope, rollout=RolloutScope(**{**rollout, "endpoint": endpoint, "candidate": candidate}))

@@ -13,7 +13,7 @@ from lightning_sdk.errors import RewardError
 from lightning_sdk.failures.failure import describe, plain, status_of
 from lightning_sdk.markers import answer as answers
 from lightning_sdk.markers.reward import RewardFunction, RewardValue, describe_missing_reward
-from lightning_sdk.stream import sink
+from lightning_sdk.stream import notices, sink
 from lightning_sdk.stream.plain_data import NotPlain, plain_object
 from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import Status
@@ -100,6 +100,8 @@ def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None
     scope.ended = True
     while scope.at_end:
         sink.harmless("ending a rollout's calls", scope.at_end.pop())
+    if scope.candidate is not None and status == Status.OK:
+        sink.harmless("reporting texts that were not seen", lambda: notices.report_unseen_texts(scope))
     shown = sink.harmless("showing an answer", lambda: answers.preview(answer)) or ""
     kept = sink.harmless("keeping an answer", lambda: answers.to_json(answer)) or ("", "it could not be read")
     event = (Event.END, scope.key, status.value, plain(error), time.time_ns(), shown, *kept)

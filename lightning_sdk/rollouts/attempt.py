@@ -14,6 +14,7 @@ from typing import Any
 from lightning_sdk.failures.failure import describe, status_of
 from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.markers.rollout import end, scope_from_assignment, send_rewards
+from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.rollouts.resolve import resolve, resolve_here
 from lightning_sdk.rollouts.scoring import ascores, scores
 from lightning_sdk.system.clock import Clock
@@ -32,7 +33,7 @@ def execute(agent: Callable[..., Any], rewards: Sequence[RewardFunction], messag
     """
     attempt = _Attempt(agent, rewards, message)
     try:
-        attempt.rollout.settle_here()
+        attempt.begin()
         with use_scope(attempt.scope):
             attempt.answer = resolve_here(agent(dict(attempt.task)))
             send_rewards(attempt.rollout, scores(rewards, attempt.task, attempt.answer), rewards)
@@ -75,15 +76,26 @@ class _Attempt:
         self, agent: Callable[..., Any], rewards: Sequence[RewardFunction], message: Mapping[str, Any]
     ) -> None:
         self._agent, self._rewards, self.task = agent, rewards, message["task"]
+        self._candidate = message.get("candidate")
         self.rollout, self.answer = scope_from_assignment(message), None
         self.scope = Scope(rollout=self.rollout)
         self._scoring = self._settled = False
         self._status, self._error = Status.OK, ""
 
+    def begin(self) -> None:
+        """The code that runs now is the rollout's own, and its prompts are those that the hub has for it.
+
+        Raises:
+            PromptError: they cannot be used.
+        """
+        self.rollout.settle_here()
+        if self._candidate is not None:
+            self.rollout.candidate = Candidate.from_message(self._candidate)
+
     async def arun(self) -> None:
         """Run agent and rewards. Raises nothing: a task that raises SystemExit takes its loop along."""
         try:
-            self.rollout.settle_here()
+            self.begin()
             with use_scope(self.scope):
                 self.answer = await resolve(self._agent(dict(self.task)))
                 self._scoring = True

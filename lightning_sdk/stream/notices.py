@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_sdk.stream import sink
 from lightning_sdk.trace.call import Span
-from lightning_sdk.trace.scope import Scope, current_scope, effective_scope, new_span_id
+from lightning_sdk.trace.scope import RolloutScope, Scope, current_scope, effective_scope, new_span_id
 
 #: Name of the span of a request to a model that no seam caught.
 UNCAUGHT = "uncaught llm request"
@@ -18,6 +18,9 @@ UNCAUGHT = "uncaught llm request"
 OFF = "integration off"
 #: Name of the span that says that a reward gives different numbers for the same answer.
 UNREPEATED = "reward not repeatable"
+
+#: Name of the span that says which texts of a candidate stood in none of a rollout's requests.
+UNSEEN = "prompt not seen"
 
 #: Begins the name of the span of a reward function that runs.
 SCORING = "score"
@@ -28,6 +31,7 @@ ADDRESS, PATH, MODEL = "server.address", "url.path", "gen_ai.request.model"
 CLIENT, INTEGRATION, REASON = "lightning.client", "lightning.integration", "lightning.reason"
 REWARD, AGAIN, DIFFERENT = "lightning.reward", "lightning.scored_again", "lightning.scored_differently"
 OBJECT = "lightning.object"
+CANDIDATE, REQUESTS, TEXTS = "lightning.candidate", "lightning.requests", "lightning.prompt.unseen"
 FIRST, SECOND = "lightning.reward.first", "lightning.reward.second"
 
 
@@ -55,6 +59,24 @@ def report_not_repeatable(reward: str, again: int, different: int, first: float,
 def report_shared_agent(name: str) -> None:
     """Report that the object called `name`, which runs in this rollout, ran in another one before."""
     _report(current_scope(), SHARED, {OBJECT: name})
+
+
+def report_unseen_texts(rollout: RolloutScope) -> None:
+    """Report the texts of a rollout's candidate that stood in none of its requests: they changed nothing in it."""
+    candidate = rollout.candidate
+    if candidate is None or not (unseen := candidate.unseen()):
+        return
+    for text in unseen:
+        sink.say_once(
+            f"unseen {text}",
+            "lightning: %s stood in none of the %d requests of a rollout of candidate %r, so what replaces it changed "
+            "nothing there. Either the agent did not use it for that task, or it leaves in other words than those",
+            candidate.describe(text),
+            candidate.requests,
+            candidate.id,
+        )
+    attributes = {CANDIDATE: candidate.id, REQUESTS: candidate.requests, TEXTS: unseen}
+    _report(Scope(rollout=rollout), UNSEEN, attributes)
 
 
 def _report(scope: Scope, name: str, attributes: dict[str, Any], *, error: str = "", started_ns: int = 0) -> None:

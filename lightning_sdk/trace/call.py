@@ -49,6 +49,8 @@ class CallMeta(NamedTuple):
     """The seam that caught it, such as 'openai'."""
     trace: str = ""
     """Trace of a call outside of rollouts, 32 hex digits, '' if nothing encloses it. A rollout's id is its trace."""
+    candidate: str = ""
+    """Id of the candidate whose texts were to be put into the request, '' if there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,7 @@ FOREIGN = "otel.scope.name"
 
 ROLE = "lightning.role"
 TRAINABLE = "lightning.trainable"
+CANDIDATE = "lightning.candidate"
 FRAMEWORK = "lightning.framework"
 VERSIONS = "lightning.model.versions"
 PROBLEM = "lightning.problem"

@@ -20,6 +20,8 @@ from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Protocol
 
+from lightning_sdk.prompts.candidate import Candidate
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -38,8 +40,8 @@ class RolloutScope:
     """The rollout under way, as its spans see it."""
 
     __slots__ = (
-        "_drawn", "_home", "at_end", "broken", "calls", "ended", "endpoint", "id", "key", "rewarded", "roles",
-        "sampling",
+        "_drawn", "_home", "at_end", "broken", "calls", "candidate", "ended", "endpoint", "id", "key", "rewarded",
+        "roles", "sampling",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +51,7 @@ class RolloutScope:
         endpoint: Endpoint | None = None,
         sampling: dict[str, Any] | None = None,
         roles: frozenset[str] = frozenset(),
+        candidate: Candidate | None = None,
     ) -> None:
         self.id = rollout_id
         self.key = key
@@ -58,6 +61,8 @@ class RolloutScope:
         """Request fields that replace the agent's own in trainable calls."""
         self.roles = roles
         """Roles to train; empty: every role declared trainable."""
+        self.candidate = candidate
+        """Other texts for some of the agent's prompts, the same ones until it ends; None: all are as they are."""
         self.calls = 0
         self.broken = ""
         """What failed of ours during a call, '' if nothing did."""

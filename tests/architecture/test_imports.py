@@ -32,8 +32,8 @@ SCRIPTS = {"lightning_spark"}
 #: The folders and root modules of a package, each of which imports only those before it.
 FLOORS = {
     "lightning_sdk": (
-        "errors", "system", "trace", "failures", "translation", "stream", "markers", "capture", "integration", "hub",
-        "session", "settings", "rollouts", "commands", "cli",
+        "errors", "system", "prompts", "trace", "failures", "translation", "stream", "markers", "capture",
+        "integration", "hub", "session", "settings", "rollouts", "commands", "cli",
     ),
     "lightning_hub": (
         "backend", "rollout_key", "rollout", "feed", "standstill", "statistics", "decoding", "storage", "trajectories",

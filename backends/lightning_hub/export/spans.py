@@ -163,6 +163,7 @@ class Translator:
             genai.ROLE: meta.role,
             genai.FRAMEWORK: meta.framework,
             genai.TRAINABLE: meta.trainable,
+            **({genai.CANDIDATE: meta.candidate} if meta.candidate else {}),
             genai.REQUEST_MODEL: model,
             **_request_attributes(request, meta.streamed),
             **_reply_attributes(call),

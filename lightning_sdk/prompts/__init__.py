@@ -1,0 +1,1 @@
+"""Prompts: the texts that tell a model how to behave, found in requests and replaced there."""
