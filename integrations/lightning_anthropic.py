@@ -17,7 +17,7 @@ class _Anthropic(BaseClientSeam):
     def check_client(self, client: Any) -> None:
         if any(kind.__module__.startswith(_SIGNING) for kind in type(client).__mro__):
             raise Untranslatable(
-                f"a role that is trained speaks through {type(client).__name__}, whose calls are signed for AWS and "
+                f"a trained role makes its calls through {type(client).__name__}, which signs them for AWS, so they "
                 "cannot be sent elsewhere; use anthropic.Anthropic() in this agent while it is trained"
             )
 

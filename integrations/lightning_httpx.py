@@ -139,7 +139,7 @@ def _notice(client: str, describe: Callable[[], _Request | None]) -> Iterator[No
     finally:
         _under_way.reset(token)
         if asked is not None:
-            harmless("telling of an uncaught call", lambda: _tell(client, asked, started, error))
+            harmless("reporting an uncaught call", lambda: _tell(client, asked, started, error))
 
 
 def _model_request(request: _Request | None) -> _ModelRequest | None:
@@ -179,8 +179,8 @@ def _tell(client: str, asked: _ModelRequest, started: int, error: BaseException 
     where = f"{asked.address}{asked.path}"
     say_once(
         f"uncaught {where}",
-        "lightning: a call to a model at %s went out through %s, where nothing reads "
-        "it: it is not recorded, and cannot be trained on. Make it with the OpenAI SDK, the Anthropic SDK or "
+        "lightning: a call to a model at %s went out through %s, which no integration "
+        "reads: it is not recorded, and cannot be trained on. Make it with the OpenAI SDK, the Anthropic SDK or "
         "LiteLLM, or send it through `lightning-sdk gateway`",
         where,
         client,

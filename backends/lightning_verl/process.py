@@ -57,28 +57,26 @@ def _impossible(settings: Settings) -> Iterator[tuple[str, bool, str]]:
     gae = next((each for each in settings.credits() if each.advantage == "gae"), None)
     role = next((name for name in settings.role if settings.credit_of(name).advantage == "gae"), "")
     name = f"role.{role}.advantage" if role and settings.credit.advantage != "gae" else "credit.advantage"
-    yield name, gae is not None, "the VERL backend trains no value head; use 'rloo', or the embedded backend"
+    yield name, gae is not None, "the VERL backend cannot train a value head; use 'rloo', or the embedded backend"
     yield (
         "engine",
         settings.engine == "embedded",
-        "VERL samples with vLLM; leave it at 'auto', or take the embedded backend",
+        "VERL samples with vLLM; leave it at 'auto', or use the embedded backend",
     )
     yield (
         "algorithm.loss",
         settings.algorithm.loss == "gspo",
-        "a sequence may be several rows, which VERL computes "
-        "apart from each other; take 'ppo' or 'cispo', or the embedded backend",
+        "a sequence may be several rows, which VERL computes separately; use 'ppo' or 'cispo', or the embedded backend",
     )
     yield (
         "importance.level",
         settings.importance.level == "sequence",
-        "a sequence may be several rows, which VERL "
-        "computes apart from each other; take 'token', or the embedded backend",
+        "a sequence may be several rows, which VERL computes separately; use 'token', or the embedded backend",
     )
     yield (
         "divergence.place",
         settings.divergence.place == "reward" and settings.divergence.coefficient > 0,
-        "the VERL backend has the divergence in the loss only; take 'loss', or the embedded backend",
+        "the VERL backend supports the divergence only in the loss; use 'loss', or the embedded backend",
     )
     yield (
         "cluster.engine_gpus",

@@ -43,7 +43,7 @@ def add_agent_source(patches: Patches, ask: Callable[[], str | None]) -> None:
     """`ask`, at each call, which agent the framework itself says is running; None or '' if none is."""
 
     def agent_name() -> str:
-        return _ask_name("asking a framework who speaks", ask)
+        return _ask_name("asking a framework for its current agent", ask)
 
     scope.role_sources.append(agent_name)
     patches.on_undo(lambda: scope.role_sources.remove(agent_name))

@@ -167,7 +167,7 @@ def _tables(values: Mapping[str, Any]) -> Iterator[list[list[str]]]:
     if "run" in values:
         yield from (table for table in (check_run.table(values),) if len(table) > 1)
         return
-    to_train = ["to train", "went well"] if values["at_provider"] else ["to the engine", "ids and log-probs"]
+    to_train = ["to train", "succeeded"] if values["at_provider"] else ["to the engine", "ids and log-probs"]
     calls = [["calls of", "caught by", "calls", *to_train, "failed"]]
     for each in values["calls"]:
         complete = f"{each['complete']} of {each['trainable']}" if each["trainable"] else "-"
@@ -242,7 +242,7 @@ def _verdict(values: Mapping[str, Any]) -> str:
     can = f"{complete} calls of {len(values['sequences'])} roles can be learned from"
     if values["at_provider"]:
         roles = {each["role"] for each in values["calls"] if each["complete"]}
-        can = f"{complete} calls of {len(roles)} roles to train went well at the agent's own provider"
+        can = f"{complete} calls of {len(roles)} roles to train succeeded at the agent's own provider"
     if check_run.DOUBTS & {each["kind"] for each in values["findings"]}:
         return f"{can}, but perhaps not what you want the agent to learn; see the warnings."
     return f"{can}." if values["at_provider"] else f"Ready to train: {can}."

@@ -167,7 +167,7 @@ class _Store:
         self._log.seek(0)
         tail = "\n".join(self._log.read().decode(errors="replace").splitlines()[-12:])
         hint = "; install the hub there: pip install 'lightning-agent-sdk[hub]'" if "No module named" in tail else ""
-        return f"the process that reads the store ended, with {self._python}{hint}. What it said last:\n{tail}"
+        return f"the process that reads the store ended, with {self._python}{hint}. The end of its output:\n{tail}"
 
     def _end(self, *, kill: bool) -> None:
         if kill:

@@ -50,8 +50,8 @@ class HubKeys:
             _write(path, json.dumps(asdict(keys)))
         if given and given != keys.guest:
             raise SettingError(
-                f"{discovery.KEY} is the key of another hub than the one of {folder}: leave it out here, or choose a "
-                "secret of your own for all sides, such as `openssl rand -hex 16` gives"
+                f"{discovery.KEY} is the key of a different hub than the one of {folder}: leave it out here, or choose "
+                "your own secret for all machines, such as the output of `openssl rand -hex 16`"
             )
         return keys
 

@@ -101,7 +101,7 @@ class ProcessPool:
         for name, process in list(self._workers.items()):
             if process.poll() is not None:
                 self._replace(name, process)
-        return "" if self._workers else "every runner process has ended; what they printed is above"
+        return "" if self._workers else "every runner process has ended; their output is above"
 
     def _start_one(self) -> None:
         name = f"{socket.gethostname()}-{uuid.uuid4().hex}"

@@ -112,7 +112,7 @@ class RayPool:
             log.warning("lightning: a runner on Ray has ended: %s", why)
             self._failures.append(why)
         if self._actors and not self._ends:
-            return f"every runner on Ray has ended; the last one said: {self._failures[-1]}"
+            return f"every runner on Ray has ended; the last error: {self._failures[-1]}"
         return ""
 
     def stop(self) -> None:
@@ -196,8 +196,8 @@ def _within(name: str, root: Path | None) -> str:
 
 def _unusable(address: str, why: str) -> SettingError:
     return SettingError(
-        f"rollouts.runner: the Ray at {address!r} cannot be used ({why}); start one with: ray start --head. One that "
-        "asks for a token needs RAY_AUTH_MODE=token here too"
+        f"rollouts.runner: the Ray cluster at {address!r} cannot be used ({why}); start one with: ray start --head. If "
+        "it requires a token, set RAY_AUTH_MODE=token here too"
     )
 
 

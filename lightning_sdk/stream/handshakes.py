@@ -10,16 +10,17 @@ from zmq.utils.monitor import recv_monitor_message
 from lightning_sdk.stream import curve
 
 _ENOUGH = 3
-"""A hub whose own key is another one ends the connection without a word; so does one that goes away just then."""
+"""Failures in a row that mean a wrong key: a hub with another key just closes the connection, but so does one that is
+stopping."""
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-"""It said no, or it does not encrypt: ZeroMQ does not try again."""
+"""The hub refused the key, or does not use encryption; ZeroMQ does not try again."""
 _WRONG = (
-    "wrong key: something listens there that does not take it. It is another training's key (LIGHTNING_KEY, --key), or "
-    "what listens there is not this hub"
+    "wrong key: the process that listens there does not accept it. The key (LIGHTNING_KEY, --key) belongs to another "
+    "training, or that process is not this hub"
 )
 _MISSING = (
-    "wrong key: there is none. Set LIGHTNING_KEY, or pass the key (key=..., --key). The first process that reads "
-    "LIGHTNING_KEY takes it out of the environment, so a process that it starts has to be given the key"
+    "wrong key: no key was given. Set LIGHTNING_KEY, or pass the key (key=..., --key). The first process that reads "
+    "LIGHTNING_KEY removes it from the environment, so pass the key on to processes that it starts"
 )
 
 

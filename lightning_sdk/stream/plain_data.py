@@ -42,8 +42,8 @@ def plain_object(values: Mapping[Any, Any]) -> dict[str, Any]:
     if size > wire.MAX_TASK_BYTES:
         largest = max(made, key=lambda key: len(wire.pack(made[key])))
         raise NotPlain(
-            f"has {size / 2**20:.0f} MiB, most of them in {largest!r}, and a task has "
-            f"{wire.MAX_TASK_BYTES // 2**20} MiB at most",
+            f"has {size / 2**20:.0f} MiB, most of them in {largest!r}, and a task may have at most "
+            f"{wire.MAX_TASK_BYTES // 2**20} MiB",
             "keep large values in files, and give their paths",
         )
     return made

@@ -172,7 +172,7 @@ class Sender:
             self._deliver_leftovers()
             self._rest()
         except Exception as error:  # of ZeroMQ or the system: begin again with a new connection
-            self._say("stream", "sending to the hub at %s failed and is tried again: %r", error)
+            self._say("stream", "sending to the hub at %s failed and will be tried again: %r", error)
             self._disconnect()
             self._connect_again = time.monotonic() + _RETRY_SECONDS
             self.bell.wait(_LISTEN_SECONDS)
@@ -198,7 +198,9 @@ class Sender:
         except OSError as error:  # ZMQError is one
             self._connect_again = time.monotonic() + _RETRY_SECONDS
             self._say(
-                "connect", "cannot connect to the hub at %s (%s); it is tried again, and the agent goes on", error
+                "connect",
+                "cannot connect to the hub at %s (%s); it will be tried again, and the agent continues",
+                error,
             )
             return
         self.status.connections += 1
@@ -260,7 +262,7 @@ class Sender:
             self._held, self._disk_again = batch, time.monotonic() + _RETRY_SECONDS
             say_once(
                 "disk",
-                "lightning: events that the hub has not taken cannot be kept on disk (%s; the folder is "
+                "lightning: events that the hub has not accepted cannot be kept on disk (%s; the folder is "
                 "TMPDIR); they wait in memory, and are dropped and counted once that is full",
                 error,
             )

@@ -88,7 +88,7 @@ class Stream:
             self._refused = next(self._refusals)
             say_once(
                 f"full {self.address}",
-                "lightning: the hub at %s takes no events and both window and disk are full; events are dropped "
+                "lightning: the hub at %s accepts no events, and both window and disk are full; events are dropped "
                 "and counted (lightning.status()). The agent goes on.",
                 self.address,
             )
@@ -199,7 +199,7 @@ class Stream:
         if self._leftovers is not None and (self._sender.ended or not self._started):
             kept, error = self._leftovers.leave(self._sender.client, self._sender.remaining())
             log.warning(
-                "lightning: the hub is away; %d events wait in %s for the next init() that reaches it",
+                "lightning: the hub is not running; %d events wait in %s for the next init() that reaches it",
                 kept,
                 self._leftovers.folder,
             )

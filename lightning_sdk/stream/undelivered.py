@@ -61,8 +61,8 @@ class Leftovers:
                 path.unlink()
                 if spool.torn:
                     log.warning(
-                        "lightning: what an ended process left for the hub was torn, by a full disk or a kill: "
-                        "its last %d bytes are lost, all before them were delivered",
+                        "lightning: what an ended process left for the hub was cut off, by a full disk or a kill: "
+                        "its last %d bytes are lost, all others were delivered",
                         spool.torn,
                     )
 

@@ -88,6 +88,16 @@ def accept(arguments: list[str]) -> None:
             assert parse(name, value) is not None
 
 
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_rows_of_a_table_have_the_cells_of_its_header(page: Path) -> None:
+    """A row that was wrapped, or joined with the next one, is not shown as a table."""
+    header = 0
+    for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
+        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert not cells or cells == (header or cells), f"{page.name}, line {number}: {line[:80]}"
+        header = cells and (header or cells)
+
+
 def test_every_python_block_compiles() -> None:
     """No page shows code that is none."""
     for name in NAMES:

@@ -123,7 +123,7 @@ SAME = [["It is 5", "It is 5"], ["It is 7", "It is 7"]]
     [
         ({"seed": 7}, r"the same seed \(7\).*Leave the seed out"),
         ({"temperature": 0.05}, r"temperature 0.05.*--set sampling.temperature=1"),
-        ({}, r"the model is that sure of its answers"),
+        ({}, r"the model is this certain of its answers"),
     ],
 )
 def test_rollouts_that_are_all_alike(asked: dict[str, Any], words: str) -> None:

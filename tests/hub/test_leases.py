@@ -180,7 +180,7 @@ def test_a_rollout_that_takes_too_long(make: Make, store: Store) -> None:
     played.leases.expire()
     [outcome] = played.close()
     assert (outcome.status, outcome.assignment.id) == ("timeout", late.id)
-    assert "no end within 0.05 s (rollouts.timeout)" in outcome.error
+    assert "not finished within 0.05 s (rollouts.timeout)" in outcome.error
     assert store.statuses()["timeout"] == 1
 
 

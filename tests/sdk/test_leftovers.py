@@ -79,7 +79,7 @@ def test_a_torn_file_gives_what_is_whole_and_blocks_nothing(
     hub.serve(lambda: not list(folder.folder.iterdir()))
     stream.close(0)
     assert sorted(numbers(hub)) == sorted([0, *range(1, 41), *range(1, 21), *range(1, 31)])
-    assert "was torn" in caplog.text and "cannot be read" in caplog.text
+    assert "was cut off" in caplog.text and "cannot be read" in caplog.text
 
 
 def test_a_file_that_is_being_written_is_left_alone(folder: Leftovers) -> None:

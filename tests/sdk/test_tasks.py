@@ -118,7 +118,7 @@ def test_a_task_that_is_too_large_is_refused_by_name(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(wire, "MAX_TASK_BYTES", 2**20)
     tasks = [{"q": "small"}, {"q": "x", "image": "x" * 3 * 2**20}]
     with pytest.raises(
-        lightning.TaskError, match=r"tasks\[1\] has 3 MiB, most of them in 'image', .*1 MiB at most.*paths"
+        lightning.TaskError, match=r"tasks\[1\] has 3 MiB, most of them in 'image', .*at most 1 MiB.*paths"
     ):
         load(tasks)
 

@@ -91,7 +91,7 @@ def hub(endpoint) -> list:
             with HubClient(runner._address, runner._key) as asking:
                 got.append(repr(asking.ask(method, **params)))
         except lightning.LightningError as error:
-            got.append("refused" if "does not open" in str(error) else str(error))
+            got.append("refused" if "does not permit" in str(error) else str(error))
     return got
 
 

@@ -44,7 +44,7 @@ def test_the_engine_is_reached_and_guarded_where_the_hub_listens(tmp_path: Path)
         key, hub = secret.partition("=")[2], words[words.index("--hub") + 1]
         with HubClient(hub, key) as client:
             for method in ("watch", "status", "stop", "interrupt", "train", "evaluate", "check", "validate", "disband"):
-                with pytest.raises(HubError, match=f"this key does not open '{method}'"):
+                with pytest.raises(HubError, match=f"this key does not permit '{method}'"):
                     client.ask(method)
             while not (given := client.ask("lease", runner="somebody", places=1, wait=10.0)):
                 assert training.poll() is None  # it loads its model

@@ -81,7 +81,7 @@ def cause_and_remedy(groups: Sequence[Sequence[RoleRollout]]) -> tuple[str, str]
     found = find_causes(groups)
     if not found:
         return (
-            f"{head}the model is that sure of its answers.",
+            f"{head}the model is this certain of its answers.",
             "Use other tasks or another model (--model), or raise sampling.temperature above 1.",
         )
     return f"{head}{', and '.join(cause for cause, _ in found)}.", " ".join(remedy for _, remedy in found)

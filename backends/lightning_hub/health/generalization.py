@@ -125,7 +125,7 @@ def _not_better(record: RunRecord, found: Interval, gain: Trend) -> Finding:
         cause=f"The {tasks} tasks were seen {seen:.0f} times each: the model may have learned them by heart."
         if few
         else "There may be too few held-out tasks to see it, they may be of another kind, or the model only became "
-        "surer of answers that it already gave greedily.",
+        "more certain of answers that it already gave greedily.",
         remedy=f"Use more tasks, or stop earlier{f': {every} shows when' if every else ''}."
         if few
         else f"Use more held-out tasks{f' ({more})' if more else ''}, and train longer.",

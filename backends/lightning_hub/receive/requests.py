@@ -117,7 +117,7 @@ class Requests:
         if handler is None:
             raise HubError(f"the hub has no method {method!r:.80}; it has {', '.join(sorted(self._methods))}")
         if method not in methods:
-            raise HubError(f"this key does not open {method!r}: only the process that started the hub may ask for it")
+            raise HubError(f"this key does not permit {method!r}: only the process that started the hub may ask for it")
         try:
             return handler(dict(params))
         except LightningError:

@@ -193,7 +193,7 @@ class RunFolder:
         except SettingError:
             return []  # nothing was run that could be looked at
         except Exception:
-            _log.exception("the findings of %s cannot be told", self.path)
+            _log.exception("the findings of %s cannot be determined", self.path)
             return []
         # The report has the error itself.
         return [each.as_dict() for each in found.findings if each.kind != ENDED]

@@ -183,7 +183,7 @@ class Leases:
                 if each.key in self._active:
                     attempt = self._forget(each.key)
                     attempt.queue.put_back(attempt.slot)
-            status, why = str(Status.INFRASTRUCTURE_ERROR), "the runner went before it got the lease"
+            status, why = str(Status.INFRASTRUCTURE_ERROR), "the runner left before it got the lease"
             self._save((status, why, "", time.time(), each.key) for each in given)
 
     def renew(self, runner: str) -> list[bytes]:
@@ -240,7 +240,7 @@ class Leases:
                 if silent > self._lease_seconds and attempt.runner not in self._watched:
                     status, why = Status.INFRASTRUCTURE_ERROR, f"runner {attempt.runner} was silent for {silent:.1f} s"
                 elif now > attempt.expires:
-                    status, why = Status.TIMEOUT, f"no end within {assignment.timeout:g} s (rollouts.timeout)"
+                    status, why = Status.TIMEOUT, f"not finished within {assignment.timeout:g} s (rollouts.timeout)"
                 else:
                     continue
                 self._close(key, status, why, saved=False, until=self.position())

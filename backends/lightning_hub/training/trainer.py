@@ -121,7 +121,7 @@ class Trainer:
                 if part is not None:
                     part.close()
             except Exception:  # as on a full disk: the others are closed all the same
-                _log.exception("%s was not closed well", type(part).__name__)
+                _log.exception("%s was not closed cleanly", type(part).__name__)
 
     def _carry_out(self) -> dict[str, Any]:
         plan = self._plan
