@@ -1,6 +1,7 @@
 """LlamaIndex: agents of workflows by their names, alone and with handoffs, streamed or not."""
 
 import asyncio
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -69,10 +70,12 @@ def test_what_else_an_agent_asks_for(wire, captured) -> None:
         value: int
 
     def alone_or_in_a_team(**options: Any) -> list[Any]:
-        return [agent(wire, "solver", **options), AgentWorkflow(agents=[agent(wire, "solver", **options)],
-                early_stopping_method=options.get("early_stopping_method", "force"))]  # fmt: skip
+        team = {name: value for name, value in options.items() if name != "tools"}
+        return [agent(wire, "solver", **options), AgentWorkflow(agents=[agent(wire, "solver", **options)], **team)]
 
-    for workflow in alone_or_in_a_team(early_stopping_method="generate"):
+    # Older releases have no answer after the last allowed turn.
+    has_last_answer = "early_stopping_method" in inspect.signature(AgentWorkflow.__init__).parameters
+    for workflow in alone_or_in_a_team(early_stopping_method="generate") if has_last_answer else ():
         wire.script(Said(tools=(("calculator", {"expression": "1"}),)), Said("42"))
         run = captured(lambda each=workflow: run_of(each, max_iterations=1))
         assert_all_trained(run, wire, ["solver", "solver"])

@@ -45,7 +45,7 @@ def test_an_agent_with_a_tool(wire, captured, proved, touched) -> None:
     """Both calls of an agent that was built before init() are its own, with the engine's ids; all is restored."""
     solver = agent(wire, "solver", plugins=[Calculator()])
     wire.script(CALL)
-    run = captured(lambda: solver.get_response(QUESTION))
+    run = captured(lambda: solver.get_response(messages=QUESTION))
     assert_all_trained(run, wire, ["solver", "solver"])
     assert run.calls[1].request["messages"][-1]["content"] == "42"
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"]
@@ -62,7 +62,7 @@ def test_answers_piece_by_piece(wire, captured, proved, method: str) -> None:
 
     async def main() -> None:
         solver, asked = agent(wire, "solver", plugins=[Calculator()]), False
-        async for _ in getattr(solver, method)(QUESTION):
+        async for _ in getattr(solver, method)(messages=QUESTION):
             if not asked:
                 asked = True
                 messages = [{"role": "user", "content": QUESTION}]
@@ -82,8 +82,10 @@ def test_two_agents_at_once_and_one_without_a_name(wire, captured, proved) -> No
     """Interleaved on one loop, each keeps its name; the random name of one that was given none makes no new role."""
 
     async def main() -> None:
-        await asyncio.gather(agent(wire, "left").get_response(QUESTION), agent(wire, "right").get_response(QUESTION))
-        await agent(wire, None).get_response(QUESTION)
+        await asyncio.gather(
+            agent(wire, "left").get_response(messages=QUESTION), agent(wire, "right").get_response(messages=QUESTION)
+        )
+        await agent(wire, None).get_response(messages=QUESTION)
 
     run = captured(main)
     assert_all_trained(run, wire)
@@ -109,7 +111,7 @@ def test_agents_in_threads(wire, captured, proved) -> None:
     """Agents that run at once in a pool of threads belong to the rollout and keep their names."""
 
     async def one(name: str) -> None:
-        await agent(wire, name).get_response(QUESTION)
+        await agent(wire, name).get_response(messages=QUESTION)
 
     def main() -> None:
         with ThreadPoolExecutor(2) as pool:
@@ -126,8 +128,8 @@ def test_a_responses_agent(wire, captured, proved) -> None:
 
     async def main() -> None:
         solver = OpenAIResponsesAgent(ai_model_id="m", client=client(wire), name="solver", instructions="Be brief.")
-        await solver.get_response(QUESTION)
-        async for _ in solver.invoke_stream(QUESTION):
+        await solver.get_response(messages=QUESTION)
+        async for _ in solver.invoke_stream(messages=QUESTION):
             pass
 
     run = captured(main)
@@ -140,7 +142,7 @@ def test_a_decorator_overrides(wire, captured) -> None:
 
     @lightning.agent(role="team", trainable=True)
     async def team() -> None:
-        await agent(wire, "solver").get_response(QUESTION)
+        await agent(wire, "solver").get_response(messages=QUESTION)
 
     assert_all_trained(captured(team), wire, ["team"])
 
@@ -150,8 +152,8 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
     async def main() -> None:
         wire.script(CALL)
-        await agent(wire, "solver", plugins=[Calculator()]).get_response(QUESTION)
-        async for _ in agent(wire, "solver").invoke_stream(QUESTION):
+        await agent(wire, "solver", plugins=[Calculator()]).get_response(messages=QUESTION)
+        async for _ in agent(wire, "solver").invoke_stream(messages=QUESTION):
             pass
 
     asyncio.run(main())

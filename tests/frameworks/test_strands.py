@@ -92,6 +92,7 @@ def test_a_graph(wire, captured, proved) -> None:
     proved("Strands", "strands-agents", run, threads=True)
 
 
+@pytest.mark.skipif(not hasattr(Agent, "as_tool"), reason="older releases take no agent as a tool")
 def test_an_agent_as_a_tool(wire, captured) -> None:
     """The inner agent speaks under its name, and the outer one again when the tool is done."""
     boss = agent(wire, "boss", tools=[agent(wire, "expert", tools=[], description="An expert.")])
