@@ -11,7 +11,7 @@ import orjson
 import torch
 
 from lightning_embedded.constraints.constraint import Constraints
-from lightning_embedded.constraints.grammar import GrammarError
+from lightning_embedded.constraints.json_schema import GrammarError
 from lightning_embedded.learning.learner import Learner
 from lightning_embedded.learning.memory import check_memory
 from lightning_embedded.learning.training import Training

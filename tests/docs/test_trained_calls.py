@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from lightning_embedded.constraints.constraint import Constraints
-from lightning_embedded.constraints.grammar import GrammarError, grammar_of
+from lightning_embedded.constraints.grammar import grammar_of
+from lightning_embedded.constraints.json_schema import GrammarError
 from lightning_embedded.serving.protocol import HARMLESS, ONLY, read_chat
 from lightning_embedded.vllm import constraining
 from lightning_hub.trajectories.constraint import constraint_of
@@ -153,8 +154,8 @@ def test_every_refusal_of_the_embedded_engine_is_on_the_page() -> None:
     assert ONLY.keys() - others <= rows
 
 
-def test_a_call_is_not_forced_where_calls_are_no_json() -> None:
-    """The words of the page are those of the error, for templates without a spelling that a grammar could have."""
+def test_a_call_is_not_forced_where_none_is_printed() -> None:
+    """The words of the page are those of the error, for templates that describe calls alone."""
     for form, field in (("qwen-coder", "tool_choice"), ("pythonic", "response_format")):
         forced = {"tool_choice": "required"} if field == "tool_choice" else {"response_format": {"type": "json_object"}}
         words = f"{field} is not supported where tools may be called: this model writes calls as '{form}'"

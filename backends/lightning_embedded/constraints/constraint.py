@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_embedded.constraints.grammar import GrammarError, grammar_of
+from lightning_embedded.constraints.grammar import grammar_of
+from lightning_embedded.constraints.json_schema import GrammarError
 from lightning_embedded.text.tool_format import ToolFormat
 from lightning_sdk.errors import LightningError
 

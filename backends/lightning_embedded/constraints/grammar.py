@@ -11,20 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_embedded.constraints.json_schema import GrammarError, json_value
+from lightning_embedded.constraints.keyword_arguments import keyword_rules, text_rules
 from lightning_embedded.text.spelling import Spelling
 from lightning_hub.trajectories.constraint import FREE_CHOICES
-
-#: JSON on one line, with optional spaces after commas and colons: if white space were allowed anywhere, an unsure model
-#: might continue with it forever.
-_ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
-
-
-class GrammarError(ValueError):
-    """The constraint is not supported; `param` is the field of the request."""
-
-    def __init__(self, message: str, param: str) -> None:
-        super().__init__(message)
-        self.param = param
 
 
 def grammar_of(constraint: str, spelling: Spelling | None, form: str, marks: Mapping[str, int]) -> str:
@@ -41,7 +31,7 @@ def grammar_of(constraint: str, spelling: Spelling | None, form: str, marks: Map
     formatted = asked.get("response_format") not in (None, {"type": "text"})
     free = choice in FREE_CHOICES
     if formatted and free:
-        rules.append(f"answer: {_json(*_schema(asked['response_format']))}")
+        rules.append(f"answer: {json_value(*_schema(asked['response_format']))}")
     tools = asked.get("tools", [])
     if not free or (tools and choice != "none"):
         named = list(tools)
@@ -92,7 +82,7 @@ def _usable(spelling: Spelling | None, form: str, param: str) -> Spelling:
     }[param]
     raise GrammarError(
         f"{param} is not supported where tools may be called: this model writes calls as {form!r}, and only calls "
-        f"that its chat template prints as JSON can be part of a grammar; {remedy}",
+        f"that its chat template prints can be part of a grammar; {remedy}",
         param,
     )
 
@@ -104,23 +94,24 @@ def _calls(named: list[Any], spelling: Spelling, marks: Mapping[str, int], *, on
         return _text(written, spelling.identity, marks)
 
     again = "" if once or spelling.joint is None else f" ({text(spelling.joint)} call)*"
-    each = [
-        f"call_{place}: {text(json.dumps(function['name'], ensure_ascii=False)[1:-1] + spelling.between)} "
-        + _json(function.get("parameters") or {"type": "object"}, function.get("strict") is True)
-        for place, function in enumerate(named)
-    ]
+    if spelling.keywords is not None:
+        each = [
+            rule
+            for place, function in enumerate(named)
+            for rule in keyword_rules(f"call_{place}", function, spelling.keywords, text)
+        ]
+        each += text_rules(spelling.keywords, text)
+    else:
+        each = [
+            f"call_{place}: {text(json.dumps(function['name'], ensure_ascii=False)[1:-1] + spelling.between)} "
+            + json_value(function.get("parameters") or {"type": "object"}, function.get("strict") is True)
+            for place, function in enumerate(named)
+        ]
     return [
         f"calls: {text(spelling.before)} call{again} {text(spelling.after)}",
         "call: " + " | ".join(f"call_{place}" for place in range(len(named))),
         *each,
     ]
-
-
-def _json(schema: Any, strict: bool) -> str:
-    """A value that a schema allows. Unless `strict`, unknown keywords are ignored, as in OpenAI's API."""
-    if not isinstance(schema, Mapping):
-        raise GrammarError(f"a schema is {json.dumps(schema)[:80]}: expected an object", "response_format")
-    return "%json " + json.dumps({**schema, "x-guidance": {**_ONE_LINE, "lenient": not strict}}, ensure_ascii=False)
 
 
 def _text(written: str, identity: str, marks: Mapping[str, int]) -> str:
@@ -134,4 +125,4 @@ def _text(written: str, identity: str, marks: Mapping[str, int]) -> str:
             pieces.append(f"<[{marks[piece]}]>")
         elif piece:
             pieces.append(json.dumps(piece, ensure_ascii=False))
-    return " ".join(pieces)
+    return " ".join(pieces) or '""'

@@ -17,7 +17,7 @@ import orjson
 from aiohttp import web
 
 from lightning_embedded.constraints.constraint import Constraint
-from lightning_embedded.constraints.grammar import GrammarError
+from lightning_embedded.constraints.json_schema import GrammarError
 from lightning_embedded.engine.engine import Engine, EngineClosed, PromptTooLong
 from lightning_embedded.engine.sequence import Params, Sequence
 from lightning_embedded.serving.chat import Chat

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from lightning_embedded.text.chat_template import Template, TemplateRefused
-from lightning_embedded.text.spelling import Spelling, read_spelling
+from lightning_embedded.text.spelling import PROBED, Spelling, read_keyword_spelling, read_spelling
 from lightning_embedded.text.tool_calls import ToolReader
 from lightning_embedded.text.tool_forms import FORMS, Form
 from lightning_sdk.errors import ModelError
 
 _NAME, _ASKED = "probe_of_tools", "Which way?"
-_ARGUMENTS = '{"place": "a b", "number": 3}'
+_ARGUMENTS = json.dumps(PROBED)
 _SCHEMA = {"type": "object", "properties": {"place": {"type": "string"}, "number": {"type": "integer"}}}
 _TOOL = {"type": "function", "function": {"name": _NAME, "description": "Tell.", "parameters": _SCHEMA}}
 _SHORT_ID, _LONG_ID = "abcdefghi", "call_0123456789abcdef01234567"
@@ -43,7 +43,7 @@ class ToolFormat:
         """What the template renders for a call."""
         printed = self._find_form()
         self.form = printed[0] if printed is not None else self._find_form_by_hints()
-        self.spelling = self._spelling(printed[1]) if printed is not None else None
+        self.spelling = self._spelling(*printed) if printed is not None else None
         """The text around a forced call; None if the template does not print calls in a known form."""
 
     @property
@@ -78,9 +78,9 @@ class ToolFormat:
         except TemplateRefused:
             return None
 
-    def _turn(self, identity: str, calls: int = 1) -> str | None:
+    def _turn(self, identity: str, calls: int = 1, arguments: str = _ARGUMENTS) -> str | None:
         """The text after the question if the assistant makes this many calls."""
-        function = {"name": _NAME, "arguments": _ARGUMENTS}
+        function = {"name": _NAME, "arguments": arguments}
         call = {"id": identity, "type": "function", "function": function}
         turn = {"role": "assistant", "content": "", "tool_calls": [call] * calls}
         whole = self._render([_TOOL], turn, begin=False)
@@ -97,10 +97,19 @@ class ToolFormat:
             if text:
                 yield text
 
-    def _spelling(self, text: str) -> Spelling | None:
+    def _spelling(self, form: Form, text: str) -> Spelling | None:
         identity = _SHORT_ID if self.short_ids else _LONG_ID
         twice = list(self._texts(self._turn(identity, 2) or ""))
-        return read_spelling(text, twice, _NAME, _ARGUMENTS, identity)
+        before = text.partition(_NAME)[0]
+
+        def write(arguments: dict[str, Any]) -> str | None:
+            turn = self._turn(identity, 1, json.dumps(arguments)) or ""
+            texts = (each[each.find(before + _NAME) :] for each in self._texts(turn) if before + _NAME in each)
+            return next(texts, None)
+
+        return read_spelling(text, twice, _NAME, _ARGUMENTS, identity) or read_keyword_spelling(
+            write, twice, _NAME, identity, getattr(form, "close", "")
+        )
 
     def _find_form(self) -> tuple[Form, str] | None:
         """The form of printed calls, and the text that it parses."""

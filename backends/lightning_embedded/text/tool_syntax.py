@@ -193,7 +193,7 @@ def xml_calls(body: str, tools: Mapping[str, Any]) -> list[ToolCall] | None:
     arguments, at = dict[str, Any](), 0
     while found := _PARAMETER.match(inner, at):
         key = found[1].strip()
-        arguments[key] = _convert(_strip_line_breaks(found[2]), kinds.get(key))
+        arguments[key] = _convert(_strip_line_breaks(found[2]), kinds.get(key), schema)
         at = found.end()
     if inner[at:].strip():
         return None
@@ -205,12 +205,13 @@ def _strip_line_breaks(value: str) -> str:
     return value.removeprefix("\n").removesuffix("\n")
 
 
-def _convert(value: str, schema: Any) -> Any:
+#: Longest chain of references, or of choices within choices, that is followed.
+MOST_NESTED = 8
+
+
+def _convert(value: str, schema: Any, root: Any) -> Any:
     """The value with the type in the schema; text if there is none, or if it does not match."""
-    kind = schema.get("type", "string") if isinstance(schema, Mapping) else "string"
-    kinds = set(kind) if isinstance(kind, list) else {kind}
-    if isinstance(schema, Mapping) and "type" not in schema and ("anyOf" in schema or "oneOf" in schema):
-        kinds = {each.get("type") for each in schema.get("anyOf", schema.get("oneOf")) if isinstance(each, Mapping)}
+    kinds = kinds_of(schema, root)
     if value in ("None", "null") and ("null" in kinds or "string" not in kinds):
         return None
     if value in ("True", "False") and "boolean" in kinds:
@@ -224,4 +225,33 @@ def _convert(value: str, schema: Any) -> Any:
     return read if _KINDS.get(type(read), "") in kinds or (type(read) is int and "number" in kinds) else value
 
 
-_KINDS = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
+_KINDS = {
+    str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array", type(None): "null",
+}  # fmt: skip
+
+
+def kinds_of(schema: Any, root: Any, depth: int = 0) -> set[str]:
+    """The types that a value may have; 'string' if nothing is said."""
+    schema = resolve_schema(schema, root)
+    if not isinstance(schema, Mapping) or depth > MOST_NESTED:
+        return {"string"}
+    if "type" in schema:
+        named = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        return {kind for kind in named if isinstance(kind, str)} or {"string"}
+    for name in ("anyOf", "oneOf"):
+        if isinstance(schema.get(name), list):
+            return {kind for each in schema[name] for kind in kinds_of(each, root, depth + 1)}
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    return {_KINDS.get(type(each), "string") for each in values} if isinstance(values, list) else {"string"}
+
+
+def resolve_schema(schema: Any, root: Any) -> Any:
+    """The schema that a `$ref` into `root` stands for; any other as it is."""
+    for _ in range(MOST_NESTED):
+        path = schema.get("$ref") if isinstance(schema, Mapping) else None
+        if not isinstance(path, str) or not path.startswith("#/"):
+            break
+        schema = root
+        for name in path[2:].split("/"):
+            schema = schema.get(name) if isinstance(schema, Mapping) else None
+    return schema
