@@ -11,10 +11,10 @@ LightningError
 │   └── HubRefused      the hub refused this process (wrong key, wrong protocol)
 ├── BackendDied         the backend ended while it started or served, or no longer answers
 ├── DiskError           a disk is full or cannot be written to
-├── PortInUse           the address asked for is taken
+├── PortInUse           another process uses the address
 ├── NothingToTrain      no call of a trainable role was captured
-├── RolloutsFailed      too many rollouts failed to go on
-├── UnsupportedVersion  an integration does not know the installed version of its framework
+├── RolloutsFailed      too many rollouts failed
+├── UnsupportedVersion  an integration does not support the installed version of its framework
 └── Untranslatable      a request needs something that the engine's protocol cannot express
 """
 
@@ -66,7 +66,7 @@ class DiskError(LightningError):
 
 
 class PortInUse(LightningError):
-    """The address asked for is taken."""
+    """Another process already uses the address."""
 
 
 class NothingToTrain(LightningError):
@@ -74,11 +74,11 @@ class NothingToTrain(LightningError):
 
 
 class RolloutsFailed(LightningError):
-    """Too many rollouts failed to go on."""
+    """Too many rollouts failed for the training to continue."""
 
 
 class UnsupportedVersion(LightningError):
-    """An integration does not know the installed version of its framework, and stays off."""
+    """An integration does not support the installed version of its framework, and stays off."""
 
 
 class Untranslatable(LightningError):

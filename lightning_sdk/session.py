@@ -1,4 +1,4 @@
-"""The session: what `init()` sets up in this process and `shutdown()` takes away again.
+"""The session: what `init()` sets up in this process, and `shutdown()` removes again.
 
 This is the one place that loads zmq, wrapt and the integrations, so that importing the SDK costs little.
 """
@@ -263,7 +263,7 @@ def shutdown(timeout: float = 5.0) -> None:
 
 
 def end(timeout: float = 5.0) -> None:
-    """Shut down, whatever is under way."""
+    """Shut down, even during a training."""
     global _session
     with _lock:
         session, _session = _session, None

@@ -1,4 +1,4 @@
-"""What the hub asks of a backend: an engine that serves the newest version, and a learner that makes the next one.
+"""What the hub expects of a backend: an engine that serves the newest version, and a learner that makes the next one.
 
 A backend is found by name in the entry-point group `lightning_sdk.backends`, whose value is a `BackendSpec`. It is
 made in the hub's process; the work may happen in others, which it starts, watches and stops by handle.
@@ -25,17 +25,18 @@ class Constrained(NamedTuple):
     start: int
     """Position of the first one, where the constraint began."""
     end: int
-    """Position behind the last one."""
+    """Position after the last one."""
     constraint: str
     """As `lightning_hub.trajectories.constraint.constraint_of` has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One trajectory, weighed: a token sequence of length T with, for each token, what the loss needs.
+    """One trajectory with its credit: a sequence of T tokens with what the loss needs for each.
 
-    A token counts if and only if its weight is not zero; sampled tokens only. Position 0 is never sampled. The rows of
-    one role in one rollout are one sequence, to whatever looks at sequences: GSPO, DPO, sequence-level importance.
+    A token counts if and only if its weight is not zero, and only sampled tokens have a weight. Position 0 is never
+    sampled. For algorithms that work on sequences (GSPO, DPO, sequence-level importance), all rows of one role in one
+    rollout are one sequence.
     """
 
     tokens: NDArray[np.int32]
@@ -48,7 +49,7 @@ class Row:
     logprobs: NDArray[np.float32]
     """[T] log-probability under the sampler; 0 for prompts."""
     temperature: float
-    """Of the distribution that the tokens were drawn from: the learner divides its logits by it."""
+    """Temperature of the distribution that the tokens were drawn from; the learner divides its logits by it."""
     version: int
     """Lowest model version that sampled a token of this row."""
     role: str
@@ -57,9 +58,9 @@ class Row:
     returns: NDArray[np.float32] | None = None
     """[T] what the value head learns to predict before each sampled token; only where `credit.advantage` is 'gae'."""
     values: NDArray[np.float32] | None = None
-    """[T] what it predicted when `Scoring.score` was asked; with `returns`."""
+    """[T] what the value head predicted when `Scoring.score` was called; given together with `returns`."""
     constraints: tuple[Constrained, ...] = ()
-    """What of it was drawn under constraints, in order; the rest is free text."""
+    """Spans of tokens that were drawn under constraints, in order; the rest is free text."""
 
 
 class Objective(StrEnum):
@@ -90,12 +91,12 @@ class Batch:
     rows: list[Row]
     objective: Objective = Objective.POLICY
     pairs: tuple[Pair, ...] = ()
-    """Of objective 'dpo': each has the rows of both rollouts and that role in the batch."""
+    """Pairs for objective 'dpo'; the batch holds the rows of both rollouts of each pair, for that role."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What came of one update."""
+    """The result of one update."""
 
     version: int
     """The version that the engine serves from now on."""
@@ -110,11 +111,11 @@ class Backend(Protocol):
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Where trainable calls go; None: where the agent sends them."""
+        """Address for trainable calls; None: they go where the agent sends them."""
         ...
 
     def facts(self) -> dict[str, object]:
-        """What was decided where settings left it open, for `config.json`: learning rate, parameters, dtype ..."""
+        """Values that the backend chose where settings leave them open, for `config.json`: learning rate, dtype ..."""
         ...
 
     def update(self, batch: Batch) -> Update:
@@ -130,16 +131,16 @@ class Backend(Protocol):
         ...
 
     def check(self) -> None:
-        """BackendDied, which says how it ended, if a process of the backend does not run."""
+        """Raise BackendDied, which says how it ended, if a process of the backend is not running."""
         ...
 
     def close(self) -> None:
-        """Stop what was started. Idempotent."""
+        """Stop everything that was started. Can be called more than once."""
         ...
 
 
 class Scoring(Protocol):
-    """What a backend has that honours `value.*`, or `divergence.*` with place 'reward'."""
+    """What a backend also has if it honours `value.*`, or `divergence.*` with place 'reward'."""
 
     def score(self, rows: Sequence[Row], what: str) -> list[NDArray[np.float32]]:
         """[T] for each row, 0 where no token was sampled, by the weights as they are now.
@@ -160,7 +161,7 @@ class BackendSpec:
     start: Callable[[Settings, Path], Backend]
     """Settings and the run's folder -> a running backend. Raises ModelError for a model that cannot be served."""
     refuse: Callable[[Settings], None] = lambda _: None
-    """Raises for settings that mean nothing together, or a model that is not there; starts nothing."""
+    """Raises an error for settings that contradict each other or a model that does not exist; starts nothing."""
     keeps_constraints: bool = False
     """It trains on what was drawn under `Row.constraints`. Where not, calls that an agent forces are left to the model,
     and its engine refuses a `response_format`."""

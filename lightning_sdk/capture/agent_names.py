@@ -1,4 +1,4 @@
-"""What an integration knows of its framework: which agent is running, and which versions are supported.
+"""What an integration knows about its framework: which agent is running, and which versions are supported.
 
 A framework either runs its agents in methods, which `wrap_agent` wraps, or keeps the name of the running agent in a
 context variable, which `add_agent_source` asks at each call.
@@ -22,11 +22,11 @@ from lightning_sdk.trace import scope
 
 
 def wrap_agent(patches: Patches, owner: Any, method: str, name: Callable[..., str | None]) -> None:
-    """Calls made while `owner.method` runs belong to the agent called `name(*arguments of the method)`.
+    """Wrap `owner.method`: calls made while it runs belong to the agent called `name(*arguments of the method)`.
 
-    Right for any kind of method: what it returns decides, so a coroutine, a generator or an async generator keeps the
-    role through each of its steps and never between them. None or '': the agent has no name, and its caller's role
-    stays.
+    Works for any kind of method: its result decides how it is wrapped, so a coroutine, a generator or an async
+    generator has the role in each of its steps and never between them. If `name` returns None or '', the agent has no
+    name, and its caller's role applies.
     """
 
     def begin(*args: Any, **kwargs: Any) -> Turn:
@@ -40,7 +40,7 @@ def wrap_agent(patches: Patches, owner: Any, method: str, name: Callable[..., st
 
 
 def add_agent_source(patches: Patches, ask: Callable[[], str | None]) -> None:
-    """`ask`, at each call, which agent the framework itself says is running; None or '' if none is."""
+    """Call `ask` at each call to a model: which agent is running according to the framework; None or '' if none is."""
 
     def agent_name() -> str:
         return _ask_name("asking a framework for its current agent", ask)
@@ -55,8 +55,8 @@ def _ask_name(what: str, ask: Callable[[], object]) -> str:
 
 
 def require_version(distribution: str, at_least: str, below: str, *, module: str = "") -> None:
-    """UnsupportedVersion, which turns the integration off with one warning, unless at_least <= version < below, and
-    unless the imported `module` is the distribution's: the user may have a package of the same name."""
+    """Raise UnsupportedVersion, which turns the integration off with one warning, unless at_least <= version < below
+    and unless the imported `module` is the distribution's: the user may have a package of the same name."""
     wanted = f"pip install '{distribution}>={at_least},<{below}'"
     try:
         version = importlib.metadata.version(distribution)

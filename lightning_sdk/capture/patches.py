@@ -1,4 +1,4 @@
-"""Patches: attributes of other people's code that we replaced, each of which can be put back exactly."""
+"""Patches: attributes of other people's code that we replaced, each of which can be restored exactly."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class Patches:
             register_post_import_hook(lambda _: _instrument_all(module), module)
 
     def on_undo(self, undo: Callable[[], None]) -> None:
-        """Run `undo` too when everything is put back: for what is not an attribute."""
+        """Also run `undo` when everything is restored: for changes that are not attributes."""
         with self._lock:
             self._actions.append(undo)
 
     def undo(self) -> list[str]:
-        """Put everything back; the names of attributes that somebody else has replaced since, which stay."""
+        """Restore everything. Returns the names of attributes that other code has replaced since, which stay."""
         kept: list[str] = []
         with self._lock:
             self._undone = True

@@ -1,4 +1,4 @@
-"""What a seam needs: an open call that is told what came back, and is finished exactly once.
+"""What a seam needs: an open call that takes the reply and is finished exactly once.
 
 A seam is where an integration catches calls. It opens a call before the request leaves, sends the request to
 `call.endpoint` if there is one, and finishes the call with the raw bytes of the reply. Decoding happens in the hub.
@@ -46,14 +46,14 @@ _under_way: dict[str, weakref.ref[OpenCall]] = {}
 
 
 def cut_calls_short() -> None:
-    """Finish every call of this process with what has come of its reply: the recording ends."""
+    """Finish every open call of this process with the part of its reply that has arrived, because recording ends."""
     for reference in list(_under_way.values()):
         if (call := reference()) is not None:
             sink.harmless("closing a call that is still open", call.cut_short)
 
 
 class OpenCall:
-    """One call under way. In a forked process it is a copy, and only its parent's counts."""
+    """A call that is not finished. A forked process has a copy, and only the one in its parent counts."""
 
     __slots__ = (
         "__weakref__", "_cut_short", "_finished", "_framework", "_generation", "_owner", "_parent", "_path", "_scope",
@@ -95,11 +95,11 @@ class OpenCall:
 
     @property
     def rollout_id(self) -> str:
-        """'' outside of every rollout."""
+        """Id of the rollout; '' outside every rollout."""
         return self._scope.rollout.id if self._scope.rollout is not None else ""
 
     def headers(self) -> dict[str, str]:
-        """Headers for the engine: its key, and which rollout asks."""
+        """Headers for the engine: its key, and the id of the rollout."""
         assert self.endpoint is not None
         shown = {"authorization": f"Bearer {self.endpoint.key}"}
         if self.rollout_id:
@@ -107,8 +107,8 @@ class OpenCall:
         return shown
 
     def when_cut_short(self, action: Callable[[], object]) -> None:
-        """Run `action`, which finishes the call with what has come so far, when its rollout or its process ends first:
-        what comes later counts for neither."""
+        """Run `action`, which finishes the call with what has arrived so far, if its rollout or its process ends first:
+        what arrives later counts for neither."""
         self._cut_short = action
         if self._owner is not None:
             self._owner.at_end.append(action)
@@ -123,10 +123,11 @@ class OpenCall:
         return body if self.candidate is None else self.candidate.substitute_bytes(body)
 
     def rewrite(self, body: Mapping[str, Any], *, chat: bool = True) -> dict[str, Any]:
-        """The request `body` as the engine is to see it: its model, the rollout's sampling, and what training needs.
+        """The request `body` for the engine: with its model, the rollout's sampling parameters, and what training
+        needs.
 
         Args:
-            chat: It goes to chat completions; False: to (text) completions.
+            chat: Whether it is a chat completion; False for a (text) completion.
         """
         assert self.endpoint is not None
         new, sampling, taken = dict(body), dict(self.sampling), dict[str, Any]()
@@ -213,14 +214,14 @@ class OpenCall:
     def fail(
         self, error: BaseException, http_status: int = 0, reply: bytes = b"", *, unreachable: bool = False
     ) -> None:
-        """Finish with what was raised. `unreachable`: the server, and not the request, was at fault; if that server
-        is our engine, the rollout failed through us and not through the agent."""
+        """Finish with the exception that was raised. `unreachable`: the server was at fault and not the request; if
+        that server is our engine, the rollout counts as an infrastructure error instead of an agent error."""
         if unreachable and self.endpoint is not None and self._owner is not None:
             self._owner.broken = summary(error)
         self.finish(reply, http_status, status="error", error=summary(error))
 
     def cut_short(self) -> None:
-        """Finish with what has come so far."""
+        """Finish with what has arrived so far."""
         if self._cut_short is not None:
             self._cut_short()
         self.finish(b"", 0, status="cancelled", error="the process, or its recording, ended before the reply")

@@ -27,7 +27,7 @@ TASKS, ROLLOUTS_OF_EACH = 4, 4
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a check saw."""
+    """The result of a check."""
 
     values: dict[str, Any]
     """Plain data: rollouts, statuses, calls, rewards and sequences by role, elsewhere (calls that no integration

@@ -1,6 +1,6 @@
-"""The examination of a run: what `check` says of a run's folder instead of an agent.
+"""The examination of a run: what `check` says about a run's folder instead of an agent.
 
-The folder is read by `lightning_hub.health.examine` in a process of the environment that holds the hub.
+`lightning_hub.health.examine` reads the folder, in a process of the environment that has the hub.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def examine(folder: Path, python: str | None = None) -> dict[str, Any]:
 
 
 def head(values: Mapping[str, Any]) -> str:
-    """The run, and how it is going."""
+    """The first lines: the run, its status and a summary."""
     steps = "1 step" if values["steps"] == 1 else f"{values['steps']} steps"
     return f"{values['run']}: {steps}, {values['status']}\n\n{values['summary']}"
 
 
 def table(values: Mapping[str, Any]) -> list[list[str]]:
-    """Header and a row for each role."""
+    """The table of rewards: a header, and a row for each role."""
     rows = [["reward of", "steps", "first fifth", "last fifth", "trend"]]
     for each in values["roles"]:
         trend = "rises" if each["rises"] else "falls" if each["falls"] else "no more than noise"
@@ -62,7 +62,7 @@ def table(values: Mapping[str, Any]) -> list[list[str]]:
 
 
 def verdict(values: Mapping[str, Any]) -> str:
-    """The last line."""
+    """The last line: whether the run is learning."""
     if not values["learnable"]:
         return "Nothing is being learned; the first finding is the most serious one."
     if DOUBTS & {each["kind"] for each in values["findings"]}:

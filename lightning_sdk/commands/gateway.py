@@ -1,7 +1,7 @@
-"""The gateway as the agent's process knows it: the environment that sends another program's model calls through it.
+"""The gateway from the agent's process: the environment variables that send another program's model calls through it.
 
-The gateway itself is an installed package, found by its entry point as backends are. It runs in a thread of this
-process, so that what it records goes through the same stream, ahead of the end of the rollout, and ends with it.
+The gateway itself is an installed package, which is found by its entry point like a backend. It runs in a thread of
+this process, so that its recordings go through the same stream, before the end of the rollout.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ GROUP = "lightning_sdk.gateways"
 
 
 class RunningGateway(Protocol):
-    """A server of OpenAI's and Anthropic's API that records what passes."""
+    """A server of OpenAI's and Anthropic's API that records the calls that pass through it."""
 
     url: str
-    """Such as http://127.0.0.1:41234, without a slash at the end."""
+    """Its URL, such as http://127.0.0.1:41234, without a slash at the end."""
     token: str
-    """Required to begin a rollout over HTTP."""
+    """Token that is required to begin a rollout over HTTP."""
 
     @property
     def upstream(self) -> object:
         """Where calls that are not trained go; `str()` of it is shown."""
 
     def environment(self, scope: Scope) -> dict[str, str]:
-        """Environment variables with which a program's calls are calls made in `scope`."""
+        """Environment variables with which a program's calls count as made in `scope`."""
 
     def close(self) -> None:
         """Stop serving; calls under way are recorded as cancelled."""
@@ -48,8 +48,8 @@ def gateway_environment() -> dict[str, str]:
             environment = {**os.environ, **lightning.gateway_environment()}
             run = subprocess.run(["node", "agent.js", task["question"]], env=environment, capture_output=True, ...)
 
-    Whatever speaks OpenAI's API (chat completions, completions, responses) or Anthropic's (messages), streaming or
-    not, is recorded as if it had been called here, and is sent to the engine if this role is trained. The variables
+    Calls through OpenAI's API (chat completions, completions, responses) or Anthropic's (messages), streaming or not,
+    are recorded as if they were made here, and are sent to the engine if this role is trained. The variables
     are OPENAI_BASE_URL, OPENAI_API_BASE, OPENAI_API_KEY, ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY, LIGHTNING_ROLLOUT_URL
     and, where a proxy is set, NO_PROXY. They stop working when the rollout ends. The gateway is started on first use,
     on loopback.

@@ -17,22 +17,22 @@ class Score:
     """A mean score over tasks, or a difference of two, with its 95% interval."""
 
     mean: float
-    """NaN if no task has a score."""
+    """The mean; NaN if no task has a score."""
     low: float | None
-    """None, as `high`, where no interval can be given."""
+    """Lower end of the 95% interval; None, like `high`, if no interval can be given."""
     high: float | None
     n: int
-    """Tasks that count; those of which every rollout failed do not."""
+    """Number of tasks with a score; a task whose rollouts all failed has none."""
     seeds: int = 1
-    """Rollouts of each task."""
+    """Number of rollouts of each task."""
     missing: str = ""
-    """Why there is no interval."""
+    """Why there is no interval; '' if there is one."""
 
     def __str__(self) -> str:
         return self._format("")
 
     def format_change(self) -> str:
-        """As a difference is written."""
+        """The score as text, with the sign of a difference."""
         return self._format("+")
 
     def _format(self, sign: str) -> str:
@@ -46,7 +46,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a run."""
+    """The result of a run, as `report.json` holds it."""
 
     folder: Path
     values: dict[str, Any]
@@ -59,12 +59,12 @@ class Report:
 
     @property
     def after(self) -> Score | None:
-        """Score on held-out tasks after training; of an evaluation, its score."""
+        """Score on held-out tasks after training; for an evaluation, its score."""
         return self._score("after")
 
     @property
     def change(self) -> Score | None:
-        """After minus before, over the tasks that have a score in both, by task; None where there is no such task."""
+        """Score after minus before, by task, over the tasks that have both; None if no task has both."""
         return _score(self.values.get("change"))
 
     @property
@@ -74,12 +74,12 @@ class Report:
 
     @property
     def findings(self) -> list[dict[str, Any]]:
-        """What is wrong, as `check` tells it: each has kind, severity ('fatal' or 'warning'), what, cause, remedy."""
+        """What is wrong, as `check` reports it: each has kind, severity ('fatal' or 'warning'), what, cause, remedy."""
         return list(self.values.get("findings") or ())
 
     @property
     def verdict_reason(self) -> str:
-        """What the verdict rests on, or why it is not another; '' where the interval of the change says it all."""
+        """What the verdict rests on, or why it is not a better one; '' if the interval of the change makes it clear."""
         return str(self.values.get("verdict_reason") or "")
 
     @property
@@ -91,7 +91,8 @@ class Report:
         return float(self.values.get("train_seconds", 0.0))
 
     def roles(self, name: str) -> dict[str, Score]:
-        """Role -> what it earned by itself on held-out tasks, 'before' or 'after'; those with rewards of their own."""
+        """Role -> the mean of its own rewards on held-out tasks, 'before' or 'after', for roles that have their own
+        rewards."""
         of_roles: Mapping[str, Any] = self._held_out(name).get("roles") or {}
         found = {role: _score(each) for role, each in of_roles.items()}
         return {role: each for role, each in found.items() if each is not None}
@@ -124,7 +125,8 @@ class Report:
         return "" if set(scored) == {tasks} else f", on the {tasks} tasks that have a score in both"
 
     def details(self) -> list[str]:
-        """A line for each role with rewards of its own, and one for each way in which rollouts of a training failed."""
+        """One line for each role that has its own rewards, and one for each way in which rollouts of a training
+        failed."""
         lines = []
         for role, after in self.roles("after").items():
             before = self.roles("before").get(role)

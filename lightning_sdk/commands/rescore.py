@@ -1,6 +1,6 @@
-"""`rescore`: other reward functions over the stored rollouts of a run, without running the agent again.
+"""`rescore`: apply other reward functions to the stored rollouts of a run, without running the agent again.
 
-The functions run here; the store is read, compared and written by a process of the environment that holds the hub.
+The functions run in this process. A process of the environment that has the hub reads, compares and writes the store.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PAGE = 256
 
 @dataclass(frozen=True, slots=True)
 class Rescoring:
-    """What other rewards make of a run's rollouts."""
+    """The result of `rescore`: how other rewards score a run's rollouts."""
 
     values: dict[str, Any]
     """Plain data: run, rewards, weights, replaces, keeps, rollouts, scored, left_out, comparisons, written, rescoring;
@@ -42,12 +42,12 @@ class Rescoring:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Why the others were not, and how many of each."""
+        """Reason -> how many rollouts were not scored again for it."""
         return dict(self.values["left_out"])
 
     @property
     def comparisons(self) -> list[dict[str, Any]]:
-        """Old and new by mode ('train', 'evaluate', 'observe'), and by role where rewards name roles."""
+        """Old and new rewards by mode ('train', 'evaluate', 'observe'), and by role if rewards name roles."""
         return list(self.values["comparisons"])
 
     def __str__(self) -> str:
@@ -66,14 +66,14 @@ def rescore(
 ) -> Rescoring:
     """Apply reward functions to the stored tasks and answers of a run, and report how means and ranking change.
 
-    The new rewards replace those of all the run's reward functions; what `emit_reward` gave stays.
+    The new rewards replace those of all the run's reward functions; rewards from `emit_reward` are kept.
 
     Args:
         run: Folder of the run, or its name in `runs`.
         reward: Function of (task, answer), plain or async, or several of them, as for `train`.
         write: Store the new rewards, so that training from stored rollouts uses them. The earlier ones are kept but no
             longer count.
-        concurrency: Calls of a function under way at once.
+        concurrency: Maximum number of calls of a function at once.
         backend_python: Python of another virtual environment, in which the hub is installed; by default this one.
 
     Raises:

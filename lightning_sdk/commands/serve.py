@@ -37,7 +37,7 @@ def runner(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run rollouts for the training of another process until it ends, or this one is told to stop."""
+    """Run rollouts for a training in another process, until it ends or this process is asked to stop."""
     address = hub or os.environ.get(discovery.ADDRESS)
     if not address:
         raise SettingError(

@@ -1,4 +1,4 @@
-"""`train` and `evaluate`: what they are given is read and checked, a job is run, and its report is brought back."""
+"""`train` and `evaluate`: read and check the arguments, run a job, and return its report."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def train(
         steps, roles: Number of updates (default 40); the only roles to train (default: all declared trainable).
         name, runs: Name of the run (by default the agent's), and the folder of runs.
         resume: Earlier run to continue, by folder or name. It keeps its settings and held-out tasks, except for what
-            is given here, and goes on from its last checkpoint, or from step 1 if there is none.
+            is given here, and continues from its last checkpoint, or from step 1 if there is none.
         backend_python: Python of another virtual environment, which has the backend; by default this one.
         listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins, with the
             key in LIGHTNING_KEY, or a new one that is printed. By default nothing can join.
@@ -179,7 +179,7 @@ def _go_on(
 
 
 def given_settings(settings: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:
-    """All settings that were given, including those that are arguments."""
+    """All settings that were given, including those that are separate arguments of `train`."""
     named = {name: value for name, value in arguments.items() if value is not None and not _is_empty(value)}
     return {**named, **settings}
 
@@ -194,7 +194,7 @@ def _marks(rewards: Sequence[RewardFunction]) -> dict[str, float | None]:
 
 
 def with_reward_weights(settings: Settings, rewards: Sequence[RewardFunction]) -> Settings:
-    """The settings, with the weights that `@reward` gives where nothing else is set."""
+    """The settings, with the weights from `@reward` for rewards whose weight is not set otherwise."""
     marked = {each.name: each.weight for each in rewards if each.weight is not None}
     return replace(settings, credit=replace(settings.credit, rewards={**marked, **settings.credit.rewards}))
 
@@ -207,7 +207,8 @@ def _refuse_early(what: str, settings: Settings, listen: str) -> None:
 
 
 def refuse_unknown_roles(settings: Settings) -> None:
-    """A misspelt role would train nothing for an hour. Where a framework names agents, the first rollouts tell."""
+    """SettingError for a role that no agent declares, since a misspelt role would train nothing for an hour. If a
+    framework names the agents, only the first rollouts can show it."""
     unknown = [role for role in settings.roles if role not in declared]
     settled = [f"role.{role}" for role in settings.role if role not in declared]
     if (unknown or settled) and not session.start().patches.names_agents:

@@ -1,4 +1,4 @@
-"""The `@agent` decorator: names the role that speaks while a function runs, and says whether it is trained."""
+"""The `@agent` decorator: names the role of the calls that a function makes, and says whether it is trained."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def agent(function: Any = None, /, *, role: str | None = None, trainable: bool =
 
     Works on functions, coroutines, generators, async generators and methods, and keeps their signature and kind.
     The innermost agent wins, so nested agents keep their own role. Agents of a framework that run inside keep the
-    names that the framework gives them, unless `role` is given: then all of them are that role.
+    names that the framework gives them, unless `role` is given: then all of them have that role.
 
     Args:
         role: Name of the role; the function's name if not given.
         trainable: Whether training may change the model behind this role. A call of a role that is not trainable
-            goes where it always went and is recorded only.
+            goes where it always went and is only recorded.
 
     Raises:
-        SettingError: on a class, or on something that cannot be called.
+        SettingError: it decorates a class, or something that cannot be called.
     """
     if function is None:
         return functools.partial(_decorate, role=role, trainable=trainable)
@@ -106,7 +106,7 @@ def wrap_in_turn(function: Callable[..., Any], begin: Callable[..., Turn]) -> Ca
 
 
 class Turn:
-    """One run of an agent: its scope, and the span that tells of it."""
+    """One run of an agent: its scope, and its span."""
 
     __slots__ = ("_closed", "_outer", "_parent", "_started", "scope")
 

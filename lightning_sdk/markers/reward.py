@@ -64,11 +64,11 @@ def reward(
 ) -> Function | Callable[[Function], Function]:
     """Mark `function(task, answer)` as a reward: a number, or a dict of role to number. It may be async.
 
-    The function stays what it was; the mark lets `lightning-sdk train agent.py:solve` find it.
+    The function is not changed; the mark lets `lightning-sdk train agent.py:solve` find it.
 
     Args:
-        weight: What its numbers are multiplied by where they are added up: the default of `credit.rewards.NAME`.
-        name: What its numbers are stored under; by default the function's name.
+        weight: Factor of its numbers in the sum of all rewards: the default of `credit.rewards.NAME`.
+        name: Name under which its numbers are stored; by default the function's name.
 
     Raises:
         RewardError: this is not a function, or the weight or the name is not valid.
@@ -114,15 +114,13 @@ def reward_functions(given: Function | Sequence[Function] | None) -> tuple[Rewar
 
 
 def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
-    """Score the rollout under way from inside it; what is emitted adds up.
+    """Give a reward to the current rollout from inside it; several rewards add up.
 
-    Args:
-        value: A finite number.
-        role: The role that earns it; by default the whole rollout. A role earns its own and those of the whole.
-        name: What the number measures; `credit.rewards.NAME` is its weight.
+    Args: value: A finite number. role: Role that earns it; by default the whole rollout. A role earns its own rewards
+    and those of the whole rollout. name: What the number measures; `credit.rewards.NAME` is its weight.
 
     Raises:
-        RewardError: the value is not a finite number, or no rollout is under way.
+        RewardError: the value is not a finite number, or there is no current rollout.
     """
     whose = f", role {role!r}" if role else ""
     number = as_number(value, f"emit_reward(){whose}, name {name!r}")

@@ -21,11 +21,11 @@ from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 
 
 class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
-    """Record what runs inside as one rollout: `with lightning.rollout(task) as r: ...`.
+    """Record the code inside as one rollout: `with lightning.rollout(task) as r: ...`.
 
-    For a hand-written loop. Calls, spans and `emit_reward` inside belong to it. An exception passes through and ends
-    it as `agent_error`; Ctrl-C ends it as `infrastructure_error`. `lightning.train` opens one around each call of the
-    agent.
+    Use it in your own loop. Calls, spans and `emit_reward` inside belong to the rollout. An exception passes through
+    and ends it as `agent_error`; Ctrl-C ends it as `infrastructure_error`. `lightning.train` opens one around each call
+    of the agent.
     """
 
     def __init__(self, task: Mapping[str, Any] | None = None) -> None:
@@ -38,7 +38,7 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
 
     @property
     def id(self) -> str:
-        """32 hex digits."""
+        """Id of the rollout, 32 hex digits."""
         return self._scope.id
 
     def __enter__(self) -> rollout:
@@ -88,7 +88,8 @@ def scope_from_assignment(message: Mapping[str, Any]) -> RolloutScope:
 
 
 def send_rewards(scope: RolloutScope, given: Sequence[RewardValue], rewards: Sequence[RewardFunction]) -> None:
-    """Send what the reward functions gave; RewardError if neither they nor anybody inside gave anything."""
+    """Send the rewards of the reward functions; RewardError if there are none, and none was given inside the
+    rollout."""
     for each in given:
         sink.send_reward(scope, each.value, each.role, each.name, "", by_function=True)
     if not scope.rewarded:
@@ -96,7 +97,7 @@ def send_rewards(scope: RolloutScope, given: Sequence[RewardValue], rewards: Seq
 
 
 def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None) -> None:
-    """Say that the rollout is over. Nothing that comes later counts for it."""
+    """Tell the hub that the rollout is over. Nothing that comes later counts for it."""
     scope.ended = True
     while scope.at_end:
         sink.harmless("ending a rollout's calls", scope.at_end.pop())

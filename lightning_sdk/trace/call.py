@@ -23,32 +23,33 @@ class Status(StrEnum):
 
 
 class CallMeta(NamedTuple):
-    """What the seam knows of a call without reading its reply. One list on the wire, in this order."""
+    """What the seam knows about a call without reading its reply. On the wire it is one list, in this order."""
 
     id: str
-    """16 hex digits, as OpenTelemetry's span ids."""
+    """Id of the call, 16 hex digits, like OpenTelemetry's span ids."""
     parent: str
     """Span id of the enclosing span, '' at the top."""
     role: str
-    """Who spoke, '' when nobody says."""
+    """Role that the call belongs to, '' if none is known."""
     trainable: bool
-    """The call was sent to the engine of the model that is being trained."""
+    """Whether the call was sent to the engine of the model in training."""
     started_ns: int
     """Unix time in nanoseconds."""
     ended_ns: int
     status: str
-    """'ok', 'error', or 'cancelled' when the reader closed the stream early."""
+    """How the call ended: 'ok', 'error', or 'cancelled' if the reader closed the stream early."""
     error: str
-    """Class and message of what was raised, '' if nothing was."""
+    """Class and message of the exception, '' if there was none."""
     http_status: int
-    """0 when no reply came."""
+    """HTTP status of the reply, 0 if there was none."""
     streamed: bool
     path: str
     """Path of the request, such as /v1/chat/completions."""
     framework: str
     """The seam that caught it, such as 'openai'."""
     trace: str = ""
-    """Trace of a call outside of rollouts, 32 hex digits, '' if nothing encloses it. A rollout's id is its trace."""
+    """Trace of a call outside rollouts, 32 hex digits, '' if no span encloses it. Inside, the rollout's id is the
+    trace."""
     candidate: str = ""
     """Id of the candidate whose texts were to be put into the request, '' if there was none."""
 
@@ -68,7 +69,7 @@ class Choice:
     versions: list[list[int]] = field(default_factory=list)
     """Runs of [model version, number of tokens], in order."""
     prompt_ids: bytes = b""
-    """What this choice was sampled after, packed int32, in a call with several prompts; empty: the call's."""
+    """Ids of the prompt of this choice, packed int32, in a call with several prompts; empty: the call's prompt_ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +82,12 @@ class Call:
     response_id: str
     model: str
     prompt_ids: bytes
-    """Packed int32; empty when the server sent none."""
+    """Ids of the prompt, packed int32; empty if the server sent none."""
     choices: tuple[Choice, ...]
     input_tokens: int
     output_tokens: int
     problem: str = ""
-    """Why ids or log-probs are missing or cannot be used, '' if all is there."""
+    """Why ids or log-probs are missing or cannot be used, '' if they are complete."""
     reply: bytes = b""
     """The raw reply, kept only when it could not be decoded."""
 
@@ -144,6 +145,6 @@ def _by_name(kind: type[Call | Choice | Span], values: list[Any]) -> dict[str, A
 def root_span_id(key: bytes) -> str:
     """Id of the span that stands for an attempt at a rollout as a whole, 16 hex digits, from the attempt's key.
 
-    Nobody sends it: the agent's process and the hub both know it, and each attempt has its own.
+    It is never sent: the agent's process and the hub both compute it, and each attempt has its own.
     """
     return hashlib.blake2b(key, digest_size=8).hexdigest()

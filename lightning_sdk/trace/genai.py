@@ -1,6 +1,6 @@
 """Names on spans: OpenTelemetry's GenAI conventions, and ours where these have none.
 
-Own constants: the conventions are still in development, and the package that holds them moves them about.
+The constants are defined here because the conventions are still in development, and their package moves them often.
 """
 
 from __future__ import annotations

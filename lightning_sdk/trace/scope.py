@@ -1,6 +1,6 @@
-"""The scope of a piece of running code: which rollout it belongs to and which role speaks.
+"""The scope of running code: the rollout and the role that it belongs to.
 
-A scope is one immutable value in one context variable, so it follows asyncio tasks by itself. The variable is never
+A scope is one immutable value in one context variable, so asyncio tasks inherit it. The variable is never
 held across a `yield`: a generator enters its scope again for each of its steps, otherwise the scope would leak into
 its consumer.
 """
@@ -33,11 +33,11 @@ class Endpoint:
     model: str
     key: str
     divisible: bool = False
-    """The server also accepts the keys that the hub derives from this one, each for one rollout."""
+    """Whether the server also accepts keys that the hub derives from this one, each for one rollout."""
 
 
 class RolloutScope:
-    """The rollout under way, as its spans see it."""
+    """The current rollout, as far as its spans need it."""
 
     __slots__ = (
         "_drawn", "_home", "at_end", "broken", "calls", "candidate", "ended", "endpoint", "id", "key", "rewarded",
@@ -119,18 +119,18 @@ class Scope:
     trace: str = ""
     """Trace of that span, 32 hex digits; '' at the top, and in a rollout, whose id is its trace."""
     named: bool = False
-    """The role was given to a decorator by name, so that no framework inside may change it."""
+    """Whether a decorator named the role, so that no framework inside may change it."""
     agent: str = ""
-    """What a framework calls the agent whose turn this is, '' outside of such a turn."""
+    """Name that a framework gives the agent whose turn this is, '' outside such a turn."""
     judging: bool = False
-    """A reward function runs: its calls to models are never trained on."""
+    """Whether a reward function runs, whose calls to models are never trained on."""
     shared: bool = False
-    """It cannot be known whose work this is: what is done here belongs to no rollout."""
+    """Whether several rollouts share this code, so that its calls belong to no rollout."""
     framework_roles: tuple[str, ...] = ()
     """What the frameworks' own contexts said when this scope was made: only what changed since then is nearer."""
 
     def endpoint(self) -> Endpoint | None:
-        """Where a call made here is sent instead, None if it stays where it goes."""
+        """Where a call made here is sent instead, None if it goes where the agent sends it."""
         rollout = self.rollout
         if rollout is None or rollout.endpoint is None or self.judging:
             return None
@@ -145,7 +145,7 @@ class Scope:
 
 
 def current_task() -> object:
-    """The asyncio task that runs here, None if none does."""
+    """The asyncio task that runs here, None if there is none."""
     tasks = sys.modules.get("asyncio.tasks")
     try:
         return tasks.current_task() if tasks is not None else None
@@ -204,12 +204,12 @@ os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_span_id() -> str:
-    """16 hex digits, as OpenTelemetry's."""
+    """A new span id, 16 hex digits, like OpenTelemetry's."""
     return f"{_random.getrandbits(64):016x}"
 
 
 def new_trace_id() -> str:
-    """32 hex digits, as OpenTelemetry's."""
+    """A new trace id, 32 hex digits, like OpenTelemetry's."""
     return f"{_random.getrandbits(128):032x}"
 
 

@@ -1,4 +1,4 @@
-"""Breaks: why a turn opened a row of its own, and what the finding about it says."""
+"""Breaks: why a turn opened a new row, and what the finding about it says."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_broken_sequences_are_counted() -> None:
 
 
 def test_every_fault_has_words() -> None:
-    """Each has a cause and a remedy of its own; the others are no finding."""
+    """Each of these reasons has its own cause and remedy; the others lead to no finding."""
     found = [broken_sequences({reason: 1}, 0, Settings()) for reason in Reason if reason.is_fault]
     assert len({each.cause for each in found}) == len({each.remedy for each in found}) == len(Reason) - 2
 

@@ -41,7 +41,7 @@ def test_a_failing_test_is_of_the_package_that_mends_it() -> None:
 
 
 def test_a_test_that_no_single_package_breaks_is_not_lost() -> None:
-    """A failure that stays whichever package goes back has a row of its own, so that the run is not green."""
+    """A failure that remains whichever package is downgraded has a separate row, so that the run is not green."""
     environment = Pretended({"tests/a.py::one": ("held", "1.0")})
     rows = examine(environment, RANGES, LOCKED, INSTALLED, INSTALLED)
     assert [(row.package, row.breaks) for row in rows if row.breaks] == [("(no single one)", "tests/a.py::one")]

@@ -22,7 +22,7 @@ _HERE = {
 
 @pytest.fixture(scope="session")
 def one_process() -> Iterator[None]:
-    """Of a group of its own, as VERL wants it; what else is started here finds the environment as it was."""
+    """A separate process group, as VERL requires; other processes started here get the environment as it was before."""
     import torch  # noqa: PLC0415 - tests of other processes need none of it
     from verl_worker import prepare  # noqa: PLC0415 - VERL is imported with what is set here
 

@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "serving.max_length": 128, "optimizer.learning_rate": 1e-2, "optimizer.warmup_steps": 0, "optimizer.decay": 0.0,
     "rollouts.concurrency": 8,
 }  # fmt: skip
-#: VERL: a head of its own and a padded vocabulary. vLLM: windows, and a head that is tied.
+#: For VERL, a model with a separate head and a padded vocabulary. For vLLM, one with windows and a tied head.
 IN_CI = {verl: "llama", embedded: "gemma3"}
 
 

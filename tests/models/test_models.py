@@ -94,7 +94,7 @@ def _tolerance(name: str) -> float:
 
 @pytest.mark.parametrize("name", ["llama", "llama tied", "qwen3 moe"])
 def test_fused_kernels_change_nothing(name: str, tmp_path: Path) -> None:
-    """The gradient is the one of the logits, with a head of its own and with a tied one, and with a longer row than a
+    """The gradient equals that of the logits, with a separate head and with a tied one, and with a longer row than a
     micro-batch has room for."""
     make(name, tmp_path)
     draw = torch.Generator().manual_seed(0)

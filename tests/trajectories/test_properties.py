@@ -204,7 +204,7 @@ def test_group_relative_advantages_ignore_shift_and_scale(rewards: list[float], 
 @settings(max_examples=40)
 @given(batches())
 def test_the_gradient_is_the_same_for_one_row_or_many_in_any_order(made: list[Rollout]) -> None:
-    """Each token keeps its weight x advantage when each call is a row of its own, and rollouts are shuffled."""
+    """Each token keeps its weight x advantage when each call is a separate row and rollouts are shuffled."""
     want = shares(build_batch(made, RLOO).rows)
     split = [broken_up(each) for each in reversed(made)]
     got = shares(build_batch(split, RLOO).rows)
