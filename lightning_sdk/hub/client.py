@@ -91,7 +91,8 @@ class HubClient:
             return self._answer(number, method, request, wait)
 
     def _answer(self, number: int, method: str, request: bytes, wait: float) -> Any:
-        clock, told = Clock(), math.isfinite(self._seconds)
+        # A standstill counts as one look: the request may not even have left before it.
+        clock, told = Clock(_POLL_SECONDS), math.isfinite(self._seconds)
         while True:
             alive, passed = self._alive(), clock.read()
             if not self._has_message(_POLL_SECONDS):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -195,6 +197,24 @@ def test_a_training_that_fails_or_is_stopped_tells_its_runners(place: Place, tmp
     code, said = guest.end()
     assert code == 0 and "the training was stopped" in said
     assert training.end()[0] == 130
+
+
+@pytest.mark.parametrize("bind", [{}, {"bind": "tcp://127.0.0.1:0"}], ids=["ipc", "tcp"])
+def test_a_runner_that_is_killed_before_it_asks_again(train: Callable[..., Runner], bind: dict[str, str]) -> None:
+    """It has rollouts, and no request of it waits at the hub: its end is noticed all the same, and not by silence."""
+    training = train(lease_seconds=30.0, **bind)
+    training.begin()
+    script = f"""if True:
+        import os, signal
+        from lightning_sdk.hub.client import HubClient
+        with HubClient({training.hub.address!r}, {KEY!r}) as client:
+            assert client.ask("lease", runner="killed", places=1, wait=30.0)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    killed = subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    wait_for(lambda: "runner killed " in training.hub.log())
+    assert "runner killed ended or lost its connection while 1 rollout ran there" in training.hub.log()
 
 
 @pytest.mark.parametrize(

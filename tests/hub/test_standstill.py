@@ -78,18 +78,37 @@ def test_a_hub_elsewhere_that_is_silent_is_given_up(hub: Hub) -> None:
 
 
 def test_a_client_that_stood_still_looks_at_its_socket_first(hub: Hub) -> None:
-    """Its patience is over when it goes on, and the answer has been there all the time."""
+    """Its patience is over when it goes on, and the answer, which came after 2 seconds, has been there all the time."""
     script = f"""if True:
-        import os, signal
+        import threading
         from lightning_sdk.hub.client import HubClient
-        with HubClient({hub.address!r}, {KEY!r}, seconds=2.5) as client:
+        with HubClient({hub.address!r}, {KEY!r}, seconds=0.0) as client:
             client.ask("status")
-            print("ready", flush=True)
+            threading.Timer(1.7, print, ("ready",), {{"flush": True}}).start()
             assert client.ask("watch", wait=2.0) == []
     """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as client:
         assert client.stdout is not None and client.stdout.readline() == b"ready\n"
-        stand_still(client.pid, 5.0)
+        stand_still(client.pid, 3.0)
+        assert client.wait(20) == 0
+
+
+def test_standstills_of_a_client_are_no_silence_of_its_hub(hub: Hub) -> None:
+    """Twice it stands still for longer than it is ready to wait, and the answer comes only then."""
+    script = f"""if True:
+        from lightning_sdk.hub.client import HubClient
+        with HubClient({hub.address!r}, {KEY!r}, seconds=3.5) as client:
+            print("ready", flush=True)
+            assert client.ask("status")["training"] is False
+    """
+    halt(hub.process.pid)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None and client.stdout.readline() == b"ready\n"
+        for _ in range(2):
+            time.sleep(0.1)
+            stand_still(client.pid, 3.0)
+        time.sleep(1.0)
+        os.kill(hub.process.pid, signal.SIGCONT)
         assert client.wait(20) == 0
 
 

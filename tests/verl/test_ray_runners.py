@@ -96,9 +96,7 @@ def test_a_ray_of_our_own(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rollouts_by_status"]["ok"] == 8
     agents = place.agents()
-    assert len({each["pid"] for each in agents}) == 2
-    # By its silence where it was killed before it first asked the hub to wait for it.
-    assert any(text in place.hub_log() for text in ("ended or lost its connection", "was silent for"))
+    assert len({each["pid"] for each in agents}) == 2 and "ended or lost its connection" in place.hub_log()
     assert {each["folder"] for each in agents} == {str(place.folder)}
     wait_for(lambda: not place.processes(), "Ray to end")
 

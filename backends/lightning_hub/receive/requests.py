@@ -31,8 +31,9 @@ class Parked:
     """How long to wait for it; then the last false value is the answer."""
     lost: Callable[[Any], None] = lambda _: None
     """Gets the answer that could not be sent since the peer has gone."""
-    gone: Callable[[], None] = lambda: None
-    """Called when the peer has gone, whether or not there was an answer."""
+    gone: Callable[[], None] | None = None
+    """Called when the peer has gone: while it waits, or at any time after its answer. Of several requests of one peer
+    the last one's counts."""
 
 
 #: Params in, plain data or `Parked` out; raises LightningError.
@@ -60,6 +61,8 @@ class Requests:
         methods write."""
         self._methods, self._send, self._is_there, self._folder = methods, send, is_there, folder
         self._waiting: list[_Waiting] = []
+        self._departures: dict[bytes, Callable[[], None]] = {}
+        """Peer -> what is called when it has gone."""
 
     @property
     def next_end(self) -> float:
@@ -81,6 +84,8 @@ class Requests:
             self._answer(peer, number, None, [type(error).__name__, str(error)])
             return True
         if isinstance(answer, Parked):
+            if answer.gone is not None:
+                self._departures[peer] = answer.gone
             self._waiting.append(_Waiting(peer, number, answer, time.monotonic() + answer.seconds))
             self.look()
         else:
@@ -101,16 +106,14 @@ class Requests:
                 self._waiting.append(each)
             elif not self._answer(each.peer, each.number, answer):
                 each.parked.lost(answer)
-                each.parked.gone()
 
     def drop_gone(self) -> None:
-        """Forget the requests of peers that have gone: the end of a process is the end of its connection."""
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            if self._is_there(each.peer):
-                self._waiting.append(each)
-            else:
-                each.parked.gone()
+        """Forget the peers that have gone, and their requests: the end of a process is the end of its connection."""
+        peers = {*self._departures, *(each.peer for each in self._waiting)}
+        gone = {peer for peer in peers if not self._is_there(peer)}
+        self._waiting = [each for each in self._waiting if each.peer not in gone]
+        for depart in [self._departures.pop(peer) for peer in gone & self._departures.keys()]:
+            depart()
 
     def _call(self, method: Any, params: Any, methods: Collection[str]) -> Any:
         handler = self._methods.get(method) if isinstance(method, str) else None
