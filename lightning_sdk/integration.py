@@ -13,10 +13,11 @@ Replace the framework's code so that it can be restored:
     UnsupportedVersion  raise it if the framework is not as you expect: it turns the integration off
     Untranslatable      raise it into the agent for a call that cannot be trained on as it is written
 
-Name the framework's agents, so that their calls get a role: wrap_agent          calls made while a method runs belong
-to the agent that you name add_agent_source    asks your function at each call which agent is running according to the
-framework Turn, wrap_in_turn  one run of an agent, and a wrapper that makes each run of a function a turn, if
-`wrap_agent` does not fit
+Name the framework's agents, so that their calls get a role:
+    wrap_agent          calls made while a method runs belong to the agent that you name
+    add_agent_source    asks your function at each call which agent is running according to the framework
+    Turn, wrap_in_turn  one run of an agent, and a wrapper that makes each run of a function a turn, for cases that
+                        `wrap_agent` does not fit
 
 Follow a call into another thread, task or message:
     Scope               the rollout and the role in which code runs

@@ -116,8 +116,10 @@ def reward_functions(given: Function | Sequence[Function] | None) -> tuple[Rewar
 def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
     """Give a reward to the current rollout from inside it; several rewards add up.
 
-    Args: value: A finite number. role: Role that earns it; by default the whole rollout. A role earns its own rewards
-    and those of the whole rollout. name: What the number measures; `credit.rewards.NAME` is its weight.
+    Args:
+        value: A finite number.
+        role: The role that earns it; by default the whole rollout. A role earns its own and those of the whole rollout.
+        name: What the number measures; `credit.rewards.NAME` is its weight.
 
     Raises:
         RewardError: the value is not a finite number, or there is no current rollout.
