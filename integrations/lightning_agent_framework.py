@@ -1,4 +1,4 @@
-"""Microsoft Agent Framework, 1.x: an agent speaks while its `run` runs, and in each step of the stream it returns."""
+"""Microsoft Agent Framework, 1.x: calls belong to an agent while its `run` runs, and in each step of its stream."""
 
 from __future__ import annotations
 

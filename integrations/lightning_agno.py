@@ -1,4 +1,4 @@
-"""Agno, 3.x: agents and teams speak while they run; the leader of a team under the team's name."""
+"""Agno, 3.x: calls belong to agents and teams while they run; those of a team's leader have the team's name."""
 
 from __future__ import annotations
 

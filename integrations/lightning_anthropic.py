@@ -1,4 +1,4 @@
-"""The seam for the Anthropic SDK: calls are recorded always, and those of a trained role go to the engine as chat.
+"""The seam for the Anthropic SDK: all calls are recorded, and those of a trained role go to the engine as chat.
 
 Requests that count tokens, and batches, are not treated as calls to a model and pass untouched.
 """

@@ -1,8 +1,8 @@
-"""Who speaks in AutoGen AgentChat, and which rollout a message belongs to.
+"""AutoGen AgentChat: which agent a call belongs to, and which rollout a message belongs to.
 
-An agent is its own turn; what a team does between turns, such as choosing the next speaker, belongs to no agent. A
-runtime handles each message in its own task, in the context that `runtime.start()` was called in: one that was
-started long before a rollout knows nothing of it. So a message carries the scope that it was sent in.
+Each run of an agent is a turn. What a team does between turns, such as choosing the next speaker, belongs to no agent.
+A runtime handles each message in its own task, in the context that `runtime.start()` was called in: one that was
+started long before a rollout knows nothing about it. So a message carries the scope in which it was sent.
 """
 
 from __future__ import annotations

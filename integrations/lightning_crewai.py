@@ -1,4 +1,4 @@
-"""Who speaks in CrewAI: the role of the agent that executes a task, or that was kicked off on its own."""
+"""CrewAI: calls get the role of the agent that executes a task, or that was kicked off alone."""
 
 from __future__ import annotations
 

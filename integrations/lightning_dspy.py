@@ -1,6 +1,7 @@
-"""DSPy, 3.x: a predictor speaks under its path in the program, such as `generate.predict`, as `named_predictors` does.
+"""DSPy, 3.x: the role of a call is the predictor's path in the program, as `named_predictors` gives it:
+`generate.predict`.
 
-One outside of a program speaks under the name of its signature's class. Trainable calls pass DSPy's cache by: it would
+Outside a program it is the name of the signature's class. Trainable calls bypass DSPy's cache, because it would
 give every rollout of a task the answer of the first.
 """
 

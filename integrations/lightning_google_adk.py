@@ -1,4 +1,4 @@
-"""Google ADK, 2.x: every agent, however it is reached, speaks while its `run_async` or `run_live` runs."""
+"""Google ADK, 2.x: calls belong to an agent while its `run_async` or `run_live` runs, however it was reached."""
 
 from __future__ import annotations
 

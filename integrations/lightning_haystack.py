@@ -1,6 +1,6 @@
-"""Haystack, 3.x: what runs as a component of a pipeline speaks under the component's name in that pipeline.
+"""Haystack, 3.x: the role of a call is the name of the pipeline component that makes it.
 
-Agents themselves have no name here; one that runs outside a pipeline keeps the role of its caller.
+Agents themselves have no names. One that runs outside a pipeline keeps the role of its caller.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 and others call models with.
 
 Every call passes `_inner_post`, which sends it through an HTTP client that all calls of the process share. So the call
-is opened around the first, and for its length the second is one that sends this call alone.
+is opened around `_inner_post`, and during it the client is replaced by one that only sends this call.
 """
 
 from __future__ import annotations

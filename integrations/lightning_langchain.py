@@ -1,4 +1,4 @@
-"""Trained calls through LangChain pass its caches by. Who speaks there is in `lightning_langgraph`."""
+"""LangChain's caches, which trained calls bypass. `lightning_langgraph` names the roles of its agents."""
 
 from __future__ import annotations
 

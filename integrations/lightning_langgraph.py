@@ -1,8 +1,8 @@
-"""Who speaks in LangGraph, on which LangChain's agents run: the node, or the agent whose inner node it is.
+"""LangGraph, on which LangChain's agents run: calls belong to the node, or to the agent that the node is part of.
 
-LangChain carries its config, which names the node, through threads, tasks and nested graphs by itself. It does not tell
-a node of the user's from one that an agent is made of (`agent`, `model`, `tools`), so the graph under way is noted in a
-context variable, which nodes inherit. That it is an agent is seen in its nodes and not in how it was made: it may be
+LangChain itself carries its config, which names the node, through threads, tasks and nested graphs. It does not
+distinguish a user's node from one that an agent consists of (`agent`, `model`, `tools`), so the running graph is kept
+in a context variable, which nodes inherit. An agent is recognised by its nodes and not by how it was made: it may be
 older than `init()`, and other libraries make such agents too.
 """
 

@@ -1,8 +1,8 @@
 """The seam for LiteLLM: a trained role's calls are made with the OpenAI SDK, whose seam records them.
 
 All of it sits below LiteLLM's public functions, so that a `completion` imported by name long before `init()`, a Router
-and a proxy pass here as well. The provider of a call is decided in one place, which is told "openai" for a role that
-is trained. Calls of other roles are left alone; those that do not go through the OpenAI SDK leave through LiteLLM's
+and a proxy pass here as well. The provider of a call is chosen in one place, where a trained role gets "openai". Calls
+of other roles are not changed; those that do not go through the OpenAI SDK leave through LiteLLM's
 own HTTP handlers, where their raw replies are read.
 """
 

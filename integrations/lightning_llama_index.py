@@ -1,7 +1,7 @@
-"""LlamaIndex, 0.14.5 and later: an agent of a workflow speaks in the steps that ask its model.
+"""LlamaIndex, 0.14.5 and later: calls belong to an agent of a workflow in the steps that ask its model.
 
-The steps and not `take_step`, because they also hold the answer after the last allowed turn and the structured output,
-and because a user's own agent class overrides `take_step`.
+The steps are wrapped instead of `take_step`, because they also make the calls for the answer after the last allowed
+turn and for structured output, and because a user's own agent class overrides `take_step`.
 """
 
 from __future__ import annotations

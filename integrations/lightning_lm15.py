@@ -1,5 +1,5 @@
-"""The seam for lm15, the HTTP client that DSPy carries in itself: most calls of its models pass here and not the
-OpenAI SDK."""
+"""The seam for lm15, the HTTP client that DSPy includes. Most calls of DSPy's models use it instead of the OpenAI
+SDK."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The seam for the OpenAI SDK, 2.x and 3.x: every call of every framework that uses it passes here.
 
-Calls of a trained role to the Responses API go to the engine as chat completions, which alone give token ids there.
+Calls of a trained role to the Responses API go to the engine as chat completions, because only these return token ids.
 """
 
 from __future__ import annotations

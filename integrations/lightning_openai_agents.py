@@ -1,6 +1,6 @@
-"""Who speaks in the OpenAI Agents SDK: the agent whose turn it is, its tools included, also after a handoff.
+"""The OpenAI Agents SDK: calls belong to the agent whose turn it is, including its tools, also after a handoff.
 
-Its hooks know the agent as well, but run in their own tasks, where nothing that they set reaches the call.
+Its hooks know the agent as well, but they run in separate tasks, so what they set does not reach the call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PydanticAI, 2.x: its own context variable says which agent asks the model, and a stream knows whose it is.
+"""PydanticAI, 2.x: its own context variable says which agent asks the model, and a stream knows its agent.
 
 The agent's methods are not wrapped: an agent without a name takes that of the variable it is assigned to, which it
 finds in the frame that calls it, and a wrapper in between would be that frame.

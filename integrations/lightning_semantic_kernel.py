@@ -1,4 +1,4 @@
-"""Semantic Kernel, 1.x: chat completion and Responses agents speak under the name that they were given."""
+"""Semantic Kernel, 1.x: calls of chat completion and Responses agents get the name that the agent was given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""smolagents, 1.x: an agent speaks while its `run` runs, streamed or not; a managed agent under its own name."""
+"""smolagents, 1.x: calls belong to an agent while its `run` runs, streamed or not; a managed agent has its own name."""
 
 from __future__ import annotations
 

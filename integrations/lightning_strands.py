@@ -1,4 +1,4 @@
-"""Strands Agents, 1.x: every way to call an agent goes through `stream_async`, but for the older structured output."""
+"""Strands Agents, 1.x: every way to call an agent goes through `stream_async`, except the older structured output."""
 
 from __future__ import annotations
 

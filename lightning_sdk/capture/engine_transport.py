@@ -1,8 +1,8 @@
 """The way to the engine: a transport in the caller's own HTTP client (httpx or httpx2) that only trained calls take.
 
 It lies below everything that the caller has put around its own provider: proxies, transports, hooks, `auth`, cookies,
-.netrc. Credentials of the caller are taken off here, after the last of these has added its own, and the engine's key is
-put on here and nowhere above, so that it leaves for no other address.
+.netrc. Here the caller's credentials are removed, after the last of these has added its own, and only here the engine's
+key is added, so that it is never sent to another address.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Exits: ways out of a process that pass no `atexit`, and what has to leave before anybody learns what it did.
+"""Exits: ways out of a process that skip `atexit`, and what must be sent before the process's result is known.
 
 The children of `multiprocessing`, and so of pools and executors, end with `os._exit`, and a pool may kill them as soon
-as it has their results. So what a child has recorded is with the hub before its result is with its parent.
+as it has their results. So a child's recordings reach the hub before its result reaches the parent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A passage: the bytes of a reply on their way to the caller, kept for the call and translated for the caller."""
+"""A reply reader: takes the bytes of a reply on their way to the caller, keeps them for the call and translates
+them."""
 
 from __future__ import annotations
 

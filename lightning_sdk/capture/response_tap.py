@@ -1,4 +1,4 @@
-"""The tee: what passes through an HTTP response of httpx or httpx2, kept for the call and translated for the caller.
+"""The tap: takes what passes through an HTTP response of httpx or httpx2, keeps it for the call and translates it.
 
 The response stays the one that the SDK got, because the SDK and its user read it in many ways; only its class changes.
 """

@@ -1,7 +1,7 @@
 """Sharing: objects of a framework that several rollouts run.
 
-That is right for an agent that remembers nothing. Of one that does, the hub finds messages of one rollout in another,
-and names the object with what is told here.
+That is fine for an agent without memory. If it has one, the hub finds messages of one rollout in another, and names
+the object that is reported here.
 """
 
 from __future__ import annotations

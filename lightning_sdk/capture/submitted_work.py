@@ -1,7 +1,7 @@
 """Work that is submitted in one place and done in another: a function with the scope that it was submitted in.
 
-The other place may be a worker process. What crosses is plain data, and a scope made of it there records into the
-stream of that process, if it has one.
+The other place may be a worker process. Only plain data is sent there, and a scope made from it records into that
+process's stream, if it has one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Telemetry: our scopes in OpenTelemetry's context, and the spans of other instrumentors in our stream.
+"""Telemetry: our scopes in OpenTelemetry's context, and the spans of other instrumentation in our stream.
 
 Loaded only once the process has OpenTelemetry's SDK, and idle until the user has set a tracer provider. Inside a
 rollout, OpenTelemetry's current span is ours, with the rollout's id as the trace, so what other instrumentors record
-there (tools, retrieval, HTTP) joins the rollout's tree. Outside of rollouts its context is left alone, and our spans
-lie in the user's trace if there is one.
+there (tools, retrieval, HTTP) joins the rollout's tree. Outside rollouts its context is not changed, and our spans
+belong to the user's trace if there is one.
 """
 
 from __future__ import annotations

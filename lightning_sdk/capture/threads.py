@@ -1,12 +1,13 @@
-"""Threads and pools: what runs there belongs to the code that asked for it.
+"""Threads and pools: work in them belongs to the rollout and role of the code that asked for it.
 
 asyncio copies the context into each task; threads and pools do not, and calls made there would belong to no rollout and
 no role. A thread gets the scope of the code that starts it. A pool's worker gets none, whoever started it: each piece
 of work brings the scope of the code that submitted it. Only our own variable is carried, so nothing else of a thread
 changes.
 
-Other tools replace `Thread.start`, `Thread.run` and `submit`, look whether they are still the originals, and are undone
-in any order. Nothing here replaces those: a scope is taken along further down, where no other tool reaches.
+Other tools replace `Thread.start`, `Thread.run` and `submit`, check whether they are still the originals, and are
+undone in any order. So these are not replaced here: the scope is passed on further down, where other tools change
+nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the agent did not ask for: token ids and log-probs, which training asks the engine for, are hidden from it.
+"""Unasked fields: token ids and log-probs, which only training asked the engine for, are hidden from the agent.
 
 The agent, and every tool that records what its client returns, sees the reply that its provider would give. Otherwise
 ids would fill the traces and logs of the user's own tools, and the memory of agents that keep whole replies.

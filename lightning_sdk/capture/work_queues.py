@@ -1,10 +1,10 @@
-"""Handover: whose work it is that a worker takes out of a queue.
+"""Work queues: which rollout the work belongs to that a worker takes out of a queue.
 
-A worker of the user's own is a thread or a task that takes items out of a `queue.Queue` or an `asyncio.Queue`. The
-first rollout starts it and all rollouts share it, so the scope that it inherited says nothing: what it does belongs to
-the rollout that put the item there. Where the item may as well be a resource that all share, such as a client, its
-calls belong to no rollout, and that is said. The thread or task that runs a rollout's own agent stays in its rollout
-whatever it takes, and so does work that was submitted to a pool.
+A user's worker is a thread or a task that takes items out of a `queue.Queue` or an `asyncio.Queue`. The first rollout
+starts it and all rollouts share it, so the scope that it inherited is meaningless: its work belongs to the rollout that
+put the item there. If the item could also be a resource that all share, such as a client, its calls belong to no
+rollout, which is reported. The thread or task that runs a rollout's own agent stays in its rollout, whatever it takes
+from a queue, and so does work that was submitted to a pool.
 """
 
 from __future__ import annotations

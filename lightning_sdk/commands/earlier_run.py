@@ -1,4 +1,4 @@
-"""An earlier run that a training goes on with: its settings and held-out tasks, which stay, and what cannot change."""
+"""An earlier run that a training continues: its settings and held-out tasks, which are kept, and what cannot change."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Probing: whether the rewards look at the task at all, asked by scoring answers of one task under other tasks' data.
+"""Probing: whether the rewards depend on the task at all, tested by scoring answers with the data of other tasks.
 
-After the rollouts, in the agent's process, and never while training. A reward that is slow, that does not give the same
-number twice, that raises, or whose answers are not plain data is not probed, and nothing is reported.
+It happens after the rollouts, in the agent's process, and never in training. A reward function that is slow, does not
+return the same number twice, raises an exception, or gets answers that are not plain data is not probed, and nothing is
+reported.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What went wrong, whose it is, and the words for it."""
+"""What went wrong, whose fault it is, and the words for it."""

@@ -1,7 +1,7 @@
-"""A failure: who is to blame that a rollout did not end well, and the message that says so.
+"""A failure: what caused a rollout to fail, as a status, and the message that explains it.
 
-The words are what was raised by its own name, the user's lines that led there, what a child process printed last, what
-caused it, and in a last line after '-> ' what to do, where the exception itself says more than the status does.
+The message contains the exception with its name, the user's lines that led there, the end of a child process's output,
+and the cause. If the exception shows what to do, the last line says it, after '-> '.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A remedy: what to do about an exception whose class says more than that the user's code raised it.
+"""A remedy: what to do about an exception, if its class shows more than that the user's code raised it.
 
 A service that does not answer cannot be fixed in the function that calls it.
 """

@@ -1,1 +1,1 @@
-"""The hub as the agent's process knows it: where it is, how it is started and what it is asked."""
+"""The hub from the agent's process: where it is, how it is started and what it is asked."""

@@ -1,4 +1,4 @@
-"""The hub as the agent's process knows it: a process to start and stop, and questions to ask it."""
+"""The hub from the agent's process: a process to start and stop, and requests to it."""
 
 from __future__ import annotations
 

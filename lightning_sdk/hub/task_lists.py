@@ -1,4 +1,4 @@
-"""Task lists on their way to a hub: what is too long for one message goes ahead, in parts."""
+"""Task lists on their way to a hub: a list that is too long for one message is sent ahead, in parts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An attempt: the agent runs once on a task, its answer is scored, and the rollout ends as what it was.
+"""An attempt: runs the agent once on a task, scores its answer, and ends the rollout with its status.
 
-Whatever an agent or a reward function raises is its own error, also what ends a thread, a loop or a process in other
-code (SystemExit, KeyboardInterrupt, CancelledError). A timeout is our own deadline and nothing else.
+Any exception of an agent or a reward function counts as its error, including those that would end a thread, a loop or a
+process elsewhere (SystemExit, KeyboardInterrupt, CancelledError). Only our own deadline counts as a timeout.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The invitation: where a training listens for runners of other processes and machines, and what to type there."""
+"""The invitation: where a training listens for runners in other processes and on other machines, and what to type
+there."""
 
 from __future__ import annotations
 

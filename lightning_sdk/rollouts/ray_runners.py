@@ -1,8 +1,8 @@
 """The Ray pool: runners as Ray actors, on this machine or spread over the nodes of a cluster.
 
-Ray is imported here only, when it is asked for. A Ray that we start ends with the training; one that runs already is
-left as it was. An actor whose process dies is made again by Ray, on another node if need be, and goes on leasing; what
-it had under way the hub hands to others.
+Ray is only imported here, when it is asked for. A cluster that we start ends with the training; an existing one is left
+as it was. If an actor's process dies, Ray starts it again, on another node if necessary, and it continues to lease. The
+hub gives its unfinished rollouts to others.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A remote runner: it joins a training from another process or machine, and stays until the training ends.
 
-It outlasts the hub: while that is away, as between a crash and `--resume`, it waits, within a bound.
+It outlives the hub: while the hub is gone, as between a crash and `--resume`, it waits, for a limited time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What an agent or a reward function finally gives: awaited if it is async, collected if it is an iterator."""
+"""Resolving: what an agent or a reward function finally returns, awaited if it is async, collected if it is an
+iterator."""
 
 from __future__ import annotations
 

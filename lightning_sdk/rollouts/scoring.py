@@ -1,4 +1,4 @@
-"""Scoring: what the reward functions of a run give for one answer, each number with its name and role."""
+"""Scoring: what the reward functions of a run return for one answer, each number with its name and role."""
 
 from __future__ import annotations
 

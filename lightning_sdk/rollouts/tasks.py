@@ -1,4 +1,5 @@
-"""Tasks: what an agent is asked, taken from a file or from Python, known by their content, and split for evaluation."""
+"""Tasks: what an agent is asked. Read from a file or from Python, identified by their content, and split for
+evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CurveZMQ (RFC 26) with the keys of a hub: both sides know each other, and nobody else reads what they say.
+"""CurveZMQ (RFC 26) with the keys of a hub: both sides authenticate each other, and their messages are encrypted.
 
 A key that was made for a hub has 64 bytes, in Base64: the hub's public key, and the secret key of the client who holds
 it. Any other text is a passphrase that people chose for both sides. It is stretched by scrypt (RFC 7914) to both pairs

@@ -1,4 +1,5 @@
-"""Handshakes: whether what listens at an address refuses a socket's key, which CurveZMQ itself does not say."""
+"""Handshakes: whether the process that listens at an address refuses a socket's key, which CurveZMQ itself does not
+report."""
 
 from __future__ import annotations
 

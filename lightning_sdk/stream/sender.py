@@ -1,4 +1,4 @@
-"""The sender: the thread of a stream, which packs its events into batches and sees to it that the hub gets them.
+"""The sender: the thread of a stream, which packs its events into batches and makes sure that the hub gets them.
 
 A batch gets its number when it enters the window: what the hub has not confirmed yet, within a bound on its bytes.
 What the window cannot hold waits on disk, and what the disk cannot hold stays in the queue. Whatever fails is tried

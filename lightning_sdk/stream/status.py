@@ -1,4 +1,4 @@
-"""What a stream counts, for a user to read."""
+"""The counters of a stream, for users to read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The clock: seconds in which this process ran. While it stands still, no time passes.
+"""The clock: seconds in which this process ran. While the process is paused, no time passes.
 
-A process stands still after Ctrl-Z, with its machine, or while something else has the processor. What it waits for may
-have happened meanwhile, so that time says nothing about whether the other side is alive.
+A process is paused by Ctrl-Z, together with its machine, or while something else uses the processor. What it waits for
+may have happened in the meantime, so that time does not show whether the other side is alive.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Native threads: those of the operating system, also where gevent or eventlet put greenlets in their place.
+"""Native threads: those of the operating system, even if gevent or eventlet have replaced them with greenlets.
 
 A greenlet that waits inside ZeroMQ would stop the whole process, and one that waits for its turn would send nothing
 while the agent computes. A second copy of the interpreter's own module has what they replaced in the first, whatever

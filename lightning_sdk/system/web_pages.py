@@ -1,7 +1,7 @@
-"""A visitor: whether an HTTP request may come from a web page, which no server of ours has anything to do with.
+"""Web pages: whether an HTTP request may come from a web page, which our servers always refuse.
 
-A page that somebody looks at can post to every port of their machine, and by DNS rebinding (a name of the page's own
-that suddenly means 127.0.0.1) read what it is answered. Browsers tell on both: in Origin, and in Host.
+A page in a browser can post to every port of its user's machine, and with DNS rebinding (a name that belongs to the
+page and suddenly means 127.0.0.1) also read the answer. The headers that browsers send, Origin and Host, reveal both.
 """
 
 from __future__ import annotations

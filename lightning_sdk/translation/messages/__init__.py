@@ -1,6 +1,7 @@
 """Anthropic's Messages API in terms of chat completions, and back.
 
-Counting tokens has no translation: engines of ours have no endpoint for it, so such a request is left where it goes.
+Counting tokens has no translation: our engines have no endpoint for it, so such a request goes where the agent sends
+it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Dropped, because no answer depends on it: metadata, user, safety_identifier, service_tier, the prompt_cache_ fields,
 max_tool_calls (it counts tools that run at the provider), truncation (an input that is too long is an error that says
 so), reasoning.summary, labels of items (ids, status, phase), and reasoning that only its provider can decrypt.
-Whatever else has no equivalent raises `Untranslatable`.
+Everything else without an equivalent raises `Untranslatable`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The output of a response, growing with each delta of a chat completion, and the events that tell of it.
+"""The output of a response, growing with each delta of a chat completion, and the events that report it.
 
-A whole reply is a single delta whose events nobody reads, so that streamed and whole responses cannot differ.
+A whole reply is a single delta whose events are not used, so that streamed and whole responses cannot differ.
 """
 
 from __future__ import annotations
