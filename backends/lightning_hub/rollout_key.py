@@ -1,7 +1,8 @@
 """Keys of rollouts: each is derived from an engine's key, and opens the engine for one rollout, for its time.
 
-Every agent finds the key that its calls carry in its own requests, and so does whatever it starts. What it finds there
-is of no use for another rollout, or after its own. The engine needs no list of them: who has its key can check one.
+An agent, and every program that it starts, can find the key that its calls carry in its own requests. That key is
+useless for another rollout, or after its own. The engine does not need a list of them: it can check one with its own
+key.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a process of this machine stands still: stopped with Ctrl-Z, or by a debugger."""
+"""Whether a process on this machine is paused: stopped with Ctrl-Z, or by a debugger."""
 
 from __future__ import annotations
 

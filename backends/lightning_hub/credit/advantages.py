@@ -1,4 +1,4 @@
-"""Advantages: what each token of a role in a batch is credited with, by the role's own `Credit`."""
+"""Advantages: what each token of a role in a batch is credited with, as the role's `Credit` says."""
 
 from __future__ import annotations
 

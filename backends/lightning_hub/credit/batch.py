@@ -1,8 +1,8 @@
 """Credit: from finished rollouts to the rows of one update, each sampled token with its advantage and its weight.
 
-Baselines are computed before any filter, and over all rollouts, including those in which the role was silent. A role is
-credited and normalised by itself, so its gradient does not depend on what another role said; what a role said in one
-rollout is one sequence, however many rows it has.
+Baselines are computed before any filter, and over all rollouts, including those in which the role was silent. Each
+role is credited and normalised separately, so its gradient does not depend on what another role said. Everything that
+a role said in one rollout is one sequence, however many rows it has.
 """
 
 from __future__ import annotations

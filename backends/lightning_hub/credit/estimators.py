@@ -1,7 +1,7 @@
 """Advantages: estimators as pure functions, from what was earned to one number for each call or token.
 
 A baseline may depend on anything but the actions that it is subtracted from; then the gradient stays unbiased. 'rloo',
-'running_mean' and 'reinforce' keep to that also where the policy decides when to stop: a rollout that is over is
+'running_mean' and 'reinforce' do so even if the policy decides when to stop: a rollout that is over is
 represented by its last call, so the number of terms never depends on its own length (see `compare_by_call`).
 """
 

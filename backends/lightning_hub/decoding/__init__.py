@@ -1,1 +1,1 @@
-"""What agents' processes sent, made into calls, spans and control events."""
+"""Turns what agents' processes sent into calls, spans and control events."""

@@ -1,4 +1,5 @@
-"""Reads a reply of the Messages API, whole or as events, for those who look at a call. It is never trained on."""
+"""Reads a reply of the Messages API, whole or as events, so that people can look at the call. It is never trained
+on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Control events: what REWARD, BEGIN and END say, checked before anything is made of it.
+"""Control events: what REWARD, BEGIN and END say, checked before it is used.
 
-Who has the key may send anything. What `read_control` returns fits the store's columns, whatever was sent; what does
-not is `Unusable`, with the reason.
+Anyone with the key can send anything. What `read_control` returns always fits the store's columns; an event that does
+not fit is `Unusable`, with the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Calls and spans as the log has them, checked: who sent them may have sent anything."""
+"""Calls and spans as the log has them, checked, because their sender may have sent anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Half characters: JSON may spell one of a surrogate pair alone, and neither UTF-8 nor msgpack can carry it."""
+"""Half characters: JSON can contain one half of a surrogate pair, which neither UTF-8 nor msgpack can express."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flatness: rollouts of which none did better than another of its task, so that nothing can be learned from them.
+"""Flatness: groups in which all rollouts did equally well, so that nothing can be learned from them.
 
 All texts about 'no signal' are here: `check`, the first step of a training, its report and `check RUN` use them.
 """

@@ -1,4 +1,5 @@
-"""Sameness: rollouts of one task that sampled the same tokens, and what in their requests left nothing to chance."""
+"""Sameness: rollouts of one task that sampled the same tokens, and what in their requests made sampling
+deterministic."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Evaluation: rollouts on held-out tasks as scores by task and seed.
 
-A task's score is the mean over its seeds; tasks, not rollouts, are what an interval is over. A rollout that failed has
-no score: it is left out and counted, and so is a task of which every rollout failed.
+A task's score is the mean over its seeds, and intervals are computed over tasks, not over rollouts. A failed rollout
+has no score: it is left out and counted, and so is a task whose rollouts all failed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was said in a call, as the GenAI conventions write it: messages of a role and parts, as JSON."""
+"""The messages of a call in the form of the GenAI conventions: each with a role and parts, as JSON."""
 
 from __future__ import annotations
 

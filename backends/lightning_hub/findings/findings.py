@@ -1,6 +1,6 @@
 """Findings: what can be wrong with a round of rollouts, each with its words: what happened, why, and what to type.
 
-The one place of these words: `lightning-sdk check` prints them, and a training stops or warns with them.
+All of these texts are here: `lightning-sdk check` prints them, and a training stops or warns with them.
 """
 
 from __future__ import annotations

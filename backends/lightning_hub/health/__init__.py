@@ -1,1 +1,1 @@
-"""What a run's folder tells of whether it learned, and why not."""
+"""What a run's folder shows about whether it learned, and why not."""

@@ -1,4 +1,4 @@
-"""Movement: whether a policy that has something to learn moves at all, and what holds it: the rate or the reward."""
+"""Movement: whether a policy that has something to learn moves at all, and what prevents it: the rate or the reward."""
 
 from __future__ import annotations
 

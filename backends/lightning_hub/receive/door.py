@@ -1,7 +1,8 @@
 """The door: the hub's socket, and who may come in.
 
-On this machine it is a socket in a folder that no other user enters. By TCP what is said is encrypted, clients know the
-hub by its key, and only clients whose own key is on the list are let in (CurveZMQ, RFC 26, with ZAP, RFC 27).
+On this machine it is a socket in a folder that other users cannot enter. Over TCP everything is encrypted, clients
+authenticate the hub by its key, and only clients whose key is on the list are let in (CurveZMQ, RFC 26, with ZAP,
+RFC 27).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Intake: batches between their arrival and the log, in order, with raw replies decoded on the way.
 
-Decoding a raw reply costs several times what everything else about it does. Where there are cores to spare, worker
-processes do it, so that one Python interpreter is not the bound; elsewhere the receiver's thread does it at once.
+Decoding a raw reply costs several times as much as everything else that is done with it. If there are enough cores,
+worker processes do it, so that a single Python interpreter is not the limit. Otherwise the receiver's thread does it.
 """
 
 from __future__ import annotations

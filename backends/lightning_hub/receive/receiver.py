@@ -1,7 +1,7 @@
 """The receiver: one thread with the hub's socket, which takes events in, makes them durable and answers requests.
 
-Per client, events arrive in order or not at all: what is known is dropped, what leaves a gap is asked for again. An
-ACK goes out only after the log has been synced. Whatever a stranger sends is counted and thrown away.
+For each client, events are taken in order: events that are already known are dropped, and missing ones are requested
+again. An ACK is sent only after the log has been synced. Messages from unknown senders are counted and thrown away.
 
 While one commit is written by a second thread, the only one that writes the log, the next one is gathered.
 """

@@ -1,4 +1,4 @@
-"""Task lists as they arrive, in a request or in parts before it, checked where they come in."""
+"""Task lists as they arrive, in a request or in parts before it, checked on arrival."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparison: what another reward makes of stored rollouts: means, ranking, signal, and what changed most."""
+"""Comparison: how another reward scores stored rollouts: means, ranking, signal, and what changed most."""
 
 from __future__ import annotations
 

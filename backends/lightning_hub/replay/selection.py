@@ -1,4 +1,4 @@
-"""Preference: which of a group's stored rollouts are learned from, by what they earned, as `stored.*` says."""
+"""Selection: which of a group's stored rollouts are learned from, by what they earned, as `stored.*` says."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lightning_sdk.settings.groups import Stored
 def select(earned: Sequence[float | None], stored: Stored) -> list[int]:
     """Which rollouts of a group 'sft' and 'rejection' learn from.
 
-    'rejection' keeps the `stored.best` best ones (RAFT, arXiv:2304.06767, section 3.1). Where all are equal nothing
-    tells whether they are wholly good or wholly bad but `stored.min_reward`: from there on they are good.
+    'rejection' keeps the `stored.best` best ones (RAFT, arXiv:2304.06767, section 3.1). If all are equal, only
+    `stored.min_reward` shows whether all are good or all are bad: rollouts that reach it are good.
 
     Args:
         earned: What a role earned in each, in the order in which they began: the earliest of equals comes first. None

@@ -1,7 +1,7 @@
 """TensorBoard events of scalars, each on disk when its call returns.
 
-Written here in a few lines of protobuf, because the libraries that do it load torch where they find it, and hand the
-file to a thread, so that a kill loses what was said to be flushed.
+They are written here in a few lines of protobuf, because the usual libraries load torch if it is installed, and write
+the file in a thread, so that a kill loses data that was reported as flushed.
 """
 
 from __future__ import annotations

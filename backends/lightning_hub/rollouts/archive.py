@@ -1,6 +1,6 @@
 """The archive: the rollouts of a run read back from its folder, without a hub and without changing anything.
 
-A run under way can be read too: what its hub has saved is seen, and what it is just writing is not.
+A run under way can be read too: the reader sees what the hub has saved, but not what it is just writing.
 """
 
 from __future__ import annotations

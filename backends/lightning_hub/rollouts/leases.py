@@ -1,10 +1,10 @@
 """Leases: which runner has which attempt at which rollout, until when, and what happens when it does not come back.
 
 An attempt ends once: by its END event, by the end or the silence of its runner, by its timeout, or by the end of its
-round. Whatever comes later under its key does not count. What then becomes of the rollout is the queue's to say.
+round. Anything that comes later under its key does not count. The queue then decides what happens to the rollout.
 
-Silence is a reason only for runners whose end nobody here sees. Those of the training itself are watched by it: it says
-when one of their processes has ended. While the hub or the training stands still no time passes for any of them.
+Silence counts only for runners whose end cannot be seen from here. The training watches its own runners, and reports
+when one of their processes has ended. While the hub or the training is paused, no time passes for any of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A plan: what one run is to do, checked before anything is started."""
+"""A plan: what one run should do, checked before anything is started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent's own provider in the place of a backend: nothing is served, redirected or trained; calls are recorded."""
+"""The agent's own provider instead of a backend: nothing is served, redirected or trained; calls are only recorded."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Remote runners that joined the training: they run the same agent, and hear of its end.
+"""Remote runners that joined the training: they run the same agent, and are told when it ends.
 
-A training whose process is killed has not ended: they are told nothing then, and wait for it to go on.
+A training whose process is killed has not ended: they are told nothing then, and wait for it to continue.
 
-Whoever shows the hub's key may lease; joining is how a runner that was started by hand learns that it is at the right
-training, before it takes anything.
+Any client with the hub's key may lease. By joining, a runner that was started by hand learns that this is the right
+training, before it takes any rollout.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Rounds: where rollouts come from. A step's are opened up to `rollouts.staleness` steps ahead and waited for.
+"""Rounds: open the rollouts of a step, up to `rollouts.staleness` steps ahead, and wait for them.
 
-With a staleness of 0 nothing is opened ahead: the same loop is the synchronous one. Rollouts of step s begin once
+With a staleness of 0 nothing is opened ahead, which makes the loop synchronous. Rollouts of step s begin once
 s - 1 - k updates are done, so with a version at most k updates older than the one that trains on them.
 """
 

@@ -2,8 +2,8 @@
 
 Gaffke's bounds (Mathematical Methods of Statistics 14, 2005; Learned-Miller and Thomas, arXiv:1905.06208). For values
 of 0 and 1 they are those of Clopper and Pearson (1934), and for differences of 0 and 1 they leave out 0 exactly where
-the exact sign test rejects it; there they are proven. For other values of a bounded range nobody has found a
-distribution for which they fail, nor a proof that there is none.
+the exact sign test rejects it; there they are proven. For other values in a bounded range, neither a
+distribution for which they fail nor a proof that there is none is known.
 """
 
 from __future__ import annotations

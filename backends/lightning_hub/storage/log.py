@@ -1,10 +1,10 @@
 """The append-only log: batches of events in segment files, the truth for every span.
 
 A record is a batch exactly as it crosses the wire: header, body. A position is `segment << 32 | offset`, so positions
-only grow. What `append` returned for is on disk; a torn tail is what was never acknowledged, and recovery cuts it.
+only grow. When `append` returns, the batch is on disk. A torn tail was never acknowledged, and recovery cuts it off.
 
-A large commit goes past the page cache where the file system allows it: nobody reads those pages soon, and taking them
-from the kernel costs more than everything else the hub does for an event (10 to 20 us of its 30).
+A large commit bypasses the page cache if the file system allows it: those pages are not read soon, and getting them
+from the kernel costs more than everything else that the hub does for an event (10 to 20 us of its 30).
 """
 
 from __future__ import annotations

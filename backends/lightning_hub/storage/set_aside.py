@@ -1,4 +1,4 @@
-"""What was set aside: pieces of a run's log that nothing can be made of, listed where a person can look at them."""
+"""What was set aside: pieces of a run's log that cannot be used, listed in a file that people can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The writes of what arrives: since when they fail, which is told once, and ends a training if it goes on."""
+"""The writes of what arrives: since when they fail, which is reported once, and ends a training if it lasts."""
 
 from __future__ import annotations
 

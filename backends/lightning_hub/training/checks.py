@@ -1,4 +1,4 @@
-"""Checks: when a round of rollouts must not be trained on. The words are those of `lightning_hub.findings`."""
+"""Checks: when a round of rollouts must not be trained on. The texts are in `lightning_hub.findings`."""
 
 from __future__ import annotations
 

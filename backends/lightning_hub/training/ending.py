@@ -1,4 +1,4 @@
-"""The ending of a run: its report is written, and the last event says how it ended, whether or not that could be."""
+"""The ending of a run: writes its report, and sends the last event, even if the report could not be written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer: the loop that makes rollouts, weighs them, updates the model and writes down what came of it."""
+"""The trainer: the loop that runs rollouts, computes their credit, updates the model and records the results."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""A constraint: what in a request limits the tokens that may be drawn, as text that travels with what was sampled.
+"""A constraint: the part of a request that limits which tokens may be drawn, as text that is kept with the sampled
+tokens.
 
-Engine and learner make the same grammar of the same text, so the learner's distribution is the one that was drawn from.
+Engine and learner make the same grammar from the same text, so the learner's distribution is the one that tokens were
+drawn from.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Role rollouts: what one role did in one rollout, as trajectories, its calls, and what it earned after each call.
 
-A reward counts for the last call that began before it was given. A role that was not asked in a rollout has a role
-rollout too, without calls: what that rollout earned belongs to the baseline of the others.
+A reward counts for the last call that began before it was given. A role that was not asked in a rollout also has
+a role rollout, without calls, because what that rollout earned belongs to the baseline of the others.
 """
 
 from __future__ import annotations

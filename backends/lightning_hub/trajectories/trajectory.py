@@ -1,8 +1,8 @@
 """A trajectory: transitions of one role merged by lineage into one token sequence with a mask of what was sampled.
 
-The invariant: each sampled token is marked in exactly one trajectory, at the position and after the very ids at which
-it was sampled. A call joins the longest open sequence that is an exact prefix of its prompt ids, so a conversation is
-one row however many calls it took; branches, retries and further choices open rows of their own.
+The invariant: each sampled token is marked in exactly one trajectory, at the same position and after the same ids as
+when it was sampled. A call joins the longest open sequence that is an exact prefix of its prompt ids, so a conversation
+is one row however many calls it took; branches, retries and further choices open new rows.
 """
 
 from __future__ import annotations
