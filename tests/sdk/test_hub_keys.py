@@ -39,7 +39,7 @@ def test_a_run_keeps_its_keys_and_its_folder_has_none(tmp_path: Path, home: Path
     assert list(run.iterdir()) == []
     kept = [home / "keys", *(home / "keys").iterdir()]
     assert len(kept) == 3 and not any(path.stat().st_mode & 0o077 for path in kept)
-    with pytest.raises(lightning.SettingError, match="is the key of another hub"):
+    with pytest.raises(lightning.SettingError, match="is the key of a different hub"):
         HubKeys.of(other, keys.guest)
 
 
