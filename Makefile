@@ -1,12 +1,12 @@
 # Everything happens in .venv and .venvs here; nothing outside this folder is changed.
 
-# A Python 3.11 or newer with venv. Found by itself; choose with: make demo PYTHON=/path/to/python3.12
+# A Python 3.11 or newer with venv. It is found automatically; choose another with: make demo PYTHON=/path/to/python3.12
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
-# What pip is asked for as PyTorch, with options: the one dependency that no lock holds, since its build is of your machine.
-# Looked at once, when .venv is made; `make clean` to choose again.
+# The PyTorch that pip installs, with options: the only dependency that is not locked, because its build depends on the machine.
+# Used only when .venv is made; `make clean` to choose again.
 TORCH ?= torch==2.13.0
-# The major version of the OpenAI SDK in .venv. Looked at when .venv is made, too.
+# The major version of the OpenAI SDK in .venv, also used only when .venv is made.
 OPENAI ?= 3
 # Passed on to pytest: make test ARGS="-k stream"
 ARGS ?=
@@ -34,29 +34,29 @@ help:  ## list the targets
 	@echo '  TORCH=...             the PyTorch to install, as pip is told it (default: $(TORCH))'
 	@echo '  OPENAI=...            the major version of the OpenAI SDK, 2 or 3 (default: $(OPENAI))'
 
-install: .venv/.installed-dev  ## make .venv with everything for work on this repository
+install: .venv/.installed-dev  ## make .venv with everything needed to work on this repository
 
 demo: .venv/.installed  ## install what is needed, then train the calculator agent on this machine's CPU
 	$(BIN)/python examples/calculator/agent.py
 
-test: .venv/.installed-dev  ## run the tests, without those of the frameworks, of VERL and of vLLM
+test: .venv/.installed-dev  ## run all tests except those of frameworks, VERL and vLLM
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-seam-openai2: .venvs/openai2-seam/.installed  ## run the tests of the OpenAI seam with openai 2
 	.venvs/openai2-seam/bin/python -m pytest $(or $(ARGS),tests/sdk/test_openai_seam.py tests/sdk/test_openai_clients.py \
 		tests/sdk/test_engine_transport.py)
 
-test-hosts: .venvs/hosts/.installed  ## run inside gunicorn, Celery and Jupyter, and beside Sentry, Logfire and Datadog
+test-hosts: .venvs/hosts/.installed  ## run inside gunicorn, Celery and Jupyter, and together with Sentry, Logfire and Datadog
 	.venvs/hosts/bin/python -m pytest $(or $(ARGS),tests/hosts)
 
-test-newest: .venv/.installed-dev  ## say in one table what works with the newest of everything, and what breaks
+test-newest: .venv/.installed-dev  ## show in one table what works with the newest releases, and what breaks
 	$(BIN)/python tests/locks/newest.py --torch '$(TORCH)' --workers $(WORKERS) $(ARGS)
 
 frameworks: $(FRAMEWORKS:%=.venvs/%/.installed)  ## make an environment of agent frameworks for each list in tests/frameworks/locks
 
 test-frameworks: .venv/.installed $(FRAMEWORKS:%=test-%)  ## run the tests of the frameworks in each of their environments
 
-frameworks-ends: .venv/.installed-dev .venvs/uv/.installed  ## test both ends of each range of versions that an integration allows
+frameworks-ends: .venv/.installed-dev .venvs/uv/.installed  ## test the lowest and the newest release of each framework that integrations allow
 	$(BIN)/python tests/frameworks/gate_ends.py $(ARGS)
 
 # Hub and engine of these tests run in .venv.
@@ -72,7 +72,7 @@ test-verl: .venv/.installed .venvs/verl/.installed  ## compare our algorithms wi
 test-vllm: .venv/.installed .venvs/verl/.installed  ## serve and train with a real vLLM
 	.venvs/verl/bin/python -m pytest $(or $(ARGS),tests/vllm)
 
-test-models: .venv/.installed .venvs/verl/.installed  ## train the architectures that users bring, tiny, on VERL and on vLLM
+test-models: .venv/.installed .venvs/verl/.installed  ## train tiny models of many architectures on VERL and on vLLM
 	.venvs/verl/bin/python -m pytest $(or $(ARGS),tests/models)
 
 check: .venv/.installed-dev  ## lint, formatting, strict types, architecture and documentation
@@ -111,7 +111,7 @@ locks: .venvs/uv/.installed  ## write locks/ again: the newest that pyproject.to
 	rm locks/constraints.new
 	for name in dev demo openai2 hosts; do mv locks/$$name.new locks/$$name.txt; done
 
-clean:  ## remove all environments and caches; runs stay
+clean:  ## remove all environments and caches; runs are kept
 	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

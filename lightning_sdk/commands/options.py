@@ -64,7 +64,7 @@ def add_agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> 
         "--roles",
         action="append",
         metavar="NAME",
-        help="train only this role; repeatable; default: every role declared trainable",
+        help="train (or score) only this role; repeatable; default: every role declared trainable",
     )
     add(
         "--set",
