@@ -1,4 +1,4 @@
-"""`lightning.prompt`: marks a text of the user's code as one that other texts may take the place of."""
+"""`lightning.prompt`: marks a text in the user's code that other texts may replace."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ marked: dict[str, Mark] = {}
 
 
 def prompt(name: str, *, default: str) -> str:
-    """Mark a text as a prompt that can be tuned, and get what it says here: `prompt("writer.system", default="...")`.
+    """Mark a text as a prompt that can be tuned, and get its current text: `prompt("writer.system", default="...")`.
 
-    It may be a whole instruction, a part that a framework puts into a longer text of its own, or a template that your
-    code fills in. The text that comes back is a plain `str`. It is the default, except inside a rollout that is given
-    another text for this name. Called when a module is imported, it is the default for good, and requests get the
-    rollout's text as they leave.
+    It may be a whole instruction, a part that a framework inserts into a longer text, or a template that your code
+    fills in. The result is a plain `str`: the default or, inside a rollout that has another text for this name, that
+    text. When called while a module is imported, it always returns the default, and the rollout's text is put into
+    requests when they are sent.
 
     Args:
-        name: What to call it, such as "writer.system": letters, digits, '.', '-' and '_'.
-        default: The text. Placeholders in it, `{topic}` as in `str.format` or `{{ topic }}`, are kept by every text
-            that takes its place.
+        name: Its name, such as "writer.system": letters, digits, '.', '-' and '_'.
+        default: The text. Placeholders in it, `{topic}` as in `str.format` or `{{ topic }}`, must be kept by every
+        text that replaces it.
 
     Raises:
         PromptError: the name or the default cannot be used, or the rollout's text does not fit the default.

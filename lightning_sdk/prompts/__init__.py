@@ -1,1 +1,1 @@
-"""Prompts: the texts that tell a model how to behave, found in requests and replaced there."""
+"""Prompts: finds the texts in requests that tell a model how to behave, and replaces them there."""
