@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import json
 import os
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +19,6 @@ from lightning_sdk.markers.reward import as_rewards
 from lightning_sdk.markers.rollout import end
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.plain_data import NotPlain, plain_object
-from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import Status
 from lightning_sdk.trace.scope import RolloutScope, Scope
 
@@ -54,7 +52,7 @@ class RolloutRoutes:
             raise Refused(400, f"'task'{error}", "task") from None
         rollout = RolloutScope(uuid.uuid4().hex, os.urandom(16))
         grant = self._grants.begin(Scope(rollout=rollout, role=body.get("role", "")))
-        sink.put((Event.BEGIN, rollout.key, rollout.id, task, time.time_ns()), 500)
+        sink.send_begin(rollout, task)
         environment = self._environment(grant)
         answer = {
             "id": rollout.id,

@@ -15,7 +15,7 @@ from typing import Any
 from lightning_sdk.failures.failure import summary
 from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.stream import sink
-from lightning_sdk.stream.wire import MAX_EVENT_BYTES, Event
+from lightning_sdk.stream.wire import MAX_EVENT_BYTES
 from lightning_sdk.system import forks
 from lightning_sdk.trace.call import CallMeta
 from lightning_sdk.trace.scope import Endpoint, current_scope, effective_scope, new_span_id, parent_span
@@ -184,7 +184,6 @@ class OpenCall:
             return
         self._finished = True
         scope, rollout = self._scope, self._owner
-        key = sink.key_of(rollout)
         if rollout is not None:
             rollout.calls += 1
         request, size = self.request, len(reply) + len(self.request)
@@ -209,7 +208,7 @@ class OpenCall:
             trace=self._trace,
             candidate=self.candidate.id if self.candidate is not None else "",
         )
-        sink.put((Event.REPLY, key, meta, request, reply), len(reply) + len(request) + 200)
+        sink.send_reply(rollout, meta, request, reply)
 
     def fail(
         self, error: BaseException, http_status: int = 0, reply: bytes = b"", *, unreachable: bool = False

@@ -23,7 +23,6 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, Trace
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.sink import harmless
-from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace import genai, scope
 from lightning_sdk.trace.call import Span, root_span_id
 from lightning_sdk.trace.scope import RolloutScope, Scope
@@ -187,7 +186,7 @@ class _Tracing(SpanProcessor):
             self._left_open.pop(found.home, None)
         if found.rollout is not None and sink.is_listening():
             copy, size = _copy_span(span, at, found)
-            sink.put((Event.SPAN, sink.key_of(found.rollout), copy.pack()), size)
+            sink.send_span(found.rollout, copy, size)
 
     def close(self) -> None:
         """Leave OpenTelemetry as if we had never been there. Scopes that are still entered undo themselves."""

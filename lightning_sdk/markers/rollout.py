@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -15,7 +14,6 @@ from lightning_sdk.markers import answer as answers
 from lightning_sdk.markers.reward import RewardFunction, RewardValue, describe_missing_reward
 from lightning_sdk.stream import notices, sink
 from lightning_sdk.stream.plain_data import NotPlain, plain_object
-from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import Status
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 
@@ -44,7 +42,7 @@ class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
     def __enter__(self) -> rollout:
         if sink.is_listening():
             task = sink.harmless("recording a task", lambda: _plain(self.task)) or {}
-            sink.put((Event.BEGIN, self._scope.key, self.id, task, time.time_ns()), 500)
+            sink.send_begin(self._scope, task)
         sink.prepare_rollout()
         self._scope.settle_here()
         self._entered.__enter__()
@@ -105,5 +103,4 @@ def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None
         sink.harmless("reporting texts that were not seen", lambda: notices.report_unseen_texts(scope))
     shown = sink.harmless("showing an answer", lambda: answers.preview(answer)) or ""
     kept = sink.harmless("keeping an answer", lambda: answers.to_json(answer)) or ("", "it could not be read")
-    event = (Event.END, scope.key, status.value, plain(error), time.time_ns(), shown, *kept)
-    sink.put(event, 300 + len(kept[0]))
+    sink.send_end(scope, status, plain(error), shown, *kept)

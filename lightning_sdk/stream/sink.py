@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from lightning_sdk.stream.events import BeginEvent, EndEvent, ReplyEvent, RewardEvent, SpanEvent, StreamEvent
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event
-from lightning_sdk.trace.call import Span
+from lightning_sdk.trace.call import CallMeta, Span, Status
 from lightning_sdk.trace.scope import RolloutScope
 
 log = logging.getLogger("lightning_sdk")
@@ -40,7 +41,7 @@ def is_listening() -> bool:
     return _stream is not None
 
 
-def put(event: tuple[Any, ...], size: int) -> None:
+def put(event: StreamEvent, size: int) -> None:
     """Hand an event of about `size` bytes to the stream."""
     if _stream is not None:
         try:
@@ -55,8 +56,12 @@ def prepare_rollout() -> None:
         harmless("preparing a rollout", act)
 
 
-def send_span(rollout: RolloutScope | None, span: Span) -> None:
-    put((Event.SPAN, key_of(rollout), span.pack()), 300)
+def send_reply(rollout: RolloutScope | None, meta: CallMeta, request: bytes, reply: bytes) -> None:
+    put(ReplyEvent(Event.REPLY, key_of(rollout), meta, request, reply), len(reply) + len(request) + 200)
+
+
+def send_span(rollout: RolloutScope | None, span: Span, size: int = 300) -> None:
+    put(SpanEvent(Event.SPAN, key_of(rollout), span.pack()), size)
 
 
 def send_reward(
@@ -64,7 +69,15 @@ def send_reward(
 ) -> None:
     if rollout is not None:
         rollout.rewarded = True
-    put((Event.REWARD, key_of(rollout), value, role, name, span_id, time.time_ns(), by_function), 120)
+    put(RewardEvent(Event.REWARD, key_of(rollout), value, role, name, span_id, time.time_ns(), by_function), 120)
+
+
+def send_begin(rollout: RolloutScope, task: dict[str, Any]) -> None:
+    put(BeginEvent(Event.BEGIN, rollout.key, rollout.id, task, time.time_ns()), 500)
+
+
+def send_end(rollout: RolloutScope, status: Status, error: str, output: str, answer: str, unkept: str) -> None:
+    put(EndEvent(Event.END, rollout.key, status, error, time.time_ns(), output, answer, unkept), 300 + len(answer))
 
 
 def key_of(rollout: RolloutScope | None) -> bytes:

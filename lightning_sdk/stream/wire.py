@@ -16,7 +16,7 @@ Messages (ZeroMQ frames, DEALER in the agent, ROUTER in the hub; the first frame
 A client numbers its events from 1, keeps each batch until an ACK passes it, and sends it again after a reconnect.
 The hub drops what it already has and answers HELLO where a gap shows. So events arrive at least once and count once.
 
-An event is a msgpack array `[kind, rollout key: bytes16, ...]`; see `Event` for what follows.
+An event is a msgpack array `[kind, rollout key: bytes16, ...]`; `lightning_sdk.stream.events` has what follows.
 """
 
 from __future__ import annotations
@@ -48,23 +48,14 @@ NO_ROLLOUT = bytes(16)
 
 
 class Event(IntEnum):
-    """What one event of the stream tells. Fields after `kind` and the rollout key are listed with each."""
+    """What one event of the stream tells. `lightning_sdk.stream.events` has the fields of each kind."""
 
     REPLY = 1
-    """A call as the seam saw it: CallMeta fields as a list, request body: bytes, reply body: bytes (JSON, or SSE if
-    streamed). The hub decodes it into CALL before it writes it down."""
     CALL = 2
-    """A call decoded: `Call.pack()`, a list."""
     SPAN = 3
-    """Any other span: `Span.pack()`, a list."""
     REWARD = 4
-    """Value: float, role: str ('' = the whole rollout), name: str, span id: str, time_ns: int, and whether a reward
-    function gave it (absent: no), whose numbers a re-scoring replaces."""
     BEGIN = 5
-    """A rollout that no lease created: rollout id: str, task: dict, time_ns: int."""
     END = 6
-    """Status: str (`Status`), error: str, time_ns: int, output: str (shown to people, cut at 2,000 characters), answer:
-    str (JSON, '' if it could not be kept), why it could not: str. The last two may be absent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -147,7 +146,7 @@ class Captured:
         if not train:
             rollout.endpoint = None
         run, seen = Run(), len(self._wire.exchanges)
-        sink.put((Event.BEGIN, rollout.key, rollout.id, {}, time.time_ns()), 500)
+        sink.send_begin(rollout, {})
         status = Status.OK
         try:
             with use_scope(Scope(rollout=rollout)):

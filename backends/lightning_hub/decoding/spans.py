@@ -9,21 +9,11 @@ from typing import Annotated, Any
 import msgspec
 
 from lightning_hub.decoding.replies import find_problem
-from lightning_sdk.stream.wire import unpack
 from lightning_sdk.trace.call import Call, Choice, Span
 
-#: Unix time in nanoseconds, as OpenTelemetry takes it.
-_Time = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-_Times = tuple[_Time, _Time]
-
-
-def unpack_event(event: bytes) -> list[Any]:
-    """The fields of an event of the log; kind and key alone if they cannot be read."""
-    try:
-        found: list[Any] = unpack(event)
-    except (ValueError, TypeError, RecursionError):
-        return [event[1], event[4:20]]
-    return found
+#: As SQLite can hold it, and OpenTelemetry takes it.
+UnixNanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Times = tuple[UnixNanoseconds, UnixNanoseconds]
 
 
 def read_call(values: Any) -> Call:

@@ -18,10 +18,10 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from lightning_hub.decoding.control_events import refuse
-from lightning_hub.decoding.spans import read_call, read_span
+from lightning_hub.decoding.events import DecodedEvent, Unusable, refuse
 from lightning_hub.export import messages as content
 from lightning_hub.storage.attempts import StoredAttempt
+from lightning_sdk.stream.events import RewardEvent
 from lightning_sdk.stream.wire import Event, unpack_floats, unpack_ints
 from lightning_sdk.trace import genai
 from lightning_sdk.trace.call import Call, Span, root_span_id
@@ -80,16 +80,16 @@ class Translator:
         self._scope = InstrumentationScope("lightning_sdk", version)
         self.malformed = 0
 
-    def rollout(self, attempt: StoredAttempt, events: Iterable[list[Any]]) -> list[ReadableSpan]:
+    def rollout(self, attempt: StoredAttempt, events: Iterable[DecodedEvent]) -> list[ReadableSpan]:
         """The tree of one attempt. Its trace is the rollout's id, its root the attempt as a whole."""
         root = self._root(attempt)
         drafts, links, rewards = [root], list[Link](), list[tuple[str, SpanEvent]]()
         for event in events:
             try:
-                if event[0] == Event.REWARD:
-                    rewards += _reward(event)
-                elif event[0] == Event.SPAN and event[2][0] == root.id:
-                    links.append(_link(read_span(event[2])))
+                if isinstance(event, RewardEvent):
+                    rewards.append(_reward(event))
+                elif isinstance(event, Span) and event.id == root.id:
+                    links.append(_link(event))
                 elif (draft := self._draft(event)) is not None:
                     drafts.append(replace(draft, trace=attempt.id, parent=draft.parent or root.id))
             except MALFORMED:
@@ -104,7 +104,7 @@ class Translator:
             found += self._build_span(draft, mine, links if draft is root else [])
         return found
 
-    def strays(self, events: Iterable[list[Any]]) -> list[ReadableSpan]:
+    def strays(self, events: Iterable[DecodedEvent]) -> list[ReadableSpan]:
         """Spans outside of rollouts: in the user's trace, or in one that the outermost agent began."""
         found = []
         for event in events:
@@ -141,14 +141,15 @@ class Translator:
             "" if attempt.status == "ok" else attempt.error or attempt.status.value,
         )
 
-    def _draft(self, event: list[Any]) -> _Draft | None:
+    def _draft(self, event: DecodedEvent) -> _Draft | None:
         match event:
-            case [Event.CALL, _, fields]:
-                return self._call(read_call(fields))
-            case [Event.SPAN, _, fields]:
-                span = read_span(fields)
+            case Call():
+                return self._call(event)
+            case Span():
                 # The user's own exporter sends what other instrumentors made.
-                return None if genai.FOREIGN in span.attributes else _agent(span)
+                return None if genai.FOREIGN in event.attributes else _agent(event)
+            case Unusable(kind=Event.CALL | Event.SPAN | Event.REWARD):
+                raise ValueError(event.why)
         return None
 
     def _call(self, call: Call) -> _Draft:
@@ -237,18 +238,17 @@ def _agent(span: Span) -> _Draft:
     return _Draft(span.trace, span.id, span.parent, span.name, span.started_ns, span.ended_ns, attributes, error)
 
 
-def _reward(event: list[Any]) -> list[tuple[str, SpanEvent]]:
+def _reward(event: RewardEvent) -> tuple[str, SpanEvent]:
     """The span that a reward belongs to, '' for the root, and the event that tells of it."""
-    _, _, value, role, name, span, time_ns, *_ = event
-    refused = refuse(value, role, name)
-    attributes: dict[str, str | float] = {genai.EVALUATION_NAME: str(name)}
+    refused = refuse(event.value, event.role, event.name)
+    attributes: dict[str, str | float] = {genai.EVALUATION_NAME: event.name}
     if refused:
         attributes[genai.EVALUATION_EXPLANATION] = refused
     else:
-        attributes[genai.EVALUATION_SCORE] = float(value)
-    if role:
-        attributes[genai.ROLE] = str(role)
-    return [(str(span), SpanEvent(genai.EVALUATION, attributes, int(time_ns)))]
+        attributes[genai.EVALUATION_SCORE] = float(event.value)
+    if event.role:
+        attributes[genai.ROLE] = event.role
+    return event.span, SpanEvent(genai.EVALUATION, attributes, event.time_ns)
 
 
 def _link(span: Span) -> Link:

@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from lightning_hub.decoding.events import decode_event
 from lightning_hub.decoding.replies import decode, unreadable
 from lightning_hub.storage.index import Located, locate
+from lightning_sdk.stream.events import CallEvent, ReplyEvent
 from lightning_sdk.stream.wire import Event, EventBatch
-from lightning_sdk.trace.call import CallMeta
 
 #: Bytes taken in for each worker before the receiver stops reading: what it works on, and what comes next.
 _AHEAD_BYTES = 4 * 2**20
@@ -28,8 +29,6 @@ _AHEAD_BYTES = 4 * 2**20
 _REPLY, _CALL = int(Event.REPLY), int(Event.CALL)
 _log = logging.getLogger(__name__)
 _pack = msgspec.msgpack.Encoder().encode
-# Views, so that a reply is copied once.
-_unpack_reply = msgspec.msgpack.Decoder(tuple[int, bytes, CallMeta, memoryview, memoryview]).decode
 
 
 class PreparedBatch(NamedTuple):
@@ -175,16 +174,19 @@ def _rewrite(batch: EventBatch, located: list[Located], counters: Counter[str]) 
 
 def _decode_reply(event: memoryview, counters: Counter[str]) -> memoryview:
     """The CALL event of a REPLY event. Never raises: what is not a reply stays as it is, and the index reports it."""
+    found = decode_event(event)
+    if not isinstance(found, ReplyEvent):
+        return event
+    _, key, meta, request, reply = found
     try:
-        _, key, meta, request, reply = _unpack_reply(event)
-        call = decode(meta, bytes(request), bytes(reply))
+        call = decode(meta, request, reply)
     except Exception:  # whatever it holds, it is one event
         return event
     try:
-        packed = _pack([_CALL, key, call.pack()])
+        packed = _pack(CallEvent(Event.CALL, key, call.pack()))
     except Exception as error:
-        call = unreadable(meta, bytes(request), bytes(reply), error)
-        packed = _pack([_CALL, key, call.pack()])
+        call = unreadable(meta, request, reply, error)
+        packed = _pack(CallEvent(Event.CALL, key, call.pack()))
     if call.reply:
         counters["undecodable"] += 1
     return memoryview(packed)

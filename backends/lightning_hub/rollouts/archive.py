@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_hub.decoding.spans import unpack_event
+from lightning_hub.decoding.events import DecodedEvent, decode_event
 from lightning_hub.rollout import Reward, Rollout
-from lightning_hub.rollouts.collector import shown_answer, sort_event
+from lightning_hub.rollouts.collector import Collected
 from lightning_hub.storage.attempts import ATTEMPT_COLUMNS, StoredAttempt
 from lightning_sdk.errors import SettingError
-from lightning_sdk.trace.call import Call, Span
 
 _OVER = "status NOT IN ('queued', 'running')"
 
@@ -76,10 +75,9 @@ class Archive:
         return tuple(Reward(role, name, float(value), int(time)) for role, name, value, time in found)
 
     def _rollout(self, entry: StoredAttempt) -> Rollout:
-        calls, spans, answer = list[Call](), list[Span](), ""
+        found = Collected()
         for event in self._events(entry.key):
-            answer = shown_answer(event) or answer
-            sort_event(event, calls, spans, [])
+            found.add(event)
         return Rollout(
             id=entry.id,
             task_id=entry.task_id,
@@ -90,12 +88,12 @@ class Archive:
             error=entry.error,
             seconds=(entry.ended or 0.0) - (entry.started or 0.0),
             rewards=self.rewards(entry),
-            calls=tuple(sorted(calls, key=lambda call: call.meta.started_ns)),
-            spans=tuple(spans),
-            answer=answer,
+            calls=found.calls_in_order(),
+            spans=tuple(found.spans),
+            answer=found.answer,
         )
 
-    def _events(self, key: bytes) -> Iterator[list[Any]]:
+    def _events(self, key: bytes) -> Iterator[DecodedEvent]:
         pairs = array("Q")
         for (packed,) in self._db.execute("SELECT positions FROM extents WHERE key = ? ORDER BY rowid", (key,)):
             pairs.frombytes(packed)
@@ -103,7 +101,7 @@ class Archive:
         for position, length in zip(places, places, strict=True):
             with (self._folder / f"{position >> 32:06d}.log").open("rb") as file:
                 file.seek(position & 0xFFFFFFFF)
-                yield unpack_event(file.read(length))
+                yield decode_event(file.read(length))
 
 
 def _open_store(path: Path) -> sqlite3.Connection:

@@ -12,36 +12,25 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgpack
 import numpy as np
 
-from lightning_hub.decoding.control_events import (
-    BeginEvent,
-    Control,
-    EndEvent,
-    RewardEvent,
-    Unusable,
-    read_control,
-    refuse,
-)
-from lightning_hub.decoding.spans import unpack_event
+from lightning_hub.decoding.events import FIRST_CONTROL, Begin, DecodedEvent, Unusable, decode_event, refuse
 from lightning_hub.storage.log import Log
 from lightning_hub.storage.store import Store
+from lightning_sdk.stream.events import EndEvent, RewardEvent
 from lightning_sdk.stream.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Event, EventBatch
 from lightning_sdk.trace.call import Status
 
 _OUTPUT_CHARACTERS = 2000
-_ANSWER_CHARACTERS = 1_000_000
 #: What the reward function's numbers were called before they had names of their own.
 _BEFORE_NAMES = "final"
 #: Calls and spans of no rollout that can be read back, the last ones.
 _MAX_STRAYS = 2000
 _REPLY = int(Event.REPLY)
 _RECORDED = (int(Event.CALL), int(Event.SPAN))
-#: The first of the kinds that the index itself reads.
-_CONTROL = int(Event.REWARD)
 #: An attempt that is not known here and silent for so long is dropped from memory (not from the store).
 _IDLE_SECONDS = 300.0
 
@@ -53,7 +42,7 @@ class Located(NamedTuple):
     key: bytes
     start: int
     end: int
-    control: Control | Unusable | None = None
+    control: DecodedEvent | None = None
     """What a REWARD, BEGIN or END event says."""
 
 
@@ -119,7 +108,7 @@ def locate(body: bytes | memoryview, count: int) -> list[Located]:
             if body[start] & 0xF0 != 0x90 or body[start + 2 : start + 4] != b"\xc4\x10":
                 raise ValueError(f"byte {start} begins no event")
             kind = body[start + 1]
-            control = read_control(body[start:end]) if kind >= _CONTROL else None
+            control = decode_event(body[start:end]) if kind >= FIRST_CONTROL else None
             located.append(Located(kind, bytes(body[start + 4 : start + 20]), start, end, control))
             start = end
     except (msgpack.OutOfData, msgpack.UnpackException, IndexError) as error:
@@ -228,18 +217,16 @@ class Index:
                 self._unsaved.rewards.append(
                     (event.key, given.role, given.name, number, refused, given.span, given.time_ns, by_function)
                 )
-            case BeginEvent() as begun:
+            case Begin() as begun:
                 rollout, seconds = begun.rollout, begun.time_ns / 1e9
-                self._unsaved.begins.append(
-                    (event.key, rollout, 1, "observe", -1, begun.task_json, rollout, "", seconds)
-                )
+                self._unsaved.begins.append((event.key, rollout, 1, "observe", -1, begun.task, rollout, "", seconds))
             case EndEvent() as ended if not entry.ended:
-                answer, unkept = _answer(ended.answer, ended.unkept)
                 entry.ended, entry.went_well = True, ended.status == Status.OK
                 seconds, output = ended.time_ns / 1e9, ended.output[:_OUTPUT_CHARACTERS]
+                answer, unkept = ended.answer, ended.unkept
                 end = End(event.key, ended.status, ended.error, seconds, entry.rewarded, output, answer, unkept)
                 self._end(entry, end)
-            case Unusable(why):
+            case Unusable(why=why):
                 self.counters["malformed"] += 1
                 self.on_unusable(position + event.start, event.end - event.start, why)
 
@@ -262,13 +249,13 @@ class Index:
             entry = self._entries.get(key)
             return pairs + entry.extents if entry is not None else pairs
 
-    def strays(self) -> Iterator[list[Any]]:
-        """Calls and spans of no rollout, unpacked, in the order of the log: the last ones of this process's time."""
+    def strays(self) -> Iterator[DecodedEvent]:
+        """Calls and spans of no rollout, in the order of the log: the last ones of this process's time."""
         with self._lock:
             places = list(self._strays)
         for position, length in places:
             try:
-                yield unpack_event(self._log.read(position, length))
+                yield decode_event(self._log.read(position, length))
             except OSError:
                 continue  # its segment was deleted since
 
@@ -301,10 +288,10 @@ class Index:
         for key in [key for key, entry in self._entries.items() if entry.touched < oldest]:
             del self._entries[key]
 
-    def at(self, places: Iterable[tuple[int, int]]) -> Iterator[list[Any]]:
-        """The events at these places of the log, unpacked."""
+    def at(self, places: Iterable[tuple[int, int]]) -> Iterator[DecodedEvent]:
+        """The events at these places of the log."""
         for position, length in places:
-            yield unpack_event(self._log.read(position, length))
+            yield decode_event(self._log.read(position, length))
 
     def retain(self, limit: int) -> int:
         """Delete the oldest closed segments without events of a rollout until the log has `limit` bytes; how many."""
@@ -322,16 +309,9 @@ class Index:
                 self._store.delete_segment(number)
         return deleted
 
-    def events(self, key: bytes, until: int | None = None) -> Iterator[list[Any]]:
-        """Every event of an attempt, unpacked, in the order of the log, up to the position `until`."""
+    def events(self, key: bytes, until: int | None = None) -> Iterator[DecodedEvent]:
+        """Every event of an attempt, in the order of the log, up to the position `until`."""
         pairs = iter(self.extents(key))
         for position, length in zip(pairs, pairs, strict=True):
             if until is None or position < until:
-                yield unpack_event(self._log.read(position, length))
-
-
-def _answer(answer: Any, unkept: Any) -> tuple[str, str]:
-    """The answer in an END event, and why there is none."""
-    if isinstance(answer, str) and 0 < len(answer) <= _ANSWER_CHARACTERS:
-        return answer, ""
-    return "", str(unkept)[:_OUTPUT_CHARACTERS] or "its process sent none that could be kept"
+                yield decode_event(self._log.read(position, length))
