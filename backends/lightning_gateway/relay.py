@@ -25,6 +25,7 @@ from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
 from lightning_sdk.errors import Untranslatable
 from lightning_sdk.trace.scope import use_scope
 from lightning_sdk.translation import Translation, messages, responses
+from lightning_sdk.translation.sse import MEDIA_TYPE
 
 #: End of the path of a call to a model -> the function that translates it to chat completions; None if it needs no
 #: translation, because engines have this endpoint.
@@ -175,7 +176,7 @@ class Relay:
             if recording is not None:
                 recording.status, recording.length = reply.status, reply.content_length
                 recording.encoding = reply.headers.get("content-encoding", "").lower()
-                recording.call.streamed = "text/event-stream" in reply.headers.get("content-type", "")
+                recording.call.streamed = MEDIA_TYPE in reply.headers.get("content-type", "")
             if translation is None:
                 return await self._pass_back(request, reply, recording)
             assert recording is not None
@@ -205,7 +206,7 @@ class Relay:
                 raise _unreachable(str(reply.url), error) from error
             body = translation.reply(whole, reply.status)
             return web.Response(body=body, status=reply.status, content_type="application/json")
-        response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
+        response = web.StreamResponse(headers={"content-type": MEDIA_TYPE, "cache-control": "no-cache"})
         await response.prepare(request)
         async for chunk in _chunks(reply, recording):
             if passed := translation.feed(chunk):

@@ -9,6 +9,7 @@ import aiohttp
 from aiohttp import web
 
 from lightning_process.refusal import json_reply
+from lightning_sdk.translation.sse import MEDIA_TYPE
 from lightning_vllm.pool import PooledServer
 from lightning_vllm.version_stamp import StampedStream, stamp_versions
 
@@ -45,7 +46,7 @@ class InFlight:
 
 async def relay(call: InFlight, reply: aiohttp.ClientResponse) -> web.StreamResponse:
     """Pass a server's reply on to the client, with version stamps. ServerLost for a server error."""
-    if reply.status == 200 and reply.content_type == "text/event-stream":
+    if reply.status == 200 and reply.content_type == MEDIA_TYPE:
         return await _relay_stream(call, reply)
     body = await reply.read()
     if reply.status == 200:
@@ -81,7 +82,7 @@ async def _relay_stream(call: InFlight, reply: aiohttp.ClientResponse) -> web.St
 
 async def _write(call: InFlight, events: bytes) -> None:
     if (response := call.response) is None:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "Cache-Control": "no-cache"})
         await response.prepare(call.request)
         call.response = response
     await response.write(events)

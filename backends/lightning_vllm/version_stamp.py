@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
+from lightning_sdk.translation.sse import WholeEvents
+
 _IDS = re.compile(rb'"token_ids"\s*:\s*\[([^\]]*)\]')
-_END = b"\n\n"
 
 
 def stamp_versions(data: bytes, version: int) -> bytes:
@@ -28,19 +29,12 @@ class StampedStream:
 
     def __init__(self, version: int) -> None:
         self._version = version
-        self._held = b""
+        self._events = WholeEvents()
 
     def feed(self, piece: bytes) -> bytes:
         """The events that can be sent now, b'' if none is complete."""
-        data = self._held + piece
-        cut = data.rfind(_END) + len(_END)
-        if cut < len(_END):
-            self._held = data
-            return b""
-        self._held = data[cut:]
-        return stamp_versions(data[:cut], self._version)
+        return stamp_versions(self._events.feed(piece), self._version)
 
     def end(self) -> bytes:
         """The rest, when no more pieces come."""
-        held, self._held = self._held, b""
-        return stamp_versions(held, self._version)
+        return stamp_versions(self._events.end(), self._version)

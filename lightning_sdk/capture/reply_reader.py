@@ -3,10 +3,12 @@ them."""
 
 from __future__ import annotations
 
+from types import TracebackType
+
 from lightning_sdk.capture.seam import OpenCall
 from lightning_sdk.stream.sink import harmless
 from lightning_sdk.translation import Translation
-from lightning_sdk.translation.sse import find_error, has_ended
+from lightning_sdk.translation.sse import MEDIA_TYPE, find_error, has_ended
 
 
 class ErrorEvent(Exception):
@@ -14,10 +16,13 @@ class ErrorEvent(Exception):
 
 
 class ReplyReader:
-    """What has passed of one reply, until its end, its close, or its loss."""
+    """What has passed of one reply, until its end, its close, or its loss.
+
+    As a context it is finished when that is left, with the error that broke the reply off if one did.
+    """
 
     def __init__(self, call: OpenCall, status: int, content_type: str, translation: Translation | None) -> None:
-        call.streamed = "text/event-stream" in content_type
+        call.streamed = MEDIA_TYPE in content_type
         self._call, self._status, self._translation = call, status, translation
         self._parts: list[bytes] = []
         self._complete = False
@@ -41,6 +46,14 @@ class ReplyReader:
         if self._call.streamed:
             return self._translation.end()
         return self._translation.reply(b"".join(self._parts), self._status)
+
+    def __enter__(self) -> ReplyReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish(error if isinstance(error, Exception) else None)
 
     def finish(self, error: Exception | None = None, *, unreachable: bool = True) -> None:
         """Finish the call with what has passed; `error`: what broke it off, and `unreachable` as in `OpenCall.fail`."""

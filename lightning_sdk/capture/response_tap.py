@@ -14,6 +14,7 @@ from lightning_sdk.capture.reply_reader import ReplyReader
 from lightning_sdk.capture.seam import OpenCall
 from lightning_sdk.stream.sink import harmless
 from lightning_sdk.translation import Translation
+from lightning_sdk.translation.sse import is_event_stream
 
 
 def tap(call: OpenCall, response: Any, translation: Translation | None = None) -> None:
@@ -28,7 +29,7 @@ def tap(call: OpenCall, response: Any, translation: Translation | None = None) -
 
 
 def _finish_whole(call: OpenCall, reply: bytes, status: int) -> None:
-    call.streamed = reply.startswith((b"data:", b"event:"))
+    call.streamed = is_event_stream(reply)
     call.finish(reply, status)
 
 
@@ -62,48 +63,41 @@ class Tee:
         if self._reader.finished:  # what was read is read again, out of the response's memory
             yield from chunks
             return
-        try:
-            while True:
-                self._pulling = True
-                try:
-                    chunk = next(chunks)
-                except StopIteration:
-                    break
-                finally:
-                    self._pulling = False
+        with self._reader:
+            while (chunk := self._pull(chunks)) is not None:
                 if seen := self._reader.feed(chunk):
                     yield seen
             if rest := self._reader.end():
                 yield rest
-        except Exception as error:
-            self._reader.finish(error)
-            raise
-        finally:
-            self._reader.finish()
 
     async def aiterate(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         if self._reader.finished:
             async for chunk in chunks:
                 yield chunk
             return
-        try:
-            while True:
-                self._pulling = True
-                try:
-                    chunk = await anext(chunks)
-                except StopAsyncIteration:
-                    break
-                finally:
-                    self._pulling = False
-                if seen := self._reader.feed(chunk):
+        with self._reader:
+            while (piece := await self._apull(chunks)) is not None:
+                if seen := self._reader.feed(piece):
                     yield seen
             if rest := self._reader.end():
                 yield rest
-        except Exception as error:
-            self._reader.finish(error)
-            raise
+
+    def _pull(self, chunks: Iterator[bytes]) -> bytes | None:
+        """The next chunk, None after the last one."""
+        self._pulling = True
+        try:
+            return next(chunks, None)
         finally:
-            self._reader.finish()
+            self._pulling = False
+
+    async def _apull(self, chunks: AsyncIterator[bytes]) -> bytes | None:
+        self._pulling = True
+        try:
+            return await anext(chunks)
+        except StopAsyncIteration:
+            return None
+        finally:
+            self._pulling = False
 
     def wire(self, response: Any) -> bool:
         """Whether who reads `response` raw now is to get the bytes of the wire: the response itself, while it is

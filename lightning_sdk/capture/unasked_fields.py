@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_sdk.stream.sink import harmless
+from lightning_sdk.translation.sse import DataRewriter
 
 #: Fields of a reply and of its choices that engines send when `return_token_ids` asks for them.
 _IDS = ("prompt_token_ids", "token_ids", "weight_versions")
@@ -26,26 +27,16 @@ class UnaskedFields:
         wants_logprobs = body.get("logprobs")
         self._keeps_logprobs = wants_logprobs is not None and wants_logprobs is not False
         self._keeps_ids = bool(body.get("return_token_ids"))
-        self._rest = b""
-        """A line whose end has not come."""
+        self._stream = DataRewriter(self._without)
 
     def reply(self, body: bytes, http_status: int) -> bytes:
         return body if http_status >= 400 else self._without(body)
 
     def feed(self, chunk: bytes) -> bytes:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        return b"".join(self._line(line) + b"\n" for line in lines)
+        return self._stream.feed(chunk)
 
     def end(self) -> bytes:
-        rest, self._rest = self._rest, b""
-        return self._line(rest)
-
-    def _line(self, line: bytes) -> bytes:
-        if not line.startswith(b"data:"):
-            return line
-        data = line[5:].strip()
-        less = self._without(data)
-        return line if less is data else b"data: " + less
+        return self._stream.end()
 
     def _without(self, text: bytes) -> bytes:
         """The JSON `text` without it; the very text if there is nothing to take out, or if it cannot be read."""

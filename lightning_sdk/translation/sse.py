@@ -1,4 +1,4 @@
-"""Server-sent events: the data of each event from bytes in pieces of any size, and an event's bytes from its data.
+"""Server-sent events: read from bytes in pieces of any size, passed on with changes, and written.
 
 As the WHATWG's standard reads them: lines end in CR, LF or both, a first byte order mark does not count, the blank
 after a colon may be missing, and an event's data may have several lines. Works on bytes throughout, so that a character
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+#: What an HTTP message with events has in its Content-Type.
+MEDIA_TYPE = "text/event-stream"
 #: The data of the event that ends a stream of OpenAI's.
 DONE = b"[DONE]"
 _MARK = b"\xef\xbb\xbf"
@@ -72,6 +74,59 @@ class EventReader:
             self._data.append(b"")
 
 
+class DataRewriter:
+    """Passes one stream on line by line, with its data changed and every other byte as it came."""
+
+    __slots__ = ("_change", "_rest")
+
+    def __init__(self, change: Callable[[bytes], bytes]) -> None:
+        """`change` gets the data of one line and gives what stands there instead: the same object to leave the line."""
+        self._change = change
+        self._rest = b""
+        """A line whose end has not come."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The lines that `chunk` completes."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return b"".join(self._line(line) + b"\n" for line in lines)
+
+    def end(self) -> bytes:
+        """A last line whose end never came."""
+        rest, self._rest = self._rest, b""
+        return self._line(rest)
+
+    def _line(self, line: bytes) -> bytes:
+        if not line.startswith(b"data:"):
+            return line
+        data = line[5:].strip()
+        changed = self._change(data)
+        return line if changed is data else b"data: " + changed
+
+
+class WholeEvents:
+    """Holds the bytes of one stream back until the event that they belong to is complete."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The events that are complete now, b'' if none is."""
+        data = self._held + chunk
+        cut = data.rfind(b"\n\n") + 2
+        if cut < 2:
+            self._held = data
+            return b""
+        self._held = data[cut:]
+        return data[:cut]
+
+    def end(self) -> bytes:
+        """What is left of an event whose end never came."""
+        held, self._held = self._held, b""
+        return held
+
+
 def event(data: Mapping[str, Any] | bytes, name: str = "") -> bytes:
     """One event as bytes. A mapping goes as JSON; `name` is the event's type, '' for none.
 
@@ -87,6 +142,11 @@ def read_events(stream: bytes) -> list[bytes]:
     """The data of the events of a whole stream. A last event that was cut off in the middle is left out."""
     reader = EventReader()
     return [*reader.feed(stream), *(data for data in reader.end() if data.strip() == DONE or _parse(data) is not None)]
+
+
+def is_event_stream(reply: bytes) -> bool:
+    """Whether a whole reply, of which nothing else is known, is events."""
+    return reply.startswith((b"data:", b"event:"))
 
 
 def has_ended(stream: bytes) -> bool:

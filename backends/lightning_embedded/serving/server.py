@@ -30,6 +30,7 @@ from lightning_process.refusal import BadRequest, error_body, unknown_model
 from lightning_process.refusal import json_reply as _json
 from lightning_sdk.capture.seam import ROLLOUT_HEADER
 from lightning_sdk.errors import ModelError
+from lightning_sdk.translation.sse import DONE, MEDIA_TYPE, event
 
 #: Time between checks for requests whose client has disconnected.
 _REAP_SECONDS = 0.25
@@ -214,7 +215,7 @@ class _Server:
 
     async def _stream(self, request: web.Request, waiter: _Waiter) -> web.StreamResponse:
         reply = waiter.reply
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "Cache-Control": "no-cache"})
         await response.prepare(request)
         try:
             if reply.chat:
@@ -226,12 +227,12 @@ class _Server:
                 if chunk:
                     await response.write(chunk)
             if any(choice.sequence.finish in ("error", "") for choice in reply.choices):
-                await response.write(b"data: " + error_body(self._failure(), "server_error") + b"\n\n")
+                await response.write(event(error_body(self._failure(), "server_error")))
                 return response
             self._remember(reply)  # before the end is sent, since the next turn may follow at once
             if reply.common.include_usage:
                 await response.write(_event(reply.closing()))
-            await response.write(b"data: [DONE]\n\n")
+            await response.write(event(DONE))
             await response.write_eof()
         except ConnectionError:
             pass  # the client is gone; `_answer` frees the slots
@@ -301,4 +302,4 @@ def _with_index(params: Params, index: int) -> Params:
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(body) + b"\n\n"
+    return event(orjson.dumps(body))

@@ -107,6 +107,10 @@ def decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
 
 def unreadable(meta: CallMeta, request: bytes, reply: bytes, error: Exception) -> Call:
     """The call of a reply that cannot be read, which is kept as it came."""
+    return _empty_call(meta, request, f"the reply cannot be read: {str(error)[:500]}", reply)
+
+
+def _empty_call(meta: CallMeta, request: bytes, problem: str, reply: bytes = b"") -> Call:
     return Call(
         meta=meta,
         request=request,
@@ -116,7 +120,7 @@ def unreadable(meta: CallMeta, request: bytes, reply: bytes, error: Exception) -
         choices=(),
         input_tokens=0,
         output_tokens=0,
-        problem=f"the reply cannot be read: {str(error)[:500]}",
+        problem=problem,
         reply=reply,
     )
 
@@ -125,17 +129,7 @@ def _decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
     if meta.http_status >= 400 or not reply:
         why = _provider_message(reply) or meta.error or "no reply came"
         prefix = f"HTTP {meta.http_status}: " if meta.http_status >= 400 else ""
-        return Call(
-            meta=meta,
-            request=request,
-            response_id="",
-            model="",
-            prompt_ids=b"",
-            choices=(),
-            input_tokens=0,
-            output_tokens=0,
-            problem=prefix + why,
-        )
+        return _empty_call(meta, request, prefix + why)
     if meta.streamed and reply.lstrip()[:1] != b"{":
         if starts_message(reply):
             return streamed_call(meta, request, read_events(replace_lone_surrogates(reply)))
