@@ -43,14 +43,18 @@ def remedy(error: BaseException, status: Status) -> str:
         if code := _http_status(each):
             return _explain_refusal(who, code, where, again)
         if _is_unreached(each):
-            return (
-                f"The service{where} that {who} calls was not reached, or did not answer in time: start it, or check "
-                f"its address and this machine's network; {again}."
-            )
+            return _OFFLINE if type(each).__name__ == "OfflineModeIsEnabled" else _explain_silence(who, where, again)
     if raised and (what := _ENDING.get(type(raised[0]).__name__)):
         return f"{what}: to stop {who}, return from it or raise an Exception."
     is_reward = raised and status == Status.REWARD_ERROR
     return "Call the reward function by itself, with such a task and answer, and fix it." if is_reward else ""
+
+
+#: huggingface_hub's error is a ConnectionError, though nothing was tried.
+_OFFLINE = (
+    "huggingface_hub sends nothing while HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, not even to the engine of a "
+    "training: start this process without them (docs/frameworks.md)."
+)
 
 
 #: What ends a process, a program or a task in ordinary code.
@@ -60,6 +64,13 @@ _ENDING = {
     "CancelledError": "Code cancelled its own task, as a session (MCP) or a cancel scope does when it is closed in "
     "another task",
 }
+
+
+def _explain_silence(who: str, where: str, again: str) -> str:
+    return (
+        f"The service{where} that {who} calls was not reached, or did not answer in time: start it, or check its "
+        f"address and this machine's network; {again}."
+    )
 
 
 def _explain_refusal(who: str, code: int, where: str, again: str) -> str:

@@ -18,6 +18,7 @@ import numpy
 import openai
 import pytest
 import torch
+from huggingface_hub import InferenceClient, constants
 
 import lightning_sdk as lightning
 from lightning_sdk.markers.reward import reward_functions
@@ -243,6 +244,19 @@ def test_a_service_that_is_not_there(recorder: Recorder, action: Callable[[], An
     last = error.splitlines()[-1]
     assert last.startswith(f"-> The service{where} that {called} calls was not reached")
     assert f"--set failure.{whose}_error=retry" in last
+
+
+def test_a_hub_client_that_is_offline(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub sends nothing while it is offline: nobody is told to look at the network."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def ask(task: dict[str, Any]) -> str:
+        with InferenceClient(base_url=NOWHERE, api_key="none") as client:
+            return str(client.chat_completion([{"role": "user", "content": "a"}]))
+
+    status, error, _ = run(recorder, ask)
+    assert status == "agent_error" and "OfflineModeIsEnabled" in error
+    assert "start this process without them" in error.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
