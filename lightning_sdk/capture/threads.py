@@ -38,6 +38,7 @@ def carry_context(patches: Patches) -> None:
         ("multiprocessing.pool", _instrument_pools),
         ("gevent.greenlet", _instrument_greenlets),
         ("gevent.threadpool", _instrument_gevent_pools),
+        ("eventlet.greenthread", _instrument_green_threads),
     ):
         act = functools.partial(instrument, patches)
         # A Python whose insides are not as we know them must not keep a program from starting.
@@ -69,11 +70,14 @@ class _Bootstrap:
         if scope == _NOWHERE:
             return bound
 
+        @functools.wraps(bound)
         def bootstrap() -> None:
             with use_scope(scope):
                 inherit(scope)
                 bound()
 
+        # eventlet knows by it whose method it is, and that `join` has to be told when it has returned.
+        vars(bootstrap)["__self__"] = thread
         return bootstrap
 
 
@@ -193,5 +197,33 @@ def _instrument_gevent_pools(patches: Patches) -> None:
 def _carrying_function(original: Callable[..., Any]) -> Callable[..., Any]:
     def spawn(pool: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return original(pool, carry(func), *args, **kwargs)
+
+    return spawn
+
+
+# --- eventlet
+
+
+def _instrument_green_threads(patches: Patches) -> None:
+    module = sys.modules["eventlet.greenthread"]
+    patches.wrap(vars(module)["GreenThread"], "__init__", _inheriting)
+    patches.wrap(module, "_spawn_n", _inheriting_second)
+
+
+def _inheriting(original: Callable[..., None]) -> Callable[..., None]:
+    def init(greenlet: Any, *args: Any, **kwargs: Any) -> None:
+        original(greenlet, *args, **kwargs)
+        _let_inherit(greenlet)
+
+    return init
+
+
+def _inheriting_second(original: Callable[..., Any]) -> Callable[..., Any]:
+    """It returns a timer and the greenlet that the timer starts."""
+
+    def spawn(*args: Any, **kwargs: Any) -> Any:
+        timer, greenlet = original(*args, **kwargs)
+        _let_inherit(greenlet)
+        return timer, greenlet
 
     return spawn

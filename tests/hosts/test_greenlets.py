@@ -1,4 +1,9 @@
-"""gevent: greenlets belong to the rollout that starts them, work in pools to the one that submits it; all can train."""
+"""gevent and eventlet: greenlets belong to the rollout that starts them, work in pools to the one that submits it.
+
+Programs that either has patched can train, and go on while their hub is away.
+"""
+
+import pytest
 
 PROGRAM = """
 import gevent.monkey
@@ -61,12 +66,109 @@ def test_greenlets_and_pools(in_new_process) -> None:
     assert in_new_process(PROGRAM).strip() == "done"
 
 
+EVENTLET = """
+import eventlet
+eventlet.monkey_patch()
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from tests.sdk.recorder import Recorder
+import lightning_sdk as lightning
+from lightning_sdk.stream import sink
+from lightning_sdk.trace.scope import current_scope
+
+lightning.init()
+sink.connect(Recorder())
+pool = eventlet.GreenPool(3)
+
+def work(*_): return current_scope().role, current_scope().rollout and current_scope().rollout.id
+
+def in_thread():
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(work()))
+    thread.start()
+    thread.join()
+    return seen[0]
+
+def in_executor():
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(work).result()
+
+def without_result(spawn):
+    seen = []
+    spawn(lambda: seen.append(work()))
+    while not seen:
+        eventlet.sleep(0.001)
+    return seen[0]
+
+@lightning.agent(role="solver")
+def solve():
+    eventlet.sleep(0.01)
+    return {
+        "itself": work(), "thread": in_thread(), "executor": in_executor(), "spawn": eventlet.spawn(work).wait(),
+        "later": eventlet.spawn_after(0.001, work).wait(), "pool": pool.spawn(work).wait(),
+        "map": next(iter(pool.imap(work, [1]))), "spawn_n": without_result(eventlet.spawn_n),
+        "pool_n": without_result(pool.spawn_n),
+    }
+
+def run(number):
+    with lightning.rollout() as rollout:
+        return rollout.id, solve()
+
+for greenlet in [eventlet.spawn(run, number) for number in range(2)]:
+    rollout, seen = greenlet.wait()
+    assert set(seen.values()) == {("solver", rollout)}, (rollout, seen)
+lightning.shutdown()
+with lightning.rollout():
+    assert eventlet.spawn(work).wait() == ("", None)
+print("done")
+"""
+
+
+def test_green_threads_and_pools(in_new_process) -> None:
+    """The same in a program that eventlet has patched, where `join` returns when the thread has."""
+    assert in_new_process(EVENTLET).strip() == "done"
+
+
+AWAY = """
+import eventlet
+eventlet.monkey_patch()
+import tempfile
+import time
+from pathlib import Path
+import lightning_sdk as lightning
+from lightning_sdk.hub.client import HubProcess
+
+hub = HubProcess(Path(tempfile.mkdtemp()))
+turns = []
+
+def beat():
+    while True:
+        turns.append(1)
+        eventlet.sleep(0.01)
+
+eventlet.spawn(beat)
+lightning.init(hub.address, hub.key)
+with lightning.rollout():
+    eventlet.sleep(0.01)
+hub.stop()
+before = len(turns)
+with lightning.rollout():
+    eventlet.sleep(1)
+assert len(turns) - before > 20, "the program stood still while its hub was away"
+lightning.shutdown(0.5)
+print("done")
+"""
+
+
+def test_a_hub_that_is_away_stops_no_greenlet(in_new_process) -> None:
+    """A program that eventlet has patched goes on, and ends."""
+    assert in_new_process(AWAY).strip() == "done"
+
+
 TRAINING = """
-import gevent.monkey
-gevent.monkey.patch_all()
+PATCH
 import os
 from pathlib import Path
-import gevent
 from openai import OpenAI
 from tests.hub import bandit_backend
 import lightning_sdk as lightning
@@ -80,14 +182,14 @@ turns = []
 def beat():
     while True:
         turns.append(1)
-        gevent.sleep(0.001)
+        GREEN.sleep(0.001)
 
 @lightning.agent(role="solver", trainable=True)
 def solve(task):
     messages = [{"role": "user", "content": task["question"]}]
     return client.chat.completions.create(model="gpt", messages=messages).choices[0].message.content
 
-gevent.spawn(beat)
+GREEN.spawn(beat)
 report = lightning.train(
     solve, [{"question": f"which arm? {number}"} for number in range(6)], lambda task, answer: float(answer == "3"),
     backend="bandit", steps=2, quiet=True,
@@ -99,6 +201,14 @@ print("done")
 """
 
 
-def test_a_training_in_a_patched_program(in_new_process) -> None:
+PATCHES = {
+    "gevent": "import gevent.monkey; gevent.monkey.patch_all(); import gevent",
+    "eventlet": "import eventlet; eventlet.monkey_patch()",
+}
+
+
+@pytest.mark.parametrize("library", PATCHES)
+def test_a_training_in_a_patched_program(in_new_process, library: str) -> None:
     """Its rollouts run in greenlets, and other greenlets go on while it waits for the hub."""
-    assert in_new_process(TRAINING).strip().splitlines()[-1] == "done"
+    program = TRAINING.replace("PATCH", PATCHES[library]).replace("GREEN", library)
+    assert in_new_process(program).strip().splitlines()[-1] == "done"

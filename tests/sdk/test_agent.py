@@ -211,6 +211,20 @@ def test_scope_follows_tasks_threads_and_pools() -> None:
         assert pool.submit(role).result() == ""
 
 
+def test_a_thread_runs_a_method_of_its_own_as_others_see_it() -> None:
+    """eventlet lets `join` return only where it finds that what runs is a method of the thread, and `threading`'s."""
+    lightning.init()
+
+    @lightning.agent(role="boss")
+    def boss(thread: Any) -> Any:
+        return thread._bootstrap
+
+    thread = threading.Thread(target=role)
+    found = boss(thread)
+    assert found is not threading.Thread._bootstrap
+    assert found.__self__ is thread and found.__module__ == "threading"
+
+
 class Later:
     """What client libraries return: an object that works when it is awaited or iterated over."""
 
