@@ -231,7 +231,7 @@ def _finding(number: int, finding: Mapping[str, Any]) -> str:
 def _verdict(values: Mapping[str, Any]) -> str:
     if "run" in values:
         return check_run.verdict(values)
-    complete = sum(each["complete"] for each in values["calls"])
+    complete, at_provider = sum(each["complete"] for each in values["calls"]), values["at_provider"]
     if not values["learnable"]:
         fatal = {each["kind"] for each in values["findings"] if each["severity"] == "fatal"}
         if complete and fatal == {"calls failed"}:
@@ -239,10 +239,9 @@ def _verdict(values: Mapping[str, Any]) -> str:
         if complete and fatal <= check_run.MISFILED:
             return "Not ready to train: calls were assigned to the wrong rollout, or to none; see the first finding."
         return "Nothing could be learned from these rollouts."
-    can = f"{complete} calls of {len(values['sequences'])} roles can be learned from"
-    if values["at_provider"]:
-        roles = {each["role"] for each in values["calls"] if each["complete"]}
-        can = f"{complete} calls of {len(roles)} roles to train succeeded at the agent's own provider"
+    roles = {each["role"] for each in values["calls"] if each["complete"]} if at_provider else values["sequences"]
+    of = f"{complete} calls of {len(roles)} role{'s' * (len(roles) != 1)}"
+    can = f"{of} to train succeeded at the agent's own provider" if at_provider else f"{of} can be learned from"
     if check_run.DOUBTS & {each["kind"] for each in values["findings"]}:
         return f"{can}, but perhaps not what you want the agent to learn; see the warnings."
-    return f"{can}." if values["at_provider"] else f"Ready to train: {can}."
+    return f"{can}." if at_provider else f"Ready to train: {can}."

@@ -63,7 +63,7 @@ def test_a_good_agent_is_ready(folder: Path) -> None:
     assert "solver | openai | 16 | 16 | 16 of 16 | 0" in lines
     assert "solver | 16 | 8 | 1 | -" in lines
     assert "openai" in next(line for line in lines if line.startswith("integrations active"))
-    assert lines[-1] == "Ready to train: 16 calls of 1 roles can be learned from."
+    assert lines[-1] == "Ready to train: 16 calls of 1 role can be learned from."
     assert "\x1b" not in done.stdout and not (folder / "runs").exists()
 
 

@@ -86,7 +86,7 @@ def test_a_check_tells_roles_rewards_and_what_is_wrong(solve: Callable[[dict[str
     assert "always solved or never" in found.findings[0]["cause"] and "stressed" in found.findings[0]["what"]
     text = str(found)
     assert "to train  succeeded" in text and "sequences of" not in text
-    assert text.endswith("\n8 calls of 1 roles to train succeeded at the agent's own provider.")
+    assert text.endswith("\n8 calls of 1 role to train succeeded at the agent's own provider.")
 
 
 def test_roles_that_are_named_are_those_to_train(solve: Callable[[dict[str, Any]], str]) -> None:
