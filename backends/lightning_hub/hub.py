@@ -22,7 +22,7 @@ from lightning_hub.rollouts.leases import LEASE_SECONDS, Leases
 from lightning_hub.rollouts.plan import Plan
 from lightning_hub.rollouts.remote_runners import RemoteRunners
 from lightning_hub.standstill import is_stopped
-from lightning_hub.storage.index import Index
+from lightning_hub.storage.index import Extent, Index
 from lightning_hub.storage.lock import lock_folder, mark_ending
 from lightning_hub.storage.log import Log
 from lightning_hub.storage.set_aside import SetAside
@@ -195,7 +195,7 @@ class Hub:
         if self._exporter is not None:
             self._exporter.add_rollouts(keys)
 
-    def _strays(self, places: list[tuple[int, int]]) -> None:
+    def _strays(self, places: list[Extent]) -> None:
         if self._exporter is not None:
             self._exporter.add_strays(places)
 

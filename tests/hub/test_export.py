@@ -16,6 +16,7 @@ import pytest
 from lightning_hub.export.exporter import Exporter, ExportTarget
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.log import Log
+from lightning_hub.storage.rows import BeginRow, EndRow
 from lightning_hub.storage.store import Store
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event
 from lightning_sdk.trace.call import root_span_id
@@ -262,8 +263,8 @@ def test_what_waits_is_bounded(tmp_path: Path, collector: Collector, monkeypatch
     assert target is not None
     exporter = Exporter(target, index=index, store=store, workflow="w", warn=lambda _: None)
     keys = [number.to_bytes(16, "big") for number in range(1, 13)]
-    store.begin([(key, key.hex(), 1, "observe", -1, "{}", "g", "", 1.0) for key in keys])
-    store.end([("ok", "", "", 2.0, key) for key in keys])
+    store.begin(BeginRow(key, key.hex(), 1, "observe", -1, "{}", "g", "", 1.0) for key in keys)
+    store.end(EndRow("ok", "", "", 2.0, key) for key in keys)
     for key in keys:
         exporter.add_rollouts([key])
     assert (exporter.status()["waiting"], exporter.status()["dropped_rollouts"]) == (5, 7)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_sdk.translation.sse import DONE, EventReader, event
+from lightning_sdk.translation.sse import DONE, EventReader, WholeEvents, event
 
 #: Data of one event: any bytes without a line end.
 DATA = st.binary(min_size=1).filter(lambda data: not set(data) & set(b"\r\n"))
@@ -61,3 +61,13 @@ def test_an_event_has_its_name_and_its_data_as_json() -> None:
     written = event({"type": "x", "text": "é\n"}, "x")
     assert written.startswith(b"event: x\ndata: {") and written.endswith(b"}\n\n")
     assert [json.loads(data) for data in read([written])] == [{"type": "x", "text": "é\n"}]
+
+
+def test_bytes_are_held_back_until_their_event_is_whole() -> None:
+    """What has its blank line goes on at once, several events together, and the rest when the stream ends."""
+    events = WholeEvents()
+    assert [events.feed(piece) for piece in (b"data: a", b"\n", b"\ndata: b\n\ndata: c\n\nda", b"ta: d")] == [
+        b"", b"", b"data: a\n\ndata: b\n\ndata: c\n\n", b"",
+    ]  # fmt: skip
+    assert events.end() == b"data: d"
+    assert events.end() == b""

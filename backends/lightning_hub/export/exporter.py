@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from lightning_hub.storage.attempts import ATTEMPT_COLUMNS, StoredAttempt
-from lightning_hub.storage.index import Index
+from lightning_hub.storage.index import Extent, Index
 from lightning_hub.storage.store import Store
 from lightning_sdk.errors import SettingError
 from lightning_sdk.trace import genai
@@ -98,7 +97,7 @@ class Exporter:
         except (ValueError, OSError) as error:
             raise SettingError(f"spans cannot be exported to {target.url}: {error}") from error
         self._reasons = _Reasons()
-        self._queue: deque[bytes | list[tuple[int, int]]] = deque()
+        self._queue: deque[bytes | list[Extent]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._failed = ""
@@ -111,7 +110,7 @@ class Exporter:
         """These attempts are over. Any thread; returns at once."""
         self._put(keys)
 
-    def add_strays(self, places: list[tuple[int, int]]) -> None:
+    def add_strays(self, places: list[Extent]) -> None:
         """Events outside of rollouts are at these places of the log. Any thread; returns at once."""
         self._put([places])
 
@@ -146,7 +145,7 @@ class Exporter:
             )
         self._reasons.close()
 
-    def _put(self, items: Iterable[bytes | list[tuple[int, int]]]) -> None:
+    def _put(self, items: Iterable[bytes | list[Extent]]) -> None:
         with self._changed:
             self._queue.extend(items)
             while len(self._queue) > _MAX_WAITING:
@@ -158,7 +157,7 @@ class Exporter:
             while self._queue:
                 self._count_lost(self._queue.popleft())
 
-    def _count_lost(self, item: bytes | list[tuple[int, int]]) -> None:
+    def _count_lost(self, item: bytes | list[Extent]) -> None:
         if isinstance(item, bytes):
             self.dropped_rollouts += 1
         else:
@@ -190,12 +189,8 @@ class Exporter:
         try:
             if isinstance(item, list):
                 return self._translator.strays(self._index.at(item))
-            query = f"SELECT {ATTEMPT_COLUMNS} FROM rollouts WHERE key = ?"
-            return [
-                span
-                for row in self._store.rows(query, item)
-                for span in self._translator.rollout(StoredAttempt.from_row(row), self._index.events(item))
-            ]
+            attempt = self._store.attempt(item)
+            return [] if attempt is None else self._translator.rollout(attempt, self._index.events(item))
         except Exception as error:  # deleted from the log by now, for one; never the end of the thread
             self._fail(f"{type(error).__name__}: {error}")
             self._count_lost(item)

@@ -22,6 +22,7 @@ from lightning_hub.replay.comparison import RescoredRollout
 from lightning_hub.replay.stored_run import StoredRollout, StoredRun, settle_locked, with_weights
 from lightning_hub.rollout import Reward
 from lightning_hub.storage.lock import lock_folder
+from lightning_hub.storage.rows import RescoredRow
 from lightning_hub.storage.store import Store
 from lightning_sdk.errors import HubError, LightningError
 from lightning_sdk.trace.call import Status
@@ -109,7 +110,11 @@ class StoreRescoring:
         store = Store(self._run.folder / "hub.sqlite")
         try:
             return store.rescore(
-                ((each.record.entry.key, r.role, r.name, r.value, r.time_ns) for each in scored for r in each.given),
+                (
+                    RescoredRow(each.record.entry.key, reward.role, reward.name, reward.value, reward.time_ns)
+                    for each in scored
+                    for reward in each.given
+                ),
                 [each.record.entry.key for each in scored],
                 json.dumps({"rewards": self._names, "weights": self._weights}),
             )

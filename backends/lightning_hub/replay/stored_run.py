@@ -12,10 +12,11 @@ from typing import Any
 
 from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.rollouts.archive import Archive
-from lightning_hub.storage.attempts import ATTEMPT_COLUMNS, StoredAttempt
+from lightning_hub.storage.attempts import StoredAttempt
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.lock import lock_folder
 from lightning_hub.storage.log import Log
+from lightning_hub.storage.rows import StoredAnswer, StoredReward
 from lightning_hub.storage.store import Store
 from lightning_sdk.errors import HubError, SettingError
 from lightning_sdk.rollouts import tasks
@@ -93,7 +94,8 @@ class StoredRun:
     @cached_property
     def rescoring(self) -> int:
         """Number of the last re-scoring that was written; 0 if there is none."""
-        return int(self._store.rows("SELECT COALESCE(MAX(number), 0) FROM rescorings")[0][0])
+        last = self._store.last_rescoring()
+        return 0 if last is None else last.number
 
     @cached_property
     def settings(self) -> Settings:
@@ -103,8 +105,8 @@ class StoredRun:
             settings = Settings.from_dict(self.config.get("settings") or {})
         except SettingError:
             settings = Settings()
-        told = self._store.rows("SELECT rewards FROM rescorings ORDER BY number DESC LIMIT 1")
-        return with_weights(settings, json.loads(told[0][0])["weights"] if told else {})
+        last = self._store.last_rescoring()
+        return with_weights(settings, {} if last is None else json.loads(last.rewards)["weights"])
 
     @property
     def tokenizer(self) -> str:
@@ -113,17 +115,10 @@ class StoredRun:
 
     def records(self) -> list[StoredRollout]:
         """Every attempt that is over, in the order in which they began."""
-        given: dict[bytes, list[tuple[Reward, bool, int]]] = {}
-        for key, role, name, value, time_ns, by_function, rescoring in self._store.rows(
-            "SELECT key, role, name, value, time_ns, by_function, COALESCE(rescoring, 0) FROM rewards "
-            "WHERE replaced IS NULL AND value IS NOT NULL ORDER BY rowid"
-        ):
-            given.setdefault(key, []).append((Reward(role, name, value, time_ns), bool(by_function), rescoring))
-        rows = self._store.rows(
-            f"SELECT {ATTEMPT_COLUMNS}, task, answer, unkept "
-            "FROM rollouts WHERE status NOT IN ('queued', 'running') ORDER BY started, key"
-        )
-        return [_record(row, given.get(row[0], [])) for row in rows]
+        given: dict[bytes, list[StoredReward]] = {}
+        for reward in self._store.rewards():
+            given.setdefault(reward.key, []).append(reward)
+        return [_record(each, given.get(each.attempt.key, [])) for each in self._store.answers()]
 
     def rollout(self, record: StoredRollout) -> Rollout | None:
         """The rollout with its calls; None if they cannot be read back."""
@@ -131,17 +126,17 @@ class StoredRun:
         return None if found is None else found.with_rewards(record.rewards)
 
 
-def _record(row: tuple[Any, ...], given: list[tuple[Reward, bool, int]]) -> StoredRollout:
-    *entry, task, answer, unkept = row
+def _record(found: StoredAnswer, given: list[StoredReward]) -> StoredRollout:
+    rewards = [Reward(each.role, each.name, each.value, each.time_ns) for each in given]
     return StoredRollout(
-        entry=StoredAttempt.from_row(entry),
-        task=canonical(json.loads(task)),
-        answer=answer,
-        unkept=unkept,
-        rewards=tuple(reward for reward, _, _ in given),
-        emitted=tuple(reward for reward, by_function, _ in given if not by_function),
-        given=tuple(reward for reward, by_function, _ in given if by_function),
-        rescoring=max((number for _, _, number in given), default=0),
+        entry=found.attempt,
+        task=canonical(json.loads(found.task)),
+        answer=found.answer,
+        unkept=found.unkept,
+        rewards=tuple(rewards),
+        emitted=tuple(reward for reward, each in zip(rewards, given, strict=True) if not each.by_function),
+        given=tuple(reward for reward, each in zip(rewards, given, strict=True) if each.by_function),
+        rescoring=max((each.rescoring for each in given), default=0),
     )
 
 

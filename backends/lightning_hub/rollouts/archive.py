@@ -17,6 +17,7 @@ from lightning_hub.decoding.events import DecodedEvent, decode_event
 from lightning_hub.rollout import Reward, Rollout
 from lightning_hub.rollouts.collector import Collected
 from lightning_hub.storage.attempts import ATTEMPT_COLUMNS, StoredAttempt
+from lightning_hub.storage.index import each_extent
 from lightning_sdk.errors import SettingError
 
 _OVER = "status NOT IN ('queued', 'running')"
@@ -32,7 +33,7 @@ class Archive:
             raise SettingError(f"{folder} holds no rollouts: it has no {path.name}")
         self._folder = folder / "spans"
         self._db = _open_store(path)
-        columns = {row[1] for row in self._db.execute("PRAGMA table_info(rewards)")}
+        columns = {name for (name,) in self._db.execute("SELECT name FROM pragma_table_info('rewards')")}
         # A store of an earlier version has no re-scorings.
         counts = "AND replaced IS NULL" if rescored else "AND rescoring IS NULL"
         self._counts = counts if "replaced" in columns else ""
@@ -97,8 +98,7 @@ class Archive:
         pairs = array("Q")
         for (packed,) in self._db.execute("SELECT positions FROM extents WHERE key = ? ORDER BY rowid", (key,)):
             pairs.frombytes(packed)
-        places = iter(pairs)
-        for position, length in zip(places, places, strict=True):
+        for position, length in each_extent(pairs):
             with (self._folder / f"{position >> 32:06d}.log").open("rb") as file:
                 file.seek(position & 0xFFFFFFFF)
                 yield decode_event(file.read(length))

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from lightning_hub.rollout import Assignment
 from lightning_hub.rollouts.round_queue import GRACE_SECONDS, Outcome, RoundQueue, Rules, Slot
 from lightning_hub.storage.index import End
+from lightning_hub.storage.rows import BeginRow, EndRow
 from lightning_hub.storage.store import Store
 from lightning_sdk.markers.reward import UNREWARDED
 from lightning_sdk.stream.wire import MAX_TASK_BYTES
@@ -66,7 +67,7 @@ class Leases:
         self._vanished: dict[str, float] = {}
         """Runner -> when its connection ended; it has not been heard of since."""
         self._over: set[bytes] = set()
-        self._unsaved: list[tuple[str, str, str, float, bytes]] = []
+        self._unsaved: list[EndRow] = []
         """Ends that are not in the store yet."""
         self._concurrency = 0
         self.on_work: Callable[[], None] = lambda: None
@@ -168,8 +169,18 @@ class Leases:
             self.on_work()
         try:
             self._store.begin(
-                (a.key, a.id, a.attempt, a.mode, a.task_id, task, a.group, runner, wall)
-                for a, task in zip(given, tasks, strict=False)
+                BeginRow(
+                    key=each.key,
+                    id=each.id,
+                    attempt=each.attempt,
+                    mode=each.mode,
+                    task_id=each.task_id,
+                    task=task,
+                    group=each.group,
+                    runner=runner,
+                    started=wall,
+                )
+                for each, task in zip(given, tasks, strict=False)
             )
         except sqlite3.Error:  # a full disk: they wait until they can be handed out
             self.undo(given[::-1])
@@ -184,7 +195,7 @@ class Leases:
                     attempt = self._forget(each.key)
                     attempt.queue.put_back(attempt.slot)
             status, why = str(Status.INFRASTRUCTURE_ERROR), "the runner left before it got the lease"
-            self._save((status, why, "", time.time(), each.key) for each in given)
+            self._save(EndRow(status, why, "", time.time(), each.key) for each in given)
 
     def renew(self, runner: str) -> list[bytes]:
         """Keep the leases of `runner`; their keys. An attempt that is not among them is lost."""
@@ -272,14 +283,14 @@ class Leases:
         """End an attempt. `saved`: the index writes its end to the store; `until`: see `Outcome`."""
         attempt = self._forget(key)
         if not saved:
-            self._save([(str(status), error, "", time.time(), key)])
+            self._save([EndRow(str(status), error, "", time.time(), key)])
         now = self._clock.read()
         outcome = Outcome(attempt.slot.assignment, status, error, now - attempt.started, until)
         attempt.queue.end(attempt.slot, outcome, now)
         if attempt.queue.over:
             self._changed.notify_all()
 
-    def _save(self, ends: Iterable[tuple[str, str, str, float, bytes]] = ()) -> None:
+    def _save(self, ends: Iterable[EndRow] = ()) -> None:
         """Write ends to the store, these and those that could not be written before."""
         self._unsaved += ends
         try:

@@ -6,6 +6,7 @@ covers; `recover` reads the log again from there.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from array import array
@@ -19,6 +20,7 @@ import numpy as np
 
 from lightning_hub.decoding.events import FIRST_CONTROL, Begin, DecodedEvent, Unusable, decode_event, refuse
 from lightning_hub.storage.log import Log
+from lightning_hub.storage.rows import AnswerRow, BeginRow, EndRow, ExtentRow, RewardRow
 from lightning_hub.storage.store import Store
 from lightning_sdk.stream.events import EndEvent, RewardEvent
 from lightning_sdk.stream.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Event, EventBatch
@@ -35,6 +37,14 @@ _RECORDED = (int(Event.CALL), int(Event.SPAN))
 _IDLE_SECONDS = 300.0
 
 
+class Extent(NamedTuple):
+    """Where an event is in the log."""
+
+    position: int
+    length: int
+    """Bytes."""
+
+
 class Located(NamedTuple):
     """One event inside a batch's body."""
 
@@ -44,6 +54,10 @@ class Located(NamedTuple):
     end: int
     control: DecodedEvent | None = None
     """What a REWARD, BEGIN or END event says."""
+
+    def extent(self, position: int) -> Extent:
+        """Where it is, in a body at `position`."""
+        return Extent(position + self.start, self.end - self.start)
 
 
 class End(NamedTuple):
@@ -77,22 +91,24 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Unsaved:
-    rewards: list[tuple[bytes, str, str, float | None, str, str, int, bool]] = field(default_factory=list)
-    begins: list[tuple[bytes, str, int, str, int, str, str, str, float]] = field(default_factory=list)
-    ends: list[tuple[str, str, str, float, bytes]] = field(default_factory=list)
-    answers: list[tuple[str, str, bytes]] = field(default_factory=list)
+    rewards: list[RewardRow] = field(default_factory=list)
+    begins: list[BeginRow] = field(default_factory=list)
+    ends: list[EndRow] = field(default_factory=list)
+    answers: list[AnswerRow] = field(default_factory=list)
     clients: dict[bytes, int] = field(default_factory=dict)
     keys: set[bytes] = field(default_factory=set)
     segments: set[int] = field(default_factory=set)
 
 
-def _stray_places(position: int, located: Sequence[Located]) -> list[tuple[int, int]]:
+def _stray_places(position: int, located: Sequence[Located]) -> list[Extent]:
     """Where the calls and spans of no rollout are in the log."""
-    return [
-        (position + event.start, event.end - event.start)
-        for event in located
-        if event.key == NO_ROLLOUT and event.kind in _RECORDED
-    ]
+    return [event.extent(position) for event in located if event.key == NO_ROLLOUT and event.kind in _RECORDED]
+
+
+def each_extent(flat: array[int]) -> Iterator[Extent]:
+    """Positions and lengths, flat, as the store has them, one by one."""
+    pairs = iter(flat)
+    return itertools.starmap(Extent, zip(pairs, pairs, strict=True))
 
 
 def locate(body: bytes | memoryview, count: int) -> list[Located]:
@@ -129,7 +145,7 @@ class Index:
         self._unsaved = _Unsaved()
         self.clients = store.clients()
         """Client -> its last event number in the log."""
-        self.on_strays: Callable[[list[tuple[int, int]]], None] | None = None
+        self.on_strays: Callable[[list[Extent]], None] | None = None
         """Gets the places in the log of calls and spans of no rollout."""
         self.on_unusable: Callable[[int, int, str], None] = lambda *_: None
         """Gets position and length of each event that nothing can be made of, and why."""
@@ -138,7 +154,7 @@ class Index:
             self.counters[name] = int(store.get(name, 0))
         self.late_calls = 0
         """Calls, of this process's time, under the key of an attempt that had ended well."""
-        self._strays: deque[tuple[int, int]] = deque(maxlen=_MAX_STRAYS)
+        self._strays: deque[Extent] = deque(maxlen=_MAX_STRAYS)
         self._segments = store.segments()
         self._saved = self._covered = int(store.get("position", 0))
 
@@ -173,7 +189,7 @@ class Index:
             last = located[-_MAX_STRAYS:]
             strays = [event for event in last if event[1] == NO_ROLLOUT and event[0] in _RECORDED]
             with self._lock:
-                self._strays.extend((position + event.start, event.end - event.start) for event in strays)
+                self._strays.extend(event.extent(position) for event in strays)
             if self.on_strays is not None and (loose := _stray_places(position, located)):
                 self.on_strays(loose)
         for event in owned:
@@ -195,7 +211,7 @@ class Index:
             self.counters["late"] += 1
             self.late_calls += event.kind == Event.CALL and entry.went_well
         with self._lock:
-            entry.extents.extend((position + event.start, event.end - event.start))
+            entry.extents.extend(event.extent(position))
             self._unsaved.keys.add(event.key)
         if event.control is not None:
             self._take_control(entry, position, event)
@@ -215,11 +231,31 @@ class Index:
                 number = None if refused else float(np.float32(given.value))
                 by_function = given.name == _BEFORE_NAMES if given.by_function is None else given.by_function
                 self._unsaved.rewards.append(
-                    (event.key, given.role, given.name, number, refused, given.span, given.time_ns, by_function)
+                    RewardRow(
+                        key=event.key,
+                        role=given.role,
+                        name=given.name,
+                        value=number,
+                        refused=refused,
+                        span=given.span,
+                        time_ns=given.time_ns,
+                        by_function=by_function,
+                    )
                 )
             case Begin() as begun:
-                rollout, seconds = begun.rollout, begun.time_ns / 1e9
-                self._unsaved.begins.append((event.key, rollout, 1, "observe", -1, begun.task, rollout, "", seconds))
+                self._unsaved.begins.append(
+                    BeginRow(
+                        key=event.key,
+                        id=begun.rollout,
+                        attempt=1,
+                        mode="observe",
+                        task_id=-1,
+                        task=begun.task,
+                        group=begun.rollout,
+                        runner="",
+                        started=begun.time_ns / 1e9,
+                    )
+                )
             case EndEvent() as ended if not entry.ended:
                 entry.ended, entry.went_well = True, ended.status == Status.OK
                 seconds, output = ended.time_ns / 1e9, ended.output[:_OUTPUT_CHARACTERS]
@@ -237,8 +273,8 @@ class Index:
         if refused and end.status == Status.OK:
             end = end._replace(status=Status.REWARD_ERROR, error=refused)
         if self._on_end(end):
-            self._unsaved.ends.append((str(end.status), end.error, end.output, end.seconds, end.key))
-            self._unsaved.answers.append((end.answer, end.unkept, end.key))
+            self._unsaved.ends.append(EndRow(str(end.status), end.error, end.output, end.seconds, end.key))
+            self._unsaved.answers.append(AnswerRow(end.answer, end.unkept, end.key))
         else:
             self.counters["late"] += 1
 
@@ -275,7 +311,7 @@ class Index:
         self._store.put_rewards(unsaved.rewards)
         self._store.end(unsaved.ends)
         self._store.put_answers(unsaved.answers)
-        self._store.put_extents((key, self._entries[key].extents.tobytes()) for key in unsaved.keys)
+        self._store.put_extents(ExtentRow(key, self._entries[key].extents.tobytes()) for key in unsaved.keys)
         self._store.put_clients(unsaved.clients)
         self._store.put_segments({n: self._segments[n] for n in unsaved.segments if n in self._segments})
         self._store.put({"position": self._covered, **self.counters})
@@ -288,7 +324,7 @@ class Index:
         for key in [key for key, entry in self._entries.items() if entry.touched < oldest]:
             del self._entries[key]
 
-    def at(self, places: Iterable[tuple[int, int]]) -> Iterator[DecodedEvent]:
+    def at(self, places: Iterable[Extent]) -> Iterator[DecodedEvent]:
         """The events at these places of the log."""
         for position, length in places:
             yield decode_event(self._log.read(position, length))
@@ -311,7 +347,6 @@ class Index:
 
     def events(self, key: bytes, until: int | None = None) -> Iterator[DecodedEvent]:
         """Every event of an attempt, in the order of the log, up to the position `until`."""
-        pairs = iter(self.extents(key))
-        for position, length in zip(pairs, pairs, strict=True):
+        for position, length in each_extent(self.extents(key)):
             if until is None or position < until:
                 yield decode_event(self._log.read(position, length))

@@ -17,6 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_hub.storage.attempts import ATTEMPT_COLUMNS, StoredAttempt
+from lightning_hub.storage.rows import (
+    AnswerRow,
+    BeginRow,
+    EndRow,
+    ExtentRow,
+    RescoredRow,
+    RescoringRow,
+    RewardRow,
+    StoredAnswer,
+    StoredReward,
+)
 from lightning_sdk.errors import HubError
 from lightning_sdk.trace.call import Status
 
@@ -94,7 +106,7 @@ class Store:
         """Gets the keys of attempts that are over, inside the transaction that says so."""
 
     def _refuse_other_version(self) -> None:
-        if (found := self.rows("PRAGMA user_version")[0][0] or 1) != _VERSION:
+        if (found := self._value("PRAGMA user_version") or 1) != _VERSION:
             self.close()
             raise HubError(
                 f"the store has version {found}, not {_VERSION}, and cannot be upgraded while a hub is "
@@ -105,7 +117,7 @@ class Store:
         """Bring a store of an earlier version up to this one, all or nothing."""
         with self.transaction():
             empty = not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'rollouts'")
-            found = _VERSION if empty else self.rows("PRAGMA user_version")[0][0] or 1
+            found = _VERSION if empty else self._value("PRAGMA user_version") or 1
             if found > _VERSION:
                 raise HubError(
                     f"the store has version {found}, but this release knows only {_VERSION}: install a newer release"
@@ -132,6 +144,12 @@ class Store:
         with self._lock:
             return self._db.execute(query, values).fetchall()
 
+    def _value(self, query: str, *values: Any) -> Any:
+        """The first column of the first row of a query, None if it has no rows."""
+        with self._lock:
+            found = self._db.execute(query, values).fetchone()
+        return None if found is None else found[0]
+
     def close(self) -> None:
         with self._lock:
             self._db.close()
@@ -139,8 +157,8 @@ class Store:
     # --- meta, clients, segments
 
     def get(self, name: str, default: Any = None) -> Any:
-        found = self.rows("SELECT value FROM meta WHERE name = ?", name)
-        return found[0][0] if found else default
+        found = self._value("SELECT value FROM meta WHERE name = ?", name)
+        return default if found is None else found
 
     def put(self, values: Mapping[str, Any]) -> None:
         self._many("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
@@ -166,23 +184,22 @@ class Store:
 
     # --- rollouts
 
-    def begin(self, rows: Iterable[tuple[bytes, str, int, str, int, str, str, str, float]]) -> None:
-        """Running attempts: key, id, attempt, mode, task id, task as JSON, group, runner, start in Unix seconds."""
+    def begin(self, rows: Iterable[BeginRow]) -> None:
+        """Attempts that are running now."""
         self._many(
             "INSERT OR IGNORE INTO rollouts (key, id, attempt, mode, task_id, task, grp, runner, started, status) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'running')",
             rows,
         )
 
-    def end(self, rows: Iterable[tuple[str, str, str, float, bytes]]) -> None:
-        """Status, error, output, end in Unix seconds, key. The first end of an attempt counts."""
+    def end(self, rows: Iterable[EndRow]) -> None:
+        """The first end of an attempt counts."""
         rows = list(rows)
         self._many(f"UPDATE rollouts SET status=?, error=?, output=?, ended=? WHERE key=? AND {_LIVE}", rows)
         if rows:
-            self.on_end([row[-1] for row in rows])
+            self.on_end([row.key for row in rows])
 
-    def put_answers(self, rows: Iterable[tuple[str, str, bytes]]) -> None:
-        """Answer as JSON, why there is none, key."""
+    def put_answers(self, rows: Iterable[AnswerRow]) -> None:
         self._many("UPDATE rollouts SET answer=?, unkept=? WHERE key=?", rows)
 
     def end_orphans(self, error: str, ended: float) -> None:
@@ -194,25 +211,39 @@ class Store:
         )
         self.on_end(keys)
 
+    def attempt(self, key: bytes) -> StoredAttempt | None:
+        """One attempt, None if it is not known."""
+        found = self.rows(f"SELECT {ATTEMPT_COLUMNS} FROM rollouts WHERE key = ?", key)
+        return StoredAttempt.from_row(found[0]) if found else None
+
+    def answers(self) -> list[StoredAnswer]:
+        """Every attempt that is over, in the order in which they began."""
+        found = self.rows(
+            f"SELECT task, answer, unkept, {ATTEMPT_COLUMNS} FROM rollouts WHERE NOT {_LIVE} ORDER BY started, key"
+        )
+        return [
+            StoredAnswer(StoredAttempt.from_row(attempt), task, answer, unkept)
+            for task, answer, unkept, *attempt in found
+        ]
+
     def statuses(self) -> dict[str, int]:
         """Number of attempts by status."""
         return dict(self.rows("SELECT status, COUNT(*) FROM rollouts GROUP BY status"))
 
     # --- rewards and extents
 
-    def put_rewards(self, rows: Iterable[tuple[bytes, str, str, float | None, str, str, int, bool]]) -> None:
-        """Key, role, name, value (None if refused), why refused, span id, time in ns, given by a reward function."""
+    def put_rewards(self, rows: Iterable[RewardRow]) -> None:
         self._many(
             "INSERT INTO rewards (key, role, name, value, refused, span, time_ns, by_function) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
 
-    def rescore(self, rewards: Iterable[tuple[bytes, str, str, float, int]], keys: Iterable[bytes], told: str) -> int:
-        """Let these numbers (key, role, name, value, time in ns) stand for what reward functions gave the attempts of
-        `keys` before, which is kept and no longer counts; the number of this re-scoring. All or nothing."""
+    def rescore(self, rewards: Iterable[RescoredRow], keys: Iterable[bytes], told: str) -> int:
+        """Let these numbers stand for what reward functions gave the attempts of `keys` before, which is kept and no
+        longer counts; the number of this re-scoring. All or nothing."""
         with self.transaction():
-            number = int(self.rows("SELECT COALESCE(MAX(number), 0) + 1 FROM rescorings")[0][0])
+            number = int(self._value("SELECT COALESCE(MAX(number), 0) + 1 FROM rescorings"))
             self._many("INSERT INTO rescorings VALUES (?, ?, ?)", [(number, time.time(), told)])
             self._many(
                 "UPDATE rewards SET replaced=? WHERE key=? AND by_function AND replaced IS NULL",
@@ -228,11 +259,23 @@ class Store:
     def reward_status(self, key: bytes) -> tuple[bool, str]:
         """Whether this attempt has rewards, and why one was refused ('' if none was)."""
         query = "SELECT COUNT(*), COALESCE(MAX(refused), '') FROM rewards WHERE key = ? AND replaced IS NULL"
-        found = self.rows(query, key)
-        return bool(found[0][0]), str(found[0][1])
+        [(count, refused)] = self.rows(query, key)
+        return bool(count), str(refused)
 
-    def put_extents(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Key, packed pairs of position and length (uint64)."""
+    def rewards(self) -> list[StoredReward]:
+        """Those that count, of all attempts, in the order in which they were given."""
+        found = self.rows(
+            "SELECT key, role, name, value, time_ns, by_function, COALESCE(rescoring, 0) FROM rewards "
+            "WHERE replaced IS NULL AND value IS NOT NULL ORDER BY rowid"
+        )
+        return [StoredReward(*row) for row in found]
+
+    def last_rescoring(self) -> RescoringRow | None:
+        """The last one that was written."""
+        found = self.rows("SELECT number, rewards FROM rescorings ORDER BY number DESC LIMIT 1")
+        return RescoringRow(*found[0]) if found else None
+
+    def put_extents(self, rows: Iterable[ExtentRow]) -> None:
         self._many("INSERT INTO extents VALUES (?, ?)", rows)
 
     def extents(self, key: bytes) -> array[int]:
@@ -253,8 +296,8 @@ class Store:
 
     def metrics(self, step: int) -> dict[str, float]:
         """Metrics of a step; empty if there is none."""
-        found = self.rows("SELECT metrics FROM steps WHERE step = ?", step)
-        return dict(json.loads(found[0][0])) if found else {}
+        found = self._value("SELECT metrics FROM steps WHERE step = ?", step)
+        return {} if found is None else dict(json.loads(found))
 
     def totals(self) -> Totals:
         """What all steps so far took, over every session of the run."""
