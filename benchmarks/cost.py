@@ -43,7 +43,18 @@ def make_rollout(calls: int) -> Rollout:
     draw = np.random.default_rng(0)
     system = draw.integers(0, 1000, PROMPT // 2).tolist()
     made = tuple(make_call(n, [*system, *draw.integers(0, 1000, PROMPT // 2).tolist()], draw) for n in range(calls))
-    return Rollout("0" * 32, 0, "task", "train", 1, Status.OK, "", 1.0, (Reward("", "final", 1.0, calls + 1),), made)
+    return Rollout(
+        id="0" * 32,
+        task_id=0,
+        group="task",
+        mode="train",
+        attempt=1,
+        status=Status.OK,
+        error="",
+        seconds=1.0,
+        rewards=(Reward("", "final", 1.0, calls + 1),),
+        calls=made,
+    )
 
 
 def make_call(number: int, prompt: list[int], draw: np.random.Generator) -> Call:
@@ -79,7 +90,19 @@ def credit(calls: int) -> Callable[[], object]:
 
 def deal_pairs(pairs: int) -> Callable[[], object]:
     ones = np.ones(2, np.float32)
-    rows = [Row(np.zeros(2, np.int32), ones, ones, ones, 1.0, 0, "", f"{n:08d}") for n in range(2 * pairs)]
+    rows = [
+        Row(
+            tokens=np.zeros(2, np.int32),
+            weights=ones,
+            advantages=ones,
+            logprobs=ones,
+            temperature=1.0,
+            version=0,
+            role="",
+            rollout=f"{n:08d}",
+        )
+        for n in range(2 * pairs)
+    ]
     chosen = [Pair("", f"{2 * n:08d}", f"{2 * n + 1:08d}") for n in range(pairs)]
     return lambda: split_mini_batches(rows, 8, chosen)
 
@@ -116,7 +139,19 @@ def largest_tensor() -> int:
     tokens = np.random.default_rng(0).integers(0, VOCABULARY, 40 + SAMPLED).astype(np.int32)
     weights = np.where(np.arange(len(tokens)) >= 40, 1e-3, 0).astype(np.float32)
     logprobs = np.where(weights > 0, -10, 0).astype(np.float32)
-    rows = [Row(tokens, weights, weights, logprobs, 1.0, 0, "", str(n)) for n in range(ROWS)]
+    rows = [
+        Row(
+            tokens=tokens,
+            weights=weights,
+            advantages=weights,
+            logprobs=logprobs,
+            temperature=1.0,
+            version=0,
+            role="",
+            rollout=str(n),
+        )
+        for n in range(ROWS)
+    ]
     with Largest() as seen:
         learner.update(Batch(1, rows))
     return seen.bytes

@@ -51,7 +51,16 @@ def make_row(prompt: Any, answer: Any, draw: np.random.Generator, rollout: str) 
     weights = np.where(sampled, 1 / (GROUPS * SIZE * ANSWER), 0).astype(np.float32)
     advantages = np.where(sampled, draw.normal(), 0).astype(np.float32)
     logprobs = np.where(sampled, -np.log(700.0), 0).astype(np.float32)
-    return Row(tokens, weights, advantages, logprobs, 1.0, 0, "solver", rollout)
+    return Row(
+        tokens=tokens,
+        weights=weights,
+        advantages=advantages,
+        logprobs=logprobs,
+        temperature=1.0,
+        version=0,
+        role="solver",
+        rollout=rollout,
+    )
 
 
 def measure(model: str, repeats: int, copies: float) -> dict[str, Any]:

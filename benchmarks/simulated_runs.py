@@ -184,7 +184,18 @@ class Simulation:
         rewards = given if isinstance(given, dict) else {"": given}
         made = tuple(Reward(role, "final", float(np.float32(value)), 10**9) for role, value in rewards.items())
         error = "" if status == Status.OK else "ValueError: the tool had no answer"
-        return Rollout(name, task, group, mode, 1, status, error, 1.0, made if not error else (), tuple(calls))
+        return Rollout(
+            id=name,
+            task_id=task,
+            group=group,
+            mode=mode,
+            attempt=1,
+            status=status,
+            error=error,
+            seconds=1.0,
+            rewards=made if not error else (),
+            calls=tuple(calls),
+        )
 
     def _calls(self, role: Role, played: Played, done: float, name: str) -> list[Call]:
         if not played.held_out and self._draw.random() >= role.speaks(done):

@@ -30,7 +30,7 @@ class Constrained(NamedTuple):
     """As `lightning_hub.trajectories.constraint.constraint_of` has it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One trajectory with its credit: a sequence of T tokens with what the loss needs for each.
 

@@ -40,7 +40,7 @@ _OF_RUNNERS = frozenset({"lease", "renew", "release", "join", "over"})
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """What a hub is started with, one JSON object on its standard input."""
 

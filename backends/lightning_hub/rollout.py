@@ -82,7 +82,7 @@ class Reward(NamedTuple):
     """When it was given, Unix time in nanoseconds: after which calls."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """A finished rollout: the last attempt's status, rewards and spans."""
 

@@ -83,15 +83,15 @@ def _unpack_row(fields: list[Any], texts: Sequence[str]) -> Row:
     if tokens is None or weights is None or advantages is None or logprobs is None:
         raise ValueError("a row lacks tokens, weights, advantages or log-probabilities")
     return Row(
-        tokens,
-        weights,
-        advantages,
-        logprobs,
-        float(temperature),
-        int(version),
-        str(role),
-        str(rollout),
-        returns,
-        values,
-        tuple(Constrained(int(start), int(end), texts[place]) for start, end, place in constraints),
+        tokens=tokens,
+        weights=weights,
+        advantages=advantages,
+        logprobs=logprobs,
+        temperature=float(temperature),
+        version=int(version),
+        role=str(role),
+        rollout=str(rollout),
+        returns=returns,
+        values=values,
+        constraints=tuple(Constrained(int(start), int(end), texts[place]) for start, end, place in constraints),
     )

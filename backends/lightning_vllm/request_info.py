@@ -21,7 +21,7 @@ _OTHER_MASKS = (
 )  # fmt: skip
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, kw_only=True):
     model: str | None = None
     messages: list[msgspec.Raw] = []
     prompt: msgspec.Raw = msgspec.Raw()

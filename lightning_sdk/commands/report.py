@@ -12,7 +12,7 @@ from typing import Any
 from lightning_sdk.errors import SettingError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """A mean score over tasks, or a difference of two, with its 95% interval."""
 
@@ -152,7 +152,14 @@ def _score(values: Mapping[str, Any] | None) -> Score | None:
     if not values:
         return None
     mean = values["mean"] if values["mean"] is not None else math.nan
-    return Score(mean, values["low"], values["high"], values["n"], values.get("seeds", 1), values.get("missing", ""))
+    return Score(
+        mean=mean,
+        low=values["low"],
+        high=values["high"],
+        n=values["n"],
+        seeds=values.get("seeds", 1),
+        missing=values.get("missing", ""),
+    )
 
 
 def read(folder: Path) -> Report:

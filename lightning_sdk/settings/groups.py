@@ -28,10 +28,9 @@ class Group:
     __slots__ = ("given",)
     given: frozenset[str]
 
-    def __new__(cls, *values: Any, **named: Any) -> Self:
+    def __new__(cls, **values: Any) -> Self:
         made = super().__new__(cls)
-        in_order = [each.name for each in fields(cls)[: len(values)]]  # type: ignore[arg-type]
-        object.__setattr__(made, "given", frozenset([*in_order, *named]))
+        object.__setattr__(made, "given", frozenset(values))
         return made
 
     def given_values(self) -> dict[str, Any]:
@@ -41,7 +40,7 @@ class Group:
         return {name: value for name, value in values.items() if name in self.given or value != getattr(default, name)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling(Group):
     """How the engine samples the calls of trainable roles while training. Evaluation has its own temperature."""
 
@@ -53,7 +52,7 @@ class Sampling(Group):
     """Maximum number of completion tokens of a call that does not set one itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Credit(Group):
     """How the rewards of a role become the advantages of its tokens. `credit.*` applies to every role, `role.NAME.*` to
     one of them."""
@@ -84,7 +83,7 @@ class Credit(Group):
     """Momentum of the running mean that 'running_mean' uses as its baseline."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm(Group):
     """The loss: how advantages become a gradient."""
 
@@ -113,7 +112,7 @@ class Algorithm(Group):
     """Maximum number of further rounds of tasks that replace groups without a signal (DAPO, section 3.2)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Divergence(Group):
     """The pull towards the reference model, which is the model that training began with."""
 
@@ -127,7 +126,7 @@ class Divergence(Group):
     InstructGPT, arXiv:2203.02155, eq. 2)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Importance(Group):
     """Importance sampling between the sampler, which may be older or compute differently, and the trainer."""
 
@@ -143,7 +142,7 @@ class Importance(Group):
     """Lower bound of the importance weight, for 'mask' only."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Value(Group):
     """The value head of PPO, trained when `credit.advantage` is 'gae'."""
 
@@ -159,7 +158,7 @@ class Value(Group):
     """Number of steps at the beginning in which only the value head is trained."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Length(Group):
     """What a row of the batch holds, and what happens to sequences that are too long."""
 
@@ -183,7 +182,7 @@ class Length(Group):
     """What is subtracted from the reward at the limit and beyond."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Optimizer(Group):
     """AdamW and its schedule."""
 
@@ -205,7 +204,7 @@ class Optimizer(Group):
     """Maximum number of tokens, padding included, in one forward pass."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lora(Group):
     """Low-rank adapters instead of all weights (arXiv:2106.09685)."""
 
@@ -217,7 +216,7 @@ class Lora(Group):
     """Names of the modules that get an adapter, separated by commas."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving(Group):
     """How the calls of trainable roles are served."""
 
@@ -236,7 +235,7 @@ class Serving(Group):
     off."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster(Group):
     """Where VERL trains: the Ray cluster that it uses, and how much of it."""
 
@@ -250,7 +249,7 @@ class Cluster(Group):
     """Number of GPUs on each machine that only serve, with `rollouts.staleness`; 0: vLLM and the learner take turns."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rollouts(Group):
     """Which rollouts are run in each step, and where."""
 
@@ -275,7 +274,7 @@ class Rollouts(Group):
     training; 0: each step waits for the one before it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure(Group):
     """What happens to a failed rollout: 'exclude' it, 'retry' it, or 'train' on it with `reward`."""
 
@@ -303,7 +302,7 @@ class Failure(Group):
     this."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stored(Group):
     """Training from the rollouts of earlier runs, instead of running the agent."""
 
@@ -318,7 +317,7 @@ class Stored(Group):
     """How strongly DPO holds the model near the reference model."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation(Group):
     """How the score on held-out tasks is measured."""
 
@@ -343,7 +342,7 @@ class Evaluation(Group):
         return None if self.reward_low is None or self.reward_high is None else (self.reward_low, self.reward_high)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Export(Group):
     """What is sent to an OpenTelemetry collector."""
 

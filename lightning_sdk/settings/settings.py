@@ -37,7 +37,7 @@ from lightning_sdk.settings.ranges import AtLeast, Between, OneOf, refuse_out_of
 from lightning_sdk.settings.values import convert, convert_verbatim, from_text, mapping
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of one run."""
 

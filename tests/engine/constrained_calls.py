@@ -31,8 +31,19 @@ def rows(service: Service, **fields: Any) -> list[Row]:
     found = []
     for each in merge(made):
         mask = each.mask.astype(np.float32)
-        found.append(Row(each.tokens, mask, mask, each.logprobs, each.temperature, 0, each.role, each.rollout,
-                         constraints=each.constraints(len(each.tokens))))  # fmt: skip
+        found.append(
+            Row(
+                tokens=each.tokens,
+                weights=mask,
+                advantages=mask,
+                logprobs=each.logprobs,
+                temperature=each.temperature,
+                version=0,
+                role=each.role,
+                rollout=each.rollout,
+                constraints=each.constraints(len(each.tokens)),
+            )
+        )
     return unpack_question(pack_question(found, "reference"))[0]
 
 

@@ -26,7 +26,16 @@ def row(sequence: Sequence, place: int) -> Row:
     weights, advantages, logprobs = (np.zeros(size, np.float32) for _ in range(3))
     weights[first:], advantages[first:] = 0.1, (-1.0) ** place
     logprobs[first:] = sequence.logprobs
-    return Row(np.array(sequence.all_ids(), np.int32), weights, advantages, logprobs, 1.0, 0, "", str(place))
+    return Row(
+        tokens=np.array(sequence.all_ids(), np.int32),
+        weights=weights,
+        advantages=advantages,
+        logprobs=logprobs,
+        temperature=1.0,
+        version=0,
+        role="",
+        rollout=str(place),
+    )
 
 
 @pytest.mark.parametrize("name", SHAPES | SCALED)

@@ -97,7 +97,18 @@ def test_learned_beyond_the_window(name: str, share: bool) -> None:
     long = prompts()[3]
     for number, tokens in enumerate((long[:50], [*long[:30], *long[5:30]], long[:12], long[20:])):
         weights = (np.arange(len(tokens)) >= 5).astype(np.float32)
-        rows.append(Row(np.array(tokens, np.int32), weights, weights, weights, 1.0, 0, "", str(number)))
+        rows.append(
+            Row(
+                tokens=np.array(tokens, np.int32),
+                weights=weights,
+                advantages=weights,
+                logprobs=weights,
+                temperature=1.0,
+                version=0,
+                role="",
+                rollout=str(number),
+            )
+        )
     expected = [theirs(model, row.tokens.tolist()) for row in rows]
     scorer = Scorer(model, share=share)
     assert scorer.shares == (share and name != "gemma2")  # its attention is capped, which a trie does not know

@@ -45,7 +45,7 @@ class Opener:
 
     def __call__(self, workers: int = 0) -> Hub:
         self.close()
-        self._hub = Hub(Config(str(self._folder), KEY, workers=workers))
+        self._hub = Hub(Config(run=str(self._folder), key=KEY, workers=workers))
         return self._hub
 
     def close(self) -> None:

@@ -49,7 +49,18 @@ def sample(process: Child, count: int, max_tokens: int = 4, seed: int = 0) -> tu
         weights, logprobs = np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.float32)
         weights[len(prompt) :] = 1.0
         logprobs[len(prompt) :] = [each.logprob for each in choice.logprobs.content]
-        rows.append(Row(tokens, weights, np.zeros_like(weights), logprobs, 1.0, 0, "solver", choice.finish_reason))
+        rows.append(
+            Row(
+                tokens=tokens,
+                weights=weights,
+                advantages=np.zeros_like(weights),
+                logprobs=logprobs,
+                temperature=1.0,
+                version=0,
+                role="solver",
+                rollout=choice.finish_reason,
+            )
+        )
         versions |= {version for version, _ in choice.weight_versions}  # type: ignore[attr-defined]
     return rows, versions
 

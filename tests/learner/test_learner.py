@@ -1,5 +1,6 @@
 """The learner: what an update does to the weights, and what it says of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,7 @@ def test_kl_holds_the_model_near_the_reference() -> None:
         (make_row([1, 2], [0], 1.0, 1.0), "first token has a weight"),
         (make_row([1, 260], [1], 1.0, 1.0), "a token id is outside 0 to 259"),
         (make_row([1, 2], [1], 1.0, 1.0, temperature=0.0), "temperature is 0.0"),
-        (Row(np.zeros(3, np.int32), *(np.zeros(2, np.float32) for _ in range(3)), 1.0, 0, "", "r7"), "r7.*3 tokens"),
+        (replace(make_row([1, 2], [1], 1.0, 1.0), tokens=np.zeros(3, np.int32), rollout="r7"), "r7.*3 tokens"),
     ],
 )
 def test_malformed_rows_are_refused_by_rollout(row: Row, message: str) -> None:

@@ -66,7 +66,7 @@ def make_row(tokens: Sequence[int], sampled: Sequence[int], advantage: float, we
     weights[places], advantages[places] = weight, advantage
     logprobs[places] = -5.0 - 0.1 * np.sin(places)
     fields: dict[str, Any] = {"temperature": 1.0, "version": 0, "role": "solver", "rollout": "r", **changes}
-    return Row(np.array(tokens, np.int32), weights, advantages, logprobs, **fields)
+    return Row(tokens=np.array(tokens, np.int32), weights=weights, advantages=advantages, logprobs=logprobs, **fields)
 
 
 def make_group_rows(groups: int = 3, size: int = 4, seed: int = 0, temperatures: Sequence[float] = (1.0,)) -> list[Row]:

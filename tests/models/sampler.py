@@ -69,5 +69,16 @@ def rows(replies: list[Reply]) -> list[Row]:
         weights[first:], advantages[first:] = 1 / len(reply.tokens), (-1.0) ** place
         logprobs[first:] = reply.logprobs.numpy()
         tokens = np.array(reply.prompt + reply.tokens, np.int32)
-        found.append(Row(tokens, weights, advantages, logprobs, 1.0, 0, "", str(place)))
+        found.append(
+            Row(
+                tokens=tokens,
+                weights=weights,
+                advantages=advantages,
+                logprobs=logprobs,
+                temperature=1.0,
+                version=0,
+                role="",
+                rollout=str(place),
+            )
+        )
     return found

@@ -54,9 +54,16 @@ def _ended(assignment: Assignment, came: Came) -> Rollout:
     status = came if isinstance(came, Status) else Status.OK
     rewards = {} if isinstance(came, Status) else came if isinstance(came, dict) else {"": came}
     return Rollout(
-        assignment.id, assignment.task_id, assignment.group, assignment.mode, 1, status, "", 1.0,
-        tuple(Reward(role, "right", value, 1) for role, value in rewards.items()),
-    )  # fmt: skip
+        id=assignment.id,
+        task_id=assignment.task_id,
+        group=assignment.group,
+        mode=assignment.mode,
+        attempt=1,
+        status=status,
+        error="",
+        seconds=1.0,
+        rewards=tuple(Reward(role, "right", value, 1) for role, value in rewards.items()),
+    )
 
 
 def test_each_task_is_run_with_its_own_seeds_and_every_evaluation_with_the_same() -> None:

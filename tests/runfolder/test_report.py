@@ -223,7 +223,7 @@ def test_a_score_of_nothing_can_be_printed() -> None:
     nothing = {"mean": None, "low": None, "high": None, "n": 0}
     report = Report(Path("run"), {"held_out": {"after": nothing}})
     assert report.after is not None and math.isnan(report.after.mean) and "after     no score, n=0" in str(report)
-    assert str(Score(0.5, 0.4, 0.6, 9)) == "0.500 [0.400, 0.600], n=9"
+    assert str(Score(mean=0.5, low=0.4, high=0.6, n=9)) == "0.500 [0.400, 0.600], n=9"
 
 
 def test_runs_of_the_version_before_are_listed_and_read(tmp_path: Path) -> None:

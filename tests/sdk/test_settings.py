@@ -94,7 +94,9 @@ def test_python_may_give_whatever_the_command_line_may(name: str, given: object,
 
 def test_groups_are_checked_as_plain_data_is() -> None:
     """Their fields have the same types, the same forms and the same errors."""
-    settings = Settings.from_dict({"rollouts": Rollouts(runner=8, timeout=5), "optimizer": Optimizer("1e-5")})  # type: ignore[arg-type]
+    settings = Settings.from_dict(
+        {"rollouts": Rollouts(runner=8, timeout=5), "optimizer": Optimizer(learning_rate="1e-5")}
+    )  # type: ignore[arg-type]
     assert (settings.rollouts.runner, settings.rollouts.timeout) == ("8", 5.0)
     assert settings.optimizer.learning_rate == 1e-5
     with pytest.raises(

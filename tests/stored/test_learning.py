@@ -66,7 +66,7 @@ def test_which_rollouts_of_a_group_are_kept() -> None:
     assert select([1.0, 1.0], Rules(min_reward=1.0)) == [0] and select([0.0, 0.0], Rules(min_reward=1.0)) == []
     assert select([0.0, 0.5], Rules(min_reward=1.0)) == [] and select([0.0, 2.0, 1.0], Rules(min_reward=1.0)) == [1]
     sft = Rules(method="sft")
-    assert select([None, 0.0], sft) == [0, 1] and select([None, 0.0, 1.0], Rules("sft", min_reward=0.5)) == [2]
+    assert select([None, 0.0], sft) == [0, 1] and select([None, 0.0, 1.0], Rules(method="sft", min_reward=0.5)) == [2]
     assert pair([1.0, 2.0, 0.0, 2.0, 0.0]) == (1, 2) and pair([1.0, 1.0]) is None and pair([None, 1.0]) is None
 
 

@@ -96,7 +96,19 @@ def test_pairs_are_dealt_at_the_cost_of_their_number() -> None:
 
     def dealt(size: int) -> Callable[[], object]:
         ones = np.ones(2, np.float32)
-        rows = [Row(np.zeros(2, np.int32), ones, ones, ones, 1.0, 0, "", f"{n:04d}") for n in range(size + 1)]
+        rows = [
+            Row(
+                tokens=np.zeros(2, np.int32),
+                weights=ones,
+                advantages=ones,
+                logprobs=ones,
+                temperature=1.0,
+                version=0,
+                role="",
+                rollout=f"{n:04d}",
+            )
+            for n in range(size + 1)
+        ]
         chain = [Pair("", f"{n:04d}", f"{n + 1:04d}") for n in range(size)]
         return lambda: (split_mini_batches(rows, size // 4, chain[::2]), split_mini_batches(rows, 2, chain))
 

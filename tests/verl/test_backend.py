@@ -31,7 +31,16 @@ def row(rollout: str, length: int, sampled: int, seed: int = 0) -> Row:
     weights[length - sampled // 2 - 1] = 0.0 if sampled > 2 else 0.25
     sign = np.where(weights != 0, 1, 0).astype(np.float32)
     tokens = random.integers(5, 90, length).astype(np.int32)
-    return Row(tokens, weights, sign * random.normal(), -sign, 1.0, 3, "solver", rollout)
+    return Row(
+        tokens=tokens,
+        weights=weights,
+        advantages=sign * random.normal(),
+        logprobs=-sign,
+        temperature=1.0,
+        version=3,
+        role="solver",
+        rollout=rollout,
+    )
 
 
 @pytest.mark.parametrize(

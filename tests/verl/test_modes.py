@@ -45,7 +45,16 @@ def row(rollout: str, length: int, sampled: int, seed: int) -> Row:
     weights[-sampled:] = random.uniform(0.01, 0.1, sampled)
     counts = (weights != 0).astype(np.float32)
     tokens = random.integers(5, 90, length).astype(np.int32)
-    return Row(tokens, weights, counts * np.float32(random.normal()), -4 * counts, 1.0, 0, "solver", rollout)
+    return Row(
+        tokens=tokens,
+        weights=weights,
+        advantages=counts * np.float32(random.normal()),
+        logprobs=-4 * counts,
+        temperature=1.0,
+        version=0,
+        role="solver",
+        rollout=rollout,
+    )
 
 
 @contextmanager
@@ -91,7 +100,18 @@ def sampled(child: Child, step: int, count: int = 8) -> Batch:
         advantages[start:] = 1.0 if place % 2 else -1.0
         logprobs[start:] = reply.logprobs
         tokens = np.array(reply.prompt + reply.tokens, np.int32)
-        rows.append(Row(tokens, weights, advantages, logprobs, 1.0, min(reply.versions), "solver", str(place)))
+        rows.append(
+            Row(
+                tokens=tokens,
+                weights=weights,
+                advantages=advantages,
+                logprobs=logprobs,
+                temperature=1.0,
+                version=min(reply.versions),
+                role="solver",
+                rollout=str(place),
+            )
+        )
     return Batch(step, rows)
 
 

@@ -51,7 +51,17 @@ def test_the_learner_knows_the_distribution_that_vllm_drew_from(two: Served, wha
         given = np.zeros(len(tokens), np.float32)
         given[len(prompt) :] = logprobs
         kept = Constrained(len(prompt), len(tokens), constraint_of(ASKED[what]))
-        row = Row(tokens, mask, mask, given, 1.0, 0, "solver", "r", constraints=(kept,))
+        row = Row(
+            tokens=tokens,
+            weights=mask,
+            advantages=mask,
+            logprobs=given,
+            temperature=1.0,
+            version=0,
+            role="solver",
+            rollout="r",
+            constraints=(kept,),
+        )
         np.testing.assert_allclose(learner.logprobs(row), logprobs, atol=1e-4)
         free = learner.logprobs(replace(row, constraints=()))
         apart = max(apart, float(np.abs(np.array(free) - logprobs).max()))

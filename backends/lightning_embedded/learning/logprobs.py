@@ -133,7 +133,18 @@ def _probe_rows(vocabulary: int) -> list[Row]:
     for name, size in (("0", 4), ("1", 7)):
         tokens = np.concatenate([prompt, draw.integers(0, vocabulary, size)]).astype(np.int32)
         weights = (np.arange(len(tokens)) >= 5).astype(np.float32)
-        rows.append(Row(tokens, weights, weights, weights, 1.0, 0, "", name))
+        rows.append(
+            Row(
+                tokens=tokens,
+                weights=weights,
+                advantages=weights,
+                logprobs=weights,
+                temperature=1.0,
+                version=0,
+                role="",
+                rollout=name,
+            )
+        )
     return rows
 
 

@@ -203,13 +203,13 @@ def _plain_row(role_rollout: RoleRollout, place: int) -> Row:
     row = role_rollout.trajectories[place]
     sampled = row.mask.astype(np.float32)
     return Row(
-        row.tokens,
-        sampled,
-        np.zeros_like(sampled),
-        row.logprobs,
-        row.temperature,
-        -1,
-        row.role,
-        row.rollout,
+        tokens=row.tokens,
+        weights=sampled,
+        advantages=np.zeros_like(sampled),
+        logprobs=row.logprobs,
+        temperature=row.temperature,
+        version=-1,
+        role=row.role,
+        rollout=row.rollout,
         constraints=row.constraints(len(row.tokens)),
     )

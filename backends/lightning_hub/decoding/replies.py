@@ -28,7 +28,7 @@ class _Logprobs(msgspec.Struct):
     token_logprobs: list[float | None] | None = None  # completions
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, kw_only=True):
     index: int = 0
     message: msgspec.Raw = msgspec.Raw()
     delta: dict[str, Any] | None = None
@@ -47,7 +47,7 @@ class _Usage(msgspec.Struct):
     output_tokens: int | None = None
 
 
-class _Reply(msgspec.Struct):
+class _Reply(msgspec.Struct, kw_only=True):
     id: str | None = None
     model: str | None = None
     choices: list[_Choice] | None = None
@@ -64,7 +64,7 @@ class _Reply(msgspec.Struct):
     message: Any = None
 
 
-class _Merged(msgspec.Struct):
+class _Merged(msgspec.Struct, kw_only=True):
     """One choice of a stream, growing."""
 
     parts: dict[str, list[str]] = {}

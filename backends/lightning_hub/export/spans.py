@@ -41,7 +41,7 @@ class SpanContents:
     tokens: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Draft:
     """A span while it is put together."""
 
@@ -120,13 +120,13 @@ class Translator:
     def _root(self, attempt: StoredAttempt) -> _Draft:
         started = int((attempt.started or 0.0) * 1e9)
         return _Draft(
-            attempt.id,
-            root_span_id(attempt.key),
-            "",
-            f"{genai.INVOKE_WORKFLOW} {self._workflow}",
-            started,
-            max(started, int((attempt.ended or 0.0) * 1e9)),
-            {
+            trace=attempt.id,
+            id=root_span_id(attempt.key),
+            parent="",
+            name=f"{genai.INVOKE_WORKFLOW} {self._workflow}",
+            started_ns=started,
+            ended_ns=max(started, int((attempt.ended or 0.0) * 1e9)),
+            attributes={
                 genai.OPERATION: genai.INVOKE_WORKFLOW,
                 genai.WORKFLOW_NAME: self._workflow,
                 genai.CONVERSATION: attempt.id,
@@ -138,7 +138,7 @@ class Translator:
                 genai.TASK_ID: attempt.task_id,
                 **({genai.ERROR_TYPE: attempt.status.value} if attempt.status != "ok" else {}),
             },
-            "" if attempt.status == "ok" else attempt.error or attempt.status.value,
+            error="" if attempt.status == "ok" else attempt.error or attempt.status.value,
         )
 
     def _draft(self, event: DecodedEvent) -> _Draft | None:
@@ -176,15 +176,15 @@ class Translator:
         if self._contents.tokens:
             attributes |= _tokens(call)
         return _Draft(
-            meta.trace,
-            meta.id,
-            meta.parent,
-            f"{operation} {model}".strip(),
-            meta.started_ns,
-            meta.ended_ns,
-            attributes,
-            error,
-            SpanKind.CLIENT,
+            trace=meta.trace,
+            id=meta.id,
+            parent=meta.parent,
+            name=f"{operation} {model}".strip(),
+            started_ns=meta.started_ns,
+            ended_ns=meta.ended_ns,
+            attributes=attributes,
+            error=error,
+            kind=SpanKind.CLIENT,
         )
 
     def _build_span(self, draft: _Draft, events: list[SpanEvent], links: list[Link]) -> list[ReadableSpan]:
@@ -235,7 +235,16 @@ def _agent(span: Span) -> _Draft:
     if span.status == "error":
         attributes[genai.ERROR_TYPE] = span.error.split(":")[0] or "error"
     error = (span.error or "error") if span.status == "error" else ""
-    return _Draft(span.trace, span.id, span.parent, span.name, span.started_ns, span.ended_ns, attributes, error)
+    return _Draft(
+        trace=span.trace,
+        id=span.id,
+        parent=span.parent,
+        name=span.name,
+        started_ns=span.started_ns,
+        ended_ns=span.ended_ns,
+        attributes=attributes,
+        error=error,
+    )
 
 
 def _reward(event: RewardEvent) -> tuple[str, SpanEvent]:

@@ -169,7 +169,15 @@ def score_entry(
 ) -> ScoredRollout:
     """What a rollout with these rewards earned for each of these roles, by their names in metrics."""
     bare = Rollout(
-        entry.id, entry.task_id, entry.group, entry.mode, entry.attempt, entry.status, entry.error, 0.0, given
+        id=entry.id,
+        task_id=entry.task_id,
+        group=entry.group,
+        mode=entry.mode,
+        attempt=entry.attempt,
+        status=entry.status,
+        error=entry.error,
+        seconds=0.0,
+        rewards=given,
     )
     names = {role: "" if role == NO_ROLE else role for role in roles}
     values = {role: total_reward(bare, name, settings.credit_of(name)) for role, name in names.items()}

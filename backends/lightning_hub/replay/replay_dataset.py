@@ -54,7 +54,7 @@ class ReplayBatch:
     'dpo'), and by role rows/ROLE, tokens_trained/ROLE."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Chosen:
     """Parts that a step learns from, and how."""
 

@@ -48,15 +48,15 @@ class StoredRollout:
         """The rollout with its rewards and without its calls."""
         entry = self.entry
         return Rollout(
-            entry.id,
-            entry.task_id,
-            entry.group,
-            entry.mode,
-            entry.attempt,
-            entry.status,
-            entry.error,
-            0.0,
-            self.rewards,
+            id=entry.id,
+            task_id=entry.task_id,
+            group=entry.group,
+            mode=entry.mode,
+            attempt=entry.attempt,
+            status=entry.status,
+            error=entry.error,
+            seconds=0.0,
+            rewards=self.rewards,
         )
 
 

@@ -84,7 +84,7 @@ class Leases:
 
         `concurrency` bounds what is under way in all rounds together; the last one given counts.
         """
-        queue = RoundQueue(rules)
+        queue = RoundQueue(rules=rules)
         with self._changed:
             queue.add(assignments)
             self._queues.insert(0 if first else len(self._queues), queue)

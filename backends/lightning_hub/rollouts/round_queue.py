@@ -89,7 +89,7 @@ class Slot:
     """Monotonic time before which it is not handed out."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class RoundQueue:
     """The rollouts of one round. Not thread-safe."""
 

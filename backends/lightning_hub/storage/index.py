@@ -76,7 +76,7 @@ class End(NamedTuple):
     """Why it was not."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Entry:
     """What is not yet in the store of one attempt."""
 
@@ -89,7 +89,7 @@ class _Entry:
     touched: float = 0.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Unsaved:
     rewards: list[RewardRow] = field(default_factory=list)
     begins: list[BeginRow] = field(default_factory=list)

@@ -51,7 +51,7 @@ class Transition:
     """What the completion was limited to, as `constraint_of` returns it; '' for free text."""
 
 
-class _Request(msgspec.Struct):
+class _Request(msgspec.Struct, kw_only=True):
     """The fields of a request that determine the distribution that was sampled from."""
 
     temperature: float | None = None
