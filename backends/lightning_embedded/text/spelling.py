@@ -14,7 +14,7 @@ from typing import Any
 from lightning_embedded.text.keywords import Keywords, Strings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spelling:
     """The text around calls that are written as a name followed by arguments."""
 
@@ -45,8 +45,9 @@ def read_spelling(one: str, two: list[str], name: str, arguments: str, identity:
     for each in two:
         text = each[max(each.find(begun), 0) :]
         if text.startswith(begun) and text.endswith(ended) and len(text) >= len(begun) + len(ended):
-            return Spelling(before, between, after, text[len(begun) : -len(ended)], identity)
-    return Spelling(before, between, after, None, identity)
+            joint = text[len(begun) : -len(ended)]
+            return Spelling(before=before, between=between, after=after, joint=joint, identity=identity)
+    return Spelling(before=before, between=between, after=after, joint=None, identity=identity)
 
 
 #: Renders one call with these arguments as text; None if the template cannot.
@@ -93,7 +94,7 @@ def read_keyword_spelling(write: Write, two: list[str], name: str, identity: str
     if not quote and not end.strip():
         return None  # nothing tells where a string ends
     joint = _joint(two, one or "", name, closing)
-    found = Spelling(before, "", after, joint, identity, keywords)
+    found = Spelling(before=before, between="", after=after, joint=joint, identity=identity, keywords=keywords)
     return _with_values(found, write, name)
 
 
