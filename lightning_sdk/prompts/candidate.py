@@ -111,7 +111,7 @@ class Candidate:
     def substitute_bytes(self, body: bytes) -> bytes:
         """The same for a request as JSON. What is no JSON object, or has nothing to replace, is given back as it is."""
         try:
-            request = json.loads(body)
+            request = json.loads(body.decode())  # which saves guessing the encoding
         except (ValueError, RecursionError):
             return body
         if not isinstance(request, dict) or (new := self.substitute(request)) is request:

@@ -13,8 +13,11 @@ import openai
 import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 
+import lightning_litellm
 import lightning_sdk as lightning
+from lightning_sdk.capture.seam import open_call
 from lightning_sdk.capture.submitted_work import carry
+from lightning_sdk.errors import Untranslatable
 from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.rollouts.attempt import execute
 from lightning_sdk.stream import notices
@@ -158,6 +161,20 @@ def test_the_messages_api(theirs: AnthropicProvider, provider: Provider, system:
     else:
         sent = theirs.requests[0].body["system"]
         assert sent == (NEW if isinstance(system, str) else [{**system[0], "text": NEW}])
+
+
+def test_a_signed_request_is_refused() -> None:
+    """Bedrock's signature covers the body: a request with another prompt would be refused there, with a riddle."""
+
+    def build(body: str) -> dict[str, Any]:
+        call = open_call("litellm", "/model/claude/converse")
+        assert call is not None
+        return lightning_litellm._with_prompts(call, {"data": body, "headers": {"Authorization": "AWS4-HMAC-SHA256 x"}})
+
+    candidate = Candidate("c1", {OLD: NEW})
+    with pytest.raises(Untranslatable, match=r"role 'writer' calls a model of Amazon Bedrock.*lightning\.prompt"):
+        with_candidate(lambda: build(json.dumps({"system": [{"text": OLD}]})), candidate)
+    assert with_candidate(lambda: build('{"system": []}'), candidate)["data"] == '{"system": []}'
 
 
 def test_work_in_another_process_has_the_rollouts_candidate(provider: Provider, recorder: Recorder) -> None:

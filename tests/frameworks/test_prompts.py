@@ -1,0 +1,100 @@
+"""A rollout's prompts are in the requests of clients that do not go through the SDKs of OpenAI and Anthropic."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.frameworks.same import assert_same_bytes
+from tests.frameworks.scripted import Said
+
+pytest.importorskip("dspy")
+pytest.importorskip("litellm")
+import dspy
+import litellm
+
+import lightning_sdk as lightning
+from lightning_sdk.prompts.candidate import Candidate
+from lightning_sdk.trace.scope import RolloutScope, Scope, use_scope
+
+OLD, NEW = "You are a helpful writer.", "You are a writer of very few words."
+ASK: list[dict[str, str]] = [{"role": "system", "content": OLD}, {"role": "user", "content": "What is 12 + 30?"}]
+ANSWER = Said("[[ ## answer ## ]]\n42\n\n[[ ## completed ## ]]")
+
+
+class Write(dspy.Signature):
+    """You are a helpful writer."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+def at(wire: Any, model: str) -> dict[str, Any]:
+    base = wire.root if model.startswith("anthropic/") else wire.url
+    return {"model": model, "messages": ASK, "max_tokens": 24, "num_retries": 0, "api_base": base, "api_key": "mine"}
+
+
+def of_openai(wire: Any) -> None:
+    litellm.completion(**at(wire, "openai/gpt-4o-mini"))
+
+
+def of_anthropic(wire: Any) -> None:
+    litellm.completion(**at(wire, "anthropic/claude-test"))
+
+
+def aof_anthropic(wire: Any) -> None:
+    asyncio.run(litellm.acompletion(**at(wire, "anthropic/claude-test")))
+
+
+def streamed(wire: Any) -> None:
+    list(litellm.completion(**at(wire, "anthropic/claude-test"), stream=True))
+
+
+def of_lm15(wire: Any) -> None:
+    lm = dspy.LM("openai/m", api_base=wire.url, api_key="mine", num_retries=0, max_tokens=24, cache=False)
+    lm(messages=ASK)
+
+
+def aof_lm15(wire: Any) -> None:
+    lm = dspy.LM("openai/m", api_base=wire.url, api_key="mine", num_retries=0, max_tokens=24, cache=False)
+    asyncio.run(lm.acall(messages=ASK))
+
+
+def of_a_signature(wire: Any) -> None:
+    wire.answer = lambda _: ANSWER
+    lm = dspy.LM("openai/m", api_base=wire.url, api_key="mine", num_retries=0, max_tokens=24, cache=False)
+    with dspy.context(lm=lm):
+        dspy.Predict(Write)(question="What is 12 + 30?")
+
+
+WAYS = [of_openai, of_anthropic, aof_anthropic, streamed, of_lm15, aof_lm15, of_a_signature]
+
+
+def sent(wire: Any, ask: Callable[[Any], None], candidate: Candidate | None, *, trained: bool = False) -> list[Any]:
+    """What left while `ask` ran in a rollout of this candidate."""
+    lightning.init()
+    wire.clear()
+    rollout = RolloutScope("0" * 32, bytes(16), wire.endpoint if trained else None, candidate=candidate)
+    with use_scope(Scope(rollout=rollout, role="writer", trainable=True)):
+        ask(wire)
+    exchanges = wire.clear()
+    assert len(exchanges) == 1
+    return list(exchanges)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("ask", WAYS)
+def test_a_candidates_prompt_is_sent(wire: Any, ask: Callable[[Any], None], trained: bool) -> None:
+    """To the user's own provider and to the engine; marked, also inside the text that DSPy makes of a signature."""
+    candidate = Candidate("c1", {OLD: NEW}, {OLD: "writer"} if ask is of_a_signature else {})
+    (exchange,) = sent(wire, ask, candidate, trained=trained)
+    assert NEW in str(exchange.json) and OLD not in str(exchange.json)
+    assert candidate.unseen() == []
+
+
+@pytest.mark.parametrize("ask", WAYS)
+def test_other_requests_are_what_they_were(wire: Any, ask: Callable[[Any], None]) -> None:
+    """Without a candidate, and with one whose text is not there, the same bytes leave."""
+    before = sent(wire, ask, None)
+    assert_same_bytes(before, sent(wire, ask, Candidate("c1", {"Something else.": "x"})))
