@@ -1,4 +1,4 @@
-"""The command `lightning-sdk`: check, train, evaluate, rescore, runner, serve, gateway, runs."""
+"""The command `lightning-sdk`: check, train, evaluate, prompts, rescore, runner, serve, gateway, runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk.commands import check, rescore, serve, train
+from lightning_sdk.commands import check, prompts, rescore, serve, train
 from lightning_sdk.commands.history import describe, listing
 from lightning_sdk.commands.options import (
     add_agent,
@@ -46,6 +46,7 @@ _EXAMPLES = {
         "train agent.py:solve --tasks tasks.jsonl --from runs/solve --set stored.method=dpo",
         "train agent.py:solve --tasks tasks.jsonl --runners 0 --listen tcp://0.0.0.0:4718",
     ),
+    "prompts": ("prompts discover agent.py:solve --tasks tasks.jsonl --provider",),
     "evaluate": (
         "evaluate agent.py:solve --tasks held_out.jsonl --model runs/solve/checkpoints/step-00040",
         "evaluate agent.py:solve --tasks held_out.jsonl --provider",
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     _check(commands)
     _train(commands)
     _evaluate(commands)
+    _prompts(commands)
     _rescore(commands)
     _runner(commands)
     _serve(commands)
@@ -172,6 +174,15 @@ def _evaluate(commands: Any) -> None:
     add_agent_options(parser)
     add_provider(parser)
     add_run_options(parser)
+
+
+def _prompts(commands: Any) -> None:
+    parser = _command(commands, "prompts", _run_prompts, "find the texts in an agent's requests that can be tuned")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    text = "run the agent once on a few tasks, and list each role's texts, what of them varies, and which are marked"
+    found = actions.add_parser("discover", help=text, description=text)
+    add_agent_options(found)
+    add_provider(found)
 
 
 def _rescore(commands: Any) -> None:
@@ -292,6 +303,14 @@ def _run_check(options: argparse.Namespace) -> int:
 def _is_run(given: str, runs: str) -> bool:
     """Whether this names a run rather than an agent."""
     return ":" not in given or (Path(given) / "config.json").is_file() or (Path(runs) / given).is_dir()
+
+
+def _run_prompts(options: argparse.Namespace) -> int:
+    given = _common(options)
+    del given["reward"]  # nothing is scored
+    found = prompts.discover(**given, provider=options.provider)
+    print(json.dumps(found.values) if options.json else found)
+    return 0 if found.complete else 1
 
 
 def _run_train(options: argparse.Namespace) -> None:
