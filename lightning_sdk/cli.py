@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk.commands import check, prompts, rescore, serve, train
+from lightning_sdk.commands import check, prompt_versions, prompts, rescore, serve, train
 from lightning_sdk.commands.history import describe, listing
 from lightning_sdk.commands.options import (
     add_agent,
@@ -46,7 +46,11 @@ _EXAMPLES = {
         "train agent.py:solve --tasks tasks.jsonl --from runs/solve --set stored.method=dpo",
         "train agent.py:solve --tasks tasks.jsonl --runners 0 --listen tcp://0.0.0.0:4718",
     ),
-    "prompts": ("prompts discover agent.py:solve --tasks tasks.jsonl --provider",),
+    "prompts": (
+        "prompts discover agent.py:solve --tasks tasks.jsonl --provider",
+        "prompts promote writer.system --text better.txt --default current.txt",
+        "prompts rollback writer.system",
+    ),
     "evaluate": (
         "evaluate agent.py:solve --tasks held_out.jsonl --model runs/solve/checkpoints/step-00040",
         "evaluate agent.py:solve --tasks held_out.jsonl --provider",
@@ -177,12 +181,15 @@ def _evaluate(commands: Any) -> None:
 
 
 def _prompts(commands: Any) -> None:
-    parser = _command(commands, "prompts", _run_prompts, "find the texts in an agent's requests that can be tuned")
+    parser = _command(
+        commands, "prompts", _run_prompts, "find the texts in an agent's requests, and promote others in their place"
+    )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     text = "run the agent once on a few tasks, and list each role's texts, what of them varies, and which are marked"
     found = actions.add_parser("discover", help=text, description=text)
     add_agent_options(found)
     add_provider(found)
+    prompt_versions.add_actions(actions)
 
 
 def _rescore(commands: Any) -> None:

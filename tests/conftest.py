@@ -34,6 +34,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LIGHTNING_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("LIGHTNING_HUB", raising=False)
     monkeypatch.delenv("LIGHTNING_KEY", raising=False)
+    monkeypatch.delenv("LIGHTNING_PROMPTS", raising=False)
     yield
     lightning_sdk.shutdown(0.5)
     sink.connect(None)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lightning_sdk.errors import PromptError
 from lightning_sdk.prompts.placeholders import refuse_unfit
+from lightning_sdk.prompts.store import PromptStore
 from lightning_sdk.stream import sink
 from lightning_sdk.trace.scope import current_scope
 
@@ -30,14 +31,14 @@ def prompt(name: str, *, default: str) -> str:
     """Mark a text as a prompt that can be tuned, and get its current text: `prompt("writer.system", default="...")`.
 
     It may be a whole instruction, a part that a framework inserts into a longer text, or a template that your code
-    fills in. The result is a plain `str`: the default or, inside a rollout that has another text for this name, that
-    text. When called while a module is imported, it always returns the default, and the rollout's text is put into
-    requests when they are sent.
+    fills in. The result is a plain `str`: the promoted version (`lightning-sdk prompts`) or the default or, inside a
+    rollout that has another text for this name, that text. When called while a module is imported, it stays what it is
+    then, and the rollout's text is put into requests when they are sent.
 
     Args:
         name: Its name, such as "writer.system": letters, digits, '.', '-' and '_'.
         default: The text. Placeholders in it, `{topic}` as in `str.format` or `{{ topic }}`, must be kept by every
-        text that replaces it.
+            text that replaces it.
 
     Raises:
         PromptError: the name or the default cannot be used, or the rollout's text does not fit the default.
@@ -59,8 +60,31 @@ def prompt(name: str, *, default: str) -> str:
                 before.default[:60],
                 default[:60],
             )
-        marked[name] = Mark(name, default, default)
+        marked[name] = Mark(name, default, _promoted_text(name, default))
     return _text_here(marked[name])
+
+
+def _promoted_text(name: str, default: str) -> str:
+    """The promoted version of a text, or the default where there is none that can be used, which is told once."""
+    try:
+        stored = PromptStore.here().find(name)
+        version = None if stored is None else stored.version
+        if version is None:
+            return default
+        refuse_unfit(f"version {version.number} of the prompt {name!r}", default, version.text)
+    except (PromptError, OSError) as error:
+        sink.say_once(f"promoted {name}", "lightning: the prompt %r is what the code says: %s", name, error)
+        return default
+    if version.default != default:
+        sink.say_once(
+            f"promoted {name}",
+            "lightning: version %d of the prompt %r was promoted when the code said something else; it is used. To go "
+            "back to what the code says now: lightning-sdk prompts rollback %s --to 0",
+            version.number,
+            name,
+            name,
+        )
+    return version.text
 
 
 def _text_here(mark: Mark) -> str:
