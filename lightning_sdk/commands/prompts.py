@@ -72,7 +72,7 @@ def discover(
         found = check.check(
             agent,
             tasks,
-            _unscored,
+            _score_nothing,
             provider=provider,
             keep=folder,
             backend_python=backend_python,
@@ -95,7 +95,7 @@ def discover(
     )
 
 
-def _unscored(task: Any, answer: Any) -> float:
+def _score_nothing(task: Any, answer: Any) -> float:
     """In place of a reward, which may cost something and says nothing about texts."""
     return 0.0
 
