@@ -37,7 +37,8 @@ import openai
 import lightning_openai
 import lightning_sdk as lightning
 from lightning_sdk import session
-from lightning_sdk.hub.client import HubClient, HubProcess
+from lightning_sdk.hub.client import HubClient
+from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.stream import Stream
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope

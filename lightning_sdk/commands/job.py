@@ -15,8 +15,9 @@ from lightning_sdk.commands import resume_hints
 from lightning_sdk.commands.progress import Progress
 from lightning_sdk.errors import BY_NAME, BackendDied, DiskError, HubError, HubGone, LightningError, RolloutsFailed
 from lightning_sdk.hub import discovery, task_lists
-from lightning_sdk.hub.client import HubClient, HubProcess
+from lightning_sdk.hub.client import HubClient
 from lightning_sdk.hub.keys import HubKeys
+from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.rollouts import invitation, reference

@@ -18,8 +18,8 @@ from lightning_sdk import session
 from lightning_sdk.commands import gateway
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.hub import discovery
-from lightning_sdk.hub.client import HubProcess
 from lightning_sdk.hub.keys import HubKeys
+from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.markers.reward import Function, reward_functions
 from lightning_sdk.rollouts.remote_runner import RemoteRunner
 from lightning_sdk.settings import Settings

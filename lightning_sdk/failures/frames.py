@@ -13,8 +13,8 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parents[1]
 #: In a clone the integrations and backends lie next to the SDK; in an installation everything is in site-packages.
 _OURS = tuple(f"{folder}{os.sep}" for folder in (_HERE, _HERE.parent / "integrations", _HERE.parent / "backends"))
-_PYTHON = tuple(f"{Path(folder)}{os.sep}" for folder in (
-    os.path.split(os.__file__)[0], sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")))  # fmt: skip
+_LIBRARIES = (os.path.split(os.__file__)[0], sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+_PYTHON = tuple(f"{Path(folder)}{os.sep}" for folder in _LIBRARIES)
 _PACKAGES = frozenset({"site-packages", "dist-packages"})
 #: Code without a file that is the user's all the same: exec() of what a model wrote, a shell, a notebook.
 _TYPED = ("<string>", "<stdin>", "<ipython", "<input")

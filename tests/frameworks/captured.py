@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning_sdk as lightning
 from lightning_sdk import session
-from lightning_sdk.hub.client import HubProcess
+from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.markers.rollout import end, scope_from_assignment
 from lightning_sdk.rollouts.resolve import resolve_here
 from lightning_sdk.stream import sink

@@ -76,7 +76,7 @@ import pytest
 
 import lightning_sdk
 from lightning_sdk.capture.patches import Patches
-from lightning_sdk.hub.client import HubProcess
+from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.session import GROUP
 from lightning_sdk.stream import sink
 from tests.frameworks.captured import Captured, HubLog

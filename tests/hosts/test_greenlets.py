@@ -136,7 +136,7 @@ import tempfile
 import time
 from pathlib import Path
 import lightning_sdk as lightning
-from lightning_sdk.hub.client import HubProcess
+from lightning_sdk.hub.process import HubProcess
 
 hub = HubProcess(Path(tempfile.mkdtemp()))
 turns = []

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_sdk.hub.client import HubClient, HubProcess
+from lightning_sdk.hub.client import HubClient
+from lightning_sdk.hub.process import HubProcess
 
 APP = """
 import lightning_sdk as lightning

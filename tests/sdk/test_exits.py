@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import lightning_sdk as lightning
-from lightning_sdk.hub.client import HubClient, HubProcess
+from lightning_sdk.hub.client import HubClient
 from lightning_sdk.hub.discovery import state_folder
+from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.stream.spool import Spool
 from lightning_sdk.stream.undelivered import Leftovers
 from lightning_sdk.stream.wire import Event
@@ -103,7 +104,7 @@ def test_what_a_child_recorded_while_the_hub_was_away_is_not_lost(hub: HubProces
     run(f"""{WORK}
     for number in range(3):
         process = forking.Process(target=work, args=(number,)); process.start(); process.join()
-    from lightning_sdk.hub.client import HubProcess
+    from lightning_sdk.hub.process import HubProcess
     from lightning_sdk.hub.keys import HubKeys
     from pathlib import Path
     back = HubProcess(Path({str(tmp_path / "run")!r}), bind={hub.address!r}, keys=HubKeys(**{asdict(hub.keys)!r}))

@@ -14,8 +14,9 @@ import zmq
 
 import lightning_sdk as lightning
 from lightning_sdk.hub import discovery
-from lightning_sdk.hub.client import HubClient, HubProcess
+from lightning_sdk.hub.client import HubClient
 from lightning_sdk.hub.keys import HubKeys
+from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.stream import curve
 from lightning_sdk.stream.stream import Stream
 from tests.sdk.stream_events import event, logged

@@ -16,8 +16,9 @@ import pytest
 import lightning_sdk as lightning
 from lightning_sdk.capture import patches
 from lightning_sdk.hub import discovery
-from lightning_sdk.hub.client import HubClient, HubProcess
+from lightning_sdk.hub.client import HubClient
 from lightning_sdk.hub.keys import HubKeys
+from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.stream import Stream
 from lightning_sdk.system import native_threads

@@ -16,7 +16,7 @@ import pytest
 import lightning_sdk as lightning
 from lightning_hub.replay.stored_run import StoredRun
 from lightning_hub.statistics.ranking import pairs, signal_change
-from lightning_sdk.hub.client import HubProcess
+from lightning_sdk.hub.process import HubProcess
 from tests.stored import by_hand, stored_agent
 from tests.stored.workplace import Workplace
 

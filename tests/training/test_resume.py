@@ -13,7 +13,7 @@ import pytest
 
 import lightning_sdk as lightning
 from lightning_sdk import markers
-from lightning_sdk.hub.client import HubProcess
+from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.rollouts.tasks import task_id
 from tests.training import agents
 from tests.training.agents import SMALL, TASKS

@@ -20,7 +20,7 @@ import pytest
 import lightning_sdk as lightning
 from lightning_sdk import markers
 from lightning_sdk.commands.report import Report
-from lightning_sdk.hub.client import HubProcess
+from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.rollouts import reference
 from tests.hub import bandit_backend
 from tests.hub.descendants import descendants

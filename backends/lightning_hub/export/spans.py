@@ -27,8 +27,11 @@ from lightning_sdk.trace import genai
 from lightning_sdk.trace.call import Call, Span, root_span_id
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_OPERATIONS = (("/chat/completions", genai.CHAT), ("/completions", genai.TEXT_COMPLETION),
-               ("/embeddings", genai.EMBEDDINGS))  # fmt: skip
+_OPERATIONS = (
+    ("/chat/completions", genai.CHAT),
+    ("/completions", genai.TEXT_COMPLETION),
+    ("/embeddings", genai.EMBEDDINGS),
+)
 #: What is wrong with an event that another version sent, or a stranger.
 MALFORMED = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError, RecursionError)
 

@@ -273,10 +273,8 @@ class Trainer:
         assignments = self._plan.of_held_out(name, backend.endpoint)
         round_ = rounds.evaluation(assignments, f"evaluation {name!r}")
         self._examine(round_, rounds)
-        measured = measure(
-            name, self.step, assignments, round_.rollouts, self._settings,
-            look=self._folder.next_look(name, self.step), trained=self._folder.training_scores,
-        )  # fmt: skip
+        look, trained = self._folder.next_look(name, self.step), self._folder.training_scores
+        measured = measure(name, self.step, assignments, round_.rollouts, self._settings, look=look, trained=trained)
         self._folder.evaluation(measured)
         self._feed.publish("evaluation", name=name, **measured.as_dict())
 
@@ -360,14 +358,15 @@ class Trainer:
         rollouts = round_.rollouts
         calls = [call for each in rollouts for call in each.calls if call.meta.trainable]
         tokens = sum(call.output_tokens for call in calls)
-        metrics = {
-            **update.metrics, **batch.metrics, **seconds, **reward_extremes(rollouts, self._settings),
-            **{f"rollouts_{status}": sum(each.status == status for each in rollouts) for status in Status},
-            **round_.counts(), "calls": len(calls), "tokens_generated": tokens,
+        measured = {**update.metrics, **batch.metrics, **seconds, **reward_extremes(rollouts, self._settings)}
+        statuses = {f"rollouts_{status}": sum(each.status == status for each in rollouts) for status in Status}
+        generated = {
+            "calls": len(calls),
+            "tokens_generated": tokens,
             "tokens_per_second": tokens / round_.seconds if round_.seconds else 0.0,
             "staleness": max((self._version - row.version for row in batch.rows if row.version >= 0), default=0),
-        }  # fmt: skip
-        self._note(step, update.version, metrics)
+        }
+        self._note(step, update.version, {**measured, **statuses, **round_.counts(), **generated})
 
     def _note(self, step: int, version: int, measured: Mapping[str, float]) -> None:
         """A step is done: this is what came of it."""
