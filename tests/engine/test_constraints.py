@@ -14,9 +14,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from lightning_embedded.constraints import constraint
 from lightning_embedded.engine.engine import Engine
 from lightning_embedded.learning.learner import Learner
 from lightning_embedded.serving.chat import Chat
+from lightning_hub.trajectories.constraint import constraint_of
 from lightning_sdk.errors import LightningError
 from lightning_sdk.settings import Settings
 from tests.engine.constrained_calls import ASK, learner_of, rows
@@ -158,6 +160,17 @@ def test_a_token_that_was_not_allowed_is_an_error(service: Service) -> None:
     without = Learner(make_model(service.engine.decoder.vocabulary), Settings())
     with pytest.raises(LightningError, match="sampled under constraints"):
         without.logprobs(row)
+
+
+def test_grammars_are_kept_within_a_bound(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that sends a new schema in each call does not fill the memory; the latest ones are at hand."""
+    monkeypatch.setattr(constraint, "_KEPT", 2)
+    constraints = Chat(service.chat.tokenizer, service.engine.decode).constraints(service.engine.decoder.vocabulary)
+    for number in (1, 2, 3, 2):
+        form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"const": number}}}
+        constraints.start(constraint_of({"response_format": form}))
+    kept = [json.loads(each)["response_format"]["json_schema"]["schema"]["const"] for each in constraints._kept]
+    assert kept == [3, 2]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lightning_hub.backend import Batch, Objective, Pair, Row
+from lightning_hub.backend import Batch, Constrained, Objective, Pair, Row
 from lightning_process.transport import (
     pack_batch,
     pack_question,
@@ -18,11 +18,13 @@ from tests.learner.tinymodel import make_group_rows
 
 
 def some_rows() -> list[Row]:
-    """With and without what the value head needs, and with a number that is none."""
+    """With and without what the value head needs, with a number that is none, and with one constraint or two."""
     rows = make_group_rows(groups=1)
     rows[0].logprobs[2] = np.nan
     numbers = np.arange(len(rows[1].tokens), dtype=np.float32)
-    return [rows[0], replace(rows[1], returns=numbers, values=-numbers, role="", rollout="é", version=-1)]
+    limits = (Constrained(2, 3, "one"), Constrained(3, 4, "two"))
+    more = replace(rows[1], returns=numbers, values=-numbers, role="", rollout="é", version=-1, constraints=limits)
+    return [replace(rows[0], constraints=(Constrained(2, 4, "two"),)), more]
 
 
 def assert_same(left: Row, right: Row) -> None:
