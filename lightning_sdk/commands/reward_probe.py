@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lightning_sdk.markers import answer as answers
 from lightning_sdk.markers.reward import RewardFunction, RewardValue
+from lightning_sdk.markers.rollout import answer_to_json
 from lightning_sdk.rollouts.scoring import scores
 
 #: Seconds that one scoring may take, and all of them together.
@@ -70,7 +70,7 @@ class RewardProbe:
     def _listen(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapper(task: dict[str, Any], answer: Any) -> Any:
-            kept, _ = answers.to_json(answer)
+            kept, _ = answer_to_json(answer)
             own, began = copy.deepcopy(task), time.perf_counter()
             value = function(task, answer)
             self._unkept |= not kept

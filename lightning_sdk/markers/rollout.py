@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,16 @@ from typing import Any
 
 from lightning_sdk.errors import RewardError
 from lightning_sdk.failures.failure import describe, plain, status_of
-from lightning_sdk.markers import answer as answers
 from lightning_sdk.markers.reward import RewardFunction, RewardValue, describe_missing_reward
 from lightning_sdk.stream import notices, sink
 from lightning_sdk.stream.plain_data import NotPlain, plain_object
 from lightning_sdk.trace.call import Status
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
+
+#: Characters of JSON in one answer, at most.
+_MAX_ANSWER_CHARACTERS = 1_000_000
+#: Characters of an answer that are shown.
+_PREVIEW_CHARACTERS = 2000
 
 
 class rollout:  # noqa: N801 - reads as a verb: `with lightning.rollout(task):`
@@ -101,6 +106,64 @@ def end(scope: RolloutScope, status: Status, error: str = "", answer: Any = None
         sink.harmless("ending a rollout's calls", scope.at_end.pop())
     if scope.candidate is not None and status == Status.OK:
         sink.harmless("reporting texts that were not seen", lambda: notices.report_unseen_texts(scope))
-    shown = sink.harmless("showing an answer", lambda: answers.preview(answer)) or ""
-    kept = sink.harmless("keeping an answer", lambda: answers.to_json(answer)) or ("", "it could not be read")
+    shown = sink.harmless("showing an answer", lambda: preview_answer(answer)) or ""
+    kept = sink.harmless("keeping an answer", lambda: answer_to_json(answer)) or ("", "it could not be read")
     sink.send_end(scope, status, plain(error), shown, *kept)
+
+
+def preview_answer(answer: Any) -> str:
+    """The beginning of the answer as text, to show."""
+    try:
+        text = str.__str__(answer if isinstance(answer, str) else "" if answer is None else repr(answer))[
+            :_PREVIEW_CHARACTERS
+        ]
+    except BaseException as raised:  # of the user's own class
+        text = f"(a {type(answer).__name__} that cannot be shown: its repr raised {type(raised).__name__})"
+    return text.encode("utf-8", "replace").decode()  # half a surrogate pair has no place in a message
+
+
+def answer_to_json(answer: Any) -> tuple[str, str]:
+    """The answer as JSON and '', or '' and why it could not be restored from JSON as it was.
+
+    Strings, numbers, booleans, None, lists, and dicts with string keys can be; a tuple comes back as a list.
+    """
+    try:
+        left = _room_after(answer, _MAX_ANSWER_CHARACTERS)
+        text = json.dumps(answer) if left >= 0 else ""
+    except (_NotJSON, ValueError) as reason:
+        return "", str(reason)
+    except RecursionError:
+        return "", "it is nested too deeply"
+    except BaseException as raised:  # of the user's own class
+        return "", f"looking at it raised {type(raised).__name__}"
+    if text and len(text) <= _MAX_ANSWER_CHARACTERS:
+        return text, ""
+    return "", f"it is longer than {_MAX_ANSWER_CHARACTERS:,} characters"
+
+
+class _NotJSON(Exception):
+    """Something in an answer cannot be represented in JSON."""
+
+
+def _room_after(value: Any, left: int) -> int:
+    """About how many of `left` characters remain after `value`; negative once they are used up."""
+    if value is None or isinstance(value, bool | int | float):
+        return left - 1
+    if isinstance(value, str):
+        return left - len(value)
+    if isinstance(value, list | tuple):
+        for item in value:
+            if left < 0:
+                break
+            left = _room_after(item, left - 1)
+        return left
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise _NotJSON(f"a dict in it has the key {key!r:.40}, which is not a string")
+            if left < 0:
+                break
+            left = _room_after(item, left - 1 - len(key))
+        return left
+    kind = type(value)
+    raise _NotJSON(f"it is or contains a {kind.__module__}.{kind.__qualname__}, which JSON cannot represent")

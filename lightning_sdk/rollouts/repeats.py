@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lightning_sdk.markers import answer as answers
 from lightning_sdk.markers.reward import RewardFunction, as_rewards, name_of
+from lightning_sdk.markers.rollout import answer_to_json
 from lightning_sdk.stream import notices
 from lightning_sdk.trace.scope import Scope, use_scope
 
@@ -136,7 +136,7 @@ def listen(rewards: tuple[RewardFunction, ...]) -> tuple[RewardFunction, ...]:
 
 def _pair(task: dict[str, Any], answer: Any) -> str:
     """Both as JSON; '' if they would not come back as they were."""
-    kept, _ = answers.to_json([task, answer])
+    kept, _ = answer_to_json([task, answer])
     return kept if kept and json.loads(kept) == [task, answer] else ""
 
 
