@@ -226,8 +226,8 @@ def main() -> None:
         told.read()
         runner.stop()
 
+    runner.start()  # ahead of what may stop it: a thread that was never started cannot be waited for
     threading.Thread(target=stop_at_end_of_input, daemon=True).start()
-    runner.start()
     runner.wait()
     session.end()
 

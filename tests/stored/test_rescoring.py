@@ -202,3 +202,16 @@ def test_the_command_shows_and_writes(place: Workplace, copied: Callable[[], Pat
     shutil.rmtree(run / "spans")  # answers are in the store
     done = place.type("rescore", str(run), "--reward", "stored_agent.py:first")
     assert done.returncode == 0 and "instead of second" in done.stdout
+
+
+def test_a_rollout_whose_log_is_cut_off_is_left_out(copied: Callable[[], Path]) -> None:
+    """With a piece of it missing it is not the rollout that ran; the others are read as before."""
+    run = copied()
+    segment = max((run / "spans").glob("*.log"))
+    with segment.open("r+b") as file:
+        file.truncate(segment.stat().st_size // 2)
+    stored = StoredRun(run)
+    records = stored.records()
+    read = [stored.rollout(record) for record in records]
+    assert None in read and any(read)
+    assert all(each.calls for each in read if each is not None)

@@ -99,9 +99,13 @@ class Archive:
         for (packed,) in self._db.execute("SELECT positions FROM extents WHERE key = ? ORDER BY rowid", (key,)):
             pairs.frombytes(packed)
         for position, length in each_extent(pairs):
-            with (self._folder / f"{position >> 32:06d}.log").open("rb") as file:
-                file.seek(position & 0xFFFFFFFF)
-                yield decode_event(file.read(length))
+            path, offset = self._folder / f"{position >> 32:06d}.log", position & 0xFFFFFFFF
+            with path.open("rb") as file:
+                file.seek(offset)
+                event = file.read(length)
+            if len(event) != length:
+                raise OSError(f"{path} ends before byte {offset + length}")
+            yield decode_event(event)
 
 
 def _open_store(path: Path) -> sqlite3.Connection:
