@@ -52,7 +52,7 @@ SHOWN = [
 Task = dict[str, Any]
 
 
-def asked(task: Task) -> str:
+def question_of(task: Task) -> str:
     """The question of a sum."""
     return f"{task['question']} Think step by step, then answer with the number."
 
@@ -65,7 +65,7 @@ def say(messages: list[dict[str, Any]], tokens: int) -> str:
 @lightning.agent(role="solver", trainable=True)
 def add(task: Task) -> str:
     """One question, one answer."""
-    return say([{"role": "user", "content": asked(task)}], RESPONSE)
+    return say([{"role": "user", "content": question_of(task)}], RESPONSE)
 
 
 @lightning.agent(role="solver", trainable=True)
@@ -78,11 +78,11 @@ def calculate(task: Task) -> str:
         if question is None:
             return answer
         messages += [{"role": "assistant", "content": answer},
-                     {"role": "user", "content": f"result: {evaluated(question[1])}"}]  # fmt: skip
+                     {"role": "user", "content": f"result: {evaluate_sum(question[1])}"}]  # fmt: skip
     return ""
 
 
-def evaluated(expression: str) -> str:
+def evaluate_sum(expression: str) -> str:
     """Its value, or 'error' for what the calculator does not take."""
     try:
         return expressions.calculate(expression)

@@ -67,7 +67,7 @@ def noisy(played: Played) -> float:
     return float(played.right) + float(played.draw.normal(0, 1))
 
 
-def graded(played: Played) -> float:
+def grade(played: Played) -> float:
     """Continuous, between 0 and 1."""
     return float(played.draw.beta(1 + 6 * played.quality, 1 + 6 * (1 - played.quality)))
 
@@ -86,7 +86,7 @@ def of_two(played: Played) -> dict[str, float]:
     return {"planner": float(played.right), "solver": float(played.draw.random() < played.quality)}
 
 
-def helped(done: float) -> float:
+def help_less(done: float) -> float:
     """A helper that is needed less and less, since the solver learns what it knew."""
     return 0.6 - 0.45 * done
 
@@ -97,7 +97,7 @@ def yes_or_no(played: Played) -> str:
     return truth if played.right else {"no": "yes", "yes": "no"}[truth]
 
 
-def scaled(low: float, high: float) -> Callable[[Played], float]:
+def scale_rewards(low: float, high: float) -> Callable[[Played], float]:
     return lambda played: high if played.right else low
 
 
@@ -114,11 +114,11 @@ HEALTHY = (
     Case("five steps", run(replace(LEARNS, steps=5, skill=lambda done: 0.3 * done, moves=0.05, **SMALL))),
     Case("eight steps", run(replace(LEARNS, steps=8, skill=lambda done: 0.5 * done, moves=0.08, **SMALL))),
     Case("noisy reward", run(replace(LEARNS, reward=noisy))),
-    Case("reward of 0 and -1", run(replace(LEARNS, reward=scaled(-1.0, 0.0)))),
-    Case("reward of 1 and -1", run(replace(LEARNS, reward=scaled(-1.0, 1.0)))),
-    Case("reward of 10 and 20", run(replace(LEARNS, reward=scaled(10.0, 20.0)))),
-    Case("reward of 0 and 1000", run(replace(LEARNS, reward=scaled(0.0, 1000.0)))),
-    Case("continuous reward", run(replace(LEARNS, reward=graded))),
+    Case("reward of 0 and -1", run(replace(LEARNS, reward=scale_rewards(-1.0, 0.0)))),
+    Case("reward of 1 and -1", run(replace(LEARNS, reward=scale_rewards(-1.0, 1.0)))),
+    Case("reward of 10 and 20", run(replace(LEARNS, reward=scale_rewards(10.0, 20.0)))),
+    Case("reward of 0 and 1000", run(replace(LEARNS, reward=scale_rewards(0.0, 1000.0)))),
+    Case("continuous reward", run(replace(LEARNS, reward=grade))),
     Case("negative distances", run(replace(LEARNS, reward=costs))),
     Case("held-out score stays 0", run(replace(LEARNS, reward=partly)), true=("held-out score not better",)),
     Case("plateau", run(replace(LEARNS, steps=36, skill=flat_out))),
@@ -127,7 +127,7 @@ HEALTHY = (
     Case("two roles", run(replace(LEARNS, roles=(Role("planner"), Role("solver")), reward=of_two))),
     Case("optional role", run(replace(LEARNS, roles=(Role(), Role("helper", lambda done: 0.3))))),
     Case("helper not needed any more", run(replace(LEARNS, skill=lambda done: -0.5 + 4.5 * done,
-                                                   roles=(Role(), Role("helper", helped))))),
+                                                   roles=(Role(), Role("helper", help_less))))),
     Case("small divergence", run(replace(LEARNS, skill=lambda done: 0.6 * done, moves=0.02, numbers={
         "kl_reference": lambda done: 2e-4 * done, "learning_rate": 1e-6}))),
     Case("few held-out tasks", run(replace(LEARNS, skill=lambda done: -0.1 + 0.7 * done, held_out=25))),
@@ -206,7 +206,7 @@ def lazy_answers() -> Recipe:
     return replace(LEARNS, says=says, reward=reward, held_out=60)
 
 
-def recorded(name: str) -> RunRecord:
+def read_recording(name: str) -> RunRecord:
     lines = (RECORDED / f"{name}.jsonl").read_text("utf-8").splitlines()
     return RunRecord(
         name=f"runs/{name}", settings=Settings(), steps=[json.loads(line) for line in lines], status="finished"
@@ -221,14 +221,14 @@ def numbers(**changed: Any) -> Callable[[int], RunRecord]:
 SICK = (
     Case("rate too high: collapse", run(replace(LEARNS, skill=collapsing, numbers={"learning_rate": 1e-2},
          entropy=lambda done: 0.4 if done < 0.35 else 1.3)), ("fatal diverging",), ("no signal",)),
-    Case("rate too high: recorded", lambda seed: recorded("diverged"), ("fatal diverging",), source="recorded"),
-    Case("collapse, reward of 1 and -1", run(replace(LEARNS, skill=collapsing, reward=scaled(-1.0, 1.0))),
+    Case("rate too high: recorded", lambda seed: read_recording("diverged"), ("fatal diverging",), source="recorded"),
+    Case("collapse, reward of 1 and -1", run(replace(LEARNS, skill=collapsing, reward=scale_rewards(-1.0, 1.0))),
          ("fatal diverging",), ("no signal",)),
     Case("rate too low", run(replace(LEARNS, skill=lambda done: -0.5, moves=1e-5, numbers={"learning_rate": 1e-9})),
          ("fatal learning rate too low",)),
     Case("rate too low, no evaluation", run(replace(LEARNS, skill=lambda done: -0.5, moves=0.0, held_out=1,
          entropy=lambda done: 0.4, numbers={"learning_rate": 1e-9, "entropy": 0.4})), ("fatal learning rate too low",)),
-    Case("tiny rewards", run(replace(LEARNS, skill=lambda done: -0.5, moves=1e-6, reward=scaled(0.0, 1e-9),
+    Case("tiny rewards", run(replace(LEARNS, skill=lambda done: -0.5, moves=1e-6, reward=scale_rewards(0.0, 1e-9),
                                      numbers={"grad_norm": 2e-10})), ("fatal reward too small",)),
     Case("constant reward", run(replace(LEARNS, skill=lambda done: -0.5, reward=lambda played: 0.25)),
          ("fatal no signal",)),
@@ -259,7 +259,8 @@ SICK = (
                                              held_out_skill=lambda done: 1.0 - 3.0 * done)),
          ("warning held-out score worse",)),
     Case("held-out score gone, negative", run(replace(LEARNS, steps=3, held_out=60, skill=lambda done: 0.5,
-         reward=scaled(-1.0, 0.0), held_out_skill=lambda done: 1.0 - 12.0 * done)), ("fatal held-out score worse",)),
+         reward=scale_rewards(-1.0, 0.0), held_out_skill=lambda done: 1.0 - 12.0 * done)),
+         ("fatal held-out score worse",)),
     Case("answer in the prompt", run(replace(LEARNS, prompt=lambda task: f"{task['question']}: {task['answer']}")),
          ("warning answer in the prompt",)),
     Case("reward follows length", lambda seed: simulate(of_length(), seed), ("warning reward follows length",),

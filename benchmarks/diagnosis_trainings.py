@@ -109,7 +109,7 @@ def length(task: Task, answer: str) -> float:
     return float(len(answer))
 
 
-def misnamed(task: Task, answer: str) -> dict[str, float]:
+def misname_role(task: Task, answer: str) -> dict[str, float]:
     return {"sovler": three(task, answer)}
 
 
@@ -175,7 +175,7 @@ TRAININGS = (
              true=("one answer to all", "reward flat", "entropy collapsed")),
     Training("random reward", reward=chance, expected=("warning reward not repeatable",),
              true=("one answer to all", "reward flat", "entropy collapsed", "diverging")),
-    Training("reward of nobody", reward=misnamed, expected=("fatal run failed",), true=("reward of nobody",)),
+    Training("reward of nobody", reward=misname_role, expected=("fatal run failed",), true=("reward of nobody",)),
     Training("all failed", always_raises, expected=("fatal run failed",)),
     Training("most failed", often_raises, expected=("warning rollouts failed",), true=("rollouts repeated",), steps=4,
              settings={"failure.max_failed": 0.95, "failure.refills": 0}),

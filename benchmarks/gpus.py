@@ -73,7 +73,7 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
     if name == "verl":
         rate = {"optimizer.learning_rate": TIMED["optimizer.learning_rate"]}
         return [sys.executable, str(HERE / "verl_loop.py"), of, f"--steps={options.steps or 8}", *to,
-                *given(VERL | rate, options)]  # fmt: skip
+                *settings_words(VERL | rate, options)]  # fmt: skip
     if name == "engine":
         return [sys.executable, str(HERE / "vllm_front.py"), of, "--requests=1024", "--concurrency=1024", "--pairs=12",
                 "--set=vllm.enforce_eager=true", *to]  # fmt: skip
@@ -82,10 +82,10 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
     return [sys.executable, str(HERE / "arithmetic.py"), of, f"--agent={part.agent}",
             f"--steps={options.steps or part.steps}", f"--tasks={part.tasks}", f"--backend={part.backend}", *engine,
             f"--name={name}", f"--runs={options.output / 'runs'}", *to,
-            *given(OURS | part.settings, options)]  # fmt: skip
+            *settings_words(OURS | part.settings, options)]  # fmt: skip
 
 
-def given(settings: Settings, options: argparse.Namespace) -> list[str]:
+def settings_words(settings: Settings, options: argparse.Namespace) -> list[str]:
     return [f"--set={name}={value}" for name, value in settings.items()] + [f"--set={each}" for each in options.set]
 
 
@@ -103,7 +103,7 @@ def run(name: str, options: argparse.Namespace) -> int:
     return code
 
 
-def told(folder: Path) -> dict[str, Any]:
+def describe_parts(folder: Path) -> dict[str, Any]:
     """The parts that are there, side by side."""
     found = {name: each for name in (*PARTS, *OTHERS) if (each := result_of(folder, name))}
     result: dict[str, Any] = {"benchmark": "gpus"}
@@ -197,7 +197,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     codes = [run(name, options) for name in options.parts if name != "told"]
-    result = told(options.output)
+    result = describe_parts(options.output)
     (options.output / "gpus.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     plot(result, options.output / "gpus.png")
     print(json.dumps(result))

@@ -136,7 +136,7 @@ def measure(events: list[tuple[Any, ...]], seconds: float, folder: Path | None, 
         if not stream.flush(60.0):
             raise SystemExit(f"not everything arrived: {stream.status()}")
         last = Sample.now(stream, hub["pid"])
-        put, told = stream.status().put, settled(hub["address"])
+        put, told = stream.status().put, status_after_deleting(hub["address"])
         stream.close()
     finally:
         stop_hub(hub)
@@ -188,7 +188,7 @@ def slope(points: list[tuple[float, float]]) -> float:
     return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
 
 
-def settled(address: str) -> dict[str, Any]:
+def status_after_deleting(address: str) -> dict[str, Any]:
     """What the hub says of itself once it has deleted what its limit asks for."""
     time.sleep(1.0)
     with HubClient(address, "bench") as client:

@@ -43,7 +43,7 @@ LOOKS = (1, 5, 10, 20)
 # --- runs that learned nothing
 
 
-def _sampled(chance: Callable[[np.random.Generator, Shape], Array]) -> Draw:
+def _sampler(chance: Callable[[np.random.Generator, Shape], Array]) -> Draw:
     def draw(generator: np.random.Generator, shape: Shape) -> tuple[Array, Array]:
         task = chance(generator, shape)
         return (generator.random(shape) < task).astype(float), (generator.random(shape) < task).astype(float)
@@ -52,10 +52,10 @@ def _sampled(chance: Callable[[np.random.Generator, Shape], Array]) -> Draw:
 
 
 def _constant(chance: float) -> Draw:
-    return _sampled(lambda _, shape: np.full(shape, chance))
+    return _sampler(lambda _, shape: np.full(shape, chance))
 
 
-def _shifted(before: float, spread: float, change: Callable[[np.random.Generator, Shape], Array]) -> Draw:
+def _shift_scores(before: float, spread: float, change: Callable[[np.random.Generator, Shape], Array]) -> Draw:
     """Scores around `before`, and a change of mean 0."""
 
     def draw(generator: np.random.Generator, shape: Shape) -> tuple[Array, Array]:
@@ -70,7 +70,7 @@ def _rare(part: float, size: float) -> Callable[[np.random.Generator, Shape], Ar
     return lambda generator, shape: np.where(generator.random(shape) < part, size, -size * part / (1 - part))
 
 
-def _graded(generator: np.random.Generator, shape: Shape) -> tuple[Array, Array]:
+def _grade(generator: np.random.Generator, shape: Shape) -> tuple[Array, Array]:
     """Between 0 and 1, with tasks of all difficulties."""
     task = generator.random(shape)
     before, after = (np.clip(task + generator.normal(0, 0.2, shape), 0, 1) for _ in range(2))
@@ -78,21 +78,21 @@ def _graded(generator: np.random.Generator, shape: Shape) -> tuple[Array, Array]
 
 
 NOTHING_LEARNED: dict[str, Draw] = {
-    "0/1, easy and hopeless tasks": _sampled(lambda generator, shape: generator.beta(0.3, 0.3, shape)),
+    "0/1, easy and hopeless tasks": _sampler(lambda generator, shape: generator.beta(0.3, 0.3, shape)),
     "0/1, all tasks alike": _constant(0.5),
     "0/1, one in 20 solved": _constant(0.05),
-    "0 to 1, graded": _graded,
-    "0 to 1, one task in 10 loses 0.9": _shifted(0.9, 0.0, _rare(0.1, -0.9)),
-    "0 to 1, one task in 30 loses 0.9": _shifted(0.95, 0.0, _rare(1 / 30, -0.9)),
-    "0 to 1, one task in 10 gains 0.9": _shifted(0.1, 0.0, _rare(0.1, 0.9)),
-    "-1 to 1, one task in 20 loses 1.9": _shifted(0.9, 0.0, _rare(0.05, -1.9)),
-    "any, normal": _shifted(5.0, 1.0, lambda generator, shape: generator.standard_normal(shape)),
-    "any, long tail down": _shifted(5.0, 1.0, lambda g, shape: math.exp(0.5) - g.lognormal(size=shape)),
-    "any, longer tail down": _shifted(5.0, 0.0, lambda g, shape: math.exp(1.125) - g.lognormal(0, 1.5, shape)),
-    "any, long tail up": _shifted(5.0, 1.0, lambda g, shape: g.lognormal(size=shape) - math.exp(0.5)),
-    "any, Student's t with 3 degrees": _shifted(5.0, 1.0, lambda generator, shape: generator.standard_t(3, shape)),
-    "any, one task in 10 loses 2": _shifted(5.0, 0.0, _rare(0.1, -2.0)),
-    "any, one task in 50 loses 2": _shifted(5.0, 0.2, _rare(0.02, -2.0)),
+    "0 to 1, graded": _grade,
+    "0 to 1, one task in 10 loses 0.9": _shift_scores(0.9, 0.0, _rare(0.1, -0.9)),
+    "0 to 1, one task in 30 loses 0.9": _shift_scores(0.95, 0.0, _rare(1 / 30, -0.9)),
+    "0 to 1, one task in 10 gains 0.9": _shift_scores(0.1, 0.0, _rare(0.1, 0.9)),
+    "-1 to 1, one task in 20 loses 1.9": _shift_scores(0.9, 0.0, _rare(0.05, -1.9)),
+    "any, normal": _shift_scores(5.0, 1.0, lambda generator, shape: generator.standard_normal(shape)),
+    "any, long tail down": _shift_scores(5.0, 1.0, lambda g, shape: math.exp(0.5) - g.lognormal(size=shape)),
+    "any, longer tail down": _shift_scores(5.0, 0.0, lambda g, shape: math.exp(1.125) - g.lognormal(0, 1.5, shape)),
+    "any, long tail up": _shift_scores(5.0, 1.0, lambda g, shape: g.lognormal(size=shape) - math.exp(0.5)),
+    "any, Student's t with 3 degrees": _shift_scores(5.0, 1.0, lambda generator, shape: generator.standard_t(3, shape)),
+    "any, one task in 10 loses 2": _shift_scores(5.0, 0.0, _rare(0.1, -2.0)),
+    "any, one task in 50 loses 2": _shift_scores(5.0, 0.2, _rare(0.02, -2.0)),
 }
 
 
@@ -102,7 +102,7 @@ def nothing_learned(generator: np.random.Generator, trials: int) -> Iterator[dic
             before, after = draw(generator, (trials, tasks))
             trained = draw(generator, (trials, FEWEST_TRAINED))[1]
             widths = _widths(np.concatenate([before, after], axis=1), trained, tasks)
-            better, worse = _told(after - before, widths, ERROR * PLANNED)
+            better, worse = _verdicts(after - before, widths, ERROR * PLANNED)
             t_better, t_worse = _told_by_t(after - before, ERROR)
             yield {
                 "scores": name, "tasks": tasks, "better": _part(better), "worse": _part(worse),
@@ -120,7 +120,7 @@ def _widths(scores: Array, trained: Array, tasks: int) -> Array:
     return np.array(found)
 
 
-def _told(changes: Array, widths: Array, error: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _verdicts(changes: Array, widths: Array, error: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """[trials] Which are called better, and which worse."""
     known = np.isfinite(widths)
     width = np.where(known, widths, 1.0)[:, None]
@@ -187,15 +187,15 @@ def scores(generator: np.random.Generator, trials: int) -> Iterator[dict[str, An
 # --- looks
 
 
-def _solved(generator: np.random.Generator, task: Array) -> Array:
+def _solve(generator: np.random.Generator, task: Array) -> Array:
     return (generator.random(task.shape) < task).astype(float)
 
 
 #: What is drawn of tasks once, and what a run that learned nothing scores on them each time.
 LOOKED: dict[str, tuple[Draw, Callable[[np.random.Generator, Array, Array], Array]]] = {
     "0/1, easy and hopeless tasks": (
-        lambda g, shape: ((task := g.beta(0.3, 0.3, shape)), _solved(g, task)),
-        lambda g, task, before: _solved(g, task),
+        lambda g, shape: ((task := g.beta(0.3, 0.3, shape)), _solve(g, task)),
+        lambda g, task, before: _solve(g, task),
     ),
     "0 to 1, graded": (
         lambda g, shape: ((task := g.random(shape)), np.clip(task + g.normal(0, 0.2, shape), 0, 1)),
@@ -214,12 +214,12 @@ def looks(generator: np.random.Generator, trials: int) -> Iterator[dict[str, Any
         for tasks in (20, 60, 200):
             task, before = draw(generator, (trials, tasks))
             changes = [again(generator, task, before) - before for _ in range(max(LOOKS))]
-            plain = [_told(each, np.ones(trials), ERROR)[0] for each in changes]
+            plain = [_verdicts(each, np.ones(trials), ERROR)[0] for each in changes]
             by_t = [_told_by_t(each, ERROR)[0] for each in changes]
             for count in LOOKS:
                 yield {
                     "scores": name, "tasks": tasks, "looks": count,
-                    **{way: _ever(_told(each, np.ones(trials), ERROR * share)[0]
+                    **{way: _ever(_verdicts(each, np.ones(trials), ERROR * share)[0]
                                   for each, share in zip(changes, _shares(way == "resumed", count), strict=False))
                        for way in ("evaluated", "resumed")},
                     "uncorrected": _ever(plain[:count]), "t": _ever(by_t[:count]),
@@ -252,19 +252,17 @@ def gains(trials: int) -> Iterator[dict[str, Any]]:
 
 
 def _smallest(tasks: int, seeds: int, graded: bool, trials: int) -> dict[str, float]:
-    def found(gain: float) -> tuple[float, float]:
+    def rates(gain: float) -> tuple[float, float]:
         generator = np.random.default_rng(5)
-        changes = _gained(generator, (trials, tasks), seeds, graded, gain)
-        return float(_told(changes, np.ones(trials), ERROR * PLANNED)[0].mean()), float(
+        changes = _apply_gain(generator, (trials, tasks), seeds, graded, gain)
+        return float(_verdicts(changes, np.ones(trials), ERROR * PLANNED)[0].mean()), float(
             _told_by_t(changes, ERROR)[0].mean()
         )
 
-    return {
-        name: round(_bisected(lambda gain, at=at: found(gain)[at]), 3) for at, name in enumerate(("gain", "t_gain"))
-    }
+    return {name: round(_bisect(lambda gain, at=at: rates(gain)[at]), 3) for at, name in enumerate(("gain", "t_gain"))}
 
 
-def _gained(generator: np.random.Generator, shape: Shape, seeds: int, graded: bool, gain: float) -> Array:
+def _apply_gain(generator: np.random.Generator, shape: Shape, seeds: int, graded: bool, gain: float) -> Array:
     """Each task loses the same part of what it lacks; the mean lacks a half."""
     task = generator.random(shape) if graded else generator.beta(0.3, 0.3, shape)
     better = task + 2 * gain * (1 - task)
@@ -275,7 +273,7 @@ def _gained(generator: np.random.Generator, shape: Shape, seeds: int, graded: bo
     return second - first
 
 
-def _bisected(power: Callable[[float], float]) -> float:
+def _bisect(power: Callable[[float], float]) -> float:
     low, high = 0.0, 0.5
     while high - low > 0.002:
         middle = (low + high) / 2

@@ -222,7 +222,7 @@ class _Discard:
         self._queue.append((event, size))
 
 
-def isolated(listening: bool, trained: bool) -> float:
+def seam_microseconds(listening: bool, trained: bool) -> float:
     """Microseconds that the seam adds to a call on its thread, around a stub of the client: the least of 7 repeats.
 
     A lower bound, steady where the paired figures are not: without a client around it the code stays in the caches.
@@ -293,9 +293,9 @@ def run(pairs: int, calls: int) -> dict[str, Any]:
         "async_total_cpu_us": modes["async64_trained"]["total_cpu_us"],
         "stream_total_cpu_us": modes["stream_trained"]["total_cpu_us"],
         "caller_isolated_us": {
-            "nobody listens": isolated(False, False),
-            "observed": isolated(True, False),
-            "trained": isolated(True, True),
+            "nobody listens": seam_microseconds(False, False),
+            "observed": seam_microseconds(True, False),
+            "trained": seam_microseconds(True, True),
         },
         "spans_lost": sync.recorded + many.recorded + few.recorded - events,
         "spans_recorded": events,

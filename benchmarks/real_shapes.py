@@ -74,7 +74,7 @@ def make(tokenizer: Path, folder: Path, names: list[str]) -> None:
 
 
 @contextmanager
-def watched() -> Iterator[list[int]]:
+def watch_memory() -> Iterator[list[int]]:
     """The MiB that the first GPU has in use, once a second; nothing where there is none."""
     seen: list[int] = []
     over = threading.Event()
@@ -119,7 +119,7 @@ def train(part: str, options: argparse.Namespace) -> int:
     if options.backend_python:
         command.append(f"--backend-python={options.backend_python}")
     began = time.monotonic()
-    with (options.output / f"{name}.log").open("w") as log, watched() as seen:
+    with (options.output / f"{name}.log").open("w") as log, watch_memory() as seen:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
                                    env=os.environ | {"PYTHONUNBUFFERED": "1"})  # fmt: skip
         try:

@@ -60,13 +60,13 @@ def configuration(options: argparse.Namespace, settings: Settings, folder: Path)
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer")
     files = write_tasks(options, folder)
-    values = ours.map_settings(settings, place) | needed(options, settings, place, files, folder)
+    values = ours.map_settings(settings, place) | needed_overrides(options, settings, place, files, folder)
     for name, value in (values | {name: ours.parse_yaml(each) for name, each in settings.verbatim.items()}).items():
         OmegaConf.update(config, name, value, force_add=True)
     return config
 
 
-def needed(
+def needed_overrides(
     options: argparse.Namespace, settings: Settings, place: ours.RunPlacement, files: str, folder: Path
 ) -> dict[str, Any]:
     rollout, actor = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
@@ -114,7 +114,7 @@ def needed(
 def write_tasks(options: argparse.Namespace, folder: Path) -> str:
     train, _ = arithmetic.data("sums", options.data, 200)
     rows = [{
-        "prompt": [{"role": "user", "content": arithmetic.asked(task)}],
+        "prompt": [{"role": "user", "content": arithmetic.question_of(task)}],
         "data_source": "sums",
         "agent_name": "single_turn_agent",
         "reward_model": {"ground_truth": task["answer"], "style": "rule"},
@@ -151,7 +151,7 @@ def run(options: argparse.Namespace) -> None:
         "began": began,
     }  # fmt: skip
 
-    def told(steps: list[dict[str, Any]], stamps: list[float]) -> None:
+    def describe_steps(steps: list[dict[str, Any]], stamps: list[float]) -> None:
         if len(steps) < 2:
             return
         for step, before, after in zip(steps[1:], stamps, stamps[1:], strict=False):
@@ -168,7 +168,7 @@ def run(options: argparse.Namespace) -> None:
         log = folder / "metrics.jsonl"
         os.environ["VERL_FILE_LOGGER_PATH"] = str(log)
         cluster.join(settings, config.trainer.device)
-        watcher = threading.Thread(target=watch, args=(log, stop, told))
+        watcher = threading.Thread(target=watch, args=(log, stop, describe_steps))
         watcher.start()
         try:
             run_ppo(config, task_runner_class=TaskRunnerV1)

@@ -79,7 +79,7 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+def time_call(call: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds that `call` takes on the device, and what it returns."""
     synchronize()
     start = time.perf_counter()
@@ -100,7 +100,7 @@ def phases(worker: Any) -> Iterator[dict[str, float]]:
             inner, own = getattr(owner, name), name in vars(owner)
 
             def outer(*args: Any, **kwargs: Any) -> Any:
-                spent, found = timed(lambda: inner(*args, **kwargs))
+                spent, found = time_call(lambda: inner(*args, **kwargs))
                 seconds[phase] += spent
                 return found
 
@@ -120,17 +120,17 @@ def phases(worker: Any) -> Iterator[dict[str, float]]:
 def phase_seconds(worker: Any, rows: Rows, logprobs: torch.Tensor) -> dict[str, Any]:
     """An update of `rows` by phase."""
     with phases(worker) as seconds:
-        total, _ = timed(lambda: update(worker, rows, logprobs))
+        total, _ = time_call(lambda: update(worker, rows, logprobs))
     known = {name: round(each, 3) for name, each in seconds.items()}
     return {"tokens": sum(rows.lengths), **known, "rest": round(total - sum(seconds.values()), 3)}
 
 
-def profiled(worker: Any, rows: Rows, logprobs: torch.Tensor) -> dict[str, Any]:
+def profile_update(worker: Any, rows: Rows, logprobs: torch.Tensor) -> dict[str, Any]:
     """What torch's profiler sees of an update of `rows`: kernels, and the operations with most time of their own."""
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if CUDA else [ProfilerActivity.CPU]
     update(worker, rows, logprobs)
     with profile(activities=activities, acc_events=True) as seen:
-        total, _ = timed(lambda: update(worker, rows, logprobs))
+        total, _ = time_call(lambda: update(worker, rows, logprobs))
     averages = [each for each in seen.key_averages() if not each.key.startswith(SPANS)]
     on_device = [each for each in seen.events() if each.device_type != DeviceType.CPU]
     kernels = [each for each in on_device if not each.name.startswith(SPANS)]
@@ -153,14 +153,14 @@ def profiled(worker: Any, rows: Rows, logprobs: torch.Tensor) -> dict[str, Any]:
 
 def batch_seconds(worker: Any, rows: Rows) -> tuple[tuple[float, float], torch.Tensor, dict[str, Any]]:
     """Seconds of the log-probabilities and of the update, and what each gave."""
-    infer, logprobs = timed(lambda: old_logprobs(worker, rows))
-    seconds, metrics = timed(lambda: update(worker, rows, logprobs))
+    infer, logprobs = time_call(lambda: old_logprobs(worker, rows))
+    seconds, metrics = time_call(lambda: update(worker, rows, logprobs))
     return (infer, seconds), logprobs, metrics
 
 
 def measure(case: Case, options: argparse.Namespace, rows: Rows, reference: dict[str, Any]) -> dict[str, Any]:
     """Times of a case. `reference` holds the first case's log-probabilities, with which others are compared."""
-    start, worker = timed(lambda: make_worker(case, options.model))
+    start, worker = time_call(lambda: make_worker(case, options.model))
     first, logprobs, metrics = batch_seconds(worker, rows.part(sum(rows.lengths) // 4))  # compiles, fills caches
     times = []
     for _ in range(1 if case.logprobs == "loop" else options.repeats):
@@ -179,7 +179,7 @@ def measure(case: Case, options: argparse.Namespace, rows: Rows, reference: dict
         "gradient_norm": float(metrics["grad_norm"][0]),
         "logprob_difference": {"mean": float(difference.mean()), "largest": float(difference.max())},
         "phases": phase_seconds(worker, rows.part(16384), logprobs),
-        "profile": profiled(worker, rows.part(1024 if case.logprobs == "loop" else 8192), logprobs),
+        "profile": profile_update(worker, rows.part(1024 if case.logprobs == "loop" else 8192), logprobs),
     }
 
 

@@ -200,10 +200,10 @@ class Rows:
             "loss_mask": masks,
         }
         plain = {"temperature": 1.0, "global_token_num": self.lengths, **settings}
-        return tensordict_utils.get_tensordict({name: nested(each) for name, each in columns.items()}, plain)
+        return tensordict_utils.get_tensordict({name: nest(each) for name, each in columns.items()}, plain)
 
 
-def nested(rows: list[torch.Tensor]) -> torch.Tensor:
+def nest(rows: list[torch.Tensor]) -> torch.Tensor:
     return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
 
 
@@ -239,10 +239,8 @@ def update(worker: Any, rows: Rows, logprobs: torch.Tensor) -> dict[str, Any]:
         dataloader_kwargs={"shuffle": False},
         calculate_entropy=False,
     )
-    data["old_log_probs"] = nested(list(logprobs.unbind()[: len(rows)]))
+    data["old_log_probs"] = nest(list(logprobs.unbind()[: len(rows)]))
     signs = (1.0 - 2.0 * (row % 2) for row in range(len(rows)))
-    data["advantages"] = nested(
-        [torch.full((len(each),), sign) for each, sign in zip(rows.answers, signs, strict=True)]
-    )
+    data["advantages"] = nest([torch.full((len(each),), sign) for each, sign in zip(rows.answers, signs, strict=True)])
     metrics: dict[str, Any] = tensordict_utils.get(worker.train_mini_batch(data), "metrics")
     return metrics

@@ -148,7 +148,7 @@ async def ask(way: Sequence[ServerAddress], arguments: argparse.Namespace) -> fl
     def body(number: int) -> dict[str, Any]:
         words = " ".join(str((number * 7919 + place * 104729) % 1000) for place in range(20))
         if sums:
-            words = arithmetic.asked(sums[number // 8 % len(sums)])
+            words = arithmetic.question_of(sums[number // 8 % len(sums)])
         return {"model": Path(arguments.model).name, "messages": [{"role": "user", "content": words}], **sampling}
 
     async with aiohttp.ClientSession(connector=connector) as session:

@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def isolate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test finds another's hub, roles or session, or the user's own."""
     monkeypatch.setenv("LIGHTNING_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("LIGHTNING_HUB", raising=False)

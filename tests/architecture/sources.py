@@ -39,10 +39,10 @@ class Module:
     def imports(self, *, deferred: bool = True) -> set[str]:
         """Dotted names that the file imports; `from a import b` is a.b. Without `deferred`: at its top only."""
         nodes = ast.walk(self.tree) if deferred else iter(self.tree.body)
-        return {name for node in nodes for name in _imported(node)}
+        return {name for node in nodes for name in _imports_of(node)}
 
 
-def _imported(node: ast.AST) -> Iterator[str]:
+def _imports_of(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.module:

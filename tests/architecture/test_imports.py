@@ -48,7 +48,7 @@ FLOORS = {
 ELSEWHERE = {"hydra": "hydra-core", "transfer_queue": "transferqueue", "yaml": "pyyaml"}
 
 
-def allowed(package: str) -> set[str]:
+def allowed_packages(package: str) -> set[str]:
     """The packages of ours that `package` may import."""
     if package in {"lightning_sdk", MODEL}:
         return set()
@@ -62,7 +62,9 @@ def allowed(package: str) -> set[str]:
 def test_imports_go_one_way(module: Module) -> None:
     """integrations -> lightning_sdk <- hub <- process <- vllm <- backends; deferred imports count too."""
     ours = {name.split(".")[0] for name in module.imports()} & packages() - {module.package}
-    assert ours <= allowed(module.package), f"{module.where} imports {sorted(ours - allowed(module.package))}"
+    assert ours <= allowed_packages(module.package), (
+        f"{module.where} imports {sorted(ours - allowed_packages(module.package))}"
+    )
 
 
 @pytest.mark.parametrize("package", FLOORS)

@@ -55,9 +55,9 @@ def test_functions_are_short() -> None:
 def test_no_function_is_named_by_a_bare_participle() -> None:
     """`opened` says neither whether a function asks, makes or acts; `is_open`, `open_call` and `opening_time` do."""
     found = {
-        f"{module.where}:{node.name}"
-        for module in modules()
-        for node in ast.walk(module.tree)
+        f"{file.where}:{node.name}"
+        for file in python_files()
+        for node in ast.walk(file.tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_participle(node.name.strip("_"))
     }
     assert not found

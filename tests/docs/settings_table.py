@@ -55,7 +55,7 @@ def _of(group: str, cls: type[Any], only: str = "") -> Iterator[tuple[str, Any, 
 
 def _table(group: str, cls: type[Any]) -> str:
     rows = ["| setting | default | |", "|---|---|---|"]
-    rows += [f"| `{name}` | {_shown(value)} | {text} |" for name, value, text in _of(group, cls)]
+    rows += [f"| `{name}` | {_show(value)} | {text} |" for name, value, text in _of(group, cls)]
     return "\n".join(rows) + "\n"
 
 
@@ -70,16 +70,16 @@ def _docstrings(cls: type[Any]) -> dict[str, str]:
     return found
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     if isinstance(value, Mapping):
         return ""
     return f"`{'all' if value == () else 'none' if value is None else value}`"
 
 
-def replaced(page: str) -> str:
+def replace_tables(page: str) -> str:
     """`page` with the tables as they have to be."""
     return between(page, BEGIN, END, tables())
 
 
 if __name__ == "__main__":
-    PAGE.write_text(replaced(PAGE.read_text("utf-8")), "utf-8")
+    PAGE.write_text(replace_tables(PAGE.read_text("utf-8")), "utf-8")

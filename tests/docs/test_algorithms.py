@@ -10,7 +10,7 @@ import pytest
 from lightning_sdk import cli
 from lightning_sdk.settings.settings import Settings, parse
 from tests.docs.pages import blocks
-from tests.docs.verl_table import PAGE, marks, replaced
+from tests.docs.verl_table import PAGE, marks, replace_table
 
 NAME = "docs/algorithms.md"
 RECIPES = blocks(NAME, "bash")
@@ -19,7 +19,7 @@ RECIPES = blocks(NAME, "bash")
 def test_the_table_is_in_step() -> None:
     """Run `python tests/docs/verl_table.py` when this fails."""
     page = PAGE.read_text("utf-8")
-    assert page == replaced(page)
+    assert page == replace_table(page)
 
 
 def test_what_verl_has_is_compared() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT
-from tests.frameworks.matrix import PAGE, RESULTS, replaced, table
+from tests.frameworks.matrix import PAGE, RESULTS, replace_table, table
 
 
 def test_table_is_the_generated_one() -> None:
     """To bring it up to date: python tests/frameworks/matrix.py"""
     page = PAGE.read_text("utf-8")
-    assert page == replaced(page)
+    assert page == replace_table(page)
 
 
 def test_each_environment_has_its_results() -> None:
@@ -56,4 +56,4 @@ def test_rows_add_up_over_environments(tmp_path: Path) -> None:
 def test_a_readme_without_the_place_is_refused() -> None:
     """The table cannot vanish unnoticed."""
     with pytest.raises(AssertionError, match="frameworks"):
-        replaced("# A page without the markers")
+        replace_table("# A page without the markers")

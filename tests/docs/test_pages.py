@@ -14,7 +14,7 @@ from lightning_sdk import cli
 from lightning_sdk.settings.settings import parse
 from lightning_sdk.stream.stream import Stream
 from tests.docs.pages import PAGES, ROOT, anchors, block, blocks, commands, links
-from tests.docs.settings_table import PAGE, replaced
+from tests.docs.settings_table import PAGE, replace_tables
 from tests.docs.settings_table import settings as described
 
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -23,7 +23,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 def test_the_settings_table_is_in_step() -> None:
     """Run `python tests/docs/settings_table.py` when this fails."""
     page = PAGE.read_text("utf-8")
-    assert page == replaced(page)
+    assert page == replace_tables(page)
 
 
 def test_every_setting_says_what_it_is() -> None:

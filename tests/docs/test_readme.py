@@ -17,7 +17,7 @@ from tests.sdk.recorder import Recorder
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the README's two files were run as they stand, with fewer steps."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "tasks.py").write_text(block("README.md", "python", "random.Random("))
@@ -38,12 +38,12 @@ def run(folder: Path, script: str) -> str:
 
 
 @pytest.mark.timeout(300)
-def test_the_first_block_learns(trained: Path) -> None:
+def test_the_first_block_learns(trained_folder: Path) -> None:
     """What a reader copies first rises within a few steps, by more than its noise; and both ends are scored."""
-    report = json.loads((trained / "runs" / "solve" / "report.json").read_text())
+    report = json.loads((trained_folder / "runs" / "solve" / "report.json").read_text())
     assert (report["status"], report["steps"], report["calls"]) == ("finished", 16, 16 * 16 * 8)
     assert {"before", "after"} <= set(report["held_out"])
-    lines = (trained / "runs" / "solve" / "metrics.jsonl").read_text().splitlines()
+    lines = (trained_folder / "runs" / "solve" / "metrics.jsonl").read_text().splitlines()
     rewards = [json.loads(line)["reward_mean"] for line in lines]
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.05
 
@@ -55,12 +55,12 @@ def test_the_first_screen_types_what_the_tests_run() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_the_run_folder_is_as_described(trained: Path) -> None:
+def test_the_run_folder_is_as_described(trained_folder: Path) -> None:
     """Every file of a run has a line in the page's table, and every line a file."""
     page = (ROOT / "docs" / "run-folder.md").read_text("utf-8")
     first_cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     told = {name.split("/")[0] for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
-    found = {path.name for path in (trained / "runs" / "solve").iterdir()}
+    found = {path.name for path in (trained_folder / "runs" / "solve").iterdir()}
     assert found - {"hub.lock", "hub.sqlite-wal", "hub.sqlite-shm"} == told
 
 

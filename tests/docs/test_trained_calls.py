@@ -56,7 +56,7 @@ CHANGED = {
 REFUSED = [(row[0].strip("`"), row[1:]) for row in table("What is refused")]
 
 
-def sent(body: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
+def sent_body(body: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
     """What a call of a trained role sends for `body`."""
     rollout = RolloutScope("0" * 32, bytes(16), Endpoint("http://127.0.0.1:9/v1", "policy", "key"), sampling)
     with use_scope(Scope(rollout=rollout, role="solver", trainable=True)):
@@ -77,13 +77,16 @@ def test_the_fields_that_are_tried_are_those_of_the_page() -> None:
 def test_a_field_arrives_as_the_page_says(name: str, mode: int) -> None:
     said, body = CHANGED[name][mode], {**BODY, name: WRITTEN[name]}
     if name == "seed" and mode:
-        assert sent(body, {"temperature": 0.0})["seed"] == 7 and sent(body, EVALUATION)["seed"] not in {7, None}
+        assert sent_body(body, {"temperature": 0.0})["seed"] == 7 and sent_body(body, EVALUATION)["seed"] not in {
+            7,
+            None,
+        }
         return
-    made = sent(body, (TRAINING, EVALUATION)[mode])
+    made = sent_body(body, (TRAINING, EVALUATION)[mode])
     got = made.get(name)
     if said.startswith(("as written", "as in training")) and name not in {"temperature", "model"}:
         assert got == WRITTEN[name]
-        assert not said.endswith("`sampling.max_tokens`") or sent(BODY, TRAINING)["max_tokens"] == 77
+        assert not said.endswith("`sampling.max_tokens`") or sent_body(BODY, TRAINING)["max_tokens"] == 77
         return
     expected = {
         "the engine's": "policy", "`sampling.temperature`": 0.9, "`evaluation.temperature`": 0.8, "1.0": 1.0,
@@ -98,8 +101,8 @@ def test_a_field_arrives_as_the_page_says(name: str, mode: int) -> None:
 def test_verl_leaves_a_forced_call_to_the_model() -> None:
     """Since its learner knows no masks."""
     body = {**BODY, "tools": TOOLS, "tool_choice": "required"}
-    assert sent(body, {**TRAINING, "free_choice": 1.0})["tool_choice"] == "auto"
-    assert sent(body, TRAINING)["tool_choice"] == "required"
+    assert sent_body(body, {**TRAINING, "free_choice": 1.0})["tool_choice"] == "auto"
+    assert sent_body(body, TRAINING)["tool_choice"] == "required"
 
 
 def grammar(constraint: str, form: str = "hermes") -> str:
@@ -107,7 +110,7 @@ def grammar(constraint: str, form: str = "hermes") -> str:
     return grammar_of(constraint, None, form, {})
 
 
-def embedded(body: dict[str, Any]) -> None:
+def embedded_backend(body: dict[str, Any]) -> None:
     read_chat(body)
     if constraint := constraint_of(body):
         grammar(constraint)
@@ -120,19 +123,21 @@ def vllm(body: dict[str, Any]) -> None:
 
 
 def verl(body: dict[str, Any]) -> None:
-    asked = RequestInfo(json.dumps(sent(body, {**TRAINING, "free_choice": 1.0})).encode())
+    asked = RequestInfo(json.dumps(sent_body(body, {**TRAINING, "free_choice": 1.0})).encode())
     if asked.is_constrained:
         refuse_constraints(asked.data)
 
 
-def named(error: BadRequest | GrammarError) -> str:
+def named_field(error: BadRequest | GrammarError) -> str:
     """The field that an error is about."""
     name = error.param if isinstance(error, GrammarError) else json.loads(error.body)["error"]["param"]
     return str(name).partition("[")[0]
 
 
 @pytest.mark.parametrize(("request_", "said"), REFUSED, ids=[request for request, _ in REFUSED])
-@pytest.mark.parametrize(("place", "read"), [(0, embedded), (1, vllm), (2, verl)], ids=["embedded", "vllm", "verl"])
+@pytest.mark.parametrize(
+    ("place", "read"), [(0, embedded_backend), (1, vllm), (2, verl)], ids=["embedded", "vllm", "verl"]
+)
 def test_a_request_is_refused_as_the_page_says(
     request_: str, said: list[str], place: int, read: Callable[[dict[str, Any]], None]
 ) -> None:
@@ -144,7 +149,7 @@ def test_a_request_is_refused_as_the_page_says(
         return
     with pytest.raises((BadRequest, GrammarError), match=re.escape(said[place])) as caught:
         read(body)
-    assert named(caught.value) in fields
+    assert named_field(caught.value) in fields
 
 
 def test_every_refusal_of_the_embedded_engine_is_on_the_page() -> None:

@@ -70,10 +70,10 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def replaced(page: str) -> str:
+def replace_table(page: str) -> str:
     """`page` with the table as it has to be."""
     return between(page, BEGIN, END, table())
 
 
 if __name__ == "__main__":
-    PAGE.write_text(replaced(PAGE.read_text("utf-8")), "utf-8")
+    PAGE.write_text(replace_table(PAGE.read_text("utf-8")), "utf-8")

@@ -88,11 +88,11 @@ def test_the_completions_of_a_rollout_share_a_turn(service: Service) -> None:
     seen = []
     submit = service.engine.submit
 
-    def watched(sequences: list[Sequence]) -> None:
+    def watch(sequences: list[Sequence]) -> None:
         seen.extend(sequence.client for sequence in sequences)
         submit(sequences)
 
-    service.engine.submit = watched  # type: ignore[method-assign]
+    service.engine.submit = watch  # type: ignore[method-assign]
     for rollout in ("one", "one", ""):
         headers = {ROLLOUT_HEADER: rollout} if rollout else {}
         service.client().completions.create(model="tiny", prompt="a", n=2, max_tokens=1, extra_headers=headers)

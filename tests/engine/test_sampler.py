@@ -64,7 +64,7 @@ def test_penalised_tokens_are_drawn_from_what_their_log_probs_say() -> None:
     draws = 5000
     knobs = Knobs([0.8] * draws, [1.0] * draws, [None] * draws, [(row, sequence) for row in range(draws)])
     found = frequencies(knobs, logits, draws)
-    expected = torch.from_numpy(np.exp(penalised(logits[0].numpy(), sequence, 0.8))).float()
+    expected = torch.from_numpy(np.exp(penalise(logits[0].numpy(), sequence, 0.8))).float()
     torch.testing.assert_close(found, expected, atol=5e-4, rtol=0)
 
 
@@ -88,14 +88,14 @@ def test_the_engine_tells_log_probs_under_penalties(
             before = Sequence(each.prompt, params, lambda _: None)
             before.token_ids = each.token_ids[:place]
             row = logits[len(each.prompt) - 1 + place]
-            expected.append(penalised(row, before, 0.7)[token])
-            free.append(penalised(row, Sequence([], Params(max_tokens=1), lambda _: None), 0.7)[token])
+            expected.append(penalise(row, before, 0.7)[token])
+            free.append(penalise(row, Sequence([], Params(max_tokens=1), lambda _: None), 0.7)[token])
     said = [logprob for each in sequences for logprob in each.logprobs]
     np.testing.assert_allclose(said, expected, atol=1e-4)
     assert np.abs(np.array(said) - free).max() > 0.05
 
 
-def penalised(logits: NDArray[np.float32], sequence: Sequence, temperature: float) -> NDArray[np.float64]:
+def penalise(logits: NDArray[np.float32], sequence: Sequence, temperature: float) -> NDArray[np.float64]:
     """Log-probs of the next token, by the definitions and one token at a time."""
     params, said = sequence.params, list(sequence.token_ids)
     values = logits.astype(np.float64)

@@ -122,8 +122,8 @@ def test_a_stream_says_the_same_as_the_whole(service: Service) -> None:
         mine = [one for chunk in chunks for one in chunk.choices if one.index == choice.index]
         assert mine[0].delta.role == "assistant"
         assert "".join(one.delta.content or "" for one in mine) == choice.message.content
-        assert joined(one.model_extra.get("token_ids", []) for one in mine) == choice.model_extra["token_ids"]
-        runs = joined(one.model_extra.get("weight_versions", []) for one in mine)
+        assert join(one.model_extra.get("token_ids", []) for one in mine) == choice.model_extra["token_ids"]
+        runs = join(one.model_extra.get("weight_versions", []) for one in mine)
         assert sum(count for _, count in runs) == len(choice.model_extra["token_ids"])
         logprobs = [each for one in mine if one.logprobs for each in one.logprobs.content or []]
         assert [each.token for each in logprobs] == [each.token for each in choice.logprobs.content]
@@ -190,7 +190,7 @@ def test_an_id_ends_the_answer(service: Service, stream: bool) -> None:
         with service.client() as client:
             reply: Any = client.chat.completions.create(**given, extra_body={**IDS, **more})
             chunks = [chunk.choices[0] for chunk in reply] if stream else [reply.choices[0]]
-        ids = joined(chunk.model_extra.get("token_ids", []) for chunk in chunks)
+        ids = join(chunk.model_extra.get("token_ids", []) for chunk in chunks)
         text = "".join((chunk.delta if stream else chunk.message).content or "" for chunk in chunks)
         return ids, text, {chunk.finish_reason for chunk in chunks} - {None}
 
@@ -217,7 +217,7 @@ def test_text_completions(service: Service) -> None:
         chunks = list(client.completions.create(**options, stream=True, extra_body=IDS))
     assert whole.model_extra["prompt_token_ids"] == [10, 11, 12] == chunks[0].model_extra["prompt_token_ids"]
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
-    ids = joined(chunk.choices[0].model_extra["token_ids"] for chunk in chunks)
+    ids = join(chunk.choices[0].model_extra["token_ids"] for chunk in chunks)
     assert ids == whole.choices[0].model_extra["token_ids"]
 
 
@@ -233,13 +233,13 @@ def test_many_at_once_async(service: Service) -> None:
                 )
                 return len(reply.choices[0].model_extra["token_ids"])
 
-            async def streamed(seed: int) -> int:
+            async def stream_ids(seed: int) -> int:
                 stream = await client.chat.completions.create(
                     model="tiny", messages=ASK, max_tokens=10, seed=seed, stream=True, extra_body=IDS
                 )
                 return sum([len(chunk.choices[0].model_extra.get("token_ids", [])) async for chunk in stream])
 
-            return await asyncio.gather(*(make(seed) for seed in range(20) for make in (whole, streamed)))
+            return await asyncio.gather(*(make(seed) for seed in range(20) for make in (whole, stream_ids)))
 
     counts = asyncio.run(main())
     assert counts[::2] == counts[1::2] and min(counts) > 0
@@ -347,7 +347,7 @@ def test_a_closed_engine_is_a_server_error(model: LlamaForCausalLM, tokenizer: P
         stop()
 
 
-def joined(parts: Iterable[list[Any]]) -> list[Any]:
+def join(parts: Iterable[list[Any]]) -> list[Any]:
     return [one for part in parts for one in part]
 
 

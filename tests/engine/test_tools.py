@@ -41,13 +41,13 @@ def tool_format(source: str) -> ToolFormat:
 FORMATS = {name: tool_format(source) for name, source in TEMPLATES.items()}
 
 
-def named(form: str) -> ToolReader:
+def reader_named(form: str) -> ToolReader:
     """A reader of the form of this name, for tools f, find_it and g.h."""
     return ToolReader(next(each for each in KNOWN if each.name == form), dict.fromkeys(("f", "find_it", "g.h"), SCHEMA))
 
 
 def split(text: str, form: str = "hermes") -> tuple[str | None, list[tuple[str, str]]]:
-    content, calls = named(form).split(text)
+    content, calls = reader_named(form).split(text)
     return content, [(call.name, call.arguments) for call in calls]
 
 
@@ -186,7 +186,7 @@ PIECES = st.sampled_from([
 def test_pieces_say_the_same_as_the_whole(form: str, pieces: list[str], data: st.DataObject) -> None:
     """However a completion is cut into deltas, content and calls are those of the whole text, and nothing is lost."""
     text = "".join(pieces)
-    reader, found = named(form), []
+    reader, found = reader_named(form), []
     for piece in cut(text, data):
         found += reader.feed(piece)
     found += reader.feed("", last=True)

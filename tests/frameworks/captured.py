@@ -158,15 +158,15 @@ class Captured:
             run.error = error
         finally:
             end(rollout, status)
-        run.calls, run.spans = self._recorded(rollout.key)
+        run.calls, run.spans = self._read_events(rollout.key)
         run.exchanges = self._wire.exchanges[seen:]
         return run
 
     def outside(self) -> list[Seen]:
         """Calls that belonged to no rollout, since this was last asked."""
-        return self._recorded(NO_ROLLOUT)[0]
+        return self._read_events(NO_ROLLOUT)[0]
 
-    def _recorded(self, key: bytes) -> tuple[list[Seen], list[Span]]:
+    def _read_events(self, key: bytes) -> tuple[list[Seen], list[Span]]:
         stream = session.start().stream
         assert stream is not None and stream.flush(20.0), "the hub did not take everything"
         events = self._log.events(key)

@@ -7,19 +7,19 @@ Hub and engine are real, in processes of `.venv`; every request passes the `wire
     from openai import OpenAI                       # or any framework; at the top: pytest.importorskip("crewai")
     from same import assert_all_trained, assert_same_bytes
 
-    def test_a_trained_agent(wire, captured, proved, touched):
+    def test_a_trained_agent(wire, capture, prove, touched_names):
         '''Both calls of the writer are caught under its name, with the ids that the engine sampled.'''
         client = OpenAI(base_url=wire.url, api_key="mine", max_retries=0)   # as a user's; may exist before init()
-        run = captured(lambda: writer(client))      # init() at the first run; plain, async, or a generator
+        run = capture(lambda: writer(client))      # init() at the first run; plain, async, or a generator
         assert_all_trained(run, wire, roles=["writer", "writer"])           # went to the engine, same ids, no problem
         assert run.calls[0].framework == "openai" and run.spans[0].name == "invoke_agent writer"
-        proved("LangGraph", "langgraph", run, async_=True)                  # a row of the docs' table
-        touched.assert_restored("Agent.run")        # shuts down; all patched owners have the very objects they had
+        prove("LangGraph", "langgraph", run, async_=True)                  # a row of the docs' table
+        touched_names.assert_restored("Agent.run")  # shuts down; all patched owners have the very objects they had
 
-    def test_training_off(wire, captured):
+    def test_training_off(wire, capture):
         '''With the SDK active and nothing trained, the same bytes go to the user's own provider.'''
         agent(wire.url); before = wire.clear()
-        captured(lambda: agent(wire.url), train=False)
+        capture(lambda: agent(wire.url), train=False)
         assert_same_bytes(before, wire.clear())
 
 The fixtures:
@@ -27,19 +27,20 @@ The fixtures:
 wire      The proxy (wire_proxy.py). `wire.url`: the user's own provider, any key, any model, and offline: chat
           completions, completions, and (once translated) /responses and /messages; answers are deterministic.
           `wire.root`: the same without /v1, for Anthropic. `wire.engine`, `wire.provider`: the exchanges so far, with
-          `.path .headers .body .json .bearer .status .reply .streamed .tokens`. `wire.clear()`: take and forget.
+          `.path .headers .body .json .bearer .status .reply .is_streamed .tokens`. `wire.clear()`: take and forget.
           `wire.fail(500, 400)`: answer the next requests so. `wire.script(Said("text"), Said(tools=(("name", {}),)))`
           dictates the next replies, `wire.answer = lambda exchange: Said(...) or None` any reply: for handoffs and the
           like, which the small model would not say (`from scripted import Said`); ids travel as the engine's do.
-captured  `captured(agent, *args, train=True, trainable=True, roles=(), raises=(), **sampling) -> Run` with `.answer
+capture   `capture(agent, *args, train=True, trainable=True, roles=(), raises=(), **sampling) -> Run` with `.answer
           .error .calls .roles .spans .exchanges`; a call has `.role .framework .trainable .path .streamed .status
           .error .http_status .problem .prompt_ids .completion_ids .logprobs .request .message .choices`. The agent
           runs under `@lightning.agent(trainable=True)` in the role "outer", which calls of no framework agent keep;
-          trainable=False leaves it to your own decorators or to roles=[...]. `captured.init(**options)` begins
-          earlier; `captured.outside()`: calls of no rollout. Restarted for each test.
-proved    `proved(name, distribution, run, async_=, threads=)`: what goes into results/<environment>.json when every
+          trainable=False leaves it to your own decorators or to roles=[...]. `capture.init(**options)` begins
+          earlier; `capture.outside()`: calls of no rollout. Restarted for each test.
+prove     `prove(name, distribution, run, async_=, threads=)`: what goes into results/<environment>.json when every
           test of the file ran and passed. May be called several times for a framework; the rows add up.
-touched   `touched.assert_restored(*ends of names that must have been patched)`, at the end of a test.
+touched_names
+          `touched_names.assert_restored(*ends of names that must have been patched)`, at the end of a test.
 
 The model is `spark` (0.9M parameters). Asked "What is 12 + 30?" with a tool that is called `calculator` and takes an
 `expression` (`from calculator import CALCULATOR`), it calls the tool and, given the result 42, says
@@ -155,19 +156,19 @@ def wire(_wire: Wire) -> Wire:
 
 
 @pytest.fixture
-def captured(wire: Wire, _hub: tuple[HubProcess, HubLog]) -> Captured:
+def capture(wire: Wire, _hub: tuple[HubProcess, HubLog]) -> Captured:
     """Runs agents as training does and gives back what the hub wrote down."""
     return Captured(*_hub, wire)
 
 
 @pytest.fixture
-def proved(request: pytest.FixtureRequest) -> Callable[..., None]:
+def prove(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Adds what a run proved to the table of frameworks in the documentation."""
-    return request.config.stash[_PROOFS].proved
+    return request.config.stash[_PROOFS].prove
 
 
 @pytest.fixture(autouse=True)
-def touched(monkeypatch: pytest.MonkeyPatch) -> Touched:
+def touched_names(monkeypatch: pytest.MonkeyPatch) -> Touched:
     """Looks at everything that is patched before it is."""
     touched = Touched()
     monkeypatch.setattr(Patches, "wrap", touched.watching(Patches.wrap))
@@ -175,7 +176,7 @@ def touched(monkeypatch: pytest.MonkeyPatch) -> Touched:
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def isolate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test finds another's hub, roles or session, or the user's own."""
     monkeypatch.setenv("LIGHTNING_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("LIGHTNING_HUB", raising=False)

@@ -38,7 +38,7 @@ class Exchange:
         return given.get("authorization", "").removeprefix("Bearer ") or given.get("x-api-key", "")
 
     @property
-    def streamed(self) -> bool:
+    def is_streamed(self) -> bool:
         return self.reply.startswith((b"data:", b"event:"))
 
     @property

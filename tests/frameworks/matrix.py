@@ -42,7 +42,7 @@ def _proofs(results: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def replaced(readme: str) -> str:
+def replace_table(readme: str) -> str:
     """`readme` with the table as it has to be."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -68,4 +68,4 @@ def missing(before: Path, results: Path = RESULTS) -> list[str]:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--against"]:
         sys.exit("\n".join(missing(Path(sys.argv[2]))) or None)
-    PAGE.write_text(replaced(PAGE.read_text("utf-8")), "utf-8")
+    PAGE.write_text(replace_table(PAGE.read_text("utf-8")), "utf-8")

@@ -18,11 +18,11 @@ def text(reply: Any) -> str:
     return reply.choices[0].message.content or ""
 
 
-def joined(chunks: Any) -> str:
+def join(chunks: Any) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 
 
-async def ajoined(chunks: Any) -> str:
+async def ajoin(chunks: Any) -> str:
     return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks if chunk.choices])
 
 
@@ -38,11 +38,11 @@ def parse(client: OpenAI) -> str:
 
 
 def stream(client: OpenAI) -> str:
-    return joined(client.chat.completions.create(**ASK, stream=True))
+    return join(client.chat.completions.create(**ASK, stream=True))
 
 
 def stream_with_usage(client: OpenAI) -> str:
-    return joined(client.chat.completions.create(**ASK, stream=True, stream_options={"include_usage": True}))
+    return join(client.chat.completions.create(**ASK, stream=True, stream_options={"include_usage": True}))
 
 
 def stream_helper(client: OpenAI) -> str:
@@ -55,7 +55,7 @@ def raw(client: OpenAI) -> str:
 
 
 def raw_stream(client: OpenAI) -> str:
-    return joined(client.chat.completions.with_raw_response.create(**ASK, stream=True).parse())
+    return join(client.chat.completions.with_raw_response.create(**ASK, stream=True).parse())
 
 
 def streaming_response(client: OpenAI) -> str:
@@ -76,7 +76,7 @@ async def acreate(client: AsyncOpenAI) -> str:
 
 
 async def astream(client: AsyncOpenAI) -> str:
-    return await ajoined(await client.chat.completions.create(**ASK, stream=True))
+    return await ajoin(await client.chat.completions.create(**ASK, stream=True))
 
 
 async def astream_helper(client: AsyncOpenAI) -> str:
@@ -85,7 +85,7 @@ async def astream_helper(client: AsyncOpenAI) -> str:
 
 
 async def araw_stream(client: AsyncOpenAI) -> str:
-    return await ajoined((await client.chat.completions.with_raw_response.create(**ASK, stream=True)).parse())
+    return await ajoin((await client.chat.completions.with_raw_response.create(**ASK, stream=True)).parse())
 
 
 async def astreaming_response(client: AsyncOpenAI) -> str:

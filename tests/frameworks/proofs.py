@@ -34,7 +34,7 @@ class Proofs:
     def __init__(self) -> None:
         self._rows: dict[str, Proof] = {}
 
-    def proved(
+    def prove(
         self, framework: str, distribution: str, run: Run, *, async_: bool = False, threads: bool = False
     ) -> None:
         """Say at the end of a test what `run` proved.

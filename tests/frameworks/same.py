@@ -71,14 +71,14 @@ def _plain(exchanges: list[Exchange], ignored: frozenset[str]) -> list[tuple[Any
     given = {value for each in exchanges for value in re.findall(_GIVEN_ID, each.reply.replace(b"\\", b""))}
     numbers: dict[bytes, bytes] = {}
 
-    def numbered(found: re.Match[bytes]) -> bytes:
+    def number(found: re.Match[bytes]) -> bytes:
         return numbers.setdefault(found[0], b"<id %d>" % len(numbers))
 
     pattern = re.compile(b"|".join([_UUID, *(re.escape(value) for value in sorted(given, key=len, reverse=True))]))
     return [
         (each.method, each.path, [(name, value) for name, value in each.headers
                                   if name.lower() not in ignored | {"content-length"}],
-         pattern.sub(numbered, each.body))
+         pattern.sub(number, each.body))
         for each in exchanges
     ]  # fmt: skip
 
@@ -94,12 +94,12 @@ class Touched:
     def watching(self, wrap: Callable[..., None]) -> Callable[..., None]:
         """`Patches.wrap`, looking first."""
 
-        def watched(patches: Patches, owner: Any, name: str, make: Callable[..., Any]) -> None:
+        def watch(patches: Patches, owner: Any, name: str, make: Callable[..., Any]) -> None:
             self._before.setdefault(id(owner), (owner, dict(vars(owner))))
             self.names.add(f"{getattr(owner, '__module__', '')}.{getattr(owner, '__qualname__', owner)}.{name}")
             wrap(patches, owner, name, make)
 
-        return watched
+        return watch
 
     def assert_restored(self, *expected: str) -> None:
         """Shut down; every attribute of everything that was patched is the very object that it was before `init()`.

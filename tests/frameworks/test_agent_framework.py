@@ -32,18 +32,18 @@ def agent(wire: Any, name: str | None, kind: type = OpenAIChatCompletionClient, 
     return Agent(client, name=name, **{"tools": [calculator], **options})
 
 
-def test_an_agent_with_a_tool(wire, captured, proved, touched) -> None:
+def test_an_agent_with_a_tool(wire, capture, prove, touched_names) -> None:
     """Both calls of an agent that was built before init() are its own, with the engine's ids; all is restored."""
     solver = agent(wire, "solver")
-    run = captured(lambda: solver.run(QUESTION))
+    run = capture(lambda: solver.run(QUESTION))
     assert run.answer.text == ANSWER
     assert_all_trained(run, wire, ["solver", "solver"])
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"]
-    proved("Microsoft Agent Framework", "agent-framework-core", run, async_=True)
-    touched.assert_restored("RawAgent.run")
+    prove("Microsoft Agent Framework", "agent-framework-core", run, async_=True)
+    touched_names.assert_restored("RawAgent.run")
 
 
-def test_a_stream(wire, captured, proved) -> None:
+def test_a_stream(wire, capture, prove) -> None:
     """In each step of the stream the agent speaks, and between the steps its reader; one turn, ended once."""
 
     async def main() -> str:
@@ -55,17 +55,17 @@ def test_a_stream(wire, captured, proved) -> None:
                 await client.chat.completions.create(model="m", messages=[{"role": "user", "content": QUESTION}])
         return (await stream.get_final_response()).text
 
-    run = captured(main)
+    run = capture(main)
     assert run.answer == ANSWER
     assert_all_trained(run, wire)
     assert sorted(zip(run.roles, [call.streamed for call in run.calls], strict=True)) == [
         ("outer", False), ("solver", True), ("solver", True),
     ]  # fmt: skip
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"]
-    proved("Microsoft Agent Framework", "agent-framework-core", run, async_=True)
+    prove("Microsoft Agent Framework", "agent-framework-core", run, async_=True)
 
 
-def test_a_stream_read_elsewhere(wire, captured) -> None:
+def test_a_stream_read_elsewhere(wire, capture) -> None:
     """A stream belongs to where its agent was run, also when another task reads it, or only its last answer is."""
 
     @lightning.agent
@@ -75,7 +75,7 @@ def test_a_stream_read_elsewhere(wire, captured) -> None:
     async def main() -> str:
         return await asyncio.create_task(reader(agent(wire, "solver").run(QUESTION, stream=True)))
 
-    run = captured(main)
+    run = capture(main)
     assert run.answer == ANSWER
     assert_all_trained(run, wire, ["solver", "solver"])
 
@@ -83,7 +83,7 @@ def test_a_stream_read_elsewhere(wire, captured) -> None:
 @pytest.mark.skipif(
     not hasattr(ResponseStream, "__aenter__"), reason="this version's streams are only read to their end"
 )
-def test_a_stream_that_is_left_early(wire, captured) -> None:
+def test_a_stream_that_is_left_early(wire, capture) -> None:
     """Leaving it ends the agent's turn and its call, and the reader speaks for itself again."""
 
     async def main() -> None:
@@ -92,12 +92,12 @@ def test_a_stream_that_is_left_early(wire, captured) -> None:
                 break
         await agent(wire, None, tools=[]).run(QUESTION)
 
-    run = captured(main)
+    run = capture(main)
     assert run.roles[0] == "solver" and run.roles[-1] == "outer"
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"]
 
 
-def test_a_stream_that_fails(wire, captured) -> None:
+def test_a_stream_that_fails(wire, capture) -> None:
     """The error is the one that the user would get without us, and the turn says what it was."""
     wire.fail(400)
 
@@ -105,27 +105,27 @@ def test_a_stream_that_fails(wire, captured) -> None:
         async for _ in agent(wire, "solver").run(QUESTION, stream=True):
             pass
 
-    run = captured(main, raises=Exception)
+    run = capture(main, raises=Exception)
     assert "400" in str(run.error)
     assert [(call.role, call.http_status, call.status) for call in run.calls] == [("solver", 400, "error")]
     assert [span.status for span in run.spans if "solver" in span.name] == ["error"]
 
 
-def test_two_agents_at_once(wire, captured, proved) -> None:
+def test_two_agents_at_once(wire, capture, prove) -> None:
     """Interleaved on one loop, each keeps its name; an agent that was given none is its caller."""
 
     async def main() -> None:
         await asyncio.gather(agent(wire, "left").run(QUESTION), agent(wire, "right").run(QUESTION))
         await agent(wire, None, tools=[]).run(QUESTION)
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "left", "outer", "right", "right"] and run.roles[-1] == "outer"
-    proved("Microsoft Agent Framework", "agent-framework-core", run, async_=True)
+    prove("Microsoft Agent Framework", "agent-framework-core", run, async_=True)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_workflow(wire, captured, proved, streamed: bool) -> None:
+def test_a_workflow(wire, capture, prove, streamed: bool) -> None:
     """Each agent of a workflow speaks under its name, streamed too."""
 
     async def main() -> None:
@@ -137,20 +137,20 @@ def test_a_workflow(wire, captured, proved, streamed: bool) -> None:
         else:
             await workflow.run(QUESTION)
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire, ["one", "two"])
-    proved("Microsoft Agent Framework", "agent-framework-core", run, async_=True)
+    prove("Microsoft Agent Framework", "agent-framework-core", run, async_=True)
 
 
-def test_an_agent_as_a_tool(wire, captured) -> None:
+def test_an_agent_as_a_tool(wire, capture) -> None:
     """The inner agent speaks under its name, and the outer one again when the tool is done."""
     boss = agent(wire, "boss", tools=[agent(wire, "expert", tools=[]).as_tool()])
     wire.script(Said(tools=(("expert", {"task": QUESTION}),)), Said("It is 42."), Said("42"))
-    run = captured(lambda: boss.run(QUESTION))
+    run = capture(lambda: boss.run(QUESTION))
     assert_all_trained(run, wire, ["boss", "expert", "boss"])
 
 
-def test_agents_in_threads(wire, captured, proved) -> None:
+def test_agents_in_threads(wire, capture, prove) -> None:
     """Agents that run at once in a pool of threads belong to the rollout and keep their names."""
 
     async def one(name: str) -> None:
@@ -160,13 +160,13 @@ def test_agents_in_threads(wire, captured, proved) -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda name: asyncio.run(one(name)), ["left", "right"]))
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "right"]
-    proved("Microsoft Agent Framework", "agent-framework-core", run, async_=True, threads=True)
+    prove("Microsoft Agent Framework", "agent-framework-core", run, async_=True, threads=True)
 
 
-def test_the_responses_api(wire, captured, proved) -> None:
+def test_the_responses_api(wire, capture, prove) -> None:
     """The framework's default client speaks Responses: a trained agent's goes to the engine as chat completions."""
 
     async def main() -> str:
@@ -174,23 +174,23 @@ def test_the_responses_api(wire, captured, proved) -> None:
             pass
         return (await agent(wire, "solver", OpenAIChatClient).run(QUESTION)).text
 
-    run = captured(main)
+    run = capture(main)
     assert run.answer == ANSWER
     assert_all_trained(run, wire, ["solver"] * 4)
-    proved("Microsoft Agent Framework", "agent-framework-core", run, async_=True)
+    prove("Microsoft Agent Framework", "agent-framework-core", run, async_=True)
 
 
-def test_a_decorator_overrides(wire, captured) -> None:
+def test_a_decorator_overrides(wire, capture) -> None:
     """A role that a decorator names is the role of every agent inside."""
 
     @lightning.agent(role="team", trainable=True)
     async def team() -> None:
         await agent(wire, "solver").run(QUESTION)
 
-    assert_all_trained(captured(team), wire, ["team", "team"])
+    assert_all_trained(capture(team), wire, ["team", "team"])
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, an agent's requests are byte for byte what they are without us."""
 
     async def main() -> None:
@@ -200,6 +200,6 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
     asyncio.run(main())
     before = wire.clear()
-    run = captured(main, train=False)
+    run = capture(main, train=False)
     assert_same_bytes(before, wire.clear())
     assert run.roles == ["solver"] * 4 and not any(call.trainable for call in run.calls)

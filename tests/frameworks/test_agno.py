@@ -34,18 +34,18 @@ def agent(wire: Any, name: str | None, **options: Any) -> Agent:
     return Agent(name=name, telemetry=False, **{"model": model(wire), "tools": [calculator], **options})
 
 
-def test_an_agent_with_a_tool(wire, captured, proved, touched) -> None:
+def test_an_agent_with_a_tool(wire, capture, prove, touched_names) -> None:
     """Both calls of an agent that was built before init() are its own, with the engine's ids; all is restored."""
     solver = agent(wire, "solver")
-    run = captured(lambda: solver.run(QUESTION))
+    run = capture(lambda: solver.run(QUESTION))
     assert run.answer.content == ANSWER
     assert_all_trained(run, wire, ["solver", "solver"])
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"]
-    proved("Agno", "agno", run)
-    touched.assert_restored("Agent.run", "Agent.arun", "Agent.acontinue_run", "Team.run", "Team.continue_run")
+    prove("Agno", "agno", run)
+    touched_names.assert_restored("Agent.run", "Agent.arun", "Agent.acontinue_run", "Team.run", "Team.continue_run")
 
 
-def test_streams(wire, captured, proved) -> None:
+def test_streams(wire, capture, prove) -> None:
     """In each step of a streamed run the agent speaks, and between the steps its reader, sync and async."""
 
     def plain() -> None:
@@ -59,30 +59,30 @@ def test_streams(wire, captured, proved) -> None:
         async for _ in agent(wire, "solver").arun(QUESTION, stream=True):
             pass
 
-    run = captured(plain)
+    run = capture(plain)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["outer", "solver", "solver"]
     assert {(call.role, call.streamed) for call in run.calls} == {("outer", False), ("solver", True)}
-    run = captured(on_a_loop)
+    run = capture(on_a_loop)
     assert_all_trained(run, wire, ["solver", "solver"])
-    proved("Agno", "agno", run, async_=True)
+    prove("Agno", "agno", run, async_=True)
 
 
-def test_two_agents_at_once_and_one_without_a_name(wire, captured, proved) -> None:
+def test_two_agents_at_once_and_one_without_a_name(wire, capture, prove) -> None:
     """Interleaved on one loop, each keeps its name; an agent that was given none is its caller."""
 
     async def main() -> None:
         await asyncio.gather(agent(wire, "left").arun(QUESTION), agent(wire, "right").arun(QUESTION))
         await agent(wire, None, tools=[]).arun(QUESTION)
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "left", "outer", "right", "right"] and run.roles[-1] == "outer"
-    proved("Agno", "agno", run, async_=True)
+    prove("Agno", "agno", run, async_=True)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_team(wire, captured, proved, streamed: bool) -> None:
+def test_a_team(wire, capture, prove, streamed: bool) -> None:
     """The leader speaks under the team's name, a member under its own, and then the leader again."""
 
     def main() -> None:
@@ -94,48 +94,48 @@ def test_a_team(wire, captured, proved, streamed: bool) -> None:
     wire.script(
         Said(tools=(("delegate_task_to_member", {"member_id": "member", "task": QUESTION}),)), Said("42"), Said("42")
     )
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire, ["lead", "member", "lead"])
-    proved("Agno", "agno", run)
+    prove("Agno", "agno", run)
 
 
-def test_agents_in_threads(wire, captured, proved) -> None:
+def test_agents_in_threads(wire, capture, prove) -> None:
     """Agents that run at once in a pool of threads belong to the rollout and keep their names."""
 
     def main() -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda name: agent(wire, name).run(QUESTION), ["left", "right"]))
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "left", "right", "right"]
-    proved("Agno", "agno", run, threads=True)
+    prove("Agno", "agno", run, threads=True)
 
 
-def test_the_responses_api(wire, captured, proved) -> None:
+def test_the_responses_api(wire, capture, prove) -> None:
     """A Responses model of a trained agent goes to the engine as chat completions, tool and stream included."""
 
     def main() -> str:
         list(agent(wire, "solver", model=model(wire, OpenAIResponses)).run(QUESTION, stream=True))
         return agent(wire, "solver", model=model(wire, OpenAIResponses)).run(QUESTION).content
 
-    run = captured(main)
+    run = capture(main)
     assert run.answer == ANSWER
     assert_all_trained(run, wire, ["solver"] * 4)
-    proved("Agno", "agno", run)
+    prove("Agno", "agno", run)
 
 
-def test_a_decorator_overrides(wire, captured) -> None:
+def test_a_decorator_overrides(wire, capture) -> None:
     """A role that a decorator names is the role of every agent inside."""
 
     @lightning.agent(role="team", trainable=True)
     def team() -> None:
         agent(wire, "solver").run(QUESTION)
 
-    assert_all_trained(captured(team), wire, ["team", "team"])
+    assert_all_trained(capture(team), wire, ["team", "team"])
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, an agent's requests are byte for byte what they are without us."""
 
     async def main() -> None:
@@ -145,12 +145,12 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
     asyncio.run(main())
     before = wire.clear()
-    run = captured(main, train=False)
+    run = capture(main, train=False)
     assert_same_bytes(before, wire.clear())
     assert run.roles == ["solver"] * 6 and not any(call.trainable for call in run.calls)
 
 
-def test_a_trained_call_is_never_answered_by_the_cache(wire, captured, tmp_path) -> None:
+def test_a_trained_call_is_never_answered_by_the_cache(wire, capture, tmp_path) -> None:
     """Rollouts of one task ask the engine each time; the user's own calls are cached as ever, before and after."""
     kept = model(wire)
     kept.cache_response, kept.cache_dir = True, str(tmp_path)
@@ -161,7 +161,7 @@ def test_a_trained_call_is_never_answered_by_the_cache(wire, captured, tmp_path)
     mine = ask()
     wire.clear()
     for _ in range(2):
-        assert_all_trained(captured(ask), wire, ["solver"])
+        assert_all_trained(capture(ask), wire, ["solver"])
     wire.clear()
-    assert captured(ask, train=False).calls == []
+    assert capture(ask, train=False).calls == []
     assert ask() == mine and wire.clear() == []

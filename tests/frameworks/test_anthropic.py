@@ -58,7 +58,7 @@ def helper(wire: Any) -> str:
     return solve(ask)
 
 
-async def awaited(wire: Any) -> str:
+async def ask_async(wire: Any) -> str:
     made = client(wire, anthropic.AsyncAnthropic)
     messages: list[Any] = [{"role": "user", "content": QUESTION}]
     for _ in range(3):
@@ -72,25 +72,27 @@ async def awaited(wire: Any) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
 
 
-@pytest.mark.parametrize("how", [plain, helper, awaited])
-def test_an_agent_with_a_tool(wire, captured, proved, touched, how) -> None:
+@pytest.mark.parametrize("how", [plain, helper, ask_async])
+def test_an_agent_with_a_tool(wire, capture, prove, touched_names, how) -> None:
     """Both calls around the tool's are trained with the engine's ids, and the second prompt goes on from the first."""
-    result = captured(how, wire)
+    result = capture(how, wire)
     assert "42" in result.answer
     assert_all_trained(result, wire, ["outer", "outer"])
     first, second = result.calls
     assert first.streamed == (how is not plain) and first.framework == "anthropic"
     assert second.prompt_ids[: len(first.prompt_ids + first.completion_ids)] == first.prompt_ids + first.completion_ids
     assert not [name for exchange in wire.engine for name, value in exchange.headers if "mine" in value]
-    proved("Anthropic SDK", "anthropic", result, async_=how is awaited)
-    touched.assert_restored("SyncAPIClient.request", "AsyncAPIClient._process_response", "BaseClient._build_request")
+    prove("Anthropic SDK", "anthropic", result, async_=how is ask_async)
+    touched_names.assert_restored(
+        "SyncAPIClient.request", "AsyncAPIClient._process_response", "BaseClient._build_request"
+    )
 
 
-def test_training_off(wire, captured) -> None:
+def test_training_off(wire, capture) -> None:
     """The same bytes go to the user's own provider, and the hub can read what came back."""
     plain(wire)
     before = wire.clear()
-    result = captured(plain, wire, train=False)
+    result = capture(plain, wire, train=False)
     assert_same_bytes(before, wire.clear())
     assert [call.trainable for call in result.calls] == [False, False]
     assert result.calls[0].message["tool_calls"][0]["function"]["name"] == "calculator"

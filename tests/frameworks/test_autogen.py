@@ -69,22 +69,22 @@ class Custom(BaseChatAgent):
         pass
 
 
-def test_an_agent_with_a_tool(wire, captured, proved, touched) -> None:
+def test_an_agent_with_a_tool(wire, capture, prove, touched_names) -> None:
     """Call, tool, and the reflection on its result are the agent's, with the engine's ids; nothing stays patched."""
     agent = assistant(wire, "solver", tools=[calculator], reflect_on_tool_use=True)  # before init()
-    run = captured(lambda: agent.run(task=QUESTION))
+    run = capture(lambda: agent.run(task=QUESTION))
     assert "42" in run.answer.messages[-1].content
     assert_all_trained(run, wire, ["solver", "solver"])
     # run, on_messages and on_messages_stream are one turn
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"]
-    proved("AutoGen", "autogen-agentchat", run, async_=True)
-    touched.assert_restored(
+    prove("AutoGen", "autogen-agentchat", run, async_=True)
+    touched_names.assert_restored(
         "BaseChatAgent.run", "AssistantAgent.on_messages_stream", "ChatAgentContainer.handle_request",
         "SingleThreadedAgentRuntime._process_publish", "SendMessageEnvelope.__init__",
     )  # fmt: skip
 
 
-def test_streamed_tokens_and_a_reader_that_speaks_itself(wire, captured, proved) -> None:
+def test_streamed_tokens_and_a_reader_that_speaks_itself(wire, capture, prove) -> None:
     """Between two steps of an agent's stream, the reader's own calls are the reader's."""
 
     asked = TextMessage(content=QUESTION, source="user")
@@ -95,13 +95,13 @@ def test_streamed_tokens_and_a_reader_that_speaks_itself(wire, captured, proved)
         async for _ in assistant(wire, "other").on_messages_stream([asked], CancellationToken()):
             await client(wire).create([UserMessage(content="Hello!", source="user")])
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire, ["writer", "other", "outer"])
     assert run.calls[0].streamed
-    proved("AutoGen", "autogen-agentchat", run, async_=True)
+    prove("AutoGen", "autogen-agentchat", run, async_=True)
 
 
-def test_a_stream_that_is_left_early(wire, captured) -> None:
+def test_a_stream_that_is_left_early(wire, capture) -> None:
     """Breaking out of a team's stream leaks no role into what its reader does next."""
 
     async def main() -> None:
@@ -111,30 +111,30 @@ def test_a_stream_that_is_left_early(wire, captured) -> None:
                 break
         await client(wire).create([UserMessage(content="Hello!", source="user")])
 
-    run = captured(main)
+    run = capture(main)
     assert run.roles[0] == "writer" and "outer" in run.roles and set(run.roles) <= {"writer", "checker", "outer"}
 
 
-def test_a_team_in_turns(wire, captured, proved) -> None:
+def test_a_team_in_turns(wire, capture, prove) -> None:
     """Each agent of a round-robin team is a role, agents of the user's own class too."""
     agents = [assistant(wire, "writer"), Custom("critic", wire)]
     team = RoundRobinGroupChat(agents, termination_condition=MaxMessageTermination(5))
-    run = captured(lambda: team.run(task=QUESTION))
+    run = capture(lambda: team.run(task=QUESTION))
     assert_all_trained(run, wire, ["writer", "critic", "writer", "critic"])
-    run = captured(lambda: Custom("alone", wire).run(task=QUESTION))
+    run = capture(lambda: Custom("alone", wire).run(task=QUESTION))
     assert_all_trained(run, wire, ["alone"])
-    proved("AutoGen", "autogen-agentchat", run, async_=True)
+    prove("AutoGen", "autogen-agentchat", run, async_=True)
 
 
-def test_the_selector_s_calls_belong_to_no_agent(wire, captured) -> None:
+def test_the_selector_s_calls_belong_to_no_agent(wire, capture) -> None:
     """Choosing the next speaker is the caller's call, and never that of the agent who spoke last."""
     agents = [*pair(wire), assistant(wire, "third")]
     team = SelectorGroupChat(agents, client(wire), termination_condition=MaxMessageTermination(3))
     wire.script(Said("checker"), Said("It is 42."), Said("writer"), Said("Fine."))
-    run = captured(lambda: team.run(task=QUESTION))
+    run = capture(lambda: team.run(task=QUESTION))
     assert_all_trained(run, wire, ["outer", "checker", "outer", "writer"])
     wire.script(Said("checker"), Said("It is 42."), Said("writer"), Said("Fine."))
-    run = captured(lambda: SelectorGroupChat(
+    run = capture(lambda: SelectorGroupChat(
         [*pair(wire), assistant(wire, "third")], client(wire), termination_condition=MaxMessageTermination(3)
     ).run(task=QUESTION), trainable=False, roles=["checker"])  # fmt: skip
     assert [(call.role, call.trainable) for call in run.calls] == [
@@ -142,41 +142,41 @@ def test_the_selector_s_calls_belong_to_no_agent(wire, captured) -> None:
     ]  # fmt: skip
 
 
-def test_handoffs(wire, captured) -> None:
+def test_handoffs(wire, capture) -> None:
     """After a handoff, the other agent speaks."""
     team = Swarm(
         [assistant(wire, "front", handoffs=["expert"]), assistant(wire, "expert")],
         termination_condition=MaxMessageTermination(3),
     )
     wire.script(Said(tools=(("transfer_to_expert", {}),)), Said("It is 42."))
-    run = captured(lambda: team.run(task=QUESTION))
+    run = capture(lambda: team.run(task=QUESTION))
     assert_all_trained(run, wire, ["front", "expert"])
 
 
-def test_an_agent_as_a_tool_and_a_team_in_an_agent(wire, captured) -> None:
+def test_an_agent_as_a_tool_and_a_team_in_an_agent(wire, capture) -> None:
     """The inner agents speak under their names; what their own agent does afterwards is that agent's."""
     boss = assistant(wire, "boss", tools=[AgentTool(assistant(wire, "expert"))], reflect_on_tool_use=True)
     wire.script(Said(tools=(("expert", {"task": QUESTION}),)), Said("It is 42."), Said("42"))
-    run = captured(lambda: boss.run(task=QUESTION))
+    run = capture(lambda: boss.run(task=QUESTION))
     assert_all_trained(run, wire, ["boss", "expert", "boss"])
     inner = RoundRobinGroupChat(pair(wire), termination_condition=MaxMessageTermination(3))
     society = SocietyOfMindAgent("society", inner, client(wire))
-    run = captured(lambda: society.run(task=QUESTION))
+    run = capture(lambda: society.run(task=QUESTION))
     assert_all_trained(run, wire, ["writer", "checker", "society"])
 
 
-def test_a_decorator_overrides(wire, captured) -> None:
+def test_a_decorator_overrides(wire, capture) -> None:
     """A role given by name is the role of every agent inside."""
 
     @lightning.agent(role="team", trainable=True)
     async def team() -> None:
         await RoundRobinGroupChat(pair(wire), termination_condition=MaxMessageTermination(3)).run(task=QUESTION)
 
-    run = captured(team)
+    run = capture(team)
     assert_all_trained(run, wire, ["team", "team"])
 
 
-def test_a_runtime_that_was_started_before_the_rollout(wire, captured, proved) -> None:
+def test_a_runtime_that_was_started_before_the_rollout(wire, capture, prove) -> None:
     """It keeps the context of its start; its messages take the rollout and the trained role along all the same."""
 
     async def main() -> None:
@@ -186,13 +186,13 @@ def test_a_runtime_that_was_started_before_the_rollout(wire, captured, proved) -
         await RoundRobinGroupChat(pair(wire), termination_condition=ends, runtime=runtime).run(task=QUESTION)
         await runtime.stop_when_idle()
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire, ["writer", "checker"])
-    assert captured.outside() == []
-    proved("AutoGen", "autogen-agentchat", run, async_=True)
+    assert capture.outside() == []
+    prove("AutoGen", "autogen-agentchat", run, async_=True)
 
 
-def test_rollouts_at_once_over_one_runtime(wire, captured) -> None:
+def test_rollouts_at_once_over_one_runtime(wire, capture) -> None:
     """Two rollouts over one runtime each get their own calls, the selector's in the role of its own caller."""
     wire.answer = lambda exchange: Said("checker" if "select" in str(exchange.json["messages"][0]) else "It is 42.")
 
@@ -201,7 +201,7 @@ def test_rollouts_at_once_over_one_runtime(wire, captured) -> None:
             agents = [*pair(wire), assistant(wire, "third")]
             ends = MaxMessageTermination(2)
             team = SelectorGroupChat(agents, client(wire), termination_condition=ends, runtime=runtime)
-            await lightning.agent(role=None)(_called(role, team.run))(task=QUESTION)
+            await lightning.agent(role=None)(_name(role, team.run))(task=QUESTION)
         return rollout._scope.key
 
     async def main() -> list[bytes]:
@@ -211,14 +211,14 @@ def test_rollouts_at_once_over_one_runtime(wire, captured) -> None:
         await runtime.stop_when_idle()
         return keys
 
-    captured.init()
+    capture.init()
     keys = asyncio.run(main())
     for key, role in zip(keys, ("left", "right"), strict=True):
-        assert [call.role for call in captured._recorded(key)[0]] == [role, "checker"]
-    assert captured.outside() == []
+        assert [call.role for call in capture._read_events(key)[0]] == [role, "checker"]
+    assert capture.outside() == []
 
 
-def _called(name: str, function: Any) -> Any:
+def _name(name: str, function: Any) -> Any:
     async def run(**arguments: Any) -> Any:
         return await function(**arguments)
 
@@ -226,7 +226,7 @@ def _called(name: str, function: Any) -> Any:
     return run
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, a team's requests are byte for byte what they are without us."""
 
     def team() -> Any:
@@ -235,12 +235,12 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
     asyncio.run(team())
     before = wire.clear()
-    seen = captured(team, train=False)
+    seen = capture(team, train=False)
     assert_same_bytes(before, wire.clear())
     assert set(seen.roles) == {"solver", "checker"} and not any(call.trainable for call in seen.calls)
 
 
-def test_a_trained_call_is_never_answered_by_the_cache(wire, captured) -> None:
+def test_a_trained_call_is_never_answered_by_the_cache(wire, capture) -> None:
     """Rollouts of one task ask the engine each time; the user's own calls are cached as ever, before and after."""
     kept: Any = InMemoryStore()
 
@@ -253,7 +253,7 @@ def test_a_trained_call_is_never_answered_by_the_cache(wire, captured) -> None:
     mine = asyncio.run(ask())
     wire.clear()
     for _ in range(2):
-        assert_all_trained(captured(ask), wire, ["solver"])
+        assert_all_trained(capture(ask), wire, ["solver"])
     wire.clear()
-    assert captured(ask, train=False).calls == []
+    assert capture(ask, train=False).calls == []
     assert asyncio.run(ask()) == mine and wire.clear() == []

@@ -39,59 +39,59 @@ def crew(wire: Any, **options: Any) -> Crew:
     return Crew(agents=[writer, checker], tasks=[first, task(checker, context=[first])])
 
 
-def test_a_crew_of_two(wire, captured, proved, touched) -> None:
+def test_a_crew_of_two(wire, capture, prove, touched_names) -> None:
     """Each agent's call is under its role with the engine's ids, and nothing stays patched."""
     team = crew(wire)  # before init()
-    run = captured(lambda: team.kickoff().raw)
+    run = capture(lambda: team.kickoff().raw)
     assert_all_trained(run, wire, ["Writer", "Checker"])
     assert [span.name for span in run.spans][:2] == ["invoke_agent Writer", "invoke_agent Checker"]
-    proved("CrewAI", "crewai", run)
-    touched.assert_restored("Agent.execute_task", "Agent.kickoff", "Agent.akickoff")
+    prove("CrewAI", "crewai", run)
+    touched_names.assert_restored("Agent.execute_task", "Agent.kickoff", "Agent.akickoff")
 
 
-def test_an_agent_with_a_tool(wire, captured, proved) -> None:
+def test_an_agent_with_a_tool(wire, capture, prove) -> None:
     """The calls before and after a tool's are the agent's."""
     solver = agent(wire, "Solver", tools=[calculator])
     wire.script(Said(tools=(("calculator", {"expression": "12 + 30"}),)), Said("It is 42."))
-    run = captured(lambda: Crew(agents=[solver], tasks=[task(solver)]).kickoff().raw)
+    run = capture(lambda: Crew(agents=[solver], tasks=[task(solver)]).kickoff().raw)
     assert run.answer == "It is 42."
     assert_all_trained(run, wire, ["Solver", "Solver"])
-    proved("CrewAI", "crewai", run)
+    prove("CrewAI", "crewai", run)
 
 
-def test_a_task_in_a_thread_of_its_own(wire, captured, proved) -> None:
+def test_a_task_in_a_thread_of_its_own(wire, capture, prove) -> None:
     """With `async_execution`, a limited time, or both crews at once in threads, each call keeps its agent."""
-    run = captured(lambda: crew(wire, async_execution=True).kickoff())
+    run = capture(lambda: crew(wire, async_execution=True).kickoff())
     assert_all_trained(run, wire, ["Writer", "Checker"])
     hurried = agent(wire, "Hurried", max_execution_time=60)
-    run = captured(lambda: Crew(agents=[hurried], tasks=[task(hurried)]).kickoff())
+    run = capture(lambda: Crew(agents=[hurried], tasks=[task(hurried)]).kickoff())
     assert_all_trained(run, wire, ["Hurried"])
-    proved("CrewAI", "crewai", run, threads=True)
+    prove("CrewAI", "crewai", run, threads=True)
 
 
 @pytest.mark.parametrize("how", ["kickoff_async", "akickoff"])
-def test_async_crews(wire, captured, proved, how) -> None:
+def test_async_crews(wire, capture, prove, how) -> None:
     """Two crews at once on one loop: each call in the role of its agent."""
 
     async def both() -> None:
         await asyncio.gather(getattr(crew(wire), how)(), getattr(crew(wire), how)())
 
-    run = captured(both)
+    run = capture(both)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["Checker", "Checker", "Writer", "Writer"]
-    proved("CrewAI", "crewai", run, async_=True)
+    prove("CrewAI", "crewai", run, async_=True)
 
 
-def test_agents_without_a_crew(wire, captured, proved) -> None:
+def test_agents_without_a_crew(wire, capture, prove) -> None:
     """`kickoff` of an agent alone, its async forms, and inside a flow, where it gives a coroutine; one turn each."""
-    run = captured(lambda: agent(wire, "Alone").kickoff("Hello!"))
+    run = capture(lambda: agent(wire, "Alone").kickoff("Hello!"))
     assert_all_trained(run, wire, ["Alone"])
     assert [span.name for span in run.spans].count("invoke_agent Alone") == 1
     for how in ("kickoff_async", "akickoff"):
-        run = captured(lambda how=how: getattr(agent(wire, how), how)("Hello!"))
+        run = capture(lambda how=how: getattr(agent(wire, how), how)("Hello!"))
         assert_all_trained(run, wire, [how])
         assert [span.name for span in run.spans].count(f"invoke_agent {how}") == 1
-    proved("CrewAI", "crewai", run, async_=True)
+    prove("CrewAI", "crewai", run, async_=True)
 
     class Talk(Flow):
         _skip_auto_memory: bool = True  # a database of vectors, which is not installed here
@@ -100,48 +100,48 @@ def test_agents_without_a_crew(wire, captured, proved) -> None:
         async def begin(self) -> str:
             return (await agent(wire, "Flowing").kickoff("Hello!")).raw
 
-    run = captured(lambda: Talk(suppress_flow_events=True).kickoff())
+    run = capture(lambda: Talk(suppress_flow_events=True).kickoff())
     assert_all_trained(run, wire, ["Flowing"])
 
 
-def test_streamed(wire, captured, proved) -> None:
+def test_streamed(wire, capture, prove) -> None:
     """An LLM that streams gives the same ids."""
-    run = captured(lambda: agent(wire, "Streaming", stream=True).kickoff("Hello!"))
+    run = capture(lambda: agent(wire, "Streaming", stream=True).kickoff("Hello!"))
     assert_all_trained(run, wire, ["Streaming"])
     assert run.calls[0].streamed
-    proved("CrewAI", "crewai", run)
+    prove("CrewAI", "crewai", run)
 
 
-def test_a_manager_that_delegates(wire, captured) -> None:
+def test_a_manager_that_delegates(wire, capture) -> None:
     """In a hierarchical crew, manager and coworker each speak for themselves."""
     manager, worker = agent(wire, "Manager", allow_delegation=True), agent(wire, "Worker")
     job = Task(description="What is 12 + 30?", expected_output="A number")
     team = Crew(agents=[worker], tasks=[job], manager_agent=manager, process=Process.hierarchical)
     asked = {"task": "12 + 30", "context": "none", "coworker": "Worker"}
     wire.script(Said(tools=(("delegate_work_to_coworker", asked),)), Said("It is 42."), Said("42"))
-    run = captured(lambda: team.kickoff().raw)
+    run = capture(lambda: team.kickoff().raw)
     assert run.answer == "42"
     assert_all_trained(run, wire, ["Manager", "Worker", "Manager"])
 
 
-def test_decorators_and_roles_to_train(wire, captured) -> None:
+def test_decorators_and_roles_to_train(wire, capture) -> None:
     """A role by name overrides the agents', and `roles=` trains only the agent named, spaces around it or not."""
 
     @lightning.agent(role="team", trainable=True)
     def team() -> None:
         crew(wire).kickoff()
 
-    assert_all_trained(captured(team), wire, ["team", "team"])
-    run = captured(lambda: crew(wire).kickoff(), trainable=False, roles=["Checker"])
+    assert_all_trained(capture(team), wire, ["team", "team"])
+    run = capture(lambda: crew(wire).kickoff(), trainable=False, roles=["Checker"])
     assert [(call.role, call.trainable) for call in run.calls] == [("Writer", False), ("Checker", True)]
-    run = captured(lambda: agent(wire, "  Padded\n").kickoff("Hello!"), trainable=False, roles=["Padded"])
+    run = capture(lambda: agent(wire, "  Padded\n").kickoff("Hello!"), trainable=False, roles=["Padded"])
     assert_all_trained(run, wire, ["Padded"])
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, a crew's requests are byte for byte what they are without us."""
     crew(wire).kickoff()
     before = wire.clear()
-    run = captured(lambda: crew(wire).kickoff(), train=False)
+    run = capture(lambda: crew(wire).kickoff(), train=False)
     assert_same_bytes(before, wire.clear())
     assert run.roles == ["Writer", "Checker"]

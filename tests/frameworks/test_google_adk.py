@@ -49,70 +49,70 @@ async def run_of(root: Any, mode: StreamingMode = StreamingMode.NONE) -> str:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_an_agent_with_a_tool(wire, captured, proved, touched, streamed: bool) -> None:
+def test_an_agent_with_a_tool(wire, capture, prove, touched_names, streamed: bool) -> None:
     """Both calls of an agent that was built before init() are its own, with the engine's ids; all is restored."""
     solver = agent(wire, "solver")
     wire.script(CALL, Said("It is 42."))
-    run = captured(lambda: run_of(solver, StreamingMode.SSE if streamed else StreamingMode.NONE))
+    run = capture(lambda: run_of(solver, StreamingMode.SSE if streamed else StreamingMode.NONE))
     assert run.answer == "It is 42."
     assert_all_trained(run, wire, ["solver", "solver"])
     assert [call.streamed for call in run.calls] == [streamed] * 2
-    proved("Google ADK", "google-adk", run, async_=True)
-    touched.assert_restored("BaseAgent.run_async", "BaseAgent.run_live")
+    prove("Google ADK", "google-adk", run, async_=True)
+    touched_names.assert_restored("BaseAgent.run_async", "BaseAgent.run_live")
 
 
-def test_what_the_engine_really_samples(wire, captured, proved) -> None:
+def test_what_the_engine_really_samples(wire, capture, prove) -> None:
     """Not dictated: whatever the small model says is captured under the agent's name."""
-    run = captured(lambda: run_of(agent(wire, "solver", tools=[])))
+    run = capture(lambda: run_of(agent(wire, "solver", tools=[])))
     assert_all_trained(run, wire, ["solver"])
     assert not any(each.scripted for each in run.exchanges)
-    proved("Google ADK", "google-adk", run, async_=True)
+    prove("Google ADK", "google-adk", run, async_=True)
 
 
-def test_a_transfer(wire, captured, proved) -> None:
+def test_a_transfer(wire, capture, prove) -> None:
     """After a transfer the other agent speaks."""
     boss = agent(wire, "boss", tools=[], sub_agents=[agent(wire, "expert", tools=[], description="An expert.")])
     wire.script(Said(tools=(("transfer_to_agent", {"agent_name": "expert"}),)), Said("It is 42."))
-    run = captured(lambda: run_of(boss))
+    run = capture(lambda: run_of(boss))
     assert_all_trained(run, wire, ["boss", "expert"])
-    proved("Google ADK", "google-adk", run, async_=True)
+    prove("Google ADK", "google-adk", run, async_=True)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_agents_of_agents(wire, captured, proved) -> None:
+def test_agents_of_agents(wire, capture, prove) -> None:
     """In sequence and side by side, each agent speaks under its own name."""
     sides = ParallelAgent(name="sides", sub_agents=[agent(wire, name, tools=[]) for name in ("left", "right")])
     whole = SequentialAgent(name="whole", sub_agents=[agent(wire, "first", tools=[]), sides])
-    run = captured(lambda: run_of(whole))
+    run = capture(lambda: run_of(whole))
     assert_all_trained(run, wire)
     assert run.roles[0] == "first" and sorted(run.roles[1:]) == ["left", "right"]
-    proved("Google ADK", "google-adk", run, async_=True)
+    prove("Google ADK", "google-adk", run, async_=True)
 
 
-def test_agents_in_threads(wire, captured, proved) -> None:
+def test_agents_in_threads(wire, capture, prove) -> None:
     """Agents that run at once in a pool of threads belong to the rollout and keep their names."""
 
     def main() -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda name: asyncio.run(run_of(agent(wire, name, tools=[]))), ["left", "right"]))
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "right"]
-    proved("Google ADK", "google-adk", run, async_=True, threads=True)
+    prove("Google ADK", "google-adk", run, async_=True, threads=True)
 
 
-def test_a_decorator_overrides(wire, captured) -> None:
+def test_a_decorator_overrides(wire, capture) -> None:
     """A role that a decorator names is the role of every agent inside."""
 
     @lightning.agent(role="team", trainable=True)
     async def team() -> None:
         await run_of(agent(wire, "solver", tools=[]))
 
-    assert_all_trained(captured(team), wire, ["team"])
+    assert_all_trained(capture(team), wire, ["team"])
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, an agent's requests are byte for byte what they are without us."""
 
     async def main() -> None:
@@ -121,6 +121,6 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
     asyncio.run(main())
     before = wire.clear()
-    run = captured(main, train=False)
+    run = capture(main, train=False)
     assert_same_bytes(before, wire.clear())
     assert run.roles == ["solver", "solver"] and not any(call.trainable for call in run.calls)

@@ -50,17 +50,17 @@ def pipeline(wire: Any, **options: Any) -> Pipeline:
     return built
 
 
-def test_a_pipeline(wire, captured, proved, touched) -> None:
+def test_a_pipeline(wire, capture, prove, touched_names) -> None:
     """Agent and generator of a pipeline built before init() speak under their components' names; all is restored."""
     built = pipeline(wire)
-    run = captured(lambda: built.run({"prompt": {"question": QUESTION}}, include_outputs_from={"solver"}))
+    run = capture(lambda: built.run({"prompt": {"question": QUESTION}}, include_outputs_from={"solver"}))
     assert run.answer["solver"]["messages"][-1].text == "<answer>42</answer>"
     assert_all_trained(run, wire, ["solver", "solver", "checker"])
-    proved("Haystack", "haystack-ai", run)
-    touched.assert_restored("Pipeline._run_component", "Pipeline._run_component_async")
+    prove("Haystack", "haystack-ai", run)
+    touched_names.assert_restored("Pipeline._run_component", "Pipeline._run_component_async")
 
 
-def test_an_async_pipeline(wire, captured, proved) -> None:
+def test_an_async_pipeline(wire, capture, prove) -> None:
     """The same on asyncio, two pipelines at once, and components that run side by side."""
 
     async def main() -> None:
@@ -72,32 +72,32 @@ def test_an_async_pipeline(wire, captured, proved) -> None:
             both.run_async({"left": ASKED, "right": ASKED}),
         )
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["checker", "left", "right", "solver", "solver"]
-    proved("Haystack", "haystack-ai", run, async_=True)
+    prove("Haystack", "haystack-ai", run, async_=True)
 
 
-def test_streaming(wire, captured, proved) -> None:
+def test_streaming(wire, capture, prove) -> None:
     """A component that streams to a callback speaks under its name; what the callback asks itself, too."""
-    run = captured(lambda: pipeline(wire, streaming_callback=lambda _: None).run({"prompt": {"question": QUESTION}}))
+    run = capture(lambda: pipeline(wire, streaming_callback=lambda _: None).run({"prompt": {"question": QUESTION}}))
     assert_all_trained(run, wire, ["solver", "solver", "checker"])
     assert [call.streamed for call in run.calls] == [True, True, False]
-    proved("Haystack", "haystack-ai", run)
+    prove("Haystack", "haystack-ai", run)
 
 
-def test_outside_of_a_pipeline(wire, captured) -> None:
+def test_outside_of_a_pipeline(wire, capture) -> None:
     """An agent has no name of its own: alone it is its caller, and a decorator names it."""
 
     @lightning.agent
     def researcher() -> None:
         agent(wire).run(**ASKED)
 
-    run = captured(lambda: (agent(wire).run(**ASKED), researcher()), roles=["outer", "researcher"])
+    run = capture(lambda: (agent(wire).run(**ASKED), researcher()), roles=["outer", "researcher"])
     assert_all_trained(run, wire, ["outer", "outer", "researcher", "researcher"])
 
 
-def test_pipelines_in_threads(wire, captured, proved) -> None:
+def test_pipelines_in_threads(wire, capture, prove) -> None:
     """Pipelines that run at once in a pool of threads belong to the rollout and keep their components' names."""
 
     def one(name: str) -> None:
@@ -109,23 +109,23 @@ def test_pipelines_in_threads(wire, captured, proved) -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(one, ["left", "right"]))
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "right"]
-    proved("Haystack", "haystack-ai", run, threads=True)
+    prove("Haystack", "haystack-ai", run, threads=True)
 
 
-def test_a_decorator_overrides(wire, captured) -> None:
+def test_a_decorator_overrides(wire, capture) -> None:
     """A role that a decorator names is the role of every component inside."""
 
     @lightning.agent(role="team", trainable=True)
     def team() -> None:
         pipeline(wire).run({"prompt": {"question": QUESTION}})
 
-    assert_all_trained(captured(team), wire, ["team"] * 3)
+    assert_all_trained(capture(team), wire, ["team"] * 3)
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, a pipeline's requests are byte for byte what they are without us."""
 
     async def main() -> None:
@@ -134,6 +134,6 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
     asyncio.run(main())
     before = wire.clear()
-    run = captured(main, train=False)
+    run = capture(main, train=False)
     assert_same_bytes(before, wire.clear())
     assert run.roles == ["solver", "solver", "checker"] * 2 and not any(call.trainable for call in run.calls)

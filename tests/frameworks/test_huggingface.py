@@ -30,7 +30,7 @@ def whole(url: str) -> Any:
     return reply.choices[0].message.tool_calls
 
 
-def streamed(url: str) -> Any:
+def stream(url: str) -> Any:
     with InferenceClient(url, api_key="mine") as client:
         return [chunk for chunk in client.chat_completion(**ASK, stream=True) if chunk.choices]
 
@@ -41,23 +41,23 @@ async def awhole(url: str) -> Any:
     return reply.choices[0].message.tool_calls
 
 
-async def astreamed(url: str) -> Any:
+async def astream(url: str) -> Any:
     async with AsyncInferenceClient(base_url=url, api_key="mine") as client:
         chunks = await client.chat_completion(**ASK, stream=True)
         return [chunk async for chunk in chunks if chunk.choices]
 
 
-@pytest.mark.parametrize("ask", [whole, streamed, awhole, astreamed])
-def test_every_way_of_calling(wire, captured, proved, ask: Callable[[str], Any]) -> None:
+@pytest.mark.parametrize("ask", [whole, stream, awhole, astream])
+def test_every_way_of_calling(wire, capture, prove, ask: Callable[[str], Any]) -> None:
     """Whole and streamed, plain and async: the engine answers with its ids, and the caller gets the library's types."""
-    run = captured(lambda: ask(wire.url))
+    run = capture(lambda: ask(wire.url))
     assert run.answer
     assert_all_trained(run, wire, ["outer"])
-    assert run.calls[0].framework == "huggingface_hub" and run.calls[0].streamed == ("streamed" in ask.__name__)
-    proved(NAME, "huggingface-hub", run, async_=ask.__name__.startswith("a"))
+    assert run.calls[0].framework == "huggingface_hub" and run.calls[0].streamed == ("stream" in ask.__name__)
+    prove(NAME, "huggingface-hub", run, async_=ask.__name__.startswith("a"))
 
 
-def test_tool_turns_begin_with_what_was_sampled(wire, captured) -> None:
+def test_tool_turns_begin_with_what_was_sampled(wire, capture) -> None:
     """The second prompt begins with the first one and what the model said to it, id by id."""
 
     def agent() -> None:
@@ -67,28 +67,28 @@ def test_tool_turns_begin_with_what_was_sampled(wire, captured) -> None:
             result = {"role": "tool", "tool_call_id": call.id, "content": "42"}
             client.chat_completion([*MESSAGES, first, result], tools=[CALCULATOR])
 
-    run = captured(agent)
+    run = capture(agent)
     assert_all_trained(run, wire, ["outer", "outer"])
     first, second = run.calls
     seen = first.prompt_ids + first.completion_ids
     assert second.prompt_ids[: len(seen)] == seen
 
 
-def test_many_at_once(wire, captured, proved) -> None:
+def test_many_at_once(wire, capture, prove) -> None:
     """Calls of one client that are under way together keep apart, and each its own."""
 
     async def agent() -> list[Any]:
         async with AsyncInferenceClient(base_url=wire.url, api_key="mine") as client:
             return await asyncio.gather(*(client.chat_completion(MESSAGES, max_tokens=8) for _ in range(8)))
 
-    run = captured(agent)
+    run = capture(agent)
     assert len(run.answer) == 8
     assert_all_trained(run, wire, ["outer"] * 8)
-    proved(NAME, "huggingface-hub", run, async_=True)
+    prove(NAME, "huggingface-hub", run, async_=True)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_an_agent_of_smolagents(wire, captured, proved, streaming: bool) -> None:
+def test_an_agent_of_smolagents(wire, capture, prove, streaming: bool) -> None:
     """The calls of its `InferenceClientModel` are the agent's."""
     smolagents = pytest.importorskip("smolagents")
     model = smolagents.InferenceClientModel(wire.url, api_key="mine")
@@ -97,27 +97,27 @@ def test_an_agent_of_smolagents(wire, captured, proved, streaming: bool) -> None
     code = Said("Thought: I know.\n<code>\nfinal_answer(42)\n</code>")
     wire.script(code if streaming else Said(tools=(("final_answer", {"answer": "42"}),)))
     solver = kind(model=model, tools=[], name="solver", description="d", verbosity_level=0, **options)
-    run = captured(lambda: solver.run("What is 12 + 30?"))
+    run = capture(lambda: solver.run("What is 12 + 30?"))
     assert str(run.answer) == "42"
     assert_all_trained(run, wire, ["solver"])
     assert [call.streamed for call in run.calls] == [streaming]
-    proved(NAME, "huggingface-hub", run)
+    prove(NAME, "huggingface-hub", run)
 
 
-def test_training_off_sends_the_same_bytes(wire, captured, touched) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture, touched_names) -> None:
     """Recorded only, requests are byte for byte what they are without us; nothing stays patched."""
 
     def main() -> None:
-        for ask in (whole, streamed):
+        for ask in (whole, stream):
             ask(wire.url)
-        for ask in (awhole, astreamed):
+        for ask in (awhole, astream):
             asyncio.run(ask(wire.url))
 
     main()
     before = wire.clear()
-    run = captured(main, train=False)
+    run = capture(main, train=False)
     assert_same_bytes(before, wire.clear(), varying=["x-amzn-trace-id"])
     assert len(run.calls) == 4 and not any(call.trainable for call in run.calls)
-    touched.assert_restored(
+    touched_names.assert_restored(
         "InferenceClient._inner_post", "AsyncInferenceClient._inner_post", "get_session", "._get_async_client"
     )

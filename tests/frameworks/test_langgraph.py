@@ -74,19 +74,19 @@ def chain(**nodes: Any) -> Any:
     return built.compile()
 
 
-def test_nodes_one_after_the_other(wire, captured, proved, touched) -> None:
+def test_nodes_one_after_the_other(wire, capture, prove, touched_names) -> None:
     """Each node is a role, with LangChain's model or the plain SDK in it."""
     team = chain(
         writer=lambda _: {"said": [ask(wire)]}, checker=lambda _: {"said": [model(wire).invoke("Right?").content]}
     )
-    run = captured(lambda: team.invoke({"said": []}))
+    run = capture(lambda: team.invoke({"said": []}))
     assert len(run.answer["said"]) == 2
     assert_all_trained(run, wire, ["writer", "checker"])
-    proved("LangGraph", "langgraph", run)
-    touched.assert_restored("BaseClient._build_request")
+    prove("LangGraph", "langgraph", run)
+    touched_names.assert_restored("BaseClient._build_request")
 
 
-def test_parallel_nodes_in_threads(wire, captured, proved) -> None:
+def test_parallel_nodes_in_threads(wire, capture, prove) -> None:
     """Nodes of one step run in threads at once, and none takes another's name."""
     together = threading.Barrier(3)
 
@@ -94,43 +94,43 @@ def test_parallel_nodes_in_threads(wire, captured, proved) -> None:
         together.wait(20)
         return {"said": [ask(wire), ask(wire)]}
 
-    run = captured(lambda: graph(one=node, two=node, three=node).invoke({"said": []}))
+    run = capture(lambda: graph(one=node, two=node, three=node).invoke({"said": []}))
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["one", "one", "three", "three", "two", "two"]
-    proved("LangGraph", "langgraph", run, threads=True)
+    prove("LangGraph", "langgraph", run, threads=True)
 
 
-def test_parallel_nodes_on_a_loop(wire, captured, proved) -> None:
+def test_parallel_nodes_on_a_loop(wire, capture, prove) -> None:
     """Async nodes as tasks, and a plain node of an async graph in its thread."""
 
     async def node(_: State) -> State:
         return {"said": [await aask(wire), await aask(wire)]}
 
-    run = captured(lambda: graph(one=node, two=node, plain=lambda _: {"said": [ask(wire)]}).ainvoke({"said": []}))
+    run = capture(lambda: graph(one=node, two=node, plain=lambda _: {"said": [ask(wire)]}).ainvoke({"said": []}))
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["one", "one", "plain", "two", "two"]
-    proved("LangGraph", "langgraph", run, async_=True)
+    prove("LangGraph", "langgraph", run, async_=True)
 
 
-def test_streamed_to_a_reader_that_speaks_itself(wire, captured, proved) -> None:
+def test_streamed_to_a_reader_that_speaks_itself(wire, capture, prove) -> None:
     """Between two steps of a stream, the reader's own calls are the reader's."""
     team = chain(writer=lambda _: {"said": [model(wire).invoke("Go").content]}, checker=lambda _: {"said": [ask(wire)]})
 
     def read() -> int:
         return sum(1 for _ in (ask(wire) for _ in team.stream({"said": []}, stream_mode="updates")))
 
-    run = captured(read)
+    run = capture(read)
     assert run.answer == 2
     assert_all_trained(run, wire)
     # LangGraph may already run the next node while the reader reads.
     assert sorted(run.roles) == ["checker", "outer", "outer", "writer"]
-    run = captured(lambda: [each for each, _ in team.stream({"said": []}, stream_mode="messages")])
+    run = capture(lambda: [each for each, _ in team.stream({"said": []}, stream_mode="messages")])
     assert_all_trained(run, wire, ["writer", "checker"])
     assert run.calls[0].streamed
-    proved("LangGraph", "langgraph", run)
+    prove("LangGraph", "langgraph", run)
 
 
-def test_a_plain_thread_in_a_node(wire, captured) -> None:
+def test_a_plain_thread_in_a_node(wire, capture) -> None:
     """LangGraph's own context does not reach a thread that a node starts; the role does."""
 
     def node(_: State) -> State:
@@ -139,11 +139,11 @@ def test_a_plain_thread_in_a_node(wire, captured) -> None:
         thread.join()
         return {"said": []}
 
-    run = captured(lambda: graph(worker=node).invoke({"said": []}))
+    run = capture(lambda: graph(worker=node).invoke({"said": []}))
     assert_all_trained(run, wire, ["worker"])
 
 
-def test_nested_graphs_and_agents(wire, captured, proved) -> None:
+def test_nested_graphs_and_agents(wire, capture, prove) -> None:
     """The innermost node speaks; an agent of `create_agent` by its name, or, without one, as the node that holds it."""
     unnamed, named = create_agent(model(wire), []), create_agent(model(wire), [], name="expert")
     inner = chain(draft=lambda _: {"said": [ask(wire)]}, polish=lambda _: {"said": [ask(wire)]})
@@ -157,12 +157,12 @@ def test_nested_graphs_and_agents(wire, captured, proved) -> None:
         manager=calls(named),
         boss=lambda _: {"said": inner.invoke({"said": []})["said"]},
     )
-    run = captured(lambda: team.invoke({"said": []}))
+    run = capture(lambda: team.invoke({"said": []}))
     assert_all_trained(run, wire, ["draft", "polish", "helper", "expert", "draft", "polish"])
-    proved("LangGraph", "langgraph", run)
+    prove("LangGraph", "langgraph", run)
 
 
-def test_a_graph_as_a_tool_of_an_agent(wire, captured) -> None:
+def test_a_graph_as_a_tool_of_an_agent(wire, capture) -> None:
     """A graph's node inside an agent's tool is nearer than the agent, although its run inherits the agent's name."""
     inner = chain(searcher=lambda _: {"said": [ask(wire)]})
 
@@ -173,11 +173,11 @@ def test_a_graph_as_a_tool_of_an_agent(wire, captured) -> None:
 
     agent = create_agent(model(wire), [search], name="boss")
     wire.script(Said(tools=(("search", {"query": "x"}),)), Said("found"), Said("done"))
-    run = captured(lambda: agent.invoke({"messages": ASKED}))
+    run = capture(lambda: agent.invoke({"messages": ASKED}))
     assert_all_trained(run, wire, ["boss", "searcher", "boss"])
 
 
-def test_decorators_and_roles_to_train(wire, captured) -> None:
+def test_decorators_and_roles_to_train(wire, capture) -> None:
     """A decorator in a node is nearer, a role by name overrides nodes, and `roles=` trains only the node named."""
 
     @lightning.agent(trainable=True)
@@ -189,25 +189,25 @@ def test_decorators_and_roles_to_train(wire, captured) -> None:
         return chain(one=lambda _: {"said": [ask(wire)]}).invoke({"said": []})
 
     team = chain(writer=lambda _: {"said": [ask(wire), helper()]}, checker=lambda _: {"said": [ask(wire)]})
-    run = captured(lambda: [team.invoke({"said": []}), whole()])
+    run = capture(lambda: [team.invoke({"said": []}), whole()])
     assert_all_trained(run, wire, ["writer", "helper", "checker", "team"])
-    run = captured(lambda: team.invoke({"said": []}), roles=["checker"], trainable=False)
+    run = capture(lambda: team.invoke({"said": []}), roles=["checker"], trainable=False)
     assert [(call.role, call.trainable) for call in run.calls] == [
         ("writer", False), ("helper", False), ("checker", True),
     ]  # fmt: skip
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, a graph's requests are byte for byte what they are without us."""
     team = chain(writer=lambda _: {"said": [model(wire).invoke("Go").content]}, checker=lambda _: {"said": [ask(wire)]})
     team.invoke({"said": []})
     before = wire.clear()
-    seen = captured(lambda: team.invoke({"said": []}), train=False)
+    seen = capture(lambda: team.invoke({"said": []}), train=False)
     assert_same_bytes(before, wire.clear())
     assert seen.roles == ["writer", "checker"]
 
 
-def test_ready_made_agents(wire, captured, proved) -> None:
+def test_ready_made_agents(wire, capture, prove) -> None:
     """`create_react_agent` too speaks under its name: called directly, in a node, as a node, and streamed; without a
     name as the node that holds it, or as its caller. A node of the user's may have the name of an inner one."""
     named, unnamed = react(wire, "expert"), react(wire)
@@ -216,14 +216,14 @@ def test_ready_made_agents(wire, captured, proved) -> None:
         return lambda _: {"said": [agent.invoke({"messages": ASKED})["messages"][-1].content]}
 
     team = chain(manager=calls(named), helper=calls(unnamed), agent=lambda _: {"said": [ask(wire)]}, expert=named)
-    run = captured(lambda: [named.invoke({"messages": ASKED}), team.invoke({"said": [], "messages": ASKED})])
+    run = capture(lambda: [named.invoke({"messages": ASKED}), team.invoke({"said": [], "messages": ASKED})])
     assert_all_trained(run, wire, ["expert", "expert", "helper", "agent", "expert"])
-    run = captured(lambda: [unnamed.invoke({"messages": ASKED}), *named.stream({"messages": ASKED})])
+    run = capture(lambda: [unnamed.invoke({"messages": ASKED}), *named.stream({"messages": ASKED})])
     assert_all_trained(run, wire, ["outer", "expert"])
-    proved("LangGraph", "langgraph", run)
+    prove("LangGraph", "langgraph", run)
 
 
-def test_ready_made_agents_on_a_loop(wire, captured) -> None:
+def test_ready_made_agents_on_a_loop(wire, capture) -> None:
     """Two at once keep their names, a reader between two steps of one speaks as itself, and one may be left early."""
 
     async def main() -> None:
@@ -233,11 +233,11 @@ def test_ready_made_agents_on_a_loop(wire, captured) -> None:
         await aask(wire)
         await steps.aclose()
 
-    run = captured(main)
+    run = capture(main)
     assert sorted(run.roles[:2]) == ["left", "right"] and run.roles[2:] == ["expert", "outer"]
 
 
-def test_a_supervisor_and_its_agents(wire, captured, proved) -> None:
+def test_a_supervisor_and_its_agents(wire, capture, prove) -> None:
     """langgraph-supervisor: the supervisor and each agent by their names, whichever way an agent was made."""
     supervisor = pytest.importorskip("langgraph_supervisor")
     experts = [react(wire, "math"), create_agent(model(wire), [], name="prose")]
@@ -246,6 +246,6 @@ def test_a_supervisor_and_its_agents(wire, captured, proved) -> None:
         Said(tools=(("transfer_to_math", {}),)), Said("42"), Said(tools=(("transfer_to_prose", {}),)), Said("x"),
         Said("done"),
     )  # fmt: skip
-    run = captured(lambda: team.invoke({"messages": ASKED}))
+    run = capture(lambda: team.invoke({"messages": ASKED}))
     assert_all_trained(run, wire, ["boss", "math", "boss", "prose", "boss"])
-    proved("LangGraph", "langgraph", run)
+    prove("LangGraph", "langgraph", run)

@@ -29,12 +29,12 @@ def plain(wire: Any, model: str) -> str:
     return str(completion(**at(wire, model), tools=[CALCULATOR]).choices[0].message.tool_calls)
 
 
-def streamed(wire: Any, model: str) -> str:
+def stream(wire: Any, model: str) -> str:
     chunks = list(litellm.completion(**at(wire, model), tools=[CALCULATOR], stream=True))
     return str(litellm.stream_chunk_builder(chunks).choices[0].message.tool_calls)
 
 
-def awaited(wire: Any, model: str) -> str:
+def ask_async(wire: Any, model: str) -> str:
     async def ask() -> str:
         return str((await acompletion(**at(wire, model), tools=[CALCULATOR])).choices[0].message.tool_calls)
 
@@ -50,32 +50,32 @@ def awaited_stream(wire: Any, model: str) -> str:
     return asyncio.run(ask())
 
 
-HOW = [plain, streamed, awaited, awaited_stream]
+HOW = [plain, stream, ask_async, awaited_stream]
 MODELS = ["openai/gpt-4o-mini", "hosted_vllm/some-model", "anthropic/claude-test"]
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("how", HOW)
-def test_a_trained_call(wire, captured, proved, touched, how: Callable[..., str], model: str) -> None:
+def test_a_trained_call(wire, capture, prove, touched_names, how: Callable[..., str], model: str) -> None:
     """Whatever the provider, the engine answers, one call is recorded, with its ids, and the tool call comes back."""
     how(wire, model)  # LiteLLM fills tables of its own, in a class that is patched, at its first call
     wire.clear()
-    result = captured(how, wire, model)
+    result = capture(how, wire, model)
     assert "calculator" in result.answer and "12 + 30" in result.answer
     assert_all_trained(result, wire, ["outer"])
     assert result.calls[0].streamed == ("stream" in how.__name__)
     assert "mine" not in str(wire.engine[0].headers)
-    proved("LiteLLM", "litellm", result, async_="await" in how.__name__)
-    touched.assert_restored("get_llm_provider", "AsyncHTTPHandler.post", "Client.build_request")
+    prove("LiteLLM", "litellm", result, async_="await" in how.__name__)
+    touched_names.assert_restored("get_llm_provider", "AsyncHTTPHandler.post", "Client.build_request")
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("how", HOW)
-def test_training_off(wire, captured, how: Callable[..., str], model: str) -> None:
+def test_training_off(wire, capture, how: Callable[..., str], model: str) -> None:
     """The same bytes go to the user's own provider; one readable call is recorded, whichever way it left."""
     answer = how(wire, model)
     before = wire.clear()
-    result = captured(how, wire, model, train=False)
+    result = capture(how, wire, model, train=False)
     assert_same_bytes(before, wire.clear())
     assert "12 + 30" in answer and "12 + 30" in result.answer
     (call,) = result.calls
@@ -86,7 +86,7 @@ def test_training_off(wire, captured, how: Callable[..., str], model: str) -> No
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "hosted_vllm/some-model"])
-def test_responses(wire, captured, model: str, stream: bool) -> None:
+def test_responses(wire, capture, model: str, stream: bool) -> None:
     """A trained role's call to `responses` is a chat completion at the engine, and a response to its caller."""
 
     def ask() -> str:
@@ -104,14 +104,14 @@ def test_responses(wire, captured, model: str, stream: bool) -> None:
         return reply.output[0].content[0].text
 
     for how in (ask, lambda: asyncio.run(aask())):
-        result = captured(how)
+        result = capture(how)
         assert result.answer
         assert_all_trained(result, wire, ["outer"])
         assert [exchange.path.rpartition("/v1")[2] for exchange in wire.clear()] == ["/chat/completions"]
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-3.5-turbo-instruct", "hosted_vllm/some-model"])
-def test_text_completions(wire, captured, model: str) -> None:
+def test_text_completions(wire, capture, model: str) -> None:
     """Text goes to the engine's completions, sync and async."""
     options = {"model": model, "api_base": wire.url, "api_key": "mine", "max_tokens": 8, "prompt": "12 + 30 ="}
 
@@ -122,12 +122,12 @@ def test_text_completions(wire, captured, model: str) -> None:
         return (await litellm.atext_completion(**options)).choices[0].text
 
     for how in (ask, lambda: asyncio.run(aask())):
-        result = captured(how)
+        result = capture(how)
         assert_all_trained(result, wire, ["outer"])
         assert [exchange.path.rpartition("/v1")[2] for exchange in wire.clear()] == ["/completions"]
 
 
-def test_router(wire, captured) -> None:
+def test_router(wire, capture) -> None:
     """A Router's calls end in the same functions."""
     router = litellm.Router(
         model_list=[{"model_name": "mine", "litellm_params": {**at(wire, "hosted_vllm/some-model")}}], num_retries=0
@@ -137,22 +137,22 @@ def test_router(wire, captured) -> None:
         router.completion(model="mine", messages=QUESTION)
         return (await router.acompletion(model="mine", messages=QUESTION)).choices[0].message.content
 
-    result = captured(lambda: asyncio.run(ask()))
+    result = capture(lambda: asyncio.run(ask()))
     assert_all_trained(result, wire, ["outer", "outer"])
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_errors(wire, captured, model: str) -> None:
+def test_errors(wire, capture, model: str) -> None:
     """LiteLLM's own error reaches the agent, and the call is recorded once as it failed; trained or not."""
     for train in (True, False):
         wire.fail(400)
-        result = captured(plain, wire, model, train=train, raises=litellm.BadRequestError)
+        result = capture(plain, wire, model, train=train, raises=litellm.BadRequestError)
         (call,) = result.calls
         assert (call.status, call.http_status, call.trainable) == ("error", 400, train)
         wire.clear()
 
 
-def test_left_early(wire, captured) -> None:
+def test_left_early(wire, capture) -> None:
     """A stream that is dropped before its end is recorded as cancelled, with what was read."""
 
     def ask() -> None:
@@ -162,11 +162,11 @@ def test_left_early(wire, captured) -> None:
         # LiteLLM's logging keeps it alive, so that only the rollout's end tells.
 
     for train in (True, False):
-        (call,) = captured(ask, train=train).calls
+        (call,) = capture(ask, train=train).calls
         assert call.status == "cancelled" and call.trainable == train
 
 
-def test_embeddings_are_left_alone(wire, captured) -> None:
+def test_embeddings_are_left_alone(wire, capture) -> None:
     """No engine of ours embeds: such a call of a trained role goes where it went."""
 
     def ask() -> None:
@@ -174,11 +174,11 @@ def test_embeddings_are_left_alone(wire, captured) -> None:
             "openai/text-embedding-3-small", input=["x"], api_base=wire.url, api_key="mine", num_retries=0
         )
 
-    captured(ask, raises=Exception)
+    capture(ask, raises=Exception)
     assert all(exchange.face == "provider" for exchange in wire.clear())
 
 
-def test_only_the_trained_role(wire, captured) -> None:
+def test_only_the_trained_role(wire, capture) -> None:
     """Of two roles, the one that is not trained keeps its provider."""
 
     @lightning.agent(role="helper")
@@ -189,18 +189,18 @@ def test_only_the_trained_role(wire, captured) -> None:
     def solve() -> str:
         return plain(wire, "hosted_vllm/some-model") + help_out()
 
-    result = captured(solve, trainable=False)
+    result = capture(solve, trainable=False)
     assert [(call.role, call.trainable) for call in result.calls] == [("solver", True), ("helper", False)]
     assert [exchange.face for exchange in wire.clear()] == ["engine", "provider"]
 
 
-@pytest.mark.parametrize("how", [plain, streamed, awaited])
-def test_a_trained_call_is_never_answered_by_the_cache(wire, captured, monkeypatch, how: Callable[..., str]) -> None:
+@pytest.mark.parametrize("how", [plain, stream, ask_async])
+def test_a_trained_call_is_never_answered_by_the_cache(wire, capture, monkeypatch, how: Callable[..., str]) -> None:
     """Rollouts of one task ask the engine each time, and what the user's own calls left in the cache stays as it is."""
     monkeypatch.setattr(litellm, "cache", litellm.Cache(type="local"))
     how(wire, "openai/gpt-4o-mini")
     kept = dict(litellm.cache.cache.cache_dict)
     wire.clear()
     for _ in range(2):
-        assert_all_trained(captured(how, wire, "openai/gpt-4o-mini"), wire, ["outer"])
+        assert_all_trained(capture(how, wire, "openai/gpt-4o-mini"), wire, ["outer"])
     assert len(kept) == 1 and litellm.cache.cache.cache_dict == kept

@@ -42,28 +42,28 @@ async def run_of(workflow: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_an_agent_with_a_tool(wire, captured, proved, touched, streaming: bool) -> None:
+def test_an_agent_with_a_tool(wire, capture, prove, touched_names, streaming: bool) -> None:
     """Both calls of an agent that was built before init() are its own, with the engine's ids; all is restored."""
     solver = agent(wire, "solver", streaming=streaming)
-    run = captured(run_of, solver)
+    run = capture(run_of, solver)
     assert str(run.answer) == "<answer>42</answer>"
     assert_all_trained(run, wire, ["solver", "solver"])
     assert [call.streamed for call in run.calls] == [streaming] * 2
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"] * 2
-    proved("LlamaIndex", "llama-index-core", run, async_=True)
-    touched.assert_restored("BaseWorkflowAgent.run_agent_step", "AgentWorkflow.parse_agent_output")
+    prove("LlamaIndex", "llama-index-core", run, async_=True)
+    touched_names.assert_restored("BaseWorkflowAgent.run_agent_step", "AgentWorkflow.parse_agent_output")
 
 
-def test_handoff(wire, captured, proved) -> None:
+def test_handoff(wire, capture, prove) -> None:
     """After a handoff the other agent speaks."""
     agents = [agent(wire, "planner", tools=[], can_handoff_to=["checker"]), agent(wire, "checker", streaming=False)]
     wire.script(Said(tools=(("handoff", {"to_agent": "checker", "reason": "r"}),)), Said("It is 42."))
-    run = captured(run_of, AgentWorkflow(agents=agents, root_agent="planner"))
+    run = capture(run_of, AgentWorkflow(agents=agents, root_agent="planner"))
     assert_all_trained(run, wire, ["planner", "checker"])
-    proved("LlamaIndex", "llama-index-core", run, async_=True)
+    prove("LlamaIndex", "llama-index-core", run, async_=True)
 
 
-def test_what_else_an_agent_asks_for(wire, captured) -> None:
+def test_what_else_an_agent_asks_for(wire, capture) -> None:
     """The answer after the last allowed turn and the structured output are the agent's calls too, in teams as well."""
 
     class Answer(BaseModel):
@@ -77,28 +77,28 @@ def test_what_else_an_agent_asks_for(wire, captured) -> None:
     has_last_answer = "early_stopping_method" in inspect.signature(AgentWorkflow.__init__).parameters
     for workflow in alone_or_in_a_team(early_stopping_method="generate") if has_last_answer else ():
         wire.script(Said(tools=(("calculator", {"expression": "1"}),)), Said("42"))
-        run = captured(lambda each=workflow: run_of(each, max_iterations=1))
+        run = capture(lambda each=workflow: run_of(each, max_iterations=1))
         assert_all_trained(run, wire, ["solver", "solver"])
     for workflow in alone_or_in_a_team(output_cls=Answer, tools=[]):
         wire.script(Said("42"), Said(tools=(("Answer", {"value": 42}),)))
-        run = captured(run_of, workflow)
+        run = capture(run_of, workflow)
         assert_all_trained(run, wire, ["solver", "solver"])
 
 
-def test_two_agents_at_once_and_one_without_a_name(wire, captured, proved) -> None:
+def test_two_agents_at_once_and_one_without_a_name(wire, capture, prove) -> None:
     """Interleaved on one loop, each keeps its name; an agent that was given none is its caller."""
 
     async def main() -> None:
         await asyncio.gather(run_of(agent(wire, "left")), run_of(agent(wire, "right")))
         await run_of(FunctionAgent(llm=llm(wire)))
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "left", "outer", "right", "right"] and run.roles[-1] == "outer"
-    proved("LlamaIndex", "llama-index-core", run, async_=True)
+    prove("LlamaIndex", "llama-index-core", run, async_=True)
 
 
-def test_other_kinds_of_agents(wire, captured, proved) -> None:
+def test_other_kinds_of_agents(wire, capture, prove) -> None:
     """A ReAct agent, and an agent class of the user's own."""
 
     class Custom(FunctionAgent):
@@ -107,38 +107,38 @@ def test_other_kinds_of_agents(wire, captured, proved) -> None:
             return await super().take_step(*args, **kwargs)
 
     wire.script(Said("Thought: I can answer without using any more tools.\nAnswer: 42"))
-    run = captured(run_of, agent(wire, "thinker", ReActAgent))
+    run = capture(run_of, agent(wire, "thinker", ReActAgent))
     assert str(run.answer) == "42"
     assert_all_trained(run, wire, ["thinker"])
-    run = captured(run_of, agent(wire, "custom", Custom, tools=[]))
+    run = capture(run_of, agent(wire, "custom", Custom, tools=[]))
     assert_all_trained(run, wire, ["custom", "custom"])
-    proved("LlamaIndex", "llama-index-core", run, async_=True)
+    prove("LlamaIndex", "llama-index-core", run, async_=True)
 
 
-def test_agents_in_threads(wire, captured, proved) -> None:
+def test_agents_in_threads(wire, capture, prove) -> None:
     """Agents that run at once in a pool of threads belong to the rollout and keep their names."""
 
     def main() -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda name: asyncio.run(run_of(agent(wire, name, tools=[]))), ["left", "right"]))
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "right"]
-    proved("LlamaIndex", "llama-index-core", run, async_=True, threads=True)
+    prove("LlamaIndex", "llama-index-core", run, async_=True, threads=True)
 
 
-def test_a_decorator_overrides(wire, captured) -> None:
+def test_a_decorator_overrides(wire, capture) -> None:
     """A role that a decorator names is the role of every agent inside."""
 
     @lightning.agent(role="team", trainable=True)
     async def team() -> None:
         await run_of(agent(wire, "solver"))
 
-    assert_all_trained(captured(team), wire, ["team", "team"])
+    assert_all_trained(capture(team), wire, ["team", "team"])
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, an agent's requests are byte for byte what they are without us."""
 
     async def main() -> None:
@@ -147,6 +147,6 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
     asyncio.run(main())
     before = wire.clear()
-    run = captured(main, train=False)
+    run = capture(main, train=False)
     assert_same_bytes(before, wire.clear())
     assert run.roles == ["solver"] * 4 and not any(call.trainable for call in run.calls)

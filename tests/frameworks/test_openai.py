@@ -29,27 +29,27 @@ from tests.frameworks.same import assert_all_trained, assert_same_bytes, assert_
 
 
 @pytest.mark.parametrize("kind", SYNC)
-def test_every_kind_of_call(wire, captured, proved, kind: Callable[[OpenAI], str]) -> None:
+def test_every_kind_of_call(wire, capture, prove, kind: Callable[[OpenAI], str]) -> None:
     """One trained call, made with a client older than `init()`: caught once, with its ids."""
     with clients(wire) as (client, _):
-        run = captured(kind, client)
+        run = capture(kind, client)
     assert_all_trained(run, wire, ["outer"])
     assert run.calls[0].framework == "openai" and run.calls[0].streamed == (kind in STREAMED)
     assert run.answer == (run.calls[0].message["content"] or "")
-    proved("OpenAI SDK", "openai", run)
+    prove("OpenAI SDK", "openai", run)
 
 
 @pytest.mark.parametrize("kind", ASYNC)
-def test_every_kind_of_async_call(wire, captured, proved, kind: Callable[[AsyncOpenAI], Any]) -> None:
+def test_every_kind_of_async_call(wire, capture, prove, kind: Callable[[AsyncOpenAI], Any]) -> None:
     """The same on asyncio."""
     with clients(wire) as (_, on_async):
-        run = captured(on_async, kind)
+        run = capture(on_async, kind)
     assert_all_trained(run, wire, ["outer"])
     assert run.answer == (run.calls[0].message["content"] or "")
-    proved("OpenAI SDK", "openai", run, async_=True)
+    prove("OpenAI SDK", "openai", run, async_=True)
 
 
-def test_same_bytes_with_training_off(wire, captured) -> None:
+def test_same_bytes_with_training_off(wire, capture) -> None:
     """Active and not training, inside a rollout and outside of one, the SDK changes no byte of any kind of call."""
     with clients(wire) as (client, on_async):
 
@@ -58,39 +58,39 @@ def test_same_bytes_with_training_off(wire, captured) -> None:
 
         answers = all_of_them()
         before = wire.clear()
-        run = captured(all_of_them, train=False)
+        run = capture(all_of_them, train=False)
         assert_same_bytes(before, wire.clear())
         assert run.answer == answers and len(run.calls) == len(before) and not any(c.trainable for c in run.calls)
         assert [call.raw.request for call in run.calls] == [each.body for each in before]
         assert all_of_them() == answers
         assert_same_bytes(before, wire.clear())
-        assert len(captured.outside()) == len(before)
+        assert len(capture.outside()) == len(before)
         lightning.shutdown()
         assert all_of_them() == answers
         assert_same_bytes(before, wire.clear())
 
 
-def test_everything_is_put_back(wire, captured, touched) -> None:
+def test_everything_is_put_back(wire, capture, touched_names) -> None:
     """After `shutdown()` the SDK's classes have the very functions they had."""
     with clients(wire) as (client, _):
-        captured(create, client)
-        touched.assert_restored(*SEAM)
+        capture(create, client)
+        touched_names.assert_restored(*SEAM)
 
 
 # --- objects built before init()
 
 
-def test_objects_built_before_init(wire, captured) -> None:
+def test_objects_built_before_init(wire, capture) -> None:
     """Bound methods and raw objects that the user made and kept before `init()` are caught as well."""
     with clients(wire) as (client, _):
         kept = [client.chat.completions.create, client.chat.completions.with_raw_response.create,
                 client.chat.completions.parse]  # fmt: skip
         copy = client.copy()
-        run = captured(lambda: [each(**ASK) for each in kept] + [copy.chat.completions.create(**ASK)])
+        run = capture(lambda: [each(**ASK) for each in kept] + [copy.chat.completions.create(**ASK)])
     assert_all_trained(run, wire, ["outer"] * 4)
 
 
-def test_async_objects_built_before_init(wire, captured) -> None:
+def test_async_objects_built_before_init(wire, capture) -> None:
     """The same for an async raw object."""
     client = AsyncOpenAI(base_url=wire.url, api_key="mine")
     kept = client.chat.completions.with_raw_response.create
@@ -99,7 +99,7 @@ def test_async_objects_built_before_init(wire, captured) -> None:
         async with client:
             return text((await kept(**ASK)).parse())
 
-    run = captured(agent)
+    run = capture(agent)
     assert_all_trained(run, wire, ["outer"])
 
 
@@ -108,7 +108,7 @@ def test_async_objects_built_before_init(wire, captured) -> None:
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("ending", ["close", "leave"])
-def test_a_stream_that_is_left(wire, captured, ending: str, raw: bool) -> None:
+def test_a_stream_that_is_left(wire, capture, ending: str, raw: bool) -> None:
     """Closed, or broken off and forgotten: recorded once, as cancelled, with the ids of what was read."""
 
     def read_some(client: OpenAI) -> None:
@@ -126,13 +126,13 @@ def test_a_stream_that_is_left(wire, captured, ending: str, raw: bool) -> None:
         gc.collect()  # the SDK's streams are cycles
 
     with clients(wire) as (client, _):
-        run = captured(agent, client)
+        run = capture(agent, client)
     (call,) = run.calls
     assert (call.status, call.error, call.streamed) == ("cancelled", "closed before its end", True)
     assert_same_ids(call, wire)
 
 
-def test_an_async_stream_that_is_left(wire, captured) -> None:
+def test_an_async_stream_that_is_left(wire, capture) -> None:
     """An async stream that is closed early."""
 
     async def agent(client: AsyncOpenAI) -> None:
@@ -143,12 +143,12 @@ def test_an_async_stream_that_is_left(wire, captured) -> None:
         await chunks.close()
 
     with clients(wire) as (_, on_async):
-        run = captured(on_async, agent)
+        run = capture(on_async, agent)
     assert [call.status for call in run.calls] == ["cancelled"]
     assert_same_ids(run.calls[0], wire)
 
 
-def test_a_stream_that_is_never_read(wire, captured) -> None:
+def test_a_stream_that_is_never_read(wire, capture) -> None:
     """Asked for and dropped: one call, cancelled, nothing to learn from."""
 
     def agent(client: OpenAI) -> None:
@@ -156,18 +156,18 @@ def test_a_stream_that_is_never_read(wire, captured) -> None:
         gc.collect()
 
     with clients(wire) as (client, _):
-        run = captured(agent, client)
+        run = capture(agent, client)
     assert [(call.status, call.completion_ids) for call in run.calls] == [("cancelled", [])]
 
 
 # --- errors
 
 
-def test_a_refused_call(wire, captured) -> None:
+def test_a_refused_call(wire, capture) -> None:
     """400: the agent gets its own SDK's error, and the call says what the server said."""
     wire.fail(400)
     with clients(wire) as (client, _):
-        run = captured(create, client, raises=openai.BadRequestError)
+        run = capture(create, client, raises=openai.BadRequestError)
     (call,) = run.calls
     assert isinstance(run.error, openai.BadRequestError) and run.error.status_code == 400
     assert (call.status, call.http_status, call.trainable) == ("error", 400, True)
@@ -175,31 +175,31 @@ def test_a_refused_call(wire, captured) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_failing_server(wire, captured, asynchronous: bool) -> None:
+def test_a_failing_server(wire, capture, asynchronous: bool) -> None:
     """500 until the client gives up: one call, as an error, for several requests."""
     wire.fail(500, 500, 500)
     with clients(wire, max_retries=2) as (client, on_async):
         agent, what = (on_async, acreate) if asynchronous else (create, client)
-        run = captured(agent, what, raises=openai.InternalServerError)
+        run = capture(agent, what, raises=openai.InternalServerError)
     assert isinstance(run.error, openai.InternalServerError) and len(run.exchanges) == 3
     assert [(call.status, call.http_status) for call in run.calls] == [("error", 500)]
 
 
 @pytest.mark.parametrize("kind", [create, stream, raw_stream])
-def test_a_retry(wire, captured, kind: Callable[[OpenAI], str]) -> None:
+def test_a_retry(wire, capture, kind: Callable[[OpenAI], str]) -> None:
     """500 and then an answer: one call, that of the answer, and both requests are the engine's."""
     wire.fail(500)
     with clients(wire, max_retries=1) as (client, _):
-        run = captured(kind, client)
+        run = capture(kind, client)
     assert [each.status for each in run.exchanges] == [500, 200] and wire.provider == []
     assert run.exchanges[0].body == run.exchanges[1].body
     assert [call.status for call in run.calls] == ["ok"]
     assert_same_ids(run.calls[0], wire)
 
 
-def test_an_engine_that_is_gone(wire, captured) -> None:
+def test_an_engine_that_is_gone(wire, capture) -> None:
     """Nobody listens: the agent gets its SDK's error, and never another model's answer."""
     with clients(wire) as (client, _), pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(wire), "endpoint", Endpoint("http://127.0.0.1:9/v1", "spark", "key"))
-        run = captured(create, client, raises=openai.APIConnectionError)
+        run = capture(create, client, raises=openai.APIConnectionError)
     assert run.exchanges == [] and [call.status for call in run.calls] == ["error"]

@@ -59,41 +59,41 @@ MODELS = [OpenAIChatCompletionsModel, OpenAIResponsesModel]
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("how", RUNS)
-def test_an_agent_with_a_tool(wire, captured, proved, touched, how, model) -> None:
+def test_an_agent_with_a_tool(wire, capture, prove, touched_names, how, model) -> None:
     """Both calls around a tool's are under the agent's name with the engine's ids, and nothing stays patched."""
     solver = agent(wire, "solver", model, tools=[calculator])  # before init()
-    result = captured(lambda: how(solver))
+    result = capture(lambda: how(solver))
     assert "42" in result.answer
     assert_all_trained(result, wire, ["solver", "solver"])
     assert [call.streamed for call in result.calls] == [how is run_streamed] * 2
-    proved("OpenAI Agents", "openai-agents", result, async_=how is not run_sync)
-    touched.assert_restored("run_single_turn", "run_single_turn_streamed")
+    prove("OpenAI Agents", "openai-agents", result, async_=how is not run_sync)
+    touched_names.assert_restored("run_single_turn", "run_single_turn_streamed")
 
 
 @pytest.mark.parametrize("how", RUNS)
-def test_a_handoff(wire, captured, proved, how) -> None:
+def test_a_handoff(wire, capture, prove, how) -> None:
     """After a handoff, the other agent speaks."""
     front = agent(wire, "front", handoffs=[agent(wire, "expert")])
     wire.script(Said(tools=(("transfer_to_expert", {}),)), Said("It is 42."))
-    result = captured(lambda: how(front))
+    result = capture(lambda: how(front))
     assert result.answer == "It is 42."
     assert_all_trained(result, wire, ["front", "expert"])
-    proved("OpenAI Agents", "openai-agents", result, async_=how is not run_sync)
+    prove("OpenAI Agents", "openai-agents", result, async_=how is not run_sync)
 
 
 @pytest.mark.parametrize("how", RUNS)
-def test_an_agent_as_a_tool(wire, captured, how) -> None:
+def test_an_agent_as_a_tool(wire, capture, how) -> None:
     """The inner agent speaks under its name, and the outer one again after it."""
     expert = agent(wire, "expert").as_tool("ask_expert", "Ask somebody who knows.")
     boss = agent(wire, "boss", tools=[expert])
     wire.script(Said(tools=(("ask_expert", {"input": QUESTION}),)), Said("It is 42."), Said("42"))
-    result = captured(lambda: how(boss))
+    result = capture(lambda: how(boss))
     assert result.answer == "42"
     assert_all_trained(result, wire, ["boss", "expert", "boss"])
 
 
 @pytest.mark.parametrize("how", RUNS)
-def test_a_tool_that_asks_the_model_itself(wire, captured, how) -> None:
+def test_a_tool_that_asks_the_model_itself(wire, capture, how) -> None:
     """A call made by a tool without any agent is the agent's whose tool it is."""
 
     @function_tool
@@ -105,23 +105,23 @@ def test_a_tool_that_asks_the_model_itself(wire, captured, how) -> None:
 
     writer = agent(wire, "writer", tools=[rephrase])
     wire.script(Said(tools=(("rephrase", {"text": "Hello!"}),)), Said("Hi"), Said("Done"))
-    result = captured(lambda: how(writer))
+    result = capture(lambda: how(writer))
     assert_all_trained(result, wire, ["writer"] * 3)
 
 
-def test_agents_at_once(wire, captured, proved) -> None:
+def test_agents_at_once(wire, capture, prove) -> None:
     """Agents run at once on one loop keep their names."""
 
     async def together() -> None:
         await asyncio.gather(*(run(agent(wire, name, tools=[calculator])) for name in ("one", "two", "three")))
 
-    result = captured(together)
+    result = capture(together)
     assert_all_trained(result, wire)
     assert sorted(result.roles) == ["one", "one", "three", "three", "two", "two"]
-    proved("OpenAI Agents", "openai-agents", result, async_=True)
+    prove("OpenAI Agents", "openai-agents", result, async_=True)
 
 
-def test_a_guardrail_s_agent(wire, captured) -> None:
+def test_a_guardrail_s_agent(wire, capture) -> None:
     """A guardrail that runs beside the agent and asks an agent of its own speaks under that one's name."""
     guard = agent(wire, "guard")
 
@@ -130,12 +130,12 @@ def test_a_guardrail_s_agent(wire, captured) -> None:
         await Runner.run(guard, text)
         return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
 
-    result = captured(lambda: run(agent(wire, "solver", input_guardrails=[careful])))
+    result = capture(lambda: run(agent(wire, "solver", input_guardrails=[careful])))
     assert_all_trained(result, wire)
     assert sorted(result.roles) == ["guard", "solver"]
 
 
-def test_a_reader_that_speaks_itself(wire, captured) -> None:
+def test_a_reader_that_speaks_itself(wire, capture) -> None:
     """Between two events of a streamed run, the reader's own calls are the reader's; also when it leaves early."""
 
     async def read() -> None:
@@ -148,30 +148,30 @@ def test_a_reader_that_speaks_itself(wire, captured) -> None:
                     break
             result.cancel()
 
-    seen = captured(read)
+    seen = capture(read)
     assert seen.roles == ["writer", "outer"]
 
 
-def test_decorators_and_roles_to_train(wire, captured) -> None:
+def test_decorators_and_roles_to_train(wire, capture) -> None:
     """A role by name overrides the agents', and `roles=` trains only the agent named."""
 
     @lightning.agent(role="team", trainable=True)
     async def team() -> None:
         await run(agent(wire, "solver"))
 
-    assert_all_trained(captured(team), wire, ["team"])
+    assert_all_trained(capture(team), wire, ["team"])
 
-    async def handed() -> None:
+    async def hand_over() -> None:
         wire.script(Said(tools=(("transfer_to_expert", {}),)), Said("It is 42."))
         await run(agent(wire, "front", handoffs=[agent(wire, "expert")]))
 
-    result = captured(handed, trainable=False, roles=["expert"])
+    result = capture(hand_over, trainable=False, roles=["expert"])
     assert [(call.role, call.trainable) for call in result.calls] == [("front", False), ("expert", True)]
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("how", [run, run_streamed])
-def test_training_off_sends_the_same_bytes(wire, captured, how, model) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture, how, model) -> None:
     """Recorded only, the requests are byte for byte what they are without us."""
 
     def solve() -> Any:
@@ -180,6 +180,6 @@ def test_training_off_sends_the_same_bytes(wire, captured, how, model) -> None:
 
     asyncio.run(solve())
     before = wire.clear()
-    result = captured(solve, train=False)
+    result = capture(solve, train=False)
     assert_same_bytes(before, wire.clear())
     assert set(result.roles) == {"solver"} and not any(call.trainable for call in result.calls)

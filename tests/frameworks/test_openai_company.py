@@ -25,30 +25,30 @@ from tests.frameworks.same import assert_all_trained, assert_same_bytes
 # --- other clients
 
 
-def test_a_legacy_http_client(wire, captured) -> None:
+def test_a_legacy_http_client(wire, capture) -> None:
     """A client of httpx that the user brings, with both majors: caught, and the headers it adds stay at home."""
     with httpx.Client(headers={"x-team-key": "team-secret"}) as mine, clients(wire, http_client=mine) as (client, _):
-        run = captured(lambda: (create(client), stream(client)))
+        run = capture(lambda: (create(client), stream(client)))
         assert_all_trained(run, wire, ["outer"] * 2)
         assert "team-secret" not in str(run.exchanges)
-        captured(create, client, train=False)
+        capture(create, client, train=False)
         assert "team-secret" in str(wire.provider[0].headers)
 
 
 AZURE: dict[str, Any] = {"api_version": "2025-01-01", "api_key": "azure-secret", "max_retries": 0}
 
 
-def test_azure(wire, captured) -> None:
+def test_azure(wire, capture) -> None:
     """An Azure client's key and query go to Azure, and are scrubbed from what goes to the engine."""
     with AzureOpenAI(azure_endpoint=wire.root, **AZURE) as client:
-        run = captured(lambda: (create(client), stream(client)))
+        run = capture(lambda: (create(client), stream(client)))
         assert_all_trained(run, wire, ["outer"] * 2)
         for each in run.exchanges:
             assert each.path == "/engine/v1/chat/completions" and each.bearer == wire.endpoint.key
             assert "azure-secret" not in str(each.headers) and b"2025-01-01" not in each.body
         create(client)
         before = wire.clear()[-1:]
-        captured(create, client, train=False)
+        capture(create, client, train=False)
         lightning.shutdown()
         assert_same_bytes(before, wire.clear())
     path, _, query = before[0].path.partition("?")
@@ -56,7 +56,7 @@ def test_azure(wire, captured) -> None:
     assert dict(before[0].headers)["api-key"] == "azure-secret"
 
 
-def test_azure_with_a_token(wire, captured) -> None:
+def test_azure_with_a_token(wire, capture) -> None:
     """Microsoft Entra tokens, which the client fetches for each request, go to Azure alone."""
 
     async def agent() -> str:
@@ -66,10 +66,10 @@ def test_azure_with_a_token(wire, captured) -> None:
         ) as client:
             return await astream(client)
 
-    run = captured(agent)
+    run = capture(agent)
     assert_all_trained(run, wire, ["outer"])
     assert "entra-secret" not in str(run.exchanges)
-    captured(agent, train=False)
+    capture(agent, train=False)
     assert wire.provider[0].bearer == "entra-secret"
 
 
@@ -111,7 +111,7 @@ def with_logfire(provider: TracerProvider) -> Iterator[None]:
 
 @pytest.mark.parametrize("order", ["before", "after"])
 @pytest.mark.parametrize("other", [openinference, with_logfire, openllmetry])
-def test_another_instrumentor(wire, captured, touched, other: Callable[..., Any], order: str) -> None:
+def test_another_instrumentor(wire, capture, touched_names, other: Callable[..., Any], order: str) -> None:
     """Before or after ours: the same ids, the right role, its own spans, and ours is undone exactly."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
@@ -128,21 +128,21 @@ def test_another_instrumentor(wire, captured, touched, other: Callable[..., Any]
     with clients(wire) as (client, on_async):
         answer, before = create(client), wire.clear()
         if order == "after":
-            captured.init()
+            capture.init()
         with other(provider):
-            run = captured(writer, client)
+            run = capture(writer, client)
             assert_all_trained(run, wire, ["writer"] * 4)
             assert [call.streamed for call in run.calls] == [False, True, False, True]
-            assert_all_trained(captured(on_async, critic), wire, ["critic"] * 2)
+            assert_all_trained(capture(on_async, critic), wire, ["critic"] * 2)
             assert len(exporter.get_finished_spans()) >= 4
             if order == "before":
-                touched.assert_restored(*SEAM)
-                assert other is openllmetry or any(name.endswith("OpenAI.request") for name in touched.names)
+                touched_names.assert_restored(*SEAM)
+                assert other is openllmetry or any(name.endswith("OpenAI.request") for name in touched_names.names)
             exporter.clear()
             create(client)
             assert exporter.get_finished_spans()
         if order == "after":
-            touched.assert_restored(*SEAM)
+            touched_names.assert_restored(*SEAM)
         wire.clear()
         assert create(client) == answer
         assert_same_bytes(before, wire.clear())

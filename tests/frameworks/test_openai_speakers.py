@@ -9,13 +9,13 @@ from typing import Any
 from openai import AsyncOpenAI, OpenAI
 
 import lightning_sdk as lightning
-from tests.frameworks.openai_calls import ASK, acreate, ajoined, clients, create
+from tests.frameworks.openai_calls import ASK, acreate, ajoin, clients, create
 from tests.frameworks.same import assert_all_trained, assert_same_ids
 
 # --- who speaks
 
 
-def test_two_agents_interleaved(wire, captured) -> None:
+def test_two_agents_interleaved(wire, capture) -> None:
     """Two agents on one loop, each step of one between steps of the other: each call has its own agent's role."""
 
     async def dialogue(client: AsyncOpenAI) -> None:
@@ -25,7 +25,7 @@ def test_two_agents_interleaved(wire, captured) -> None:
         async def speak(mine: range) -> None:
             for turn in mine:
                 await turns[turn].wait()
-                await ajoined(await client.chat.completions.create(**ASK, stream=True))
+                await ajoin(await client.chat.completions.create(**ASK, stream=True))
                 turns[turn + 1].set()
 
         writer = lightning.agent(role="writer", trainable=True)(speak)
@@ -33,7 +33,7 @@ def test_two_agents_interleaved(wire, captured) -> None:
         await asyncio.gather(writer(range(0, 6, 2)), critic(range(1, 6, 2)))
 
     with clients(wire) as (_, on_async):
-        run = captured(on_async, dialogue)
+        run = capture(on_async, dialogue)
     assert run.roles == ["writer", "critic"] * 3
     assert [call.trainable for call in run.calls] == [True, False] * 3
     assert [each.face for each in run.exchanges] == ["engine", "provider"] * 3
@@ -41,7 +41,7 @@ def test_two_agents_interleaved(wire, captured) -> None:
         assert_same_ids(call, wire)
 
 
-def test_generators_interleaved(wire, captured) -> None:
+def test_generators_interleaved(wire, capture) -> None:
     """Agents that are generators, stepped in turn by code that is no agent: what that code asks is its own."""
 
     def lines(client: OpenAI) -> Iterator[str]:
@@ -55,11 +55,11 @@ def test_generators_interleaved(wire, captured) -> None:
             create(client)
 
     with clients(wire) as (client, _):
-        run = captured(stage, client)
+        run = capture(stage, client)
     assert_all_trained(run, wire, ["one", "two", "outer"] * 2)
 
 
-def test_roles_that_are_trained_by_name(wire, captured) -> None:
+def test_roles_that_are_trained_by_name(wire, capture) -> None:
     """`roles=` chooses, whatever the decorators say."""
 
     @lightning.agent(role="writer")
@@ -67,14 +67,14 @@ def test_roles_that_are_trained_by_name(wire, captured) -> None:
         return create(client)
 
     with clients(wire) as (client, _):
-        run = captured(lambda: (writer(client), create(client)), roles=["writer"])
+        run = capture(lambda: (writer(client), create(client)), roles=["writer"])
     assert [(call.role, call.trainable) for call in run.calls] == [("writer", True), ("outer", False)]
 
 
 # --- runtimes
 
 
-def test_threads(wire, captured, proved) -> None:
+def test_threads(wire, capture, prove) -> None:
     """A pool that is older than the rollout, and plain threads: calls there belong to the rollout that asked."""
     with clients(wire) as (client, _), ThreadPoolExecutor(2) as pool:
         pool.submit(int).result()
@@ -85,13 +85,13 @@ def test_threads(wire, captured, proved) -> None:
             thread.start()
             thread.join()
 
-        first, second = captured(agent), captured(lambda: pool.submit(create, client).result())
+        first, second = capture(agent), capture(lambda: pool.submit(create, client).result())
     assert_all_trained(first, wire, ["outer"] * 4)
     assert_all_trained(second, wire, ["outer"])
-    proved("OpenAI SDK", "openai", first, threads=True)
+    prove("OpenAI SDK", "openai", first, threads=True)
 
 
-def test_a_long_lived_loop(wire, captured) -> None:
+def test_a_long_lived_loop(wire, capture) -> None:
     """A loop in a thread that runs before `init()` and through several rollouts: each call is its own rollout's."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -102,7 +102,7 @@ def test_a_long_lived_loop(wire, captured) -> None:
         return asyncio.run_coroutine_threadsafe(acreate(client), loop).result(30)
 
     try:
-        runs = [captured(agent) for _ in range(3)]
+        runs = [capture(agent) for _ in range(3)]
         asyncio.run_coroutine_threadsafe(acreate(client), loop).result(30)
         asyncio.run_coroutine_threadsafe(client.close(), loop).result(30)
     finally:
@@ -111,10 +111,10 @@ def test_a_long_lived_loop(wire, captured) -> None:
         loop.close()
     for run in runs:
         assert_all_trained(run, wire, ["outer"])
-    assert [(call.role, call.trainable) for call in captured.outside()] == [("", False)]
+    assert [(call.role, call.trainable) for call in capture.outside()] == [("", False)]
 
 
-def test_a_long_lived_worker_behind_a_queue(wire, captured) -> None:
+def test_a_long_lived_worker_behind_a_queue(wire, capture) -> None:
     """A worker that was started before any rollout speaks for none: its calls are recorded, and go where they went."""
     client = AsyncOpenAI(base_url=wire.url, api_key="mine")
 
@@ -141,7 +141,7 @@ def test_a_long_lived_worker_behind_a_queue(wire, captured) -> None:
         await worker
         await client.close()
 
-    captured.init()
+    capture.init()
     asyncio.run(main())
-    assert [(call.role, call.trainable, call.status) for call in captured.outside()] == [("", False, "ok")]
+    assert [(call.role, call.trainable, call.status) for call in capture.outside()] == [("", False, "ok")]
     assert len(wire.provider) == 1 and wire.engine == []

@@ -80,15 +80,15 @@ def above(span: str, spans: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("first", ["they", "we"])
-def test_their_spans_join_the_tree(maker, first, wire, captured, instrument, exporter) -> None:
+def test_their_spans_join_the_tree(maker, first, wire, capture, instrument, exporter) -> None:
     """Whoever comes first: their span of a trained call lies in the tool, ours is complete, and both exports agree."""
     client = OpenAI(base_url=wire.url, api_key="mine", max_retries=0)
     if first == "they":
         instrument(MAKERS[maker])
-    captured.init()
+    capture.init()
     if first == "we":
         instrument(MAKERS[maker])
-    run = captured(lambda: solve(client), trainable=False)
+    run = capture(lambda: solve(client), trainable=False)
     assert_all_trained(run, wire, roles=["solver"])
     exported = exporter.get_finished_spans()
     theirs = [span for span in exported if span.instrumentation_scope.name.startswith(SCOPES[maker])]
@@ -105,7 +105,7 @@ def test_their_spans_join_the_tree(maker, first, wire, captured, instrument, exp
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_async_too(maker, wire, captured, instrument) -> None:
+def test_async_too(maker, wire, capture, instrument) -> None:
     """The same in an event loop, twice at once."""
 
     async def both() -> None:
@@ -113,7 +113,7 @@ def test_async_too(maker, wire, captured, instrument) -> None:
             await asyncio.gather(asolve(client), asolve(client))
 
     instrument(MAKERS[maker])
-    run = captured(both, trainable=False)
+    run = capture(both, trainable=False)
     assert_all_trained(run, wire, roles=["solver", "solver"])
     spans = {span.id: span for span in run.spans}
     tools = [span for span in run.spans if span.name == "execute_tool search"]
@@ -124,7 +124,7 @@ def test_async_too(maker, wire, captured, instrument) -> None:
 
 
 @pytest.mark.parametrize("first", ["they", "we"])
-def test_threads_keep_the_tool(first, wire, captured, instrument) -> None:
+def test_threads_keep_the_tool(first, wire, capture, instrument) -> None:
     """With OpenTelemetry's own carrying of context, a call in a thread lies in the tool that started the thread."""
     client = OpenAI(base_url=wire.url, api_key="mine", max_retries=0)
 
@@ -138,17 +138,17 @@ def test_threads_keep_the_tool(first, wire, captured, instrument) -> None:
 
     if first == "they":
         instrument(ThreadingInstrumentor)
-    captured.init()
+    capture.init()
     if first == "we":
         instrument(ThreadingInstrumentor)
-    run = captured(start, trainable=False)
+    run = capture(start, trainable=False)
     assert_all_trained(run, wire, roles=["starter"])
     spans = {span.id: span for span in run.spans}
     assert above(run.calls[0].raw.meta.parent, spans)[:2] == ["invoke_agent starter", "execute_tool search"]
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_training_off(maker, wire, captured, instrument) -> None:
+def test_training_off(maker, wire, capture, instrument) -> None:
     """With their instrumentor on and nothing trained, the same bytes go to the provider as without us.
 
     OpenLLMetry puts a `traceparent` of its own on each request, with us and without.
@@ -157,17 +157,17 @@ def test_training_off(maker, wire, captured, instrument) -> None:
     client = OpenAI(base_url=wire.url, api_key="mine", max_retries=0)
     solve(client)
     before = wire.clear()
-    captured(lambda: solve(client), train=False)
+    capture(lambda: solve(client), train=False)
     after = wire.clear()
     assert_same_bytes(before, after, varying=["traceparent"])
     assert {name for each in before for name, _ in each.headers} == {name for each in after for name, _ in each.headers}
 
 
-def test_nothing_is_left(wire, captured, instrument) -> None:
+def test_nothing_is_left(wire, capture, instrument) -> None:
     """After shutdown() their spans are in traces of the user's again, and none reaches us."""
     instrument(OpenLLMetry)
     client = OpenAI(base_url=wire.url, api_key="mine", max_retries=0)
-    run = captured(lambda: solve(client), trainable=False)
+    run = capture(lambda: solve(client), trainable=False)
     assert run.spans
     lightning.shutdown()
     with tracer.start_as_current_span("request") as request:

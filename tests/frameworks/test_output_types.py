@@ -23,7 +23,7 @@ def format_of(run: Any) -> Any:
     return (run.calls[-1].request.get("response_format") or {}).get("type")
 
 
-def test_openai_parse(wire, captured) -> None:
+def test_openai_parse(wire, capture) -> None:
     """`parse` of the OpenAI SDK, with chat completions and with Responses."""
     from openai import OpenAI  # noqa: PLC0415 - each test has a framework of its own
 
@@ -37,13 +37,13 @@ def test_openai_parse(wire, captured) -> None:
         ),
         lambda: client.responses.parse(model="m", input=QUESTION, text_format=Verdict).output_parsed,
     ):
-        run = captured(ask, **LONG)
+        run = capture(ask, **LONG)
         assert isinstance(run.answer, Verdict) and format_of(run) == "json_schema"
         assert_all_trained(run, wire)
 
 
 @pytest.mark.parametrize("kind", ["OpenAIChatCompletionsModel", "OpenAIResponsesModel"])
-def test_openai_agents(wire, captured, kind: str) -> None:
+def test_openai_agents(wire, capture, kind: str) -> None:
     """`output_type`."""
     agents = pytest.importorskip("agents")
     if not hasattr(agents, "Runner"):
@@ -53,18 +53,18 @@ def test_openai_agents(wire, captured, kind: str) -> None:
     client = AsyncOpenAI(base_url=wire.url, api_key="mine", max_retries=0)
     model = getattr(agents, kind)("gpt-4o-mini", client)
     solver = agents.Agent(name="solver", model=model, output_type=Verdict)
-    run = captured(lambda: agents.Runner.run_sync(solver, QUESTION).final_output, **LONG)
+    run = capture(lambda: agents.Runner.run_sync(solver, QUESTION).final_output, **LONG)
     assert isinstance(run.answer, Verdict) and format_of(run) == "json_schema"
     assert_all_trained(run, wire, ["solver"])
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
-def test_langchain(wire, captured, method: str) -> None:
+def test_langchain(wire, capture, method: str) -> None:
     """`with_structured_output`, each of its ways; a JSON object may be any, so what json_mode gives is not parsed."""
     langchain = pytest.importorskip("langchain_openai")
     model = langchain.ChatOpenAI(model="gpt-4o-mini", base_url=wire.url, api_key="mine", max_retries=0)
     structured = model.with_structured_output(Verdict, method=method, include_raw=method == "json_mode")
-    run = captured(lambda: structured.invoke(QUESTION), **LONG)
+    run = capture(lambda: structured.invoke(QUESTION), **LONG)
     if method == "json_mode":
         assert run.answer["raw"].content.startswith("{") and format_of(run) == "json_object"
     else:
@@ -75,7 +75,7 @@ def test_langchain(wire, captured, method: str) -> None:
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["tool", "native"])
-def test_pydantic_ai(wire, captured, native: bool) -> None:
+def test_pydantic_ai(wire, capture, native: bool) -> None:
     """An output type, as a tool that must be called (its default) and as a schema."""
     pydantic_ai = pytest.importorskip("pydantic_ai")
     from openai import AsyncOpenAI  # noqa: PLC0415
@@ -86,25 +86,25 @@ def test_pydantic_ai(wire, captured, native: bool) -> None:
     model = OpenAIChatModel("gpt-4o-mini", provider=OpenAIProvider(openai_client=client))
     output = pydantic_ai.NativeOutput(Verdict) if native else Verdict
     agent = pydantic_ai.Agent(model, name="solver", output_type=output)
-    run = captured(lambda: agent.run_sync(QUESTION).output, **LONG)
+    run = capture(lambda: agent.run_sync(QUESTION).output, **LONG)
     assert isinstance(run.answer, Verdict)
     assert (format_of(run) == "json_schema") == native
     assert run.calls[0].request.get("tool_choice") == (None if native else "required")
     assert_all_trained(run, wire)
 
 
-def test_crewai(wire, captured) -> None:
+def test_crewai(wire, capture) -> None:
     """`output_pydantic` of a task."""
     crewai = pytest.importorskip("crewai")
     llm = crewai.LLM(model="gpt-4o-mini", base_url=wire.url, api_key="mine", max_tokens=100)
     agent = crewai.Agent(role="solver", goal="solve", backstory="you solve", llm=llm, max_iter=2)
     task = crewai.Task(description=QUESTION, expected_output="a verdict", agent=agent, output_pydantic=Verdict)
-    run = captured(lambda: crewai.Crew(agents=[agent], tasks=[task]).kickoff().pydantic, **LONG)
+    run = capture(lambda: crewai.Crew(agents=[agent], tasks=[task]).kickoff().pydantic, **LONG)
     assert isinstance(run.answer, Verdict) and format_of(run) == "json_schema"
     assert_all_trained(run, wire)
 
 
-def test_dspy(wire, captured) -> None:
+def test_dspy(wire, capture) -> None:
     """The JSON adapter, whose first try is a schema."""
     dspy = pytest.importorskip("dspy")
 
@@ -120,7 +120,7 @@ def test_dspy(wire, captured) -> None:
         with dspy.context(lm=lm, adapter=dspy.JSONAdapter()):
             return dspy.Predict(Judge)(question=QUESTION)
 
-    run = captured(judge, **LONG)
+    run = capture(judge, **LONG)
     assert run.answer.sign in ("plus", "minus") and isinstance(run.answer.sure, bool)
     assert len(run.calls) == 1 and format_of(run) == "json_schema"
     assert_all_trained(run, wire)

@@ -33,27 +33,27 @@ def solver(wire: Any, **options: Any) -> Agent:
     return Agent(model(wire), name="solver", tools=[calculator], **options)
 
 
-def test_an_agent_with_a_tool(wire, captured, proved, touched) -> None:
+def test_an_agent_with_a_tool(wire, capture, prove, touched_names) -> None:
     """Both calls of an agent that was built before init() are its own, with the engine's ids; nothing stays patched."""
     agent = solver(wire)
-    run = captured(lambda: agent.run_sync(QUESTION))
+    run = capture(lambda: agent.run_sync(QUESTION))
     assert run.answer.output == "<answer>42</answer>"
     assert_all_trained(run, wire, ["solver", "solver"])
-    proved("PydanticAI", "pydantic-ai-slim", run)
-    touched.assert_restored("_ContinuationStreamedResponse._get_event_iterator", "BaseClient._build_request")
+    prove("PydanticAI", "pydantic-ai-slim", run)
+    touched_names.assert_restored("_ContinuationStreamedResponse._get_event_iterator", "BaseClient._build_request")
 
 
-def test_an_agent_named_after_its_variable(wire, captured) -> None:
+def test_an_agent_named_after_its_variable(wire, capture) -> None:
     """PydanticAI looks for that name in the frame that calls it, which has to be the user's still."""
 
     def main() -> None:
         checker = Agent(model(wire))
         checker.run_sync(QUESTION)
 
-    assert_all_trained(captured(main), wire, ["checker"])
+    assert_all_trained(capture(main), wire, ["checker"])
 
 
-def test_two_agents_at_once(wire, captured, proved) -> None:
+def test_two_agents_at_once(wire, capture, prove) -> None:
     """Interleaved on one loop, each call keeps its agent; the caller's own call between them is the caller's."""
 
     async def main() -> None:
@@ -63,13 +63,13 @@ def test_two_agents_at_once(wire, captured, proved) -> None:
             model="m", messages=[{"role": "user", "content": QUESTION}]
         )
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["critic", "outer", "writer", "writer"] and run.roles[-1] == "outer"
-    proved("PydanticAI", "pydantic-ai-slim", run, async_=True)
+    prove("PydanticAI", "pydantic-ai-slim", run, async_=True)
 
 
-def test_streams(wire, captured, proved) -> None:
+def test_streams(wire, capture, prove) -> None:
     """A streamed run is the agent's in each of its calls, which whoever reads it opens; the reader's own are not."""
 
     async def main() -> None:
@@ -84,14 +84,14 @@ def test_streams(wire, captured, proved) -> None:
                         async for _ in events:
                             pass
 
-    run = captured(main)
+    run = capture(main)
     assert run.roles == ["solver", "solver", "reader", "solver", "solver"]
     assert [call.streamed for call in run.calls] == [True, True, False, True, True]
     assert all(call.trainable for call in run.calls)
-    proved("PydanticAI", "pydantic-ai-slim", run, async_=True)
+    prove("PydanticAI", "pydantic-ai-slim", run, async_=True)
 
 
-def test_an_agent_as_a_tool(wire, captured) -> None:
+def test_an_agent_as_a_tool(wire, capture) -> None:
     """The inner agent speaks under its name, and the outer one again when the tool is done."""
     expert = Agent(model(wire), name="expert")
 
@@ -101,11 +101,11 @@ def test_an_agent_as_a_tool(wire, captured) -> None:
 
     boss = Agent(model(wire), name="boss", tools=[ask_expert])
     wire.script(Said(tools=(("ask_expert", {"question": QUESTION}),)), Said("It is 42."), Said("42"))
-    run = captured(lambda: boss.run(QUESTION))
+    run = capture(lambda: boss.run(QUESTION))
     assert_all_trained(run, wire, ["boss", "expert", "boss"])
 
 
-def test_agents_in_threads(wire, captured, proved) -> None:
+def test_agents_in_threads(wire, capture, prove) -> None:
     """Agents that run at once in a pool of threads belong to the rollout and keep their names."""
 
     def one(name: str) -> None:
@@ -118,13 +118,13 @@ def test_agents_in_threads(wire, captured, proved) -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(one, ["left", "right"]))
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "right"]
-    proved("PydanticAI", "pydantic-ai-slim", run, threads=True)
+    prove("PydanticAI", "pydantic-ai-slim", run, threads=True)
 
 
-def test_the_responses_api(wire, captured, proved) -> None:
+def test_the_responses_api(wire, capture, prove) -> None:
     """A Responses model of a trained agent goes to the engine as chat completions, tool and stream included."""
 
     async def main() -> str:
@@ -133,27 +133,27 @@ def test_the_responses_api(wire, captured, proved) -> None:
             assert await result.get_output() == "<answer>42</answer>"
         return (await agent.run(QUESTION)).output
 
-    run = captured(main)
+    run = capture(main)
     assert run.answer == "<answer>42</answer>"
     assert_all_trained(run, wire, ["solver"] * 4)
-    proved("PydanticAI", "pydantic-ai-slim", run, async_=True)
+    prove("PydanticAI", "pydantic-ai-slim", run, async_=True)
 
 
-def test_a_decorator_overrides(wire, captured) -> None:
+def test_a_decorator_overrides(wire, capture) -> None:
     """A role that a decorator names is the role of every agent inside; roles=[...] selects agents by name."""
 
     @lightning.agent(role="team", trainable=True)
     def team() -> None:
         solver(wire).run_sync(QUESTION)
 
-    assert_all_trained(captured(team), wire, ["team", "team"])
-    run = captured(lambda: solver(wire).run_sync(QUESTION), trainable=False, roles=["solver"])
+    assert_all_trained(capture(team), wire, ["team", "team"])
+    run = capture(lambda: solver(wire).run_sync(QUESTION), trainable=False, roles=["solver"])
     assert_all_trained(run, wire, ["solver", "solver"])
-    run = captured(lambda: solver(wire).run_sync(QUESTION), roles=["another"])
+    run = capture(lambda: solver(wire).run_sync(QUESTION), roles=["another"])
     assert [call.trainable for call in run.calls] == [False, False]
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, an agent's requests are byte for byte what they are without us."""
 
     async def main() -> None:
@@ -164,6 +164,6 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
     asyncio.run(main())
     before = wire.clear()
-    run = captured(main, train=False)
+    run = capture(main, train=False)
     assert_same_bytes(before, wire.clear())
     assert run.roles == ["solver"] * 5 and not any(call.trainable for call in run.calls)

@@ -57,22 +57,22 @@ def assert_second_turn_continues(run: Run) -> None:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("by_id", [False, True], ids=["items", "previous_response_id"])
 def test_a_trained_agent_with_a_tool(
-    wire: Any, captured: Any, proved: Any, touched: Any, stream: bool, by_id: bool
+    wire: Any, capture: Any, prove: Any, touched_names: Any, stream: bool, by_id: bool
 ) -> None:
     """Both calls reach the engine and are recorded with its ids; a client made before `init()` is caught as well."""
     client = client_of(wire)
-    run = captured(lambda: solve(client, by_id=by_id, stream=stream))
+    run = capture(lambda: solve(client, by_id=by_id, stream=stream))
     assert "42" in run.answer
     assert_all_trained(run, wire, roles=["outer", "outer"])
     assert [call.path for call in run.calls] == ["/responses"] * 2 and run.calls[0].streamed == stream
     assert all(exchange.path == "/engine/v1/chat/completions" for exchange in run.exchanges)
     assert run.calls[0].message["tool_calls"][0]["function"]["name"] == "calculator"
     assert_second_turn_continues(run)
-    proved("OpenAI SDK, Responses", "openai", run, async_=False)
-    touched.assert_restored(*PATCHED)
+    prove("OpenAI SDK, Responses", "openai", run, async_=False)
+    touched_names.assert_restored(*PATCHED)
 
 
-def test_async_agents_interleave(wire: Any, captured: Any, proved: Any) -> None:
+def test_async_agents_interleave(wire: Any, capture: Any, prove: Any) -> None:
     """Two roles at once over one client: each call has its own ids, whole and streamed."""
     client = openai.AsyncOpenAI(base_url=wire.url, api_key="mine", max_retries=0)
 
@@ -90,14 +90,14 @@ def test_async_agents_interleave(wire: Any, captured: Any, proved: Any) -> None:
         await client.close()
         return answers
 
-    run = captured(both)
+    run = capture(both)
     assert run.answer == ["function_call"] * 4
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["checker", "checker", "writer", "writer"]
-    proved("OpenAI SDK, Responses", "openai", run, async_=True)
+    prove("OpenAI SDK, Responses", "openai", run, async_=True)
 
 
-def test_training_off_changes_nothing(wire: Any, captured: Any) -> None:
+def test_training_off_changes_nothing(wire: Any, capture: Any) -> None:
     """The same bytes to the user's own provider, whole and streamed; the record has text, tools and usage."""
     client = client_of(wire)
 
@@ -107,7 +107,7 @@ def test_training_off_changes_nothing(wire: Any, captured: Any) -> None:
 
     agent()
     before = wire.clear()
-    run = captured(agent, train=False)
+    run = capture(agent, train=False)
     assert_same_bytes(before, wire.clear())
     assert len(run.calls) == 4 and not any(call.trainable or call.problem for call in run.calls)
     assert run.calls[0].message["tool_calls"][0]["function"]["name"] == "calculator"
@@ -116,7 +116,7 @@ def test_training_off_changes_nothing(wire: Any, captured: Any) -> None:
 
 
 @pytest.mark.parametrize("ending", ["close", "abandon"])
-def test_a_stream_left_early(wire: Any, captured: Any, ending: str) -> None:
+def test_a_stream_left_early(wire: Any, capture: Any, ending: str) -> None:
     """Recorded once, as cancelled, with the ids that were read."""
     client = client_of(wire)
 
@@ -128,31 +128,31 @@ def test_a_stream_left_early(wire: Any, captured: Any, ending: str) -> None:
         del stream
         gc.collect()
 
-    run = captured(agent, max_tokens_default=200)
+    run = capture(agent, max_tokens_default=200)
     assert [call.status for call in run.calls] == ["cancelled"]
     assert_same_ids(run.calls[0], wire)
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_errors(wire: Any, captured: Any, status: int) -> None:
+def test_errors(wire: Any, capture: Any, status: int) -> None:
     """The SDK's own error reaches the agent; the record says what it was."""
     wire.fail(status)
     client = client_of(wire)
-    run = captured(lambda: solve(client), raises=openai.APIStatusError)
+    run = capture(lambda: solve(client), raises=openai.APIStatusError)
     assert isinstance(run.error, openai.APIStatusError) and run.error.status_code == status
     assert [(call.status, call.http_status) for call in run.calls] == [("error", status)]
 
 
-def test_a_retry_is_one_call(wire: Any, captured: Any) -> None:
+def test_a_retry_is_one_call(wire: Any, capture: Any) -> None:
     """The last attempt is recorded."""
     wire.fail(500)
     client = client_of(wire).with_options(max_retries=1)
-    run = captured(lambda: client.responses.create(model="gpt-x", input="Hello.").status)
+    run = capture(lambda: client.responses.create(model="gpt-x", input="Hello.").status)
     assert len(wire.engine) == 2 and [call.status for call in run.calls] == ["ok"]
     assert_same_ids(run.calls[0], wire)
 
 
-def test_parse(wire: Any, captured: Any) -> None:
+def test_parse(wire: Any, capture: Any) -> None:
     """Structured output is read out of the text that the engine gave."""
 
     class Sum(BaseModel):
@@ -160,36 +160,36 @@ def test_parse(wire: Any, captured: Any) -> None:
 
     wire.script(Said('{"value": 42}'))
     client = client_of(wire)
-    run = captured(lambda: client.responses.parse(model="gpt-x", input="12 + 30?", text_format=Sum).output_parsed)
+    run = capture(lambda: client.responses.parse(model="gpt-x", input="12 + 30?", text_format=Sum).output_parsed)
     assert run.answer == Sum(value=42)
     assert run.calls[0].request["response_format"]["json_schema"]["name"] == "Sum"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_a_legacy_http_client(wire: Any, captured: Any, stream: bool) -> None:
+def test_a_legacy_http_client(wire: Any, capture: Any, stream: bool) -> None:
     """Of httpx, which openai 3 takes besides its own httpx2; its credentials stay here."""
     httpx = pytest.importorskip("httpx")
     with httpx.Client(auth=("me", "secret")) as http:
         client = client_of(wire, http_client=http)
-        run = captured(lambda: solve(client, stream=stream))
+        run = capture(lambda: solve(client, stream=stream))
     assert_all_trained(run, wire, roles=["outer", "outer"])
     assert "Basic" not in str([exchange.headers for exchange in run.exchanges])
 
 
-def test_an_azure_client(wire: Any, captured: Any) -> None:
+def test_an_azure_client(wire: Any, capture: Any) -> None:
     """Its key and its query stay with the user."""
     client = openai.AzureOpenAI(
         api_key="secret", api_version="2025-04-01-preview", azure_endpoint=wire.root, azure_deployment="mine"
     )
-    run = captured(lambda: solve(client))
+    run = capture(lambda: solve(client))
     assert_all_trained(run, wire, roles=["outer", "outer"])
     assert all("secret" not in str(exchange.headers) and "?" not in exchange.path for exchange in run.exchanges)
 
 
-def test_what_the_engine_cannot_do_is_said(wire: Any, captured: Any) -> None:
+def test_what_the_engine_cannot_do_is_said(wire: Any, capture: Any) -> None:
     """Before anything is sent, with what to do."""
     client = client_of(wire)
-    run = captured(
+    run = capture(
         lambda: client.responses.create(model="gpt-x", input="Hi", tools=[{"type": "web_search"}]),
         raises=Untranslatable,
     )
@@ -200,21 +200,21 @@ def test_what_the_engine_cannot_do_is_said(wire: Any, captured: Any) -> None:
 @pytest.mark.last
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("tool", ["openinference", "openllmetry", "logfire"])
-def test_beside_another_instrumentor(wire: Any, captured: Any, tool: str, when: str) -> None:
+def test_beside_another_instrumentor(wire: Any, capture: Any, tool: str, when: str) -> None:
     """Whoever came first, our record is complete and the agent's answer is the same."""
     undo = []
 
     def theirs() -> None:
-        undo.append(instrumented(tool))
+        undo.append(instrument(tool))
 
     if when == "before":
         theirs()
     else:
-        captured.init()
+        capture.init()
         theirs()
     try:
         client = client_of(wire)
-        run = captured(lambda: solve(client))
+        run = capture(lambda: solve(client))
         assert "42" in run.answer
         assert_all_trained(run, wire, roles=["outer", "outer"])
         assert json.loads(run.calls[0].raw.request)["return_token_ids"] is True
@@ -223,7 +223,7 @@ def test_beside_another_instrumentor(wire: Any, captured: Any, tool: str, when: 
         undo[0]()
 
 
-def instrumented(tool: str) -> Any:
+def instrument(tool: str) -> Any:
     """Switch a tool on; what switches it off."""
     if tool == "logfire":
         logfire = pytest.importorskip("logfire")

@@ -41,23 +41,23 @@ def agent(wire: Any, name: str | None, **options: Any) -> ChatCompletionAgent:
 CALL = Said(tools=(("Calculator-calculator", {"expression": "12 + 30"}),))
 
 
-def test_an_agent_with_a_tool(wire, captured, proved, touched) -> None:
+def test_an_agent_with_a_tool(wire, capture, prove, touched_names) -> None:
     """Both calls of an agent that was built before init() are its own, with the engine's ids; all is restored."""
     solver = agent(wire, "solver", plugins=[Calculator()])
     wire.script(CALL)
-    run = captured(lambda: solver.get_response(messages=QUESTION))
+    run = capture(lambda: solver.get_response(messages=QUESTION))
     assert_all_trained(run, wire, ["solver", "solver"])
     assert run.calls[1].request["messages"][-1]["content"] == "42"
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"]
-    proved("Semantic Kernel", "semantic-kernel", run, async_=True)
-    touched.assert_restored(
+    prove("Semantic Kernel", "semantic-kernel", run, async_=True)
+    touched_names.assert_restored(
         "ChatCompletionAgent.get_response", "ChatCompletionAgent.invoke", "ChatCompletionAgent.invoke_stream",
         "OpenAIResponsesAgent.invoke",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["invoke", "invoke_stream"])
-def test_answers_piece_by_piece(wire, captured, proved, method: str) -> None:
+def test_answers_piece_by_piece(wire, capture, prove, method: str) -> None:
     """In each step the agent speaks, and between the steps its reader."""
 
     async def main() -> None:
@@ -69,16 +69,16 @@ def test_answers_piece_by_piece(wire, captured, proved, method: str) -> None:
                 await client(wire).chat.completions.create(model="m", messages=messages)
 
     wire.script(CALL)
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     streamed = method == "invoke_stream"
     assert sorted(zip(run.roles, [call.streamed for call in run.calls], strict=True)) == [
         ("outer", False), ("solver", streamed), ("solver", streamed),
     ]  # fmt: skip
-    proved("Semantic Kernel", "semantic-kernel", run, async_=True)
+    prove("Semantic Kernel", "semantic-kernel", run, async_=True)
 
 
-def test_two_agents_at_once_and_one_without_a_name(wire, captured, proved) -> None:
+def test_two_agents_at_once_and_one_without_a_name(wire, capture, prove) -> None:
     """Interleaved on one loop, each keeps its name; the random name of one that was given none makes no new role."""
 
     async def main() -> None:
@@ -87,13 +87,13 @@ def test_two_agents_at_once_and_one_without_a_name(wire, captured, proved) -> No
         )
         await agent(wire, None).get_response(messages=QUESTION)
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "outer", "right"] and run.roles[-1] == "outer"
-    proved("Semantic Kernel", "semantic-kernel", run, async_=True)
+    prove("Semantic Kernel", "semantic-kernel", run, async_=True)
 
 
-def test_an_orchestration(wire, captured, proved) -> None:
+def test_an_orchestration(wire, capture, prove) -> None:
     """Agents of an orchestration over a runtime of the rollout each keep their name."""
 
     async def main() -> None:
@@ -102,12 +102,12 @@ def test_an_orchestration(wire, captured, proved) -> None:
         await (await team.invoke(QUESTION, runtime=runtime)).get()
         await runtime.stop_when_idle()
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire, ["one", "two"])
-    proved("Semantic Kernel", "semantic-kernel", run, async_=True)
+    prove("Semantic Kernel", "semantic-kernel", run, async_=True)
 
 
-def test_agents_in_threads(wire, captured, proved) -> None:
+def test_agents_in_threads(wire, capture, prove) -> None:
     """Agents that run at once in a pool of threads belong to the rollout and keep their names."""
 
     async def one(name: str) -> None:
@@ -117,13 +117,13 @@ def test_agents_in_threads(wire, captured, proved) -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda name: asyncio.run(one(name)), ["left", "right"]))
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "right"]
-    proved("Semantic Kernel", "semantic-kernel", run, async_=True, threads=True)
+    prove("Semantic Kernel", "semantic-kernel", run, async_=True, threads=True)
 
 
-def test_a_responses_agent(wire, captured, proved) -> None:
+def test_a_responses_agent(wire, capture, prove) -> None:
     """An agent of the Responses API goes to the engine as chat completions, streamed too."""
 
     async def main() -> None:
@@ -132,22 +132,22 @@ def test_a_responses_agent(wire, captured, proved) -> None:
         async for _ in solver.invoke_stream(messages=QUESTION):
             pass
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire, ["solver", "solver"])
-    proved("Semantic Kernel", "semantic-kernel", run, async_=True)
+    prove("Semantic Kernel", "semantic-kernel", run, async_=True)
 
 
-def test_a_decorator_overrides(wire, captured) -> None:
+def test_a_decorator_overrides(wire, capture) -> None:
     """A role that a decorator names is the role of every agent inside."""
 
     @lightning.agent(role="team", trainable=True)
     async def team() -> None:
         await agent(wire, "solver").get_response(messages=QUESTION)
 
-    assert_all_trained(captured(team), wire, ["team"])
+    assert_all_trained(capture(team), wire, ["team"])
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, an agent's requests are byte for byte what they are without us."""
 
     async def main() -> None:
@@ -158,6 +158,6 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
     asyncio.run(main())
     before = wire.clear()
-    run = captured(main, train=False)
+    run = capture(main, train=False)
     assert_same_bytes(before, wire.clear())
     assert run.roles == ["solver"] * 3 and not any(call.trainable for call in run.calls)

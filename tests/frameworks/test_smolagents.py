@@ -36,36 +36,36 @@ def agent(wire: Any, name: str | None, kind: type = ToolCallingAgent, **options:
     return kind(name=name, description="d", **options)
 
 
-def test_an_agent_with_a_tool(wire, captured, proved, touched) -> None:
+def test_an_agent_with_a_tool(wire, capture, prove, touched_names) -> None:
     """Call and answer are the agent's, with the engine's ids; nothing stays patched."""
     solver = agent(wire, "solver")
     wire.script(Said(tools=(("calculator", {"expression": "12 + 30"}),)), FINAL)
-    run = captured(lambda: solver.run(QUESTION))
+    run = capture(lambda: solver.run(QUESTION))
     assert run.answer == "42"
     assert_all_trained(run, wire, ["solver", "solver"])
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"]
-    proved("smolagents", "smolagents", run)
-    touched.assert_restored("MultiStepAgent.run", "BaseClient._build_request")
+    prove("smolagents", "smolagents", run)
+    touched_names.assert_restored("MultiStepAgent.run", "BaseClient._build_request")
 
 
-def test_what_the_engine_really_samples(wire, captured) -> None:
+def test_what_the_engine_really_samples(wire, capture) -> None:
     """Not dictated: an unchanged agent, which always asks for a forced tool call, and the small model answers."""
     options = {"model": model(wire), "max_steps": 1}
-    run = captured(lambda: agent(wire, "solver", **options).run(QUESTION), max_tokens_default=48)
+    run = capture(lambda: agent(wire, "solver", **options).run(QUESTION), max_tokens_default=48)
     assert_all_trained(run, wire)
     assert set(run.roles) == {"solver"} and not any(each.scripted for each in run.exchanges)
 
 
-def test_a_managed_agent(wire, captured, proved) -> None:
+def test_a_managed_agent(wire, capture, prove) -> None:
     """An agent in an agent speaks under its own name, and its manager again afterwards."""
     boss = agent(wire, "boss", tools=[], managed_agents=[agent(wire, "helper")])
     wire.script(Said(tools=(("helper", {"task": QUESTION, "additional_args": {}}),)), FINAL, FINAL)
-    run = captured(lambda: boss.run(QUESTION))
+    run = capture(lambda: boss.run(QUESTION))
     assert_all_trained(run, wire, ["boss", "helper", "boss"])
-    proved("smolagents", "smolagents", run)
+    prove("smolagents", "smolagents", run)
 
 
-def test_streamed_steps(wire, captured, proved) -> None:
+def test_streamed_steps(wire, capture, prove) -> None:
     """In each step of a streamed run the agent speaks, and between the steps its reader."""
 
     def main() -> None:
@@ -76,13 +76,13 @@ def test_streamed_steps(wire, captured, proved) -> None:
             pass
 
     wire.answer = lambda exchange: FINAL if exchange.json.get("tools") else CODE
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire, ["coder", "outer"])
     assert [call.streamed for call in run.calls] == [True, False]
-    proved("smolagents", "smolagents", run)
+    prove("smolagents", "smolagents", run)
 
 
-def test_agents_in_threads_and_in_tasks(wire, captured, proved) -> None:
+def test_agents_in_threads_and_in_tasks(wire, capture, prove) -> None:
     """smolagents has no async of its own: in threads, also those of asyncio, agents keep rollout and name."""
     wire.answer = lambda _: FINAL
 
@@ -97,13 +97,13 @@ def test_agents_in_threads_and_in_tasks(wire, captured, proved) -> None:
         await asyncio.gather(asyncio.to_thread(one, "left"), asyncio.to_thread(one, "right"))
 
     for main in (pool, tasks):
-        run = captured(main)
+        run = capture(main)
         assert_all_trained(run, wire)
         assert sorted(run.roles) == ["left", "right"]
-    proved("smolagents", "smolagents", run, threads=True)
+    prove("smolagents", "smolagents", run, threads=True)
 
 
-def test_parallel_tools_carry_the_role(wire, captured) -> None:
+def test_parallel_tools_carry_the_role(wire, capture) -> None:
     """Tools that one reply calls run in threads; a model that they ask belongs to the agent."""
     inner = model(wire)
 
@@ -117,11 +117,11 @@ def test_parallel_tools_carry_the_role(wire, captured) -> None:
         return inner.generate([{"role": "user", "content": question}]).content
 
     wire.script(Said(tools=(("ask", {"question": "a"}), ("ask", {"question": "b"}))), Said("x"), Said("y"), FINAL)
-    run = captured(lambda: agent(wire, "solver", tools=[ask]).run(QUESTION))
+    run = capture(lambda: agent(wire, "solver", tools=[ask]).run(QUESTION))
     assert_all_trained(run, wire, ["solver"] * 4)
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, an agent's requests are byte for byte what they are without us."""
 
     def main() -> None:
@@ -130,6 +130,6 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
     main()
     before = wire.clear()
-    run = captured(main, train=False)
+    run = capture(main, train=False)
     assert_same_bytes(before, wire.clear())
     assert set(run.roles) == {"solver"} and not any(call.trainable for call in run.calls)

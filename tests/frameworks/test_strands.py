@@ -39,18 +39,18 @@ def agent(wire: Any, name: str | None = None, **options: Any) -> Agent:
     return Agent(model=model, name=name, callback_handler=None, **{"tools": [calculator], **options})
 
 
-def test_an_agent_with_a_tool(wire, captured, proved, touched) -> None:
+def test_an_agent_with_a_tool(wire, capture, prove, touched_names) -> None:
     """Both calls of an agent that was built before init() are its own, with the engine's ids; all is restored."""
     solver = agent(wire, "solver")
-    run = captured(lambda: solver(QUESTION))
+    run = capture(lambda: solver(QUESTION))
     assert str(run.answer).strip() == "<answer>42</answer>"
     assert_all_trained(run, wire, ["solver", "solver"])
     assert [span.name for span in run.spans if span.name.startswith("invoke_agent s")] == ["invoke_agent solver"]
-    proved("Strands", "strands-agents", run, threads=True)  # the loop of a plain call runs in a thread
-    touched.assert_restored("Agent.stream_async", "Agent.structured_output_async")
+    prove("Strands", "strands-agents", run, threads=True)  # the loop of a plain call runs in a thread
+    touched_names.assert_restored("Agent.stream_async", "Agent.structured_output_async")
 
 
-def test_streams(wire, captured, proved) -> None:
+def test_streams(wire, capture, prove) -> None:
     """In each step of a stream the agent speaks, and between the steps its reader."""
 
     async def main() -> None:
@@ -60,25 +60,25 @@ def test_streams(wire, captured, proved) -> None:
                 asked = True
                 await client.chat.completions.create(model="m", messages=[{"role": "user", "content": QUESTION}])
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire, ["outer", "solver", "solver"])
-    proved("Strands", "strands-agents", run, async_=True)
+    prove("Strands", "strands-agents", run, async_=True)
 
 
-def test_two_agents_at_once_and_one_without_a_name(wire, captured, proved) -> None:
+def test_two_agents_at_once_and_one_without_a_name(wire, capture, prove) -> None:
     """Interleaved on one loop, each keeps its name; an agent that was given none is its caller."""
 
     async def main() -> None:
         await asyncio.gather(agent(wire, "left").invoke_async(QUESTION), agent(wire, "right").invoke_async(QUESTION))
         await agent(wire, tools=[]).invoke_async(QUESTION)
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "left", "outer", "right", "right"] and run.roles[-1] == "outer"
-    proved("Strands", "strands-agents", run, async_=True)
+    prove("Strands", "strands-agents", run, async_=True)
 
 
-def test_a_graph(wire, captured, proved) -> None:
+def test_a_graph(wire, capture, prove) -> None:
     """Each node speaks as its agent, two of them at once."""
     graph = GraphBuilder()
     for name in ("plan", "left", "right"):
@@ -86,57 +86,57 @@ def test_a_graph(wire, captured, proved) -> None:
     graph.add_edge("node_plan", "node_left")
     graph.add_edge("node_plan", "node_right")
     graph.set_execution_timeout(60)
-    run = captured(lambda: graph.build()(QUESTION))
+    run = capture(lambda: graph.build()(QUESTION))
     assert_all_trained(run, wire)
     assert run.roles[0] == "plan" and sorted(run.roles[1:]) == ["left", "right"]
-    proved("Strands", "strands-agents", run, threads=True)
+    prove("Strands", "strands-agents", run, threads=True)
 
 
 @pytest.mark.skipif(not hasattr(Agent, "as_tool"), reason="older releases take no agent as a tool")
-def test_an_agent_as_a_tool(wire, captured) -> None:
+def test_an_agent_as_a_tool(wire, capture) -> None:
     """The inner agent speaks under its name, and the outer one again when the tool is done."""
     boss = agent(wire, "boss", tools=[agent(wire, "expert", tools=[], description="An expert.")])
     wire.script(Said(tools=(("expert", {"input": QUESTION}),)), Said("It is 42."), Said("42"))
-    run = captured(lambda: boss(QUESTION))
+    run = capture(lambda: boss(QUESTION))
     assert_all_trained(run, wire, ["boss", "expert", "boss"])
 
 
-def test_structured_output(wire, captured) -> None:
+def test_structured_output(wire, capture) -> None:
     """The call for a structured output is the agent's."""
 
     class Answer(BaseModel):
         value: int
 
     wire.script(Said(tools=(("Answer", {"value": 42}),)))
-    run = captured(lambda: agent(wire, "solver", tools=[])(QUESTION, structured_output_model=Answer))
+    run = capture(lambda: agent(wire, "solver", tools=[])(QUESTION, structured_output_model=Answer))
     assert run.answer.structured_output.value == 42
     assert run.roles == ["solver"] and run.calls[0].trainable
 
 
-def test_agents_in_threads(wire, captured, proved) -> None:
+def test_agents_in_threads(wire, capture, prove) -> None:
     """Agents that run at once in a pool of threads belong to the rollout and keep their names."""
 
     def main() -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda name: agent(wire, name, tools=[])(QUESTION), ["left", "right"]))
 
-    run = captured(main)
+    run = capture(main)
     assert_all_trained(run, wire)
     assert sorted(run.roles) == ["left", "right"]
-    proved("Strands", "strands-agents", run, threads=True)
+    prove("Strands", "strands-agents", run, threads=True)
 
 
-def test_a_decorator_overrides(wire, captured) -> None:
+def test_a_decorator_overrides(wire, capture) -> None:
     """A role that a decorator names is the role of every agent inside."""
 
     @lightning.agent(role="team", trainable=True)
     def team() -> None:
         agent(wire, "solver")(QUESTION)
 
-    assert_all_trained(captured(team), wire, ["team", "team"])
+    assert_all_trained(capture(team), wire, ["team", "team"])
 
 
-def test_training_off_sends_the_same_bytes(wire, captured) -> None:
+def test_training_off_sends_the_same_bytes(wire, capture) -> None:
     """Recorded only, an agent's requests are byte for byte what they are without us."""
 
     def main() -> None:
@@ -144,6 +144,6 @@ def test_training_off_sends_the_same_bytes(wire, captured) -> None:
 
     main()
     before = wire.clear()
-    run = captured(main, train=False)
+    run = capture(main, train=False)
     assert_same_bytes(before, wire.clear())
     assert run.roles == ["solver", "solver"] and not any(call.trainable for call in run.calls)

@@ -128,7 +128,7 @@ class Wire:
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         length = handler.headers["content-length"]
-        body = handler.rfile.read(int(length)) if length else _unchunked(handler)
+        body = handler.rfile.read(int(length)) if length else _unchunk(handler)
         face = "engine" if handler.path.startswith("/engine/") else "provider"
         exchange = Exchange(face, handler.command, handler.path, list(handler.headers.items()), body)
         with self._lock:
@@ -160,10 +160,10 @@ class Wire:
             translation = module.translate(asked)
             asked = translation.chat
         headers = {"Authorization": f"Bearer {self._engine.key}", "Content-Type": "application/json"}
-        passed = json.dumps(self._offered(asked)).encode()
+        passed = json.dumps(self._offer(asked)).encode()
         self._pass(handler, exchange, f"/v1{target or '/chat/completions'}", passed, headers, translation)
 
-    def _offered(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def _offer(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What the engine offers of a provider's request, with a seed: the same request gets the same answer."""
         body = {name: asked[name] for name in _TAKEN if asked.get(name) is not None}
         if asked.get("tool_choice") == "none":
@@ -171,7 +171,7 @@ class Wire:
         limit = asked.get("max_completion_tokens") or asked.get("max_tokens") or _LONGEST
         return {"seed": SEED, **body, "max_tokens": min(limit, _LONGEST), "model": self._engine.model}
 
-    def _dictated(self, exchange: Exchange) -> Said | None:
+    def _next_scripted(self, exchange: Exchange) -> Said | None:
         with self._lock:
             if self._script:
                 return self._script.popleft()
@@ -182,10 +182,10 @@ class Wire:
         translation: Any,
     ) -> None:  # fmt: skip
         """The engine's reply, or the dictated one, on to the client; in the client's protocol if there is another."""
-        if exchange.method == "POST" and (said := self._dictated(exchange)) is not None:
+        if exchange.method == "POST" and (said := self._next_scripted(exchange)) is not None:
             exchange.scripted, asked = True, json.loads(body)
             if asked.get("stream"):
-                _stream(handler, exchange, _translated(said.events(asked), translation))
+                _stream(handler, exchange, _translate(said.events(asked), translation))
             else:
                 reply = said.body(asked)
                 _whole(handler, exchange, 200, translation.reply(reply, 200) if translation else reply)
@@ -195,7 +195,7 @@ class Wire:
             connection.request(exchange.method, path, body, headers)
             response = connection.getresponse()
             if "text/event-stream" in (response.getheader("content-type") or ""):
-                _stream(handler, exchange, _translated(iter(lambda: response.read1(65536), b""), translation))
+                _stream(handler, exchange, _translate(iter(lambda: response.read1(65536), b""), translation))
             else:
                 reply = response.read()
                 reply = translation.reply(reply, response.status) if translation else reply
@@ -229,7 +229,7 @@ def _stream(handler: BaseHTTPRequestHandler, exchange: Exchange, chunks: Iterabl
     handler.wfile.write(b"0\r\n\r\n")
 
 
-def _translated(chunks: Iterator[bytes], translation: Any) -> Iterator[bytes]:
+def _translate(chunks: Iterator[bytes], translation: Any) -> Iterator[bytes]:
     for chunk in chunks:
         if out := translation.feed(chunk) if translation else chunk:
             yield out
@@ -237,7 +237,7 @@ def _translated(chunks: Iterator[bytes], translation: Any) -> Iterator[bytes]:
         yield rest
 
 
-def _unchunked(handler: BaseHTTPRequestHandler) -> bytes:
+def _unchunk(handler: BaseHTTPRequestHandler) -> bytes:
     """A body in transfer encoding, as some clients stream it; b'' without one."""
     if "chunked" not in (handler.headers["transfer-encoding"] or ""):
         return b""

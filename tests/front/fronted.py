@@ -76,5 +76,5 @@ class Fronted:
         return OpenAI(base_url=self.url, api_key=OURS, max_retries=0)
 
 
-def asked(servers: Sequence[StandIn]) -> list[int]:
+def request_counts(servers: Sequence[StandIn]) -> list[int]:
     return [len(server.requests) for server in servers]

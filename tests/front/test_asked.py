@@ -9,7 +9,7 @@ import pytest
 from openai import BadRequestError, OpenAI
 
 from lightning_vllm.front import Front
-from tests.front.fronted import Fronted, asked
+from tests.front.fronted import Fronted, request_counts
 from tests.front.standin import fronting, stand_in
 
 
@@ -50,4 +50,4 @@ def test_masks_that_no_learner_finds_again_are_refused(one: Fronted, fields: dic
     assert one.ask(response_format={"type": "text"}, tool_choice="auto").status == 200
     refused = one.ask(**fields)
     assert refused.status == 400 and [refused.json()["error"]["param"]] == list(fields)
-    assert asked(one.servers) == [1]
+    assert request_counts(one.servers) == [1]

@@ -18,7 +18,7 @@ import lightning_sdk as lightning
 from lightning_sdk.failures.failure import status_of
 from lightning_sdk.trace.call import Status
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
-from tests.front.fronted import MODEL, OURS, Fronted, asked
+from tests.front.fronted import MODEL, OURS, Fronted, request_counts
 from tests.front.standin import KEY, stand_in
 
 
@@ -98,7 +98,7 @@ def test_a_rollout_stays_with_its_server_and_rollouts_are_spread(two: Fronted) -
         for rollout in range(6):
             two.ask(f"rollout{rollout}", user=f"rollout{rollout}")
     seen = [{request["user"] for request in server.requests} for server in two.servers]
-    assert asked(two.servers) == [9, 9] and not seen[0] & seen[1]
+    assert request_counts(two.servers) == [9, 9] and not seen[0] & seen[1]
 
 
 def test_without_a_rollout_s_name_its_first_messages_tell(two: Fronted) -> None:
@@ -108,7 +108,7 @@ def test_without_a_rollout_s_name_its_first_messages_tell(two: Fronted) -> None:
         later = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}] * turns
         two.ask("", messages=[*messages, *later])
         two.ask("", messages=[{"role": "user", "content": "other"}, *messages])
-    assert sorted(asked(two.servers)) == [4, 4]
+    assert sorted(request_counts(two.servers)) == [4, 4]
 
 
 def test_a_new_rollout_goes_to_the_server_with_less_to_do(two: Fronted) -> None:
@@ -117,13 +117,13 @@ def test_a_new_rollout_goes_to_the_server_with_less_to_do(two: Fronted) -> None:
     first.gate.clear()
     second.gate.clear()
     stuck = [two.later(f"r{number}") for number in range(4)]
-    two.until(lambda: asked(two.servers) == [2, 2])
+    two.until(lambda: request_counts(two.servers) == [2, 2])
     second.gate.set()
     two.until(lambda: sum(each.done() for each in stuck) == 2)
     for number in range(5):
         two.ask(f"new{number}")
     first.gate.set()
-    assert asked(two.servers) == [2, 7] and all(each.result().status == 200 for each in stuck)
+    assert request_counts(two.servers) == [2, 7] and all(each.result().status == 200 for each in stuck)
     two.until(lambda: two.front.counts().in_flight == 0)
     assert [each.asked for each in two.front.counts().upstreams] == [2, 7]
 
@@ -251,7 +251,7 @@ def test_the_seam_names_the_rollout(two: Fronted) -> None:
                 messages = [{"role": "user", "content": f"{number}: {said}"}]
                 client.chat.completions.create(model="m", messages=messages)  # type: ignore[arg-type]
     seen = [{request["messages"][0]["content"][0] for request in server.requests} for server in two.servers]
-    assert asked(two.servers) == [6, 6] and not seen[0] & seen[1]
+    assert request_counts(two.servers) == [6, 6] and not seen[0] & seen[1]
 
 
 def test_a_stream_that_is_cut_off_is_no_whole_reply(one: Fronted) -> None:

@@ -30,17 +30,17 @@ def recorder() -> Iterator[Recorder]:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Provider]:
+def shared_server() -> Iterator[Provider]:
     """One server for many tests: it takes half a second to stop."""
     with Provider() as provider:
         yield provider
 
 
 @pytest.fixture
-def provider(served: Provider) -> Provider:
-    served.requests.clear()
-    served.fail.clear()
-    return served
+def provider(shared_server: Provider) -> Provider:
+    shared_server.requests.clear()
+    shared_server.fail.clear()
+    return shared_server
 
 
 @pytest.fixture

@@ -21,14 +21,14 @@ Start = Callable[..., Gateway]
 
 
 @pytest.fixture
-def begun(gateway: Gateway) -> dict[str, str]:
+def begun_rollout(gateway: Gateway) -> dict[str, str]:
     """A rollout begun by request, whose role is writer unless a call says otherwise."""
     return post(f"{gateway.url}/rollouts", {"role": "writer"}, gateway.token)[1]
 
 
-def test_roles_from_each_source(gateway: Gateway, recorder: Recorder, begun: dict[str, str]) -> None:
+def test_roles_from_each_source(gateway: Gateway, recorder: Recorder, begun_rollout: dict[str, str]) -> None:
     """Header before URL before the key's label before the rollout's own role."""
-    key, base = begun["key"], f"{gateway.url}/rollout/{begun['key']}"
+    key, base = begun_rollout["key"], f"{gateway.url}/rollout/{begun_rollout['key']}"
     asked = [
         (f"{base}/v1/chat/completions", {}, "writer"),
         (f"{gateway.url}/v1/chat/completions", {"authorization": f"Bearer {key}"}, "writer"),
@@ -86,10 +86,10 @@ def test_a_key_goes_only_to_its_own_host(start: Start, monkeypatch: pytest.Monke
         assert upstream.requests[2].header("x-api-key") == "sk-local"
 
 
-def test_unknown_and_ended_keys(gateway: Gateway, provider: Provider, begun: dict[str, str]) -> None:
+def test_unknown_and_ended_keys(gateway: Gateway, provider: Provider, begun_rollout: dict[str, str]) -> None:
     """404 for a URL and 401 for an API key, in the caller's protocol; nothing reaches the provider."""
-    assert post(f"{gateway.url}/rollouts/{begun['key']}/end")[0] == 200
-    for key in (begun["key"], "lr-guess", begun["key"][:-1]):
+    assert post(f"{gateway.url}/rollouts/{begun_rollout['key']}/end")[0] == 200
+    for key in (begun_rollout["key"], "lr-guess", begun_rollout["key"][:-1]):
         status, _, answer = ask(f"{gateway.url}/rollout/{key}/v1/chat/completions", body())
         assert status == 404 and "it has ended" in error(answer)
         status, _, answer = ask(f"{gateway.url}/v1/chat/completions", body(), authorization=f"Bearer {key}.writer")
@@ -101,21 +101,23 @@ def test_unknown_and_ended_keys(gateway: Gateway, provider: Provider, begun: dic
     assert provider.requests == []
 
 
-def test_a_key_opens_its_own_rollout_only(gateway: Gateway, recorder: Recorder, begun: dict[str, str]) -> None:
+def test_a_key_opens_its_own_rollout_only(gateway: Gateway, recorder: Recorder, begun_rollout: dict[str, str]) -> None:
     """What one key's holder does counts for that rollout; two rollouts in one request are refused."""
     other = post(f"{gateway.url}/rollouts", {}, gateway.token)[1]
-    assert other["key"] != begun["key"]
+    assert other["key"] != begun_rollout["key"]
     keys = [event[1] for event in recorder.of(Event.BEGIN)]
     post(f"{gateway.url}/rollouts/{other['key']}/reward", {"value": 1.0})
     # Another's key in a header changes nothing about whose reward it is.
-    post(f"{gateway.url}/rollouts/{other['key']}/reward", {"value": 2.0}, token=begun["key"])
+    post(f"{gateway.url}/rollouts/{other['key']}/reward", {"value": 2.0}, token=begun_rollout["key"])
     assert [event[1:3] for event in recorder.of(Event.REWARD)] == [(keys[1], 1.0), (keys[1], 2.0)]
     status, _, answer = ask(
-        f"{gateway.url}/rollout/{begun['key']}/v1/chat/completions", body(), authorization=f"Bearer {other['key']}"
+        f"{gateway.url}/rollout/{begun_rollout['key']}/v1/chat/completions",
+        body(),
+        authorization=f"Bearer {other['key']}",
     )
     assert status == 401 and "two different rollouts" in error(answer)
     # The secret under which the hub files events is not what callers hold.
-    assert keys[0].hex() not in json.dumps(begun) and begun["id"] not in begun["key"]
+    assert keys[0].hex() not in json.dumps(begun_rollout) and begun_rollout["id"] not in begun_rollout["key"]
 
 
 def test_a_declared_role_keeps_its_own_word_on_training(gateway: Gateway) -> None:
@@ -184,11 +186,13 @@ def test_no_path_climbs_out_of_the_upstreams(start: Start, climb: str) -> None:
         {"host": "127.0.0.1.evil.example"}, {"host": "localhost.evil.example"},
     ],
 )  # fmt: skip
-def test_a_web_page_gets_nothing(gateway: Gateway, provider: Provider, begun: dict[str, str], headers: Any) -> None:
+def test_a_web_page_gets_nothing(
+    gateway: Gateway, provider: Provider, begun_rollout: dict[str, str], headers: Any
+) -> None:
     """Neither one that posts to the port, nor one whose own name has become this machine's address."""
     for method, path in (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("OPTIONS", "/v1/models"),
-                         ("POST", "/rollouts"), ("POST", f"/rollouts/{begun['key']}/reward"),
-                         ("POST", f"/rollout/{begun['key']}/v1/chat/completions")):  # fmt: skip
+                         ("POST", "/rollouts"), ("POST", f"/rollouts/{begun_rollout['key']}/reward"),
+                         ("POST", f"/rollout/{begun_rollout['key']}/v1/chat/completions")):  # fmt: skip
         shown = {"authorization": f"Bearer {gateway.token}", **headers} if path == "/rollouts" else headers
         status, told, _ = ask(gateway.url + path, body(value=1.0), method=method, **shown)
         assert status == 403 and "access-control-allow-origin" not in told, (path, headers)

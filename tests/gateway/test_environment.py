@@ -37,14 +37,14 @@ def run(text: str) -> str:
 
 
 @pytest.fixture
-def paid(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Provider:
+def paid_provider(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Provider:
     """The provider as the user's own environment names it."""
     monkeypatch.setenv("OPENAI_BASE_URL", provider.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-mine")
     return provider
 
 
-def test_a_program_is_part_of_the_rollout(paid: Provider, recorder: Recorder) -> None:
+def test_a_program_is_part_of_the_rollout(paid_provider: Provider, recorder: Recorder) -> None:
     """Its calls lie in the rollout, under the role and the span of the function that started it, before its end."""
 
     @lightning.agent(role="outer")
@@ -64,10 +64,10 @@ def test_a_program_is_part_of_the_rollout(paid: Provider, recorder: Recorder) ->
     ]
     assert recorder.events[0][0] == Event.BEGIN and recorder.events[-1][0] == Event.END
     assert len({event[1] for event in recorder.events}) == 1
-    assert {request.headers["authorization"] for request in paid.requests} == {"Bearer sk-mine"}
+    assert {request.headers["authorization"] for request in paid_provider.requests} == {"Bearer sk-mine"}
 
 
-def test_it_ends_with_the_rollout(paid: Provider, recorder: Recorder) -> None:
+def test_it_ends_with_the_rollout(paid_provider: Provider, recorder: Recorder) -> None:
     """A program that outlives its rollout gets an error and records nothing; the next rollout has its own key."""
     with lightning.rollout():
         first = lightning.gateway_environment()
@@ -80,7 +80,7 @@ def test_it_ends_with_the_rollout(paid: Provider, recorder: Recorder) -> None:
     assert [event[0] for event in recorder.events].count(Event.REPLY) == 1
 
 
-def test_a_program_may_score_but_not_end_what_it_is_part_of(paid: Provider, recorder: Recorder) -> None:
+def test_a_program_may_score_but_not_end_what_it_is_part_of(paid_provider: Provider, recorder: Recorder) -> None:
     """As emit_reward() inside an agent; the rollout is ended by whoever began it."""
     with lightning.rollout():
         url = lightning.gateway_environment()["LIGHTNING_ROLLOUT_URL"]
@@ -89,7 +89,7 @@ def test_a_program_may_score_but_not_end_what_it_is_part_of(paid: Provider, reco
     assert [event[0] for event in recorder.events] == [Event.BEGIN, Event.REWARD, Event.END]
 
 
-def test_outside_of_a_rollout(paid: Provider, recorder: Recorder) -> None:
+def test_outside_of_a_rollout(paid_provider: Provider, recorder: Recorder) -> None:
     """Recorded under its role, in no rollout; one key for each role however often it is asked for."""
 
     @lightning.agent(role="observer")
@@ -101,7 +101,7 @@ def test_outside_of_a_rollout(paid: Provider, recorder: Recorder) -> None:
     assert [(event[1], event[2].role) for event in recorder.of(Event.REPLY)] == [(NO_ROLLOUT, "observer")] * 2
 
 
-def test_programs_do_not_ask_the_users_proxy(paid: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_do_not_ask_the_users_proxy(paid_provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a proxy is set, this machine is named as an exception."""
     assert "NO_PROXY" not in lightning.gateway_environment()
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
@@ -109,7 +109,7 @@ def test_programs_do_not_ask_the_users_proxy(paid: Provider, monkeypatch: pytest
     assert lightning.gateway_environment()["NO_PROXY"] == "internal.example,127.0.0.1"
 
 
-def test_shutdown_stops_it(paid: Provider) -> None:
+def test_shutdown_stops_it(paid_provider: Provider) -> None:
     """The thread ends with the session, and the next use starts another."""
     url = lightning.gateway_environment()["OPENAI_BASE_URL"]
     lightning.shutdown()

@@ -19,8 +19,8 @@ from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import Call
 from tests.gateway.asking import ask, body, connect, post, until
 from tests.gateway.raw_server import Connection, Scripted
-from tests.hub.hubs import KEY, Hub, logged, rollouts
-from tests.learner.arrivals import connected
+from tests.hub.hubs import KEY, Hub, read_log, rollouts
+from tests.learner.arrivals import count_connections
 from tests.sdk.provider import Provider
 
 COMMAND = [sys.executable, "-m", "lightning_sdk.cli", "gateway"]
@@ -56,7 +56,7 @@ def run(hub: Hub) -> Iterator[Run]:
 def calls(hub: Hub) -> list[Call]:
     """Every call in the hub's log, once the hub has ended."""
     hub.stop()
-    return [Call.unpack(event[2]) for event in logged(hub.folder) if event[0] == Event.CALL]
+    return [Call.unpack(event[2]) for event in read_log(hub.folder) if event[0] == Event.CALL]
 
 
 def test_what_passed_is_in_the_hub_when_it_ends(run: Run, hub: Hub, provider: Provider) -> None:
@@ -76,7 +76,7 @@ def test_what_passed_is_in_the_hub_when_it_ends(run: Run, hub: Hub, provider: Pr
 def test_a_thousand_may_call_at_once(run: Run, provider: Provider) -> None:
     """None of them has to try again, which takes a second."""
     process, facts = run(provider.url)
-    assert connected(facts["url"], process.pid) == 1000
+    assert count_connections(facts["url"], process.pid) == 1000
     assert ask(f"{facts['url']}/v1/chat/completions", body())[0] == 200
 
 

@@ -73,13 +73,13 @@ def test_a_stream_passes_byte_for_byte_and_as_it_comes(start: Start, recorder: R
             gate.release()
         got += until(reader, b"0\r\n\r\n")
     assert b"x-request-id: r1" in head and b"text/event-stream" in head
-    assert _unchunked(got) == b"".join(PIECES)
+    assert _unchunk(got) == b"".join(PIECES)
     (event,) = recorder.events
     assert event[4] == b"".join(PIECES)
     assert recorder.calls[0].meta.streamed and recorder.calls[0].meta.status == "ok"
 
 
-def _unchunked(data: bytes) -> bytes:
+def _unchunk(data: bytes) -> bytes:
     out = b""
     while data:
         size, _, data = data.partition(b"\r\n")

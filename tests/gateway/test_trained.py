@@ -52,7 +52,7 @@ def rollout(service: Service) -> RolloutScope:
 
 
 @pytest.fixture
-def trained(start: Callable[..., Gateway], rollout: RolloutScope) -> dict[str, str]:
+def trained_environment(start: Callable[..., Gateway], rollout: RolloutScope) -> dict[str, str]:
     """The environment of a trainable role; nobody else's server is there."""
     scope = Scope(rollout=rollout, role="solver", trainable=True, named=True)
     return start("http://127.0.0.1:9").environment(scope)
@@ -114,10 +114,10 @@ def messages(environment: dict[str, str], stream: bool) -> str:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("speak", [chat, responses, messages])
 def test_every_protocol_is_trained_on_what_was_sampled(
-    speak: Callable[..., str], stream: bool, trained: dict[str, str], service: Service, recorder: Recorder
+    speak: Callable[..., str], stream: bool, trained_environment: dict[str, str], service: Service, recorder: Recorder
 ) -> None:
     """Ids, log-probs and text are the engine's; the caller reads the same text in its own protocol."""
-    text = speak(trained, stream)
+    text = speak(trained_environment, stream)
     (call,) = recorder.calls
     ids, recorded = whole(call, service)
     prompt, expected, content = greedy(service)
@@ -146,20 +146,26 @@ def test_a_fixed_seed_is_taken_out(
     assert "asks for temperature=0.7, top_k=1, seed=5; while" in caplog.text
 
 
-def test_text_completions_are_trained(trained: dict[str, str], service: Service, recorder: Recorder) -> None:
+def test_text_completions_are_trained(
+    trained_environment: dict[str, str], service: Service, recorder: Recorder
+) -> None:
     """The older endpoint keeps its own shape."""
-    status, _, answer = ask(f"{trained['OPENAI_BASE_URL']}/completions", {"model": "x", "prompt": "12 + 30 ="})
+    status, _, answer = ask(
+        f"{trained_environment['OPENAI_BASE_URL']}/completions", {"model": "x", "prompt": "12 + 30 ="}
+    )
     assert status == 200
     assert json.loads(answer)["choices"][0]["text"] == whole(recorder.calls[0], service)[1]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_text_completions_of_several_prompts(
-    trained: dict[str, str], service: Service, recorder: Recorder, stream: bool
+    trained_environment: dict[str, str], service: Service, recorder: Recorder, stream: bool
 ) -> None:
     """Each prompt's completions are under that prompt, with n > 1 too."""
     prompts = ["What is 1 + 1?", "Who?"]
-    with openai.OpenAI(base_url=trained["OPENAI_BASE_URL"], api_key=trained["OPENAI_API_KEY"]) as client:
+    with openai.OpenAI(
+        base_url=trained_environment["OPENAI_BASE_URL"], api_key=trained_environment["OPENAI_API_KEY"]
+    ) as client:
         reply = client.completions.create(model="gpt", prompt=prompts, n=2, stream=stream)
         if stream:
             list(reply)
@@ -186,9 +192,9 @@ def test_the_engine_sees_nothing_meant_for_the_provider(
     assert json.loads(request.body)["model"] == "spark" and json.loads(request.body)["return_token_ids"] is True
 
 
-def test_models_are_the_engines(trained: dict[str, str]) -> None:
+def test_models_are_the_engines(trained_environment: dict[str, str]) -> None:
     """A client that looks which models there are finds the one that answers."""
-    status, _, answer = ask(f"{trained['OPENAI_BASE_URL']}/models", method="GET")
+    status, _, answer = ask(f"{trained_environment['OPENAI_BASE_URL']}/models", method="GET")
     assert status == 200 and [each["id"] for each in json.loads(answer)["data"]] == ["tiny"]
 
 
@@ -207,31 +213,31 @@ def test_the_engine_is_asked_past_the_proxy(
     assert [call.problem for call in recorder.calls] == [""]
 
 
-def test_what_cannot_be_said_in_chat_completions(trained: dict[str, str], recorder: Recorder) -> None:
+def test_what_cannot_be_said_in_chat_completions(trained_environment: dict[str, str], recorder: Recorder) -> None:
     """An error in the caller's protocol that names the value; the call is an error and the engine is not blamed."""
     data = {"model": "x", "input": "?", "background": True}
-    status, _, answer = ask(f"{trained['OPENAI_BASE_URL']}/responses", data)
+    status, _, answer = ask(f"{trained_environment['OPENAI_BASE_URL']}/responses", data)
     assert status == 400 and "background" in error(answer)
     assert recorder.calls[0].meta.status == "error"
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"messages": 3}'])
 def test_bad_requests_are_the_agents_fault(
-    data: bytes, trained: dict[str, str], rollout: RolloutScope, recorder: Recorder
+    data: bytes, trained_environment: dict[str, str], rollout: RolloutScope, recorder: Recorder
 ) -> None:
     """400, recorded as an error, and the rollout is not ours to answer for."""
-    status, _, answer = ask(f"{trained['OPENAI_BASE_URL']}/chat/completions", data)
+    status, _, answer = ask(f"{trained_environment['OPENAI_BASE_URL']}/chat/completions", data)
     assert status == 400 and error(answer)
     assert recorder.calls[0].meta.status == "error" and rollout.broken == ""
 
 
 def test_an_engine_that_is_away_is_our_fault(
-    trained: dict[str, str], rollout: RolloutScope, recorder: Recorder
+    trained_environment: dict[str, str], rollout: RolloutScope, recorder: Recorder
 ) -> None:
     """The agent gets 502 and the rollout is known to have failed through us."""
     assert rollout.endpoint is not None
     rollout.endpoint = Endpoint("http://127.0.0.1:9/v1", "tiny", KEY)
-    assert ask(f"{trained['OPENAI_BASE_URL']}/chat/completions", {"messages": MESSAGES})[0] == 502
+    assert ask(f"{trained_environment['OPENAI_BASE_URL']}/chat/completions", {"messages": MESSAGES})[0] == 502
     assert "127.0.0.1:9" in rollout.broken
 
 

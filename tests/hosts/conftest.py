@@ -28,7 +28,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def isolate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test finds another's hub, roles or session, or the user's own; nothing is sent to the tools' makers."""
     monkeypatch.setenv("LIGHTNING_HOME", str(tmp_path / "home"))
     for name in ("LIGHTNING_HUB", "LIGHTNING_KEY"):

@@ -55,7 +55,7 @@ def client(hub: Hub) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bandit_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds the bandit backend as a package manager would install it, for a hub's PYTHONPATH."""
     folder = tmp_path_factory.mktemp("site")
     bandit_backend.install(folder)
@@ -65,12 +65,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def train(start: Callable[..., Hub], installed: Path) -> Iterator[Callable[..., Runner]]:
+def train(start: Callable[..., Hub], bandit_site: Path) -> Iterator[Callable[..., Runner]]:
     """A runner on a new hub in whose environment the bandit backend is installed."""
     runners: list[Runner] = []
 
     def starter(**config: Any) -> Runner:
-        hub = start(path=installed, **config)
+        hub = start(path=bandit_site, **config)
         runners.append(Runner(hub))
         return runners[-1]
 
@@ -80,16 +80,16 @@ def train(start: Callable[..., Hub], installed: Path) -> Iterator[Callable[..., 
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterator[Hub]:
+def shared_hub(tmp_path_factory: pytest.TempPathFactory, bandit_site: Path) -> Iterator[Hub]:
     """One hub for the trainings that fail before their first step: it takes the next one."""
-    hub = Hub(tmp_path_factory.mktemp("shared") / "run", path=installed)
+    hub = Hub(tmp_path_factory.mktemp("shared") / "run", path=bandit_site)
     yield hub
     hub.stop()
 
 
 @pytest.fixture
-def runner(shared: Hub) -> Iterator[Runner]:
-    runner = Runner(shared)
+def runner(shared_hub: Hub) -> Iterator[Runner]:
+    runner = Runner(shared_hub)
     yield runner
     runner.close()
 

@@ -28,7 +28,7 @@ def endless() -> None:
     asyncio.run(asyncio.wait_for(asyncio.sleep(60), 0.01))
 
 
-def raised(error: BaseException) -> None:
+def raise_error(error: BaseException) -> None:
     raise error
 
 
@@ -36,15 +36,15 @@ def raised(error: BaseException) -> None:
 PLAIN: dict[str, tuple[Callable[[], object], str]] = {
     "exit": (lambda: exec("exit(3)"), "SystemExit: 3"),
     "argparse": (lambda: argparse.ArgumentParser().parse_args(["--nope"]), "SystemExit: 2"),
-    "interrupt": (lambda: raised(KeyboardInterrupt()), "KeyboardInterrupt"),
-    "cancelled": (lambda: raised(asyncio.CancelledError()), "CancelledError"),
+    "interrupt": (lambda: raise_error(KeyboardInterrupt()), "KeyboardInterrupt"),
+    "cancelled": (lambda: raise_error(asyncio.CancelledError()), "CancelledError"),
     "timeout": (endless, "TimeoutError"),
-    "generator": (lambda: raised(GeneratorExit()), "GeneratorExit"),
+    "generator": (lambda: raise_error(GeneratorExit()), "GeneratorExit"),
     "empty": (lambda: next(iter(())), "StopIteration"),
     "recursion": (recurse, "RecursionError: maximum recursion depth exceeded"),
-    "silent": (lambda: raised(Silent()), "Silent: (its message cannot be shown: __str__ raised RuntimeError)"),
-    "group": (lambda: raised(BaseExceptionGroup("all", [SystemExit(4), KeyError("x")])), "SystemExit: 4"),
-    "surrogate": (lambda: raised(ValueError("\ud800")), "ValueError: ?"),
+    "silent": (lambda: raise_error(Silent()), "Silent: (its message cannot be shown: __str__ raised RuntimeError)"),
+    "group": (lambda: raise_error(BaseExceptionGroup("all", [SystemExit(4), KeyError("x")])), "SystemExit: 4"),
+    "surrogate": (lambda: raise_error(ValueError("\ud800")), "ValueError: ?"),
 }
 
 
@@ -121,7 +121,7 @@ def leaving(task: dict[str, Any]) -> str:
 
 
 @lightning.agent(role="solver", trainable=True)
-def judged(task: dict[str, Any]) -> str:
+def judge(task: dict[str, Any]) -> str:
     """It gives its own reward."""
     answer = ask(task["how"])
     lightning.emit_reward(float(answer == "3"))

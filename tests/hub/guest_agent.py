@@ -30,7 +30,7 @@ def solve(task: dict[str, Any]) -> str:
 
 
 @lightning.agent(role="solver", trainable=True)
-def killed(task: dict[str, Any]) -> str:
+def kill(task: dict[str, Any]) -> str:
     """The process of GUEST_KILLED is killed in the middle of its first rollout, as by the kernel."""
     answer = ask(task["question"])
     if "GUEST_KILLED" in os.environ:

@@ -86,9 +86,9 @@ class Place:
 
     def join(self, training: Command, *more: str, folder: Path | None = None, **environment: str) -> Command:
         """The command that the training told to type, in the folder of another machine."""
-        return self.typed(training.until("LIGHTNING_KEY="), *more, folder=folder, **environment)
+        return self.type_line(training.until("LIGHTNING_KEY="), *more, folder=folder, **environment)
 
-    def typed(self, line: str, *more: str, folder: Path | None = None, **environment: str) -> Command:
+    def type_line(self, line: str, *more: str, folder: Path | None = None, **environment: str) -> Command:
         secret, program, *arguments = shlex.split(line)
         assert program == "lightning-sdk"
         given = {"LIGHTNING_KEY": secret.removeprefix("LIGHTNING_KEY=")}

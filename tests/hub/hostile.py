@@ -73,12 +73,12 @@ def _request(chance: random.Random, client: Client) -> list[bytes]:
     params = value(chance, 3) if chance.random() < 0.5 else {
         chance.choice(["runner", "places", "after", "wait", "tasks", "settings", "list", "name", "first"]):
         value(chance, 2) for _ in range(3)}  # fmt: skip
-    return [wire.REQUEST, mutated(chance, pack([number, method, params]))]
+    return [wire.REQUEST, mutate(chance, pack([number, method, params]))]
 
 
 def _greeting(chance: random.Random, client: Client) -> list[bytes]:
     told = {"protocol": value(chance, 1), "client": value(chance, 1), "key": value(chance, 1)}
-    return [wire.HELLO, mutated(chance, pack(told))]
+    return [wire.HELLO, mutate(chance, pack(told))]
 
 
 def _batch(chance: random.Random, client: Client) -> list[bytes]:
@@ -87,7 +87,7 @@ def _batch(chance: random.Random, client: Client) -> list[bytes]:
     count = chance.choice([1, 1, 2, 3, 0, 2**32 - 1])
     first = chance.choice([client_next(client), client_next(client), 0, 1, 2**64 - 1])
     header = EventBatch.HEADER.pack(client.id, first, count, len(body), 0)
-    return [wire.BATCH, mutated(chance, header) if chance.random() < 0.1 else header, body]
+    return [wire.BATCH, mutate(chance, header) if chance.random() < 0.1 else header, body]
 
 
 def client_next(client: Client) -> int:
@@ -109,7 +109,7 @@ def event(chance: random.Random) -> bytes:
         if chance.random() < 0.3:
             good[place] = value(chance, 3)
     packed = pack(good)
-    return mutated(chance, packed) if chance.random() < 0.2 else packed
+    return mutate(chance, packed) if chance.random() < 0.2 else packed
 
 
 def value(chance: random.Random, depth: int) -> Any:
@@ -148,7 +148,7 @@ def pack(content: Any) -> bytes:
     return wire.pack(content)
 
 
-def mutated(chance: random.Random, data: bytes) -> bytes:
+def mutate(chance: random.Random, data: bytes) -> bytes:
     """With a byte changed, or cut off, or as it is."""
     if not data:
         return data

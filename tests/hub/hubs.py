@@ -198,7 +198,7 @@ def raw_call(key: bytes, answer: dict[str, Any] | bytes, **changes: Any) -> list
     return [int(Event.REPLY), key, meta(**changes), request, body]
 
 
-def logged(folder: Path) -> list[list[Any]]:
+def read_log(folder: Path) -> list[list[Any]]:
     """Every event in the log of a hub that does not run."""
     log = Log(folder / "spans")
     events = [event for _, batch in log.recover(0) for event in batch.events()]
@@ -208,7 +208,7 @@ def logged(folder: Path) -> list[list[Any]]:
 
 def names(folder: Path) -> list[str]:
     """Names of all logged spans."""
-    return [event[2][2] for event in logged(folder)]
+    return [event[2][2] for event in read_log(folder)]
 
 
 def rollouts(folder: Path) -> list[tuple[Any, ...]]:

@@ -107,7 +107,7 @@ def failing(status: str, error: str) -> Agent:
     return lambda assignment: [end(assignment["key"], status, error)]
 
 
-def scored(assignment: dict[str, Any], value: float) -> list[Any]:
+def score(assignment: dict[str, Any], value: float) -> list[Any]:
     """A rollout that calls the engine once and earns this."""
     key = assignment["key"]
     return [call(assignment, ask_engine(assignment)), reward(key, value), end(key)]

@@ -28,7 +28,7 @@ def a_step(number: int) -> Callable[[dict[str, Any]], bool]:
     return lambda event: event["type"] == "step" and event["step"] == number
 
 
-def planned(step: int) -> list[int]:
+def plan_of(step: int) -> list[int]:
     """Tasks of a step."""
     plan = Plan(settings=Settings.from_dict(SETTINGS), backend=backend, tasks=TASKS, held_out=[])
     return [TASKS.index(each.task) for each in plan.of_step(step, Endpoint("", "", ""))[::GROUP]]
@@ -59,13 +59,13 @@ def reference(folder: Path) -> list[list[float]]:
         bandit._logits = logits
         chances = np.exp(logits) / np.exp(logits).sum()
         gradient = np.zeros(4)
-        for place, task in enumerate(planned(step)):
+        for place, task in enumerate(plan_of(step)):
             answers = [bandit.answer(1.0, seed(step, place, number)) for number in range(GROUP)]
             arms = [int(str(each["choices"][0]["message"]["content"])) for each in answers]  # type: ignore[index]
             rewards = np.array([float(arm == TASKS[task]["best"]) for arm in arms])
             baselines = (rewards.sum() - rewards) / (GROUP - 1)
             for arm, advantage in zip(arms, rewards - baselines, strict=True):
-                gradient += advantage * (np.eye(4)[arm] - chances) / (GROUP * len(planned(step)))
+                gradient += advantage * (np.eye(4)[arm] - chances) / (GROUP * len(plan_of(step)))
         logits = logits + 4.0 * gradient
         after.append(logits.tolist())
     return after
@@ -76,7 +76,7 @@ def test_a_bound_of_0_is_the_synchronous_loop(train: Train, tmp_path: Path) -> N
     runner, agent = train(), Seeded()
     last = runner.train(agent, {"save_every": 1, "rollouts.staleness": 0}, held_out=[])
     assert last["type"] == "finished", last
-    assert tasks_of_steps(runner) == {step: planned(step) for step in range(1, STEPS + 1)}
+    assert tasks_of_steps(runner) == {step: plan_of(step) for step in range(1, STEPS + 1)}
     assert agent.versions == {step: [step - 1] * 12 for step in range(1, STEPS + 1)}
     assert [step["staleness_max"] for step in runner.steps()] == [0] * STEPS
     expected = reference(tmp_path)
@@ -106,7 +106,7 @@ def test_rollouts_run_while_the_learner_works(train: Train, bound: int) -> None:
         assert told["staleness"] == max(ages)
         assert (told["rollouts_ok"], told["rows_seen"], told["version"]) == (12, 12, number)
     assert steps[-1]["staleness"] == bound
-    assert tasks_of_steps(runner) == {step: planned(step) for step in range(1, STEPS + 1)}
+    assert tasks_of_steps(runner) == {step: plan_of(step) for step in range(1, STEPS + 1)}
 
 
 def play_until(runner: Runner, agent: Seeded, count: int) -> None:
@@ -136,7 +136,7 @@ def test_kill_9_with_rounds_ahead(train: Train) -> None:
     hub = runner.hub
     hub.kill()
     runner.close()
-    assert tasks_of_steps(runner) == {step: planned(step) for step in range(1, 7)}
+    assert tasks_of_steps(runner) == {step: plan_of(step) for step in range(1, 7)}
     hub.start()
     let_go(hub, 4, 5, 6)
     again = Seeded()
@@ -145,7 +145,7 @@ def test_kill_9_with_rounds_ahead(train: Train) -> None:
         assert last["type"] == "finished", last
         started = next(event for event in resumed.events if event["type"] == "started")
         assert started["step"] == 2
-        assert tasks_of_steps(resumed) == {step: planned(step) for step in (3, 4, 5, 6)}
+        assert tasks_of_steps(resumed) == {step: plan_of(step) for step in (3, 4, 5, 6)}
         for step in resumed.steps():
             number = int(step["step"])
             assert all(0 <= number - 1 - version <= 2 for version in again.versions[number])
@@ -221,7 +221,7 @@ def test_killed_before_its_first_checkpoint(train: Train) -> None:
         last = again.train(good, settings, resume=True)
         assert last["type"] == "finished", last
         assert [int(step["step"]) for step in again.steps()] == list(range(1, STEPS + 1))
-        assert tasks_of_steps(again) == {step: planned(step) for step in range(1, STEPS + 1)}
+        assert tasks_of_steps(again) == {step: plan_of(step) for step in range(1, STEPS + 1)}
     assert (hub.folder / "evaluations.jsonl").read_text().startswith(before)
     assert [each["name"] for each in evaluations(hub)] == ["before", "after"]
 

@@ -21,7 +21,7 @@ def kinds(diagnosis: Diagnosis) -> list[str]:
     return [f"{each.severity} {each.kind}" for each in diagnosis.findings]
 
 
-def said(diagnosis: Diagnosis, kind: str) -> str:
+def words_of(diagnosis: Diagnosis, kind: str) -> str:
     return str(next(each for each in diagnosis.findings if each.kind == kind))
 
 
@@ -111,11 +111,11 @@ def test_broken_sequences_are_counted() -> None:
     turns = [FIRST, call(2, [*ONE, assistant("five"), user("Sure?")], assistant("yes"))]
     diagnosis = diagnose(DiagnosisInput(rollouts=[rollout(n, *turns) for n in (1, 2)]))
     assert kinds(diagnosis) == ["warning broken sequences"]
-    text = said(diagnosis, "broken sequences")
+    text = words_of(diagnosis, "broken sequences")
     assert "every turn broke its sequence: 2 sampled text not kept" in text and "choices[0].message" in text
     assert diagnosis.sequences[0].openings == {"sampled text not kept": 2} and diagnosis.sequences[0].rows == 4
     mixed = diagnose(DiagnosisInput(rollouts=[rollout(1, *turns), rollout(2, FIRST, call(2, NEXT))]))
-    assert "1 of 2 turns broke" in said(mixed, "broken sequences")
+    assert "1 of 2 turns broke" in words_of(mixed, "broken sequences")
 
 
 def test_every_fault_has_words() -> None:

@@ -14,7 +14,7 @@ import pytest
 from lightning_hub.storage.log import Log
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import Event, EventBatch
-from tests.hub.hubs import Client, Hub, begin, end, logged, names, raw_call, reply, reward, rollouts, span
+from tests.hub.hubs import Client, Hub, begin, end, names, raw_call, read_log, reply, reward, rollouts, span
 
 
 def test_kill_9_under_load_loses_and_doubles_nothing(start: Callable[..., Hub]) -> None:
@@ -51,7 +51,7 @@ def test_kill_9_under_load_loses_and_doubles_nothing(start: Callable[..., Hub]) 
     assert not kills
     assert (told["events"], told["rollouts"]) == (total, {"ok": len(keys)})
     hub.stop()
-    events = logged(hub.folder)
+    events = read_log(hub.folder)
     assert len(events) == total
     spans = [event[2][2] for event in events if event[0] == Event.SPAN]
     calls = [event[2][0][0] for event in events if event[0] == Event.CALL]

@@ -16,7 +16,7 @@ from lightning_sdk.trace.call import Call, CallMeta
 from tests.hub.hubs import meta, reply
 
 
-def decoded(answer: Any, **changes: Any) -> Call:
+def decode_reply(answer: Any, **changes: Any) -> Call:
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     return decode(CallMeta(*meta(**changes)), b'{"n": 1}', body)
 
@@ -37,7 +37,7 @@ def ids_of(call: Call, choice: int = 0) -> list[int]:
 
 def test_a_chat_completion() -> None:
     """Ids, log-probs, versions, usage and the message come out as they were sent."""
-    call = decoded(reply("four", (7, 8, 9), choices=[{
+    call = decode_reply(reply("four", (7, 8, 9), choices=[{
         "index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": "four"},
         "token_ids": [7, 8, 9], "logprobs": {"content": [{"logprob": value} for value in (-0.5, -1, -0.25)]},
         "weight_versions": [[3, 2], [4, 1]],
@@ -54,14 +54,14 @@ def test_a_chat_completion() -> None:
 
 def test_a_call_survives_the_log() -> None:
     """pack and unpack are inverse."""
-    call = decoded(reply())
+    call = decode_reply(reply())
     assert Call.unpack(call.pack()) == call
 
 
 def test_a_text_completion() -> None:
     """The completions API puts prompt ids on the choice and log-probs into one list."""
     usage = {"prompt_tokens": 2, "completion_tokens": 2}
-    call = decoded({"id": "cmpl-1", "model": "spark", "usage": usage, "choices": [{
+    call = decode_reply({"id": "cmpl-1", "model": "spark", "usage": usage, "choices": [{
         "index": 0, "text": "4!", "finish_reason": "stop", "token_ids": [7, 8], "prompt_token_ids": [1, 2],
         "logprobs": {"token_logprobs": [-0.5, -0.25], "tokens": ["4", "!"]},
     }]})  # fmt: skip
@@ -73,7 +73,7 @@ def test_a_text_completion() -> None:
 def test_several_choices() -> None:
     """n > 1 gives one choice each."""
     one = reply()["choices"][0]
-    call = decoded(reply(choices=[one, {**one, "index": 1, "token_ids": [9, 9]}]))
+    call = decode_reply(reply(choices=[one, {**one, "index": 1, "token_ids": [9, 9]}]))
     assert [ids_of(call, 0), ids_of(call, 1)] == [[7, 8], [9, 9]]
 
 
@@ -94,7 +94,7 @@ def test_a_stream_is_merged() -> None:
         chunk({}, choice={"finish_reason": "tool_calls"}),
         {"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 3}},
     )  # fmt: skip
-    call = decoded(body, streamed=True)
+    call = decode_reply(body, streamed=True)
     assert call.problem == ""
     assert json.loads(call.choices[0].message) == {
         "role": "assistant", "content": "I add", "reasoning_content": "hm",
@@ -115,7 +115,7 @@ def test_a_stream_with_windows_line_ends_and_two_choices() -> None:
     body = sse(chunk({"content": "a"}), chunk({"content": "b"}, index=1), chunk({"content": "c"})).replace(
         b"\n", b"\r\n"
     )
-    call = decoded(body, streamed=True, trainable=False)
+    call = decode_reply(body, streamed=True, trainable=False)
     assert [json.loads(choice.message)["content"] for choice in call.choices] == ["ac", "b"]
 
 
@@ -126,14 +126,14 @@ def test_a_stream_that_ends_early() -> None:
               choice={"token_ids": [7], "logprobs": {"content": [{"logprob": -1}]}}),
         chunk({"content": "b"}),
     )  # fmt: skip
-    call = decoded(whole[: whole.index(b'"b"') + 1], streamed=True, status="cancelled")
+    call = decode_reply(whole[: whole.index(b'"b"') + 1], streamed=True, status="cancelled")
     assert json.loads(call.choices[0].message)["content"] == "a"
     assert (ids_of(call), call.problem) == ([7], "")
 
 
 def test_an_error_inside_a_stream() -> None:
     """Servers that fail in the middle send an error as data."""
-    call = decoded(sse(chunk({"content": "a"}), {"error": {"message": "out of memory"}}), streamed=True)
+    call = decode_reply(sse(chunk({"content": "a"}), {"error": {"message": "out of memory"}}), streamed=True)
     assert call.problem == "out of memory"
 
 
@@ -144,14 +144,14 @@ def test_a_stream_in_every_spelling_of_the_standard(newline: str) -> None:
     lines = [": hello", "id: 1", *(f"data:{line}" for line in first), "", "retry: 5", "event: message",
              f"data:{json.dumps(chunk({'content': 'b'}))}", "", "data:[DONE]", "", "data: unread", ""]  # fmt: skip
     body = b"\xef\xbb\xbf" + newline.join(lines).encode()
-    call = decoded(body, streamed=True, trainable=False)
+    call = decode_reply(body, streamed=True, trainable=False)
     assert (call.problem, json.loads(call.choices[0].message)["content"]) == ("", "ab")
 
 
 def test_a_stream_with_a_legacy_function_call() -> None:
     """Its name and its arguments come in pieces, as a tool call's do."""
     pieces = [{"name": "calc", "arguments": ""}, {"arguments": '{"x"'}, {"arguments": ": 1}"}]
-    call = decoded(sse(*(chunk({"function_call": piece}) for piece in pieces)), streamed=True, trainable=False)
+    call = decode_reply(sse(*(chunk({"function_call": piece}) for piece in pieces)), streamed=True, trainable=False)
     assert json.loads(call.choices[0].message)["function_call"] == {"name": "calc", "arguments": '{"x": 1}'}
 
 
@@ -161,7 +161,7 @@ def _of_prompts(*prompts: Any, **choice: Any) -> list[dict[str, Any]]:
             for index, prompt in enumerate(prompts)]  # fmt: skip
 
 
-def _asked(request: dict[str, Any], body: bytes, *, streamed: bool = False) -> Call:
+def _decode_completion(request: dict[str, Any], body: bytes, *, streamed: bool = False) -> Call:
     return decode(CallMeta(*meta(streamed=streamed, path="/v1/completions")), json.dumps(request).encode(), body)
 
 
@@ -179,7 +179,7 @@ def test_each_of_several_prompts_has_its_own_completions(shape: str, prompt: lis
         body = sse(
             *({"choices": [choice], "prompt_token_ids": each} for choice, each in zip(choices, ids, strict=True))
         )
-    call = _asked({"prompt": prompt, "n": 2}, body, streamed=shape != "whole")
+    call = _decode_completion({"prompt": prompt, "n": 2}, body, streamed=shape != "whole")
     assert call.problem == ""
     rows = transitions(Call.unpack(call.pack()))
     assert [(list(row.prompt_ids), list(row.completion_ids)) for row in rows] == [
@@ -190,15 +190,17 @@ def test_each_of_several_prompts_has_its_own_completions(shape: str, prompt: lis
 def test_several_prompts_that_cannot_be_told_apart_are_not_trained_on() -> None:
     """A server that names the ids of one prompt alone would put the second one's completion under the first."""
     choices = _of_prompts(None, None)
-    call = _asked({"prompt": ["A", "B"]}, json.dumps({"choices": choices, "prompt_token_ids": [1]}).encode())
+    call = _decode_completion(
+        {"prompt": ["A", "B"]}, json.dumps({"choices": choices, "prompt_token_ids": [1]}).encode()
+    )
     assert "2 prompts" in call.problem
-    assert _asked({"prompt": ["A"]}, json.dumps({"choices": _of_prompts([1])}).encode()).problem == ""
+    assert _decode_completion({"prompt": ["A"]}, json.dumps({"choices": _of_prompts([1])}).encode()).problem == ""
 
 
 def test_a_trained_stream_closed_before_its_first_token_has_no_fault() -> None:
     """The server is not blamed for ids that the reader did not wait for."""
     opening = sse(chunk({"role": "assistant", "content": ""}, prompt_token_ids=[1, 2]), done=False)
-    call = decoded(opening, streamed=True, status="cancelled")
+    call = decode_reply(opening, streamed=True, status="cancelled")
     assert call.problem == "" and transitions(call) == []
 
 
@@ -213,13 +215,15 @@ def test_a_trained_stream_closed_before_its_first_token_has_no_fault() -> None:
 )
 def test_an_error_reply_has_the_providers_words(body: bytes, told: str) -> None:
     """Whatever its shape, the message is what the provider said, and there are no choices."""
-    call = decoded(body, http_status=400, status="error", error="BadRequestError")
+    call = decode_reply(body, http_status=400, status="error", error="BadRequestError")
     assert (call.problem, call.choices) == (told, ())
 
 
 def test_no_reply_at_all() -> None:
     """A connection that failed leaves the error of the client."""
-    assert decoded(b"", http_status=0, error="APIConnectionError: refused").problem == "APIConnectionError: refused"
+    assert (
+        decode_reply(b"", http_status=0, error="APIConnectionError: refused").problem == "APIConnectionError: refused"
+    )
 
 
 @pytest.mark.parametrize(
@@ -243,18 +247,18 @@ def test_no_reply_at_all() -> None:
 )
 def test_a_trainable_call_that_cannot_be_trained_on_says_why(change: dict[str, Any], told: str) -> None:
     """Missing or unequal ids and log-probs are a problem of a trainable call."""
-    assert told in decoded(reply(**change)).problem
+    assert told in decode_reply(reply(**change)).problem
 
 
 def test_a_call_that_is_not_trainable_needs_no_ids() -> None:
     """What other providers answer is fine as it is."""
     answer = {"id": None, "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": None}]}
-    assert decoded(answer, trainable=False).problem == ""
+    assert decode_reply(answer, trainable=False).problem == ""
 
 
 def test_what_cannot_be_read_is_kept() -> None:
     """The raw reply stays with the call, with the reason."""
-    call = decoded(b'{"choices": 7}')
+    call = decode_reply(b'{"choices": 7}')
     assert call.reply == b'{"choices": 7}'
     assert call.problem.startswith("the reply cannot be read")
 
@@ -263,7 +267,7 @@ def test_what_cannot_be_read_is_kept() -> None:
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_a_call(body: bytes, streamed: bool) -> None:
     """Decoding never raises."""
-    assert isinstance(decoded(body, streamed=streamed), Call)
+    assert isinstance(decode_reply(body, streamed=streamed), Call)
 
 
 _value = (
@@ -278,4 +282,4 @@ _field = st.sampled_from(list(reply()))
 def test_any_json_is_a_call(answer: dict[str, Any], streamed: bool) -> None:
     """So do replies that look like completions but are not."""
     body = sse(answer) if streamed else json.dumps(answer).encode()
-    assert isinstance(decoded(body, streamed=streamed), Call)
+    assert isinstance(decode_reply(body, streamed=streamed), Call)

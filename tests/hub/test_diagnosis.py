@@ -19,7 +19,7 @@ def kinds(diagnosis: Diagnosis) -> list[str]:
     return [f"{each.severity} {each.kind}" for each in diagnosis.findings]
 
 
-def said(diagnosis: Diagnosis, kind: str) -> str:
+def words_of(diagnosis: Diagnosis, kind: str) -> str:
     return str(next(each for each in diagnosis.findings if each.kind == kind))
 
 
@@ -52,8 +52,8 @@ def test_no_call_at_all() -> None:
     """Whoever calls no model learns nothing; the finding says where to look."""
     diagnosis = diagnose(DiagnosisInput(rollouts=[rollout(1), rollout(2)]))
     assert kinds(diagnosis) == ["fatal no model call"]
-    assert "made no model call in 2 rollouts" in said(diagnosis, "no model call")
-    assert "lightning.status()" in said(diagnosis, "no model call")
+    assert "made no model call in 2 rollouts" in words_of(diagnosis, "no model call")
+    assert "lightning.status()" in words_of(diagnosis, "no model call")
 
 
 def test_all_calls_went_elsewhere() -> None:
@@ -61,10 +61,10 @@ def test_all_calls_went_elsewhere() -> None:
     made = [rollout(n, spans=(uncaught(), uncaught())) for n in (1, 2)]
     diagnosis = diagnose(DiagnosisInput(rollouts=made, integrations={"openai": "off: openai 1.0 is not supported"}))
     assert kinds(diagnosis) == ["fatal no model call", "fatal calls went elsewhere", "warning integration off"]
-    text = said(diagnosis, "calls went elsewhere")
+    text = words_of(diagnosis, "calls went elsewhere")
     assert "4 calls to a model were not captured: 4 to api.example/v1/messages through httpx by solver" in text
     assert "The integration for openai is off" in text and "lightning-sdk gateway" in text
-    assert "openai 1.0 is not supported" in said(diagnosis, "integration off")
+    assert "openai 1.0 is not supported" in words_of(diagnosis, "integration off")
 
 
 def test_some_calls_went_elsewhere() -> None:
@@ -79,7 +79,7 @@ def test_calls_of_no_trainable_role() -> None:
     made = [rollout(n, call(1, role="planner", trainable=False)) for n in (1, 2)]
     diagnosis = diagnose(DiagnosisInput(rollouts=made))
     assert kinds(diagnosis) == ["fatal nothing trainable"]
-    text = said(diagnosis, "nothing trainable")
+    text = words_of(diagnosis, "nothing trainable")
     assert "there were 2 of planner" in text and "trainable=True" in text and "--roles" in text
 
 
@@ -88,15 +88,15 @@ def test_a_role_filter_that_matches_nothing() -> None:
     made = [rollout(n, call(1, role="Researcher", trainable=False)) for n in (1, 2)]
     diagnosis = diagnose(DiagnosisInput(rollouts=made, roles=("Reseacher",)))
     assert kinds(diagnosis) == ["fatal role filter matched nothing"]
-    assert "(Reseacher)" in said(diagnosis, "role filter matched nothing")
-    assert "2 of Researcher" in said(diagnosis, "role filter matched nothing")
+    assert "(Reseacher)" in words_of(diagnosis, "role filter matched nothing")
+    assert "2 of Researcher" in words_of(diagnosis, "role filter matched nothing")
 
 
 def test_a_role_filter_that_matches_in_part() -> None:
     """The misspelt one of two roles is named."""
     diagnosis = diagnose(DiagnosisInput(rollouts=[rollout(n, call(1)) for n in (1, 2)], roles=("solver", "writter")))
     assert kinds(diagnosis) == ["warning role without calls"]
-    assert "'writter'" in said(diagnosis, "role without calls")
+    assert "'writter'" in words_of(diagnosis, "role without calls")
 
 
 def test_calls_of_a_trainable_role_that_stayed() -> None:
@@ -104,7 +104,7 @@ def test_calls_of_a_trainable_role_that_stayed() -> None:
     made = [rollout(n, call(1), call(2, trainable=False)) for n in (1, 2)]
     diagnosis = diagnose(DiagnosisInput(rollouts=made, declared={"solver": True}))
     assert kinds(diagnosis) == ["warning calls not redirected"]
-    assert "2 of solver by openai to /v1/chat/completions" in said(diagnosis, "calls not redirected")
+    assert "2 of solver by openai to /v1/chat/completions" in words_of(diagnosis, "calls not redirected")
 
 
 @pytest.mark.parametrize("good", [0, 1])
@@ -112,7 +112,7 @@ def test_calls_without_ids(good: int) -> None:
     """The decoder's reason comes with the count; one such call is too many."""
     lame = [rollout(n, call(1, problem="the reply has no prompt_token_ids")) for n in (1, 2)]
     diagnosis = diagnose(DiagnosisInput(rollouts=[*lame, *(rollout(9, call(1)) for _ in range(good))]))
-    text = said(diagnosis, "ids or log-probs missing")
+    text = words_of(diagnosis, "ids or log-probs missing")
     assert "fatal ids or log-probs missing" in kinds(diagnosis) and "no prompt_token_ids" in text
     assert ("2 calls of trainable roles cannot" if good else "none of the 2 calls") in text
     assert diagnosis.calls[0].complete == good
@@ -125,7 +125,7 @@ def test_calls_that_the_engine_refused_are_not_without_ids() -> None:
         kinds(diagnose(DiagnosisInput(rollouts=[rollout(1, refused, call(2)), rollout(2, call(1))])))
     )
     diagnosis = diagnose(DiagnosisInput(rollouts=[rollout(1, refused), rollout(2, refused)]))
-    text = said(diagnosis, "calls failed")
+    text = words_of(diagnosis, "calls failed")
     assert "not one of 2 calls of the role solver succeeded: HTTP 400: the context is too long" in text
     assert "longer than the model accepts" in text and "return_token_ids" not in text
     assert diagnosis.calls[0].failed == 2 and kinds(diagnosis) == ["fatal calls failed"]
@@ -157,11 +157,13 @@ def test_an_agent_that_raises_what_the_engine_refused() -> None:
     error = "BadRequestError: Error code: 400 - audio is not supported by this engine"
     bad = [rollout(n, refused, status=Status.AGENT_ERROR, error=error) for n in (1, 2)]
     diagnosis = diagnose(DiagnosisInput(rollouts=bad))
-    text = said(diagnosis, "rollouts failed")
+    text = words_of(diagnosis, "rollouts failed")
     assert "Change what the message names" in text and "mend it" not in text
     assert kinds(diagnosis) == ["fatal rollouts failed"]  # which is said once
     own = [rollout(n, call(1), status=Status.AGENT_ERROR, error="KeyError: 'x'") for n in (1, 2)]
-    assert "run it on one task by itself and fix it" in said(diagnose(DiagnosisInput(rollouts=own)), "rollouts failed")
+    assert "run it on one task by itself and fix it" in words_of(
+        diagnose(DiagnosisInput(rollouts=own)), "rollouts failed"
+    )
 
 
 def test_rewards_that_never_differ() -> None:
@@ -171,7 +173,7 @@ def test_rewards_that_never_differ() -> None:
     assert (finding.kind, finding.severity, finding.passing) == ("no signal", Severity.FATAL, True)
     assert "in each of 2 groups" in finding.what and "every reward is 0.5" in finding.what
     between = [rollout(n, call(1), rewards={"": float(n // 2)}, group=f"1-{n // 2}") for n in range(4)]
-    assert "differ between tasks only" in said(diagnose(DiagnosisInput(rollouts=between)), "no signal")
+    assert "differ between tasks only" in words_of(diagnose(DiagnosisInput(rollouts=between)), "no signal")
 
 
 def test_rewards_that_differ_by_rounding_are_equal() -> None:
@@ -185,8 +187,10 @@ def test_a_role_that_no_reward_reaches() -> None:
     made = [rollout(n, call(1), call(2, role="critic"), rewards={"solver": n, "crtic": 1.0}) for n in (1, 2)]
     diagnosis = diagnose(DiagnosisInput(rollouts=made))
     assert kinds(diagnosis) == ["warning no reward", "warning reward of nobody"]
-    assert "for critic" in said(diagnosis, "no reward")
-    assert "'crtic'" in said(diagnosis, "reward of nobody") and "critic, solver" in said(diagnosis, "reward of nobody")
+    assert "for critic" in words_of(diagnosis, "no reward")
+    assert "'crtic'" in words_of(diagnosis, "reward of nobody") and "critic, solver" in words_of(
+        diagnosis, "reward of nobody"
+    )
 
 
 def test_settings_of_nobody_are_told() -> None:
@@ -195,8 +199,8 @@ def test_settings_of_nobody_are_told() -> None:
     wrong = Settings.from_dict({"credit.rewards.brif": 0.5, "role.sovler.weight": 0.5})
     diagnosis = diagnose(DiagnosisInput(rollouts=made, settings=wrong))
     assert kinds(diagnosis) == ["warning role without calls", "warning weight of nothing"]
-    assert "'sovler'" in said(diagnosis, "role without calls")
-    assert "has a weight for 'brif'" in said(diagnosis, "weight of nothing") and "given: final" in said(
+    assert "'sovler'" in words_of(diagnosis, "role without calls")
+    assert "has a weight for 'brif'" in words_of(diagnosis, "weight of nothing") and "given: final" in words_of(
         diagnosis, "weight of nothing"
     )
 
@@ -215,7 +219,7 @@ def test_rollouts_that_failed() -> None:
     assert kinds(diagnose(DiagnosisInput(rollouts=[*good, bad]))) == ["warning rollouts failed"]
     diagnosis = diagnose(DiagnosisInput(rollouts=[*good, bad], max_failed=0.2, name="step 1"))
     assert kinds(diagnosis) == ["fatal rollouts failed"]
-    text = said(diagnosis, "rollouts failed")
+    text = words_of(diagnosis, "rollouts failed")
     assert "1 of 3 rollouts of step 1 failed; failure.max_failed allows 20%" in text and "agent.py:3 in solve" in text
     assert diagnosis.statuses == {"ok": 2, "agent_error": 1}
 
@@ -231,7 +235,7 @@ def test_calls_outside_of_rollouts() -> None:
     stray = call(7, trainable=False, role="")
     diagnosis = diagnose(DiagnosisInput(rollouts=[rollout(1), rollout(2)], strays=(stray, stray)))
     assert kinds(diagnosis) == ["fatal no model call", "fatal context lost"]
-    assert "2 calls were made outside of every rollout" in said(diagnosis, "context lost")
+    assert "2 calls were made outside of every rollout" in words_of(diagnosis, "context lost")
     assert kinds(diagnose(DiagnosisInput(rollouts=[rollout(n, call(1)) for n in (1, 2)], strays=(stray,)))) == [
         "warning context lost"
     ]
@@ -245,7 +249,7 @@ def test_calls_that_should_have_belonged_to_a_rollout(lost: Call) -> None:
         DiagnosisInput(rollouts=made, strays=(lost, call(8, trainable=False, role="")), declared={"solver": True})
     )
     assert kinds(diagnosis) == ["fatal context lost"] and diagnosis.findings[0].passing
-    assert "2 calls were made outside of every rollout while rollouts ran, 1 of them of roles to train" in said(
+    assert "2 calls were made outside of every rollout while rollouts ran, 1 of them of roles to train" in words_of(
         diagnosis, "context lost"
     )
     refuse_unlearnable(diagnosis)
@@ -264,7 +268,7 @@ def test_an_integration_that_went_off_during_a_rollout() -> None:
     off = span(notices.OFF, told, status="error")
     diagnosis = diagnose(DiagnosisInput(rollouts=[rollout(1, call(1), spans=(off,)), rollout(2, call(1))]))
     assert kinds(diagnosis) == ["warning integration off"]
-    assert "crewai 0.1 is not supported" in said(diagnosis, "integration off")
+    assert "crewai 0.1 is not supported" in words_of(diagnosis, "integration off")
 
 
 def test_a_greedy_round_is_a_measurement() -> None:

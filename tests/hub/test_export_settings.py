@@ -65,13 +65,13 @@ def test_the_setting_is_a_base_address(given: str) -> None:
     assert target == ExportTarget("http://c.test:4318/v1/traces", True, False, True)
 
 
-def test_what_is_missing_is_named(train: Callable[..., Runner], installed: Path, collector: Collector) -> None:
+def test_what_is_missing_is_named(train: Callable[..., Runner], bandit_site: Path, collector: Collector) -> None:
     """Without the exporter, what the environment wants is a warning and our setting an error, with what to type."""
-    (installed / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry.exporter'] = None\n")
+    (bandit_site / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry.exporter'] = None\n")
     try:
         runner = train()
     finally:
-        (installed / "sitecustomize.py").unlink()
+        (bandit_site / "sitecustomize.py").unlink()
     runner.look()
     (warning,) = [event["text"] for event in runner.events if event["type"] == "warning"]
     assert "pip install 'lightning-agent-sdk[otlp]'" in warning

@@ -52,16 +52,16 @@ def best(task, answer):
 
 
 @pytest.fixture
-def bandit(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def bandit(bandit_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hubs of this test find the bandit backend, and the solver is a role to train."""
-    monkeypatch.setenv("PYTHONPATH", str(installed))
+    monkeypatch.setenv("PYTHONPATH", str(bandit_site))
     monkeypatch.setitem(markers.agent.declared, "solver", True)
     yield
     lightning.shutdown()
 
 
 @pytest.mark.timeout(300)  # five hubs, one after the other
-def test_a_training_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_path: Path, installed: Path) -> None:
+def test_a_training_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_path: Path, bandit_site: Path) -> None:
     """A real file system, full after step 3: what is typed is refused for the same reason at first, then it works."""
     (tmp_path / "agent.py").write_text(AGENT)
     (tmp_path / "tasks.jsonl").write_text("\n".join(json.dumps(task) for task in TASKS))
@@ -71,7 +71,7 @@ def test_a_training_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_pa
     script = f"""
         mkdir runs; touch fills
         mount -t tmpfs -o size=1m none runs || exit 77
-        export PYTHONPATH={installed}
+        export PYTHONPATH={bandit_site}
         {train} --backend bandit --name run --steps 6 --set save_every=1 {settings} > out 2> first; echo $?
         {train} --resume runs/run > out 2> second; echo $?
         rm fills runs/filling

@@ -21,8 +21,8 @@ from tests.hub.runners import Runner
 
 
 @pytest.fixture
-def place(tmp_path: Path, installed: Path) -> Iterator[Place]:
-    place = Place(tmp_path, installed)
+def place(tmp_path: Path, bandit_site: Path) -> Iterator[Place]:
+    place = Place(tmp_path, bandit_site)
     yield place
     place.close()
 
@@ -38,14 +38,14 @@ def own_address() -> str:
 def test_another_machine_runs_the_rollouts(place: Place, tmp_path: Path) -> None:
     """The command that the training tells to type joins over the network, one that is killed loses nothing, and the
     other one ends with the training."""
-    training = place.train("killed", f"tcp://{own_address()}:0", "--json")
+    training = place.train("kill", f"tcp://{own_address()}:0", "--json")
     line = training.until("LIGHTNING_KEY=")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "agent.py").write_text((tmp_path / "agent.py").read_text())
-    killed = place.typed(line, "--concurrency", "2", folder=elsewhere, GUEST_KILLED="1")
+    killed = place.type_line(line, "--concurrency", "2", folder=elsewhere, GUEST_KILLED="1")
     assert killed.end()[0] == -signal.SIGKILL
-    guest = place.typed(line, "--json", folder=elsewhere)
+    guest = place.type_line(line, "--json", folder=elsewhere)
     code, said = guest.end()
     assert code == 0 and "warning" not in said
     stay = json.loads(guest.output)
@@ -63,7 +63,7 @@ def test_a_training_that_listens_everywhere(place: Place, tmp_path: Path) -> Non
     training = place.train("solve", "tcp://0.0.0.0:0")
     line = training.until("LIGHTNING_KEY=")
     assert f"--hub tcp://{addresses.own_name()}:" in line and "0.0.0.0" not in line
-    assert place.typed(line, GUEST_ENDPOINT=str(tmp_path / "endpoint")).end()[0] == 0
+    assert place.type_line(line, GUEST_ENDPOINT=str(tmp_path / "endpoint")).end()[0] == 0
     assert (tmp_path / "endpoint").read_text().startswith(f"http://{addresses.own_name()}:")
     assert training.end()[0] == 0 and place.report()["rollouts_by_status"]["ok"] == 8
 
@@ -76,14 +76,14 @@ def test_strangers_are_refused_and_the_right_one_joins(place: Place, tmp_path: P
         ([], {"LIGHTNING_KEY": "guessed"}, "wrong key"),
         (["--reward", "agent.py:brief"], {}, r"is rewarded by best and this runner by brief"),
     ):
-        code, told = place.typed(line, *words, **environment).end()
+        code, told = place.type_line(line, *words, **environment).end()
         assert code == 1 and said in told and "Traceback" not in told
-    other = place.typed(line.replace("agent.py:solve", "agent.py:slow"))
+    other = place.type_line(line.replace("agent.py:solve", "agent.py:slow"))
     code, told = other.end()
     assert code == 1 and "trains the agent 'solve'; this runner has 'slow'" in told
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "agent.py").write_text((tmp_path / "agent.py").read_text() + "\n# another version\n")
-    code, told = place.typed(line, folder=tmp_path / "other").end()
+    code, told = place.type_line(line, folder=tmp_path / "other").end()
     assert code == 0 and "warning: the file of solve differs from the training's" in told
     code, told = training.end()
     assert code == 0 and "has another version of the file of solve" in told
@@ -112,9 +112,9 @@ def test_a_runner_does_not_wait_for_ever(place: Place) -> None:
     assert code == 2 and "expected a positive integer, got '0'" in said
 
 
-def test_a_runner_outlasts_the_hub(place: Place, start: Callable[..., Hub], installed: Path) -> None:
+def test_a_runner_outlasts_the_hub(place: Place, start: Callable[..., Hub], bandit_site: Path) -> None:
     """kill -9 of the hub, and another one that goes on with the run at the same address: the runner goes on too."""
-    hub = start(path=installed)
+    hub = start(path=bandit_site)
     guest = place.start("runner", "agent.py:solve", "--hub", hub.address, LIGHTNING_KEY=KEY)
     guest.until("has not started a training yet; waiting for up to")
     first = Runner(hub)
@@ -156,9 +156,9 @@ def test_a_runner_waits_for_a_training_that_was_killed(place: Place, tmp_path: P
     assert code == 0 and "the training has finished" in said
 
 
-def test_a_runner_hears_why_its_training_gave_up(place: Place, start: Callable[..., Hub], installed: Path) -> None:
+def test_a_runner_hears_why_its_training_gave_up(place: Place, start: Callable[..., Hub], bandit_site: Path) -> None:
     """Where the training's own process fails, and neither hub nor backend: the reason, and exit code 1."""
-    hub = start(path=installed)
+    hub = start(path=bandit_site)
     runner = Runner(hub)
     runner.begin({"steps": 500})
     guest = place.start("runner", "agent.py:solve", "--hub", hub.address, LIGHTNING_KEY=KEY)
@@ -173,12 +173,12 @@ def test_a_runner_that_is_stopped_gives_its_rollouts_back(place: Place, tmp_path
     """Ctrl-C in the middle of a rollout: the hub hands it to the next runner without waiting for a silence."""
     training = place.train("slow", "tcp://127.0.0.1:0")
     line = training.until("LIGHTNING_KEY=")
-    slow = place.typed(line, GUEST_SLOW=str(tmp_path / "mark"))
+    slow = place.type_line(line, GUEST_SLOW=str(tmp_path / "mark"))
     wait_for((tmp_path / "mark").exists)
     slow.process.send_signal(signal.SIGINT)
     code, said = slow.end()
     assert code == 0 and "unfinished rollouts were given back" in said
-    assert place.typed(line).end()[0] == 0
+    assert place.type_line(line).end()[0] == 0
     code, said = training.end()
     assert code == 0 and "has left (0 joined)" in said
     assert "was silent" not in (tmp_path / "runs" / "run" / "hub.log").read_text()

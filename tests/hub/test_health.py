@@ -32,7 +32,7 @@ def steps(name: str = "learning") -> list[Step]:
     return [json.loads(line) for line in (RECORDED / f"{name}.jsonl").read_text().splitlines()]
 
 
-def changed(change: Callable[[Step], Mapping[str, float | None]], many: int = 40) -> RunRecord:
+def change_metrics(change: Callable[[Step], Mapping[str, float | None]], many: int = 40) -> RunRecord:
     """The run that learned, with metrics that are added or replaced."""
     return RunRecord(
         name="runs/solve", settings=Settings(), steps=[{**step, **change(step)} for step in steps()[:many]]
@@ -48,7 +48,7 @@ def kinds(health: Health) -> list[str]:
     return [f"{each.severity} {each.kind}" for each in health.findings]
 
 
-def said(health: Health, kind: str) -> str:
+def words_of(health: Health, kind: str) -> str:
     return str(next(each for each in health.findings if each.kind == kind))
 
 
@@ -58,7 +58,7 @@ def attempt(number: str, group: str, **more: Any) -> StoredAttempt:
     return StoredAttempt(key=b"", id=number, mode="train", group=group, **well | more)
 
 
-def scored(step: int, place: int, values: list[float], role: str = "solver") -> list[ScoredRollout]:
+def score(step: int, place: int, values: list[float], role: str = "solver") -> list[ScoredRollout]:
     """The rollouts of one group."""
     return [
         ScoredRollout(
@@ -108,7 +108,7 @@ def test_a_collapse_is_told_with_its_signs() -> None:
     """The reward's peak and where it ended, the rate, and what to type; not that it has no signal, which follows."""
     health = examine(RunRecord(name="runs/solve", settings=Settings(), steps=steps("diverged")))
     assert kinds(health) == ["fatal diverging"] and not health.learnable
-    text = said(health, "diverging")
+    text = words_of(health, "diverging")
     assert "fell from 0.385 at step 1 to 0.00312 in the last 5 steps" in text
     assert "up to 1.0e-02" in text and "--set optimizer.learning_rate=1.0e-03" in text
 
@@ -118,7 +118,7 @@ def test_a_collapse_in_the_first_step_shows_in_the_entropy() -> None:
     nothing = {"reward_mean/solver": 0.0, "reward_std/solver": 0.0, "entropy": 1.2}
     fallen = [{**step, **nothing} for step in steps()[1:12]]
     health = examine(RunRecord(name="runs/solve", settings=Settings(), steps=[steps()[0], *fallen]))
-    assert kinds(health) == ["fatal diverging"] and "the entropy went from 0.46 to 1.2" in said(health, "diverging")
+    assert kinds(health) == ["fatal diverging"] and "the entropy went from 0.46 to 1.2" in words_of(health, "diverging")
 
 
 def test_a_collapse_in_a_short_run_shows_in_its_trend() -> None:
@@ -141,29 +141,29 @@ def test_a_held_out_score_that_training_lowered(after: float, severity: str) -> 
         replace(RunRecord(name="runs/solve", settings=Settings(), steps=steps()[:3]), evaluations=evaluations)
     )
     assert kinds(health) == [f"{severity} held-out score worse"]
-    assert f"24 held-out tasks went from 0.833 to {after * 20 / 24:.3g}" in said(health, "held-out score worse")
+    assert f"24 held-out tasks went from 0.833 to {after * 20 / 24:.3g}" in words_of(health, "held-out score worse")
 
 
 def test_rewards_that_never_differ() -> None:
     """From which step to which, and the value where there is one only."""
-    flat = changed(lambda step: {"groups_without_signal": step["groups"], "reward_mean/solver": 0.25}, 12)
-    health = examine(replace(flat, scored=scored(1, 0, [0.25, 0.25])))
+    flat = change_metrics(lambda step: {"groups_without_signal": step["groups"], "reward_mean/solver": 0.25}, 12)
+    health = examine(replace(flat, scored=score(1, 0, [0.25, 0.25])))
     assert kinds(health) == ["fatal no signal"]
-    assert "from step 1 to 12 all rewards of the role solver were equal" in said(health, "no signal")
-    assert "every reward was 0.25" in said(health, "no signal")
+    assert "from step 1 to 12 all rewards of the role solver were equal" in words_of(health, "no signal")
+    assert "every reward was 0.25" in words_of(health, "no signal")
 
 
 def test_answers_are_shown_where_they_are_kept() -> None:
     """With the words that the first step of a training has."""
-    flat = changed(lambda step: {"groups_without_signal": step["groups"], "reward_mean/solver": 0.0}, 12)
+    flat = change_metrics(lambda step: {"groups_without_signal": step["groups"], "reward_mean/solver": 0.0}, 12)
     spoken_ones = [
         rollout(at, call(at, answer=assistant(f"It is {at}")), rewards={"": 0.0}, group=f"{at // 2 + 1}-0",
                 task_id=at // 2, answer=f"It is {at}")
         for at in range(6)
     ]  # fmt: skip
     tasks = {number: {"question": f"{number} + 2?"} for number in range(3)}
-    record = replace(flat, scored=scored(1, 0, [0.0, 0.0]), sample=spoken_ones, tasks=tasks)
-    text = said(examine(record), "no signal")
+    record = replace(flat, scored=score(1, 0, [0.0, 0.0]), sample=spoken_ones, tasks=tasks)
+    text = words_of(examine(record), "no signal")
     assert text.count("\n  answer  ") == 3 and 'task    {"question": "2 + 2?"}' in text
     assert "Every answer was wrong" in text and "spark, the small model" in text
 
@@ -176,12 +176,12 @@ def test_nothing_that_is_left_out_for_its_length_is_trained_on() -> None:
         "completions_truncated/solver": 1.0,
     }
     settings = Settings.from_dict({"length.truncated": "mask"})
-    health = examine(replace(changed(lambda _: {**cut, "calls": 96.0}), settings=settings))
+    health = examine(replace(change_metrics(lambda _: {**cut, "calls": 96.0}), settings=settings))
     assert kinds(health) == ["fatal no signal", "fatal completions truncated"]
-    assert "no token of the role solver was trained on" in said(health, "no signal")
-    assert "length.truncated=mask leaves those out" in said(health, "no signal")
+    assert "no token of the role solver was trained on" in words_of(health, "no signal")
+    assert "length.truncated=mask leaves those out" in words_of(health, "no signal")
     assert "--set length.truncated=mask" not in str(health.findings)
-    assert "nothing is learned from them" in said(health, "completions truncated")
+    assert "nothing is learned from them" in words_of(health, "completions truncated")
 
 
 @pytest.mark.parametrize(
@@ -192,26 +192,26 @@ def test_nearly_all_left_out_is_fatal(how: str, share: float, severity: str) -> 
     """The few tokens that are still trained are next to nothing; where such completions are trained on, all are."""
     settings = Settings.from_dict({"length.truncated": how})
     metrics: Step = {"completions_truncated/solver": share, "calls": 96.0}
-    health = examine(replace(changed(lambda _: metrics), settings=settings))
+    health = examine(replace(change_metrics(lambda _: metrics), settings=settings))
     assert f"{severity} completions truncated" in kinds(health)
 
 
 def test_a_signal_that_is_gone_because_all_is_solved() -> None:
     """There is nothing wrong with that, and nothing more to learn."""
-    record = changed(
+    record = change_metrics(
         lambda step: {"groups_without_signal": step["groups"], "reward_mean/solver": 1.0} if step["step"] > 20 else {}  # type: ignore[operator]
     )
-    values = scored(3, 0, [0.0, 1.0]) + [each for step in range(21, 41) for each in scored(step, 0, [1.0, 1.0])]
+    values = score(3, 0, [0.0, 1.0]) + [each for step in range(21, 41) for each in score(step, 0, [1.0, 1.0])]
     health = examine(replace(record, scored=values))
-    assert kinds(health) == ["warning no signal"] and "from step 21 to 40" in said(health, "no signal")
-    assert "Tasks that are solved have nothing more to teach" in said(health, "no signal") and health.learnable
+    assert kinds(health) == ["warning no signal"] and "from step 21 to 40" in words_of(health, "no signal")
+    assert "Tasks that are solved have nothing more to teach" in words_of(health, "no signal") and health.learnable
 
 
 def test_equal_rewards_in_a_group_may_teach_where_tasks_are_compared() -> None:
     """A running mean is no group's baseline."""
     settings = Settings.from_dict({"credit.advantage": "running_mean"})
-    flat = changed(lambda step: {"groups_without_signal": step["groups"]})
-    values = scored(1, 0, [0.0, 0.0]) + scored(1, 1, [1.0, 1.0])
+    flat = change_metrics(lambda step: {"groups_without_signal": step["groups"]})
+    values = score(1, 0, [0.0, 0.0]) + score(1, 1, [1.0, 1.0])
     assert kinds(examine(replace(flat, settings=settings, scored=values))) == []
 
 
@@ -220,12 +220,12 @@ def test_equal_rewards_in_a_group_may_teach_where_tasks_are_compared() -> None:
 )
 def test_most_groups_flat(low: float, words: str) -> None:
     """On which side they are, and what to change."""
-    record = changed(level(groups=16.0, groups_without_signal=14.0))
-    values = [each for step in range(1, 41) for each in scored(step, 0, [low, low])]
-    values += [each for step in range(1, 41, 8) for each in scored(step, 1, [0.0, 1.0])]
+    record = change_metrics(level(groups=16.0, groups_without_signal=14.0))
+    values = [each for step in range(1, 41) for each in score(step, 0, [low, low])]
+    values += [each for step in range(1, 41, 8) for each in score(step, 1, [0.0, 1.0])]
     health = examine(replace(record, scored=values))
-    assert kinds(health) == ["warning most groups flat"] and words in said(health, "most groups flat")
-    assert "algorithm.dynamic_sampling" in said(health, "most groups flat")
+    assert kinds(health) == ["warning most groups flat"] and words in words_of(health, "most groups flat")
+    assert "algorithm.dynamic_sampling" in words_of(health, "most groups flat")
 
 
 def test_a_role_without_reward() -> None:
@@ -235,8 +235,9 @@ def test_a_role_without_reward() -> None:
         for n in range(1, 5)
     ]
     health = examine(RunRecord(name="runs/solve", settings=Settings(), steps=alone))
-    assert kinds(health) == ["fatal no reward"] and "in 4 steps the role critic never had" in said(health, "no reward")
-    beside = examine(changed(lambda step: {"rewards_missing/critic": 4.0, "rows/critic": 0.0}))
+    assert kinds(health) == ["fatal no reward"]
+    assert "in 4 steps the role critic never had" in words_of(health, "no reward")
+    beside = examine(change_metrics(lambda step: {"rewards_missing/critic": 4.0, "rows/critic": 0.0}))
     assert kinds(beside) == ["warning no reward"]
 
 
@@ -253,25 +254,24 @@ def test_a_role_filter_that_matches_nothing_or_in_part() -> None:
 
 def test_rates_that_cannot_move_a_weight() -> None:
     """Before the last evaluation the rates' sum and a level reward and entropy are all there is."""
-    health = examine(changed(level(learning_rate=1e-9, entropy=0.4), 30))
+    health = examine(change_metrics(level(learning_rate=1e-9, entropy=0.4), 30))
     assert kinds(health) == ["fatal learning rate too low"]
-    assert "add up to 3.0e-08" in said(health, "learning rate too low")
-    assert kinds(examine(changed(level(learning_rate=1e-6, entropy=0.4), 15))) == []
+    assert "add up to 3.0e-08" in words_of(health, "learning rate too low")
+    assert kinds(examine(change_metrics(level(learning_rate=1e-6, entropy=0.4), 15))) == []
 
 
 def test_a_divergence_from_the_reference_that_stays_nothing() -> None:
     """The KL divergence that is in the loss is a measure of movement too."""
-    assert kinds(examine(changed(level(kl_reference=1e-9), 15))) == ["fatal learning rate too low"]
-    assert kinds(examine(changed(level(kl_reference=1e-3), 15))) == []
+    assert kinds(examine(change_metrics(level(kl_reference=1e-9), 15))) == ["fatal learning rate too low"]
+    assert kinds(examine(change_metrics(level(kl_reference=1e-3), 15))) == []
 
 
 def test_gradients_that_are_not_finite() -> None:
     """Also where the metrics hold None for them."""
-    health = examine(changed(lambda step: {"skipped": 1.0} if step["step"] in {3, 5, 8, 9, 11} else {}))
-    assert kinds(health) == ["warning numbers not finite"] and "in 5 of 40 steps, first in step 3" in said(
-        health, "numbers not finite"
-    )
-    assert "fatal numbers not finite" in kinds(examine(changed(lambda _: {"loss": None})))
+    health = examine(change_metrics(lambda step: {"skipped": 1.0} if step["step"] in {3, 5, 8, 9, 11} else {}))
+    assert kinds(health) == ["warning numbers not finite"]
+    assert "in 5 of 40 steps, first in step 3" in words_of(health, "numbers not finite")
+    assert "fatal numbers not finite" in kinds(examine(change_metrics(lambda _: {"loss": None})))
 
 
 def test_an_entropy_that_collapsed() -> None:
@@ -280,34 +280,35 @@ def test_an_entropy_that_collapsed() -> None:
     def falling(step: Step) -> Mapping[str, float]:
         return {**level()(step), "entropy": 0.5 * 0.85 ** (step["step"] or 0)}
 
-    low = replace(changed(falling), scored=scored(1, 0, [0.0, 1.0]))
+    low = replace(change_metrics(falling), scored=score(1, 0, [0.0, 1.0]))
     assert kinds(examine(low)) == ["warning entropy collapsed"]
-    assert "fell from 0.36 to 0.00089" in said(examine(low), "entropy collapsed")
-    assert kinds(examine(replace(low, scored=scored(1, 0, [-0.6, 0.6])))) == ["warning reward flat"]
+    assert "fell from 0.36 to 0.00089" in words_of(examine(low), "entropy collapsed")
+    assert kinds(examine(replace(low, scored=score(1, 0, [-0.6, 0.6])))) == ["warning reward flat"]
 
 
 def test_a_sampler_that_disagrees() -> None:
     """By its log-probs, whether it is older or computes otherwise."""
-    health = examine(changed(lambda _: {"kl_sampler": 0.2, "truncated_fraction": 0.3}))
+    health = examine(change_metrics(lambda _: {"kl_sampler": 0.2, "truncated_fraction": 0.3}))
     assert kinds(health) == ["warning sampler and trainer disagree"]
-    text = said(health, "sampler and trainer disagree")
+    text = words_of(health, "sampler and trainer disagree")
     assert "0.2 nats" in text and "30% of the importance weights" in text and "same version" in text
-    assert "3.0 versions old" in str(examine(changed(lambda _: {"kl_sampler": 0.2, "staleness_mean": 3.0})).findings[0])
-    assert kinds(examine(changed(lambda _: {"kl_sampler": 0.01}))) == []
+    stale = examine(change_metrics(lambda _: {"kl_sampler": 0.2, "staleness_mean": 3.0}))
+    assert "3.0 versions old" in str(stale.findings[0])
+    assert kinds(examine(change_metrics(lambda _: {"kl_sampler": 0.01}))) == []
 
 
 def test_a_staleness_that_is_high() -> None:
     """Only where nothing is learned."""
-    health = examine(changed(level(staleness_mean=6.0, staleness_max=9.0), 15))
-    assert kinds(health) == ["warning staleness high"] and "6.0 versions after" in said(health, "staleness high")
-    assert kinds(examine(changed(lambda _: {"staleness_mean": 6.0}))) == []
+    health = examine(change_metrics(level(staleness_mean=6.0, staleness_max=9.0), 15))
+    assert kinds(health) == ["warning staleness high"] and "6.0 versions after" in words_of(health, "staleness high")
+    assert kinds(examine(change_metrics(lambda _: {"staleness_mean": 6.0}))) == []
 
 
 def test_what_is_paid_for_and_not_learned_from() -> None:
     """Failures with their most common error, repetitions, cut completions, conversations in pieces."""
     timeout = {"status": Status.TIMEOUT, "error": "no answer after 9 s", "attempt": 3, "ended": 9.0}
     failed = [attempt(str(n), "1-0", **timeout) for n in range(3)]
-    record = changed(lambda _: {
+    record = change_metrics(lambda _: {
         "rollouts_ok": 96.0, "rollouts_timeout": 32.0, "retries": 64.0, "completions_truncated/solver": 0.5,
         "rows_per_rollout": 3.0, "rows": 300.0, "calls": 400.0, "breaks/sampled_text_not_kept": 200.0,
         "breaks/branch": 9.0,
@@ -317,11 +318,12 @@ def test_what_is_paid_for_and_not_learned_from() -> None:
         f"warning {kind}"
         for kind in ("rollouts failed", "rollouts repeated", "completions truncated", "broken sequences")
     ]
-    assert "1280 of 5120 rollouts failed: 1280 timeout" in said(health, "rollouts failed")
-    assert "no answer after 9 s" in said(health, "rollouts failed") and "rollouts.timeout" in str(health.findings[0])
-    assert "2560 retries" in said(health, "rollouts repeated")
-    assert "50% of the completions" in said(health, "completions truncated")
-    text = said(health, "broken sequences")
+    assert "1280 of 5120 rollouts failed: 1280 timeout" in words_of(health, "rollouts failed")
+    assert "no answer after 9 s" in words_of(health, "rollouts failed")
+    assert "rollouts.timeout" in str(health.findings[0])
+    assert "2560 retries" in words_of(health, "rollouts repeated")
+    assert "50% of the completions" in words_of(health, "completions truncated")
+    text = words_of(health, "broken sequences")
     assert "3.0 rows on average" in text and "8000 sampled text not kept" in text and "choices[0].message" in text
 
 
@@ -352,7 +354,7 @@ def test_findings_of_the_first_rollouts_stay() -> None:
 
 def test_training_from_stored_rollouts_has_no_reward_to_rise() -> None:
     """Its rewards are what they are: the loss is told."""
-    health = examine(replace(changed(level()), stored=True))
+    health = examine(replace(change_metrics(level()), stored=True))
     assert health.findings == [] and "40 steps were trained on stored rollouts: the loss went from" in health.summary()
 
 

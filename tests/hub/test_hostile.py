@@ -26,7 +26,7 @@ from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import NO_ROLLOUT, EventBatch
 from lightning_sdk.trace.call import Call, CallMeta
 from tests.hub import hostile
-from tests.hub.hubs import KEY, Client, begin, end, logged, meta, raw_call, reply, reward, rollouts, span
+from tests.hub.hubs import KEY, Client, begin, end, meta, raw_call, read_log, reply, reward, rollouts, span
 
 KEY_OF = b"k" * 16
 
@@ -61,7 +61,7 @@ def open_hub(folder: Path) -> Iterator[Opener]:
     opener.close()
 
 
-def nested(depth: int) -> bytes:
+def nest(depth: int) -> bytes:
     """A list in a list in a list, packed: `msgpack` itself would refuse to."""
     return b"\x91" * depth + b"\xc0"
 
@@ -80,7 +80,7 @@ UNUSABLE = {
     "a key of bytes": (wire.pack(begin(KEY_OF, "r", {b"k": 1})), "has the key b'k'"),  # type: ignore[dict-item]
     "a key of int": (begin_with(b"\x81\x01\x02"), "has the key 1"),
     "bytes": (wire.pack(begin(KEY_OF, "r", {"k": b"x"})), "['k'] is b'x'"),
-    "995 deep": (begin_with(b"\x81\xa1k" + nested(995)), "nested too deeply"),
+    "995 deep": (begin_with(b"\x81\xa1k" + nest(995)), "nested too deeply"),
     "1500 deep": (wire.pack(reward(KEY_OF, 1.0))[:-9] + b"\xcf" + b"\xff" * 8, "Expected `int` <="),
     "no task": (begin_with(b"\x03"), "its task is 3"),
     "a late reward": (wire.pack([4, KEY_OF, 1.0, "", "final", "", 2**63]), "Expected `int` <="),
@@ -147,7 +147,7 @@ def test_a_reply_of_any_kind_is_one_call(open_hub: Opener, folder: Path, workers
         for number, (streamed, body) in enumerate(answers, 1):
             client.deliver(number, [raw_call(NO_ROLLOUT, body, streamed=streamed)])
     open_hub.close()
-    calls = [Call.unpack(event[2]) for event in logged(folder)]
+    calls = [Call.unpack(event[2]) for event in read_log(folder)]
     assert len(calls) == len(answers)
     assert not calls[-1].problem
     assert calls[-1].choices
@@ -162,7 +162,7 @@ def test_half_a_character_costs_only_itself(open_hub: Opener, folder: Path) -> N
         client.deliver(1, [raw_call(NO_ROLLOUT, streamed, streamed=True, trainable=False)])
         client.deliver(2, [raw_call(NO_ROLLOUT, json.dumps(reply("x \ud800")).encode())])
     open_hub.close()
-    first, second = (Call.unpack(event[2]) for event in logged(folder))
+    first, second = (Call.unpack(event[2]) for event in read_log(folder))
     assert (first.response_id, first.problem) == ("msg_\ufffd", "")
     assert json.loads(first.choices[0].message)["content"] == "so \U0001f600 \ufffd \\ud800"
     assert json.loads(second.choices[0].message)["content"] == "x \ufffd"

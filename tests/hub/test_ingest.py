@@ -12,7 +12,7 @@ import pytest
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event, EventBatch
 from lightning_sdk.trace.call import Call
-from tests.hub.hubs import KEY, Client, Hub, begin, end, logged, names, raw_call, reply, reward, rollouts, span
+from tests.hub.hubs import KEY, Client, Hub, begin, end, names, raw_call, read_log, reply, reward, rollouts, span
 
 # --- greeting
 
@@ -101,9 +101,9 @@ def test_a_raw_reply_is_decoded_before_it_is_logged(hub: Hub, client: Client) ->
     client.deliver(1, [span("a"), raw_call(NO_ROLLOUT, reply()), raw_call(NO_ROLLOUT, b"{broken"), span("b")])
     assert client.ask("status")["undecodable"] == 1
     hub.stop()
-    kinds = [event[0] for event in logged(hub.folder)]
+    kinds = [event[0] for event in read_log(hub.folder)]
     assert kinds == [Event.SPAN, Event.CALL, Event.CALL, Event.SPAN]
-    good, broken = (Call.unpack(event[2]) for event in logged(hub.folder)[1:3])
+    good, broken = (Call.unpack(event[2]) for event in read_log(hub.folder)[1:3])
     assert (good.problem, good.meta.role) == ("", "solver")
     assert broken.reply == b"{broken"
     assert "cannot be read" in broken.problem
@@ -114,7 +114,7 @@ def test_an_overlap_of_raw_replies(hub: Hub, client: Client) -> None:
     client.deliver(1, [raw_call(NO_ROLLOUT, reply("one"))])
     client.deliver(1, [raw_call(NO_ROLLOUT, reply("one")), raw_call(NO_ROLLOUT, reply("two"))])
     hub.stop()
-    messages = [Call.unpack(event[2]).choices[0].message for event in logged(hub.folder)]
+    messages = [Call.unpack(event[2]).choices[0].message for event in read_log(hub.folder)]
     assert [b"one" in message for message in messages] == [True, False]
 
 

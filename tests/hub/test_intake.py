@@ -14,7 +14,7 @@ from lightning_sdk.stream import wire
 from lightning_sdk.stream.stream import Stream
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event
 from lightning_sdk.trace.call import Call
-from tests.hub.hubs import Client, Hub, logged, raw_call, reply, span
+from tests.hub.hubs import Client, Hub, raw_call, read_log, reply, span
 
 
 def workers(hub: Hub) -> list[int]:
@@ -31,7 +31,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def told(event: list[Any]) -> str:
+def text_of(event: list[Any]) -> str:
     """The text of a logged call, or the name of a span."""
     if event[0] == Event.SPAN:
         return str(event[2][2])
@@ -53,7 +53,7 @@ def test_workers_keep_the_order(start: Callable[..., Hub]) -> None:
         assert len(workers(hub)) == 2
         assert one.ask("status")["undecodable"] == 0
     hub.stop()
-    events = [told(event) for event in logged(hub.folder)]
+    events = [text_of(event) for event in read_log(hub.folder)]
     for name in ("one", "two"):
         mine = [text for text in events if name in text]
         assert [int(text.partition(f"{name}-")[2][:3]) for text in mine] == list(range(1, 41))
@@ -69,7 +69,7 @@ def test_a_killed_worker_costs_nothing(start: Callable[..., Hub]) -> None:
         client.deliver(2, [raw_call(NO_ROLLOUT, reply("second"))])
         client.deliver(3, [raw_call(NO_ROLLOUT, reply("third"))])
     hub.stop()
-    texts = [told(event) for event in logged(hub.folder)]
+    texts = [text_of(event) for event in read_log(hub.folder)]
     assert [word in text for word, text in zip(("first", "second", "third"), texts, strict=True)] == [True] * 3
     assert "without worker processes" in hub.log()
 
@@ -112,5 +112,5 @@ def test_kill_9_of_a_hub_with_workers_loses_and_doubles_nothing(start: Callable[
     assert stream.flush(60)
     stream.close()
     hub.stop()
-    numbers = [int(told(event).partition("number ")[2].partition('"')[0]) for event in logged(hub.folder)]
+    numbers = [int(text_of(event).partition("number ")[2].partition('"')[0]) for event in read_log(hub.folder)]
     assert numbers == list(range(sent))

@@ -43,7 +43,7 @@ def test_more_buffers_than_one_writev_takes(tmp_path: Path) -> None:
     log.close()
 
 
-def refused(file: int, data: memoryview, offset: int) -> int:
+def refuse(file: int, data: memoryview, offset: int) -> int:
     """What a file system says that opens files for direct writes and takes none."""
     if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT:
         raise OSError(errno.EINVAL, "Invalid argument")
@@ -67,7 +67,7 @@ def test_commits_of_every_size_are_written_whole(tmp_path: Path, direct: str, mo
     if direct == "not offered":
         monkeypatch.delattr(os, "O_DIRECT")
     elif direct == "refused":
-        monkeypatch.setattr(os, "pwrite", refused)
+        monkeypatch.setattr(os, "pwrite", refuse)
     chance = random.Random(0)
     sizes = [[5], [200_000, 3], [4096 - 36] * 70, [1], [9_000_001, 7], [262_144 - 36], [100] * 3, [300_000]]
     bodies = [[chance.randbytes(size) for size in commit] for commit in sizes]

@@ -15,14 +15,14 @@ ANSWERS = ["Far away.", "Goethe did.", "A redwood.", "In the sea."]
 TASKS = {number: {"question": question} for number, question in enumerate(QUESTIONS)}
 
 
-def played(number: int, *asked: Message, task: int | None = None, **more: object) -> Rollout:
+def play(number: int, *asked: Message, task: int | None = None, **more: object) -> Rollout:
     """A rollout of one call, each later than the one before."""
     made = call(10 * number + 1, list(asked), assistant(ANSWERS[number % 4]))
     task = number if task is None else task
     return rollout(number, made, task_id=task, group=f"1-{task}", rewards={"": float(number)}, **more)
 
 
-def mixed(*rollouts: Rollout) -> Finding | None:
+def mixing(*rollouts: Rollout) -> Finding | None:
     diagnosis: Diagnosis = diagnose(DiagnosisInput(rollouts=rollouts, tasks=TASKS))
     return next((each for each in diagnosis.findings if each.kind == "rollouts mixed"), None)
 
@@ -33,9 +33,9 @@ def test_a_memory_that_grows() -> None:
     made = []
     for number in range(4):
         memory.append(user(QUESTIONS[number]))
-        made.append(played(number, *memory))
+        made.append(play(number, *memory))
         memory.append(assistant(ANSWERS[number]))
-    found = mixed(*made)
+    found = mixing(*made)
     assert found is not None and found.severity == "fatal" and found.passing
     assert "in 3 of 4 rollouts the first request of the role solver holds a message of another rollout" in found.what
     assert QUESTIONS[0] in found.what and "--runners" in found.remedy
@@ -44,15 +44,15 @@ def test_a_memory_that_grows() -> None:
 def test_rollouts_that_run_side_by_side() -> None:
     """Questions come before the answers to others, and the first one is in every request, once as the last message."""
     every = [user(QUESTIONS[number]) for number in (0, 0, 1, 1)]
-    made = [played(number, *every[: number + 1], task=number // 2) for number in range(4)]
-    found = mixed(*made)
+    made = [play(number, *every[: number + 1], task=number // 2) for number in range(4)]
+    found = mixing(*made)
     assert found is not None and "in 2 of 4 rollouts" in found.what and QUESTIONS[0] in found.what
 
 
 def test_all_requests_are_the_same() -> None:
     """All questions were there before the first request left: it is the last one that all answer."""
     every = [SYSTEM, *map(user, QUESTIONS)]
-    found = mixed(*(played(number, *every) for number in range(4)))
+    found = mixing(*(play(number, *every) for number in range(4)))
     assert found is not None and "in 3 of 4 rollouts" in found.what
 
 
@@ -62,9 +62,9 @@ def test_rollouts_of_one_task() -> None:
     memory = [*once]
     made = []
     for number in range(3):
-        made.append(played(number, *memory, task=0))
+        made.append(play(number, *memory, task=0))
         memory += [assistant(ANSWERS[number]), user(QUESTIONS[0])]
-    found = mixed(*made)
+    found = mixing(*made)
     assert found is not None and "in 2 of 3 rollouts" in found.what and ANSWERS[0] in found.what
 
 
@@ -73,7 +73,7 @@ def test_the_object_is_named() -> None:
     told = {notices.OBJECT: "AssistantAgent 'writer' (team.writer)"}
     shared = span(notices.SHARED, told, role="solver")
     every = [SYSTEM, *map(user, QUESTIONS)]
-    found = mixed(*(played(number, *every, spans=(shared,)) for number in range(4)))
+    found = mixing(*(play(number, *every, spans=(shared,)) for number in range(4)))
     assert found is not None and found.cause.startswith("AssistantAgent 'writer' (team.writer) is created once")
 
 
@@ -91,7 +91,7 @@ def test_the_object_is_named() -> None:
 def test_prompts_that_are_alike_are_not_mixed(asked: object) -> None:
     """Examples, lists and conversations of a rollout's own."""
     assert callable(asked)
-    assert mixed(*(played(number, *asked(number)) for number in range(4))) is None
+    assert mixing(*(play(number, *asked(number)) for number in range(4))) is None
 
 
 def test_a_retry_by_the_agent_itself_is_not_mixed() -> None:
@@ -102,14 +102,14 @@ def test_a_retry_by_the_agent_itself_is_not_mixed() -> None:
         then = [*first, assistant(ANSWERS[number]), user("Sure?")]
         calls = call(1, first, assistant(ANSWERS[number])), call(2, then, assistant("Yes."))
         made.append(rollout(number, *calls, task_id=number, group=f"1-{number}"))
-    assert mixed(*made) is None
+    assert mixing(*made) is None
 
 
 def test_turns_of_one_conversation_that_are_tasks_are_not_mixed() -> None:
     """Each task holds what was said before it, which is what an earlier task asks."""
     said = [message for pair in zip(map(user, QUESTIONS), map(assistant, ANSWERS), strict=True) for message in pair]
     tasks = {number: {"messages": said[: 2 * number + 1]} for number in range(4)}
-    made = [played(number, SYSTEM, *said[: 2 * number + 1]) for number in range(4)]
+    made = [play(number, SYSTEM, *said[: 2 * number + 1]) for number in range(4)]
     assert not [
         each for each in diagnose(DiagnosisInput(rollouts=made, tasks=tasks)).findings if each.kind == "rollouts mixed"
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.hub.hubs import end, reward
-from tests.hub.runners import Agent, Runner, ask_engine, call, good, scored
+from tests.hub.runners import Agent, Runner, ask_engine, call, good, score
 
 ROLES = {"declared_roles": {"solver": True}}
 
@@ -117,7 +117,7 @@ def test_further_tasks_are_tried_before_it_is_told(runner: Runner) -> None:
     def agent(assignment: dict[str, Any]) -> list[Any]:
         _, _, place = assignment["group"].partition("-")
         number = played["groups"][assignment["group"]] = played["groups"].get(assignment["group"], 0) + 1
-        return scored(assignment, float(assignment["mode"] == "train" and int(place) >= 3 and number % 2))
+        return score(assignment, float(assignment["mode"] == "train" and int(place) >= 3 and number % 2))
 
     settings = {"steps": 2, "failure.flat_steps": 1, "algorithm.dynamic_sampling": 1}
     last = runner.train(agent, settings, **ROLES)
@@ -157,7 +157,7 @@ def test_a_run_that_goes_on_remembers_its_signal(runner: Runner) -> None:
     """--resume of a run that learned something is not stopped."""
 
     def agent(assignment: dict[str, Any]) -> list[Any]:
-        return good(assignment) if step_of(assignment) == 1 else scored(assignment, 0.0)
+        return good(assignment) if step_of(assignment) == 1 else score(assignment, 0.0)
 
     assert runner.train(agent, {"steps": 2, "failure.flat_steps": 1}, **ROLES)["type"] == "finished"
     again = runner.train(agent, {"steps": 4, "failure.flat_steps": 1}, resume=True, **ROLES)

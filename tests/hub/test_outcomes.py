@@ -23,9 +23,9 @@ FILE = str(Path(ending_agent.__file__))
 
 
 @pytest.fixture
-def checked(installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def check_outcomes(bandit_site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Run `lightning.check` with the bandit, each task twice; how each rollout ended."""
-    monkeypatch.setenv("PYTHONPATH", str(installed))
+    monkeypatch.setenv("PYTHONPATH", str(bandit_site))
     monkeypatch.setitem(markers.agent.declared, "solver", True)
 
     def check(agent: Any, tasks: list[dict[str, Any]], reward: Any = ending_agent.one, **more: Any) -> list[Ended]:
@@ -57,23 +57,23 @@ def assert_ended(found: list[Ended], expected: dict[str, str], status: str = "ag
 
 
 @pytest.mark.parametrize("runner", ["threads", "2"])
-def test_whatever_a_plain_agent_raises(checked: Callable[..., Any], runner: str) -> None:
+def test_whatever_a_plain_agent_raises(check_outcomes: Callable[..., Any], runner: str) -> None:
     """It is the agent's error, at once, also what ends a thread or a process in other code."""
-    found = checked(ending_agent.solve, tasks("good", *PLAIN), **{"rollouts.runner": runner})
+    found = check_outcomes(ending_agent.solve, tasks("good", *PLAIN), **{"rollouts.runner": runner})
     assert_ended(found, {name: line for name, (_, line) in PLAIN.items()})
 
 
 @pytest.mark.parametrize("runner", ["asyncio", "threads"])
-def test_whatever_an_async_agent_raises(checked: Callable[..., Any], runner: str) -> None:
+def test_whatever_an_async_agent_raises(check_outcomes: Callable[..., Any], runner: str) -> None:
     """The loop that all share goes on, and only our own deadline is a timeout."""
     # In a coroutine StopIteration is a RuntimeError; to stop the loop in a thread is to stop one's own.
     left_out = {"timeout", "empty"} | ({"astop"} if runner == "threads" else set())
     expected = {name: line for name, (_, line) in (PLAIN | ASYNC).items() if name not in left_out}
-    found = checked(ending_agent.asolve, tasks("good", "better", *expected), **{"rollouts.runner": runner})
+    found = check_outcomes(ending_agent.asolve, tasks("good", "better", *expected), **{"rollouts.runner": runner})
     assert_ended(found, expected)
 
 
-def test_our_own_deadline_is_a_timeout(checked: Callable[..., Any]) -> None:
+def test_our_own_deadline_is_a_timeout(check_outcomes: Callable[..., Any]) -> None:
     """An async agent that outlives it is ended by its runner, with the setting in the words."""
 
     @lightning.agent(role="solver", trainable=True)
@@ -83,21 +83,21 @@ def test_our_own_deadline_is_a_timeout(checked: Callable[..., Any]) -> None:
         finally:
             raise KeyError("what a cancelled agent raises is not what ended it")
 
-    found = checked(slow, tasks("slow"), **{"rollouts.timeout": 1.0})
+    found = check_outcomes(slow, tasks("slow"), **{"rollouts.timeout": 1.0})
     assert found == [("slow", "timeout", "no answer after 1 s (rollouts.timeout)")] * 2
 
 
-def test_whatever_an_async_reward_raises(checked: Callable[..., Any]) -> None:
+def test_whatever_an_async_reward_raises(check_outcomes: Callable[..., Any]) -> None:
     """It is the reward's error, and the loop goes on; a judge that did not answer in time is told as that."""
     expected = {f"reward-{name}": f"RewardError: the reward function aending() raised {line}"
                 for name, (_, line) in ASYNC.items()}  # fmt: skip
-    found = checked(ending_agent.asolve, tasks("good", *expected), ending_agent.aending)
+    found = check_outcomes(ending_agent.asolve, tasks("good", *expected), ending_agent.aending)
     assert_ended(found, expected, "reward_error")
     late = [error for how, _, error in found if how == "reward-atimeout"]
     assert all("-> The service that the reward function calls was not reached" in error for error in late)
 
 
-def test_code_that_cancels_every_task(checked: Callable[..., Any]) -> None:
+def test_code_that_cancels_every_task(check_outcomes: Callable[..., Any]) -> None:
     """Whoever is hit by it ends at once as cancelled; nothing waits for the deadline."""
 
     waiting = list[str]()
@@ -114,13 +114,13 @@ def test_code_that_cancels_every_task(checked: Callable[..., Any]) -> None:
         await asyncio.sleep(60 if task["how"] == "waits" else 0)
         return await ending_agent.asolve(task)
 
-    found = checked(agent, tasks("cancels", "waits"))
+    found = check_outcomes(agent, tasks("cancels", "waits"))
     assert {(status, error.splitlines()[0]) for _, status, error in found} == {("agent_error", "CancelledError")}
 
 
-def test_an_agent_that_ends_its_process(checked: Callable[..., Any]) -> None:
+def test_an_agent_that_ends_its_process(check_outcomes: Callable[..., Any]) -> None:
     """os._exit() is told at once, as the agent's error where no other rollout ran there; another process follows."""
-    found = checked(ending_agent.leaving, tasks("leaves", "a", "b"),
+    found = check_outcomes(ending_agent.leaving, tasks("leaves", "a", "b"),
                     **{"rollouts.runner": "2", "rollouts.concurrency": 2})  # fmt: skip
     why = "the agent ended its process with exit code 7, as os._exit() does"
     for how, status, error in found:
@@ -129,10 +129,10 @@ def test_an_agent_that_ends_its_process(checked: Callable[..., Any]) -> None:
 
 @pytest.fixture
 def train(
-    installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bandit_site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Callable[..., lightning.Report]]:
     """`lightning.train` with the bandit, for two small steps."""
-    monkeypatch.setenv("PYTHONPATH", str(installed))
+    monkeypatch.setenv("PYTHONPATH", str(bandit_site))
     monkeypatch.setitem(markers.agent.declared, "solver", True)
     monkeypatch.setattr(markers.reward, "marked", [])
 
@@ -150,7 +150,7 @@ def train(
 @pytest.mark.parametrize("runner", ["threads", "2"])
 def test_an_agent_that_rewards_itself_is_trained(train: Callable[..., lightning.Report], runner: str) -> None:
     """Without any reward function, in this process and in others."""
-    report = train(ending_agent.judged, **{"rollouts.runner": runner})
+    report = train(ending_agent.judge, **{"rollouts.runner": runner})
     assert report.values["rollouts_by_status"]["ok"] == 16 and report.before is not None
 
 

@@ -11,7 +11,7 @@ from tests.hub.hubs import end, reply, reward
 from tests.hub.runners import TASKS, Runner, ask_engine, call, failing, good
 
 
-def failed(event: dict[str, Any]) -> tuple[str, str]:
+def failure_of(event: dict[str, Any]) -> tuple[str, str]:
     """Class and message of the error that ended a training."""
     assert event["type"] == "failed", event
     return tuple(event["error"])  # type: ignore[return-value]
@@ -20,7 +20,7 @@ def failed(event: dict[str, Any]) -> tuple[str, str]:
 def test_an_agent_that_raises(runner: Runner) -> None:
     """The most common error comes with its count and its last frames."""
     error = "ValueError: no such tool: calc\n  agent.py:3 in solve\n  agent.py:9 in use"
-    name, message = failed(runner.train(failing("agent_error", error)))
+    name, message = failure_of(runner.train(failing("agent_error", error)))
     assert name == "RolloutsFailed"
     assert "2 of 2 rollouts of evaluation 'before' failed" in message
     assert "2 ended as agent_error" in message
@@ -35,7 +35,7 @@ def test_more_failures_than_allowed(runner: Runner) -> None:
         fails = assignment["task"] == TASKS[1]
         return failing("agent_error", "ValueError: x")(assignment) if fails else good(assignment)
 
-    name, message = failed(runner.train(agent, {"failure.max_failed": 0.4}))
+    name, message = failure_of(runner.train(agent, {"failure.max_failed": 0.4}))
     assert name == "RolloutsFailed"
     assert "1 of 2" in message
     assert "40%" in message
@@ -48,7 +48,7 @@ def test_a_reward_that_is_nan(runner: Runner) -> None:
         key = assignment["key"]
         return [call(assignment, ask_engine(assignment)), reward(key, float("nan")), end(key)]
 
-    name, message = failed(runner.train(agent))
+    name, message = failure_of(runner.train(agent))
     assert name == "RolloutsFailed"
     assert "reward 'final' is nan" in message
     assert "2 ended as reward_error" in message
@@ -56,7 +56,7 @@ def test_a_reward_that_is_nan(runner: Runner) -> None:
 
 def test_an_agent_that_calls_no_model(runner: Runner) -> None:
     """Nothing was seen at all: the message says so and where to look."""
-    name, message = failed(runner.train(lambda each: [reward(each["key"], 1.0), end(each["key"])]))
+    name, message = failure_of(runner.train(lambda each: [reward(each["key"], 1.0), end(each["key"])]))
     assert name == "NothingToTrain"
     assert "made no model call" in message
     assert "lightning.status()" in message
@@ -70,11 +70,11 @@ def test_calls_of_roles_that_are_not_trainable(runner: Runner) -> None:
         calls = [call(assignment, reply(), role=role, trainable=False) for role in ("planner", "planner", "")]
         return [*calls, reward(key, 1.0), end(key)]
 
-    name, message = failed(runner.train(agent))
+    name, message = failure_of(runner.train(agent))
     assert name == "NothingToTrain"
     assert "4 of planner, 2 of no role" in message
     assert "trainable=True" in message
-    name, message = failed(runner.train(agent, {"roles": ("solver",)}))
+    name, message = failure_of(runner.train(agent, {"roles": ("solver",)}))
     assert "roles to train (solver)" in message
 
 
@@ -87,7 +87,7 @@ def test_calls_without_ids(runner: Runner) -> None:
             answer["choices"][0]["logprobs"] = None
         return [call(assignment, answer), reward(key, 1.0), end(key)]
 
-    name, message = failed(runner.train(agent))
+    name, message = failure_of(runner.train(agent))
     assert name == "NothingToTrain"
     assert "4 calls of trainable roles cannot be trained on" in message
     assert "no log-probabilities" in message
@@ -95,15 +95,15 @@ def test_calls_without_ids(runner: Runner) -> None:
 
 def test_a_model_that_is_none(runner: Runner) -> None:
     """What the backend raises at its start arrives as itself; a bug is told apart."""
-    assert failed(runner.train(good, {"model": "broken"})) == ("ModelError", "model 'broken': no config.json in it")
-    name, message = failed(runner.train(good, {"model": "buggy"}))
+    assert failure_of(runner.train(good, {"model": "broken"})) == ("ModelError", "model 'broken': no config.json in it")
+    name, message = failure_of(runner.train(good, {"model": "buggy"}))
     assert name == "LightningError"
     assert "RuntimeError: a bug of the backend" in message
 
 
 def test_a_backend_that_dies(runner: Runner) -> None:
     """Rollouts are not waited for when nobody serves them."""
-    name, message = failed(runner.train(lambda _: [], {"model": "mortal"}))
+    name, message = failure_of(runner.train(lambda _: [], {"model": "mortal"}))
     assert (name, message) == ("BackendDied", "the bandit has died")
 
 

@@ -15,7 +15,7 @@ from lightning_hub.rollouts.plan import Plan
 from lightning_sdk.settings import Settings
 from tests.hub.bandit_backend import backend
 from tests.hub.hubs import Hub, end, reward
-from tests.hub.runners import SETTINGS, TASKS, Runner, ask_engine, call, good, scored
+from tests.hub.runners import SETTINGS, TASKS, Runner, ask_engine, call, good, score
 
 Train = Callable[..., Runner]
 
@@ -24,7 +24,7 @@ def a_step(event: dict[str, Any]) -> bool:
     return bool(event["type"] == "step")
 
 
-def failed(assignment: dict[str, Any], status: str, *rewards: float) -> list[Any]:
+def fail(assignment: dict[str, Any], status: str, *rewards: float) -> list[Any]:
     """A rollout that called the engine, earned this, and ended so."""
     key = assignment["key"]
     given = [reward(key, value) for value in rewards]
@@ -41,7 +41,7 @@ def test_groups_stay_whole(train: Train) -> None:
     def agent(assignment: dict[str, Any]) -> list[Any]:
         if assignment["mode"] == "train" and assignment["group"] not in seen:
             seen.add(assignment["group"])
-            return failed(assignment, "agent_error")
+            return fail(assignment, "agent_error")
         return good(assignment)
 
     runner.begin()
@@ -63,7 +63,7 @@ def test_refills_are_bounded(train: Train) -> None:
     def agent(assignment: dict[str, Any]) -> list[Any]:
         if assignment["group"] == "1-2":
             bad.append(assignment["id"])
-            return failed(assignment, "reward_error")
+            return fail(assignment, "reward_error")
         return good(assignment)
 
     runner.begin({"failure.refills": 2, "failure.max_failed": 0.9})
@@ -78,7 +78,7 @@ def test_every_status_can_be_tried_again(train: Train) -> None:
 
     def agent(assignment: dict[str, Any]) -> list[Any]:
         if assignment["mode"] == "train" and assignment["attempt"] == 1:
-            return failed(assignment, "agent_error", 100.0)
+            return fail(assignment, "agent_error", 100.0)
         return good(assignment)
 
     runner.begin({"failure.agent_error": "retry", "failure.backoff": 0.1})
@@ -94,7 +94,7 @@ def test_training_on_failures(train: Train) -> None:
     def agent(assignment: dict[str, Any]) -> list[Any]:
         if assignment["mode"] == "train":
             seen.append(assignment["id"])
-            return failed(assignment, "agent_error", 0.25) if len(seen) % 2 else scored(assignment, 1.0)
+            return fail(assignment, "agent_error", 0.25) if len(seen) % 2 else score(assignment, 1.0)
         return good(assignment)
 
     runner.begin({"failure.agent_error": "train", "failure.reward": -1.0})
@@ -159,7 +159,7 @@ def test_what_came_after_the_hub_ended_a_rollout(train: Train) -> None:
             slow.append(assignment)
             key = assignment["key"]
             return [call(assignment, ask_engine(assignment)), reward(key, 0.5, name="step")]
-        return scored(assignment, 0.5)
+        return score(assignment, 0.5)
 
     settings = {"rollouts.timeout": 0.2, "rollouts.concurrency": 11, "failure.timeout": "train", "failure.reward": -2.0}
     runner.begin(settings, held_out=[])
@@ -188,7 +188,7 @@ class Mixed:
 
     def __call__(self, assignment: dict[str, Any]) -> list[Any]:
         self._seen[assignment["group"]] += 1
-        return scored(assignment, 1.0 if assignment["task"]["flat"] else self._seen[assignment["group"]] % 2)
+        return score(assignment, 1.0 if assignment["task"]["flat"] else self._seen[assignment["group"]] % 2)
 
 
 def tasks_of(runner: Runner, step: int) -> list[int]:
@@ -202,7 +202,7 @@ def tasks_of(runner: Runner, step: int) -> list[int]:
     return [found[place] for place in range(len(found))]
 
 
-def planned(step: int, **settings: Any) -> tuple[list[int], list[int]]:
+def plan_of(step: int, **settings: Any) -> tuple[list[int], list[int]]:
     """Tasks of a step as planned, and the further ones in their order."""
     chosen = Settings.from_dict({**SETTINGS, **settings})
     plan, endpoint = Plan(settings=chosen, backend=backend, tasks=MIXED, held_out=[]), Endpoint("", "", "")
@@ -218,7 +218,7 @@ def test_groups_without_signal_are_replaced(train: Train, rounds: int) -> None:
     runner.begin({"algorithm.dynamic_sampling": rounds, "steps": 3}, tasks=MIXED, held_out=[])
     runner.play(Mixed())
     for step in runner.steps():
-        own, further = planned(int(step["step"]))
+        own, further = plan_of(int(step["step"]))
         flat, used = sum(MIXED[task]["flat"] for task in own), 0
         for _ in range(rounds):
             used, flat = used + flat, sum(MIXED[task]["flat"] for task in further[used : used + flat])
@@ -233,12 +233,12 @@ def test_groups_without_signal_are_replaced(train: Train, rounds: int) -> None:
 def test_further_tasks_are_new_to_the_step() -> None:
     """None of the step's own comes before all others, and their order depends on the seed and the step alone."""
     for step in (1, 2, 9):
-        own, further = planned(step)
+        own, further = plan_of(step)
         assert sorted(own + further[:7]) == list(range(10))
         assert set(further[7:10]) == set(own)
-        assert planned(step) == (own, further)
-        assert planned(step, seed=1) != (own, further)
-    assert planned(1)[1] != planned(2)[1]
+        assert plan_of(step) == (own, further)
+        assert plan_of(step, seed=1) != (own, further)
+    assert plan_of(1)[1] != plan_of(2)[1]
 
 
 def test_no_time_for_further_tasks(train: Train) -> None:
@@ -249,7 +249,7 @@ def test_no_time_for_further_tasks(train: Train) -> None:
         if not held:
             held.append(assignment["key"])
             return []
-        return scored(assignment, 1.0)
+        return score(assignment, 1.0)
 
     runner.begin({"algorithm.dynamic_sampling": 3, "rollouts.deadline": 1.0}, tasks=MIXED, held_out=[])
     step = runner.play(agent, a_step)["metrics"]
@@ -271,7 +271,7 @@ def test_tasks_after_a_kill_are_the_same(train: Train) -> None:
         last = again.train(Mixed(), settings, tasks=MIXED, held_out=[], resume=True)
     assert last["type"] == "finished", last
     for step in again.steps():
-        own, further = planned(int(step["step"]))
+        own, further = plan_of(int(step["step"]))
         assert tasks_of(again, int(step["step"])) == own + further[: int(step["resampled_groups"])]
 
 
@@ -293,12 +293,12 @@ def test_the_running_mean_goes_on_after_a_kill(train: Train) -> None:
     runner = train()
     settings = {"credit.advantage": "running_mean", "save_every": 1, "steps": 3}
     runner.begin(settings, tasks=TASKS, held_out=[])
-    runner.play(lambda each: scored(each, 1.0), lambda event: a_step(event) and event["step"] == 2)
+    runner.play(lambda each: score(each, 1.0), lambda event: a_step(event) and event["step"] == 2)
     hub = runner.hub
     hub.kill()
     runner.close()
     hub.start()
     with closing(Runner(hub)) as again:
-        again.train(lambda each: scored(each, 3.0), settings, tasks=TASKS, held_out=[], resume=True)
+        again.train(lambda each: score(each, 3.0), settings, tasks=TASKS, held_out=[], resume=True)
     [third] = again.steps()
     assert third["running_mean/solver"] == pytest.approx(0.9 * 1.0 + 0.1 * 3.0)

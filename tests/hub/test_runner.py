@@ -28,9 +28,9 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture
-def bandit(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def bandit(bandit_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hubs of this test find the bandit backend, and the solver is a role to train."""
-    monkeypatch.setenv("PYTHONPATH", str(installed))
+    monkeypatch.setenv("PYTHONPATH", str(bandit_site))
     monkeypatch.setitem(markers.agent.declared, "solver", True)
     yield
     lightning.shutdown()

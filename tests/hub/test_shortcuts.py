@@ -17,7 +17,7 @@ Tasks = dict[int, dict[str, Any]]
 SUMS: Tasks = {n: {"question": f"What is {n + 20} + {7 * n + 40}?", "answer": str(8 * n + 60)} for n in range(6)}
 
 
-def asked(tasks: Tasks, prompt: str, answer: str = "I do not know", best: str = "") -> list[Rollout]:
+def ask_twice(tasks: Tasks, prompt: str, answer: str = "I do not know", best: str = "") -> list[Rollout]:
     """Two rollouts of each task with this prompt; the second one of each earns 1 and answers `best`, if it is given."""
     return [
         rollout(2 * n + at, call(1, [user(prompt.format(**task))], assistant((best if at else answer).format(**task))),
@@ -26,13 +26,13 @@ def asked(tasks: Tasks, prompt: str, answer: str = "I do not know", best: str = 
     ]  # fmt: skip
 
 
-def found(rollouts: list[Rollout], tasks: Tasks) -> list[str]:
+def leaking_fields(rollouts: list[Rollout], tasks: Tasks) -> list[str]:
     return [each.field for each in find_leaks(rollouts, tasks, Settings())]
 
 
 def test_an_answer_in_the_prompt() -> None:
     """A field that is called so, in every prompt, and in no other task's."""
-    made = asked(SUMS, "{question} (The answer is {answer}.)")
+    made = ask_twice(SUMS, "{question} (The answer is {answer}.)")
     # The question of one task happens to hold the answer of another one.
     assert find_leaks(made, SUMS, Settings()) == [Leak("answer", 6, 6, pytest.approx(1 / 30), "60")]
     (finding,) = diagnose(DiagnosisInput(rollouts=made, tasks=SUMS)).findings
@@ -44,8 +44,8 @@ def test_an_answer_in_the_prompt() -> None:
 def test_a_field_of_any_name_that_the_best_rollouts_answered() -> None:
     """It is the answer because whoever said just that earned the most."""
     tasks = {n: {"q": task["question"], "x": task["answer"]} for n, task in SUMS.items()}
-    assert found(asked(tasks, "{q} Hint: {x}", best="{x}"), tasks) == ["x"]
-    assert found(asked(tasks, "{q} Hint: {x}", best="yes"), tasks) == []
+    assert leaking_fields(ask_twice(tasks, "{q} Hint: {x}", best="{x}"), tasks) == ["x"]
+    assert leaking_fields(ask_twice(tasks, "{q} Hint: {x}", best="yes"), tasks) == []
 
 
 @pytest.mark.parametrize(
@@ -66,19 +66,19 @@ def test_a_field_of_any_name_that_the_best_rollouts_answered() -> None:
 )  # fmt: skip
 def test_what_is_no_leak(tasks: Tasks, prompt: str) -> None:
     """What the task itself holds, what every prompt holds, and what only looks like the answer."""
-    assert found(asked(tasks, prompt), tasks) == []
+    assert leaking_fields(ask_twice(tasks, prompt), tasks) == []
 
 
 def test_without_the_tasks_nothing_is_said() -> None:
     """A round whose tasks are not known, or are not those of these rollouts."""
-    made = asked(SUMS, "{question} (The answer is {answer}.)")
-    assert found(made, {}) == [] and found(made, {9: SUMS[0]}) == []
+    made = ask_twice(SUMS, "{question} (The answer is {answer}.)")
+    assert leaking_fields(made, {}) == [] and leaking_fields(made, {9: SUMS[0]}) == []
 
 
 # --- length
 
 
-def spoken(lengths: list[list[int]], rewards: list[list[float]]) -> list[Rollout]:
+def rollout_of(lengths: list[list[int]], rewards: list[list[float]]) -> list[Rollout]:
     """A rollout of so many sampled tokens and with this reward for each, by group."""
     return [
         rollout(10 * n + at, call(1, answer=assistant("a" * length), sampled=list(range(length))),
@@ -94,7 +94,7 @@ LENGTHS = [[3, 9, 5, 7], [12, 2, 8, 6], [4, 1, 9, 30], [7, 3, 11, 2]]
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_reward_that_is_the_length(sign: int) -> None:
     """Longer or shorter, in every group."""
-    made = spoken(LENGTHS, [[float(sign * each) for each in group] for group in LENGTHS])
+    made = rollout_of(LENGTHS, [[float(sign * each) for each in group] for group in LENGTHS])
     (found,) = find_length_shortcuts(made, Settings())
     assert found.correlation == pytest.approx(sign) and (found.role, found.groups) == ("solver", 4)
     (finding,) = diagnose(DiagnosisInput(rollouts=made)).findings
@@ -113,10 +113,10 @@ def test_a_reward_that_is_the_length(sign: int) -> None:
 )
 def test_what_does_not_follow_the_length(rewards: list[list[float]]) -> None:
     """Right answers may well be longer than wrong ones; only a reward of many values can show more."""
-    assert find_length_shortcuts(spoken(LENGTHS, rewards), Settings()) == []
+    assert find_length_shortcuts(rollout_of(LENGTHS, rewards), Settings()) == []
 
 
 def test_two_groups_are_too_few() -> None:
     """They may agree by chance."""
     two = LENGTHS[:2]
-    assert find_length_shortcuts(spoken(two, [[float(each) for each in group] for group in two]), Settings()) == []
+    assert find_length_shortcuts(rollout_of(two, [[float(each) for each in group] for group in two]), Settings()) == []

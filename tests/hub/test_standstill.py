@@ -24,8 +24,8 @@ from tests.hub.hubs import KEY, Hub
 
 
 @pytest.fixture
-def place(tmp_path: Path, installed: Path) -> Iterator[Place]:
-    place = Place(tmp_path, installed)
+def place(tmp_path: Path, bandit_site: Path) -> Iterator[Place]:
+    place = Place(tmp_path, bandit_site)
     yield place
     place.close()
 

@@ -256,21 +256,21 @@ def test_a_resume_that_cannot_read_its_run_changes_nothing_of_it(train: Callable
     assert runner.train(good, {"steps": 2})["type"] == "finished"
     kept = (folder / "checkpoints/step-00002/bandit.json").read_bytes()
     (folder / "checkpoints/step-00002/bandit.json").unlink()
-    before = _written(folder)
+    before = _read_files(folder)
     last = runner.train(good, {"steps": 3, "save_every": 1}, resume=True)
     assert last["type"] == "failed" and "FileNotFoundError" in last["error"][1]
-    assert _written(folder) == before
+    assert _read_files(folder) == before
     (folder / "checkpoints/step-00002/bandit.json").write_bytes(kept)
     config = json.loads((folder / "config.json").read_text())
     config["facts"]["parameters"] = 5
     (folder / "config.json").write_text(json.dumps(config))
-    before = _written(folder)
+    before = _read_files(folder)
     last = runner.train(good, {"steps": 3, "save_every": 1}, resume=True)
     assert last["error"][0] == "ModelError" and "parameters is 4, and was 5" in last["error"][1]
-    assert _written(folder) == before
+    assert _read_files(folder) == before
 
 
-def _written(folder: Path) -> dict[Path, bytes]:
+def _read_files(folder: Path) -> dict[Path, bytes]:
     """What a run has written down of itself, but for logs and the store."""
     return {path: path.read_bytes() for path in folder.rglob("*.*") if path.suffix in {".json", ".jsonl", ".md"}}
 

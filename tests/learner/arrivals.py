@@ -10,7 +10,7 @@ import time
 from urllib.parse import urlsplit
 
 
-def connected(url: str, pid: int, count: int = 1000, seconds: float = 5.0) -> int:
+def count_connections(url: str, pid: int, count: int = 1000, seconds: float = 5.0) -> int:
     """How many of `count` connections are there within `seconds`, while the server's process stands still."""
     parts = urlsplit(url)
     assert parts.hostname and parts.port

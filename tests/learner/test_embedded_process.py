@@ -23,7 +23,7 @@ from lightning_process.child import LOG, Child
 from lightning_sdk.errors import BackendDied, LightningError, ModelError, SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream.wire import pack
-from tests.learner.arrivals import connected
+from tests.learner.arrivals import count_connections
 from tests.learner.tinymodel import SETTINGS, make_group_rows
 
 
@@ -82,7 +82,7 @@ def low_ids(row: Row) -> float:
 
 def test_a_thousand_may_call_at_once(running: Child) -> None:
     """None of them has to try again, which takes a second."""
-    assert connected(running.endpoint.url, running.pid) == 1000
+    assert count_connections(running.endpoint.url, running.pid) == 1000
     assert sample(running, 1)
 
 
@@ -161,8 +161,8 @@ def test_whoever_may_sample_cannot_train(running: Child, tmp_path: Path) -> None
         for path in ("update", "score", "save", "load", "facts"):
             for method in ("GET", "POST", "PUT", "DELETE"):
                 for port in (engine, learner):
-                    assert asked(port, method, f"/learner/{path}", folder, shown) in {401, 404}, (key, path, port)
-    assert asked(engine, "GET", "/v1/models", b"", {"Authorization": f"Bearer {running.endpoint.key}"}) == 200
+                    assert ask(port, method, f"/learner/{path}", folder, shown) in {401, 404}, (key, path, port)
+    assert ask(engine, "GET", "/v1/models", b"", {"Authorization": f"Bearer {running.endpoint.key}"}) == 200
     assert list(tmp_path.iterdir()) == [] and running.facts() == before
 
 
@@ -177,7 +177,7 @@ def test_a_key_of_a_rollout_opens_the_engine_for_that_rollout(running: Child) ->
         (longer, "mine", 401), (mine + "\xe9", "mine", 401), (rollout_key.derive(mine, "mine", 60.0), "mine", 401),
     ):  # fmt: skip
         headers = {"Authorization": f"Bearer {shown}"} | ({"x-lightning-rollout": rollout} if rollout else {})
-        assert asked(port, "GET", "/v1/models", b"", headers) == status, (shown, rollout)
+        assert ask(port, "GET", "/v1/models", b"", headers) == status, (shown, rollout)
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Host": "evil.example"}])
@@ -186,7 +186,7 @@ def test_a_web_page_gets_nothing(running: Child, headers: dict[str, str]) -> Non
     shown = {"Authorization": f"Bearer {running.endpoint.key}", **headers}
     for port in listening(running.pid):
         for path in ("/v1/models", "/health", "/learner/facts", "/"):
-            assert asked(port, "GET", path, b"", shown) == 403
+            assert ask(port, "GET", path, b"", shown) == 403
 
 
 def listening(pid: int) -> set[int]:
@@ -196,7 +196,7 @@ def listening(pid: int) -> set[int]:
     return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own}
 
 
-def asked(port: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> int:
+def ask(port: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> int:
     """The status of an answer on loopback."""
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request(method, path, body, headers)

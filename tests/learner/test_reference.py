@@ -135,10 +135,10 @@ def test_scores_go_through_the_process(tiny: Path, tmp_path: Path) -> None:
         assert before[0].any() and not before[1].any()
         assert not any(each.any() for each in process.score(rows, "values"))
         assert process.score([], "values") == []
-        process.update(Batch(1, valued(make_group_rows())))
+        process.update(Batch(1, value(make_group_rows())))
         values = process.score(rows, "values")
         process.save(tmp_path)
-        metrics = process.update(Batch(2, valued(make_group_rows()))).metrics
+        metrics = process.update(Batch(2, value(make_group_rows()))).metrics
         assert metrics["kl_reference/solver"] > 0 and metrics["value_loss"] > 0
         assert not close(process.score(rows, "values"), values)
         assert process.load(tmp_path) == 1
@@ -153,7 +153,7 @@ def close(left: list[Any], right: list[Any]) -> bool:
     return all(np.allclose(one, other, atol=1e-5) for one, other in zip(left, right, strict=True))
 
 
-def valued(rows: list[Row]) -> list[Row]:
+def value(rows: list[Row]) -> list[Row]:
     ones = {id(row): np.ones(len(row.tokens), np.float32) for row in rows}
     return [replace(row, returns=ones[id(row)], values=ones[id(row)] * 0) for row in rows]
 

@@ -21,7 +21,7 @@ from tests.learner.tinymodel import make_group_rows, tiny_model, weights
 GAE: dict[str, Any] = {"credit__advantage": "gae", "value__clip": 0.3, "value__coefficient": 0.5}
 
 
-def valued(rows: list[Row], seed: int = 0) -> list[Row]:
+def value(rows: list[Row], seed: int = 0) -> list[Row]:
     """With returns and with what the head had predicted, both at random."""
     draw = np.random.default_rng(seed)
     return [
@@ -35,7 +35,7 @@ def valued(rows: list[Row], seed: int = 0) -> list[Row]:
 
 
 def some_rows() -> list[Row]:
-    return valued(
+    return value(
         [Drawn(f"r{index}", "a", [7, 8, *range(index, index + 6)], [2, 3, 5, 6, 7], index).row() for index in range(4)]
     )
 
@@ -156,16 +156,16 @@ def from_folder(folder: Path, **changes: Any) -> Learner:
 def test_resumed_training_with_a_head_is_the_uninterrupted_one_bit_for_bit(tiny: Path, tmp_path: Path) -> None:
     """The head, its momentum and the warm-up go through a checkpoint."""
     whole, first, second = (from_folder(tiny) for _ in range(3))
-    probe = valued(make_group_rows(seed=9))
+    probe = value(make_group_rows(seed=9))
     for step in range(4):
-        whole.update(Batch(step, valued(make_group_rows(seed=step), step)))
+        whole.update(Batch(step, value(make_group_rows(seed=step), step)))
     for step in range(2):
-        first.update(Batch(step, valued(make_group_rows(seed=step), step)))
+        first.update(Batch(step, value(make_group_rows(seed=step), step)))
     checkpoint.write(tmp_path, first.model, load(str(tiny)).tokenizer, first.state())
     found = checkpoint.read(tmp_path)
     second.restore(found.weights, found.state)
     for step in range(2, 4):
-        second.update(Batch(step, valued(make_group_rows(seed=step), step)))
+        second.update(Batch(step, value(make_group_rows(seed=step), step)))
     assert torch.equal(weights(second.model), weights(whole.model))
     for one, other in zip(second.score(probe, "values"), whole.score(probe, "values"), strict=True):
         assert one.any() and np.array_equal(one, other)

@@ -139,7 +139,7 @@ class Newest:
         upgrade = ["--upgrade", "--upgrade-strategy", "eager"]
         self._pip("install", *upgrade, "--editable", ".[train,examples]", "--group", "dev", *shlex.split(torch))
 
-    def installed(self) -> dict[str, str]:
+    def versions(self) -> dict[str, str]:
         return read_installed(self._folder / "bin/python")
 
     def existing(self, names: list[str]) -> dict[str, str]:
@@ -181,7 +181,7 @@ def main() -> int:
     locked = read_lock((ROOT / "locks/dev.txt").read_text("utf-8"))
     environment = Newest(options.torch, options.workers, arguments)
     existing = environment.existing(sorted(ranges.keys() - {"torch"}))
-    installed = environment.installed()
+    installed = environment.versions()
     existing["torch"] = installed["torch"]  # --torch has chosen its build; another one needs other packages, too
     rows = examine(environment, ranges, locked, installed, existing)
     print(format_table(rows))

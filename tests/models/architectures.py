@@ -69,6 +69,6 @@ def make(name: str, folder: Path) -> PreTrainedModel:
     return model
 
 
-def drawn(folder: Path) -> int:
+def vocabulary_limit(folder: Path) -> int:
     """Ids below it are those that VERL's server lets vLLM draw: it counts the tokenizer's tokens."""
     return len(AutoTokenizer.from_pretrained(folder))

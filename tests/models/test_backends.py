@@ -47,7 +47,7 @@ def test_sampler_and_learner_agree(program: Any, name: str, tmp_path: Path) -> N
     try:
         found = []
         for step in (1, 2):
-            batch = modes.sampled(child, step, 6)
+            batch = modes.sample(child, step, 6)
             assert max(int(row.tokens.max()) for row in batch.rows) < PADDED
             found.append(child.update(batch).metrics)
         saved = tmp_path / "saved"

@@ -25,7 +25,7 @@ from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_vllm.available import check_experts
 from lightning_vllm.model_reader import read_model_info
-from tests.models.architectures import EXPERTS, PADDED, SCALED, SHAPES, drawn, make
+from tests.models.architectures import EXPERTS, PADDED, SCALED, SHAPES, make, vocabulary_limit
 from tests.models.sampler import Reply, rows
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -70,14 +70,14 @@ def test_sampler_and_learners_agree(name: str, tmp_path: Path, sample: Callable[
         assert gap(say(learner, replies), replies) > 0.1, "too little was learned to tell new weights from old ones"
         sampler.load(with_saved_names(learner.model, learner.model.state_dict()))
 
-    sampler.forbid(drawn(tmp_path))
+    sampler.forbid(vocabulary_limit(tmp_path))
     with log_probabilities("vectorised"):
         verl = worker(tmp_path, fused=anatomy.plain_head)
         for _ in range(2):
             weights, _ = verl.engine.get_per_tensor_param()
             sampler.load(weights)
             replies = sampler.ask()
-            assert max(token for reply in replies for token in reply.tokens) < drawn(tmp_path) < PADDED
+            assert max(token for reply in replies for token in reply.tokens) < vocabulary_limit(tmp_path) < PADDED
             told = old_logprobs(verl, as_rows(replies))
             assert gap(told.values(), replies) < _tolerance(name)
             update(verl, as_rows(replies), told)
@@ -99,7 +99,9 @@ def test_fused_kernels_change_nothing(name: str, tmp_path: Path) -> None:
     make(name, tmp_path)
     draw = torch.Generator().manual_seed(0)
     lengths = [(5, 9), (30, 20), (90, 20), (12, 30)]
-    some = [[torch.randint(3, drawn(tmp_path), (size,), generator=draw) for size in pair] for pair in lengths]
+    some = [
+        [torch.randint(3, vocabulary_limit(tmp_path), (size,), generator=draw) for size in pair] for pair in lengths
+    ]
     given = Rows([prompt for prompt, _ in some], [answer for _, answer in some])
     found = []
     for fused in (True, False):

@@ -30,27 +30,27 @@ def settings(seeds: int = 2, **more: Any) -> Settings:
     return Settings.from_dict({"evaluation.seeds": seeds, "evaluation.temperature": 0.8, **more})
 
 
-def assigned(chosen: Settings, tasks: int, name: str = "before", first: int = 0) -> list[Assignment]:
+def assign(chosen: Settings, tasks: int, name: str = "before", first: int = 0) -> list[Assignment]:
     spec = BackendSpec("none", frozenset(), lambda *_: None)  # type: ignore[arg-type]
     held_out: list[dict[str, Any]] = [{"task": first + number} for number in range(tasks)]
     return Plan(settings=chosen, backend=spec, tasks=[], held_out=held_out).of_held_out(name, ENDPOINT)
 
 
-def known(number: int) -> str:
+def name_of(number: int) -> str:
     """The name by which one of these tasks is known."""
     return str(task_id({"task": number}))
 
 
-def evaluated(name: str, came: Sequence[Sequence[Came]], chosen: Settings | None = None, first: int = 0) -> HeldOut:
+def evaluate(name: str, came: Sequence[Sequence[Came]], chosen: Settings | None = None, first: int = 0) -> HeldOut:
     """An evaluation of tasks from this number on, each with what came of its seeds; rollouts end in another order than
     they began."""
     chosen = chosen or settings(len(came[0]))
-    assignments = assigned(chosen, len(came), name, first)
-    ended = [_ended(one, each) for one, each in zip(assignments, (one for task in came for one in task), strict=True)]
+    assignments = assign(chosen, len(came), name, first)
+    ended = [_end(one, each) for one, each in zip(assignments, (one for task in came for one in task), strict=True)]
     return measure(name, 0, assignments, ended[::-1], chosen)
 
 
-def _ended(assignment: Assignment, came: Came) -> Rollout:
+def _end(assignment: Assignment, came: Came) -> Rollout:
     status = came if isinstance(came, Status) else Status.OK
     rewards = {} if isinstance(came, Status) else came if isinstance(came, dict) else {"": came}
     return Rollout(
@@ -68,47 +68,47 @@ def _ended(assignment: Assignment, came: Came) -> Rollout:
 
 def test_each_task_is_run_with_its_own_seeds_and_every_evaluation_with_the_same() -> None:
     """No two rollouts share a seed, and before and after have the same ones; another `seed` gives others."""
-    before, after = (assigned(settings(3), 5, name) for name in ("before", "after"))
+    before, after = (assign(settings(3), 5, name) for name in ("before", "after"))
     drawn = [each.sampling["rollout_seed"] for each in before]
     assert [each.task["task"] for each in before] == [task for task in range(5) for _ in range(3)]
     assert len(set(drawn)) == 15 and drawn == [each.sampling["rollout_seed"] for each in after]
     assert {each.sampling["temperature"] for each in before} == {0.8}
-    assert not set(drawn) & {each.sampling["rollout_seed"] for each in assigned(settings(3, seed=1), 5)}
-    more = [each.sampling["rollout_seed"] for each in assigned(settings(4), 5) if each.task["task"] == 0]
+    assert not set(drawn) & {each.sampling["rollout_seed"] for each in assign(settings(3, seed=1), 5)}
+    more = [each.sampling["rollout_seed"] for each in assign(settings(4), 5) if each.task["task"] == 0]
     assert more[:3] == drawn[:3]
 
 
 def test_greedy_evaluation_has_no_seed() -> None:
     """Nothing about it changes."""
-    (only,) = assigned(Settings(), 1)
+    (only,) = assign(Settings(), 1)
     assert only.sampling == {"temperature": 0.0, "free_choice": 1.0, "max_tokens_default": 256}
 
 
 def test_a_tasks_score_is_the_mean_over_its_seeds_and_tasks_are_what_counts() -> None:
     """Tasks are the clusters: twice as many seeds of the same scores make no interval narrower."""
     scores = [[0.2, 0.4], [1.0, 0.0], [0.5, 0.5], [0.9, 0.7]]
-    one, two = evaluated("before", scores), evaluated("before", [[*task, *task] for task in scores])
-    assert one.scores == pytest.approx({known(0): 0.3, known(1): 0.5, known(2): 0.5, known(3): 0.8})
+    one, two = evaluate("before", scores), evaluate("before", [[*task, *task] for task in scores])
+    assert one.scores == pytest.approx({name_of(0): 0.3, name_of(1): 0.5, name_of(2): 0.5, name_of(3): 0.8})
     assert one.score.mean == pytest.approx(0.525) and (one.score.n, one.seeds) == (4, 2)
-    assert one.by_seed[known(1)] == [1.0, 0.0]
+    assert one.by_seed[name_of(1)] == [1.0, 0.0]
     assert (one.score.low, one.score.high) == pytest.approx((two.score.low, two.score.high))
 
 
 def test_failed_rollouts_are_left_out_and_counted_by_task() -> None:
     """A task keeps the mean of the seeds that went well; one without any has no score, and is no zero."""
     came: list[list[Came]] = [[1.0, Status.TIMEOUT], [Status.AGENT_ERROR, Status.TIMEOUT], [0.5, 0.0], [{}, 0.25]]
-    found = evaluated("before", came)
-    assert found.scores == {known(0): 1.0, known(2): 0.25, known(3): 0.25}
+    found = evaluate("before", came)
+    assert found.scores == {name_of(0): 1.0, name_of(2): 0.25, name_of(3): 0.25}
     assert (found.score.n, found.failed) == (3, 4)
     assert found.failures == {"timeout": 2, "agent_error": 1, "no_reward": 1}
     line = found.as_line()
-    assert line["failed_by_task"] == {known(0): 1, known(1): 2, known(3): 1}
-    assert line["by_seed"][known(0)] == [1.0, None]
+    assert line["failed_by_task"] == {name_of(0): 1, name_of(1): 2, name_of(3): 1}
+    assert line["by_seed"][name_of(0)] == [1.0, None]
 
 
 def test_an_evaluation_is_read_back_as_it_was_written() -> None:
     """Through JSON, with roles and gaps; lines of versions that knew one score a task can be read too."""
-    found = evaluated("after", [[{"": 0.5, "writer": 1.0}, Status.TIMEOUT], [{"": 0.25, "writer": 0.0}, 0.75]])
+    found = evaluate("after", [[{"": 0.5, "writer": 1.0}, Status.TIMEOUT], [{"": 0.25, "writer": 0.0}, 0.75]])
     again = HeldOut.from_line(json.loads(json.dumps(found.as_line())))
     assert again.as_line() == found.as_line()
     old = HeldOut.from_line({"name": "before", "step": 0, "mean": 0.5, "low": None, "high": None, "n": 1,
@@ -119,21 +119,21 @@ def test_an_evaluation_is_read_back_as_it_was_written() -> None:
 def test_roles_with_rewards_of_their_own_have_scores_of_their_own() -> None:
     """By the weights of their rewards, beside the score of the whole, and compared like it."""
     chosen = settings(1, **{"role.writer.rewards": {"right": 2.0}})
-    before = evaluated("before", [[{"writer": 0.1 * task, "checker": 0.5}] for task in range(8)], chosen)
-    after = evaluated("after", [[{"writer": 0.1 * task + 0.2, "checker": 0.5}] for task in range(8)], chosen)
+    before = evaluate("before", [[{"writer": 0.1 * task, "checker": 0.5}] for task in range(8)], chosen)
+    after = evaluate("after", [[{"writer": 0.1 * task + 0.2, "checker": 0.5}] for task in range(8)], chosen)
     assert list(before.roles) == ["checker", "writer"]
     assert before.roles["writer"].score.mean == pytest.approx(0.7)
     assert before.score.mean == pytest.approx((0.7 + 0.5) / 2)
     moved = change_of_roles(before, after)
     assert moved["writer"].mean == pytest.approx(0.4) and moved["writer"].n == 8
     assert moved["checker"].mean == 0.0 and not moved["checker"].is_above(0)
-    assert not evaluated("before", [[0.5]]).roles
+    assert not evaluate("before", [[0.5]]).roles
 
 
 def test_before_and_after_are_compared_on_the_same_tasks_and_seeds() -> None:
     """A seed that failed on one side counts on neither; a task without a common seed is left out."""
-    before = evaluated("before", [[0.0, 1.0], [0.5, Status.TIMEOUT], [0.2, 0.2]])
-    after = evaluated("after", [[0.5, Status.TIMEOUT], [Status.TIMEOUT, 0.9], [0.2, 0.4]])
+    before = evaluate("before", [[0.0, 1.0], [0.5, Status.TIMEOUT], [0.2, 0.2]])
+    after = evaluate("after", [[0.5, Status.TIMEOUT], [Status.TIMEOUT, 0.9], [0.2, 0.4]])
     found = change(before, after)
     assert found is not None
     assert found.n == 2 and found.mean == pytest.approx((0.5 + 0.1) / 2)
@@ -141,9 +141,9 @@ def test_before_and_after_are_compared_on_the_same_tasks_and_seeds() -> None:
 
 def test_the_order_of_seeds_makes_no_change() -> None:
     """The same three numbers in another order have exactly the same mean: such tasks did not change."""
-    found = change(evaluated("before", [[0.1, 0.2, 0.3]] * 9), evaluated("after", [[0.3, 0.2, 0.1]] * 9))
+    found = change(evaluate("before", [[0.1, 0.2, 0.3]] * 9), evaluate("after", [[0.3, 0.2, 0.1]] * 9))
     assert found is not None and found.mean == 0.0
-    assert judge(evaluated("before", [[0.1, 0.2, 0.3]] * 9), evaluated("after", [[0.3, 0.2, 0.1]] * 9)).reason == (
+    assert judge(evaluate("before", [[0.1, 0.2, 0.3]] * 9), evaluate("after", [[0.3, 0.2, 0.1]] * 9)).reason == (
         "no task's score changed"
     )
 
@@ -154,17 +154,17 @@ def test_the_verdict_goes_by_the_change_of_tasks(gain: float, said: str) -> None
     base = [[0.05 * (task % 7) + 0.35, 0.05 * (task % 3) + 0.35] for task in range(20)]
     noise = [0.02 * (-1) ** task for task in range(20)]
     moved = [[score + gain + noise[task] for score in scores] for task, scores in enumerate(base)]
-    assert verdict(evaluated("before", base), evaluated("after", moved)) == said
+    assert verdict(evaluate("before", base), evaluate("after", moved)) == said
 
 
 def test_only_equal_tasks_are_paired() -> None:
     """Tasks at the same place of two lists are not the same task: the pairing goes by their content, and says how many
     there were; without any the verdict is that nothing was measured."""
-    before = evaluated("before", [[0.0]] * 8 + [[0.5]] * 4, Settings())
-    shifted = evaluated("after", [[0.5]] * 4 + [[1.0]] * 8, Settings(), first=8)
+    before = evaluate("before", [[0.0]] * 8 + [[0.5]] * 4, Settings())
+    shifted = evaluate("after", [[0.5]] * 4 + [[1.0]] * 8, Settings(), first=8)
     found = change(before, shifted)
     assert found is not None and (found.n, found.mean) == (4, 0.0)
-    other = evaluated("after", [[1.0]] * 8, Settings(), first=100)
+    other = evaluate("after", [[1.0]] * 8, Settings(), first=100)
     assert change(before, other) is None and verdict(before, other) == "not measured"
 
 
@@ -173,9 +173,7 @@ def test_a_task_that_is_there_twice_counts_twice() -> None:
     spec = BackendSpec("none", frozenset(), lambda *_: None)  # type: ignore[arg-type]
     plan = Plan(settings=Settings(), backend=spec, tasks=[], held_out=[{"q": 1}, {"q": 2}, {"q": 1.0}])
     before, after = (
-        measure(
-            name, 0, assigned, [_ended(one, value) for one, value in zip(assigned, values, strict=True)], Settings()
-        )
+        measure(name, 0, assigned, [_end(one, value) for one, value in zip(assigned, values, strict=True)], Settings())
         for name, values in (("before", (0.0, 1.0, 0.5)), ("after", (0.5, 1.0, 0.5)))
         for assigned in [plan.of_held_out(name, ENDPOINT)]
     )
@@ -186,9 +184,9 @@ def test_a_task_that_is_there_twice_counts_twice() -> None:
 
 def test_what_was_measured_in_different_ways_is_not_compared() -> None:
     """As when a run is resumed with another temperature; nor is what has no score at all."""
-    greedy = evaluated("before", [[0.0]] * 9, Settings())
-    sampled = evaluated("after", [[1.0]] * 9, settings(1))
-    nothing = evaluated("after", [[Status.TIMEOUT]] * 9, Settings())
+    greedy = evaluate("before", [[0.0]] * 9, Settings())
+    sampled = evaluate("after", [[1.0]] * 9, settings(1))
+    nothing = evaluate("after", [[Status.TIMEOUT]] * 9, Settings())
     assert change(greedy, sampled) is None and change_of_roles(greedy, sampled) == {}
     assert verdict(greedy, sampled) == verdict(greedy, nothing) == verdict(None, greedy) == "not measured"
     assert nothing.score.mean is None and nothing.failed == 9
@@ -196,7 +194,7 @@ def test_what_was_measured_in_different_ways_is_not_compared() -> None:
 
 def at(name: str, scores: Sequence[float], chosen: Settings | None = None, **more: Any) -> HeldOut:
     """An evaluation with one greedy rollout a task."""
-    found = evaluated(name, [[score] for score in scores], chosen or Settings())
+    found = evaluate(name, [[score] for score in scores], chosen or Settings())
     return replace(found, **more)
 
 

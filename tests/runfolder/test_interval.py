@@ -129,14 +129,14 @@ Draw = Callable[[np.random.Generator, int], Scores]
 EXPERIMENTS = 400
 
 
-def graded(generator: np.random.Generator, tasks: int, gain: float) -> Scores:
+def grade(generator: np.random.Generator, tasks: int, gain: float) -> Scores:
     """Before and after on tasks of all difficulties, between 0 and 1."""
     talent = generator.random(tasks)
     before, after = (np.clip(each + generator.normal(0, 0.1, tasks), 0, 1) for each in (talent, talent + gain))
     return before.tolist(), after.tolist()
 
 
-def solved(generator: np.random.Generator, tasks: int) -> Scores:
+def solve(generator: np.random.Generator, tasks: int) -> Scores:
     """Before and after, 0 or 1, of one and the same model on tasks that are mostly easy or hopeless."""
     chance = generator.beta(0.3, 0.3, tasks)
     return (generator.random(tasks) < chance).astype(float).tolist(), (
@@ -155,7 +155,7 @@ def rare_gains(generator: np.random.Generator, tasks: int) -> Scores:
 
 
 @pytest.mark.parametrize("tasks", [3, 8, 20, 100])
-@pytest.mark.parametrize("draw", [partial(graded, gain=0.0), solved, rare_losses, rare_gains])
+@pytest.mark.parametrize("draw", [partial(grade, gain=0.0), solve, rare_losses, rare_gains])
 def test_chance_is_seldom_called_better(draw: Draw, tasks: int) -> None:
     """Where nothing was learned at most 2.5% of experiments may say better, and as many worse; of 400, by chance, at
     most 4.5%."""
@@ -179,5 +179,5 @@ def test_a_score_covers_the_truth_at_least_as_often_as_it_says(tasks: int) -> No
 def test_a_clear_gain_is_found() -> None:
     """Caution costs little: of experiments with 60 graded tasks that gain 0.15 each, nine of ten are called better."""
     generator = np.random.default_rng(5)
-    found = [difference(*graded(generator, 60, 0.15)) for _ in range(20)]
+    found = [difference(*grade(generator, 60, 0.15)) for _ in range(20)]
     assert np.mean([each.is_above(0) for each in found]) >= 0.9

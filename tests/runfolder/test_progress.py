@@ -37,7 +37,7 @@ EVENTS: list[dict[str, Any]] = [
 ]
 
 
-def shown(events: list[dict[str, Any]], **options: Any) -> str:
+def show(events: list[dict[str, Any]], **options: Any) -> str:
     """What is written for these events where there is no terminal."""
     stream = io.StringIO()
     progress = Progress(stream, **options)
@@ -49,7 +49,7 @@ def shown(events: list[dict[str, Any]], **options: Any) -> str:
 
 def test_without_a_terminal_each_event_is_a_line() -> None:
     """Everything a log should hold, and no control codes."""
-    text = shown(EVENTS)
+    text = show(EVENTS)
     lines = text.splitlines()
     assert lines[:3] == [
         "starting the engine",
@@ -82,14 +82,14 @@ def test_without_a_terminal_each_event_is_a_line() -> None:
 )
 def test_the_last_line_says_what_came_out(report: dict[str, Any], told: str) -> None:
     """A failed run and a run that is not better are not dressed up."""
-    assert shown([{"type": "finished", "report": report}]).splitlines()[-1] == told
+    assert show([{"type": "finished", "report": report}]).splitlines()[-1] == told
 
 
 def test_what_is_wrong_is_told_at_the_end() -> None:
     """In the words of `check`, beneath the verdict; lines of an answer stay lines."""
     found = {"severity": "fatal", "kind": "no signal", "what": "no group has a signal. One:\n  answer  \"x\"\n",
              "cause": "Every answer was wrong.", "remedy": "Take easier tasks."}  # fmt: skip
-    lines = shown([{"type": "finished", "report": REPORT | {"findings": [found]}}]).splitlines()
+    lines = show([{"type": "finished", "report": REPORT | {"findings": [found]}}]).splitlines()
     assert lines[-5:] == [
         "better: 2 steps in 1:15",
         "fatal: no group has a signal. One:",
@@ -107,7 +107,7 @@ def test_the_end_names_roles_failures_and_the_folder() -> None:
         "rollouts_by_status": {"ok": 9, "timeout": 2}, "failures": {"done": {"timeout": "tried again"}},
     }  # fmt: skip
     begun = {"type": "started", "steps": 2, "model": "spark", "run": str(Path.cwd() / "runs" / "solve")}
-    lines = shown([begun, {"type": "finished", "report": report}]).splitlines()
+    lines = show([begun, {"type": "finished", "report": report}]).splitlines()
     assert "role      writer: 0.500 [0.400, 0.600], n=20 before, 0.500 [0.400, 0.600], n=20 after" in lines
     assert "failed    2 timeout: tried again" in lines
     assert lines[-1] == "run     runs/solve: report.md, curve.png, checkpoints"
@@ -115,7 +115,7 @@ def test_the_end_names_roles_failures_and_the_folder() -> None:
 
 def test_quiet_shows_warnings_only() -> None:
     """What may need a hand is said all the same."""
-    assert shown(EVENTS, quiet=True) == "warning: 3 rollouts timed out [limit 120 s]\n"
+    assert show(EVENTS, quiet=True) == "warning: 3 rollouts timed out [limit 120 s]\n"
 
 
 def test_an_output_that_went_away_does_not_stop_training(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_an_output_that_went_away_does_not_stop_training(tmp_path: Path) -> None
     stream.close()
     progress.show(EVENTS[0])
     progress.close()
-    assert shown([{"type": "step"}, {"type": "from the future"}, {}]) == ""
+    assert show([{"type": "step"}, {"type": "from the future"}, {}]) == ""
 
 
 def test_a_terminal_without_unicode_gets_question_marks() -> None:

@@ -53,7 +53,7 @@ def held_out(name: str, step: int, level: float) -> HeldOut:
     )
 
 
-def finished(path: Path, settings: dict[str, Any] | None = None, metrics: dict[str, float] = STEP) -> dict[str, Any]:
+def finish_run(path: Path, settings: dict[str, Any] | None = None, metrics: dict[str, float] = STEP) -> dict[str, Any]:
     """A run with two roles whose score rises by 0.3."""
     folder = RunFolder(path)
     folder.config({"settings": Settings.from_dict({"steps": 2, **(settings or {})}).as_dict()})
@@ -97,7 +97,7 @@ def page(path: Path) -> str:
 
 def test_the_scores_say_how_they_were_measured(tmp_path: Path) -> None:
     """Tasks times seeds, failures by status, the difference by task, and the same by role."""
-    report = finished(tmp_path / "run")
+    report = finish_run(tmp_path / "run")
     before, change = report["held_out"]["before"], report["change"]
     assert (before["seeds"], before["temperature"], before["n"], before["failures"]) == (2, 0.7, 20, {"timeout": 1})
     assert change["n"] == 20 and change["mean"] == pytest.approx(0.3) and change["low"] > 0
@@ -111,7 +111,7 @@ def test_the_scores_say_how_they_were_measured(tmp_path: Path) -> None:
 def test_what_failed_is_said_with_what_was_done(tmp_path: Path) -> None:
     """By the run's own policy, status by status; attempts, refills, deadline and resampling are counted."""
     policy = {"failure.agent_error": "train", "failure.reward": -0.5, "failure.retries": 1, "failure.refills": 0}
-    report = finished(tmp_path / "run", policy)
+    report = finish_run(tmp_path / "run", policy)
     assert report["failures"] == {
         "retries": 4, "refilled": 2, "deadline_timeouts": 6, "resampled_groups": 2,
         "done": {"timeout": "tried again up to 1 time, then left out",
@@ -125,19 +125,19 @@ def test_what_failed_is_said_with_what_was_done(tmp_path: Path) -> None:
 
 def test_without_failures_there_is_no_word_of_them(tmp_path: Path) -> None:
     """Nor of masked tokens, staleness or roles."""
-    finished(tmp_path / "run", metrics={"reward_mean": 0.5, "reward_mean/solver": 0.5})
+    finish_run(tmp_path / "run", metrics={"reward_mean": 0.5, "reward_mean/solver": 0.5})
     text = page(tmp_path / "run")
     assert "Also:" not in text and "not trained on:" not in text and "Asynchronous" not in text and "Roles" not in text
 
 
 def test_masked_tokens_and_staleness_are_told(tmp_path: Path) -> None:
     """How many for their length; staleness only where steps do not wait for each other."""
-    report = finished(tmp_path / "run")
+    report = finish_run(tmp_path / "run")
     assert (report["tokens_masked"], report["tokens_masked_length"], report["staleness"]) == (100, 40, None)
     assert "100 sampled tokens were not trained on: 40 because a completion or its row was too long" in page(
         tmp_path / "run"
     )
-    report = finished(tmp_path / "late", {"rollouts.staleness": 3})
+    report = finish_run(tmp_path / "late", {"rollouts.staleness": 3})
     assert report["staleness"] == {"bound": 3, "mean": 0.5, "max": 2}
     assert "on average, tokens were 0.50 versions older than the model they trained, and at most 2" in page(
         tmp_path / "late"
@@ -155,7 +155,7 @@ def test_training_from_stored_rollouts_says_what_it_learned_from(tmp_path: Path)
 
 def test_roles_stand_side_by_side(tmp_path: Path) -> None:
     """The last step of each; '-' where a backend does not measure something."""
-    report = finished(tmp_path / "run")
+    report = finish_run(tmp_path / "run")
     assert report["roles"]["writer"]["clip_fraction"] == 0.125 and list(report["roles"]) == list(ROLES)
     text = page(tmp_path / "run")
     assert "| writer | 0.750 | 0.100 | 1 of 4 | 1.234 | -0.0004 | 12.5% | 0.0200 | 1.50 | 1,200 | 30 |" in text
@@ -190,7 +190,7 @@ def test_three_equal_scores_are_printed_without_an_interval_and_with_a_reason(tm
 
 def test_the_printed_report_ends_with_the_verdict(tmp_path: Path) -> None:
     """As `train` returns it and the command prints it."""
-    finished(tmp_path / "run")
+    finish_run(tmp_path / "run")
     report = read(tmp_path / "run")
     change, roles = report.change, report.roles("after")
     assert change is not None and change.mean == pytest.approx(0.3) and report.verdict == "better"
@@ -273,7 +273,7 @@ print({"numpy", "torch"} & set(sys.modules))
 
 def test_a_report_is_read_without_the_backends_packages(tmp_path: Path) -> None:
     """The agent's process has neither numpy nor torch."""
-    finished(tmp_path / "run")
+    finish_run(tmp_path / "run")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", _PRINTED, str(tmp_path / "run")],
         capture_output=True,

@@ -25,7 +25,7 @@ from lightning_sdk.settings import Settings
 TOTALS = Totals(61.5, {"ok": 90, "timeout": 6, "agent_error": 0}, 250, 12_000)
 
 
-def trained(path: Path, before: int = 60, after: int = 180, steps: int = 3) -> RunFolder:
+def train_run(path: Path, before: int = 60, after: int = 180, steps: int = 3) -> RunFolder:
     """A run of three steps whose held-out score goes from `before` to `after` of 200 tasks."""
     folder = RunFolder(path)
     folder.config({"settings": Settings(steps=steps).as_dict(), "facts": {"learning_rate": 0.0001}, "argv": ["x.py"]})
@@ -85,7 +85,7 @@ def test_a_step_is_one_line_and_on_disk_at_once(tmp_path: Path) -> None:
 
 def test_a_step_twice_is_refused(tmp_path: Path) -> None:
     """A resumed run has to be cut first, or its curve would run back."""
-    folder = trained(tmp_path / "run")
+    folder = train_run(tmp_path / "run")
     with pytest.raises(ValueError, match="metrics of step 2 after step 3: cut the run at 1 first"):
         folder.step({"step": 2})
     folder.close()
@@ -93,7 +93,7 @@ def test_a_step_twice_is_refused(tmp_path: Path) -> None:
 
 def test_config_holds_settings_facts_and_versions(tmp_path: Path) -> None:
     """Enough to run it again; later values join earlier ones, and no path of this machine gets in."""
-    folder = trained(tmp_path / "run")
+    folder = train_run(tmp_path / "run")
     folder.config({"facts": {"learning_rate": 0.0002, "device": Path("cpu")}})
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert Settings.from_dict(config["settings"]).steps == 3
@@ -108,7 +108,7 @@ def test_config_holds_settings_facts_and_versions(tmp_path: Path) -> None:
 
 def test_the_report_holds_the_scores_and_what_was_used(tmp_path: Path) -> None:
     """report.json as scripts read it; `finish` returns the same."""
-    report = trained(tmp_path / "run").finish(TOTALS, "checkpoints/step-00003")
+    report = train_run(tmp_path / "run").finish(TOTALS, "checkpoints/step-00003")
     assert report == json.loads((tmp_path / "run" / "report.json").read_text())
     before = report["held_out"]["before"]
     assert (before["mean"], before["n"], before["method"], before["failed"]) == (0.3, 200, "clopper-pearson", 0)
@@ -124,7 +124,7 @@ def test_the_report_holds_the_scores_and_what_was_used(tmp_path: Path) -> None:
 
 def test_the_page_says_what_a_reader_wants_to_know(tmp_path: Path) -> None:
     """Better or not, by how much, what failed, what was chosen, how to go on."""
-    trained(tmp_path / "runs" / "demo").finish(TOTALS, "checkpoints/step-00003")
+    train_run(tmp_path / "runs" / "demo").finish(TOTALS, "checkpoints/step-00003")
     page = (tmp_path / "runs" / "demo" / "report.md").read_text()
     for part in (
         "# demo", "`spark` was trained for 3 steps", "**Better**: the score went from 0.300 to 0.900",
@@ -143,7 +143,7 @@ def test_the_page_says_what_a_reader_wants_to_know(tmp_path: Path) -> None:
 )
 def test_a_run_that_is_not_better_says_so(tmp_path: Path, after: int, verdict: str, told: str) -> None:
     """One more task of 200 is chance, thirty fewer are not."""
-    report = trained(tmp_path / "run", after=after).finish(TOTALS)
+    report = train_run(tmp_path / "run", after=after).finish(TOTALS)
     assert report["verdict"] == verdict
     assert told in (tmp_path / "run" / "report.md").read_text()
 
@@ -151,7 +151,7 @@ def test_a_run_that_is_not_better_says_so(tmp_path: Path, after: int, verdict: s
 def test_tasks_are_compared_with_themselves(tmp_path: Path) -> None:
     """Fifteen more of 200 solved and none lost is better, though the intervals overlap; tasks without both scores are
     left out."""
-    folder = trained(tmp_path / "run", before=60, after=75)
+    folder = train_run(tmp_path / "run", before=60, after=75)
     assert folder.finish(TOTALS)["verdict"] == "better"
     scores = {str(task): float(task < 75) for task in range(190)}
     folder.evaluation(HeldOut(name="after", step=3, score=interval(list(scores.values())), failed=10, scores=scores))
@@ -173,7 +173,7 @@ def test_without_scores_by_task_nothing_is_compared(tmp_path: Path) -> None:
 
 def test_failed_evaluation_rollouts_are_told_apart_from_zeros(tmp_path: Path) -> None:
     """They are counted beside the score, and a score of nothing is null."""
-    folder = trained(tmp_path / "run")
+    folder = train_run(tmp_path / "run")
     score(folder, "after", 3, 150, failed=7)
     folder.evaluation(HeldOut(name="step-2", step=2, score=interval([]), failed=200))
     report = folder.finish(TOTALS)
@@ -207,7 +207,7 @@ def test_an_evaluation_alone_is_not_called_training(tmp_path: Path) -> None:
 
 def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """What came after it is cut from metrics, evaluations and TensorBoard; what came before it stays."""
-    trained(tmp_path / "run").close()
+    train_run(tmp_path / "run").close()
     folder = RunFolder(tmp_path / "run")
     assert folder.last_step == 3
     folder.cut(1)
@@ -225,7 +225,7 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 def test_looks_that_a_resume_cut_away_still_count(tmp_path: Path) -> None:
     """Whoever looks, and goes on because it is not better yet, has looked: the later verdict is the stricter."""
-    folder = trained(tmp_path / "run")
+    folder = train_run(tmp_path / "run")
     folder.cut(1)
     again = RunFolder(tmp_path / "run")
     look = again.next_look("after", 3)
@@ -247,7 +247,7 @@ def test_what_training_has_seen_of_the_reward_is_known(tmp_path: Path) -> None:
 
 def test_the_curve_of_a_run_is_there_at_any_time(tmp_path: Path) -> None:
     """As text, before the run has ended."""
-    folder = trained(tmp_path / "run")
+    folder = train_run(tmp_path / "run")
     drawn = folder.curve(60, 12, plain=True)
     assert len(drawn.splitlines()) == 12
     assert "●" in drawn

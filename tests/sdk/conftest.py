@@ -9,7 +9,7 @@ import lightning_sdk as lightning
 from lightning_sdk.stream import sink
 from tests.sdk.provider import Provider
 from tests.sdk.recorder import Recorder
-from tests.sdk.traced import exported, joined, tracer_provider  # noqa: F401 - fixtures
+from tests.sdk.traced import exporter, openai_session, tracer_provider  # noqa: F401 - fixtures
 
 
 @pytest.fixture

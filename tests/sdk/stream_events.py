@@ -13,7 +13,7 @@ def event(number: int, size: int = 1000) -> tuple[Any, ...]:
     return (Event.SPAN, NO_ROLLOUT, [f"{number:016x}", "", "s", "", 0, 0, "ok", "x" * size, {}])
 
 
-def logged(folder: Path) -> Counter[int]:
+def count_events(folder: Path) -> Counter[int]:
     """Number of each event in the hub's log -> how often it is there."""
     seen: Counter[int] = Counter()
     for segment in sorted((folder / "spans").glob("*.log")):

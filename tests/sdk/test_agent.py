@@ -200,10 +200,10 @@ def test_scope_follows_tasks_threads_and_pools() -> None:
         seen["map"] = next(iter(pool.map(lambda _: role(), [1])))
         seen["to_thread"] = asyncio.run(asyncio.to_thread(role))
 
-        async def gathered() -> list[str]:
+        async def gather() -> list[str]:
             return await asyncio.gather(coroutine(), asyncio.create_task(asyncio.sleep(0, role())))
 
-        seen["tasks"] = "+".join(asyncio.run(gathered()))
+        seen["tasks"] = "+".join(asyncio.run(gather()))
 
     with ThreadPoolExecutor(1) as pool:
         boss(pool)
@@ -324,10 +324,10 @@ def test_coroutine_finished_in_another_context() -> None:
             yield
 
     @lightning.agent(role="moved")
-    async def moved() -> None:
+    async def move() -> None:
         await Forever()
 
-    running = moved()
+    running = move()
     contextvars.copy_context().run(running.send, None)
     running.close()
     assert role() == ""

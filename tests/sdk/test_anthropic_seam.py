@@ -68,7 +68,7 @@ def client(theirs: AnthropicProvider) -> Iterator[anthropic.Anthropic]:
 SEEDED = {"rollout_seed": 7}
 
 
-def trained(
+def train(
     url: str, act: Callable[[], Any], key: str = KEY, model: str = "tiny", sampling: dict[str, Any] | None = None
 ) -> Any:
     rollout = RolloutScope("0" * 32, bytes(16), Endpoint(url, model, key), sampling)
@@ -172,7 +172,7 @@ def test_counting_tokens_is_no_call(
     client: anthropic.Anthropic, theirs: AnthropicProvider, engine: Service, recorder: Recorder
 ) -> None:
     """It goes where it went, for a trained role too: our engines count none."""
-    counted = trained(engine.url, lambda: client.messages.count_tokens(model="claude-x", messages=ASK["messages"]))
+    counted = train(engine.url, lambda: client.messages.count_tokens(model="claude-x", messages=ASK["messages"]))
     assert counted.input_tokens == 5 and recorder.calls == [] and len(theirs.requests) == 1
 
 
@@ -218,7 +218,7 @@ def test_trained_call_goes_to_the_engine(
                 return response.json()["content"][0]["text"]
         return asyncio.run(alone())
 
-    text = trained(engine.url, act, sampling=SEEDED)
+    text = train(engine.url, act, sampling=SEEDED)
     call = only(recorder)
     assert_learnable(call)
     assert text == json.loads(call.choices[0].message)["content"] and theirs.requests == []
@@ -228,7 +228,7 @@ def test_trained_call_goes_to_the_engine(
 def test_nothing_of_the_users_reaches_the_engine(client: anthropic.Anthropic, recorder: Recorder) -> None:
     """Neither the key nor Anthropic's headers nor what a gateway wants; the engine's own key does."""
     with Provider() as engine:
-        trained(engine.url, lambda: client.with_options(
+        train(engine.url, lambda: client.with_options(
             default_headers={"helicone-auth": "Bearer secret"}, default_query={"token": "secret"}
         ).beta.messages.create(**ASK, betas=["x"]), "engine-key", "policy")  # fmt: skip
         sent = engine.requests[0]
@@ -248,7 +248,7 @@ def test_arguments_go_back_as_this_rollout_wrote_them(client: anthropic.Anthropi
     used = {"type": "tool_use", "id": "call_0", "name": "weather", "input": {"city": "Rome"}}
     messages = [*ASK["messages"], {"role": "assistant", "content": [used]}, *ASK["messages"]]
     with Provider() as engine:
-        trained(engine.url, lambda: client.messages.create(**{**ASK, "messages": messages}))
+        train(engine.url, lambda: client.messages.create(**{**ASK, "messages": messages}))
         said = engine.requests[0].body["messages"][1]
     assert said["tool_calls"][0]["function"]["arguments"] == '{"city":"Rome"}'
 
@@ -257,7 +257,7 @@ def test_errors_of_the_engine_are_anthropics(client: anthropic.Anthropic, engine
     """The SDK raises its own error with a body of Anthropic's shape and the engine's words."""
     schema: Any = {"format": {"type": "json_schema", "schema": {"type": "odd"}}}
     with pytest.raises(anthropic.BadRequestError) as error:
-        trained(engine.url, lambda: client.messages.create(**ASK, output_config=schema))
+        train(engine.url, lambda: client.messages.create(**ASK, output_config=schema))
     assert (error.value.body["type"], error.value.body["error"]["type"]) == ("error", "invalid_request_error")
     assert "response_format" in error.value.body["error"]["message"]
     call = only(recorder)
@@ -279,7 +279,7 @@ def test_what_cannot_be_translated_is_said(
 ) -> None:
     """The call fails with what to change, and does not go elsewhere."""
     with pytest.raises(Untranslatable, match=r"tools\[0\].*web_search"):
-        trained(engine.url, lambda: client.messages.create(
+        train(engine.url, lambda: client.messages.create(
             **ASK, tools=[{"type": "web_search_20250305", "name": "web_search"}]))  # fmt: skip
     assert theirs.requests == [] and only(recorder).meta.status == "error"
 
@@ -289,7 +289,7 @@ def test_clients_that_sign_are_refused(engine: Service, recorder: Recorder) -> N
     lightning.init()
     client = anthropic.AnthropicBedrock(aws_region="us-east-1", aws_access_key="a", aws_secret_key="b")
     with client, pytest.raises(Untranslatable, match=r"AnthropicBedrock.*use anthropic.Anthropic"):
-        trained(engine.url, lambda: client.messages.create(**ASK))
+        train(engine.url, lambda: client.messages.create(**ASK))
 
 
 def test_credentials_of_the_http_client_stay_with_the_provider(
@@ -300,7 +300,7 @@ def test_credentials_of_the_http_client_stay_with_the_provider(
     mine = httpx2.Client(auth=("user", "secret"))
     with anthropic.Anthropic(api_key="key", base_url=theirs.url, http_client=mine) as client:
         assert client.messages.create(**ASK).id == "msg_01"
-        trained(engine.url, lambda: client.messages.create(**ASK))
+        train(engine.url, lambda: client.messages.create(**ASK))
     assert [(call.meta.status, call.meta.trainable, call.problem) for call in recorder.calls] == [
         ("ok", False, ""), ("ok", True, ""),
     ]  # fmt: skip
@@ -322,7 +322,7 @@ def test_clients_of_other_clouds(theirs: AnthropicProvider, engine: Service, rec
             assert stream.get_final_message().id == "msg_01"
         assert [call.response_id for call in recorder.calls] == ["msg_01"] * 2 and len(theirs.requests) == 2
         recorder.events.clear()
-        assert trained(engine.url, lambda: client.messages.create(**ASK), sampling=SEEDED).content
+        assert train(engine.url, lambda: client.messages.create(**ASK), sampling=SEEDED).content
     assert_learnable(only(recorder))
 
 
@@ -337,7 +337,7 @@ def test_trained_stream_closed_early(client: anthropic.Anthropic, recorder: Reco
                     if event.type == "text":
                         break
 
-        trained(engine.url, act, "k", "policy")
+        train(engine.url, act, "k", "policy")
     call = only(recorder)
     assert (call.meta.status, call.meta.error) == ("cancelled", "closed before its end")
     assert 0 < len(call.choices[0].token_ids) // 4 < 4_000

@@ -14,7 +14,7 @@ from lightning_embedded.serving.protocol import read_chat
 from lightning_sdk.capture.seam import ALIKE, WHOLE
 from lightning_sdk.stream import sink
 from tests.sdk.provider import Provider
-from tests.sdk.trained import trained
+from tests.sdk.trained import train
 
 ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "abc"}]}
 SHAPED: dict[str, Any] = {
@@ -32,7 +32,7 @@ def test_nothing_shapes_what_is_trained_on(
     """What cuts or bends the distribution gives way, as the agent's temperature does, and that is said once."""
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            trained(
+            train(
                 engine, lambda: client.chat.completions.create(**ASK, **SHAPED), temperature=0.7, whole_distribution=1.0
             )
     body = engine.requests[-1].body
@@ -44,7 +44,7 @@ def test_nothing_shapes_what_is_trained_on(
 
 def test_a_plain_call_stays_plain(client: openai.OpenAI, engine: Provider) -> None:
     """Only the nucleus is always named: a model's folder may have one of its own. The engine takes all of it."""
-    trained(engine, lambda: client.chat.completions.create(**ASK), temperature=0.7, whole_distribution=1.0)
+    train(engine, lambda: client.chat.completions.create(**ASK), temperature=0.7, whole_distribution=1.0)
     body = engine.requests[-1].body
     assert {name: body[name] for name in WHOLE if name in body} == {"top_p": 1.0}
     known = {name: value for name, value in WHOLE.items() if name not in ("bad_words", "allowed_token_ids")}
@@ -53,7 +53,7 @@ def test_a_plain_call_stays_plain(client: openai.OpenAI, engine: Provider) -> No
 
 def test_evaluation_asks_as_the_agent_does(client: openai.OpenAI, engine: Provider) -> None:
     """But for its temperature."""
-    trained(engine, lambda: client.chat.completions.create(**ASK, **SHAPED), temperature=0.0)
+    train(engine, lambda: client.chat.completions.create(**ASK, **SHAPED), temperature=0.0)
     body = engine.requests[-1].body
     assert (body["top_p"], body["top_k"], body["logit_bias"]) == (0.5, 20, {"7": -100})
 
@@ -73,8 +73,8 @@ def test_what_makes_rollouts_alike_is_taken_out(
         client.chat.completions.create(**ASK, n=2, extra_body={name: value})
 
     for _ in range(2):
-        trained(engine, act, temperature=1.0, whole_distribution=1.0)
-    trained(engine, act, temperature=0.0)
+        train(engine, act, temperature=1.0, whole_distribution=1.0)
+    train(engine, act, temperature=0.0)
     assert [each.body.get(name) for each in engine.requests] == [None, None, value]
     assert [each.body["n"] for each in engine.requests] == [2] * 3  # each choice is drawn by itself
     assert caplog.text.count(f"asks for {name}={value!r}; while it is trained") == 1
@@ -88,7 +88,7 @@ def test_what_changes_nothing_is_not_told(
     monkeypatch.setattr(sink, "_said", set())
     quiet = WHOLE | {name: values[0] for name, values in ALIKE.items() if values} | {"seed": None}
     act = functools.partial(client.chat.completions.create, **ASK, extra_body=quiet)
-    trained(engine, act, temperature=1.0, whole_distribution=1.0)
+    train(engine, act, temperature=1.0, whole_distribution=1.0)
     assert not set(engine.requests[0].body) & set(ALIKE) and "asks for" not in caplog.text
 
 
@@ -99,6 +99,6 @@ def test_a_role_that_is_not_trained_keeps_its_seed(client: openai.OpenAI, provid
     def helper() -> None:
         client.chat.completions.create(**ASK, seed=7, extra_body={"top_k": 1})
 
-    trained(engine, helper, temperature=1.0, whole_distribution=1.0)
+    train(engine, helper, temperature=1.0, whole_distribution=1.0)
     assert (provider.requests[0].body["seed"], provider.requests[0].body["top_k"]) == (7, 1)
     assert engine.requests == []

@@ -12,7 +12,7 @@ from openai import _base_client
 import lightning_sdk as lightning
 from tests.sdk.provider import Provider
 from tests.sdk.recorder import Recorder
-from tests.sdk.trained import ASK, CHAT, only, trained
+from tests.sdk.trained import ASK, CHAT, only, train
 
 #: httpx2 with openai 3, httpx with openai 2.
 httpx = getattr(_base_client, "httpx2", None) or _base_client.httpx
@@ -60,8 +60,8 @@ def test_a_trained_call_goes_past_every_proxy(
     with openai.OpenAI(api_key="mine", base_url=provider.url, http_client=http, max_retries=0) as client:
         client.chat.completions.create(model="g", messages=CHAT["messages"])
         assert len(proxy.requests) == 1 and provider.requests == []
-        trained(engine, lambda: client.chat.completions.create(model="g", messages=CHAT["messages"]))
-        trained(engine, lambda: client.responses.create(**ASK))
+        train(engine, lambda: client.chat.completions.create(model="g", messages=CHAT["messages"]))
+        train(engine, lambda: client.responses.create(**ASK))
         client.chat.completions.create(model="g", messages=CHAT["messages"])
     assert [request.headers["authorization"] for request in engine.requests] == ["Bearer engine-key"] * 2
     assert [request.headers["authorization"] for request in proxy.requests] == ["Bearer mine"] * 2
@@ -81,7 +81,7 @@ def test_an_async_client_goes_past_it_too(
             stream = await client.chat.completions.create(model="g", messages=CHAT["messages"], stream=True)
             return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 
-    assert trained(engine, lambda: asyncio.run(main())) == "cba"
+    assert train(engine, lambda: asyncio.run(main())) == "cba"
     assert proxy.requests == [] and only(recorder).problem == ""
 
 
@@ -127,7 +127,7 @@ def test_the_engine_sees_its_own_key_and_no_other(
     lightning.init()
     with openai.OpenAI(api_key="mine", base_url=provider.url, http_client=http, max_retries=0) as client:
         client.chat.completions.create(model="g", messages=CHAT["messages"])
-        trained(engine, lambda: client.chat.completions.create(model="g", messages=CHAT["messages"]))
+        train(engine, lambda: client.chat.completions.create(model="g", messages=CHAT["messages"]))
     [theirs], [ours] = provider.requests, engine.requests
     assert theirs.headers["authorization"] != "Bearer mine" or "secret" in str(theirs.headers)
     assert ours.headers["authorization"] == "Bearer engine-key"
@@ -146,7 +146,7 @@ def test_an_async_hook_does_not_change_the_key(engine: Provider, recorder: Recor
         ) as client:
             await client.chat.completions.create(model="g", messages=CHAT["messages"])
 
-    trained(engine, lambda: asyncio.run(main()))
+    train(engine, lambda: asyncio.run(main()))
     assert engine.requests[0].headers["authorization"] == "Bearer engine-key"
     assert "secret" not in str(engine.requests[0].headers) and only(recorder).problem == ""
 
@@ -157,7 +157,7 @@ def test_the_key_is_seen_by_nothing_above_the_engine(engine: Provider, recorder:
     http = openai.DefaultHttpxClient(event_hooks={"request": [lambda request: seen.append(dict(request.headers))]})
     lightning.init()
     with openai.OpenAI(api_key="mine", base_url="http://127.0.0.1:9/v1", http_client=http, max_retries=0) as client:
-        trained(engine, lambda: client.chat.completions.create(model="g", messages=CHAT["messages"]))
+        train(engine, lambda: client.chat.completions.create(model="g", messages=CHAT["messages"]))
     assert "engine-key" not in str(seen) and seen[0]["authorization"] == "Bearer mine"
     assert engine.requests[0].headers["authorization"] == "Bearer engine-key"
 
@@ -168,7 +168,7 @@ def test_the_way_to_the_engine_closes_with_the_client(engine: Provider) -> None:
     http = openai.DefaultHttpxClient()
     with openai.OpenAI(api_key="mine", base_url="http://127.0.0.1:9/v1", http_client=http, max_retries=0) as client:
         for _ in range(3):
-            trained(engine, lambda: client.chat.completions.create(model="g", messages=CHAT["messages"]))
+            train(engine, lambda: client.chat.completions.create(model="g", messages=CHAT["messages"]))
         [way] = [way for way in http._mounts.values() if type(way).__name__ == "EngineTransport"]
         assert len(way._pool.connections) == 1
     assert way._pool.connections == []

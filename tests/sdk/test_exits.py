@@ -17,7 +17,7 @@ from lightning_sdk.stream.spool import Spool
 from lightning_sdk.stream.undelivered import Leftovers
 from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import Call
-from tests.hub.hubs import logged
+from tests.hub.hubs import read_log
 from tests.sdk.provider import Provider
 
 WORK = """
@@ -95,7 +95,7 @@ def test_work_of_a_rollout_is_with_the_hub_before_its_result_is_there(hub: HubPr
         pool.apply(lightning.emit_reward, (0.5,))
 """)
     hub.stop()
-    assert [event[2] for event in logged(tmp_path / "run") if event[0] == Event.REWARD] == [0.5]
+    assert [event[2] for event in read_log(tmp_path / "run") if event[0] == Event.REWARD] == [0.5]
 
 
 def test_what_a_child_recorded_while_the_hub_was_away_is_not_lost(hub: HubProcess, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_what_a_child_recorded_while_the_hub_was_away_is_not_lost(hub: HubProces
     lightning.shutdown()
     back.stop()
 """)
-    assert sum(event[0] == Event.END for event in logged(tmp_path / "run")) == 4
+    assert sum(event[0] == Event.END for event in read_log(tmp_path / "run")) == 4
 
 
 def test_a_process_that_ends_at_once_leaves_what_its_hub_did_not_take(hub: HubProcess, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_reply_that_is_open_at_exit_is_recorded_once(hub: HubProcess, provider
     for end in ENDS.values():
         run(STREAM + end, provider.url)
     hub.stop()
-    calls = [Call.unpack(event[2]) for event in logged(tmp_path / "run") if event[0] == Event.CALL]
+    calls = [Call.unpack(event[2]) for event in read_log(tmp_path / "run") if event[0] == Event.CALL]
     assert [call.meta.status for call in calls] == ["cancelled"] * len(ENDS)
     assert [call.meta.error for call in calls] == ["closed before its end"] * len(ENDS)
     assert all(call.choices for call in calls)
@@ -194,5 +194,5 @@ connection, _ = server.accept()
 connection.recv(1000)
 """)
     hub.stop()
-    (call,) = [Call.unpack(event[2]) for event in logged(tmp_path / "run") if event[0] == Event.CALL]
+    (call,) = [Call.unpack(event[2]) for event in read_log(tmp_path / "run") if event[0] == Event.CALL]
     assert call.meta.status == "cancelled" and "ended before the reply" in call.meta.error

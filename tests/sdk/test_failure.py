@@ -49,7 +49,7 @@ def answering(task: dict[str, Any]) -> str:
     return "4"
 
 
-def judged(task: dict[str, Any]) -> str:
+def judge(task: dict[str, Any]) -> str:
     """An agent that gives its own reward."""
     lightning.emit_reward(0.25, name="own")
     return "4"
@@ -70,7 +70,7 @@ def doing(action: Callable[[], Any]) -> Callable[..., Any]:
     return judge
 
 
-def raised(error: BaseException) -> None:
+def raise_error(error: BaseException) -> None:
     raise error
 
 
@@ -137,7 +137,7 @@ def test_what_is_no_reward_is_the_rewards_error(recorder: Recorder, value: Any, 
 )  # fmt: skip
 def test_whatever_a_reward_raises_is_its_own_error(recorder: Recorder, error: BaseException, name: str) -> None:
     """With its line, also what ends a thread or a task in other code."""
-    status, text, _ = run(recorder, answering, doing(lambda: raised(error)))
+    status, text, _ = run(recorder, answering, doing(lambda: raise_error(error)))
     assert status == "reward_error" and text.startswith(f"RewardError: the reward function judge() raised {name}")
     assert f"{__file__}:" in text and "in judge: action()" in text
 
@@ -147,12 +147,12 @@ def test_whatever_a_reward_raises_is_its_own_error(recorder: Recorder, error: Ba
 
 def test_an_agent_that_rewards_itself_needs_no_function(recorder: Recorder) -> None:
     """What it emits is its reward."""
-    assert run(recorder, judged) == ("ok", "", [(0.25, "", "own")])
+    assert run(recorder, judge) == ("ok", "", [(0.25, "", "own")])
 
 
 def test_a_function_that_returns_none_adds_nothing(recorder: Recorder) -> None:
     """Beside what was given inside, or by another function; alone it is an error that names the function."""
-    assert run(recorder, judged, giving(None)) == ("ok", "", [(0.25, "", "own")])
+    assert run(recorder, judge, giving(None)) == ("ok", "", [(0.25, "", "own")])
     recorder.events.clear()
     assert run(recorder, answering, giving(None), answer_length) == ("ok", "", [(1.0, "", "answer_length")])
     recorder.events.clear()
@@ -229,7 +229,8 @@ async def _slow() -> None:
     ("action", "where"),
     [
         (_openai, f" at {NOWHERE}/chat/completions"), (lambda: httpx.get(NOWHERE), f" at {NOWHERE}"),
-        (lambda: urllib.request.urlopen(NOWHERE), ""), (lambda: raised(OSError(101, "Network is unreachable")), ""),
+        (lambda: urllib.request.urlopen(NOWHERE), ""),
+        (lambda: raise_error(OSError(101, "Network is unreachable")), ""),
         (lambda: asyncio.run(_slow()), ""),
     ],
     ids=["openai", "httpx", "urllib", "socket", "timeout"],

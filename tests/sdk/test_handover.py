@@ -19,7 +19,7 @@ END = (9, "end")
 
 
 @pytest.fixture(autouse=True)
-def started(recorder: Recorder) -> None:
+def start(recorder: Recorder) -> None:
     lightning.init(integrations={"openai"})
 
 
@@ -34,7 +34,7 @@ def ask(provider: Provider) -> Callable[[str], str]:
     return ask
 
 
-def filed(recorder: Recorder) -> dict[str, set[str]]:
+def filing(recorder: Recorder) -> dict[str, set[str]]:
     """What was asked -> rollouts ('nobody' for none) that such calls are filed under, by the texts of their tasks."""
     names = {event[1]: event[3]["text"] for event in recorder.of(Event.BEGIN)} | {NO_ROLLOUT: "nobody"}
     found: dict[str, set[str]] = {}
@@ -78,7 +78,7 @@ def test_a_worker_works_for_who_put_the_item(
     jobs.join()
     jobs.put(END)
     worker.join(10)
-    assert filed(recorder) == {f"of {name}": {name} for name in ("one", "two", "three", "nobody")}
+    assert filing(recorder) == {f"of {name}": {name} for name in ("one", "two", "three", "nobody")}
 
 
 def test_a_worker_that_was_there_before_the_rollouts(recorder: Recorder, ask: Callable[[str], str]) -> None:
@@ -91,7 +91,7 @@ def test_a_worker_that_was_there_before_the_rollouts(recorder: Recorder, ask: Ca
             jobs.join()
     jobs.put(END)
     worker.join(10)
-    assert filed(recorder) == {"of one": {"one"}, "of two": {"two"}}
+    assert filing(recorder) == {"of one": {"one"}, "of two": {"two"}}
 
 
 def test_a_worker_keeps_the_role_of_an_agent_that_runs_in_it(recorder: Recorder, ask: Callable[[str], str]) -> None:
@@ -117,7 +117,7 @@ def test_a_worker_keeps_the_role_of_an_agent_that_runs_in_it(recorder: Recorder,
             boss(("of two",))
     jobs.put(END)
     worker.join(10)
-    assert filed(recorder) == {"of two": {"two"}} and recorder.calls[0].meta.role == "writer"
+    assert filing(recorder) == {"of two": {"two"}} and recorder.calls[0].meta.role == "writer"
 
 
 def test_what_is_lent_makes_nobody_a_worker(recorder: Recorder, ask: Callable[[str], str]) -> None:
@@ -139,7 +139,7 @@ def test_what_is_lent_makes_nobody_a_worker(recorder: Recorder, ask: Callable[[s
                 with lightning.rollout({"text": "three"}):
                     borrow("of three")
                 pool.apply(borrow, ("of two's pool",))
-    assert filed(recorder) == {"of two": {"two"}, "of three": {"three"}, "of two's pool": {"two"}}
+    assert filing(recorder) == {"of two": {"two"}, "of three": {"three"}, "of two's pool": {"two"}}
 
 
 def test_a_thread_that_takes_what_may_be_lent_works_for_nobody(
@@ -157,7 +157,7 @@ def test_a_thread_that_takes_what_may_be_lent_works_for_nobody(
             numbers.join()
     numbers.put(END)
     worker.join(10)
-    assert filed(recorder) == {"number 1": {"one"}, "number 2": {"nobody"}, "number 3": {"nobody"}}
+    assert filing(recorder) == {"number 1": {"one"}, "number 2": {"nobody"}, "number 3": {"nobody"}}
     (said,) = [each for each in caplog.messages if "belongs to no rollout" in each]
     assert "'worker'" in said and "ThreadPoolExecutor" in said
 
@@ -185,7 +185,7 @@ def test_a_thread_outlives_its_rollout(
     with lightning.rollout({"text": "two"}):
         go.set()
         thread.join(10)
-    assert filed(recorder) == {"in time": {"one"}, "too late": {"nobody"}}
+    assert filing(recorder) == {"in time": {"one"}, "too late": {"nobody"}}
     assert any("is over" in each for each in caplog.messages) and "several rollouts share" in refused[0]
 
 
@@ -220,7 +220,7 @@ def test_workers_that_are_tasks(recorder: Recorder, provider: Provider) -> None:
         await client.close()
 
     asyncio.run(main())
-    assert filed(recorder) == {f"{who} of {name}": {name} for who in ("worker", "agent") for name in ("one", "two")}
+    assert filing(recorder) == {f"{who} of {name}": {name} for who in ("worker", "agent") for name in ("one", "two")}
 
 
 def test_queues_work_as_ever() -> None:

@@ -24,7 +24,7 @@ Post = Callable[[str, dict[str, Any]], bytes]
 
 
 @pytest.fixture(autouse=True)
-def caught() -> Iterator[None]:
+def net() -> Iterator[None]:
     """All integrations are on."""
     lightning.init()
     yield

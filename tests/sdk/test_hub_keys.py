@@ -19,7 +19,7 @@ from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.stream import curve
 from lightning_sdk.stream.stream import Stream
-from tests.sdk.stream_events import event, logged
+from tests.sdk.stream_events import count_events, event
 
 TCP = "tcp://127.0.0.1:0"
 
@@ -133,7 +133,7 @@ def test_nobody_takes_the_place_of_a_dead_hub(
     assert stream.flush(20.0)
     stream.close()
     again.stop()
-    assert logged(tmp_path / "run") == Counter([1, 2])
+    assert count_events(tmp_path / "run") == Counter([1, 2])
 
 
 @pytest.mark.parametrize("key", ["wrong", "", HubKeys.make().guest], ids=["wrong", "none", "another hub's"])

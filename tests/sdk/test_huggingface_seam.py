@@ -16,7 +16,7 @@ from lightning_sdk import session
 from lightning_sdk.errors import Untranslatable
 from tests.sdk.provider import Provider
 from tests.sdk.recorder import Recorder
-from tests.sdk.trained import CHAT, assert_trained, only, trained
+from tests.sdk.trained import CHAT, assert_trained, only, train
 
 MESSAGES = CHAT["messages"]
 
@@ -80,7 +80,7 @@ def test_a_call_is_recorded_and_left_alone(theirs: Provider, recorder: Recorder,
 def test_a_trained_call_goes_to_the_engine(theirs: Provider, recorder: Recorder, ask: Callable[[str], str]) -> None:
     """Whichever way it is made, the engine answers, its ids are recorded, and nothing of the user's gets there."""
     with Provider() as engine:
-        assert trained(engine, lambda: ask(theirs.url)) == "cba"
+        assert train(engine, lambda: ask(theirs.url)) == "cba"
         assert_trained(only(recorder), engine, streamed="stream" in ask.__name__)
         sent = engine.requests[0]
     assert theirs.requests == [] and "secret" not in str(sent)
@@ -92,7 +92,7 @@ def test_the_callers_tools_and_ids(theirs: Provider, recorder: Recorder) -> None
     """What the caller asks for gets to the engine as it is, and the caller does not see what training asks for."""
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
     with Provider() as engine, InferenceClient(base_url=theirs.url, api_key="secret") as client:
-        reply = trained(engine, lambda: client.chat_completion(MESSAGES, tools=tools, tool_choice="auto", max_tokens=9))
+        reply = train(engine, lambda: client.chat_completion(MESSAGES, tools=tools, tool_choice="auto", max_tokens=9))
         sent = engine.requests[0].body
     assert (sent["tools"], sent["tool_choice"], sent["max_tokens"]) == (tools, "auto", 9)
     assert reply.choices[0].logprobs is None and "token_ids" not in str(reply)
@@ -119,7 +119,7 @@ def test_text_generation_of_a_trained_role_is_refused(theirs: Provider, recorder
     """Hugging Face's own protocol gives no token ids; other roles use it as before."""
     with InferenceClient(base_url=theirs.url, api_key="secret") as client:
         with pytest.raises(Untranslatable, match=r"call chat_completion\(\) in the role"):
-            trained("http://127.0.0.1:9/v1", lambda: client.text_generation("abc"))
+            train("http://127.0.0.1:9/v1", lambda: client.text_generation("abc"))
         with pytest.raises(Exception):  # noqa: B017 - this provider has no such endpoint
             client.text_generation("abc")
     assert [request.path for request in theirs.requests] == ["/v1"] and recorder.calls == []

@@ -18,7 +18,7 @@ from lightning_sdk.errors import UnsupportedVersion
 from lightning_sdk.trace.scope import effective_scope
 
 
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str, instrument: str = "") -> None:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str, instrument: str = "") -> None:
     """Install, in a folder on the path, a distribution `name` with a module and perhaps an integration for it."""
     module = name.replace("-", "_")
     info = tmp_path / f"{module}-{version}.dist-info"
@@ -42,7 +42,7 @@ def test_versions_are_compared_as_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, known: bool
 ) -> None:
     """From the lower end, with or without its zeros, up to but not with pre-releases of the upper end."""
-    installed(tmp_path, monkeypatch, "some-framework", version)
+    install(tmp_path, monkeypatch, "some-framework", version)
     assert importlib.metadata.version("some-framework") == version
     if known:
         require_version("some-framework", "1.2.0", "2")
@@ -68,9 +68,9 @@ def test_releases_of_litellm_that_fail_on_tools_are_told(
     fails: bool,
 ) -> None:
     """One warning with what to type, where a release fails with the mcp that is installed; nothing is refused."""
-    installed(tmp_path, monkeypatch, "litellm", version)
+    install(tmp_path, monkeypatch, "litellm", version)
     if mcp:
-        installed(tmp_path, monkeypatch, "mcp", mcp)
+        install(tmp_path, monkeypatch, "mcp", mcp)
     lightning_litellm.check_version()
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == fails
@@ -84,7 +84,7 @@ def test_malicious_releases_of_litellm_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     """They are called what they are, and not merely out of range."""
-    installed(tmp_path, monkeypatch, "litellm", version)
+    install(tmp_path, monkeypatch, "litellm", version)
     with pytest.raises(UnsupportedVersion, match=rf"{version} is a malicious release: .*litellm>=1\.108\.6,<2'"):
         lightning_litellm.check_version()
 
@@ -95,7 +95,7 @@ def test_an_unsupported_version_is_said_once_with_the_range(
     """Out of range, the integration is off with one warning, however often the session starts; the import works."""
     code = "from lightning_sdk import integration\n"
     code += "def instrument(patches): integration.require_version('oldframework', '3', '4')\n"
-    installed(tmp_path, monkeypatch, "oldframework", "2.9", code)
+    install(tmp_path, monkeypatch, "oldframework", "2.9", code)
     for _ in range(2):
         lightning.init()
         assert __import__("oldframework").VALUE == 42
@@ -112,7 +112,7 @@ def test_an_integration_that_fails_never_breaks_the_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: str
 ) -> None:
     """An integration that raises, cannot be imported, or is not there: the import works, and a warning says it."""
-    installed(tmp_path, monkeypatch, "brokenframework", "1.0", code)
+    install(tmp_path, monkeypatch, "brokenframework", "1.0", code)
     lightning.init()
     assert __import__("brokenframework").VALUE == 42
     assert str(session.status()["integrations"]["brokenframework"]).startswith("off: ")  # type: ignore[index]
@@ -128,7 +128,7 @@ def test_a_package_called_agents_is_left_alone(
     """A user's own `agents` is not the OpenAI Agents SDK: nothing in it is imported or replaced, and nothing said."""
     if sdk_is_installed_too:
         (tmp_path / "site").mkdir()
-        installed(tmp_path / "site", monkeypatch, "openai-agents", "0.20.0")
+        install(tmp_path / "site", monkeypatch, "openai-agents", "0.20.0")
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "__init__.py").write_text("")
     (tmp_path / "agents" / "run.py").write_text("raise RuntimeError('imported behind the user')\n")

@@ -42,7 +42,7 @@ def message(engine: Provider, **more: Any) -> dict[str, Any]:
             "roles": [], "timeout": 20.0, **more}  # fmt: skip
 
 
-def asked(server: Provider) -> list[str]:
+def questions(server: Provider) -> list[str]:
     return [request.body["messages"][-1]["content"] for request in server.requests]
 
 
@@ -58,7 +58,7 @@ def test_a_judge_is_not_trained(
 
     agent = lambda task: ask(task["text"])  # noqa: E731
     assert execute(agent, reward_functions([judge]), message(engine, roles=roles)) == Status.OK
-    assert (asked(engine), asked(provider)) == (["abc"], ["judge cba"] * 2)
+    assert (questions(engine), questions(provider)) == (["abc"], ["judge cba"] * 2)
     assert [(call.meta.role, call.meta.trainable) for call in recorder.calls] == [
         ("solver", True), ("solver", False), ("solver", False),
     ]  # fmt: skip
@@ -84,4 +84,4 @@ def test_a_judge_on_a_loop_is_not_trained(recorder: Recorder, engine: Provider, 
         return 1.0
 
     asyncio.run(aexecute(agent, reward_functions([judge]), message(engine), lambda: True))
-    assert (asked(engine), asked(provider)) == (["abc"], ["judge cba"])
+    assert (questions(engine), questions(provider)) == (["abc"], ["judge cba"])

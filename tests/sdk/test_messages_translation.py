@@ -29,7 +29,7 @@ def call(arguments: str, number: int = 0, name: str = "weather") -> dict[str, An
             "function": {"name": name, "arguments": arguments}}  # fmt: skip
 
 
-def replied(body: bytes, **fields: Any) -> dict[str, Any]:
+def reply_to(body: bytes, **fields: Any) -> dict[str, Any]:
     request = {"model": "claude-x", "max_tokens": 9, "messages": HELLO, **fields}
     return json.loads(translate(request).reply(body, 200))
 
@@ -185,7 +185,7 @@ def test_no_equivalent(fields: dict[str, Any], named: str) -> None:
 
 def test_whole_reply() -> None:
     """A chat completion as a Message; the cached part of the prompt is counted apart."""
-    assert replied(completion({"content": "hi"})) == {
+    assert reply_to(completion({"content": "hi"})) == {
         "id": "msg_1", "type": "message", "role": "assistant", "model": "policy",
         "content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn", "stop_sequence": None,
         "usage": {"input_tokens": 5, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 2,
@@ -205,13 +205,13 @@ def test_whole_reply() -> None:
 )
 def test_stop_reasons(finish: str, choice: dict[str, Any], reason: str, sequence: str | None) -> None:
     """Why it stopped; vLLM tells which stop string it met in a field of its own."""
-    message = replied(completion({"content": "x"}, finish, **choice), stop_sequences=["END"])
+    message = reply_to(completion({"content": "x"}, finish, **choice), stop_sequences=["END"])
     assert (message["stop_reason"], message["stop_sequence"]) == (reason, sequence)
 
 
 def test_reply_with_tools_and_thoughts() -> None:
     """Thoughts, text and calls become blocks in that order, and the message waits for the tools."""
-    message = replied(completion({"content": "Looking.", "reasoning_content": "hm", "tool_calls": [
+    message = reply_to(completion({"content": "Looking.", "reasoning_content": "hm", "tool_calls": [
         call('{"city": "Rome"}'), call("", 1), call("{broken", 2),
     ]}, "tool_calls"))  # fmt: skip
     assert message["content"] == [
@@ -227,7 +227,7 @@ def test_reply_with_tools_and_thoughts() -> None:
 def test_arguments_come_back_as_they_were_written() -> None:
     """The model's own text of a call is sent back, so that the next prompt begins with what it sampled."""
     written = '{"city":"Rome",  "days":3}'
-    message = replied(completion({"content": None, "tool_calls": [call(written, 41)]}, "tool_calls"))
+    message = reply_to(completion({"content": None, "tool_calls": [call(written, 41)]}, "tool_calls"))
     again = [*HELLO, {"role": "assistant", "content": message["content"]}, {"role": "user", "content": "go on"}]
     assert chat(messages=again)["messages"][1]["tool_calls"][0]["function"]["arguments"] == written
     message["content"][0]["input"]["city"] = "Oslo"  # the agent may have thought better of it
@@ -261,7 +261,7 @@ def test_arguments_come_back_in_their_own_rollout(streamed: bool) -> None:
 def test_reply_that_is_none() -> None:
     """A reply without choices is an error that shows it."""
     with pytest.raises(Untranslatable, match="not a chat completion"):
-        replied(b'{"choices": []}')
+        reply_to(b'{"choices": []}')
 
 
 @pytest.mark.parametrize(

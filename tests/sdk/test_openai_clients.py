@@ -10,7 +10,7 @@ import pytest
 import lightning_sdk as lightning
 from tests.sdk.provider import Provider
 from tests.sdk.recorder import Recorder
-from tests.sdk.trained import ASK, CHAT, assert_trained, only, trained
+from tests.sdk.trained import ASK, CHAT, assert_trained, only, train
 
 
 def create(client: openai.OpenAI) -> str:
@@ -36,8 +36,8 @@ def test_azure_clients(engine: Provider, recorder: Recorder, options: dict[str, 
     """Chat and Responses both reach the engine, without Azure's key, token or query."""
     lightning.init()
     with openai.AzureOpenAI(**options) as client:
-        chat = trained(engine, lambda: client.chat.completions.create(model="g", messages=CHAT["messages"]))
-        response = trained(engine, lambda: client.responses.create(**ASK))
+        chat = train(engine, lambda: client.chat.completions.create(model="g", messages=CHAT["messages"]))
+        response = train(engine, lambda: client.responses.create(**ASK))
     assert (chat.choices[0].message.content, response.output_text) == ("cba", "cba")
     assert [request.path for request in engine.requests] == ["/v1/chat/completions"] * 2
     assert all("secret" not in str(request.headers) for request in engine.requests)
@@ -54,7 +54,7 @@ def test_what_a_client_adds_itself_does_not_reach_the_engine(engine: Provider, r
         default_headers={"Helicone-Auth": "secret", "Cookie": "secret"}, default_query={"key": "secret"},
     ) as client:  # fmt: skip
         ask = {"extra_headers": {"CF-Access-Client-Secret": "secret", "traceparent": "00-1-2-01"}}
-        trained(engine, lambda: client.responses.create(**ASK, **ask))
+        train(engine, lambda: client.responses.create(**ASK, **ask))
     sent = engine.requests[0]
     assert "secret" not in f"{sent.headers} {sent.path}" and sent.headers["traceparent"] == "00-1-2-01"
     assert sent.headers["authorization"] == "Bearer engine-key" and only(recorder).problem == ""
@@ -79,11 +79,11 @@ def test_another_tool_that_replaces_request(
         monkeypatch.setattr(client if where == "instance" else openai.OpenAI, "request", request)
         if when == "before":
             lightning.init()
-        assert trained(engine, lambda: create(client)) == "cba"
+        assert train(engine, lambda: create(client)) == "cba"
         assert_trained(only(recorder), engine, streamed=False)
         engine.fail = [400]
         with pytest.raises(openai.BadRequestError):
-            trained(engine, lambda: create(client))
+            train(engine, lambda: create(client))
         gc.collect()
     assert len(seen) == 2 and provider.requests == []
     assert [(call.meta.status, call.meta.http_status) for call in recorder.calls] == [("ok", 200), ("error", 400)]
@@ -99,7 +99,7 @@ def test_requests_that_were_seen_are_marked(provider: Provider, engine: Provider
         client.chat.completions.create(model="x", messages=CHAT["messages"])
         lightning.init()
         client.chat.completions.create(model="x", messages=CHAT["messages"])
-        trained(engine, lambda: create(client))
+        train(engine, lambda: create(client))
         with contextlib.suppress(openai.APIStatusError):
             client.models.list()
     assert marks == [None, True, True, True]

@@ -22,7 +22,7 @@ from tests.engine.served_engine import KEY, make_model, make_tokenizer, serve
 from tests.sdk.provider import Provider
 from tests.sdk.recorder import Recorder
 from tests.sdk.responses_provider import ResponsesProvider
-from tests.sdk.trained import ASK, CHAT, assert_trained, only, trained
+from tests.sdk.trained import ASK, CHAT, assert_trained, only, train
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_every_way_is_trained(
     client: openai.OpenAI, provider: Provider, engine: Provider, recorder: Recorder, way: Callable[[Any], str]
 ) -> None:
     """The caller sees a response; the record holds what the engine got and sampled; the provider sees nothing."""
-    assert trained(engine, lambda: way(client)) == "cba"
+    assert train(engine, lambda: way(client)) == "cba"
     assert provider.requests == [] and len(engine.requests) == 1
     body = engine.requests[0].body
     stream = {"stream": True, "stream_options": {"include_usage": True}} if way in STREAMED else {}
@@ -140,7 +140,7 @@ def test_every_way_async(provider: Provider, engine: Provider, recorder: Recorde
             ways = (raw, raw_streaming, raw_bytes, events, helper)
             assert await asyncio.gather(*(way(client) for way in ways)) == ["cba"] * 5
 
-    trained(engine, lambda: asyncio.run(main()))
+    train(engine, lambda: asyncio.run(main()))
     assert len(engine.requests) == len(recorder.calls) == 5 and provider.requests == []
     for call in recorder.calls:
         assert call.problem == "" and call.choices[0].token_ids == pack_ints(map(ord, "cba"))
@@ -148,7 +148,7 @@ def test_every_way_async(provider: Provider, engine: Provider, recorder: Recorde
 
 def test_parse(client: openai.OpenAI, engine: Provider, recorder: Recorder) -> None:
     """A pydantic model is asked for as a JSON schema, and read out of the text."""
-    response = trained(engine, lambda: client.responses.parse(model="x", input='}1 :"rebmun"{', text_format=Answer))
+    response = train(engine, lambda: client.responses.parse(model="x", input='}1 :"rebmun"{', text_format=Answer))
     assert response.output_parsed == Answer(number=1)
     assert engine.requests[0].body["response_format"]["json_schema"]["name"] == "Answer"
     assert only(recorder).problem == ""
@@ -162,7 +162,7 @@ def test_objects_of_the_sdk_can_be_sent_back(client: openai.OpenAI, engine: Prov
         client.responses.create(model="x", input=[*first.output, {"role": "user", "content": "more"}])
         client.responses.create(model="x", input="more", previous_response_id=first.id)
 
-    trained(engine, act)
+    train(engine, act)
     answer = {"role": "assistant", "content": "cba"}
     more = {"role": "user", "content": "more"}
     assert engine.requests[1].body["messages"] == [answer, more]
@@ -217,7 +217,7 @@ def test_a_stream_left_early(client: openai.OpenAI, engine: Provider, recorder: 
         if ending == "close":
             stream.close()
 
-    trained(engine, act)
+    train(engine, act)
     recorder.collect()
     call = only(recorder)
     assert (call.meta.status, call.meta.error) == ("cancelled", "closed before its end")
@@ -230,7 +230,7 @@ def test_errors_of_the_engine(client: openai.OpenAI, engine: Provider, recorder:
     """The user gets the SDK's own error, after its usual retries; the call says what it was."""
     engine.fail = [status] * 3
     with pytest.raises(openai.BadRequestError if status == 400 else openai.InternalServerError) as error:
-        trained(engine, lambda: client.responses.create(**ASK))
+        train(engine, lambda: client.responses.create(**ASK))
     assert (error.value.code, error.value.status_code) == ("y", status) and error.value.message.endswith("no")
     assert len(engine.requests) == (1 if status == 400 else 3)
     assert (only(recorder).meta.status, only(recorder).meta.http_status) == ("error", status)
@@ -239,7 +239,7 @@ def test_errors_of_the_engine(client: openai.OpenAI, engine: Provider, recorder:
 def test_a_retry_is_translated_anew(client: openai.OpenAI, engine: Provider, recorder: Recorder) -> None:
     """One call, the last attempt of which is recorded."""
     engine.fail = [500]
-    assert trained(engine, lambda: client.responses.create(**ASK)).output_text == "cba"
+    assert train(engine, lambda: client.responses.create(**ASK)).output_text == "cba"
     assert_trained(only(recorder), engine, streamed=False)
 
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_translated_is_said_and_recorded(
 ) -> None:
     """Nothing is sent anywhere; the record has the request."""
     with pytest.raises(Untranslatable, match="web_search"):
-        trained(engine, lambda: client.responses.create(**ASK, tools=[{"type": "web_search"}]))
+        train(engine, lambda: client.responses.create(**ASK, tools=[{"type": "web_search"}]))
     assert provider.requests == engine.requests == []
     call = only(recorder)
     assert call.meta.status == "error" and "web_search" in call.problem and b"web_search" in call.request
@@ -258,7 +258,7 @@ def test_a_translated_response_is_kept_by_no_provider(
     client: openai.OpenAI, provider: Provider, engine: Provider
 ) -> None:
     """Asking for it later, or continuing it by a role that is not trained, says so instead of asking the provider."""
-    made = trained(engine, lambda: client.responses.create(**ASK))
+    made = train(engine, lambda: client.responses.create(**ASK))
     for ask in (
         lambda: client.responses.retrieve(made.id),
         lambda: client.responses.retrieve(made.id, stream=True),
@@ -328,7 +328,7 @@ def test_other_endpoints_are_left_alone(client: openai.OpenAI, provider: Provide
         lambda: client.responses.input_tokens.count(model="x", input="a"),
     ):
         with pytest.raises(openai.NotFoundError):
-            trained(engine, ask)
+            train(engine, ask)
     paths = [request.path.removeprefix("/v1/") for request in provider.requests]
     assert paths == ["embeddings", "images/generations", "moderations", "responses/input_tokens"]
     assert engine.requests == []

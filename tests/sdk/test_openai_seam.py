@@ -44,7 +44,7 @@ def engine() -> Any:
         yield engine
 
 
-def trained(engine: Provider, act: Callable[[], Any], **sampling: Any) -> Any:
+def train(engine: Provider, act: Callable[[], Any], **sampling: Any) -> Any:
     """`act` inside a rollout whose trainable roles go to `engine`, spoken by a trainable role."""
     rollout = RolloutScope("0" * 32, bytes(16), Endpoint(engine.url, "policy", "engine-key"), sampling)
     with use_scope(Scope(rollout=rollout)):
@@ -75,7 +75,7 @@ def test_call_of_no_role_is_recorded_and_left_alone(
 def test_trainable_call_goes_to_the_engine(client: openai.OpenAI, provider: Provider, recorder: Recorder) -> None:
     """The engine gets model, sampling and token fields; the user's own key, and provider, see nothing of it."""
     with Provider() as engine:
-        reply = trained(engine, lambda: client.chat.completions.create(**ASK, temperature=0.3), temperature=1.0)
+        reply = train(engine, lambda: client.chat.completions.create(**ASK, temperature=0.3), temperature=1.0)
         sent = engine.requests[0]
     assert provider.requests == [] and reply.choices[0].message.content == "cba"
     assert sent.path == "/v1/chat/completions" and sent.headers["authorization"] == "Bearer engine-key"
@@ -99,14 +99,14 @@ def test_role_decides_where_a_call_goes(client: openai.OpenAI, provider: Provide
         client.chat.completions.create(**ASK)
         helper()
 
-    trained(engine, team)
+    train(engine, team)
     assert (len(engine.requests), len(provider.requests)) == (1, 1)
     assert provider.requests[0].headers["authorization"] == "Bearer secret"
 
 
 def test_several_choices(client: openai.OpenAI, engine: Provider, recorder: Recorder) -> None:
     """n=3 is one call with three completions."""
-    trained(engine, lambda: client.chat.completions.create(**ASK, n=3))
+    train(engine, lambda: client.chat.completions.create(**ASK, n=3))
     assert [choice.token_ids for choice in only(recorder).choices] == [pack_ints(map(ord, "cba"))] * 3
 
 
@@ -121,7 +121,7 @@ def test_stream(client: openai.OpenAI, engine: Provider, recorder: Recorder, raw
             stream = client.chat.completions.create(**ASK, stream=True)
         return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
 
-    assert trained(engine, act) == "cba"
+    assert train(engine, act) == "cba"
     call = only(recorder)
     assert (call.meta.status, call.meta.streamed, call.problem) == ("ok", True, "")
     assert call.prompt_ids == pack_ints([1, 2, 3]) and call.choices[0].token_ids == pack_ints(map(ord, "cba"))
@@ -143,7 +143,7 @@ def test_stream_left_early(client: openai.OpenAI, engine: Provider, recorder: Re
                 stream.close()
             break
 
-    trained(engine, act)
+    train(engine, act)
     recorder.collect()
     call = only(recorder)
     assert (call.meta.status, call.meta.error) == ("cancelled", "closed before its end")
@@ -240,7 +240,7 @@ def test_azure_secrets_do_not_reach_the_engine(engine: Provider, recorder: Recor
     """An Azure client's key and its api-version stay with the user."""
     client = openai.AzureOpenAI(api_key="secret", api_version="2024-10-21", azure_endpoint="http://127.0.0.1:9")
     lightning.init()
-    trained(engine, lambda: client.chat.completions.create(**ASK))
+    train(engine, lambda: client.chat.completions.create(**ASK))
     sent = engine.requests[0]
     assert sent.path == "/v1/chat/completions" and "secret" not in str(sent.headers)
     assert only(recorder).problem == ""
@@ -248,8 +248,8 @@ def test_azure_secrets_do_not_reach_the_engine(engine: Provider, recorder: Recor
 
 def test_agent_without_max_tokens_gets_the_default(client: openai.OpenAI, engine: Provider) -> None:
     """The default bound is for calls that name none."""
-    trained(engine, lambda: client.chat.completions.create(**ASK), max_tokens_default=7)
-    trained(engine, lambda: client.chat.completions.create(**ASK, max_tokens=3), max_tokens_default=7)
+    train(engine, lambda: client.chat.completions.create(**ASK), max_tokens_default=7)
+    train(engine, lambda: client.chat.completions.create(**ASK, max_tokens=3), max_tokens_default=7)
     assert [request.body["max_tokens"] for request in engine.requests] == [7, 3]
 
 
@@ -258,7 +258,7 @@ def test_changed_sampling_is_said_once(
 ) -> None:
     """Replacing a temperature that the agent asked for is no silent setting."""
     for _ in range(2):
-        trained(engine, lambda: client.chat.completions.create(**ASK, temperature=0.3), temperature=1.0)
+        train(engine, lambda: client.chat.completions.create(**ASK, temperature=0.3), temperature=1.0)
     assert caplog.text.count("asks for temperature=0.3; while it is trained") == 1
     assert caplog.text.count("have temperature=1.0 instead") == 1
 
@@ -269,7 +269,7 @@ def test_forms_and_forced_calls_reach_the_engine(client: openai.OpenAI, engine: 
     tools: Any = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
     form: Any = {"type": "json_object"}
     ask = {**ASK, "tools": tools, "tool_choice": choice, "response_format": form}
-    trained(engine, lambda: client.chat.completions.create(**ask), whole_distribution=1.0)
+    train(engine, lambda: client.chat.completions.create(**ask), whole_distribution=1.0)
     assert [(sent.body["tool_choice"], sent.body["response_format"]) for sent in engine.requests] == [(choice, form)]
 
 
@@ -281,7 +281,7 @@ def test_a_forced_tool_call_is_left_to_the_model(
     tools: Any = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
     for asked in (choice, choice, "none"):
         ask = {**ASK, "tools": tools, "tool_choice": asked}
-        trained(engine, lambda ask=ask: client.chat.completions.create(**ask), free_choice=1.0)
+        train(engine, lambda ask=ask: client.chat.completions.create(**ask), free_choice=1.0)
     assert [request.body["tool_choice"] for request in engine.requests] == ["auto", "auto", "none"]
     assert caplog.text.count("asks for tool_choice=") == 1
 
@@ -289,7 +289,7 @@ def test_a_forced_tool_call_is_left_to_the_model(
 def test_other_requests_pass_untouched(client: openai.OpenAI, provider: Provider, recorder: Recorder) -> None:
     """What is no call to a model is neither recorded nor redirected, even for a trainable role."""
     with Provider() as engine, pytest.raises(openai.APIStatusError):
-        trained(engine, client.models.list)
+        train(engine, client.models.list)
     assert recorder.calls == []
 
 

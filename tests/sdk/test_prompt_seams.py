@@ -34,7 +34,7 @@ ASK: dict[str, Any] = {"model": "gpt-x", "messages": MESSAGES}
 
 
 @pytest.fixture(autouse=True)
-def patched() -> None:
+def patch() -> None:
     lightning.init()
 
 

@@ -26,10 +26,10 @@ from tests.sdk.recorder import Recorder
 
 ROLLOUTS = 64
 MARKED = "Answer with the number {number} and nothing else."
-REWARDS = reward_functions([lambda task, answer: float(answer == expected(task["number"]))])
+REWARDS = reward_functions([lambda task, answer: float(answer == expected_answers(task["number"]))])
 
 
-def expected(number: int) -> list[str]:
+def expected_answers(number: int) -> list[str]:
     """What a rollout's two turns are answered: its own instruction and question, and its own marked text."""
     return [f"Writer {number}. | Turn 0 of {number}", f"Writer {number}. | Say {number}, candidate {number}."]
 

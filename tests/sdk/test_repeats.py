@@ -30,7 +30,7 @@ def clock(task: dict[str, Any], answer: Any) -> float:
     return time.perf_counter() % 1
 
 
-def counted(task: dict[str, Any], answer: Any) -> float:
+def count_up(task: dict[str, Any], answer: Any) -> float:
     return float(next(count) % 2)
 
 
@@ -83,7 +83,7 @@ def score_all(reward: Reward, many: int = 16, answer: Callable[[int], Any] = str
                 scores([listened], {"n": n}, answer(n))
 
 
-@pytest.mark.parametrize("reward", [chance, clock, counted, by_role, later])
+@pytest.mark.parametrize("reward", [chance, clock, count_up, by_role, later])
 def test_a_reward_that_gives_another_number_is_told(reward: Reward, recorder: Recorder) -> None:
     """With its name, how often, and both numbers, in a rollout of those that followed."""
     score_all(reward)
@@ -113,12 +113,12 @@ def test_few_answers_are_scored_again_and_none_in_a_rollout(recorder: Recorder) 
     """Eight more calls in all, with copies of task and answer, and no reward of theirs counts."""
     calls: list[Any] = []
 
-    def watched(task: dict[str, Any], answer: list[int]) -> float:
+    def watch(task: dict[str, Any], answer: list[int]) -> float:
         calls.append((task, answer))
         answer.append(1)
         return 1.0
 
-    score_all(watched, 50, lambda n: [n])
+    score_all(watch, 50, lambda n: [n])
     assert len(calls) == 50 + repeats.KEPT
     assert sorted(answer[0] for _, answer in calls)[: 2 * repeats.KEPT] == sorted([*range(repeats.KEPT)] * 2)
     assert all(len(answer) == 2 for _, answer in calls)

@@ -25,18 +25,18 @@ ADD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def asked(**body: Any) -> dict[str, Any]:
+def chat_request(**body: Any) -> dict[str, Any]:
     """The chat request for a body, less the model."""
     chat = translate({"model": "m", "input": "hi", **body}).chat
     assert chat.pop("model") == "m"
     return chat
 
 
-def replied(body: bytes, http_status: int = 200, **request: Any) -> Response:
+def reply_to(body: bytes, http_status: int = 200, **request: Any) -> Response:
     return Response.model_validate_json(translate({"input": "hi", **request}).reply(body, http_status))
 
 
-def streamed(body: bytes, **request: Any) -> list[Any]:
+def stream_events(body: bytes, **request: Any) -> list[Any]:
     """The events of a stream, each of which the SDK's own type takes."""
     translation = translate({"input": "hi", "stream": True, **request})
     told = translation.feed(body) + translation.end()
@@ -48,7 +48,7 @@ def streamed(body: bytes, **request: Any) -> list[Any]:
 
 def test_every_field_with_a_word_in_chat_completions_is_kept() -> None:
     """Text, instructions, sampling, tools and formats arrive under their other names."""
-    chat = asked(
+    chat = chat_request(
         instructions="Be brief.", max_output_tokens=9, temperature=0.5, top_p=0.9, reasoning={"effort": "low"},
         stream=True, tools=[ADD], tool_choice={"type": "function", "name": "add"}, parallel_tool_calls=False,
         text={"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": True}, "verbosity": "low"},
@@ -67,7 +67,7 @@ def test_every_field_with_a_word_in_chat_completions_is_kept() -> None:
 def test_what_no_answer_depends_on_is_left_out() -> None:
     """Labels for the provider's books, and nulls, change nothing."""
     harmless = dict.fromkeys(("temperature", "tools", "reasoning", "previous_response_id", "conversation"))
-    assert asked(
+    assert chat_request(
         metadata={"a": "b"}, user="u", store=False, service_tier="flex", safety_identifier="s", prompt_cache_key="k",
         max_tool_calls=3, truncation="auto", include=["reasoning.encrypted_content"], background=False, **harmless,
     ) == {"messages": [{"role": "user", "content": "hi"}]}  # fmt: skip
@@ -106,24 +106,24 @@ def test_what_no_answer_depends_on_is_left_out() -> None:
 def test_what_chat_completions_have_no_word_for_is_refused(body: dict[str, Any], says: str) -> None:
     """Nothing is dropped silently: the error names the value and what to type."""
     with pytest.raises(Untranslatable) as refusal:
-        asked(**body)
+        chat_request(**body)
     assert says in str(refusal.value)
 
 
 def test_tool_choice() -> None:
     """Words stay; allowed tools are the tools that the engine sees; without tools there is nothing to choose."""
     other = {**ADD, "name": "other"}
-    assert asked(tools=[ADD], tool_choice="required")["tool_choice"] == "required"
+    assert chat_request(tools=[ADD], tool_choice="required")["tool_choice"] == "required"
     allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "other"}]}
-    chat = asked(tools=[ADD, other], tool_choice=allowed)
+    chat = chat_request(tools=[ADD, other], tool_choice=allowed)
     assert [tool["function"]["name"] for tool in chat["tools"]] == ["other"] and chat["tool_choice"] == "auto"
-    assert asked(tool_choice="auto", parallel_tool_calls=True).keys() == {"messages"}
+    assert chat_request(tool_choice="auto", parallel_tool_calls=True).keys() == {"messages"}
 
 
 def test_logprobs_that_the_caller_wants_are_asked_for() -> None:
     """By `include` or by a number of alternatives."""
-    assert asked(include=["message.output_text.logprobs"])["logprobs"] is True
-    chat = asked(top_logprobs=2)
+    assert chat_request(include=["message.output_text.logprobs"])["logprobs"] is True
+    chat = chat_request(top_logprobs=2)
     assert (chat["logprobs"], chat["top_logprobs"]) == (True, 2)
 
 
@@ -135,7 +135,7 @@ def test_content_parts() -> None:
     ]  # fmt: skip
     items = [{"role": "user", "content": parts[:1]}, {"role": "developer", "content": "d"},
              {"role": "user", "content": parts}]  # fmt: skip
-    assert asked(input=items)["messages"] == [
+    assert chat_request(input=items)["messages"] == [
         {"role": "user", "content": "a"},
         {"role": "system", "content": "d"},
         {"role": "user", "content": [
@@ -167,7 +167,7 @@ def test_items_of_one_completion_are_one_message() -> None:
     one, two, three = (
         {"id": each, "type": "function", "function": {"name": "add", "arguments": "{}"}} for each in ("c1", "c2", "c3")
     )
-    assert asked(input=items)["messages"] == [
+    assert chat_request(input=items)["messages"] == [
         {"role": "assistant", "content": "Adding.", "reasoning_content": "hm", "tool_calls": [one, two]},
         {"role": "tool", "tool_call_id": "c1", "content": "1"},
         {"role": "tool", "tool_call_id": "c2", "content": "2"},
@@ -232,7 +232,7 @@ def test_the_memory_is_bounded() -> None:
 def test_a_whole_reply_is_a_response_of_the_sdk() -> None:
     """Text and calls, usage, and what was asked for."""
     tool = {"id": "call_7", "type": "function", "function": {"name": "add", "arguments": '{"a":1}'}}
-    response = replied(
+    response = reply_to(
         completion({"content": "Adding.", "tool_calls": [tool]}, "tool_calls"),
         instructions="Be brief.", tools=[ADD], metadata={"a": "b"}, temperature=0.5,
     )  # fmt: skip
@@ -252,8 +252,8 @@ def test_a_whole_reply_is_a_response_of_the_sdk() -> None:
 )  # fmt: skip
 def test_how_a_completion_ended(finish: str, status: str, reason: str | None) -> None:
     """A cut is said, whole and streamed, and the item that was cut says so too."""
-    whole = replied(completion({"content": "a"}, finish))
-    last = streamed(stream({"content": "a"}, finish=finish))[-1]
+    whole = reply_to(completion({"content": "a"}, finish))
+    last = stream_events(stream({"content": "a"}, finish=finish))[-1]
     assert last.type == f"response.{status}"
     for response in (whole, last.response):
         assert response.status == status
@@ -265,7 +265,7 @@ def test_how_a_completion_ended(finish: str, status: str, reason: str | None) ->
 def test_refusals_reasoning_and_logprobs_have_their_places() -> None:
     """Each as the SDK expects it."""
     token = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
-    response = replied(
+    response = reply_to(
         completion({"content": "a", "reasoning_content": "hm"}, logprobs={"content": [token]}),
         include=["message.output_text.logprobs"],
     )
@@ -273,13 +273,13 @@ def test_refusals_reasoning_and_logprobs_have_their_places() -> None:
     assert reasoning.type == "reasoning" and reasoning.content and reasoning.content[0].text == "hm"
     assert message.type == "message" and message.content[0].type == "output_text"
     assert message.content[0].logprobs and message.content[0].logprobs[0].logprob == -0.5
-    refusal = replied(completion({"content": None, "refusal": "No."})).output[0]
+    refusal = reply_to(completion({"content": None, "refusal": "No."})).output[0]
     assert refusal.type == "message" and refusal.content[0].type == "refusal" and refusal.content[0].refusal == "No."
 
 
 def test_an_answer_of_no_text_is_an_answer() -> None:
     """An empty message, not no message: code reads output[0]."""
-    for response in (replied(completion({"content": ""})), streamed(stream({"role": "assistant"}))[-1].response):
+    for response in (reply_to(completion({"content": ""})), stream_events(stream({"role": "assistant"}))[-1].response):
         assert response.status == "completed" and response.output[0].content[0].text == ""
 
 
@@ -297,7 +297,7 @@ def test_errors_have_the_shape_of_openai(body: bytes, message: str) -> None:
 
 def test_what_is_no_completion_is_a_failed_response() -> None:
     """With status 200 there is no error to raise; the response says what came."""
-    response = replied(b"<html>Welcome</html>")
+    response = reply_to(b"<html>Welcome</html>")
     assert response.status == "failed" and response.error and "Welcome" in response.error.message
 
 
@@ -306,7 +306,7 @@ def test_what_is_no_completion_is_a_failed_response() -> None:
 
 def test_events_come_in_the_order_of_the_api() -> None:
     """Created, in progress; each item added, filled and done; completed; numbered without a gap."""
-    events = streamed(stream(
+    events = stream_events(stream(
         {"role": "assistant", "content": ""}, {"content": "Ad"}, {"content": "ding."},
         {"tool_calls": [{"index": 0, "id": "call_7", "function": {"name": "add", "arguments": ""}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]},
@@ -332,7 +332,7 @@ def test_a_stream_that_breaks_off_is_a_failed_response(how: str) -> None:
     begun = begun[: begun.index(b"data: ", 10)]
     if how == "error":
         begun += event({"error": {"message": "out of memory"}}) + stream({"content": "ghost"})
-    events = streamed(begun)
+    events = stream_events(begun)
     last = events[-1]
     assert last.type == "response.failed" and last.response.output[0].content[0].text == "half"
     assert ("out of memory" if how == "error" else "broke off") in last.response.error.message
@@ -373,15 +373,15 @@ def test_pieces_and_streaming_change_nothing(
     deltas.append({"content": after})
     body = stream(*deltas, finish=finish)
 
-    def fed(pieces: list[bytes]) -> bytes:
+    def feed(pieces: list[bytes]) -> bytes:
         translation = translate({"input": "hi", "stream": True})
         told = b"".join(map(translation.feed, pieces)) + translation.end()
         told = re.sub(rb'_at":\d+', b'_at":0', told)  # a second may end in between
         return told.replace(translation.id.removeprefix("resp_").encode(), b"ID")
 
     at = sorted({0, len(body), *(place % len(body) for place in places)})
-    told = fed([body])
-    assert fed([body[start:stop] for start, stop in itertools.pairwise(at)]) == told
+    told = feed([body])
+    assert feed([body[start:stop] for start, stop in itertools.pairwise(at)]) == told
     last = json.loads(EventReader().feed(told)[-1])["response"]
 
     message: dict[str, Any] = {"role": "assistant", "content": "".join([*text, after]) or None}

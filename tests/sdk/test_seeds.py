@@ -12,7 +12,7 @@ import openai
 import lightning_sdk as lightning
 from lightning_sdk.trace.scope import Endpoint, RolloutScope, Scope, use_scope
 from tests.sdk.provider import Provider
-from tests.sdk.trained import trained
+from tests.sdk.trained import train
 
 ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "abc"}]}
 
@@ -35,31 +35,31 @@ def asking(client: openai.OpenAI, times: int) -> Any:
 
 def test_each_call_of_a_rollout_has_its_own_seed(client: openai.OpenAI, engine: Provider) -> None:
     """The same again for the same rollout seed, others for another; the agent's own gives way."""
-    trained(engine, asking(client, 3), temperature=0.7, rollout_seed=11)
+    train(engine, asking(client, 3), temperature=0.7, rollout_seed=11)
     first = seeds(engine)
-    trained(engine, asking(client, 3), temperature=0.7, rollout_seed=11)
+    train(engine, asking(client, 3), temperature=0.7, rollout_seed=11)
     assert len(set(first)) == 3 and seeds(engine) == first
     assert all(isinstance(each, int) and 0 <= each < 2**31 for each in first)
-    trained(engine, asking(client, 3), rollout_seed=12)
+    train(engine, asking(client, 3), rollout_seed=12)
     assert not set(seeds(engine)) & set(first)
-    trained(engine, lambda: client.chat.completions.create(**ASK, seed=5), rollout_seed=11)
+    train(engine, lambda: client.chat.completions.create(**ASK, seed=5), rollout_seed=11)
     assert seeds(engine) == first[:1]
 
 
 def test_training_has_no_seed(client: openai.OpenAI, engine: Provider) -> None:
     """One that the agent gives is taken out: all rollouts of a group would say the same."""
-    trained(engine, asking(client, 2), temperature=1.0, whole_distribution=1.0)
+    train(engine, asking(client, 2), temperature=1.0, whole_distribution=1.0)
     act = functools.partial(client.chat.completions.create, **ASK, seed=5)
-    trained(engine, act, temperature=1.0, whole_distribution=1.0)
+    train(engine, act, temperature=1.0, whole_distribution=1.0)
     assert seeds(engine) == [None, None, None]
 
 
 def test_a_retry_has_the_seed_of_its_call(client: openai.OpenAI, engine: Provider) -> None:
     """An attempt that the engine refused does not move the seeds of later calls."""
-    trained(engine, asking(client, 2), rollout_seed=3)
+    train(engine, asking(client, 2), rollout_seed=3)
     one, two = seeds(engine)
     engine.fail = [500]
-    trained(engine, asking(client, 2), rollout_seed=3)
+    train(engine, asking(client, 2), rollout_seed=3)
     assert seeds(engine) == [one, one, two]
 
 

@@ -15,7 +15,7 @@ writer = Agent("writer")
 
 
 @pytest.fixture(autouse=True)
-def patched() -> Iterator[None]:
+def patch() -> Iterator[None]:
     patches = Patches()
     for method in METHODS:
         wrap_agent(patches, Agent, method, lambda agent, *_args: agent.name)
@@ -23,7 +23,7 @@ def patched() -> Iterator[None]:
     patches.undo()
 
 
-def told(recorder: Recorder) -> list[str]:
+def shared_objects(recorder: Recorder) -> list[str]:
     return [span.attributes[notices.OBJECT] for span in recorder.spans if span.name == notices.SHARED]
 
 
@@ -34,7 +34,7 @@ def test_an_agent_of_a_module(recorder: Recorder) -> None:
         with lightning.rollout():
             writer.run()
             writer.run()
-    assert told(recorder) == [f"Agent 'writer' ({__name__}.writer)"] * 2
+    assert shared_objects(recorder) == [f"Agent 'writer' ({__name__}.writer)"] * 2
 
 
 def test_agents_of_their_rollouts(recorder: Recorder) -> None:
@@ -42,7 +42,7 @@ def test_agents_of_their_rollouts(recorder: Recorder) -> None:
     for _ in range(20):
         with lightning.rollout():
             Agent("writer").run()
-    assert told(recorder) == []
+    assert shared_objects(recorder) == []
 
 
 def test_an_agent_that_only_the_program_holds(recorder: Recorder) -> None:
@@ -51,4 +51,4 @@ def test_an_agent_that_only_the_program_holds(recorder: Recorder) -> None:
     for _ in range(2):
         with lightning.rollout():
             agent.run()
-    assert told(recorder) == ["the Agent"]
+    assert shared_objects(recorder) == ["the Agent"]

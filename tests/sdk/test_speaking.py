@@ -198,7 +198,7 @@ def test_trainable_is_inherited_and_roles_choose_by_name(patches: Patches, says:
     """Agents of a framework are trained where the code around them is; a training's roles select by their names."""
     engine = Endpoint("http://127.0.0.1:1/v1", "spark", "key")
 
-    def trained(*roles: str) -> dict[str, bool]:
+    def train(*roles: str) -> dict[str, bool]:
         inside = use_scope(Scope(rollout=RolloutScope("r", b"k" * 16, engine, roles=frozenset(roles)), trainable=True))
         asked = lambda: effective_scope().endpoint() is engine  # noqa: E731
         with inside:
@@ -208,9 +208,9 @@ def test_trainable_is_inherited_and_roles_choose_by_name(patches: Patches, says:
                 "frozen": lightning.agent(role="frozen")(Agent("writer", asked).run)(),
             }
 
-    assert trained() == {"writer": True, "node": True, "frozen": False}
-    assert trained("node") == {"writer": False, "node": True, "frozen": False}
-    assert trained("writer", "frozen") == {"writer": True, "node": False, "frozen": True}
+    assert train() == {"writer": True, "node": True, "frozen": False}
+    assert train("node") == {"writer": False, "node": True, "frozen": False}
+    assert train("writer", "frozen") == {"writer": True, "node": False, "frozen": True}
 
 
 def test_spans_tell_the_framework_s_tree(patches: Patches, recorder: Recorder) -> None:
@@ -322,10 +322,10 @@ def test_a_scope_left_in_another_context_does_not_touch_that_one(patches: Patche
             yield
 
     @lightning.agent(role="moved")
-    async def moved() -> None:
+    async def move() -> None:
         await Forever()
 
-    running = moved()
+    running = move()
     with use_scope(Scope(role="elsewhere")):
         copy_context().run(running.send, None)
     with use_scope(Scope(role="host")):

@@ -23,7 +23,7 @@ from lightning_sdk.stream import wire
 from lightning_sdk.stream.stream import Stream
 from lightning_sdk.system import native_threads
 from tests.sdk.scripted_hub import ScriptedHub
-from tests.sdk.stream_events import event, logged
+from tests.sdk.stream_events import count_events, event
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_stream_without_a_thread_sends_in_the_one_that_closes_it(
         stream.put(event(number), 1000)
     stream.close()
     hub.stop()
-    assert logged(tmp_path / "run") == Counter(range(3))
+    assert count_events(tmp_path / "run") == Counter(range(3))
 
 
 def test_everything_arrives_once(hub: HubProcess, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_everything_arrives_once(hub: HubProcess, tmp_path: Path) -> None:
     assert (status.put, status.acknowledged, status.dropped, status.waiting) == (4000, 4000, 0, 0)
     assert status.hub == hub.id
     stream.close()
-    assert logged(tmp_path / "run") == Counter(range(4000))
+    assert count_events(tmp_path / "run") == Counter(range(4000))
 
 
 def test_nothing_is_lost_or_doubled_when_the_hub_is_killed(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_nothing_is_lost_or_doubled_when_the_hub_is_killed(tmp_path: Path) -> No
     assert stream.status().resent > 0
     stream.close()
     hub.stop()
-    assert logged(tmp_path / "run") == Counter(range(30_000))
+    assert count_events(tmp_path / "run") == Counter(range(30_000))
 
 
 def test_what_the_window_cannot_hold_waits_on_disk(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_what_the_window_cannot_hold_waits_on_disk(tmp_path: Path) -> None:
     assert stream.flush(20)
     stream.close()
     again.stop()
-    assert logged(tmp_path / "run") == Counter(range(2000))
+    assert count_events(tmp_path / "run") == Counter(range(2000))
 
 
 def test_dead_hub_never_blocks_the_agent(caplog: pytest.LogCaptureFixture) -> None:
@@ -150,7 +150,7 @@ def test_what_is_left_at_exit_is_delivered_next_time(tmp_path: Path) -> None:
         pass
     heir.close()
     again.stop()
-    assert logged(tmp_path / "run") == Counter(range(1001))
+    assert count_events(tmp_path / "run") == Counter(range(1001))
 
 
 def test_another_hub_at_the_same_address_gets_the_rest(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_another_hub_at_the_same_address_gets_the_rest(tmp_path: Path) -> None:
         assert client.ask("status")["clients_ever"] == 1
     stream.close()
     again.stop()
-    assert logged(tmp_path / "two") == Counter(range(100, 1000))
+    assert count_events(tmp_path / "two") == Counter(range(100, 1000))
 
 
 def test_forked_child_streams_under_its_own_name(hub: HubProcess, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_forked_child_streams_under_its_own_name(hub: HubProcess, tmp_path: Path
             os._exit(0)
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], check=True, timeout=60)
-    assert logged(tmp_path / "run") == Counter([1, 2, 3])
+    assert count_events(tmp_path / "run") == Counter([1, 2, 3])
 
 
 @pytest.mark.parametrize(
@@ -250,16 +250,16 @@ def test_a_message_that_is_too_long_costs_a_connection_and_no_more() -> None:
 def test_sessions_leave_nothing_behind(hub: HubProcess) -> None:
     """Descriptors, threads and hooks after many sessions that recorded are as many as before the first."""
 
-    def held() -> list[int]:
+    def count_held() -> list[int]:
         return [len(list(Path(folder).iterdir())) for folder in ("/proc/self/fd", "/proc/self/task")]
 
     def is_more() -> bool:
-        return any(now > then for now, then in zip(held(), before, strict=True))
+        return any(now > then for now, then in zip(count_held(), before, strict=True))
 
     # Resident memory is not among these. In 60 calls of `check` it grew from 87 to 136 MB, and no more after the 40th:
     # each cycle's threads take whichever of glibc's arenas is free, and an arena keeps what it was once given. In use
     # were 19.6 MB after the first call and after the last, and with MALLOC_ARENA_MAX=1 the process stayed at 89 MB.
-    before = held()
+    before = count_held()
     for _ in range(20):
         lightning.init(hub.address, hub.key)
         with lightning.rollout():

@@ -133,11 +133,11 @@ class Sequence:
         return TASKS[place]
 
 
-def generated() -> Iterator[dict[str, Any]]:
+def generate() -> Iterator[dict[str, Any]]:
     yield from TASKS
 
 
-@pytest.mark.parametrize("given", [TASKS, tuple(TASKS), generated(), Sequence()])
+@pytest.mark.parametrize("given", [TASKS, tuple(TASKS), generate(), Sequence()])
 def test_any_iterable_of_mappings_is_taken(given: Any) -> None:
     """A list, a tuple, a generator, what has items by number."""
     assert load(given) == TASKS
@@ -219,7 +219,7 @@ def test_a_task_that_holds_itself_is_refused() -> None:
         (TASKS[0], r"tasks is one dict with question, answer: give a list of dicts; \[tasks\] if it is one task"),
         ({"train": TASKS}, r"tasks\['train'\] if that holds the tasks"),
         (7, r"tasks is 7: give a file \(.*a list of dicts, or a DataFrame"),
-        (generated, r"call it: tasks\(\)"),
+        (generate, r"call it: tasks\(\)"),
         (["a"], r"tasks\[0\]: a task is an object of names and values, not str: 'a'"),
         ([], "tasks: what was given holds no tasks"),
     ],

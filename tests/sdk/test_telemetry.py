@@ -17,8 +17,8 @@ from tests.sdk.recorder import Recorder
 from tests.sdk.traced import by_name, outer, tracer, tree
 
 
-@pytest.mark.usefixtures("joined")
-def test_foreign_spans_lie_in_the_agents_that_made_them(recorder: Recorder, exported: InMemorySpanExporter) -> None:
+@pytest.mark.usefixtures("openai_session")
+def test_foreign_spans_lie_in_the_agents_that_made_them(recorder: Recorder, exporter: InMemorySpanExporter) -> None:
     """Agents and tools alternate in one tree, in the stream and at the user's exporter."""
     with lightning.rollout() as rollout:
         outer()
@@ -26,7 +26,7 @@ def test_foreign_spans_lie_in_the_agents_that_made_them(recorder: Recorder, expo
         "invoke_agent outer": "", "outer tool": "invoke_agent outer", "invoke_agent inner": "outer tool",
         "inner tool": "invoke_agent inner",
     }  # fmt: skip
-    theirs = by_name(exported)
+    theirs = by_name(exporter)
     ours = {span.name: span.id for span in recorder.spans}
     for name, parent in (("outer tool", "invoke_agent outer"), ("inner tool", "invoke_agent inner")):
         found = theirs[name]
@@ -35,7 +35,7 @@ def test_foreign_spans_lie_in_the_agents_that_made_them(recorder: Recorder, expo
         assert f"{found.parent.span_id:016x}" == ours[parent]
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_a_copied_span_says_what_it_is(recorder: Recorder) -> None:
     """Attributes, role, times and error of a foreign span are kept, and who made it."""
     with lightning.rollout():
@@ -50,7 +50,7 @@ def test_a_copied_span_says_what_it_is(recorder: Recorder) -> None:
     assert (fetch.status, fetch.error, fetch.parent) == ("error", "ValueError: no such page", "")
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_large_attributes_are_cut(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A foreign span with a book in it does not fill the stream, which is told how large it is."""
     sizes = []
@@ -66,7 +66,7 @@ def test_large_attributes_are_cut(recorder: Recorder, monkeypatch: pytest.Monkey
     assert sum(sizes) > 30_000
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_calls_lie_in_the_tools_that_make_them(recorder: Recorder, provider: Provider) -> None:
     """A model called inside a tool of another instrumentor is that tool's child, elsewhere the agent's."""
     client = OpenAI(base_url=provider.url, api_key="k", max_retries=0)
@@ -105,7 +105,7 @@ async def astepper() -> AsyncIterator[int]:
 STEPPED = {f"step {number}": "whole" for number in range(3)}
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_generators_never_leak_and_never_forget(recorder: Recorder) -> None:
     """Between two steps the consumer's context is its own; a span that a generator holds across them stays."""
     with lightning.rollout():
@@ -119,7 +119,7 @@ def test_generators_never_leak_and_never_forget(recorder: Recorder) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_async_generators_too(recorder: Recorder) -> None:
     """The same between the steps of an async generator."""
 
@@ -134,7 +134,7 @@ def test_async_generators_too(recorder: Recorder) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_interleaved_agents_keep_their_own_tools(recorder: Recorder) -> None:
     """Two agents at once in one event loop: each tool lies in its agent."""
 
@@ -157,7 +157,7 @@ def test_interleaved_agents_keep_their_own_tools(recorder: Recorder) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_threads_carry_the_rollout(recorder: Recorder) -> None:
     """What a thread or a pool records belongs to the agent that started it."""
 
@@ -180,7 +180,7 @@ def test_threads_carry_the_rollout(recorder: Recorder) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_a_context_handed_on_by_hand_is_followed(recorder: Recorder) -> None:
     """A span begun in a thread that knows nothing of us, with a context of the rollout, is the rollout's."""
     with lightning.rollout(), tracer.start_as_current_span("parent") as parent:
@@ -196,7 +196,7 @@ def test_a_context_handed_on_by_hand_is_followed(recorder: Recorder) -> None:
     assert tree(recorder) == {"parent": "", "child": "parent"}
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_a_span_of_another_trace_is_hung_in(recorder: Recorder) -> None:
     """A span that is made the root of a trace of its own inside an agent is kept as that agent's."""
 

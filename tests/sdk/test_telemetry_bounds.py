@@ -20,8 +20,8 @@ from tests.sdk.recorder import Recorder
 from tests.sdk.traced import by_name, outer, root_of, tracer
 
 
-@pytest.mark.usefixtures("joined")
-def test_the_users_trace_is_linked(recorder: Recorder, exported: InMemorySpanExporter) -> None:
+@pytest.mark.usefixtures("openai_session")
+def test_the_users_trace_is_linked(recorder: Recorder, exporter: InMemorySpanExporter) -> None:
     """A rollout is a trace of its own; the trace that it was started in is linked, and goes on afterwards."""
     with tracer.start_as_current_span("request") as request:
         with lightning.rollout(), tracer.start_as_current_span("tool"):
@@ -29,7 +29,7 @@ def test_the_users_trace_is_linked(recorder: Recorder, exported: InMemorySpanExp
         assert trace.get_current_span() is request
         with tracer.start_as_current_span("response"):
             pass
-    theirs = by_name(exported)
+    theirs = by_name(exporter)
     at = theirs["request"].context
     (link,) = [span for span in recorder.spans if span.id == root_of(recorder)]
     assert link.attributes == {
@@ -38,16 +38,16 @@ def test_the_users_trace_is_linked(recorder: Recorder, exported: InMemorySpanExp
     assert theirs["response"].context.trace_id == at.trace_id != theirs["tool"].context.trace_id
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 @pytest.mark.parametrize("early", [True, False])
 def test_outside_of_rollouts_we_join_the_users_trace(
-    recorder: Recorder, exported: InMemorySpanExporter, provider: Provider, early: bool
+    recorder: Recorder, exporter: InMemorySpanExporter, provider: Provider, early: bool
 ) -> None:
     """The user's spans are not touched; ours are children of theirs and carry their trace."""
     client = OpenAI(base_url=provider.url, api_key="k", max_retries=0)
 
     @lightning.agent(role="observed")
-    def observed() -> None:
+    def observe() -> None:
         client.chat.completions.create(model="m", messages=[{"role": "user", "content": "a"}])
         with tracer.start_as_current_span("tool"):
             client.chat.completions.create(model="m", messages=[{"role": "user", "content": "b"}])
@@ -56,8 +56,8 @@ def test_outside_of_rollouts_we_join_the_users_trace(
         with lightning.rollout():
             pass
     with tracer.start_as_current_span("request"):
-        observed()
-    theirs = by_name(exported)
+        observe()
+    theirs = by_name(exporter)
     tool_parent = theirs["tool"].parent
     assert tool_parent is not None
     assert tool_parent.span_id == theirs["request"].context.span_id
@@ -81,17 +81,17 @@ def test_outside_of_rollouts_a_trace_is_made(recorder: Recorder) -> None:
     assert [span.trace for span in recorder.spans[2:]] == ["", ""]
 
 
-@pytest.mark.usefixtures("joined")
-def test_nobody_listens(exported: InMemorySpanExporter) -> None:
+@pytest.mark.usefixtures("openai_session")
+def test_nobody_listens(exporter: InMemorySpanExporter) -> None:
     """Without a hub the user's traces are what they were."""
     with tracer.start_as_current_span("request") as request, lightning.rollout():
         outer()
-    theirs = by_name(exported)
+    theirs = by_name(exporter)
     assert {span.context.trace_id for span in theirs.values()} == {request.get_span_context().trace_id}
 
 
 def test_nothing_is_left_after_shutdown(
-    recorder: Recorder, exported: InMemorySpanExporter, tracer_provider: TracerProvider
+    recorder: Recorder, exporter: InMemorySpanExporter, tracer_provider: TracerProvider
 ) -> None:
     """After shutdown() the provider has its own processors only and scopes no longer show, not even open ones."""
     before = tracer_provider._active_span_processor._span_processors
@@ -108,12 +108,12 @@ def test_nothing_is_left_after_shutdown(
     with tracer.start_as_current_span("request") as request, lightning.rollout():
         outer()
     assert {span.name for span in recorder.spans} == {"invoke_agent outer", "invoke_agent inner"}
-    inside = by_name(exported)["outer tool"].parent
+    inside = by_name(exporter)["outer tool"].parent
     assert inside is not None
     assert inside.span_id == request.get_span_context().span_id
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_requests_stay_as_they_are(recorder: Recorder, provider: Provider) -> None:
     """No header and no byte is added to a request, and outside of a rollout a propagator has nothing to send."""
     client = OpenAI(base_url=provider.url, api_key="k", max_retries=0)
@@ -135,7 +135,7 @@ def test_requests_stay_as_they_are(recorder: Recorder, provider: Provider) -> No
     assert len(recorder.calls) == 2
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_a_users_propagator_sends_the_rollouts_trace(recorder: Recorder) -> None:
     """What the user's own instrumentation puts on requests inside a rollout names the rollout's trace."""
     headers: dict[str, str] = {}
@@ -179,7 +179,7 @@ lightning.shutdown()
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.usefixtures("joined")
+@pytest.mark.usefixtures("openai_session")
 def test_our_own_failures_stay_ours(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in this code reaches neither the agent nor the user's spans."""
 

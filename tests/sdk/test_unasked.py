@@ -11,7 +11,7 @@ import lightning_sdk as lightning
 from lightning_sdk.capture.unasked_fields import UnaskedFields
 from tests.sdk.provider import Provider
 from tests.sdk.recorder import Recorder
-from tests.sdk.trained import CHAT, assert_trained, only, trained
+from tests.sdk.trained import CHAT, assert_trained, only, train
 
 
 @pytest.fixture
@@ -31,17 +31,17 @@ def extra(value: Any) -> Iterator[str]:
 
 def test_a_whole_reply(client: OpenAI, provider: Provider, recorder: Recorder) -> None:
     """The parsed reply and the raw one have the text and none of the ids, which are recorded."""
-    reply = trained(provider, lambda: client.chat.completions.create(**CHAT))
+    reply = train(provider, lambda: client.chat.completions.create(**CHAT))
     assert reply.choices[0].message.content == "cba" and reply.usage.total_tokens == 8
     assert list(extra(reply.model_dump())) == []
     assert_trained(only(recorder), provider, streamed=False)
-    raw = trained(provider, lambda: client.chat.completions.with_raw_response.create(**CHAT))
+    raw = train(provider, lambda: client.chat.completions.with_raw_response.create(**CHAT))
     assert list(extra(json.loads(raw.text))) == [] and raw.parse().choices[0].message.content == "cba"
 
 
 def test_a_stream(client: OpenAI, provider: Provider, recorder: Recorder) -> None:
     """No chunk has any."""
-    chunks = trained(provider, lambda: list(client.chat.completions.create(**CHAT, stream=True)))
+    chunks = train(provider, lambda: list(client.chat.completions.create(**CHAT, stream=True)))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "cba"
     assert [name for chunk in chunks for name in extra(chunk.model_dump())] == []
     assert_trained(only(recorder), provider, streamed=True)
@@ -51,7 +51,7 @@ def test_what_the_agent_asks_for_stays(client: OpenAI, provider: Provider) -> No
     """Log-probs, ids, or both."""
 
     def ask(**more: Any) -> list[str]:
-        reply = trained(provider, lambda: client.chat.completions.create(**CHAT, **more))
+        reply = train(provider, lambda: client.chat.completions.create(**CHAT, **more))
         return sorted(set(extra(reply.model_dump())))
 
     assert ask(logprobs=True) == ["logprobs"]

@@ -17,7 +17,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(autouse=True)
-def started(recorder: Recorder) -> None:
+def start(recorder: Recorder) -> None:
     lightning.init(integrations=frozenset())
 
 

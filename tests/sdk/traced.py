@@ -30,7 +30,7 @@ def tracer_provider() -> Iterator[TracerProvider]:
 
 
 @pytest.fixture
-def exported(tracer_provider: TracerProvider) -> Iterator[InMemorySpanExporter]:
+def exporter(tracer_provider: TracerProvider) -> Iterator[InMemorySpanExporter]:
     """What the user's own exporter got."""
     _exporter.clear()
     yield _exporter
@@ -38,7 +38,7 @@ def exported(tracer_provider: TracerProvider) -> Iterator[InMemorySpanExporter]:
 
 
 @pytest.fixture
-def joined(tracer_provider: TracerProvider) -> Iterator[None]:
+def openai_session(tracer_provider: TracerProvider) -> Iterator[None]:
     session.start(frozenset({"openai"}))
     yield
     lightning.shutdown()

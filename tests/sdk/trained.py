@@ -14,7 +14,7 @@ ASK: dict[str, Any] = {"model": "gpt-x", "input": "abc"}
 CHAT = {"model": "policy", "messages": [{"role": "user", "content": "abc"}]}
 
 
-def trained(engine: Provider | str, act: Callable[[], Any], **sampling: Any) -> Any:
+def train(engine: Provider | str, act: Callable[[], Any], **sampling: Any) -> Any:
     """`act` inside a rollout whose trainable roles go to `engine`, spoken by a trainable role."""
     url = engine if isinstance(engine, str) else engine.url
     rollout = RolloutScope("0" * 32, bytes(16), Endpoint(url, "policy", "engine-key"), sampling)

@@ -23,7 +23,7 @@ class Stored(NamedTuple):
     """Name -> value, of those that count."""
 
 
-def stored(run: Path) -> list[Stored]:
+def read_stored(run: Path) -> list[Stored]:
     """Every rollout that ended ok, in the order in which they began."""
     with closing(sqlite3.connect(run / "hub.sqlite")) as database:
         rows = database.execute(
@@ -47,7 +47,7 @@ def groups(found: Iterable[Stored]) -> list[list[Stored]]:
     return list(by_name.values())
 
 
-def counted(
+def kendall_tau(
     sets: Iterable[list[Stored]], old: Callable[[Stored], float], new: Callable[[Stored], float]
 ) -> tuple[float, int, int]:
     """Kendall's tau-b over the pairs inside of each set, how many pairs were ordered, and how many are reversed."""

@@ -20,7 +20,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 
 @pytest.fixture
-def copied(place: Workplace, tmp_path: Path) -> Callable[[], Path]:
+def copies(place: Workplace, tmp_path: Path) -> Callable[[], Path]:
     """Copies of the stored run that may be written into."""
     made: list[Path] = []
 

@@ -30,7 +30,7 @@ from tests.stored.workplace import Workplace
 DECLARED = {"solver": True}
 
 
-def drawn(
+def draw(
     run: Path, settings: dict[str, Any] | None = None, step: int = 1, held_out: Sequence[dict[str, Any]] = ()
 ) -> ReplayBatch:
     """What a step takes from this run: by default all of its groups at once."""
@@ -42,17 +42,17 @@ def drawn(
         dataset.close()
 
 
-def earned(each: by_hand.Stored) -> float:
+def earning(each: by_hand.Stored) -> float:
     return sum(each.rewards.values())
 
 
-def trained(run: Path) -> list[list[by_hand.Stored]]:
+def training_groups(run: Path) -> list[list[by_hand.Stored]]:
     """The groups of the run's training rollouts."""
-    return by_hand.groups(each for each in by_hand.stored(run) if each.mode == "train")
+    return by_hand.groups(each for each in by_hand.read_stored(run) if each.mode == "train")
 
 
-def varied(groups: list[list[by_hand.Stored]]) -> list[list[by_hand.Stored]]:
-    return [group for group in groups if len(set(map(earned, group))) > 1]
+def varying_groups(groups: list[list[by_hand.Stored]]) -> list[list[by_hand.Stored]]:
+    return [group for group in groups if len(set(map(earning, group))) > 1]
 
 
 # --- what is chosen
@@ -70,17 +70,17 @@ def test_which_rollouts_of_a_group_are_kept() -> None:
     assert pair([1.0, 2.0, 0.0, 2.0, 0.0]) == (1, 2) and pair([1.0, 1.0]) is None and pair([None, 1.0]) is None
 
 
-def test_rejection_takes_the_best_by_the_rewards_that_count(copied: Callable[[], Path]) -> None:
+def test_rejection_takes_the_best_by_the_rewards_that_count(copies: Callable[[], Path]) -> None:
     """One rollout of each group with a signal; after a re-scoring was written, by the new rewards."""
-    run = copied()
+    run = copies()
 
     def best() -> set[str]:
-        groups = varied(trained(run))
-        found = drawn(run)
+        groups = varying_groups(training_groups(run))
+        found = draw(run)
         assert found.batch.objective is Objective.SFT and found.batch.pairs == ()
         assert found.metrics["groups_used"] == len(groups) == found.metrics["rows"] == found.metrics["rollouts_used"]
         rollouts = {row.rollout for row in found.batch.rows}
-        assert rollouts == {max(group, key=earned).id for group in groups}
+        assert rollouts == {max(group, key=earning).id for group in groups}
         return rollouts
 
     before = best()
@@ -91,23 +91,27 @@ def test_rejection_takes_the_best_by_the_rewards_that_count(copied: Callable[[],
 def test_sft_takes_every_stored_token_once(place: Workplace) -> None:
     """All sampled tokens as they were stored, each with the weight of the aggregation."""
     run = place.runs / "base"
-    found = drawn(run, {"stored.method": "sft", "algorithm.aggregation": "token-mean"})
-    assert sorted(row.rollout for row in found.batch.rows) == sorted(e.id for group in trained(run) for e in group)
+    found = draw(run, {"stored.method": "sft", "algorithm.aggregation": "token-mean"})
+    assert sorted(row.rollout for row in found.batch.rows) == sorted(
+        e.id for group in training_groups(run) for e in group
+    )
     sampled = sum(int((row.logprobs != 0).sum()) for row in found.batch.rows)
     assert found.metrics["tokens_trained"] == sampled == found.metrics["tokens_trained/solver"]
     assert sum(float(row.weights.sum()) for row in found.batch.rows) == pytest.approx(1, abs=1e-5)
-    least = sorted(earned(each) for group in trained(run) for each in group)[20]
-    some = drawn(run, {"stored.method": "sft", "stored.min_reward": least})
-    assert {row.rollout for row in some.batch.rows} == {e.id for g in trained(run) for e in g if earned(e) >= least}
+    least = sorted(earning(each) for group in training_groups(run) for each in group)[20]
+    some = draw(run, {"stored.method": "sft", "stored.min_reward": least})
+    assert {row.rollout for row in some.batch.rows} == {
+        e.id for g in training_groups(run) for e in g if earning(e) >= least
+    }
 
 
 def test_dpo_takes_the_best_against_the_worst(place: Workplace) -> None:
     """A pair of each group with a signal, weighed 1 / pairs, 1 where chosen and -1 where rejected."""
     run = place.runs / "base"
-    groups = varied(trained(run))
-    found = drawn(run, {"stored.method": "dpo"})
+    groups = varying_groups(training_groups(run))
+    found = draw(run, {"stored.method": "dpo"})
     assert found.batch.objective is Objective.DPO
-    wanted = {Pair("solver", max(group, key=earned).id, min(group, key=earned).id) for group in groups}
+    wanted = {Pair("solver", max(group, key=earning).id, min(group, key=earning).id) for group in groups}
     assert set(found.batch.pairs) == wanted and found.metrics["pairs"] == len(groups)
     chosen = {each.chosen for each in wanted}
     for row in found.batch.rows:
@@ -122,7 +126,7 @@ def test_the_order_depends_on_seed_and_step_alone(place: Workplace) -> None:
     few: dict[str, Any] = {"stored.method": "sft", "rollouts.tasks_per_step": 2}
 
     def order(seed: int) -> list[tuple[str, ...]]:
-        steps = (drawn(run, {**few, "seed": seed}, step) for step in (1, 2, 3, 4))
+        steps = (draw(run, {**few, "seed": seed}, step) for step in (1, 2, 3, 4))
         return [tuple(row.rollout for row in step.batch.rows) for step in steps]
 
     assert order(1) == order(1) != order(2)
@@ -132,22 +136,22 @@ def test_the_order_depends_on_seed_and_step_alone(place: Workplace) -> None:
 def test_held_out_tasks_are_never_learned_from(place: Workplace) -> None:
     """Rollouts of a task that this run measures itself on are left out and counted, whatever the order of its names."""
     run = place.runs / "base"
-    task = trained(run)[0][0].task
+    task = training_groups(run)[0][0].task
     reserved = [dict(reversed(task.items()))]
-    own = {each.id for group in trained(run) for each in group if each.task == task}
+    own = {each.id for group in training_groups(run) for each in group if each.task == task}
     dataset = ReplayDataset([run], Settings.from_dict({"stored.method": "sft"}), reserved, DECLARED)
     assert dataset.left_out["their task is held out"] == len(own) > 0
     assert not own & {record.entry.id for group in dataset.groups for record in group.records}
     dataset.close()
-    everything = [group[0].task for group in trained(run)]
+    everything = [group[0].task for group in training_groups(run)]
     with pytest.raises(lightning.NothingToTrain, match="32 rollouts left out because their task is held out"):
         ReplayDataset([run], Settings(), everything, DECLARED)
 
 
-def test_what_the_last_rescoring_did_not_score_is_left_out(copied: Callable[[], Path]) -> None:
+def test_what_the_last_rescoring_did_not_score_is_left_out(copies: Callable[[], Path]) -> None:
     """Numbers of two reward functions are never compared with each other."""
-    run = copied()
-    odd = sum(each.task["id"] % 2 for group in trained(run) for each in group)
+    run = copies()
+    odd = sum(each.task["id"] % 2 for group in training_groups(run) for each in group)
     lightning.rescore(run, stored_agent.picky, write=True)
     dataset = ReplayDataset([run], Settings.from_dict({"stored.method": "sft"}), [], DECLARED)
     assert dataset.left_out["the run's last re-scoring did not score them"] == odd > 0
@@ -155,9 +159,9 @@ def test_what_the_last_rescoring_did_not_score_is_left_out(copied: Callable[[], 
     dataset.close()
 
 
-def test_another_tokenizer_is_refused(copied: Callable[[], Path]) -> None:
+def test_another_tokenizer_is_refused(copies: Callable[[], Path]) -> None:
     """By its fingerprint; without one only the run's own model, or a checkpoint of the run, is taken."""
-    run = copied()
+    run = copies()
     config = json.loads((run / "config.json").read_text())
     own = config["facts"]["tokenizer"]
     datasets = [ReplayDataset([run], Settings.from_dict({"model": model}), [], DECLARED)
@@ -210,7 +214,7 @@ def test_sft_makes_the_stored_tokens_likelier(place: Workplace) -> None:
     assert config["facts"]["tokenizer"] == place.config("base")["facts"]["tokenizer"]
     assert config["from_runs"] == [str(place.runs / "base")]
     _, reserved = shares(3)
-    withheld = sum(each.task in reserved for group in trained(place.runs / "base") for each in group)
+    withheld = sum(each.task in reserved for group in training_groups(place.runs / "base") for each in group)
     told = f"{withheld} rollouts left out because their task is held out"
     assert withheld > 0 and config["facts"]["stored_left_out"] == told == report["facts"]["stored_left_out"]
     assert steps[0]["rows"] == 32 - withheld == config["facts"]["stored_rollouts"]
@@ -218,11 +222,11 @@ def test_sft_makes_the_stored_tokens_likelier(place: Workplace) -> None:
     assert report["calls"] == 0 and report["tokens"] == sum(step["tokens_trained"] for step in steps)
 
 
-def test_rejection_learns_by_the_rewards_that_were_written(place: Workplace, copied: Callable[[], Path]) -> None:
+def test_rejection_learns_by_the_rewards_that_were_written(place: Workplace, copies: Callable[[], Path]) -> None:
     """`rescore --write`, then `train --from`: the rollouts that the new function finds best are what is trained on."""
-    run, (_, reserved) = copied(), shares(0)
+    run, (_, reserved) = copies(), shares(0)
     lightning.rescore(run, stored_agent.other, write=True)
-    best = [max(group, key=earned) for group in varied(trained(run)) if group[0].task not in reserved]
+    best = [max(group, key=earning) for group in varying_groups(training_groups(run)) if group[0].task not in reserved]
     place.train("rejection", "--from", str(run), "--steps", "1", **{"rollouts.tasks_per_step": 20})
     (step,) = place.metrics("rejection")
     assert step["rows"] == step["groups_used"] == len(best) and step["loss"] > 0
@@ -268,16 +272,16 @@ def test_dpo_raises_the_chosen_over_the_rejected_and_goes_on_after_a_kill(place:
     assert margins[0] < margins[1] < margins[2]
     assert margins[done] > margins[1]  # with the resumed model as its own reference it would be 0 again
     _, held_out = shares(0)
-    found = drawn(place.runs / "base", settings, done + 1, held_out)
+    found = draw(place.runs / "base", settings, done + 1, held_out)
     for name in ("rows", "pairs", "groups_used", "tokens_trained"):
         assert found.metrics[name] == steps[done][name] == steps[0][name] > 0
     other = place.type(*again, "--from", "dpo", "--resume", str(run))
     assert other.returncode == 1 and "leave from_runs out" in other.stderr
 
 
-def test_a_run_of_another_tokenizer_stops_early(place: Workplace, copied: Callable[[], Path]) -> None:
+def test_a_run_of_another_tokenizer_stops_early(place: Workplace, copies: Callable[[], Path]) -> None:
     """The backend's fingerprint is compared with the run's as soon as it is known."""
-    run = copied()
+    run = copies()
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "facts": {**config["facts"], "tokenizer": "0" * 32}}))
     done = place.type(*place.training("refused", "--from", str(run), "--steps", "1"))

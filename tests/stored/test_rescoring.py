@@ -45,19 +45,19 @@ def test_means_and_ranking_are_those_counted_by_hand(place: Workplace) -> None:
     before = rows(run, "SELECT * FROM rewards")
     lightning.reward(weight=0.5, name="second")(stored_agent.other)
     found = lightning.rescore(run, stored_agent.other)
-    assert (found.count, found.left_out, found.values["written"]) == (len(by_hand.stored(run)), {}, False)
+    assert (found.count, found.left_out, found.values["written"]) == (len(by_hand.read_stored(run)), {}, False)
     assert (found.values["replaces"], found.values["keeps"]) == (["first"], ["tried"])
-    trained = [each for each in by_hand.stored(run) if each.mode == "train"]
+    trained = [each for each in by_hand.read_stored(run) if each.mode == "train"]
     told, groups = of_mode(found, "train"), by_hand.groups(trained)
     assert told["rollouts"] == len(trained) == 32 and len(groups) == 8
     assert told["old"]["mean"] == pytest.approx(sum(map(old, trained)) / 32)
     assert told["new"]["mean"] == pytest.approx(sum(map(new, trained)) / 32)
     assert told["change"]["mean"] == pytest.approx(told["new"]["mean"] - told["old"]["mean"])
-    within, ordered, flipped = by_hand.counted(groups, old, new)
+    within, ordered, flipped = by_hand.kendall_tau(groups, old, new)
     assert told["tau_within_groups"] == pytest.approx(within)
     assert (told["pairs_ordered"], told["pairs_flipped"]) == (ordered, flipped)
     assert told["flipped"] == pytest.approx(flipped / ordered)
-    assert told["tau_overall"] == pytest.approx(by_hand.counted([trained], old, new)[0])
+    assert told["tau_overall"] == pytest.approx(by_hand.kendall_tau([trained], old, new)[0])
     varied = [({old(each) for each in group}, {new(each) for each in group}) for group in groups]
     assert told["signal_gained"] == sum(len(x) == 1 < len(y) for x, y in varied)
     assert told["signal_lost"] == sum(len(y) == 1 < len(x) for x, y in varied)
@@ -80,9 +80,9 @@ def test_rankings_small_enough_to_see() -> None:
     assert (told_groups.gained, told_groups.lost) == (1, 1)
 
 
-def test_what_is_written_counts_and_what_was_before_is_kept(copied: Callable[[], Path]) -> None:
+def test_what_is_written_counts_and_what_was_before_is_kept(copies: Callable[[], Path]) -> None:
     """The new numbers stand for the functions' only; the old rows stay, marked; a second re-scoring starts from it."""
-    run = copied()
+    run = copies()
     before = rows(run, "SELECT key, role, name, value, replaced FROM rewards ORDER BY rowid")
     lightning.reward(weight=0.5, name="second")(stored_agent.other)
     found = lightning.rescore(run, [stored_agent.other, stored_agent.first], write=True)
@@ -101,12 +101,12 @@ def test_what_is_written_counts_and_what_was_before_is_kept(copied: Callable[[],
         assert opened.settings.credit.rewards == {"second": 0.5}
 
 
-def test_a_run_under_way_is_read_and_not_written(copied: Callable[[], Path]) -> None:
+def test_a_run_under_way_is_read_and_not_written(copies: Callable[[], Path]) -> None:
     """While a hub has the folder, re-scoring shows what it would do and refuses to write, naming the process."""
-    run = copied()
+    run = copies()
     hub = HubProcess(run)
     try:
-        assert lightning.rescore(run, stored_agent.first).count == len(by_hand.stored(run))
+        assert lightning.rescore(run, stored_agent.first).count == len(by_hand.read_stored(run))
         with pytest.raises(lightning.HubError, match=rf"process {hub.pid}\) is using the folder.*wait until it ends"):
             lightning.rescore(run, stored_agent.first, write=True)
     finally:
@@ -188,13 +188,13 @@ def test_a_run_of_an_earlier_version_opens(tmp_path: Path) -> None:
     assert rows(run, "PRAGMA user_version") == [(2,)]
 
 
-def test_the_command_shows_and_writes(place: Workplace, copied: Callable[[], Path]) -> None:
+def test_the_command_shows_and_writes(place: Workplace, copies: Callable[[], Path]) -> None:
     """`rescore` names a run by name or folder, prints words or JSON, and says what is wrong."""
     done = place.type("rescore", "base", "--reward", "stored_agent.py:other")
     assert done.returncode == 0, done.stderr
     for said in ("0.5 x second", "instead of first", "Kendall's tau", "Nothing was written"):
         assert said in done.stdout
-    run = copied()
+    run = copies()
     done = place.type("rescore", str(run), "--reward", "stored_agent.py:other", "--write", "--json")
     assert json.loads(done.stdout)["rescoring"] == 1 and rows(run, "SELECT number FROM rescorings") == [(1,)]
     done = place.type("rescore", "nothing", "--reward", "stored_agent.py:other")

@@ -55,7 +55,7 @@ async def astream(task: dict[str, Any]) -> AsyncIterator[str]:
 
 
 @lightning.agent(role="onlooker")
-def untrained(task: dict[str, Any]) -> str:
+def ask_nobody(task: dict[str, Any]) -> str:
     try:
         return ask(task["question"])
     except Exception:  # there is no provider on this machine

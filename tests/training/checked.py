@@ -56,13 +56,13 @@ _kept = functools.cache(lambda asked: ask([{"role": "user", "content": asked}]))
 
 
 @lightning.agent(role="solver", trainable=True)
-def cached(task: dict[str, Any]) -> str:
+def cache(task: dict[str, Any]) -> str:
     """Asks once for each task."""
     return _kept(task["question"])
 
 
 @lightning.agent(role="solver", trainable=True)
-def tooled(task: dict[str, Any]) -> str:
+def offer_tool(task: dict[str, Any]) -> str:
     """Offers a tool."""
     tool: Any = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
     reply = client.chat.completions.create(model="gpt", messages=question(task), max_tokens=6, tools=[tool])
@@ -70,7 +70,7 @@ def tooled(task: dict[str, Any]) -> str:
 
 
 @lightning.agent(role="planner")
-def untrained(task: dict[str, Any]) -> str:
+def ask_nobody(task: dict[str, Any]) -> str:
     try:
         return ask(question(task))
     except Exception:  # there is no provider on this machine
@@ -121,7 +121,7 @@ _pools: list[ThreadPool] = []
 
 
 @lightning.agent(role="solver", trainable=True)
-def pooled(task: dict[str, Any]) -> str:
+def ask_in_pool(task: dict[str, Any]) -> str:
     """Asks in a pool that the first rollout makes and all share."""
     if not _pools:
         _pools.append(ThreadPool(2))
@@ -190,13 +190,13 @@ def clock(task: dict[str, Any], answer: str) -> float:
     return time.perf_counter() % 60
 
 
-def shaped(task: dict[str, Any], answer: str) -> float:
+def form_only(task: dict[str, Any], answer: str) -> float:
     """Looks at the form only."""
     return float(answer in {"2", "3"})
 
 
 async def shaped_later(task: dict[str, Any], answer: str) -> float:
-    return shaped(task, answer)
+    return form_only(task, answer)
 
 
 _first: list[str] = []
@@ -209,7 +209,7 @@ def raising_elsewhere(task: dict[str, Any], answer: str) -> float:
         _first.append(pair)
     if pair not in _first:
         raise KeyError(pair)
-    return shaped(task, answer)
+    return form_only(task, answer)
 
 
 def mutating(task: dict[str, Any], answer: str) -> float:
@@ -222,7 +222,7 @@ def mutating(task: dict[str, Any], answer: str) -> float:
 def hanging(task: dict[str, Any], answer: str) -> float:
     if threading.current_thread().name == "lightning-probe":
         threading.Event().wait(60)
-    return shaped(task, answer)
+    return form_only(task, answer)
 
 
 times: list[float] = []
@@ -232,7 +232,7 @@ def slow(task: dict[str, Any], answer: str) -> float:
     """A model, or a sandbox."""
     times.append(time.monotonic())
     time.sleep(2 * reward_probe.SLOW_SECONDS)
-    return shaped(task, answer)
+    return form_only(task, answer)
 
 
 @lightning.agent(role="solver", trainable=True)

@@ -48,7 +48,7 @@ def learner(endpoint) -> list:
     body = wire.pack({"folder": str(HERE / "taken")})
     (HERE / "taken").mkdir(exist_ok=True)
     paths = ("learner/save", "learner/load", "learner/update", "learner/facts")
-    return [asked(f"http://127.0.0.1:{port}/{path}", endpoint.key, body) for port in ports for path in paths]
+    return [ask(f"http://127.0.0.1:{port}/{path}", endpoint.key, body) for port in ports for path in paths]
 
 
 def listening(process: Path) -> set[int]:
@@ -67,8 +67,8 @@ def other_rollout(endpoint) -> list:
     """With its own engine key: a completion in another rollout's name; and one with a key that it made up."""
     body = json.dumps({"model": endpoint.model, "prompt": [1], "max_tokens": 1}).encode()
     stolen = re.sub("[0-9a-f]{32}", "0" * 32, endpoint.key, count=1)
-    return [asked(f"{endpoint.url}/completions", endpoint.key, body, rollout="0" * 32),
-            asked(f"{endpoint.url}/completions", stolen, body, rollout="0" * 32)]  # fmt: skip
+    return [ask(f"{endpoint.url}/completions", endpoint.key, body, rollout="0" * 32),
+            ask(f"{endpoint.url}/completions", stolen, body, rollout="0" * 32)]  # fmt: skip
 
 
 def tool(endpoint) -> list:
@@ -98,10 +98,10 @@ def hub(endpoint) -> list:
 def gateway(endpoint) -> list:
     """With its rollout's gateway key: what the provider's account holds."""
     base = lightning.gateway_environment()["OPENAI_BASE_URL"]
-    return [asked(f"{base}/{path}", "", None, method) for method, path in (("DELETE", "files/a"), ("GET", "files"))]
+    return [ask(f"{base}/{path}", "", None, method) for method, path in (("DELETE", "files/a"), ("GET", "files"))]
 
 
-def asked(url: str, key: str, body: bytes | None, method: str = "POST", rollout: str = "") -> int | str:
+def ask(url: str, key: str, body: bytes | None, method: str = "POST", rollout: str = "") -> int | str:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     headers |= {"x-lightning-rollout": rollout} if rollout else {}
     try:

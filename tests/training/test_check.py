@@ -46,7 +46,7 @@ def check(folder: Path, agent: str, *more: str, reward: str = "by_turns") -> sub
     return subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder, timeout=110)
 
 
-def found(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+def findings_of(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     """Kind -> severity and words of each finding in the JSON output."""
     values = json.loads(done.stdout)
     assert values["learnable"] == (done.returncode == 0), done.stderr
@@ -70,7 +70,7 @@ def test_a_good_agent_is_ready(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("agent", "reward", "kind", "words"),
     [
-        ("untrained", "by_turns", "nothing trainable", "there were 8 of planner.*trainable=True"),
+        ("ask_nobody", "by_turns", "nothing trainable", "there were 8 of planner.*trainable=True"),
         ("silent", "by_turns", "no model call", "made no model call in 8 rollouts"),
         ("elsewhere", "by_turns", "calls went elsewhere",
          "8 to 127.0.0.1/v1/chat/completions through httpx2 by solver.*lightning-sdk gateway"),
@@ -88,7 +88,7 @@ def test_a_broken_agent_is_told_why(
         assert done.returncode == 2 and words in done.stderr and not done.stdout
         return
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.match(f"fatal: .*{words}", found(done)[kind])
+    assert re.match(f"fatal: .*{words}", findings_of(done)[kind])
 
 
 def test_a_conversation_that_is_edited_is_a_warning(folder: Path) -> None:
@@ -96,7 +96,8 @@ def test_a_conversation_that_is_edited_is_a_warning(folder: Path) -> None:
     done = check(folder, "shouting", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.match(
-        "warning: every turn broke its sequence: 8 sampled text not kept.*choices", found(done)["broken sequences"]
+        "warning: every turn broke its sequence: 8 sampled text not kept.*choices",
+        findings_of(done)["broken sequences"],
     )
     assert json.loads(done.stdout)["sequences"][0]["openings"] == {"sampled text not kept": 8}
 
@@ -108,7 +109,7 @@ def test_a_thread_from_before_loses_the_rollout(
     monkeypatch.setenv("CHECKED_WORKER", "unseen")
     done = check(folder, "long_lived", *light)
     assert done.returncode == 1, done.stdout + done.stderr
-    findings = found(done)
+    findings = findings_of(done)
     assert re.match("fatal: 8 calls were made outside of every rollout.*ThreadPoolExecutor", findings["context lost"])
     assert "8 calls were made outside" in findings["no model call"]
 
@@ -120,15 +121,15 @@ def test_a_thread_from_before_works_for_who_asks_it(
     monkeypatch.setenv("CHECKED_WORKER", "seen")
     done = check(folder, "long_lived", *light)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert not found(done)
+    assert not findings_of(done)
 
 
 def test_a_pool_that_the_first_rollout_makes(folder: Path, light: list[str]) -> None:
     """Each rollout has its own call, so that nothing is found."""
-    done = check(folder, "pooled", *light)
+    done = check(folder, "ask_in_pool", *light)
     assert done.returncode == 0, done.stdout + done.stderr
     (sequences,) = json.loads(done.stdout)["sequences"]
-    assert (sequences["rollouts"], sequences["turns"]) == (8, 8) and not found(done)
+    assert (sequences["rollouts"], sequences["turns"]) == (8, 8) and not findings_of(done)
 
 
 def test_a_memory_that_rollouts_share(folder: Path, light: list[str]) -> None:
@@ -136,7 +137,7 @@ def test_a_memory_that_rollouts_share(folder: Path, light: list[str]) -> None:
     done = check(folder, "remembering", *light)
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.match(
-        "fatal: in . of 8 rollouts the first request of the role solver holds", found(done)["rollouts mixed"]
+        "fatal: in . of 8 rollouts the first request of the role solver holds", findings_of(done)["rollouts mixed"]
     )
 
 
@@ -149,7 +150,7 @@ def test_a_role_that_only_a_framework_knows(
     done = check(folder, "crew", *light, "--roles", role)
     assert done.returncode == code, done.stdout + done.stderr
     if code:
-        assert re.match(r"fatal: .*\(Reseacher\).*8 of Researcher", found(done)["role filter matched nothing"])
+        assert re.match(r"fatal: .*\(Reseacher\).*8 of Researcher", findings_of(done)["role filter matched nothing"])
     else:
         assert json.loads(done.stdout)["calls"][0]["role"] == "Researcher"
 
@@ -194,7 +195,7 @@ def test_training_warns_in_the_same_words_and_goes_on(
 def test_what_was_recorded_can_be_kept(tmp_path: Path, light: list[str]) -> None:
     """The folder holds the spans, the hub's log and the diagnosis, without the list of integrations."""
     settings: dict[str, Any] = {**SMALL, "backend": "bandit", "quiet": True}
-    result = lightning.check(checked.untrained, agents.TASKS, checked.by_turns, keep=tmp_path / "kept", **settings)
+    result = lightning.check(checked.ask_nobody, agents.TASKS, checked.by_turns, keep=tmp_path / "kept", **settings)
     values = json.loads((tmp_path / "kept" / "diagnosis.json").read_text())
     assert values == {name: value for name, value in result.values.items() if name != "integrations"}
     assert (tmp_path / "kept" / "hub.log").exists() and list((tmp_path / "kept" / "spans").glob("*.log"))
@@ -203,8 +204,8 @@ def test_what_was_recorded_can_be_kept(tmp_path: Path, light: list[str]) -> None
 
 def test_a_cache_of_the_agents_own_is_told(folder: Path, light: list[str]) -> None:
     """All rollouts of a task but the first end without a call."""
-    done = check(folder, "cached", *light, "--set", "rollouts.concurrency=1", reward="constant")
-    told = found(done)["no signal"]
+    done = check(folder, "cache", *light, "--set", "rollouts.concurrency=1", reward="constant")
+    told = findings_of(done)["no signal"]
     assert (
         "6 of 8 rollouts failed or made no call, for example because of a cache" in told
         and "caches of model calls" in told
@@ -214,5 +215,5 @@ def test_a_cache_of_the_agents_own_is_told(folder: Path, light: list[str]) -> No
 def test_tools_that_the_template_does_not_show_are_told(folder: Path, tmp_path: Path) -> None:
     """The embedded engine refuses them, and the check shows its words."""
     save_tiny(tmp_path / "model")
-    told = found(check(folder, "tooled", "--model", str(tmp_path / "model"), "--json"))
+    told = findings_of(check(folder, "offer_tool", "--model", str(tmp_path / "model"), "--json"))
     assert "the chat template of model does not show tools to the model" in told["rollouts failed"]

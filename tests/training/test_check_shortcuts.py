@@ -27,7 +27,7 @@ def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
 
 
-def probed(rewards: Reward | Sequence[Reward], tasks: list[dict[str, Any]]) -> str:
+def probe(rewards: Reward | Sequence[Reward], tasks: list[dict[str, Any]]) -> str:
     """What is said of rewards after rollouts in which four tasks were given every answer; '' if nothing is."""
     probe = RewardProbe(reward_functions(rewards))
     for task in tasks[:4]:
@@ -37,17 +37,17 @@ def probed(rewards: Reward | Sequence[Reward], tasks: list[dict[str, Any]]) -> s
     return "" if found is None else f"{found['severity']} {found['kind']}: {found['what']} {found['cause']}"
 
 
-def asked(agent: Reward, reward: Reward, tasks: list[dict[str, Any]]) -> dict[str, str]:
+def check_findings(agent: Reward, reward: Reward, tasks: list[dict[str, Any]]) -> dict[str, str]:
     """What a check finds: kind -> words."""
     result = lightning.check(agent, tasks, reward, **SMALL)
     assert result.learnable, str(result)
     return {each["kind"]: each["what"] for each in result.findings}
 
 
-@pytest.mark.parametrize("reward", [checked.shaped, checked.shaped_later])
+@pytest.mark.parametrize("reward", [checked.form_only, checked.shaped_later])
 def test_a_reward_of_the_form_alone(reward: Reward) -> None:
     """The same for an answer whatever the task; async ones too."""
-    told = probed(reward, checked.LETTERS)
+    told = probe(reward, checked.LETTERS)
     assert told.startswith("warning reward ignores the task: the 2 best answers earned exactly the same under the data")
     assert f"the reward function {reward.__name__}() looks at the form" in told and "(0 to 1)" in told
 
@@ -61,28 +61,28 @@ def test_nothing_is_said_of_other_rewards(reward: Reward, monkeypatch: pytest.Mo
     """One that looks at the task, takes it apart, counts its calls, raises for what it does not know, hangs, takes its
     time, or is always the same."""
     monkeypatch.setattr(reward_probe, "LONGEST_SECONDS", 0.5)
-    assert probed(reward, checked.LETTERS) == ""
+    assert probe(reward, checked.LETTERS) == ""
 
 
 def test_a_slow_reward_is_not_asked_again() -> None:
     """It may cost money: the rollouts' own calls are all."""
     checked.times.clear()
-    probed(checked.slow, checked.LETTERS)
+    probe(checked.slow, checked.LETTERS)
     assert len(checked.times) == 16
 
 
 def test_a_form_among_several_rewards_is_no_fault() -> None:
     """What counts is whether all of them together look at the task."""
-    assert probed([checked.shaped, checked.right], checked.LETTERS) == ""
-    assert "shaped() and the reward function by_length()" in probed(
-        [checked.shaped, checked.by_length], checked.LETTERS
+    assert probe([checked.form_only, checked.right], checked.LETTERS) == ""
+    assert "shaped() and the reward function by_length()" in probe(
+        [checked.form_only, checked.by_length], checked.LETTERS
     )
 
 
 def test_few_tasks_say_nothing_of_a_reward() -> None:
     """With four tasks, or with ones of the same answer, a right answer may well be right for all others."""
-    assert probed(checked.shaped, checked.LETTERS[:4]) == ""
-    assert probed(checked.shaped, [{**task, "answer": "2"} for task in checked.LETTERS]) == ""
+    assert probe(checked.form_only, checked.LETTERS[:4]) == ""
+    assert probe(checked.form_only, [{**task, "answer": "2"} for task in checked.LETTERS]) == ""
 
 
 def test_answers_that_are_no_plain_data_are_not_asked() -> None:
@@ -95,14 +95,14 @@ def test_answers_that_are_no_plain_data_are_not_asked() -> None:
 def test_a_check_tells_of_both(light: None) -> None:
     """A prompt that holds the answer, and a reward that does not look at it: warnings, with exit code 0."""
     tasks = [{**task, "answer": f"n{n}"} for n, task in enumerate(checked.LETTERS)]
-    found = asked(checked.leaking, checked.shaped, tasks)
+    found = check_findings(checked.leaking, checked.form_only, tasks)
     assert set(found) == {"reward ignores the task", "answer in the prompt"}
     assert "field 'answer' is in the messages of the first call in 4 of 4 tasks" in found["answer in the prompt"]
 
 
 def test_a_check_of_a_good_agent_tells_of_neither(light: None) -> None:
     """Its reward compares the answer with the task, which the prompt does not tell."""
-    assert asked(checked.single, checked.right, checked.LETTERS) == {}
+    assert check_findings(checked.single, checked.right, checked.LETTERS) == {}
 
 
 def test_a_training_tells_of_a_leak_in_its_first_step(

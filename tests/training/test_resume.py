@@ -31,7 +31,7 @@ def roles() -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that has done its two steps."""
     markers.agent.declared.update(solver=True)
     runs = tmp_path_factory.mktemp("runs")
@@ -39,18 +39,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
+def run(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of it."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 def go_on(run: Path, tasks: Any = TASKS, **given: Any) -> lightning.Report:
     return lightning.train(agents.solve, tasks, given.pop("reward", agents.length), resume=run, **given)
 
 
-def test_nobody_else_reads_a_run(finished: Path) -> None:
+def test_nobody_else_reads_a_run(finished_run: Path) -> None:
     """Prompts, answers, logs and weights are their user's alone, whatever the user's umask is."""
-    found = {path: path.stat().st_mode & 0o777 for path in (finished, *finished.rglob("*"))}
+    found = {path: path.stat().st_mode & 0o777 for path in (finished_run, *finished_run.rglob("*"))}
     assert len(found) > 20 and any(path.name == "learner.pt" for path in found)
     assert not {path: oct(mode) for path, mode in found.items() if mode & 0o077}
 

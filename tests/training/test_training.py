@@ -168,7 +168,7 @@ def _kill_after(run: Path, steps: int, module: str) -> None:
 @pytest.mark.parametrize(
     ("agent", "reward", "error", "said"),
     [
-        (agents.untrained, agents.length, lightning.NothingToTrain, "onlooker"),
+        (agents.ask_nobody, agents.length, lightning.NothingToTrain, "onlooker"),
         (agents.silent, agents.length, lightning.NothingToTrain, "made no model call"),
         (agents.broken, agents.length, lightning.RolloutsFailed, r"KeyError: 'customer_id'[\s\S]*agents.py"),
         (agents.solve, agents.raising, lightning.RolloutsFailed, r"raising\(\) raised ValueError: no such column"),

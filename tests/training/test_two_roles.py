@@ -13,7 +13,7 @@ import lightning_sdk as lightning
 from lightning_hub.credit.batch import TrainingBatch, build_batch
 from lightning_hub.replay.stored_run import StoredRun
 from lightning_sdk.settings import Settings
-from tests.trajectories.conversations import call, rollout, sampled
+from tests.trajectories.conversations import call, rollout, sample
 
 ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "examples" / "two_roles" / "agent.py"
@@ -61,17 +61,17 @@ def test_what_an_answer_is_worth(shop: dict[str, Any], outcome: str, one: float,
 
 def test_one_number_blames_the_clerk_for_the_cashier(shop: dict[str, Any]) -> None:
     """At the beginning finding the price is discouraged by one number, and encouraged by a number for each role."""
-    assert blame(weighed(shop, "one_for_all"), "clerk") < 0 < blame(weighed(shop, "one_for_each"), "clerk")
+    assert blame(weigh(shop, "one_for_all"), "clerk") < 0 < blame(weigh(shop, "one_for_each"), "clerk")
 
 
-def weighed(shop: dict[str, Any], reward: str) -> TrainingBatch:
+def weigh(shop: dict[str, Any], reward: str) -> TrainingBatch:
     """The beginning's rollouts of one order, with one of the example's rewards."""
     task, made = shop["tasks"](seed=5, size=1)[0], []
     for number, outcome in enumerate(BEGINNING):
         said = answer(shop, task, outcome)
-        spoke = [call(1, [1], sampled(20 if said["price"] is None else 21), role="clerk")]
+        spoke = [call(1, [1], sample(20 if said["price"] is None else 21), role="clerk")]
         if said["price"] is not None:
-            spoke.append(call(2, [2], sampled(30), role="cashier"))
+            spoke.append(call(2, [2], sample(30), role="cashier"))
         value = shop[reward](task, said)
         made.append(rollout(number + 1, *spoke, rewards=value if isinstance(value, dict) else {"": value}))
     return build_batch(made, Settings())
@@ -116,12 +116,12 @@ def test_the_example_trains(shop: dict[str, Any], tmp_path: Path, monkeypatch: p
         reports.append(train(*args, **{**settings, **SMALL, "runs": tmp_path}))
         return reports[-1]
 
-    def measured(*args: Any, **settings: Any) -> Any:
+    def measure(*args: Any, **settings: Any) -> Any:
         reports.append(evaluate(*args, **{**settings, "quiet": True, "evaluation.tasks": 4, "runs": tmp_path}))
         return reports[-1]
 
     monkeypatch.setattr(lightning, "train", small)
-    monkeypatch.setattr(lightning, "evaluate", measured)
+    monkeypatch.setattr(lightning, "evaluate", measure)
     monkeypatch.setattr(
         sys, "argv", ["agent.py", "--steps", "1", *(["--one-reward"] if reward == "one_for_all" else [])]
     )

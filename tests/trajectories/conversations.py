@@ -64,7 +64,7 @@ def call(
     )
 
 
-def sampled(*ids: int) -> Sampled:
+def sample(*ids: int) -> Sampled:
     """These ids, with a log-prob that tells them apart."""
     return ids, [-each / 100 for each in ids]
 

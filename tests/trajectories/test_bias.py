@@ -18,7 +18,7 @@ from lightning_hub.credit import estimators
 from lightning_hub.credit.batch import build_batch
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.settings import Settings
-from tests.trajectories.conversations import call, rollout, sampled
+from tests.trajectories.conversations import call, rollout, sample
 
 STOP, GO = 10, 11
 LOGITS = np.array([0.4, -0.3, 0.9])
@@ -47,7 +47,7 @@ def slope(turn: int, action: int) -> NDArray[np.float64]:
     return np.eye(3)[turn] * ((1 - go) if action == GO else -go)
 
 
-def earned(game: Game) -> NDArray[np.float64]:
+def earnings(game: Game) -> NDArray[np.float64]:
     """[S] what is earned after each turn."""
     values = np.array([BONUS[t] if action == GO else 0.0 for t, action in enumerate(game)])
     values[-1] += FINAL[sum(action == GO for action in game)]
@@ -57,16 +57,16 @@ def earned(game: Game) -> NDArray[np.float64]:
 def truth() -> NDArray[np.float64]:
     """[3] gradient of the expected reward, by the log-derivative over all games."""
     return np.sum([
-        chance(game) * earned(game).sum() * np.sum([slope(t, action) for t, action in enumerate(game)], axis=0)
+        chance(game) * earnings(game).sum() * np.sum([slope(t, action) for t, action in enumerate(game)], axis=0)
         for game in games()
     ], axis=0)  # fmt: skip
 
 
-def played(number: int, game: Game) -> Rollout:
+def play(number: int, game: Game) -> Rollout:
     """The game as a rollout: a call for each turn, which continues the row, and rewards in between."""
     calls, rewards, tokens = [], [], [1]
-    for turn, (action, value) in enumerate(zip(game, earned(game), strict=True)):
-        calls.append(call(10 * turn + 1, tokens, sampled(action)))
+    for turn, (action, value) in enumerate(zip(game, earnings(game), strict=True)):
+        calls.append(call(10 * turn + 1, tokens, sample(action)))
         rewards.append(Reward("", "step", float(value), 10 * turn + 5))
         tokens = [*tokens, action, 2]
     return rollout(number, *calls).with_rewards(tuple(rewards))
@@ -78,11 +78,11 @@ def groups(size: int) -> Iterator[tuple[float, tuple[Game, ...]]]:
         yield float(np.prod([chance(game) for game in group])), group
 
 
-def expected(settings: Settings, size: int = 3) -> NDArray[np.float64]:
+def expected_gradient(settings: Settings, size: int = 3) -> NDArray[np.float64]:
     """[3] expectation of the gradient that the product's own rows have (of the reward, so with the loss's sign)."""
     total = np.zeros(3)
     for probability, group in groups(size):
-        weighed = build_batch([played(n, game) for n, game in enumerate(group)], settings)
+        weighed = build_batch([play(n, game) for n, game in enumerate(group)], settings)
         for row in weighed.rows:
             turns = np.flatnonzero(row.weights)
             for turn, place in enumerate(turns):
@@ -103,40 +103,42 @@ def of(**options: str) -> Settings:
 
 def test_the_default_gradient_is_the_true_one() -> None:
     """Without any setting: leave-one-out and a constant denominator, exactly the gradient of the expected reward."""
-    assert expected(of()) == pytest.approx(truth(), abs=1e-6)
+    assert expected_gradient(of()) == pytest.approx(truth(), abs=1e-6)
 
 
 @pytest.mark.parametrize("estimator", ["rloo", "reinforce", "running_mean"])
 @pytest.mark.parametrize("returns", ["rollout", "to_go"])
 def test_these_are_unbiased_whoever_decides_when_to_stop(estimator: str, returns: str) -> None:
     """Whole or to go, their baselines have as many terms however long the rollout itself is."""
-    assert expected(of(credit__advantage=estimator, credit__returns=returns)) == pytest.approx(truth(), abs=1e-6)
+    assert expected_gradient(of(credit__advantage=estimator, credit__returns=returns)) == pytest.approx(
+        truth(), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("returns", ["rollout", "to_go"])
 def test_the_group_mean_only_shortens_the_gradient(returns: str) -> None:
     """Dr. GRPO keeps one's own reward in the mean: (G - 1) / G of the true gradient, in its direction."""
-    got = expected(of(credit__advantage="dr_grpo", credit__returns=returns))
+    got = expected_gradient(of(credit__advantage="dr_grpo", credit__returns=returns))
     assert got == pytest.approx(truth() * 2 / 3, abs=1e-6)
 
 
 @pytest.mark.parametrize("aggregation", ["token-mean", "seq-mean-token-mean"])
 def test_denominators_that_were_sampled_bias_the_gradient(aggregation: str) -> None:
     """A share of the batch's or the sequence's own tokens turns the gradient away from the true one."""
-    assert angle(expected(of(algorithm__aggregation=aggregation))) > 3
-    assert angle(expected(of(algorithm__aggregation="seq-mean-token-sum"))) < 1e-3
+    assert angle(expected_gradient(of(algorithm__aggregation=aggregation))) > 3
+    assert angle(expected_gradient(of(algorithm__aggregation="seq-mean-token-sum"))) < 1e-3
 
 
 def test_grpo_s_deviation_bends_the_gradient() -> None:
     """Dividing by the deviation of the group that one is in weighs groups by what was sampled."""
-    assert angle(expected(of(credit__advantage="grpo"))) > 3
+    assert angle(expected_gradient(of(credit__advantage="grpo"))) > 3
 
 
 def naive(baseline: Callable[[list[NDArray[np.float64]], int, int], float], per_turn: bool) -> NDArray[np.float64]:
     """[3] expectation of an estimator written down directly, for comparison."""
     total = np.zeros(3)
     for probability, group in groups(3):
-        values = [earned(game) if per_turn else estimators.returns_to_go(earned(game)) for game in group]
+        values = [earnings(game) if per_turn else estimators.returns_to_go(earnings(game)) for game in group]
         for me, game in enumerate(group):
             own = np.array([value - baseline(values, me, turn) for turn, value in enumerate(values[me])])
             own = estimators.returns_to_go(own) if per_turn else own
@@ -145,7 +147,7 @@ def naive(baseline: Callable[[list[NDArray[np.float64]], int, int], float], per_
     return total
 
 
-def reached(values: list[NDArray[np.float64]], _: int, turn: int) -> float:
+def mean_reached(values: list[NDArray[np.float64]], _: int, turn: int) -> float:
     """The mean over those that reached the turn, one's own included."""
     return float(np.mean([each[turn] for each in values if len(each) > turn]))
 
@@ -162,6 +164,6 @@ def test_the_turn_level_baseline_of_the_literature_is_biased() -> None:
     the others' mean; and so is comparing what is still to come with those only that came as far.
     """
     assert angle(naive(others, per_turn=True)) > 2
-    assert angle(naive(reached, per_turn=True)) > 3
-    assert angle(naive(reached, per_turn=False)) > 3
+    assert angle(naive(mean_reached, per_turn=True)) > 3
+    assert angle(naive(mean_reached, per_turn=False)) > 3
     assert naive(others, per_turn=False) == pytest.approx(truth(), abs=1e-9)

@@ -43,7 +43,7 @@ def operations(work: Callable[[], object]) -> int:
     return counted
 
 
-def spoken(number: int, prompt: list[int], answer: list[int], text: str) -> Call:
+def call_with(number: int, prompt: list[int], answer: list[int], text: str) -> Call:
     """A call with its messages, as a chat's."""
     made = call(number, prompt, (answer, [-1.0] * len(answer)))
     messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": text}]
@@ -54,23 +54,23 @@ def spoken(number: int, prompt: list[int], answer: list[int], text: str) -> Call
 
 def sub_agent(size: int) -> list[Call]:
     """A conversation for each call, which share a system prompt."""
-    return [spoken(n, [1, 2, 3, *_digits(n), 4], [5, 6], str(n)) for n in range(size)]
+    return [call_with(n, [1, 2, 3, *_digits(n), 4], [5, 6], str(n)) for n in range(size)]
 
 
 def retries(size: int) -> list[Call]:
     """The same prompt each time, and always another answer."""
-    return [spoken(n, [1, 2, 3, 4], [5, *_digits(n)], "again") for n in range(size)]
+    return [call_with(n, [1, 2, 3, 4], [5, *_digits(n)], "again") for n in range(size)]
 
 
 def alike(size: int) -> list[Call]:
     """The same prompt and the same answer each time."""
-    return [spoken(n, [1, 2, 3, 4], [5, 6], "again") for n in range(size)]
+    return [call_with(n, [1, 2, 3, 4], [5, 6], "again") for n in range(size)]
 
 
 def two_turns(size: int) -> list[Call]:
     """Conversations of two calls, of which the second continues the first."""
     first = sub_agent(size)
-    return first + [spoken(size + n, [1, 2, 3, *_digits(n), 4, 5, 6, 7], [8], str(n)) for n in range(size)]
+    return first + [call_with(size + n, [1, 2, 3, *_digits(n), 4, 5, 6, 7], [8], str(n)) for n in range(size)]
 
 
 def _digits(number: int) -> list[int]:
@@ -94,7 +94,7 @@ def learn(made: Rollout) -> None:
 def test_pairs_are_dealt_at_the_cost_of_their_number() -> None:
     """DPO's pairs, each of two rollouts, and all of them in one chain."""
 
-    def dealt(size: int) -> Callable[[], object]:
+    def deal(size: int) -> Callable[[], object]:
         ones = np.ones(2, np.float32)
         rows = [
             Row(
@@ -112,4 +112,4 @@ def test_pairs_are_dealt_at_the_cost_of_their_number() -> None:
         chain = [Pair("", f"{n:04d}", f"{n + 1:04d}") for n in range(size)]
         return lambda: (split_mini_batches(rows, size // 4, chain[::2]), split_mini_batches(rows, 2, chain))
 
-    assert operations(dealt(200)) < MOST * operations(dealt(100))
+    assert operations(deal(200)) < MOST * operations(deal(100))

@@ -14,7 +14,7 @@ from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
-from tests.trajectories.conversations import call, rollout, sampled
+from tests.trajectories.conversations import call, rollout, sample
 
 
 def of(**options: object) -> Settings:
@@ -27,7 +27,7 @@ def turns(number: int, *earned: float, role: str = "solver", group: str = "task-
     """A conversation of one row, a token a turn, with a reward after each turn."""
     calls, rewards, tokens = [], [], [1]
     for turn, value in enumerate(earned):
-        calls.append(call(10 * turn + 1, tokens, sampled(20 + turn), role=role))
+        calls.append(call(10 * turn + 1, tokens, sample(20 + turn), role=role))
         rewards.append(Reward("", "step", value, 10 * turn + 5))
         tokens = [*tokens, 20 + turn, 2]
     return rollout(number, *calls, group=group).with_rewards(tuple(rewards))
@@ -87,7 +87,7 @@ def test_what_was_earned_before_the_first_call_counts_for_the_whole_only() -> No
 
 def two_roles(number: int, **rewards: float) -> Rollout:
     """A writer and a checker, with rewards by role ('whole' for the rollout)."""
-    writer, checker = call(1, [1], sampled(2), role="writer"), call(2, [5], sampled(6), role="checker")
+    writer, checker = call(1, [1], sample(2), role="writer"), call(2, [5], sample(6), role="checker")
     return rollout(number, writer, checker, rewards={"" if n == "whole" else n: v for n, v in rewards.items()})
 
 
@@ -103,12 +103,12 @@ def test_the_signal_chooses_which_rewards_count(signal: str, want: float) -> Non
 def test_named_rewards_are_weighed_and_a_weight_of_0_takes_one_out() -> None:
     """right + 0.25 brief, and for the checker without brief."""
 
-    def made(number: int, right: float, brief: float) -> Rollout:
+    def make(number: int, right: float, brief: float) -> Rollout:
         rewards = (Reward("", "right", right, 50), Reward("", "brief", brief, 50))
         return two_roles(number, whole=0.0).with_rewards(rewards)
 
     settings = Settings.from_dict({"credit.rewards.brief": 0.25, "role.checker.rewards.brief": 0.0})
-    weighed = build_batch([made(1, 1.0, 2.0), made(2, 0.0, 4.0)], settings)
+    weighed = build_batch([make(1, 1.0, 2.0), make(2, 0.0, 4.0)], settings)
     assert (credit(weighed, 1, "writer"), credit(weighed, 1, "checker")) == ([0.5], [1.0])
     assert weighed.metrics["reward_mean/writer"] == 1.25
     assert weighed.metrics["reward_mean/checker"] == 0.5
@@ -173,7 +173,7 @@ def test_reinforce_plus_plus_normalises_over_tokens() -> None:
 def test_a_failed_rollout_is_trained_on_where_the_user_says_so() -> None:
     """With the reward that the user names, beside what it had earned; other failures stay out."""
     failed = Status.AGENT_ERROR
-    made = [turns(1, 1.0), rollout(2, call(1, [1], sampled(2)), rewards={"": 0.5}, status=failed)]
+    made = [turns(1, 1.0), rollout(2, call(1, [1], sample(2)), rewards={"": 0.5}, status=failed)]
     assert credit(build_batch(made, of()), 2) == []
     weighed = build_batch(made, of(failure__agent_error="train", failure__reward=-2.0))
     assert (credit(weighed, 2), credit(weighed, 1)) == ([-2.5], [2.5])
@@ -183,16 +183,16 @@ def test_a_failed_rollout_is_trained_on_where_the_user_says_so() -> None:
 # --- length
 
 
-def truncated(number: int, reward: float) -> Rollout:
+def truncate(number: int, reward: float) -> Rollout:
     """Two calls, the second of which ended at the token limit."""
-    calls = call(1, [1], sampled(2, 3)), call(2, [1, 2, 3, 4], sampled(5, 6, 7), finish_reason="length")
+    calls = call(1, [1], sample(2, 3)), call(2, [1, 2, 3, 4], sample(5, 6, 7), finish_reason="length")
     return rollout(number, *calls, rewards={"": reward})
 
 
 @pytest.mark.parametrize(("policy", "trained", "masked"), [("train", 5, 0), ("mask", 2, 3), ("exclude", 0, 5)])
 def test_truncated_completions(policy: str, trained: int, masked: int) -> None:
     """Trained, masked, or their whole part left out; the baseline of the other rollout knows of them all the same."""
-    weighed = build_batch([truncated(1, 0.0), turns(2, 1.0)], of(length__truncated=policy))
+    weighed = build_batch([truncate(1, 0.0), turns(2, 1.0)], of(length__truncated=policy))
     assert len(credit(weighed, 1)) == trained
     assert weighed.metrics["tokens_masked"] == masked
     assert weighed.metrics["completions_truncated"] == pytest.approx(1 / 3)
@@ -203,7 +203,7 @@ def test_truncated_completions(policy: str, trained: int, masked: int) -> None:
 @pytest.mark.parametrize(("policy", "trained"), [("cut", 3), ("exclude", 0)])
 def test_rows_that_are_too_long(policy: str, trained: int) -> None:
     """Cut at the bound or left out; either is counted."""
-    weighed = build_batch([truncated(1, 0.0), turns(2, 1.0)], of(length__max_row=5, length__long_rows=policy))
+    weighed = build_batch([truncate(1, 0.0), turns(2, 1.0)], of(length__max_row=5, length__long_rows=policy))
     assert len(credit(weighed, 1)) == trained
     assert weighed.metrics["tokens_masked"] == 5 - trained
     assert all(len(row.tokens) <= 5 for row in weighed.rows)
@@ -214,7 +214,7 @@ def test_rows_that_are_too_long(policy: str, trained: int) -> None:
 def test_the_soft_punishment_of_long_rollouts(limit: int, buffer: int, want: float) -> None:
     """DAPO's equation 13 for 5 sampled tokens, times a penalty of 0.5, off a reward of 1."""
     settings = of(length__limit=limit, length__buffer=buffer, length__penalty=0.5, credit__advantage="reinforce")
-    assert credit(build_batch([truncated(1, 1.0)], settings), 1) == [pytest.approx(want)] * 5
+    assert credit(build_batch([truncate(1, 1.0)], settings), 1) == [pytest.approx(want)] * 5
 
 
 # --- scores of the backend
@@ -244,7 +244,7 @@ def estimates(rewards: list[float], values: list[float], decay: float) -> tuple[
 def test_estimates_go_along_the_tokens_in_the_order_of_calls(apart: bool) -> None:
     """One row or many: the last token of a call is followed by the first of the next."""
     second = [9, 9, 9] if apart else [1, 2, 3, 4]
-    made = rollout(1, call(1, [1], sampled(2, 3)), call(20, second, sampled(5, 6, 7)))
+    made = rollout(1, call(1, [1], sample(2, 3)), call(20, second, sample(5, 6, 7)))
     made = made.with_rewards((Reward("", "step", 1.0, 10), Reward("", "final", 2.0, 30)))
     weighed = build_batch([made], of(credit__advantage="gae", value__gae_lambda=0.5), scoring=Scorer())
     want, returns = estimates([0, 1.0, 0, 0, 2.0], [0.2, 0.3, 0.5, 0.6, 0.7], 0.5)
@@ -267,7 +267,7 @@ def test_divergence_in_the_reward_is_paid_by_the_step_that_caused_it() -> None:
 
 def test_divergence_in_the_reward_is_paid_by_each_token_under_gae() -> None:
     """Token by token, not in one sum at the end."""
-    made = rollout(1, call(1, [1], sampled(2, 3, 4)), rewards={"": 1.0})
+    made = rollout(1, call(1, [1], sample(2, 3, 4)), rewards={"": 1.0})
     settings = of(divergence__coefficient=1.0, divergence__place="reward", divergence__estimator="k2",
                   credit__advantage="gae", value__gae_lambda=0.5)  # fmt: skip
     want, _ = estimates([-0.125, -0.125, 0.875], [0.2, 0.3, 0.4], 0.5)

@@ -23,7 +23,7 @@ from lightning_sdk.settings import Settings
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import Event, EventBatch
 from lightning_sdk.trace.call import Call, Status
-from tests.trajectories.conversations import call, sampled
+from tests.trajectories.conversations import call, sample
 
 KEYS = [bytes([number]) * 16 for number in range(3)]
 
@@ -33,7 +33,7 @@ def conversation(key: bytes, turns: int) -> list[tuple[Any, ...]]:
     events: list[tuple[Any, ...]] = []
     tokens = [1, key[0]]
     for turn in range(turns):
-        made: Call = call(10 * turn + 1, tokens, sampled(20 + turn, 30 + key[0]))
+        made: Call = call(10 * turn + 1, tokens, sample(20 + turn, 30 + key[0]))
         events.append((Event.CALL, key, made.pack()))
         events.append((Event.REWARD, key, (turn + key[0]) / 4, "", "step", "", 10 * turn + 5))
         tokens = [*tokens, 20 + turn, 30 + key[0], 2]

@@ -17,7 +17,7 @@ from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
 from lightning_hub.rollout import Reward, Rollout
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
-from tests.trajectories.conversations import call, rollout, sampled
+from tests.trajectories.conversations import call, rollout, sample
 
 ASK, ANSWER, GOOD, BAD = 10, 11, 20, 21
 Game = tuple[int, ...]
@@ -66,19 +66,19 @@ def truth(rewards: str) -> NDArray[np.float64]:
     return total
 
 
-def played(number: int, game: Game, rewards: str = "one number", group: str = "task-0") -> Rollout:
-    calls = [call(1, [1], sampled(game[0]), role="planner")]
-    calls += [call(10, [2], sampled(game[1]), role="helper")] if len(game) == 2 else []
+def play(number: int, game: Game, rewards: str = "one number", group: str = "task-0") -> Rollout:
+    calls = [call(1, [1], sample(game[0]), role="planner")]
+    calls += [call(10, [2], sample(game[1]), role="helper")] if len(game) == 2 else []
     return rollout(number, *calls, rewards=REWARDS[rewards][game], group=group)
 
 
-def expected(rewards: str = "one number", **options: str) -> NDArray[np.float64]:
+def expected_gradient(rewards: str = "one number", **options: str) -> NDArray[np.float64]:
     """[2] expectation of the gradient that the product's own rows have."""
     settings = Settings.from_dict({"sampling.max_tokens": 1, **{n.replace("__", "."): v for n, v in options.items()}})
     total = np.zeros(2)
     for group in itertools.product(GAMES, repeat=3):
         probability = float(np.prod([chance(game) for game in group]))
-        for row in build_batch([played(n, game, rewards) for n, game in enumerate(group)], settings).rows:
+        for row in build_batch([play(n, game, rewards) for n, game in enumerate(group)], settings).rows:
             share = float(row.weights[1]) * float(row.advantages[1])
             place = ("planner", "helper").index(row.role)
             total[place] += probability * share * slope(place, int(row.tokens[1]))
@@ -92,21 +92,21 @@ def angle(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 @pytest.mark.parametrize("rewards", ["one number", "each role"])
 def test_the_default_gradient_is_the_true_one(rewards: str) -> None:
     """Both roles', although the helper is asked in three of ten rollouts only."""
-    assert expected(rewards) == pytest.approx(truth(rewards), abs=1e-6)
+    assert expected_gradient(rewards) == pytest.approx(truth(rewards), abs=1e-6)
 
 
 @pytest.mark.parametrize("estimator", ["rloo", "reinforce", "running_mean"])
 @pytest.mark.parametrize("returns", ["rollout", "to_go"])
 def test_these_are_unbiased_whoever_is_asked(estimator: str, returns: str) -> None:
     """Whole or to go: a rollout in which the role was silent stands with all that it came to."""
-    got = expected(credit__advantage=estimator, credit__returns=returns)
+    got = expected_gradient(credit__advantage=estimator, credit__returns=returns)
     assert got == pytest.approx(truth("one number"), abs=1e-6)
 
 
 @pytest.mark.parametrize("returns", ["rollout", "to_go"])
 def test_the_group_mean_shortens_every_role_s_gradient_alike(returns: str) -> None:
     """Dr. GRPO has (G - 1) / G of the true gradient, and not another part of it for each role."""
-    got = expected(credit__advantage="dr_grpo", credit__returns=returns)
+    got = expected_gradient(credit__advantage="dr_grpo", credit__returns=returns)
     assert got == pytest.approx(truth("one number") * 2 / 3, abs=1e-6)
 
 
@@ -116,7 +116,7 @@ def test_denominators_count_rollouts_or_they_bias(aggregation: str) -> None:
 
     A role's only token in a rollout is all of its sequence, so here the mean over sequences is unbiased too.
     """
-    got = expected(algorithm__aggregation=aggregation)
+    got = expected_gradient(algorithm__aggregation=aggregation)
     if aggregation == "token-mean":
         assert angle(got, truth("one number")) > 3
     else:
@@ -126,20 +126,20 @@ def test_denominators_count_rollouts_or_they_bias(aggregation: str) -> None:
 @pytest.mark.parametrize("estimator", ["grpo", "reinforce++", "reinforce++_baseline"])
 def test_divisions_by_a_deviation_bend_the_gradient(estimator: str) -> None:
     """As they do where every role speaks."""
-    assert angle(expected(credit__advantage=estimator), truth("one number")) > 2
+    assert angle(expected_gradient(credit__advantage=estimator), truth("one number")) > 2
 
 
 def test_a_role_that_earns_only_when_asked_is_compared_with_those_asked() -> None:
     """No reward is made up where nobody gave one: the helper's gradient is then shorter, as docs/credit.md says."""
     asked = likelihood(0, ASK)
     want = truth("who spoke") * [1, 1 - (1 - asked) ** 2]
-    assert expected("who spoke") == pytest.approx(want, abs=1e-6)
+    assert expected_gradient("who spoke") == pytest.approx(want, abs=1e-6)
 
 
 def test_the_only_rollout_that_asked_and_won_teaches_the_helper() -> None:
     """One of eight asked, and earned 1 where the others earned 0: that is what there is to learn."""
-    made = [played(n, (ANSWER,)).with_rewards(rollout(n).rewards) for n in range(7)]
-    made.append(played(7, (ASK, GOOD)))
+    made = [play(n, (ANSWER,)).with_rewards(rollout(n).rewards) for n in range(7)]
+    made.append(play(7, (ASK, GOOD)))
     weighed = build_batch(made, Settings())
     (row,) = (row for row in weighed.rows if row.role == "helper")
     assert row.advantages[1] == 1
@@ -152,8 +152,8 @@ def test_the_only_rollout_that_asked_and_won_teaches_the_helper() -> None:
 
 def test_a_group_in_which_nobody_asked_is_not_the_helper_s() -> None:
     """It has no tokens of the helper: neither with nor without a signal."""
-    made = [played(0, (ASK, GOOD)), played(1, (ASK, BAD))]
-    made += [played(n, (ANSWER,), group="task-1") for n in (2, 3)]
+    made = [play(0, (ASK, GOOD)), play(1, (ASK, BAD))]
+    made += [play(n, (ANSWER,), group="task-1") for n in (2, 3)]
     signal = build_batch(made, Settings()).metrics
     assert (signal["groups/planner"], signal["groups_without_signal/planner"]) == (2, 1)
     assert (signal["groups/helper"], signal["groups_without_signal/helper"]) == (1, 0)
@@ -165,7 +165,7 @@ def test_a_group_in_which_nobody_asked_is_not_the_helper_s() -> None:
 def test_a_rollout_that_earned_what_its_group_did_on_average_has_no_signal() -> None:
     """The silent rollouts differ, and yet nothing moves the helper."""
     worths = [((ANSWER,), 0.0), ((ANSWER,), 1.0), ((ASK, GOOD), 0.5)]
-    made = [played(n, game).with_rewards((Reward("", "final", x, 20),)) for n, (game, x) in enumerate(worths)]
+    made = [play(n, game).with_rewards((Reward("", "final", x, 20),)) for n, (game, x) in enumerate(worths)]
     signal = build_batch(made, Settings()).metrics
     assert (signal["groups_without_signal/helper"], signal["groups_without_signal/planner"]) == (1, 0)
     found = {each.role: each.groups_with_signal for each in diagnose(DiagnosisInput(rollouts=made)).rewards}
@@ -174,8 +174,8 @@ def test_a_rollout_that_earned_what_its_group_did_on_average_has_no_signal() -> 
 
 def test_failed_rollouts_stay_out_of_a_silent_role_s_baseline() -> None:
     """That a role did not speak there says nothing; `failure.*` decides for them as for all."""
-    failed = rollout(2, call(1, [1], sampled(ANSWER), role="planner"), rewards={"": 9.0}, status=Status.TIMEOUT)
-    made = [played(0, (ANSWER,)), played(1, (ASK, GOOD)), failed]
+    failed = rollout(2, call(1, [1], sample(ANSWER), role="planner"), rewards={"": 9.0}, status=Status.TIMEOUT)
+    made = [play(0, (ANSWER,)), play(1, (ASK, GOOD)), failed]
     rows = {row.role: row for row in build_batch(made, Settings()).rows if row.rollout.endswith("1")}
     assert rows["helper"].advantages[1] == 0.75
     trained = Settings.from_dict({"failure.timeout": "train", "failure.reward": -9.0})

@@ -134,16 +134,16 @@ def _largest_matching(follows: list[list[int]]) -> int:
     """How many elements can have a follower of their own: augmenting paths."""
     before: dict[int, int] = {}
 
-    def grown(element: int, seen: set[int]) -> bool:
+    def grow(element: int, seen: set[int]) -> bool:
         for place in follows[element]:
             if place not in seen:
                 seen.add(place)
-                if place not in before or grown(before[place], seen):
+                if place not in before or grow(before[place], seen):
                     before[place] = element
                     return True
         return False
 
-    return sum(grown(element, set()) for element in range(len(follows)))
+    return sum(grow(element, set()) for element in range(len(follows)))
 
 
 REWARDS = st.lists(st.floats(-4, 4, width=16), min_size=1, max_size=6)
@@ -224,7 +224,7 @@ def test_a_shift_of_all_rewards_changes_nothing(made: list[Rollout], name: str, 
     chosen = Settings.from_dict({"credit.advantage": name, "credit.returns": returns})
     plain, shifted = (
         build_batch(made, chosen),
-        build_batch([rewarded(each, lambda v: v + shift) for each in made], chosen),
+        build_batch([with_rewards(each, lambda v: v + shift) for each in made], chosen),
     )
     for one, other in zip(plain.rows, shifted.rows, strict=True):
         assert np.array_equal(one.weights, other.weights) and np.array_equal(one.tokens, other.tokens)
@@ -238,7 +238,7 @@ def test_a_scale_of_all_rewards_scales_the_advantages_alone(made: list[Rollout],
     chosen = Settings.from_dict({"credit.returns": returns})
     plain, scaled = (
         build_batch(made, chosen),
-        build_batch([rewarded(each, lambda v: v * scale, True) for each in made], chosen),
+        build_batch([with_rewards(each, lambda v: v * scale, True) for each in made], chosen),
     )
     for one, other in zip(plain.rows, scaled.rows, strict=True):
         assert np.array_equal(one.weights, other.weights) and np.array_equal(one.tokens, other.tokens)
@@ -275,7 +275,7 @@ def retold(made: Rollout, role: str, times: int) -> Rollout:
     return dataclasses.replace(made, calls=tuple(calls))
 
 
-def rewarded(made: Rollout, change: Callable[[float], float], every: bool = False) -> Rollout:
+def with_rewards(made: Rollout, change: Callable[[float], float], every: bool = False) -> Rollout:
     """The rollout with its rewards changed: that of the whole, which is part of each role's, or `every` one."""
     wholes = every or any(not reward.role for reward in made.rewards)
     return made.with_rewards(

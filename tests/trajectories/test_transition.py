@@ -9,7 +9,7 @@ from lightning_hub.trajectories.trajectory import merge
 from lightning_hub.trajectories.transition import UNKNOWN_VERSION, UnusableCall, transitions
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call
-from tests.trajectories.conversations import call, sampled
+from tests.trajectories.conversations import call, sample
 
 
 def with_choice(made: Call, **changes: object) -> Call:
@@ -20,7 +20,7 @@ def with_choice(made: Call, **changes: object) -> Call:
 
 def test_each_choice_is_a_transition_with_its_own_ids_and_log_probs() -> None:
     """A call with n=2 gives two transitions that share the prompt."""
-    first, second = transitions(call(7, [1, 2], sampled(3, 4), sampled(5)))
+    first, second = transitions(call(7, [1, 2], sample(3, 4), sample(5)))
     assert first.prompt_ids.tolist() == second.prompt_ids.tolist() == [1, 2]
     assert (first.completion_ids.tolist(), second.completion_ids.tolist()) == ([3, 4], [5])
     assert first.logprobs.tolist() == pytest.approx([-0.03, -0.04])
@@ -30,7 +30,7 @@ def test_each_choice_is_a_transition_with_its_own_ids_and_log_probs() -> None:
 
 def test_versions_are_given_to_each_token_and_unknown_where_none_was_sent() -> None:
     """Runs of [version, count] are spread over the tokens; a server that sends none leaves them unknown."""
-    made = with_choice(call(1, [1], sampled(2, 3, 4)), versions=[[5, 2], [6, 1]])
+    made = with_choice(call(1, [1], sample(2, 3, 4)), versions=[[5, 2], [6, 1]])
     assert transitions(made)[0].versions.tolist() == [5, 5, 6]
     assert transitions(with_choice(made, versions=[]))[0].versions.tolist() == [UNKNOWN_VERSION] * 3
 
@@ -38,33 +38,33 @@ def test_versions_are_given_to_each_token_and_unknown_where_none_was_sent() -> N
 @pytest.mark.parametrize(("asked", "taken"), [(0.7, 0.7), (None, 1.0)])
 def test_temperature_is_the_one_that_was_sent(asked: float | None, taken: float) -> None:
     """The temperature comes from the request; OpenAI's default is 1."""
-    assert transitions(call(1, [1], sampled(2), temperature=asked))[0].temperature == taken
+    assert transitions(call(1, [1], sample(2), temperature=asked))[0].temperature == taken
 
 
 def test_a_request_without_a_temperature_was_sampled_at_one() -> None:
     """The field may be absent, and other fields do not matter."""
-    made = dataclasses.replace(call(1, [1], sampled(2)), request=b'{"tools": [{"type": "function"}]}')
+    made = dataclasses.replace(call(1, [1], sample(2)), request=b'{"tools": [{"type": "function"}]}')
     assert transitions(made)[0].temperature == 1.0
 
 
 def test_calls_that_are_not_trained_on_give_nothing() -> None:
     """Other roles' calls, failed calls and calls closed before their ids came are no error."""
-    assert transitions(call(1, [1], sampled(2), trainable=False)) == []
+    assert transitions(call(1, [1], sample(2), trainable=False)) == []
     assert transitions(call(1, [], status="error", problem="HTTP 500")) == []
     assert transitions(call(1, [], status="cancelled", problem="no ids came")) == []
 
 
 def test_a_call_that_was_closed_early_keeps_what_came() -> None:
     """The ids that arrived before the reader closed the stream were sampled all the same."""
-    assert transitions(call(1, [1], sampled(2, 3), status="cancelled"))[0].completion_ids.tolist() == [2, 3]
+    assert transitions(call(1, [1], sample(2, 3), status="cancelled"))[0].completion_ids.tolist() == [2, 3]
 
 
 def test_a_choice_in_which_nothing_was_sampled_is_left_out() -> None:
     """No sampled token, no transition."""
-    assert transitions(call(1, [1], sampled())) == []
+    assert transitions(call(1, [1], sample())) == []
 
 
-GOOD = call(9, [1, 2], sampled(3, 4))
+GOOD = call(9, [1, 2], sample(3, 4))
 UNUSABLE = [
     (dataclasses.replace(GOOD, problem="the server sent no token ids"), "the server sent no token ids"),
     (with_choice(GOOD, token_ids=b""), "choice 0 has no token ids"),
@@ -73,7 +73,7 @@ UNUSABLE = [
     (with_choice(GOOD, logprobs=pack_floats([-1.0, float("nan")])), "log-prob nan at sampled token 1"),
     (with_choice(GOOD, token_ids=pack_ints([3, -4])), "a token id is negative"),
     (with_choice(GOOD, versions=[[1, 3]]), "versions for 3 of 2 sampled tokens"),
-    (call(9, [1, 2], sampled(3), temperature=0.0), "sampled at temperature 0"),
+    (call(9, [1, 2], sample(3), temperature=0.0), "sampled at temperature 0"),
     (dataclasses.replace(GOOD, request=b"{"), "request cannot be read"),
     (dataclasses.replace(GOOD, request=b'{"frequency_penalty": 0.5}'), "sampled with frequency_penalty=0.5"),
 ]
@@ -98,8 +98,8 @@ def test_what_limited_a_completion_stays_with_its_tokens() -> None:
         "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}, "tools": [tool],
         "temperature": 1.0, "messages": [],
     }  # fmt: skip
-    formed = dataclasses.replace(call(2, [1, 2, 3], sampled(4, 5)), request=json.dumps(body).encode())
-    (row,) = merge([*transitions(call(1, [1], sampled(2))), *transitions(formed)])
+    formed = dataclasses.replace(call(2, [1, 2, 3], sample(4, 5)), request=json.dumps(body).encode())
+    (row,) = merge([*transitions(call(1, [1], sample(2))), *transitions(formed)])
     (kept,) = row.constraints(4)
     assert (kept.start, kept.end) == (3, 4) and row.constraints(3) == ()
     asked = json.loads(kept.constraint)

@@ -11,14 +11,14 @@ from lightning_hub.rollout import Rollout
 from lightning_sdk.errors import NothingToTrain, RewardError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
-from tests.trajectories.conversations import call, rollout, sampled
+from tests.trajectories.conversations import call, rollout, sample
 
 RLOO = Settings.from_dict({"algorithm.aggregation": "token-mean"})
 
 
 def simple(number: int, reward: float, rewards: dict[str, float] | None = None, **options: object) -> Rollout:
     """A rollout of one call with this reward."""
-    made = rollout(number, call(1, [1, 2], sampled(3, 4)), rewards=rewards or {"": reward})
+    made = rollout(number, call(1, [1, 2], sample(3, 4)), rewards=rewards or {"": reward})
     return dataclasses.replace(made, **options)  # type: ignore[arg-type]
 
 
@@ -78,7 +78,7 @@ def test_each_role_has_its_own_reward_and_baseline() -> None:
     """A reward named for a role is added to that of the whole rollout, for that role only."""
 
     def two_roles(number: int, rewards: dict[str, float]) -> Rollout:
-        writer, checker = call(1, [1], sampled(2), role="writer"), call(2, [5], sampled(6), role="checker")
+        writer, checker = call(1, [1], sample(2), role="writer"), call(2, [5], sample(6), role="checker")
         return rollout(number, writer, checker, rewards=rewards)
 
     weighed = build_batch([two_roles(1, {"": 1.0, "checker": 0.0}), two_roles(2, {"": 0.0, "checker": 4.0})], RLOO)
@@ -97,7 +97,7 @@ def test_a_missing_reward_leaves_the_rollout_out_and_is_counted() -> None:
 
 def test_diagnostics_count_rows_and_tokens() -> None:
     """A retry makes a second row of a rollout."""
-    retried = rollout(1, call(1, [1, 2], sampled(3)), call(2, [1, 2], sampled(4)), rewards={"": 1.0})
+    retried = rollout(1, call(1, [1, 2], sample(3)), call(2, [1, 2], sample(4)), rewards={"": 1.0})
     weighed = build_batch([retried, simple(2, 0.0)], RLOO)
     signal = weighed.metrics
     assert (signal["rows"], signal["rows_per_rollout"]) == (3, 1.5)
@@ -107,7 +107,7 @@ def test_diagnostics_count_rows_and_tokens() -> None:
 
 def test_an_unusable_call_keeps_its_rollout_in_the_baseline() -> None:
     """The call is left out with its reason; the reward of its rollout still counts for the others."""
-    lame = rollout(2, call(1, [1], sampled(2), problem="no log-probs"), rewards={"": 0.0})
+    lame = rollout(2, call(1, [1], sample(2), problem="no log-probs"), rewards={"": 0.0})
     weighed = build_batch([simple(1, 1.0), lame], RLOO)
     assert advantage_of(weighed, 1) == 1.0
     assert weighed.metrics["calls_unusable"] == 1
@@ -121,9 +121,9 @@ def test_nothing_but_failed_rollouts_is_an_empty_batch() -> None:
 
 NOTHING = [
     (rollout(1), "the agent made no model call in 1 rollouts"),
-    (rollout(1, call(1, [1], sampled(2), role="judge", trainable=False)), "there were 1 of judge.*trainable=True"),
-    (rollout(1, call(1, [1], sampled(2), problem="no ids")), "none of the 1 calls of trainable roles can.*no ids"),
-    (rollout(1, call(1, [1], sampled(2)), rewards={}), "none of 1 rollouts has a reward for solver"),
+    (rollout(1, call(1, [1], sample(2), role="judge", trainable=False)), "there were 1 of judge.*trainable=True"),
+    (rollout(1, call(1, [1], sample(2), problem="no ids")), "none of the 1 calls of trainable roles can.*no ids"),
+    (rollout(1, call(1, [1], sample(2)), rewards={}), "none of 1 rollouts has a reward for solver"),
 ]
 
 

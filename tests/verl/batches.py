@@ -31,7 +31,7 @@ class Padded:
     mask: Tensor
 
     @property
-    def kept(self) -> Tensor:
+    def kept_mask(self) -> Tensor:
         return self.mask.bool()
 
     @property
@@ -63,7 +63,7 @@ def random_batch(seed: int, sequences: int = 24, length: int = 30) -> Padded:
 
 def ours(settings: Settings, batch: Padded, weights: Tensor, entropy: Tensor | None = None) -> Terms:
     """Our objective of these tokens, the way that the learner asks for it; `weights` [B, L] or a number."""
-    kept = batch.kept
+    kept = batch.kept_mask
     count = int(kept.sum())
     nothing, whole = torch.zeros(count, dtype=torch.float64), torch.arange(count)
     targets = Targets(

@@ -40,7 +40,7 @@ class Responses:
     reference: Tensor
     """[B, L]"""
 
-    def padded(self, rows: Sequence[Row], name: str) -> Tensor:
+    def pad(self, rows: Sequence[Row], name: str) -> Tensor:
         """[B, L] an array of our rows, in VERL's places, as float64; 0 for rollouts without a row."""
         found = torch.zeros_like(self.mask)
         order = {each.id: place for place, each in enumerate(self.rollouts)}
@@ -74,12 +74,12 @@ def responses(
             arrays.append(padded)
     longest = max(len(each["mask"]) for each in arrays)
 
-    def stacked(name: str) -> Tensor:
+    def stack(name: str) -> Tensor:
         return torch.tensor([each[name] + [0.0] * (longest - len(each[name])) for each in arrays], dtype=torch.float64)
 
     names = ("mask", "rewards", "values", "sampler", "reference")
     index = np.array([each.group for each in made], dtype=object)
-    return Responses(made, index, *(stacked(name) for name in names))
+    return Responses(made, index, *(stack(name) for name in names))
 
 
 def _conversation(

@@ -39,7 +39,7 @@ def rows_of(made: Responses, settings: Settings, **changes: Any) -> list[Row]:
 
 def advantages(made: Responses, settings: Settings, **changes: Any) -> Tensor:
     """[B, L] ours."""
-    return made.padded(rows_of(made, settings, **changes), "advantages")
+    return made.pad(rows_of(made, settings, **changes), "advantages")
 
 
 def assert_close(made: Responses, own: Tensor, other: Tensor) -> None:
@@ -126,8 +126,8 @@ def test_gae(theirs: Theirs, settings: Settings, seed: int, step_rewards: bool) 
     made = responses(seed, step_rewards=step_rewards)
     other, returns = theirs(made.rewards, made.values, made.mask, 1.0, 0.95)
     rows = rows_of(made, settings)
-    assert_close(made, made.padded(rows, "advantages"), other)
-    torch.testing.assert_close(made.padded(rows, "returns") * made.mask, returns * made.mask, **CLOSE)
+    assert_close(made, made.pad(rows, "advantages"), other)
+    torch.testing.assert_close(made.pad(rows, "returns") * made.mask, returns * made.mask, **CLOSE)
 
 
 @pytest.mark.same("core_algos.compute_gae_advantage_return",
@@ -189,7 +189,7 @@ def test_discount_by_call_or_token(theirs: Theirs, settings: Settings, seed: int
     _, by_token = theirs(made.rewards, made.values, made.mask, 0.9, 0.95)
     _, free = theirs(made.rewards, made.values, made.mask, 1.0, 0.95)
     # The last token is one of its call: there 0.9 applies in both, to what follows, which is nothing.
-    torch.testing.assert_close(made.padded(rows, "returns"), free * made.mask, **CLOSE)
+    torch.testing.assert_close(made.pad(rows, "returns"), free * made.mask, **CLOSE)
     assert not torch.allclose(by_token * made.mask, free * made.mask, atol=0.05)
 
 

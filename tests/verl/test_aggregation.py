@@ -22,7 +22,7 @@ CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-9}
 
 def weights(made: Responses, settings: Settings) -> Tensor:
     """[B, L] ours."""
-    return made.padded(build_batch(made.rollouts, settings).rows, "weights")
+    return made.pad(build_batch(made.rollouts, settings).rows, "weights")
 
 
 def assert_same(made: Responses, own: Tensor, theirs: Theirs, mode: str, **options: Any) -> None:

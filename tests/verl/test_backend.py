@@ -133,7 +133,7 @@ def test_rows_are_filled_up_and_never_dropped(steps: int, processes: int) -> Non
         assert sum(each.weights.sum() for each in made) == pytest.approx(sum(each.weights.sum() for each in given))
 
 
-def nested(values: list[torch.Tensor]) -> torch.Tensor:
+def nest(values: list[torch.Tensor]) -> torch.Tensor:
     return torch.nested.as_nested_tensor(values, layout=torch.jagged)
 
 
@@ -145,7 +145,7 @@ def test_the_loss_is_the_plain_sum_of_the_hubs_weights() -> None:
     data = rows.columns(given, ["solver"])
     assign_non_tensor(data, dp_size=2, roles=1)
     logprobs = [torch.randn(len(each.tokens)).sub(1.5).requires_grad_() for each in given]
-    loss, metrics = policy_loss(LossRules(settings), {"log_probs": nested(logprobs)}, data)
+    loss, metrics = policy_loss(LossRules(settings), {"log_probs": nest(logprobs)}, data)
     expected = torch.zeros(())
     for each, values in zip(given, logprobs, strict=True):
         counted = np.flatnonzero(each.weights)

@@ -22,7 +22,7 @@ def compare(theirs: Theirs, settings: Settings, seed: int, *names: str) -> None:
     for name in names:
         mine = (weights * divergence(batch.logprobs, batch.reference, settings.divergence.estimator)).sum()
         assert_same(mine, (weights * theirs(batch.logprobs, batch.reference, name)).sum(), batch.logprobs)
-    far = (batch.reference - batch.logprobs).detach()[batch.kept]
+    far = (batch.reference - batch.logprobs).detach()[batch.kept_mask]
     assert all(bool(where.any()) for where in (far > 20, far < -20, far.abs() < 1))
 
 

@@ -23,7 +23,7 @@ def call(theirs: Theirs, batch: Padded, **options: Any) -> tuple[Tensor, dict[st
     return loss, metrics
 
 
-def uncorrected(settings: Settings) -> Settings:
+def without_correction(settings: Settings) -> Settings:
     """Without importance weights, which have tests of their own."""
     return Settings.from_dict({**settings.flat(), "importance.kind": "off"})
 
@@ -37,7 +37,7 @@ def clips(settings: Settings) -> dict[str, float]:
 
 def share(where: Tensor, batch: Padded) -> float:
     """Of the tokens that count; 0 would leave a branch untested."""
-    found = float(where[batch.kept].double().mean())
+    found = float(where[batch.kept_mask].double().mean())
     assert found > 0
     return found
 
@@ -48,7 +48,7 @@ def share(where: Tensor, batch: Padded) -> float:
 def test_ppo(theirs: Theirs, settings: Settings, seed: int) -> None:
     """Clipped above where the advantage is positive and below where it is negative; ratios of e^20 and more as well."""
     batch = random_batch(seed)
-    own = ours(uncorrected(settings), batch, token_mean(batch))
+    own = ours(without_correction(settings), batch, token_mean(batch))
     loss, metrics = call(theirs, batch, **clips(settings))
     assert_same(own.loss, loss, batch.logprobs)
     up, down = batch.advantages > 0, batch.advantages < 0
@@ -63,7 +63,7 @@ def test_ppo(theirs: Theirs, settings: Settings, seed: int) -> None:
 def test_dual_clip(theirs: Theirs, settings: Settings, seed: int) -> None:
     """`clip_dual` is VERL's clip_ratio_c: the third branch, whose share VERL tells apart and we count in."""
     batch = random_batch(seed)
-    own = ours(uncorrected(settings), batch, token_mean(batch))
+    own = ours(without_correction(settings), batch, token_mean(batch))
     loss, metrics = call(theirs, batch, **clips(settings))
     assert_same(own.loss, loss, batch.logprobs)
     punished = share((batch.advantages < 0) & (batch.ratio > 3), batch)
@@ -79,7 +79,7 @@ def test_gspo(theirs: Theirs, settings: Settings, seed: int, bounds: tuple[float
     low, high = bounds
     settings = Settings.from_dict({**settings.flat(), "algorithm.clip_low": low, "algorithm.clip_high": high})
     batch = random_batch(seed)
-    own = ours(uncorrected(settings), batch, token_mean(batch))
+    own = ours(without_correction(settings), batch, token_mean(batch))
     loss, metrics = call(theirs, batch, **clips(settings))
     assert_same(own.loss, loss, batch.logprobs)
     log_ratio = ((batch.logprobs - batch.old).detach() * batch.mask).sum(1, True) / batch.mask.sum(1, True)
@@ -98,10 +98,10 @@ def test_gspo_with_dual_clip(theirs: Theirs, settings: Settings, seed: int) -> N
     batch = random_batch(seed)
     batch.old[::3] = batch.logprobs.detach()[::3] - 2
     batch.advantages[::3] = -1.0
-    own = ours(uncorrected(settings), batch, token_mean(batch))
+    own = ours(without_correction(settings), batch, token_mean(batch))
     loss, _ = call(theirs, batch, **clips(settings))
     log_ratio = ((batch.logprobs - batch.old).detach() * batch.mask).sum(1, True) / batch.mask.sum(1, True)
-    bounded = batch.kept & (batch.advantages < 0) & (log_ratio.exp() > 3)
+    bounded = batch.kept_mask & (batch.advantages < 0) & (log_ratio.exp() > 3)
     assert bounded.any()
     (mine,), (other,) = gradient(own.loss, batch.logprobs), gradient(loss, batch.logprobs)
     torch.testing.assert_close(mine, torch.where(bounded, 0.0, other), **CLOSE)
@@ -112,7 +112,7 @@ def test_gspo_with_dual_clip(theirs: Theirs, settings: Settings, seed: int) -> N
 def test_cispo(theirs: Theirs, settings: Settings, seed: int) -> None:
     """The ratio is clipped without regard to the advantage's sign, and every token keeps a gradient."""
     batch = random_batch(seed)
-    own = ours(uncorrected(settings), batch, token_mean(batch))
+    own = ours(without_correction(settings), batch, token_mean(batch))
     loss, metrics = call(theirs, batch, **clips(settings))
     assert_same(own.loss, loss, batch.logprobs)
     taken = share(batch.ratio > 1.28, batch) + share(batch.ratio < 0.8, batch)

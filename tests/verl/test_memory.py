@@ -35,7 +35,7 @@ def anatomy(config: Any) -> Anatomy:
     return found
 
 
-def configured(config: Any, gpu: float, gpus: int = 1, **given: Any) -> Any:
+def configure(config: Any, gpu: float, gpus: int = 1, **given: Any) -> Any:
     place = RunPlacement(
         device="cuda",
         nodes=1,
@@ -59,12 +59,12 @@ def test_a_model_is_measured_without_its_weights() -> None:
 
 def test_what_does_not_fit_beside_vllm_waits_in_host_memory(caplog: pytest.LogCaptureFixture) -> None:
     """The optimizer first, and the log says so; a small model has room, and who says otherwise is heeded."""
-    engine = configured(LLAMA_8B, H200).actor_rollout_ref.actor.fsdp_config
+    engine = configure(LLAMA_8B, H200).actor_rollout_ref.actor.fsdp_config
     assert (engine.optimizer_offload, engine.param_offload) == (True, False)
     assert f"{ENGINE}.optimizer_offload=true" in caplog.text and "vLLM 75.4 GB" in caplog.text
-    assert not configured(QWEN_1_5B, H200).actor_rollout_ref.actor.fsdp_config.optimizer_offload
+    assert not configure(QWEN_1_5B, H200).actor_rollout_ref.actor.fsdp_config.optimizer_offload
     with pytest.raises(SettingError, match=r"do not fit on a GPU of 151 GB together: .*optimizer_offload=true"):
-        configured(LLAMA_8B, H200, **dict.fromkeys((f"{ENGINE}.optimizer_offload", f"{ENGINE}.param_offload"), "false"))
+        configure(LLAMA_8B, H200, **dict.fromkeys((f"{ENGINE}.optimizer_offload", f"{ENGINE}.param_offload"), "false"))
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_what_does_not_fit_beside_vllm_waits_in_host_memory(caplog: pytest.LogCa
 def test_what_cannot_fit_is_refused_with_what_to_set(gpu: float, given: dict[str, Any], words: str) -> None:
     """By the numbers, the largest first."""
     with pytest.raises(SettingError, match=words):
-        configured(LLAMA_8B, gpu, **given)
+        configure(LLAMA_8B, gpu, **given)
 
 
 def test_what_was_said_helps() -> None:
     """More GPUs, adapters, or weights in host memory: each fits, and so it is taken."""
     for gpus, given in ((4, {}), (1, {"lora.rank": 16}), (1, {f"{ENGINE}.offload_policy": "true"})):
-        config = configured(LLAMA_8B, H100, gpus, **given)
+        config = configure(LLAMA_8B, H100, gpus, **given)
         fit = estimate(config, anatomy(LLAMA_8B), int(H100), apart=False)
         assert max(fit.updating.total, fit.serving.total) < H100
 
@@ -92,7 +92,7 @@ def test_what_was_said_helps() -> None:
 def test_logits_are_the_difference_of_fused_kernels() -> None:
     """Without them each token of a micro-batch has a number for every word."""
     found = [
-        estimate(configured(QWEN_1_5B, H200, **given), anatomy(QWEN_1_5B), int(H200), apart=False).updating
+        estimate(configure(QWEN_1_5B, H200, **given), anatomy(QWEN_1_5B), int(H200), apart=False).updating
         for given in ({}, {"actor_rollout_ref.model.use_fused_kernels": "false"})
     ]
     assert found[0].parts["logits"] < 2 * GB < 9 * GB < found[1].parts["logits"]

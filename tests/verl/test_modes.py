@@ -89,7 +89,7 @@ def ask(child: Child, rollout: str, tokens: int = 48) -> Reply:
                  choice["token_ids"], logprobs)  # fmt: skip
 
 
-def sampled(child: Child, step: int, count: int = 8) -> Batch:
+def sample(child: Child, step: int, count: int = 8) -> Batch:
     """Replies as a batch: every second one was good. What vLLM said of its tokens is what it was asked with."""
     rows = []
     for place in range(count):
@@ -115,7 +115,7 @@ def sampled(child: Child, step: int, count: int = 8) -> Batch:
     return Batch(step, rows)
 
 
-def said(child: Child, tokens: list[int]) -> list[float]:
+def logprobs_of(child: Child, tokens: list[int]) -> list[float]:
     """Log-probabilities of all but the first of these tokens, as the weights that are served now have them."""
     found = post(child, "completions", "", prompt=tokens, max_tokens=1, prompt_logprobs=0)
     each = found["choices"][0]["prompt_logprobs"][1:]
@@ -179,7 +179,7 @@ def test_vllm_answers_while_the_learner_learns(tmp_path: Path) -> None:
             ended = time.monotonic()
             long = asked.result()
             assert long.asked < began < ended < long.answered and set(long.versions) == {0} and long.ended == "length"
-            now = said(child, long.prompt + long.tokens)[-50:]
+            now = logprobs_of(child, long.prompt + long.tokens)[-50:]
             assert np.allclose(now, long.logprobs[-50:], atol=1e-3), "its last tokens look at what old weights computed"
             crowd.more(4)
             killer = threading.Timer(0.5, kill_engine, (child,))
@@ -215,7 +215,7 @@ def test_servers_of_their_own_serve_what_was_learned(tmp_path: Path, changed: di
         assert child.facts()["vllm_servers"] == ahead["cluster.engine_gpus"]
         found = []
         for step in (1, 2, 3):
-            given = sampled(child, step)
+            given = sample(child, step)
             assert {row.version for row in given.rows} == {step - 1}
             found.append(child.update(given).metrics)
         asked = [each["asked"] for each in health(child)["upstreams"]]

@@ -44,7 +44,7 @@ def test_the_same_gradients(recipe: Recipe) -> None:
     settings = recipe.of(
         optimizer__learning_rate=rate, algorithm__epochs=2, algorithm__mini_batches=1, value__warmup_steps=0
     )
-    learner = make_learner(**{name.replace(".", "__"): value for name, value in changed(settings).items()})
+    learner = make_learner(**{name.replace(".", "__"): value for name, value in changes(settings).items()})
     if learner._network.head is not None:
         torch.nn.init.normal_(learner._network.head.weight, std=HEAD)
     made = responses(3)
@@ -59,7 +59,7 @@ def test_the_same_gradients(recipe: Recipe) -> None:
     assert 0 < twin.clipped < 0.9
 
 
-def changed(settings: Settings) -> dict[str, Any]:
+def changes(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in settings.changes().items() if name != "credit.rewards"}
 
 
@@ -83,7 +83,7 @@ class Twin:
             self.old, _, self.values = self.scores()
         self.reference = self.old
         self.sampler = made.sampler.float() * self.mask
-        self.advantages, self.returns = self.credited()
+        self.advantages, self.returns = self.verl_credit()
         self.clipped = 0.0
 
     def scores(self) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -95,7 +95,7 @@ class Twin:
         values = None if self.head is None else self.head(output.hidden_states[-1][:, predicting])
         return logprobs, entropy_from_logits(logits), values
 
-    def credited(self) -> tuple[Tensor, Tensor]:
+    def verl_credit(self) -> tuple[Tensor, Tensor]:
         """[B, L] advantages and returns, as VERL's trainer asks for them."""
         algorithm, rewards = self.recipe.algorithm, self.made.rewards.float()
         if algorithm.use_kl_in_reward:

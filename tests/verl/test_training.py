@@ -17,51 +17,51 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of ten steps, after whose second the vLLM server is killed."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     process = runs.begin(folder, 10)
-    runs.reached(folder, 2, process)
+    runs.wait_for_step(folder, 2, process)
     (server,) = descendants("VLLM::EngineCore", process.pid) or descendants("vLLMHttpServer", process.pid)
     os.kill(server, signal.SIGKILL)
     runs.end(process, folder)
     return folder
 
 
-def test_the_reward_rises(trained: Path) -> None:
+def test_the_reward_rises(trained_run: Path) -> None:
     """In a few steps, to what the embedded backend reaches with them."""
-    rewards = [each["reward_mean/solver"] for each in runs.steps(trained)]
+    rewards = [each["reward_mean/solver"] for each in runs.steps(trained_run)]
     assert len(rewards) == 10 and sum(rewards[-3:]) > sum(rewards[:3]) + 0.15, rewards
 
 
-def test_each_update_reaches_vllm(trained: Path) -> None:
+def test_each_update_reaches_vllm(trained_run: Path) -> None:
     """Sampler and trainer agree in float32: the weights that sampled are the weights that are trained."""
-    for each in runs.steps(trained):
+    for each in runs.steps(trained_run):
         assert abs(each["kl_sampler"]) < 1e-3 and each["version"] == each["step"]
         assert each["staleness"] == 0
 
 
-def test_a_killed_vllm_server_is_started_anew(trained: Path) -> None:
+def test_a_killed_vllm_server_is_started_anew(trained_run: Path) -> None:
     """With the newest weights, and the rollouts on it are asked again: none failed."""
-    assert "it serves version" in (trained / "runs" / "run" / "backend.log").read_text()
-    assert sum(each["rollouts_ok"] for each in runs.steps(trained)) == 640
+    assert "it serves version" in (trained_run / "runs" / "run" / "backend.log").read_text()
+    assert sum(each["rollouts_ok"] for each in runs.steps(trained_run)) == 640
 
 
-def test_the_checkpoint_is_a_model_in_hugging_face_format(trained: Path) -> None:
+def test_the_checkpoint_is_a_model_in_hugging_face_format(trained_run: Path) -> None:
     """Whatever reads such folders loads it; VERL's shards lie beside it."""
-    folder = trained / "runs" / "run" / "checkpoints" / "step-00010"
+    folder = trained_run / "runs" / "run" / "checkpoints" / "step-00010"
     assert json.loads((folder / "checkpoint.json").read_text())["version"] == 10
     assert (folder / "model.safetensors").exists() and (folder / "verl").is_dir()
 
 
-def test_a_run_goes_on_from_its_checkpoint(trained: Path) -> None:
+def test_a_run_goes_on_from_its_checkpoint(trained_run: Path) -> None:
     """With VERL's optimizer, from the step after it, and the weights that were saved are served at once. A setting of
     the optimizer that was given for going on acts: every weight is 0.9 of what it was, but for the step itself."""
-    process = runs.begin(trained, 11, resume=True, **{"optimizer.weight_decay": 100.0})
-    runs.end(process, trained)
-    norms = [_norm(trained / "runs" / "run" / "checkpoints" / f"step-{step:05d}") for step in (10, 11)]
+    process = runs.begin(trained_run, 11, resume=True, **{"optimizer.weight_decay": 100.0})
+    runs.end(process, trained_run)
+    norms = [_norm(trained_run / "runs" / "run" / "checkpoints" / f"step-{step:05d}") for step in (10, 11)]
     assert norms[1] == pytest.approx(0.9 * norms[0], rel=0.02)
-    later = runs.steps(trained)
+    later = runs.steps(trained_run)
     assert [each["step"] for each in later] == list(range(1, 12))
     assert abs(later[-1]["kl_sampler"]) < 1e-3
     assert later[-1]["reward_mean/solver"] > later[0]["reward_mean/solver"]
@@ -73,12 +73,12 @@ def _norm(checkpoint: Path) -> float:
     return float(sum((each.float() ** 2).sum() for each in weights.values()) ** 0.5)
 
 
-def test_a_run_tells_where_its_start_went(trained: Path) -> None:
+def test_a_run_tells_where_its_start_went(trained_run: Path) -> None:
     """By phases that add up to the whole, in its facts and in the backend's log."""
-    facts = json.loads((trained / "runs" / "run" / "config.json").read_text())["facts"]
+    facts = json.loads((trained_run / "runs" / "run" / "config.json").read_text())["facts"]
     spent = {name.removeprefix("start."): each for name, each in facts.items() if name.startswith("start.")}
     total = spent.pop("total")
     assert list(spent) == ["imports", "ray", "model", "trainer", "workers", "vllm", "weights"]
     assert all(each > 0 for each in spent.values()) and sum(spent.values()) == pytest.approx(total, abs=0.5)
-    log = (trained / "runs" / "run" / "backend.log").read_text()
+    log = (trained_run / "runs" / "run" / "backend.log").read_text()
     assert "started in " in log and f"weights {spent['weights']:.1f}" in log

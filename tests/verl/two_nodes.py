@@ -28,7 +28,7 @@ def two_nodes(*told: str) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="lc", dir="/tmp"))  # sockets lie in it, whose paths have to be short
     nodes = [start(folder, "a", "--head", "--port=0", "--include-dashboard=false", *told)]
     try:
-        address = wait_for(lambda: said(folder), "the head's address")
+        address = wait_for(lambda: head_address(folder), "the head's address")
         nodes.append(start(folder, "b", f"--address={address}", "--node-ip-address=127.0.0.2", *told))
         wait_for(lambda: alive(address) == 2, "the second node")
         yield address
@@ -47,7 +47,7 @@ def start(folder: Path, name: str, *words: str) -> subprocess.Popen[bytes]:
                                 stdout=log, stderr=log, cwd=folder, env=os.environ | ENVIRONMENT)  # fmt: skip
 
 
-def said(folder: Path) -> str:
+def head_address(folder: Path) -> str:
     """The address that the head has printed so far."""
     found = re.search(r"--address='([\d.]+:\d+)'", (folder / "a.log").read_text())
     return found[1] if found else ""

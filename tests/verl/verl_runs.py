@@ -65,7 +65,7 @@ def steps(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def reached(folder: Path, step: int, process: subprocess.Popen[str], seconds: float = 400.0) -> None:
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str], seconds: float = 400.0) -> None:
     """Wait until a step is done."""
     deadline = time.monotonic() + seconds
     while len(steps(folder)) < step:

@@ -100,12 +100,12 @@ def serving(folder: Path, replicas: int = 1, **settings: Any) -> Iterator[Served
     started: dict[Path, list[VllmServer]] = {}
     launch = launcher(chosen, card, MODEL)
 
-    def remembered(place: ServerPlacement, log: Path) -> VllmServer:
+    def remember(place: ServerPlacement, log: Path) -> VllmServer:
         server = launch(place, log)
         started.setdefault(log, []).append(server)
         return server
 
-    fleet = Fleet(front, [ServerPlacement()] * replicas, folder, remembered, asynchronous=False)
+    fleet = Fleet(front, [ServerPlacement()] * replicas, folder, remember, asynchronous=False)
     try:
         fleet.wait()
         with listening(front.app()) as url:

@@ -134,14 +134,14 @@ def test_a_killed_server_comes_back_with_the_current_weights(two: Served, victim
 def test_an_idle_fleet_uses_little_of_the_processor(two: Served) -> None:
     """The learner has the cores while the servers wait for it."""
 
-    def used() -> float:
+    def cpu_used() -> float:
         return sum(cpu_seconds(pid) for server in two.servers for pid in group(server.pid))
 
     two.fleet.pause()
     threading.Event().wait(3.0)  # a worker looks out for work for a second before it sleeps
-    before, began = used(), time.monotonic()
+    before, began = cpu_used(), time.monotonic()
     threading.Event().wait(4.0)
-    share = (used() - before) / (time.monotonic() - began)
+    share = (cpu_used() - before) / (time.monotonic() - began)
     two.fleet.resume()
     assert share < 0.5
 
