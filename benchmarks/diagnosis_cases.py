@@ -175,8 +175,7 @@ def long_said(played: Played) -> str:
 
 
 #: What the first rollouts show of such rewards: `lightning_sdk.rollouts.repeats` finds it, which trained cases try.
-UNREPEATED = findings.reward_not_repeatable("the reward function reward()", 8, 8, 0.2, 0.7).as_dict()
-REPEATS = {"findings": [UNREPEATED]}
+REPEATS = (findings.reward_not_repeatable("the reward function reward()", 8, 8, 0.2, 0.7),)
 
 
 def of_length() -> Recipe:
@@ -265,8 +264,8 @@ SICK = (
          ("warning answer in the prompt",)),
     Case("reward follows length", lambda seed: simulate(of_length(), seed), ("warning reward follows length",),
          ("reward flat",)),
-    Case("reward of the clock", run(replace(LEARNS, skill=lambda done: -0.5, reward=clock, diagnosis=REPEATS)),
+    Case("reward of the clock", run(replace(LEARNS, skill=lambda done: -0.5, reward=clock, first_findings=REPEATS)),
          ("warning reward not repeatable",)),
-    Case("random reward", run(replace(LEARNS, skill=lambda done: -0.5, reward=chance, diagnosis=REPEATS)),
+    Case("random reward", run(replace(LEARNS, skill=lambda done: -0.5, reward=chance, first_findings=REPEATS)),
          ("warning reward not repeatable",), ("reward flat",)),
 )  # fmt: skip

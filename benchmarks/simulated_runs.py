@@ -23,6 +23,7 @@ from lightning_hub.health.run_record import RunRecord, score_entry
 from lightning_hub.rollout import Assignment, Reward, Rollout
 from lightning_hub.storage.attempts import StoredAttempt
 from lightning_sdk.errors import NothingToTrain
+from lightning_sdk.failures.finding import Finding
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call, CallMeta, Choice, Status
 
@@ -94,7 +95,7 @@ class Recipe:
     numbers: Mapping[str, float | Callable[[float], float | None]] = field(default_factory=dict)
     """Metrics that the learner gives otherwise."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    diagnosis: Mapping[str, Any] = field(default_factory=dict)
+    first_findings: Sequence[Finding] = ()
 
 
 class Simulation:
@@ -125,7 +126,7 @@ class Simulation:
             settings=self.settings,
             steps=steps,
             evaluations=[before, after] if first else [],
-            diagnosis=self.recipe.diagnosis,
+            first_findings=self.recipe.first_findings,
             status="finished",
             facts={"tasks": self.recipe.tasks},
             before=first,

@@ -8,16 +8,18 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_hub.export.exporter import Exporter, start_exporter
 from lightning_hub.feed import Feed
 from lightning_hub.receive.receiver import Receiver
 from lightning_hub.receive.requests import Method, Parked
 from lightning_hub.receive.task_lists import TaskLists
+from lightning_hub.rollout import Assignment
 from lightning_hub.rollouts.leases import LEASE_SECONDS, Leases
 from lightning_hub.rollouts.plan import Plan
 from lightning_hub.rollouts.remote_runners import RemoteRunners
@@ -30,14 +32,29 @@ from lightning_hub.storage.store import Store
 from lightning_hub.storage.writes import Writes
 from lightning_hub.training.trainer import Trainer
 from lightning_sdk.errors import HubError
+from lightning_sdk.hub.events import WarningEvent
+from lightning_sdk.hub.joining import AgentIdentity, JoinedTraining
+from lightning_sdk.hub.questions import (
+    DisbandQuestion,
+    JoinQuestion,
+    LeaseQuestion,
+    OverQuestion,
+    ReleaseQuestion,
+    WatchQuestion,
+)
+from lightning_sdk.hub.run_request import RunRequest, TaskListPart
 from lightning_sdk.settings import Export
 from lightning_sdk.stream import curve
+from lightning_sdk.trace.structs import read_struct
 
 _STOP_SECONDS = 30.0
 _LONGEST_WAIT_SECONDS = 60.0
 #: What runners ask for. A runner is known by its id, which has 128 random bits: it cannot act for another one.
 _OF_RUNNERS = frozenset({"lease", "renew", "release", "join", "over"})
 _log = logging.getLogger(__name__)
+
+Q = TypeVar("Q")
+"""What a method is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,60 +221,71 @@ class Hub:
 
     def _warn(self, message: str) -> None:
         _log.warning(message)
-        self.feed.publish("warning", text=message)
+        self.feed.publish(WarningEvent(message))
 
     # --- requests
 
     def _methods(self) -> dict[str, Method]:
         return {
-            "lease": self._lease,
+            "lease": _reading(LeaseQuestion, self._lease),
             "renew": lambda params: self.leases.renew(str(params["runner"])),
-            "release": self._release,
-            "join": self.remote_runners.join,
-            "over": lambda params: Parked(lambda: self.remote_runners.over(params), _seconds(params)),
-            "disband": self._disband,
-            "tasks": self._task_lists.add,
+            "release": _reading(ReleaseQuestion, self._release),
+            "join": _reading(JoinQuestion, self._join),
+            "over": _reading(OverQuestion, self._over),
+            "disband": _reading(DisbandQuestion, self._disband),
+            "tasks": _reading(TaskListPart, self._task_lists.add),
             "validate": self._validate,
             "train": lambda params: self._run(params, Plan.of_training),
-            "check": lambda params: self._run({**params, "check_only": True}, Plan.of_training),
+            "check": lambda params: self._run(params, partial(Plan.of_training, check_only=True)),
             "evaluate": lambda params: self._run(params, Plan.of_evaluation),
-            "watch": self._watch,
+            "watch": _reading(WatchQuestion, self._watch),
             "status": lambda _: self.status(),
             "stop": lambda _: self.stop(),
             "interrupt": lambda _: self._interrupt(),
         }
 
-    def _lease(self, params: dict[str, Any]) -> Parked:
-        runner, places, watched = str(params["runner"]), int(params["places"]), bool(params.get("watched"))
-        given: list[Any] = []
+    def _lease(self, asked: LeaseQuestion) -> Parked:
+        runner, places, watched = str(asked.runner), int(asked.places), bool(asked.watched)
+        given: list[Assignment] = []
 
         def poll() -> list[dict[str, Any]]:
             given[:] = self.leases.lease(runner, places, watched=watched)
             return [each.as_message() for each in given]
 
-        return Parked(poll, _seconds(params), lambda _: self.leases.undo(given), lambda: self.leases.vanish(runner))
+        return Parked(
+            poll, _wait_seconds(asked.wait), lambda _: self.leases.undo(given), lambda: self.leases.vanish(runner)
+        )
 
-    def _release(self, params: dict[str, Any]) -> int:
-        released = self.leases.release(str(params["runner"]), params.get("exit_code"))
-        self.remote_runners.leave(str(params["runner"]))
+    def _release(self, asked: ReleaseQuestion) -> int:
+        released = self.leases.release(str(asked.runner), asked.exit_code)
+        self.remote_runners.leave(str(asked.runner))
         return released
 
-    def _disband(self, params: dict[str, Any]) -> Parked:
-        self.remote_runners.disband(str(params.get("status", "")), str(params.get("error", "")))
-        return Parked(self.remote_runners.is_empty, _seconds(params))
+    def _join(self, asked: JoinQuestion) -> JoinedTraining | None:
+        theirs = read_struct(AgentIdentity, asked.identity, "identity")
+        return self.remote_runners.join(str(asked.runner), str(asked.name), theirs)
 
-    def _watch(self, params: dict[str, Any]) -> Parked:
-        after = int(params.get("after", 0))
-        return Parked(lambda: self.feed.after(after), _seconds(params))
+    def _over(self, asked: OverQuestion) -> Parked:
+        runner = str(asked.runner)
+        return Parked(lambda: self.remote_runners.over(runner), _wait_seconds(asked.wait))
 
-    def _validate(self, params: dict[str, Any]) -> None:
+    def _disband(self, asked: DisbandQuestion) -> Parked:
+        self.remote_runners.disband(str(asked.status), str(asked.error))
+        return Parked(self.remote_runners.is_empty, _wait_seconds(asked.wait))
+
+    def _watch(self, asked: WatchQuestion) -> Parked:
+        after = int(asked.after)
+        return Parked(lambda: [each.as_message() for each in self.feed.after(after)], _wait_seconds(asked.wait))
+
+    def _validate(self, params: Mapping[str, Any]) -> None:
         """Raises what `train` would raise at once; starts and writes nothing."""
-        Plan.of_training(self._task_lists.resolve(params))
+        Plan.of_training(self._task_lists.resolve(RunRequest.from_message(params)))
 
-    def _run(self, params: dict[str, Any], plan: Callable[[dict[str, Any]], Plan]) -> dict[str, Any]:
+    def _run(self, params: Mapping[str, Any], plan: Callable[[RunRequest], Plan]) -> dict[str, str]:
         if self._trainer is not None and self._trainer.is_busy:
             raise HubError(f"this hub is already training, in {self.folder}: stop it, or start another hub")
-        chosen = plan(self._task_lists.resolve(params))
+        request = self._task_lists.resolve(RunRequest.from_message(params))
+        chosen = plan(request)
         self._export(chosen.settings.export)
         self._trainer = Trainer(
             chosen,
@@ -268,7 +296,7 @@ class Hub:
             feed=self.feed,
             writes=self._writes,
         )
-        self.remote_runners.expect(params.get("identity") or {}, self.folder.name)
+        self.remote_runners.expect(request.identity, self.folder.name)
         self._trainer.start()
         return {}
 
@@ -300,5 +328,10 @@ class Hub:
         }
 
 
-def _seconds(params: dict[str, Any]) -> float:
-    return min(max(float(params.get("wait", 0.0)), 0.0), _LONGEST_WAIT_SECONDS)
+def _reading(kind: type[Q], method: Callable[[Q], object]) -> Method:
+    """The method as a request calls it: what is asked is read from the request's params."""
+    return lambda params: method(read_struct(kind, params, "the request"))
+
+
+def _wait_seconds(wait: float) -> float:
+    return min(max(float(wait), 0.0), _LONGEST_WAIT_SECONDS)

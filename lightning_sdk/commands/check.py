@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,7 +14,11 @@ from lightning_sdk.commands.job import Job
 from lightning_sdk.commands.reward_probe import RewardProbe
 from lightning_sdk.commands.train import given_settings, refuse_unknown_roles, with_reward_weights
 from lightning_sdk.errors import SettingError
+from lightning_sdk.failures.finding import Finding
+from lightning_sdk.hub.events import CheckedEvent
+from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.markers.reward import Function, reward_functions
+from lightning_sdk.results.diagnosis import Diagnosis, Examination, RoleRewards, Sequences
 from lightning_sdk.rollouts.tasks import Source, load
 from lightning_sdk.settings import placement
 from lightning_sdk.settings.provider import provider_settings
@@ -45,11 +49,12 @@ class Check:
         return list(self.values["findings"])
 
     def __str__(self) -> str:
-        parts = [_head(self.values)]
-        parts += [_columns(table) for table in _tables(self.values)]
+        content = _content(self.values)
+        parts = [_head(content)]
+        parts += [_columns(table) for table in _tables(content)]
         parts += [_integrations(self.values["integrations"])] if "integrations" in self.values else []
-        parts += [_finding(number, each) for number, each in enumerate(self.findings, 1)]
-        return "\n\n".join([*parts, _verdict(self.values)])
+        parts += [_finding(number, each) for number, each in enumerate(content.findings, 1)]
+        return "\n\n".join([*parts, _verdict(content)])
 
 
 def check(
@@ -85,7 +90,7 @@ def check(
             are in the findings.
     """
     if isinstance(agent, str | Path):
-        return Check(check_run.examine(find_run_folder(agent), backend_python))
+        return Check(check_run.examine(find_run_folder(agent), backend_python).as_dict())
     if tasks is None:
         raise SettingError(
             "check: no tasks were given; give a file such as tasks.jsonl (--tasks FILE), or a list of dicts"
@@ -104,13 +109,13 @@ def check(
         # Other processes find the reward by its name, so there it is not listened to.
         probe = None if placed is None or placed.is_elsewhere or not rewards else RewardProbe(rewards)
         job = Job(agent, probe.rewards if probe else rewards, chosen, folder, backend_python, quiet)
-        last = job.run("check", tasks=loaded)
-    values = {**last["diagnosis"], "integrations": dict(session.start().integrations)}
-    probed = probe.finding(loaded) if probe else None
+        last = job.run("check", RunRequest(tasks=loaded))
+    assert isinstance(last, CheckedEvent)
+    found, probed = last.diagnosis, probe.finding(loaded) if probe else None
     if probed is not None:
-        found = [*values["findings"], probed]
-        values["findings"] = sorted(found, key=lambda each: (each["severity"] != "fatal", each is not probed))
-    return Check(values)
+        findings = sorted([*found.findings, probed], key=lambda each: (not each.is_fatal, each is not probed))
+        found = replace(found, findings=findings)
+    return Check({**found.as_dict(), "integrations": dict(session.start().integrations)})
 
 
 @contextlib.contextmanager
@@ -138,72 +143,75 @@ def _show_in_colour(values: Mapping[str, Any], stream: TextIO) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console(file=stream, highlight=False)
-    console.print(Text(_head(values)))
-    for header, *rows in _tables(values):
+    console, content = Console(file=stream, highlight=False), _content(values)
+    console.print(Text(_head(content)))
+    for header, *rows in _tables(content):
         table = Table(*header)
         for row in rows:
             table.add_row(*map(Text, row))
         console.print(table)
     if "integrations" in values:
         console.print(Text(_integrations(values["integrations"])), "")
-    for number, each in enumerate(values["findings"], 1):
-        console.print(Text(_finding(number, each), "red" if each["severity"] == "fatal" else "yellow"), "")
-    console.print(Text(_verdict(values), "bold green" if values["learnable"] else "bold red"))
+    for number, each in enumerate(content.findings, 1):
+        console.print(Text(_finding(number, each), "red" if each.is_fatal else "yellow"), "")
+    console.print(Text(_verdict(content), "bold green" if values["learnable"] else "bold red"))
 
 
 # --- in words
 
 
-def _head(values: Mapping[str, Any]) -> str:
-    if "run" in values:
-        return check_run.head(values)
-    ended = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in values["statuses"].items())
-    return f"{values['rollouts']} rollouts: {ended}"
+def _content(values: Mapping[str, Any]) -> Diagnosis | Examination:
+    return Examination.from_dict(values) if "run" in values else Diagnosis.from_dict(values)
 
 
-def _tables(values: Mapping[str, Any]) -> Iterator[list[list[str]]]:
+def _head(found: Diagnosis | Examination) -> str:
+    if isinstance(found, Examination):
+        return check_run.head(found)
+    ended = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in found.statuses.items())
+    return f"{found.rollouts} rollouts: {ended}"
+
+
+def _tables(found: Diagnosis | Examination) -> list[list[list[str]]]:
     """Header and rows of each table that has rows."""
-    if "run" in values:
-        yield from (table for table in (check_run.table(values),) if len(table) > 1)
-        return
-    to_train = ["to train", "succeeded"] if values["at_provider"] else ["to the engine", "ids and log-probs"]
-    calls = [["calls of", "caught by", "calls", *to_train, "failed"]]
-    for each in values["calls"]:
-        complete = f"{each['complete']} of {each['trainable']}" if each["trainable"] else "-"
-        calls.append(
-            [
-                _who(each["role"]),
-                each["framework"],
-                *(str(each[n]) for n in ("calls", "trainable")),
-                complete,
-                str(each["failed"]),
-            ]
-        )
-    for each in values["elsewhere"]:
-        calls.append(
-            [
-                ", ".join(each["roles"]),
-                f"nothing ({each['client']} to {each['place']})",
-                str(each["count"]),
-                "0",
-                "-",
-                "-",
-            ]
-        )
-    if values["outside"]:
-        calls.append(["outside of rollouts", "-", str(values["outside"]), "0", "-", "-"])
-    rewards = [["rewards of", "rollouts", "mean", "lowest", "highest", "groups with a signal"]]
-    for each in values["rewards"]:
-        numbers = [f"{each[n]:.3g}" if each["rollouts"] else "-" for n in ("mean", "low", "high")]
-        signal = f"{each['groups_with_signal']} of {each['groups']}"
-        rewards.append([_who(each["role"]), str(each["rollouts"]), *numbers, signal])
-    sequences = [["sequences of", "turns", "rows", "rows a rollout", "why rows were opened"]]
-    for each in values["sequences"]:
-        why = ", ".join(f"{count} {reason}" for reason, count in each["openings"].items()) or "-"
-        a_rollout = f"{each['rows'] / each['rollouts']:.2g}" if each["rollouts"] else "-"
-        sequences.append([_who(each["role"]), str(each["turns"]), str(each["rows"]), a_rollout, why])
-    yield from (table for table in (calls, rewards, sequences) if len(table) > 1)
+    tables = (
+        [check_run.table(found)]
+        if isinstance(found, Examination)
+        else [_calls(found), _rewards(found.rewards), _sequences(found.sequences)]
+    )
+    return [table for table in tables if len(table) > 1]
+
+
+def _calls(found: Diagnosis) -> list[list[str]]:
+    to_train = ["to train", "succeeded"] if found.at_provider else ["to the engine", "ids and log-probs"]
+    rows = [["calls of", "caught by", "calls", *to_train, "failed"]]
+    for each in found.calls:
+        complete = f"{each.complete} of {each.trainable}" if each.trainable else "-"
+        counts = [str(each.calls), str(each.trainable), complete, str(each.failed)]
+        rows.append([_who(each.role), each.framework, *counts])
+    for stray in found.elsewhere:
+        caught_by = f"nothing ({stray.client} to {stray.place})"
+        rows.append([", ".join(stray.roles), caught_by, str(stray.count), "0", "-", "-"])
+    if found.outside:
+        rows.append(["outside of rollouts", "-", str(found.outside), "0", "-", "-"])
+    return rows
+
+
+def _rewards(rewards: Sequence[RoleRewards]) -> list[list[str]]:
+    rows = [["rewards of", "rollouts", "mean", "lowest", "highest", "groups with a signal"]]
+    for each in rewards:
+        numbers = [f"{value:.3g}" if each.rollouts else "-" for value in (each.mean, each.low, each.high)]
+        signal = f"{each.groups_with_signal} of {each.groups}"
+        rows.append([_who(each.role), str(each.rollouts), *numbers, signal])
+    return rows
+
+
+def _sequences(sequences: Sequence[Sequences]) -> list[list[str]]:
+    rows = [["sequences of", "turns", "rows", "rows a rollout", "why rows were opened"]]
+    for each in sequences:
+        why = ", ".join(f"{count} {reason}" for reason, count in each.openings.items()) or "-"
+        a_rollout = f"{each.rows / each.rollouts:.2g}" if each.rollouts else "-"
+        rows.append([_who(each.role), str(each.turns), str(each.rows), a_rollout, why])
+    return rows
 
 
 def _who(role: str) -> str:
@@ -222,26 +230,25 @@ def _integrations(states: Mapping[str, str]) -> str:
     return "\n".join([f"integrations active: {', '.join(active) or 'none'}", *off])
 
 
-def _finding(number: int, finding: Mapping[str, Any]) -> str:
-    said = [finding["what"].rstrip(), finding["cause"].rstrip(), finding["remedy"] and f"-> {finding['remedy']}"]
+def _finding(number: int, finding: Finding) -> str:
+    said = [finding.what.rstrip(), finding.cause.rstrip(), finding.remedy and f"-> {finding.remedy}"]
     body = "\n".join(part for part in said if part).replace("\n", "\n   ")
-    return f"{number}. {finding['severity']}: {body}"
+    return f"{number}. {finding.severity}: {body}"
 
 
-def _verdict(values: Mapping[str, Any]) -> str:
-    if "run" in values:
-        return check_run.verdict(values)
-    complete, at_provider = sum(each["complete"] for each in values["calls"]), values["at_provider"]
-    if not values["learnable"]:
-        fatal = {each["kind"] for each in values["findings"] if each["severity"] == "fatal"}
+def _verdict(found: Diagnosis | Examination) -> str:
+    if isinstance(found, Examination):
+        return check_run.verdict(found)
+    complete = sum(each.complete for each in found.calls)
+    if fatal := {each.kind for each in found.fatal}:
         if complete and fatal == {"calls failed"}:
             return "Not ready to train: nothing could be learned for some roles."
         if complete and fatal <= check_run.MISFILED:
             return "Not ready to train: calls were assigned to the wrong rollout, or to none; see the first finding."
         return "Nothing could be learned from these rollouts."
-    roles = {each["role"] for each in values["calls"] if each["complete"]} if at_provider else values["sequences"]
+    roles = {each.role for each in found.calls if each.complete} if found.at_provider else found.sequences
     of = f"{complete} calls of {len(roles)} role{'s' * (len(roles) != 1)}"
-    can = f"{of} to train succeeded at the agent's own provider" if at_provider else f"{of} can be learned from"
-    if check_run.DOUBTS & {each["kind"] for each in values["findings"]}:
+    can = f"{of} to train succeeded at the agent's own provider" if found.at_provider else f"{of} can be learned from"
+    if check_run.DOUBTS & {each.kind for each in found.findings}:
         return f"{can}, but perhaps not what you want the agent to learn; see the warnings."
-    return f"{can}." if at_provider else f"Ready to train: {can}."
+    return f"{can}." if found.at_provider else f"Ready to train: {can}."

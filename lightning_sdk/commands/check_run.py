@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lightning_sdk.errors import BY_NAME, HubError, LightningError
+from lightning_sdk.results.diagnosis import Examination
 
 #: Findings that say that a rising reward may not mean what it is supposed to mean.
 DOUBTS = frozenset({
@@ -24,8 +23,8 @@ DOUBTS = frozenset({
 MISFILED = frozenset({"context lost", "calls after the end", "rollouts mixed"})
 
 
-def examine(folder: Path, python: str | None = None) -> dict[str, Any]:
-    """What the run in this folder shows, as plain data: run, status, steps, roles, summary, findings, learnable.
+def examine(folder: Path, python: str | None = None) -> Examination:
+    """What the run in this folder shows.
 
     Raises:
         SettingError: the folder is not a run, or nothing in it is finished yet.
@@ -38,39 +37,37 @@ def examine(folder: Path, python: str | None = None) -> dict[str, Any]:
         raise HubError(f"cannot run {command[0]}: {error}; name the backend environment's python") from None
     if done.returncode:
         raise HubError(f"{folder} could not be read with {command[0]}:\n{done.stderr.strip()[-2000:]}")
-    values: dict[str, Any] = json.loads(done.stdout)
+    values = json.loads(done.stdout)
     if "error" in values:
         name, text = values["error"]
         raise BY_NAME.get(name, LightningError)(text)
-    return values
+    return Examination.from_dict(values)
 
 
-def head(values: Mapping[str, Any]) -> str:
+def head(found: Examination) -> str:
     """The first lines: the run, its status and a summary."""
-    steps = "1 step" if values["steps"] == 1 else f"{values['steps']} steps"
-    return f"{values['run']}: {steps}, {values['status']}\n\n{values['summary']}"
+    steps = "1 step" if found.steps == 1 else f"{found.steps} steps"
+    return f"{found.run}: {steps}, {found.status}\n\n{found.summary}"
 
 
-def table(values: Mapping[str, Any]) -> list[list[str]]:
+def table(found: Examination) -> list[list[str]]:
     """The table of rewards: a header, and a row for each role."""
     rows = [["reward of", "steps", "first fifth", "last fifth", "trend"]]
-    for each in values["roles"]:
-        trend = "rises" if each["rises"] else "falls" if each["falls"] else "no more than noise"
-        role = "no role" if each["role"] == "none" else each["role"]
-        rows.append([role, str(each["steps"]), f"{each['first']:.3g}", f"{each['last']:.3g}", trend])
+    for each in found.roles:
+        trend = "rises" if each.rises else "falls" if each.falls else "no more than noise"
+        role = "no role" if each.role == "none" else each.role
+        rows.append([role, str(each.steps), f"{each.first:.3g}", f"{each.last:.3g}", trend])
     return rows
 
 
-def verdict(values: Mapping[str, Any]) -> str:
+def verdict(found: Examination) -> str:
     """The last line: whether the run is learning."""
-    if not values["learnable"]:
+    if not found.learnable:
         return "Nothing is being learned; the first finding is the most serious one."
-    if DOUBTS & {each["kind"] for each in values["findings"]}:
+    if DOUBTS & {each.kind for each in found.findings}:
         return "The agent may be learning something other than what you want; see the first warnings."
-    if any(each["rises"] for each in values["roles"]):
-        return "It is learning." if not values["findings"] else "It is learning; see the warnings."
+    if any(each.rises for each in found.roles):
+        return "It is learning." if not found.findings else "It is learning; see the warnings."
     return (
-        "Nothing was found that prevents learning."
-        if not values["findings"]
-        else ("It may be learning; see the warnings.")
+        "Nothing was found that prevents learning." if not found.findings else ("It may be learning; see the warnings.")
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_sdk.errors import SettingError, TaskError
+from lightning_sdk.results.run_files import RunConfig, read_config, read_report, read_tasks
 from lightning_sdk.rollouts.tasks import Parts, Task, canonical, task_id, without
 from lightning_sdk.settings import Settings
 from lightning_sdk.system.folders import find_run_folder, refuse_links
@@ -145,24 +145,24 @@ def read(run: str | Path, runs: str | Path) -> EarlierRun:
     """
     folder = find_run_folder(run, runs)
     refuse_links(folder)
-    config = _config(folder)
-    if (kind := config.get("kind", "training")) != "training":
-        raise SettingError(f"resume: {folder} holds {kind}, not a training")
-    tasks, report = _json(folder / "tasks.json"), _json(folder / "report.json")
-    if not isinstance(tasks, dict) or not isinstance(tasks.get("held_out"), list):
+    config = _read_config(folder)
+    if config.kind != "training":
+        raise SettingError(f"resume: {folder} holds {config.kind}, not a training")
+    tasks, report = read_tasks(folder), read_report(folder)
+    if tasks is None:
         raise SettingError(
             f"resume: {folder} cannot be resumed: its tasks.json, which lists the held-out tasks, is missing or "
             "damaged. Start a new run, without --resume"
         )
-    settings, done = Settings.from_dict(config["settings"]), last_checkpoint(folder)
-    complete = isinstance(report, dict) and report.get("status") == "finished" and report.get("steps") == settings.steps
+    settings, done = Settings.from_dict(config.settings or {}), last_checkpoint(folder)
+    complete = report is not None and report.status == "finished" and report.steps == settings.steps
     return EarlierRun(
         folder=folder,
         settings=settings,
-        trained=tasks.get("training") or [],
-        held_out=tasks["held_out"],
-        from_runs=list(config.get("from_runs") or ()),
-        rewards=dict(config.get("rewards") or {}),
+        trained=list(tasks.training),
+        held_out=tasks.held_out,
+        from_runs=list(config.from_runs),
+        rewards=dict(config.rewards),
         done=done,
         finished=complete and done == settings.steps,
     )
@@ -223,19 +223,11 @@ def _describe_rewards(rewards: Mapping[str, float | None]) -> str:
     return ", ".join(told) or "the agent itself"
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    config = _json(folder / "config.json")
-    if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
+def _read_config(folder: Path) -> RunConfig:
+    config = read_config(folder)
+    if config is None or config.settings is None:
         raise SettingError(
             f"resume: {folder} cannot be resumed: its config.json is missing or damaged. Start a new run, without "
             "--resume"
         )
     return config
-
-
-def _json(path: Path) -> Any:
-    """None for a file that is not there, or is not JSON."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,8 +17,10 @@ from lightning_sdk.commands.progress import Progress
 from lightning_sdk.errors import BY_NAME, BackendDied, DiskError, HubError, HubGone, LightningError, RolloutsFailed
 from lightning_sdk.hub import discovery, task_lists
 from lightning_sdk.hub.client import HubClient
+from lightning_sdk.hub.events import Event, FailedEvent, LastEvent, NoticeEvent, StartedEvent, Told, read_event
 from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.hub.process import HubProcess
+from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.rollouts import invitation, reference
@@ -64,13 +67,13 @@ class Job:
         assert placed is not None  # the settings have checked it
         self._placement = placed
 
-    def run(self, method: str, told: Sequence[tuple[str, str]] = (), **request: Any) -> dict[str, Any]:
-        """The hub's last event, 'finished'. KeyboardInterrupt says what was kept.
+    def run(self, method: str, request: RunRequest, told: Sequence[Told] = ()) -> LastEvent:
+        """The hub's last event. KeyboardInterrupt says what was kept.
 
-        `told`: 'notice' or 'warning', and what is shown before anything else.
+        `request`: what is to be run; the settings are the job's. `told`: what is shown before anything else.
         """
         try:
-            return self._run(method, told, request)
+            return self._run(method, self._complete(request), told)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 resume_hints.after_stop(self.folder)
@@ -78,15 +81,15 @@ class Job:
                 else "stopped before the end; nothing was measured"
             ) from None
 
-    def _run(self, method: str, told: Sequence[tuple[str, str]], request: dict[str, Any]) -> dict[str, Any]:
+    def _run(self, method: str, request: RunRequest, told: Sequence[Told]) -> LastEvent:
         with contextlib.ExitStack() as stack:
             display = Progress(quiet=self._quiet)
             stack.callback(display.close)
             running = session.start()
             stack.enter_context(running.reserve(f"{method}() of {reference.name_of(self._agent)}"))
-            for kind, text in told:
-                display.show({"type": kind, "text": text})
-            if request.get("resume"):
+            for each in told:
+                display.show(each)
+            if request.resume:
                 self._validate(request)
             pool, listen, settings = self._make_pool(stack)
             given = discovery.take_key()
@@ -100,35 +103,36 @@ class Job:
             if keys is not None:
                 self._farewell = stack.enter_context(_Farewell(hub, here))
             try:
-                client.ask(method, **task_lists.send_ahead(client, self._request(settings, request)))
+                chosen = replace(request, settings=settings.as_dict())
+                client.ask(method, **task_lists.send_ahead(client, chosen).as_message())
             except HubGone:
                 raise HubGone(self._describe_death(hub, method)) from None
             if not self._rewards:
-                display.show({"type": "notice", "text": _SELF_REWARDED})
+                display.show(NoticeEvent(_SELF_REWARDED))
             if keys is not None and self._listen:
                 self._invite(display, hub.address, "" if given else keys.guest)
             stack.callback(pool.stop)
             pool.start(hub.address, hub.keys.guest)
             return self._follow(hub, client, pool, display, method)
 
-    def _request(self, settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
+    def _complete(self, request: RunRequest) -> RunRequest:
         running = session.start()
-        return {
-            "settings": settings.as_dict(),
-            "declared_roles": dict(declared),
-            "naming": running.patches.names_agents,
-            "integrations": dict(running.integrations),
-            "identity": reference.identity(self._agent, (each.name for each in self._rewards)),
-            **request,
-        }
+        return replace(
+            request,
+            settings=self._settings.as_dict(),
+            declared_roles=dict(declared),
+            naming=running.patches.names_agents,
+            integrations=dict(running.integrations),
+            identity=reference.identity(self._agent, (each.name for each in self._rewards)),
+        )
 
-    def _validate(self, request: dict[str, Any]) -> None:
+    def _validate(self, request: RunRequest) -> None:
         """Ask a hub in another folder what it thinks of a training: one that is refused leaves its folder untouched."""
         with contextlib.ExitStack() as stack:
             hub = HubProcess(stack.enter_context(temporary_folder("resume")), python=self._python)
             stack.callback(hub.stop)
             client = stack.enter_context(HubClient(hub.address, hub.key, hub.alive, math.inf))
-            client.ask("validate", **task_lists.send_ahead(client, self._request(self._settings, request)))
+            client.ask("validate", **task_lists.send_ahead(client, request).as_message())
 
     def _make_pool(self, stack: contextlib.ExitStack) -> tuple[RunnerPool, str, Settings]:
         """The runners to start, where the hub has to listen ('' for nobody from elsewhere), and the settings then."""
@@ -147,11 +151,11 @@ class Job:
         told = invitation.text(self._agent, self._rewards, address, key)
         if self._quiet and key:
             print(told, file=sys.stderr)  # without the key nobody can join
-        display.show({"type": "notice", "text": told})
+        display.show(NoticeEvent(told))
 
     def _follow(
         self, hub: HubProcess, client: HubClient, pool: RunnerPool, display: Progress, method: str
-    ) -> dict[str, Any]:
+    ) -> LastEvent:
         """Show the hub's events until the last one. The first Ctrl-C lets the hub keep what was learned."""
         events = self._events(hub, client, pool, method)
         try:
@@ -162,35 +166,33 @@ class Job:
                     self._farewell.say("stopped", "")
                 hub.stop(_EARLY_STOP_SECONDS)  # it may be loading a model for minutes, and has nothing to keep
                 raise
-            display.show({"type": "notice", "text": _STOPPING})
+            display.show(NoticeEvent(_STOPPING))
             with contextlib.suppress(HubGone):  # which the events tell better
                 client.ask("interrupt")
             self._show(self._events(hub, client, pool, method), display)
             raise
 
-    def _show(self, events: Iterator[dict[str, Any]], display: Progress) -> dict[str, Any]:
-        last: dict[str, Any] = {}
-        for last in events:
-            self._seen = last["number"]
-            self._begun = self._begun or last["type"] == "started"
-            if "diagnosis" not in last:
-                display.show(last)
-        return last
+    def _show(self, events: Iterator[Event], display: Progress) -> LastEvent:
+        for event in events:
+            self._begun = self._begun or isinstance(event, StartedEvent)
+            display.show(event)
+            if isinstance(event, LastEvent):
+                return event
+        raise AssertionError("unreachable: the events end with the last one")
 
-    def _events(self, hub: HubProcess, client: HubClient, pool: RunnerPool, method: str) -> Iterator[dict[str, Any]]:
-        """What the hub tells, up to 'finished'; what it failed with is raised."""
+    def _events(self, hub: HubProcess, client: HubClient, pool: RunnerPool, method: str) -> Iterator[Event]:
+        """What the hub tells, up to the last event; what it failed with is raised."""
         while True:
             try:
-                events = client.ask("watch", after=self._seen, wait=2.0)
+                messages = client.ask("watch", after=self._seen, wait=2.0)
             except HubGone:
-                events = []
-            for event in events:
-                if event["type"] == "failed":
-                    name, text = event["error"]
-                    raise self._failure(name, text, method)
-                yield dict(event)
-                if event["type"] == "finished":
-                    return
+                messages = []
+            for message in messages:
+                event, self._seen = read_event(message), message["number"]
+                if isinstance(event, FailedEvent):
+                    raise self._failure(event.error, event.text, method)
+                if event is not None:
+                    yield event
             if not hub.alive():
                 raise HubGone(self._describe_death(hub, method))
             if failure := pool.failure():

@@ -14,20 +14,31 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
-from lightning_sdk.commands.report import Report
+from lightning_sdk.commands.report import detail_lines
+from lightning_sdk.failures.finding import Finding
+from lightning_sdk.hub.events import (
+    CheckedEvent,
+    EvaluationEvent,
+    Event,
+    FailedEvent,
+    FinishedEvent,
+    NoticeEvent,
+    StartedEvent,
+    StatusEvent,
+    StepEvent,
+    WarningEvent,
+)
+from lightning_sdk.results.run_report import RunReport
+from lightning_sdk.results.score import HeldOutScore, Interval
 
 _log = logging.getLogger(__name__)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Progress:
-    """Shows events; each is a dict with a 'type', and those of unknown type are left out.
-
-    status {text}; notice {text}; started {step, steps, model}; step {step, steps, metrics};
-    evaluation {name, mean, low, high, n, seeds}; warning {text}; finished {report, curve}, where report is the content
-    of report.json.
+    """Shows events. What a check found, and what a run failed with, is shown by who asked for it.
 
     Never raises: where the output went away, or an event cannot be shown, training goes on unseen.
     """
@@ -41,18 +52,16 @@ class Progress:
         bar = None if quiet or plain or not stream.isatty() else _bar(stream)
         self._display: _Display = bar or _Lines(stream)
 
-    def show(self, event: Mapping[str, Any]) -> None:
+    def show(self, event: Event) -> None:
         """Show one event. Any thread may call."""
-        kind = event.get("type")
-        if self._quiet and kind != "warning":
+        if self._quiet and not isinstance(event, WarningEvent):
             return
-        show = getattr(self._display, f"show_{kind}") if kind in _KINDS else None
         with self._lock:
-            if show is not None and not self._broken:
+            if not self._broken:
                 try:
-                    show(event)
+                    _show(self._display, event)
                 except Exception:
-                    # A closed pipe, a closed file, an event of another version's hub.
+                    # A closed pipe, a closed file, a report of another version's hub.
                     self._broken = True
                     _log.warning("progress is no longer shown", exc_info=True)
 
@@ -62,17 +71,34 @@ class Progress:
             self._display.close()
 
 
-_KINDS = frozenset({"status", "notice", "started", "step", "evaluation", "warning", "finished"})
+def _show(display: _Display, event: Event) -> None:
+    match event:
+        case StatusEvent(text):
+            display.show_status(text)
+        case NoticeEvent(text):
+            display.show_notice(text)
+        case WarningEvent(text):
+            display.show_warning(text)
+        case StartedEvent():
+            display.show_started(event)
+        case StepEvent():
+            display.show_step(event)
+        case EvaluationEvent():
+            display.show_evaluation(event)
+        case FinishedEvent():
+            display.show_finished(event.report, event.curve)
+        case CheckedEvent() | FailedEvent():
+            pass
 
 
 class _Display(Protocol):
-    def show_status(self, event: Mapping[str, Any]) -> None: ...
-    def show_notice(self, event: Mapping[str, Any]) -> None: ...
-    def show_started(self, event: Mapping[str, Any]) -> None: ...
-    def show_step(self, event: Mapping[str, Any]) -> None: ...
-    def show_evaluation(self, event: Mapping[str, Any]) -> None: ...
-    def show_warning(self, event: Mapping[str, Any]) -> None: ...
-    def show_finished(self, event: Mapping[str, Any]) -> None: ...
+    def show_status(self, text: str) -> None: ...
+    def show_notice(self, text: str) -> None: ...
+    def show_warning(self, text: str) -> None: ...
+    def show_started(self, event: StartedEvent) -> None: ...
+    def show_step(self, event: StepEvent) -> None: ...
+    def show_evaluation(self, event: EvaluationEvent) -> None: ...
+    def show_finished(self, report: RunReport, curve: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -84,41 +110,40 @@ class _Lines:
         self._clock = _Clock()
         self._run = ""
 
-    def show_status(self, event: Mapping[str, Any]) -> None:
-        self._print(_text(event))
+    def show_status(self, text: str) -> None:
+        self._print(text)
 
-    def show_notice(self, event: Mapping[str, Any]) -> None:
-        self._print(_text(event))
+    def show_notice(self, text: str) -> None:
+        self._print(text)
 
-    def show_started(self, event: Mapping[str, Any]) -> None:
+    def show_started(self, event: StartedEvent) -> None:
         self._clock.start()
-        self._run = str(event.get("run") or "")
+        self._run = event.run
         self._print(_starting(event))
 
-    def show_step(self, event: Mapping[str, Any]) -> None:
-        step, steps = int(event["step"]), int(event["steps"])
+    def show_step(self, event: StepEvent) -> None:
+        step, steps = event.step, event.steps
         left = self._clock.seconds_left(step, steps)
         number = f"{step:>{len(str(steps))}}/{steps}"
-        self._print(f"step {number}  {_numbers(event.get('metrics', {}))}  {_duration(left)} left")
+        self._print(f"step {number}  {_numbers(event.metrics)}  {_duration(left)} left")
 
-    def show_evaluation(self, event: Mapping[str, Any]) -> None:
+    def show_evaluation(self, event: EvaluationEvent) -> None:
         self._print(_evaluation_line(event))
 
-    def show_warning(self, event: Mapping[str, Any]) -> None:
-        self._print(f"warning: {_text(event)}")
+    def show_warning(self, text: str) -> None:
+        self._print(f"warning: {text}")
 
-    def show_finished(self, event: Mapping[str, Any]) -> None:
-        report = event.get("report", {})
-        if event.get("curve"):
-            self._print("\n" + _COLOURS.sub("", str(event["curve"])) + "\n")
-        for name, score in _scores(report):
-            self._print(f"{name:<8}{_bounds(score)}")
-        if report.get("change"):
-            self._print(f"{'change':<8}{_bounds(report['change'], '+')}, by task")
-        for line in _details(report):
+    def show_finished(self, report: RunReport, curve: str) -> None:
+        if curve:
+            self._print("\n" + _COLOURS.sub("", curve) + "\n")
+        for name, measured in _scores(report):
+            self._print(f"{name:<8}{_bounds(measured.score, measured.seeds)}")
+        if report.change is not None:
+            self._print(f"{'change':<8}{_bounds(report.change, sign='+')}, by task")
+        for line in detail_lines(report):
             self._print(line)
         self._print(_ending(report))
-        for each in report.get("findings") or ():
+        for each in report.findings:
             self._print(_describe_finding(each))
         if self._run:
             self._print(_place(self._run, report))
@@ -170,52 +195,51 @@ class _Bar:
         self._task = self._live.add_task("starting", total=None, numbers="")
         self._live.start()
 
-    def show_status(self, event: Mapping[str, Any]) -> None:
-        self._live.update(self._task, description=self._escape(_text(event)), numbers="", refresh=True)
+    def show_status(self, text: str) -> None:
+        self._live.update(self._task, description=self._escape(text), numbers="", refresh=True)
 
-    def show_notice(self, event: Mapping[str, Any]) -> None:
-        self._console.print(self._escape(_text(event)), soft_wrap=True)  # a command is copied from it
+    def show_notice(self, text: str) -> None:
+        self._console.print(self._escape(text), soft_wrap=True)  # a command is copied from it
 
-    def show_started(self, event: Mapping[str, Any]) -> None:
+    def show_started(self, event: StartedEvent) -> None:
         self._clock.start()
-        self._run = str(event.get("run") or "")
+        self._run = event.run
         self._console.print(self._escape(_starting(event)))
-        steps = int(event["steps"])
-        self._live.update(self._task, description="training" if steps else "scoring", total=steps or None)
+        doing = "training" if event.steps else "scoring"
+        self._live.update(self._task, description=doing, total=event.steps or None)
 
-    def show_step(self, event: Mapping[str, Any]) -> None:
-        step, steps = int(event["step"]), int(event["steps"])
+    def show_step(self, event: StepEvent) -> None:
+        step, steps = event.step, event.steps
         left = self._clock.seconds_left(step, steps)
-        numbers = f"{step}/{steps}  {_numbers(event.get('metrics', {}))}  [cyan]{_duration(left)} left[/cyan]"
+        numbers = f"{step}/{steps}  {_numbers(event.metrics)}  [cyan]{_duration(left)} left[/cyan]"
         self._live.update(
             self._task, description="training", completed=step, total=steps, numbers=numbers, refresh=True
         )
 
-    def show_evaluation(self, event: Mapping[str, Any]) -> None:
+    def show_evaluation(self, event: EvaluationEvent) -> None:
         self._console.print(self._escape(_evaluation_line(event)))
 
-    def show_warning(self, event: Mapping[str, Any]) -> None:
-        self._console.print(f"[yellow]warning:[/yellow] {self._escape(str(event['text']))}")
+    def show_warning(self, text: str) -> None:
+        self._console.print(f"[yellow]warning:[/yellow] {self._escape(text)}")
 
-    def show_finished(self, event: Mapping[str, Any]) -> None:
+    def show_finished(self, report: RunReport, curve: str) -> None:
         self.close()
-        report = event.get("report", {})
-        if event.get("curve"):
-            self._console.print(self._text.from_ansi(str(event["curve"])), no_wrap=True, crop=True)
+        if curve:
+            self._console.print(self._text.from_ansi(curve), no_wrap=True, crop=True)
         scores = _scores(report)
         if scores:
             table = self._table("held-out tasks", "score", "95% interval", "tasks")
-            for name, score in scores:
-                table.add_row(name, *_cells(score))
-            if report.get("change"):
-                table.add_row("after minus before", *_cells(report["change"], "+"))
+            for name, measured in scores:
+                table.add_row(name, *_cells(measured.score, measured.seeds))
+            if report.change is not None:
+                table.add_row("after minus before", *_cells(report.change, sign="+"))
             self._console.print(table)
-        for line in _details(report):
+        for line in detail_lines(report):
             self._console.print(self._text(line), soft_wrap=True)
-        colour = {"better": "bold green", "worse": "bold red"}.get(str(report.get("verdict")), "bold")
+        colour = {"better": "bold green", "worse": "bold red"}.get(report.verdict, "bold")
         self._console.print(f"[{colour}]{self._escape(_ending(report))}[/{colour}]")
-        for each in report.get("findings") or ():
-            shade = "red" if each["severity"] == "fatal" else "yellow"
+        for each in report.findings:
+            shade = "red" if each.is_fatal else "yellow"
             self._console.print(self._text(_describe_finding(each), shade), soft_wrap=True)
         if self._run:
             self._console.print(self._text(_place(self._run, report)), soft_wrap=True)
@@ -241,18 +265,14 @@ class _Clock:
         return (time.monotonic() - began) / done * (steps - step)
 
 
-def _text(event: Mapping[str, Any]) -> str:
-    return str(event.get("text") or "")
-
-
-def _starting(event: Mapping[str, Any]) -> str:
-    model, done = event.get("model") or "the model", event.get("step") or 0
-    if not event["steps"]:
+def _starting(event: StartedEvent) -> str:
+    model = event.model or "the model"
+    if not event.steps:
         return f"scoring {model}"
-    return f"training {model} for {event['steps']} steps" + (f", going on after step {done}" if done else "")
+    return f"training {model} for {event.steps} steps" + (f", going on after step {event.step}" if event.step else "")
 
 
-def _numbers(metrics: Mapping[str, Any]) -> str:
+def _numbers(metrics: Mapping[str, float]) -> str:
     """Reward, loss and speed, in a fixed width each."""
     return (
         f"reward {_number(metrics.get('reward_mean'), '.3f'):>6}"
@@ -261,63 +281,55 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _number(value: Any, shape: str) -> str:
+def _number(value: float | None, shape: str) -> str:
     return "-" if value is None or value != value else format(value, shape)  # noqa: PLR0124 - NaN
 
 
-def _evaluation_line(event: Mapping[str, Any]) -> str:
-    return f"held-out score {event['name']}: {_bounds(event)}"
+def _evaluation_line(event: EvaluationEvent) -> str:
+    return f"held-out score {event.name}: {_bounds(event.score.score, event.score.seeds)}"
 
 
-def _bounds(score: Mapping[str, Any], sign: str = "") -> str:
-    known = score.get("low") is not None
-    interval = f"  95% interval [{score['low']:{sign}.3f}, {score['high']:{sign}.3f}]" if known else ""
-    return f"{_number(score.get('mean'), f'{sign}.3f')}{interval}  n={_tasks(score)}"
+def _bounds(score: Interval, seeds: int = 1, *, sign: str = "") -> str:
+    interval = "" if score.low is None else f"  95% interval [{score.low:{sign}.3f}, {score.high:{sign}.3f}]"
+    return f"{_number(score.mean, f'{sign}.3f')}{interval}  n={_tasks(score, seeds)}"
 
 
-def _cells(score: Mapping[str, Any], sign: str = "") -> tuple[str, str, str]:
+def _cells(score: Interval, seeds: int = 1, *, sign: str = "") -> tuple[str, str, str]:
     """Mean, interval and tasks in a table."""
-    known = score.get("low") is not None
-    interval = f"{score['low']:{sign}.3f} to {score['high']:{sign}.3f}" if known else "-"
-    return _number(score.get("mean"), f"{sign}.3f"), interval, _tasks(score)
+    interval = "-" if score.low is None else f"{score.low:{sign}.3f} to {score.high:{sign}.3f}"
+    return _number(score.mean, f"{sign}.3f"), interval, _tasks(score, seeds)
 
 
-def _tasks(score: Mapping[str, Any]) -> str:
+def _tasks(score: Interval, seeds: int) -> str:
     """How many, and how often each was run if more than once."""
-    seeds = score.get("seeds") or 1
-    return f"{score.get('n', '-')}" + (f" x {seeds} seeds" if seeds > 1 else "")
+    return str(score.n) + (f" x {seeds} seeds" if seeds > 1 else "")
 
 
-def _scores(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    held_out: Mapping[str, Mapping[str, Any]] = report.get("held_out") or {}
-    return [(name, held_out[name]) for name in ("before", "after", "evaluation") if name in held_out]
+def _scores(report: RunReport) -> list[tuple[str, HeldOutScore]]:
+    return [(name, report.held_out[name]) for name in ("before", "after", "evaluation") if name in report.held_out]
 
 
-def _details(report: Mapping[str, Any]) -> list[str]:
-    return Report(Path(), dict(report)).details()
-
-
-def _place(run: str, report: Mapping[str, Any]) -> str:
+def _place(run: str, report: RunReport) -> str:
     """Where everything is, from where the user stands."""
     folder = Path(run)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    return f"run     {shown}: report.md" + (", curve.png, checkpoints" if report.get("steps") else "")
+    return f"run     {shown}: report.md" + (", curve.png, checkpoints" if report.steps else "")
 
 
-def _ending(report: Mapping[str, Any]) -> str:
+def _ending(report: RunReport) -> str:
     """The last line: what came out."""
-    if report.get("status") == "failed":
-        return f"failed after {report.get('steps', 0)} steps: {report.get('error') or 'unknown error'}"
-    spent = f"{report.get('steps', 0)} steps in {_duration(float(report.get('train_seconds') or 0))}"
-    verdict = report.get("verdict") or "not measured"
-    reason = f"; {report['verdict_reason']}" if report.get("verdict_reason") else ""
-    return f"{verdict}: {spent}{reason}" if report.get("steps") else "done"
+    if report.status == "failed":
+        return f"failed after {report.steps} steps: {report.error or 'unknown error'}"
+    if not report.steps:
+        return "done"
+    reason = f"; {report.verdict_reason}" if report.verdict_reason else ""
+    return f"{report.verdict or 'not measured'}: {report.steps} steps in {_duration(report.train_seconds)}{reason}"
 
 
-def _describe_finding(finding: Mapping[str, Any]) -> str:
+def _describe_finding(finding: Finding) -> str:
     """A finding, as `check` has it."""
-    said = [finding[part].rstrip() for part in ("what", "cause", "remedy") if finding.get(part)]
-    return "\n  ".join("\n".join([f"{finding['severity']}: {said[0]}", *said[1:]]).splitlines())
+    said = [part.rstrip() for part in (finding.what, finding.cause, finding.remedy) if part]
+    return "\n  ".join("\n".join([f"{finding.severity}: {said[0]}", *said[1:]]).splitlines())
 
 
 def _duration(seconds: float) -> str:

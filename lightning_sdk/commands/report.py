@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_sdk.errors import SettingError
+from lightning_sdk.failures.finding import Finding
+from lightning_sdk.results.run_files import REPORT, read_object
+from lightning_sdk.results.run_report import RunReport
+from lightning_sdk.results.score import Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +67,13 @@ class Report:
     @property
     def change(self) -> Score | None:
         """Score after minus before, by task, over the tasks that have both; None if no task has both."""
-        return _score(self.values.get("change"))
+        change = self._content.change
+        return None if change is None else _score(change)
 
     @property
     def verdict(self) -> str:
         """'better', 'worse', 'not shown to be better' or 'not measured'."""
-        return str(self.values.get("verdict") or "not measured")
+        return self._content.verdict or "not measured"
 
     @property
     def findings(self) -> list[dict[str, Any]]:
@@ -80,29 +83,28 @@ class Report:
     @property
     def verdict_reason(self) -> str:
         """What the verdict rests on, or why it is not a better one; '' if the interval of the change makes it clear."""
-        return str(self.values.get("verdict_reason") or "")
+        return self._content.verdict_reason
 
     @property
     def steps(self) -> int:
-        return int(self.values.get("steps", 0))
+        return self._content.steps
 
     @property
     def train_seconds(self) -> float:
-        return float(self.values.get("train_seconds", 0.0))
+        return self._content.train_seconds
 
     def roles(self, name: str) -> dict[str, Score]:
         """Role -> the mean of its own rewards on held-out tasks, 'before' or 'after', for roles that have their own
         rewards."""
-        of_roles: Mapping[str, Any] = self._held_out(name).get("roles") or {}
-        found = {role: _score(each) for role, each in of_roles.items()}
-        return {role: each for role, each in found.items() if each is not None}
+        return scores_of_roles(self._content, name)
 
-    def _held_out(self, name: str) -> Mapping[str, Any]:
-        held_out: Mapping[str, Any] = self.values.get("held_out") or {}
-        return held_out.get(name) or {}
+    @property
+    def _content(self) -> RunReport:
+        return RunReport.from_dict(self.values)
 
     def _score(self, name: str) -> Score | None:
-        return _score(self._held_out(name))
+        found = self._content.held_out.get(name)
+        return None if found is None else _score(found.score, found.seeds)
 
     def __str__(self) -> str:
         lines = [f"run       {self.folder}"]
@@ -116,7 +118,7 @@ class Report:
         if self.steps:
             lines.append(f"trained   {self.steps} steps in {self.train_seconds:.0f} s")
             lines.append(f"verdict   {self.verdict}" + (f": {self.verdict_reason}" if self.verdict_reason else ""))
-        lines += [f"{each['severity']:<10}{each['kind']}: {_first_line(each)}" for each in self.findings]
+        lines += [f"{each.severity:<10}{each.kind}: {_first_line(each)}" for each in self._content.findings]
         return "\n".join(lines)
 
     def _pairing(self, tasks: int) -> str:
@@ -127,47 +129,47 @@ class Report:
     def details(self) -> list[str]:
         """One line for each role that has its own rewards, and one for each way in which rollouts of a training
         failed."""
-        lines = []
-        for role, after in self.roles("after").items():
-            before = self.roles("before").get(role)
-            lines.append(f"role      {role}: {f'{before} before, ' if before else ''}{after} after")
-        return [*lines, *(self._failures() if self.steps else ())]
-
-    def _failures(self) -> list[str]:
-        statuses: Mapping[str, int] = self.values.get("rollouts_by_status") or {}
-        done: Mapping[str, str] = (self.values.get("failures") or {}).get("done") or {}
-        failed = {status: count for status, count in statuses.items() if status != "ok" and count}
-        return [
-            f"failed    {count} {status.replace('_', ' ')}{f': {done[status]}' if status in done else ''}"
-            for status, count in failed.items()
-        ]
+        return detail_lines(self._content)
 
 
-def _first_line(finding: Mapping[str, Any]) -> str:
+def scores_of_roles(report: RunReport, name: str) -> dict[str, Score]:
+    """As `Report.roles`."""
+    found = report.held_out.get(name)
+    return {} if found is None else {role: _score(each) for role, each in found.roles.items()}
+
+
+def detail_lines(report: RunReport) -> list[str]:
+    """As `Report.details`."""
+    lines, befores = list[str](), scores_of_roles(report, "before")
+    for role, after in scores_of_roles(report, "after").items():
+        before = befores.get(role)
+        lines.append(f"role      {role}: {f'{before} before, ' if before else ''}{after} after")
+    return [*lines, *(_failures(report) if report.steps else ())]
+
+
+def _failures(report: RunReport) -> list[str]:
+    done = report.failures.done
+    failed = {status: count for status, count in report.rollouts_by_status.items() if status != "ok" and count}
+    return [
+        f"failed    {count} {status.replace('_', ' ')}{f': {done[status]}' if status in done else ''}"
+        for status, count in failed.items()
+    ]
+
+
+def _score(found: Interval, seeds: int = 1) -> Score:
+    """As a user gets it."""
+    mean = math.nan if found.mean is None else found.mean
+    return Score(mean=mean, low=found.low, high=found.high, n=found.n, seeds=seeds, missing=found.missing)
+
+
+def _first_line(finding: Finding) -> str:
     """A finding in short; the whole of it was shown when the run ended, and `check` tells it again."""
-    return str(finding.get("what") or "").partition("\n")[0]
-
-
-def _score(values: Mapping[str, Any] | None) -> Score | None:
-    if not values:
-        return None
-    mean = values["mean"] if values["mean"] is not None else math.nan
-    return Score(
-        mean=mean,
-        low=values["low"],
-        high=values["high"],
-        n=values["n"],
-        seeds=values.get("seeds", 1),
-        missing=values.get("missing", ""),
-    )
+    return finding.what.partition("\n")[0]
 
 
 def read(folder: Path) -> Report:
     """The report in a run's folder; SettingError if there is none."""
-    path = folder / "report.json"
-    try:
-        return Report(folder, json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise SettingError(
-            f"{folder} has no report.json: the run did not finish, or this is not the folder of a run"
-        ) from None
+    found = read_object(folder / REPORT)
+    if found is None:
+        raise SettingError(f"{folder} has no report.json: the run did not finish, or this is not the folder of a run")
+    return Report(folder, found)

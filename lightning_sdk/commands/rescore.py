@@ -11,17 +11,27 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from lightning_sdk.errors import BY_NAME, HubError, LightningError, RewardError, SettingError
 from lightning_sdk.markers.reward import Function, RewardFunction, reward_functions
+from lightning_sdk.results.rescoring import (
+    GivenReward,
+    RescoringRequest,
+    RescoringResult,
+    RewardComparison,
+    ScoredAnswer,
+    StoredAnswer,
+)
+from lightning_sdk.results.score import Interval
 from lightning_sdk.rollouts.scoring import ascores, scores
 from lightning_sdk.system.folders import find_run_folder
+from lightning_sdk.trace.structs import read_struct
 
 #: Rollouts handed over at once.
 _PAGE = 256
@@ -51,8 +61,9 @@ class Rescoring:
         return list(self.values["comparisons"])
 
     def __str__(self) -> str:
-        parts = ["\n".join(_head(self.values)), *("\n".join(_describe_comparison(each)) for each in self.comparisons)]
-        return "\n\n".join([*parts, _describe_writing(self.values)])
+        found = RescoringResult.from_dict(self.values)
+        parts = ["\n".join(_head(found)), *("\n".join(_describe_comparison(each)) for each in found.comparisons)]
+        return "\n\n".join([*parts, _describe_writing(found)])
 
 
 def rescore(
@@ -93,17 +104,16 @@ def rescore(
 
 async def _score_all(store: _Store, functions: Sequence[RewardFunction], concurrency: int) -> dict[str, Any]:
     """The result, when everything is scored."""
-    limit, done = asyncio.Semaphore(concurrency), list[Any]()
+    limit, done = asyncio.Semaphore(concurrency), list[ScoredAnswer]()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(concurrency, "lightning-reward"))
-    while page := store.ask(scored=done, next=_PAGE):
+    while page := store.next(done):
         done = await asyncio.gather(*(_one(each, functions, limit) for each in page))
     result: dict[str, Any] = store.ask(result=True)
     return result
 
 
-async def _one(rollout: Mapping[str, Any], functions: Sequence[RewardFunction], limit: asyncio.Semaphore) -> list[Any]:
-    """Number of the rollout, what the functions gave, and why they gave nothing."""
-    task, answer = rollout["task"], json.loads(rollout["answer"])
+async def _one(stored: StoredAnswer, functions: Sequence[RewardFunction], limit: asyncio.Semaphore) -> ScoredAnswer:
+    task, answer = stored.task, json.loads(stored.answer)
     async with limit:
         try:
             if any(asyncio.iscoroutinefunction(each.function) for each in functions):
@@ -111,8 +121,8 @@ async def _one(rollout: Mapping[str, Any], functions: Sequence[RewardFunction], 
             else:
                 given = await asyncio.to_thread(scores, functions, task, answer)
         except RewardError as error:
-            return [rollout["number"], [], str(error)]
-    return [rollout["number"], [list(each) for each in given], ""]
+            return ScoredAnswer(stored.number, (), str(error))
+    return ScoredAnswer(stored.number, [GivenReward(each.name, each.role, each.value) for each in given])
 
 
 class _Store:
@@ -122,7 +132,7 @@ class _Store:
         self._python = python or sys.executable
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         weights = {each.name: each.weight for each in functions if each.weight is not None}
-        wanted = {"run": str(folder), "names": [each.name for each in functions], "weights": weights, "write": write}
+        self._wanted = RescoringRequest(str(folder), [each.name for each in functions], weights, write)
         command = [self._python, "-m", "lightning_hub.replay.rescoring"]
         try:
             self._process = subprocess.Popen(
@@ -131,11 +141,10 @@ class _Store:
         except OSError as error:
             self._log.close()
             raise HubError(f"cannot run {self._python}: {error}") from None
-        self._wanted = wanted
 
     def __enter__(self) -> _Store:
         try:
-            self.ask(**self._wanted)
+            self.ask(**asdict(self._wanted))
         except BaseException:
             self._end(kill=True)
             raise
@@ -145,6 +154,11 @@ class _Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end(kill=kind is not None)
+
+    def next(self, scored: Sequence[ScoredAnswer]) -> list[StoredAnswer]:
+        """Further answers to score, none after the last; `scored`: those before."""
+        page = self.ask(scored=list(map(asdict, scored)), next=_PAGE)
+        return [read_struct(StoredAnswer, each, "an answer") for each in page]
 
     def ask(self, **question: Any) -> Any:
         """The process's answer. LightningError that it raised, or HubError if it ended."""
@@ -183,51 +197,47 @@ class _Store:
 # --- in words
 
 
-def _head(values: Mapping[str, Any]) -> Iterator[str]:
+def _head(found: RescoringResult) -> Iterator[str]:
     weights = ", ".join(
-        name if values["weights"][name] == 1 else f"{values['weights'][name]:g} x {name}" for name in values["rewards"]
+        name if found.weights[name] == 1 else f"{found.weights[name]:g} x {name}" for name in found.rewards
     )
-    yield f"{values['run']}: {values['scored']} of {values['rollouts']} rollouts scored again by {weights}"
-    if values["replaces"]:
-        yield f"instead of {', '.join(values['replaces'])}"
-    if values["keeps"]:
-        yield f"in addition to {', '.join(values['keeps'])}, given inside the rollouts"
-    for reason, count in values["left_out"].items():
+    yield f"{found.run}: {found.scored} of {found.rollouts} rollouts scored again by {weights}"
+    if found.replaces:
+        yield f"instead of {', '.join(found.replaces)}"
+    if found.keeps:
+        yield f"in addition to {', '.join(found.keeps)}, given inside the rollouts"
+    for reason, count in found.left_out.items():
         yield f"not scored: {count}, {reason}"
 
 
-def _describe_comparison(each: Mapping[str, Any]) -> Iterator[str]:
-    role = f", role {each['role']}" if each["role"] else ""
-    yield f"{each['mode']}{role}: {each['rollouts']} rollouts"
-    yield f"  mean     {_interval(each['old'])} -> {_interval(each['new'])}, change {_interval(each['change'])}"
-    if each["without_old_reward"] or each["without_new_reward"]:
-        yield (
-            f"           {each['without_old_reward']} had no reward before, {each['without_new_reward']} have none now"
-        )
-    yield f"  ranking  Kendall's tau {_number(each['tau_overall'])} over all" + (
-        f", {_number(each['tau_within_groups'])} within groups" if each["groups"] else ""
+def _describe_comparison(each: RewardComparison) -> Iterator[str]:
+    role = f", role {each.role}" if each.role else ""
+    yield f"{each.mode}{role}: {each.rollouts} rollouts"
+    yield f"  mean     {_interval(each.old)} -> {_interval(each.new)}, change {_interval(each.change)}"
+    if each.without_old_reward or each.without_new_reward:
+        yield f"           {each.without_old_reward} had no reward before, {each.without_new_reward} have none now"
+    yield f"  ranking  Kendall's tau {_number(each.tau_overall)} over all" + (
+        f", {_number(each.tau_within_groups)} within groups" if each.groups else ""
     )
-    if each["groups"]:
-        yield f"           {each['pairs_flipped']} of {each['pairs_ordered']} ordered pairs of a group are reversed"
-        yield f"  groups   another rollout is best in {each['best_changed']} of {each['groups_compared']}"
-        yield f"           {each['signal_gained']} gain a signal and {each['signal_lost']} lose theirs"
-    for most in each["changed_most"]:
-        yield f"  {most['old']:.3g} -> {most['new']:.3g}  {most['id'][:8]}  {most['task'][:70]}  {most['answer'][:70]}"
+    if each.groups:
+        yield f"           {each.pairs_flipped} of {each.pairs_ordered} ordered pairs of a group are reversed"
+        yield f"  groups   another rollout is best in {each.best_changed} of {each.groups_compared}"
+        yield f"           {each.signal_gained} gain a signal and {each.signal_lost} lose theirs"
+    for most in each.changed_most:
+        yield f"  {most.old:.3g} -> {most.new:.3g}  {most.id[:8]}  {most.task[:70]}  {most.answer[:70]}"
 
 
-def _describe_writing(values: Mapping[str, Any]) -> str:
-    if values["written"]:
-        return (
-            f"Written: these rewards count from now on (re-scoring {values['rescoring']}); the earlier ones are kept."
-        )
+def _describe_writing(found: RescoringResult) -> str:
+    if found.written:
+        return f"Written: these rewards count from now on (re-scoring {found.rescoring}); the earlier ones are kept."
     return "Nothing was written; with --write (write=True) these rewards would count from now on."
 
 
-def _interval(values: Mapping[str, Any]) -> str:
-    if values["mean"] is None:
+def _interval(values: Interval) -> str:
+    if values.mean is None:
         return "no values"
-    bounds = "" if values["low"] is None else f" [{values['low']:.3f}, {values['high']:.3f}]"
-    return f"{values['mean']:.3f}{bounds}"
+    bounds = "" if values.low is None else f" [{values.low:.3f}, {values.high:.3f}]"
+    return f"{values.mean:.3f}{bounds}"
 
 
 def _number(value: float | None) -> str:

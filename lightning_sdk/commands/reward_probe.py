@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.markers.reward import RewardFunction, RewardValue
 from lightning_sdk.markers.rollout import answer_to_json
 from lightning_sdk.rollouts.scoring import scores
@@ -56,11 +57,11 @@ class RewardProbe:
         first, *rest = self._rewards
         return replace(first, function=self._listen(first.function)), *rest
 
-    def finding(self, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    def finding(self, tasks: Sequence[Mapping[str, Any]]) -> Finding | None:
         """What is wrong if the rewards are the same whatever the task; None if they are not, or nobody knows."""
         if self._unkept or not self._seen or max(each.seconds for each in self._seen) > SLOW_SECONDS:
             return None
-        said: list[dict[str, Any] | None] = []
+        said: list[Finding | None] = []
         # In a thread, so that a reward that hangs holds nobody up.
         thread = threading.Thread(target=lambda: said.append(self._probe(tasks)), name="lightning-probe", daemon=True)
         thread.start()
@@ -80,13 +81,13 @@ class RewardProbe:
 
         return wrapper
 
-    def _probe(self, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    def _probe(self, tasks: Sequence[Mapping[str, Any]]) -> Finding | None:
         try:
             return self._probe_until(tasks, time.monotonic() + LONGEST_SECONDS)
         except Exception:  # of the reward: whatever it did not like, it looked at
             return None
 
-    def _probe_until(self, tasks: Sequence[Mapping[str, Any]], deadline: float) -> dict[str, Any] | None:
+    def _probe_until(self, tasks: Sequence[Mapping[str, Any]], deadline: float) -> Finding | None:
         first = self._rewards[0].name
         own: dict[int, dict[str, float]] = {}
         for number, seen in enumerate(self._seen):
@@ -154,17 +155,15 @@ def _text(task: Mapping[str, Any]) -> str:
 
 def _finding(
     trials: int, best: int, others: int, low: float, high: float, rewards: Sequence[RewardFunction]
-) -> dict[str, Any]:
-    """As `lightning_hub.findings.findings` has them."""
+) -> Finding:
     many = "the best answer" if best == 1 else f"the {best} best answers"
-    return {
-        "kind": "reward ignores the task",
-        "severity": "warning",
-        "what": f"{many} earned exactly the same under the data of {others} other tasks ({trials} of {trials} times), "
+    return Finding(
+        kind="reward ignores the task",
+        severity=Severity.WARNING,
+        what=f"{many} earned exactly the same under the data of {others} other tasks ({trials} of {trials} times), "
         f"although the reward tells answers apart ({low:g} to {high:g}).",
-        "cause": f"{' and '.join(each.label for each in rewards)} looks at the form of an answer, and not at whether "
+        cause=f"{' and '.join(each.label for each in rewards)} looks at the form of an answer, and not at whether "
         "it is right for its task.",
-        "remedy": "Compare the answer with the task's data in the reward, such as task['answer']; if the form is all "
+        remedy="Compare the answer with the task's data in the reward, such as task['answer']; if the form is all "
         "that you want, ignore this.",
-        "passing": False,
-    }
+    )

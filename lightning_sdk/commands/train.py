@@ -14,6 +14,8 @@ from lightning_sdk.commands.earlier_run import EarlierRun
 from lightning_sdk.commands.job import Job
 from lightning_sdk.commands.report import Report
 from lightning_sdk.errors import SettingError
+from lightning_sdk.hub.events import NoticeEvent, Told
+from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.reward import Function, RewardFunction, reward_functions
 from lightning_sdk.rollouts import invitation, reference
@@ -118,20 +120,19 @@ def evaluate(
     chosen = with_reward_weights(Settings.from_dict(given), rewards)
     _refuse_early(f"evaluate() of {reference.name_of(agent)}", chosen, listen)
     folder = make_run_folder(runs, name or f"{reference.name_of(agent)}-evaluation")
-    Job(agent, rewards, chosen, folder, backend_python, quiet, listen).run("evaluate", tasks=loaded)
+    Job(agent, rewards, chosen, folder, backend_python, quiet, listen).run("evaluate", RunRequest(tasks=loaded))
     return reports.read(folder)
 
 
 def _run_training(job: Job, start: _Start, parts: Parts, rewards: Sequence[RewardFunction], resume: bool) -> Report:
-    job.run(
-        "train",
-        [*parts.messages(), *start.told],
+    request = RunRequest(
         tasks=parts.training,
         held_out=parts.held_out,
         from_runs=start.from_runs,
         rewards=_marks(rewards),
         resume=resume,
     )
+    job.run("train", request, [*parts.events(), *start.told])
     return reports.read(job.folder)
 
 
@@ -140,19 +141,19 @@ class _Start(NamedTuple):
 
     settings: Settings
     from_runs: list[str]
-    told: Sequence[tuple[str, str]] = ()
+    told: Sequence[Told] = ()
 
 
 def _find(from_runs: Sequence[str | Path], runs: str | Path) -> list[str]:
     return [str(find_run_folder(each, runs)) for each in from_runs]
 
 
-def _tell_of_name(folder: Path, name: str) -> list[tuple[str, str]]:
+def _tell_of_name(folder: Path, name: str) -> list[Told]:
     """What to tell of a run that is in another folder than the one that its name stands for."""
     if folder.name == name:
         return []
     there = folder.parent / name
-    return [("notice", f"this run is in {folder}, because {there} already exists (--resume continues that one)")]
+    return [NoticeEvent(f"this run is in {folder}, because {there} already exists (--resume continues that one)")]
 
 
 def _first(given: dict[str, Any], stored: list[str], rewards: Sequence[RewardFunction]) -> _Start:
@@ -175,7 +176,7 @@ def _go_on(
     from_runs = earlier.stored_runs(stored)
     settings = earlier.settings_with(given, listen)
     earlier.refuse_other_rewards(_marks(rewards))
-    return _Start(settings, from_runs, [("notice", each) for each in earlier_run.describe(earlier.settings, settings)])
+    return _Start(settings, from_runs, list(map(NoticeEvent, earlier_run.describe(earlier.settings, settings))))
 
 
 def given_settings(settings: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from lightning_sdk.hub.client import HubClient
+from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.stream import wire
 
 #: Bytes of one part, about: the hub has checked it long before its answer is missed.
 PART_BYTES = 4 * 2**20
-_NAMES = ("tasks", "held_out")
 
 
-def send_ahead(client: HubClient, request: Mapping[str, Any]) -> dict[str, Any]:
+def send_ahead(client: HubClient, request: RunRequest) -> RunRequest:
     """The request, in which each long list of tasks is the name of one that the hub has by now."""
-    return {name: _send(client, name, value) if name in _NAMES else value for name, value in request.items()}
+    tasks, held_out = (_send(client, "tasks", request.tasks), _send(client, "held_out", request.held_out))
+    return replace(request, tasks=tasks, held_out=held_out)
 
 
 def _send(client: HubClient, name: str, tasks: Any) -> Any:

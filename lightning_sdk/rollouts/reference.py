@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from lightning_sdk.errors import SettingError
+from lightning_sdk.hub.joining import AgentIdentity
 
 
 def load(reference: str) -> Callable[..., Any]:
@@ -84,11 +85,11 @@ def name_of(agent: Callable[..., Any]) -> str:
     return str(getattr(agent, "__name__", type(agent).__name__)).strip("<>")
 
 
-def identity(agent: Callable[..., Any], rewards: Iterable[str]) -> dict[str, Any]:
-    """What tells two agents apart: the name, those of its rewards, and a digest of its file ('' if it has none)."""
+def identity(agent: Callable[..., Any], rewards: Iterable[str]) -> AgentIdentity:
+    """What tells an agent with these rewards apart from others."""
     try:
         path = inspect.getsourcefile(inspect.unwrap(agent) if hasattr(agent, "__name__") else type(agent))
         source = hashlib.sha256(Path(path or "").read_bytes()).hexdigest()[:16]
     except (TypeError, OSError):
         source = ""
-    return {"agent": name_of(agent), "rewards": sorted(rewards), "source": source}
+    return AgentIdentity(name_of(agent), sorted(rewards), source)

@@ -10,16 +10,18 @@ import queue
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lightning_sdk import session
 from lightning_sdk.errors import HubError, HubGone, LightningError
 from lightning_sdk.hub.client import HubClient
+from lightning_sdk.hub.joining import JoinedTraining, TrainingEnd
 from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.rollouts import reference
 from lightning_sdk.rollouts.runner import Runner
 from lightning_sdk.system.clock import Clock
+from lightning_sdk.trace.structs import read_struct
 
 _ANSWER_SECONDS = 4.0
 """Short, since asking again costs nothing here."""
@@ -74,7 +76,7 @@ class RemoteRunner:
         started = time.monotonic()
         running = session.start()
         with (
-            running.reserve(f"a runner of {self._identity['agent']}"),
+            running.reserve(f"a runner of {self._identity.agent}"),
             running.stream_to(self._address, self._key, lambda: True),
         ):
             return self._run(stop, started)
@@ -96,12 +98,12 @@ class RemoteRunner:
         while stop.empty():
             try:
                 with self._client() as hub:
-                    joined = hub.ask("join", runner=self._runner.id, name=name, identity=self._identity)
+                    joined = hub.ask("join", runner=self._runner.id, name=name, identity=asdict(self._identity))
                 why = f"the hub at {self._address} has not started a training yet"
             except HubGone:
                 joined, why = {}, f"no hub answers at {self._address}"
             if joined:
-                self._begin(joined)
+                self._begin(read_struct(JoinedTraining, joined, "the answer to 'join'"))
                 return True
             left = self._patience - clock.read()
             if left <= 0:
@@ -116,15 +118,15 @@ class RemoteRunner:
         self._summary.ended = "interrupted"
         return False
 
-    def _begin(self, joined: dict[str, Any]) -> None:
-        self._summary.run = str(joined["run"])
-        if joined["other_source"]:
+    def _begin(self, joined: JoinedTraining) -> None:
+        self._summary.run = joined.run
+        if joined.other_source:
             self._say(
-                f"warning: the file of {self._identity['agent']} differs from the training's: update it, unless that "
+                f"warning: the file of {self._identity.agent} differs from the training's: update it, unless that "
                 "is intended"
             )
         self._say(
-            f"running {self._identity['agent']} for the training {self._summary.run!r} at {self._address}, "
+            f"running {self._identity.agent} for the training {self._summary.run!r} at {self._address}, "
             f"{self._concurrency} rollouts at once; Ctrl-C stops and gives unfinished ones back"
         )
         if not self._began:
@@ -133,17 +135,17 @@ class RemoteRunner:
 
     def _until_over(self, stop: queue.SimpleQueue[None]) -> None:
         """Until the training is over, the hub does not answer or knows nothing of us, or we are told to stop."""
-        over: dict[str, Any] = {}
+        end: TrainingEnd | None = None
         with self._client() as hub, contextlib.suppress(HubGone):
-            while not over and stop.empty() and self._runner.error is None:
-                over = hub.ask("over", runner=self._runner.id, wait=_WATCH_SECONDS)
+            while end is None and stop.empty() and self._runner.error is None:
+                if answer := hub.ask("over", runner=self._runner.id, wait=_WATCH_SECONDS):
+                    end = read_struct(TrainingEnd, answer, "the answer to 'over'")
         if self._runner.error is not None:
             raise HubError(f"the runner stopped: {self._runner.error}") from self._runner.error
-        status = over.get("status", "")
-        if status == "failed":
-            raise LightningError(f"the training {self._summary.run!r} failed: {over['error']}")
-        if status and status != "unknown":
-            self._summary.ended = status
+        if end is not None and end.status == "failed":
+            raise LightningError(f"the training {self._summary.run!r} failed: {end.error}")
+        if end is not None and end.status != "unknown":
+            self._summary.ended = end.status
         elif not stop.empty():
             self._summary.ended = "interrupted"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_sdk.errors import TaskError
+from lightning_sdk.hub.events import NoticeEvent, Told, WarningEvent
 from lightning_sdk.rollouts import task_files
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream.plain_data import NotPlain, plain_object
@@ -63,9 +64,9 @@ class Parts(NamedTuple):
     """What the user is told of tasks that were on both sides, or twice on one."""
     notices: tuple[str, ...] = ()
 
-    def messages(self) -> list[tuple[str, str]]:
-        """'warning' or 'notice', and the text, of all of them."""
-        return [*(("warning", each) for each in self.warnings), *(("notice", each) for each in self.notices)]
+    def events(self) -> list[Told]:
+        """All of them, as they are shown."""
+        return [*map(WarningEvent, self.warnings), *map(NoticeEvent, self.notices)]
 
 
 def divide(tasks: list[Task], held_out: list[Task] | None, settings: Settings) -> Parts:

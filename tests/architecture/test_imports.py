@@ -32,7 +32,7 @@ SCRIPTS = {"lightning_spark"}
 #: The folders and root modules of a package, each of which imports only those before it.
 FLOORS = {
     "lightning_sdk": (
-        "errors", "system", "prompts", "trace", "failures", "translation", "stream", "markers", "capture",
+        "errors", "system", "prompts", "trace", "failures", "results", "translation", "stream", "markers", "capture",
         "integration", "hub", "session", "settings", "rollouts", "commands", "cli",
     ),
     "lightning_hub": (

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
+from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
 from lightning_hub.findings.findings import broken_sequences
 from lightning_hub.trajectories.breaks import Reason, openings
 from lightning_hub.trajectories.trajectory import merge
 from lightning_hub.trajectories.transition import transitions
+from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
-from lightning_hub.findings.findings import Severity
+from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
 from lightning_hub.training.checks import refuse_unlearnable
+from lightning_sdk.failures.finding import Severity
+from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream import notices
 from lightning_sdk.trace.call import Call, Span, Status

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lightning_hub.diagnosis.flatness import flatness
-from lightning_hub.findings.findings import Finding
 from lightning_hub.rollout import Rollout
+from lightning_sdk.failures.finding import Finding
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call, Status
 from tests.hub.spoken import assistant, call, rollout

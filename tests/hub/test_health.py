@@ -20,6 +20,7 @@ from lightning_hub.health.run_record import RunRecord, ScoredRollout, read_recor
 from lightning_hub.statistics.interval import interval
 from lightning_hub.storage.attempts import StoredAttempt
 from lightning_sdk.errors import SettingError
+from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
 from tests.hub.spoken import assistant, call, rollout
@@ -85,7 +86,7 @@ def test_a_run_that_learns_has_no_findings() -> None:
     health = examine(RunRecord(name="runs/solve", settings=Settings(), steps=steps()))
     assert health.findings == [] and health.learnable
     assert health.summary() == "The reward of the role solver rose from 0.36 to 0.583 in 40 steps."
-    assert json.loads(json.dumps(health.as_dict()))["roles"][0]["rises"] is True
+    assert json.loads(json.dumps(health.examination().as_dict()))["roles"][0]["rises"] is True
 
 
 def test_no_part_of_a_run_that_learns_is_called_ill() -> None:
@@ -345,11 +346,12 @@ def test_a_gain_that_the_held_out_tasks_do_not_show(tasks: int, cause: str, turn
 
 def test_findings_of_the_first_rollouts_stay() -> None:
     """Those that no metric tells better; what all steps show replaces what the first one showed."""
-    finding = {"severity": "warning", "what": "w", "cause": "", "remedy": ""}
-    first = [{"kind": "calls went elsewhere", **finding}, {"kind": "no signal", **finding}]
-    assert kinds(
-        examine(replace(RunRecord(name="r", settings=Settings(), steps=steps()), diagnosis={"findings": first}))
-    ) == ["warning calls went elsewhere"]
+    first = [
+        Finding(kind=kind, severity=Severity.WARNING, what="w", cause="", remedy="")
+        for kind in ("calls went elsewhere", "no signal")
+    ]
+    record = RunRecord(name="r", settings=Settings(), steps=steps(), first_findings=first)
+    assert kinds(examine(record)) == ["warning calls went elsewhere"]
 
 
 def test_training_from_stored_rollouts_has_no_reward_to_rise() -> None:

@@ -21,6 +21,7 @@ from lightning_hub.storage.log import Log
 from lightning_hub.storage.set_aside import NAME
 from lightning_sdk.errors import HubError, SettingError, TaskError
 from lightning_sdk.hub.client import HubClient
+from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.hub.task_lists import send_ahead
 from lightning_sdk.stream import wire
 from lightning_sdk.stream.wire import NO_ROLLOUT, EventBatch
@@ -252,14 +253,14 @@ def test_a_long_list_of_tasks_goes_in_parts(open_hub: Opener, monkeypatch: pytes
     monkeypatch.setattr("lightning_sdk.hub.task_lists.PART_BYTES", 100)
     hub = open_hub()
     with HubClient(hub.address, KEY) as client:
-        sent = send_ahead(client, {"tasks": [{"q": str(n)} for n in range(100)], "held_out": [{"q": "h"}], "steps": 3})
-        assert (sent["held_out"], sent["steps"]) == ([{"q": "h"}], 3)
-        whole = hub._task_lists.resolve(sent)
-        assert whole["tasks"] == [{"q": str(n)} for n in range(100)]
+        request = RunRequest(tasks=[{"q": str(n)} for n in range(100)], held_out=[{"q": "h"}], resume=True)
+        sent = send_ahead(client, request)
+        assert sent.tasks.keys() == {"list"} and (sent.held_out, sent.resume) == ([{"q": "h"}], True)
+        assert hub._task_lists.resolve(sent) == request
         with pytest.raises(HubError, match="has no list"):
-            client.ask("validate", settings={}, tasks=sent["tasks"])  # each list once
+            client.ask("validate", settings={}, tasks=sent.tasks)  # each list once
         with pytest.raises(TaskError, match=r"tasks\[77\] has the key 1"):
-            send_ahead(client, {"tasks": [{"q": str(n)} if n != 77 else {1: 1} for n in range(100)]})
+            send_ahead(client, RunRequest(tasks=[{"q": str(n)} if n != 77 else {1: 1} for n in range(100)]))
         with pytest.raises(HubError, match="arrived after 0 tasks"):
             client.ask("tasks", list="other", name="tasks", first=5, tasks=[{"q": 1}])
         with pytest.raises(SettingError):  # and the hub goes on

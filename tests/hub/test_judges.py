@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
+from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
+from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.stream import notices
 from tests.hub.spoken import call, rollout, span
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
-from lightning_hub.findings.findings import Finding
+from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
 from lightning_hub.rollout import Rollout
+from lightning_sdk.failures.finding import Finding
+from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.stream import notices
 from tests.hub.spoken import SYSTEM, Message, assistant, call, rollout, span, user
 

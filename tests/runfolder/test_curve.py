@@ -8,7 +8,8 @@ import pytest
 from matplotlib.image import imread
 
 from lightning_hub.results.curve import draw_png, draw_text, smooth
-from lightning_hub.statistics.interval import Interval, interval
+from lightning_hub.statistics.interval import interval
+from lightning_sdk.results.score import Interval
 
 REWARDS = [(step, step / 40) for step in range(1, 41)]
 HELD_OUT = [(0, interval([0.0, 1.0, 0.0, 0.0])), (40, interval([1.0, 1.0, 1.0, 0.0]))]

@@ -7,9 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from lightning_hub.statistics.interval import Interval, difference, interval
+from lightning_hub.statistics.interval import difference, interval
 from lightning_hub.statistics.mean_bounds import chance_of
 from lightning_hub.statistics.reward_range import RangeSource, RewardRange, TrainingRange, reward_range
+from lightning_sdk.results.score import Interval
 
 
 @pytest.mark.parametrize(

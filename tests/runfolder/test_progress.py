@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from lightning_sdk.commands.progress import Progress
+from lightning_sdk.hub.events import FinishedEvent, StatusEvent, read_event
+from lightning_sdk.results.run_report import RunReport
 
 REPORT = {
     "status": "finished", "verdict": "better", "steps": 2, "train_seconds": 75.0,
@@ -41,8 +43,9 @@ def show(events: list[dict[str, Any]], **options: Any) -> str:
     """What is written for these events where there is no terminal."""
     stream = io.StringIO()
     progress = Progress(stream, **options)
-    for event in events:
-        progress.show(event)
+    for event in map(read_event, events):
+        if event is not None:
+            progress.show(event)
     progress.close()
     return stream.getvalue()
 
@@ -123,7 +126,7 @@ def test_an_output_that_went_away_does_not_stop_training(tmp_path: Path) -> None
     stream = (tmp_path / "log").open("w")
     progress = Progress(stream)
     stream.close()
-    progress.show(EVENTS[0])
+    progress.show(StatusEvent("starting the engine"))
     progress.close()
     assert show([{"type": "step"}, {"type": "from the future"}, {}]) == ""
 
@@ -133,7 +136,7 @@ def test_a_terminal_without_unicode_gets_question_marks() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     progress = Progress(stream)
-    progress.show(EVENTS[-1])
+    progress.show(FinishedEvent(RunReport(), "1.0 ⠤⠒"))
     progress.close()
     assert b"1.0 ??" in raw.getvalue()
 
@@ -141,9 +144,10 @@ def test_a_terminal_without_unicode_gets_question_marks() -> None:
 _AGENT = """
 import json, sys
 from lightning_sdk.commands.progress import Progress
+from lightning_sdk.hub.events import read_event
 progress = Progress()
 for event in json.loads(sys.argv[1]):
-    progress.show(event)
+    progress.show(read_event(event))
     if event["type"] == "step":
         print("the agent prints", event["step"])
 progress.close()

@@ -61,7 +61,9 @@ def finish_run(path: Path, settings: dict[str, Any] | None = None, metrics: dict
     for step in (1, 2):
         folder.step({**metrics, "step": step})
     folder.evaluation(held_out("after", 2, 0.5))
-    return folder.finish(Totals(10.0, {"ok": 60, "timeout": 3, "agent_error": 2, "reward_error": 0}, 65, 2400))
+    return folder.finish(
+        Totals(10.0, {"ok": 60, "timeout": 3, "agent_error": 2, "reward_error": 0}, 65, 2400)
+    ).as_dict()
 
 
 def learning_nothing(path: Path) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def learning_nothing(path: Path) -> dict[str, Any]:
         folder.evaluation(held_out(name, step, 0.0))
     for step in (1, 2):
         folder.step({**flat, "step": step})
-    return folder.finish(Totals(10.0, {"ok": 256}, 256, 2400))
+    return folder.finish(Totals(10.0, {"ok": 256}, 256, 2400)).as_dict()
 
 
 def test_a_report_has_the_findings_of_check(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_training_from_stored_rollouts_says_what_it_learned_from(tmp_path: Path)
     """No agent ran for it, so nothing failed."""
     folder = RunFolder(tmp_path / "run")
     folder.step({"step": 1, "tokens_trained": 1500.0, "rows/writer": 3, "rows/checker": 2})
-    report = folder.finish(Totals(2.0, {"ok": 0}, 0, 1500))
+    report = folder.finish(Totals(2.0, {"ok": 0}, 0, 1500)).as_dict()
     assert "1,500 sampled tokens of stored rollouts trained on, in 2.0 s." in page(tmp_path / "run")
     assert report["failures"]["done"] == {} and list(report["roles"]) == ["writer", "checker"]
 
@@ -258,7 +260,7 @@ def test_a_run_that_two_versions_wrote_has_a_report(tmp_path: Path) -> None:
             by_seed={t: [1.0] for t in scores},
         )
     )
-    report = folder.finish(Totals())
+    report = folder.finish(Totals()).as_dict()
     assert (report["verdict"], report["change"]["mean"]) == ("better", 1.0)
 
 

@@ -20,6 +20,7 @@ from lightning_hub.results.run_folder import RunFolder
 from lightning_hub.statistics.interval import interval
 from lightning_hub.statistics.looks import PLANNED
 from lightning_hub.statistics.reward_range import TrainingRange
+from lightning_sdk.results.run_report import RunReport
 from lightning_sdk.settings import Settings
 
 TOTALS = Totals(61.5, {"ok": 90, "timeout": 6, "agent_error": 0}, 250, 12_000)
@@ -107,9 +108,10 @@ def test_config_holds_settings_facts_and_versions(tmp_path: Path) -> None:
 
 
 def test_the_report_holds_the_scores_and_what_was_used(tmp_path: Path) -> None:
-    """report.json as scripts read it; `finish` returns the same."""
-    report = train_run(tmp_path / "run").finish(TOTALS, "checkpoints/step-00003")
+    """report.json as scripts read it; `finish` returns the same, and it is read back whole."""
+    report = train_run(tmp_path / "run").finish(TOTALS, "checkpoints/step-00003").as_dict()
     assert report == json.loads((tmp_path / "run" / "report.json").read_text())
+    assert RunReport.from_dict(report).as_dict() == report
     before = report["held_out"]["before"]
     assert (before["mean"], before["n"], before["method"], before["failed"]) == (0.3, 200, "clopper-pearson", 0)
     assert 0.23 < before["low"] < 0.3 < before["high"] < 0.37
@@ -143,7 +145,7 @@ def test_the_page_says_what_a_reader_wants_to_know(tmp_path: Path) -> None:
 )
 def test_a_run_that_is_not_better_says_so(tmp_path: Path, after: int, verdict: str, told: str) -> None:
     """One more task of 200 is chance, thirty fewer are not."""
-    report = train_run(tmp_path / "run", after=after).finish(TOTALS)
+    report = train_run(tmp_path / "run", after=after).finish(TOTALS).as_dict()
     assert report["verdict"] == verdict
     assert told in (tmp_path / "run" / "report.md").read_text()
 
@@ -152,10 +154,10 @@ def test_tasks_are_compared_with_themselves(tmp_path: Path) -> None:
     """Fifteen more of 200 solved and none lost is better, though the intervals overlap; tasks without both scores are
     left out."""
     folder = train_run(tmp_path / "run", before=60, after=75)
-    assert folder.finish(TOTALS)["verdict"] == "better"
+    assert folder.finish(TOTALS).verdict == "better"
     scores = {str(task): float(task < 75) for task in range(190)}
     folder.evaluation(HeldOut(name="after", step=3, score=interval(list(scores.values())), failed=10, scores=scores))
-    report = folder.finish(TOTALS)
+    report = folder.finish(TOTALS).as_dict()
     assert report["held_out"]["before"]["high"] > report["held_out"]["after"]["low"]
     assert (report["change"]["n"], report["verdict"]) == (190, "better")
 
@@ -166,7 +168,7 @@ def test_without_scores_by_task_nothing_is_compared(tmp_path: Path) -> None:
     folder.evaluation(HeldOut(name="before", step=0, score=interval([1.0] * 60 + [0.0] * 140)))
     folder.step({"step": 1, "reward_mean": 0.5})
     folder.evaluation(HeldOut(name="after", step=1, score=interval([1.0] * 120 + [0.0] * 80)))
-    report = folder.finish(TOTALS)
+    report = folder.finish(TOTALS).as_dict()
     assert (report["verdict"], report["change"]) == ("not measured", None)
     assert report["verdict_reason"] == "no task was run both before and after training"
 
@@ -176,7 +178,7 @@ def test_failed_evaluation_rollouts_are_told_apart_from_zeros(tmp_path: Path) ->
     folder = train_run(tmp_path / "run")
     score(folder, "after", 3, 150, failed=7)
     folder.evaluation(HeldOut(name="step-2", step=2, score=interval([]), failed=200))
-    report = folder.finish(TOTALS)
+    report = folder.finish(TOTALS).as_dict()
     assert (report["held_out"]["after"]["failed"], report["held_out"]["step-2"]["mean"]) == (7, None)
     page = (tmp_path / "run" / "report.md").read_text()
     assert "| step-2 (step 2) | - | - | 0 | 200 |" in page
@@ -185,7 +187,7 @@ def test_failed_evaluation_rollouts_are_told_apart_from_zeros(tmp_path: Path) ->
 
 def test_a_run_that_failed_says_so_first(tmp_path: Path) -> None:
     """Also before its first step, when there is no curve."""
-    report = RunFolder(tmp_path / "run").fail(RuntimeError("the engine died"))
+    report = RunFolder(tmp_path / "run").fail(RuntimeError("the engine died")).as_dict()
     assert (report["status"], report["error"], report["steps"]) == ("failed", "RuntimeError: the engine died", 0)
     page = (tmp_path / "run" / "report.md").read_text()
     assert page.index("**This run failed**") < page.index("RuntimeError: the engine died")
@@ -198,7 +200,7 @@ def test_an_evaluation_alone_is_not_called_training(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.config({"settings": Settings().as_dict()})
     score(folder, "evaluation", 0, 50)
-    report = folder.finish(Totals())
+    report = folder.finish(Totals()).as_dict()
     assert report["verdict"] == "not measured"
     page = (tmp_path / "run" / "report.md").read_text()
     assert "was scored on held-out tasks, without training" in page
@@ -214,7 +216,7 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert [each.name for each in folder.held_out] == ["before"]
     folder.step({"step": 2, "reward_mean": 0.9})
     score(folder, "after", 2, 190)
-    report = folder.finish(TOTALS)
+    report = folder.finish(TOTALS).as_dict()
     assert [line["step"] for line in lines(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
     assert (report["steps"], report["held_out"]["before"]["mean"], report["change"]["n"]) == (2, 0.3, 200)
     found = scalars(tmp_path / "run" / "tensorboard")

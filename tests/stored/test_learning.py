@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lightning_hub.replay.replay_dataset import ReplayBatch, ReplayDataset, with
 from lightning_hub.replay.selection import pair, select
 from lightning_hub.replay.stored_run import StoredRun
 from lightning_hub.rollouts.plan import Plan
+from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.rollouts.tasks import split
 from lightning_sdk.settings import Settings
 from lightning_sdk.settings.groups import Stored as Rules
@@ -187,10 +189,10 @@ def test_another_tokenizer_is_refused(copies: Callable[[], Path]) -> None:
 
 def test_settings_of_stored_rollouts_need_some() -> None:
     """`stored.*` without a run to learn from is refused, and what has no effect with one is told."""
-    request = {"settings": {"stored.method": "dpo"}, "tasks": [{"id": 1}]}
+    request = RunRequest(settings={"stored.method": "dpo"}, tasks=[{"id": 1}])
     with pytest.raises(lightning.SettingError, match=r"stored.method='dpo'.*--from RUN"):
         Plan.of_training(request)
-    assert Plan.of_training({**request, "from_runs": ["x"]}).from_runs == ("x",)
+    assert Plan.of_training(replace(request, from_runs=["x"])).from_runs == ("x",)
     idle = {"algorithm.clip_low": 0.1, "importance.kind": "mask", "stored.beta": 0.2, "algorithm.epochs": 2}
     told = ["algorithm.clip_low", "importance.kind", "stored.beta"]
     assert without_effect(Settings.from_dict(idle)) == told

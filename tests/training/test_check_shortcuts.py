@@ -34,7 +34,7 @@ def probe(rewards: Reward | Sequence[Reward], tasks: list[dict[str, Any]]) -> st
         for answer in "0123":
             scores(probe.rewards, task, answer)
     found = probe.finding(tasks)
-    return "" if found is None else f"{found['severity']} {found['kind']}: {found['what']} {found['cause']}"
+    return "" if found is None else f"{found.severity} {found.kind}: {found.what} {found.cause}"
 
 
 def check_findings(agent: Reward, reward: Reward, tasks: list[dict[str, Any]]) -> dict[str, str]:

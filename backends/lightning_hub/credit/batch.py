@@ -23,11 +23,11 @@ from lightning_hub.credit.advantages import (
 )
 from lightning_hub.credit.metrics import batch_metrics
 from lightning_hub.findings import findings
-from lightning_hub.findings.findings import Finding
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.rewards import rollout_to_train, score
 from lightning_hub.trajectories.role_rollout import RoleRollout, role_rollouts, silent_role_rollouts
 from lightning_sdk.errors import NothingToTrain
+from lightning_sdk.failures.finding import Finding
 from lightning_sdk.settings import Settings
 from lightning_sdk.settings.schedule import SCHEDULE
 

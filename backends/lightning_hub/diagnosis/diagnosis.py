@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from lightning_hub.diagnosis import leak, mixing, shortcut
 from lightning_hub.diagnosis.flatness import flatness, flatness_of_rewards
 from lightning_hub.findings import findings
 from lightning_hub.findings.failed_rollouts import find_failures
-from lightning_hub.findings.findings import Finding, Severity, UncapturedCalls
 from lightning_hub.findings.refused_calls import has_succeeded
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.breaks import Opening, Reason, openings
@@ -26,6 +25,8 @@ from lightning_hub.trajectories.judging import is_judging
 from lightning_hub.trajectories.rewards import total_reward
 from lightning_hub.trajectories.trajectory import Trajectory, merge
 from lightning_hub.trajectories.transition import Transition, UnusableCall, transitions
+from lightning_sdk.failures.finding import Finding, Severity
+from lightning_sdk.results.diagnosis import Diagnosis, RoleCalls, RoleRewards, Sequences, UncapturedCalls
 from lightning_sdk.settings import Credit, Settings
 from lightning_sdk.stream import notices
 from lightning_sdk.trace.call import Call, Span, Status
@@ -57,74 +58,6 @@ class DiagnosisInput:
     """The calls of roles to train went to the agent's own provider, so that nothing is known of their tokens."""
 
 
-@dataclass(slots=True, kw_only=True)
-class RoleCalls:
-    """Calls of one role through one seam."""
-
-    role: str
-    framework: str
-    calls: int = 0
-    trainable: int = 0
-    complete: int = 0
-    """Trainable calls with ids and log-probs."""
-    failed: int = 0
-    """Calls that raised, were refused or were closed early."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleRewards:
-    """Rewards of one role over the rollouts that succeeded: its own plus that of the whole rollout."""
-
-    role: str
-    rollouts: int
-    """Rollouts with such a reward."""
-    mean: float
-    low: float
-    high: float
-    groups: int
-    """Groups of at least two rollouts in which it spoke at least once."""
-    groups_with_signal: int
-    """Those in which a rollout where it spoke earned more or less than the group, its silent rollouts included."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sequences:
-    """How the turns of one role were merged."""
-
-    role: str
-    rollouts: int
-    turns: int
-    rows: int
-    openings: dict[str, int]
-    """Reason -> number of rows opened for it, beyond the first of each rollout."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
-    """Facts and findings of one round."""
-
-    rollouts: int
-    statuses: dict[str, int]
-    calls: list[RoleCalls]
-    rewards: list[RoleRewards]
-    sequences: list[Sequences]
-    elsewhere: list[UncapturedCalls]
-    outside: int
-    """Calls outside of every rollout."""
-    late: int
-    findings: list[Finding]
-    at_provider: bool = False
-    """As in `DiagnosisInput`; then `sequences` is empty, and a call that succeeded is complete."""
-
-    @property
-    def fatal(self) -> list[Finding]:
-        return [each for each in self.findings if each.severity == Severity.FATAL]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, as in diagnosis.json and the output of `check --json`."""
-        return asdict(self) | {"findings": [each.as_dict() for each in self.findings], "learnable": not self.fatal}
-
-
 @dataclass(slots=True)
 class _RoleRows:
     """What one role to train did in all rollouts that succeeded."""
@@ -148,7 +81,7 @@ def diagnose(seen: DiagnosisInput) -> Diagnosis:
     found = [
         failed,
         *_about_calls(seen, elsewhere, outside, _integrations_off(seen, spans)),
-        *_about_ids(seen, problems, failed is not None and failed.severity == Severity.FATAL),
+        *_about_ids(seen, problems, failed is not None and failed.is_fatal),
         *_about_rewards(ok, rewards, seen.settings),
         _about_signal(seen),
         *_about_repeats(spans),
@@ -166,7 +99,7 @@ def diagnose(seen: DiagnosisInput) -> Diagnosis:
         elsewhere=elsewhere,
         outside=outside,
         late=seen.late,
-        findings=sorted((each for each in found if each), key=lambda each: each.severity != Severity.FATAL),
+        findings=sorted((each for each in found if each), key=lambda each: not each.is_fatal),
         at_provider=seen.at_provider,
     )
 

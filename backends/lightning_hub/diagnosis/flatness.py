@@ -15,10 +15,10 @@ import numpy as np
 from lightning_hub.credit.advantages import groups, is_frozen, role_has_signal
 from lightning_hub.credit.batch import rewarded_role_rollouts, rollouts_to_train
 from lightning_hub.diagnosis import examples, sameness
-from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.rewards import total_reward
 from lightning_hub.trajectories.role_rollout import RoleRollout, role_rollouts
+from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.settings import Settings
 from lightning_sdk.settings.combinations import GROUPED
 from lightning_sdk.settings.provider import PROVIDER

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.breaks import request_texts, sampled_messages
 from lightning_hub.trajectories.rewards import score
+from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.settings import Settings
 
 #: Fields that hold the answer, whatever the task.

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.breaks import request_turns, sampled_messages, text_of
+from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.stream import notices
 from lightning_sdk.trace.call import Call
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.rollout import Rollout
 from lightning_hub.statistics.trend import rank_correlation
 from lightning_hub.trajectories.breaks import sampled_messages
 from lightning_hub.trajectories.rewards import total_reward
+from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.settings import Settings
 
 #: Mean rank correlation within groups (Spearman's; a reward of two values, such as right and wrong, has 0.87 at most),

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lightning_hub.rollout import Assignment, Rollout
-from lightning_hub.statistics.interval import Interval, interval
+from lightning_hub.statistics.interval import interval
 from lightning_hub.statistics.looks import PLANNED_LOOK, Look
 from lightning_hub.statistics.reward_range import TrainingRange, reward_range
 from lightning_hub.trajectories.rewards import score, total_reward
+from lightning_sdk.results.score import HeldOutScore, Interval
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
 
@@ -77,25 +78,25 @@ class HeldOut:
         """Scores of single rollouts."""
         return [value for values in self.scores_by_seed.values() for value in values if value is not None]
 
-    def as_dict(self) -> dict[str, Any]:
+    def summary(self) -> HeldOutScore:
         """As in report.json: without single tasks."""
-        return {
-            "step": self.step,
-            **self.score.as_dict(),
-            "seeds": self.seeds,
-            "temperature": self.temperature,
-            "failed": self.failed,
-            "failures": dict(self.failures),
-            "look": asdict(self.look),
-            "roles": {role: each.score.as_dict() for role, each in self.roles.items()},
-        }
+        return HeldOutScore(
+            step=self.step,
+            score=self.score,
+            seeds=self.seeds,
+            temperature=self.temperature,
+            failed=self.failed,
+            failures=dict(self.failures),
+            look=asdict(self.look),
+            roles={role: each.score for role, each in self.roles.items()},
+        )
 
     def as_line(self) -> dict[str, Any]:
         """As in evaluations.jsonl: everything."""
         failed = {task: sum(value is None for value in values) for task, values in self.by_seed.items()}
         return {
             "name": self.name,
-            **self.as_dict(),
+            **self.summary().as_dict(),
             "planned_step": self.planned_step,
             "range_given": self.range_given,
             "trained": asdict(self.trained) if self.trained else None,

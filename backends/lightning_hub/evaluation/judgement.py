@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_hub.evaluation.evaluation import BySeed, HeldOut, mean
-from lightning_hub.statistics.interval import Interval, difference
+from lightning_hub.statistics.interval import difference
 from lightning_hub.statistics.looks import Look
 from lightning_hub.statistics.reward_range import RangeSource, RewardRange, reward_range
+from lightning_sdk.results.score import Interval
 
 NOT_SHOWN = "not shown to be better"
 NOT_MEASURED = "not measured"

@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.findings.refused_calls import cause_and_remedy, last_refused_call
 from lightning_hub.rollout import Rollout
+from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.failures.remedy import MARK
 from lightning_sdk.markers.reward import UNREWARDED
 from lightning_sdk.trace.call import Status

@@ -7,64 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from typing import Any
 
 from lightning_hub.findings.refused_calls import AT_PROVIDER, cause_and_remedy, failure_reason
 from lightning_hub.trajectories.breaks import Reason
+from lightning_sdk.failures.finding import Finding, Severity
+from lightning_sdk.results.diagnosis import UncapturedCalls
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call
 
 _SEAMS = "the OpenAI SDK, the Anthropic SDK or LiteLLM"
-
-
-class Severity(StrEnum):
-    """What a finding means."""
-
-    FATAL = "fatal"
-    """Nothing can be learned."""
-    WARNING = "warning"
-    """Less is learned than could be."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong."""
-
-    kind: str
-    """A short name that stays the same from version to version."""
-    severity: Severity
-    what: str
-    """What was seen, with its values."""
-    cause: str
-    """Why that is, as far as it can be known."""
-    remedy: str
-    """What to type."""
-    passing: bool = False
-    """Other tasks may turn out differently: a check fails on this finding, a training goes on."""
-
-    def __str__(self) -> str:
-        text = self.what
-        for part in (self.cause, self.remedy):
-            text += part and (part if text.endswith("\n") else f" {part}")
-        return text
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, as in the JSON of a check."""
-        return asdict(self) | {"severity": str(self.severity)}
-
-
-@dataclass(frozen=True, slots=True)
-class UncapturedCalls:
-    """Requests to one place that no seam caught."""
-
-    client: str
-    """The HTTP library, such as 'httpx'."""
-    place: str
-    """Host and path."""
-    roles: tuple[str, ...]
-    count: int
 
 
 def no_calls(rollouts: int, elsewhere: int = 0, outside: int = 0) -> Finding:

@@ -10,16 +10,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lightning_hub.diagnosis import leak, mixing, shortcut
-from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.health import generalization, instability, monotony, movement, silence, stagnation, waste
 from lightning_hub.health.run_record import RunRecord, describe_role, read_record
 from lightning_hub.statistics.trend import FEWEST, MANY, clear_from
 from lightning_sdk.errors import LightningError
+from lightning_sdk.failures.finding import Finding, Severity
+from lightning_sdk.results.diagnosis import Examination, RoleHealth
 
 #: The finding of a run that ended with an error.
 ENDED = "run failed"
@@ -30,21 +30,6 @@ _FIRST_ONLY = frozenset({
 })  # fmt: skip
 #: Findings about the first rollouts that concern all rewards of the run.
 _ABOUT_REWARDS = frozenset({"reward not repeatable"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleHealth:
-    """How the reward of one role changed."""
-
-    role: str
-    steps: int
-    first: float
-    """Mean reward of the first fifth of its steps."""
-    last: float
-    """Mean reward of the last fifth of its steps."""
-    rises: bool
-    """It rose by more than noise explains."""
-    falls: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +44,7 @@ class Health:
     @property
     def learnable(self) -> bool:
         """No finding is fatal."""
-        return all(each.severity != Severity.FATAL for each in self.findings)
+        return not any(each.is_fatal for each in self.findings)
 
     def summary(self) -> str:
         """One sentence for each role and one for the held-out tasks: whether the run learns."""
@@ -72,25 +57,21 @@ class Health:
             said.append(f"On held-out tasks the score went from {first:.3g} to {last:.3g}: {judged}.")
         return " ".join(said)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, as in the output of `check --json`."""
-        return {
-            "run": self.record.name,
-            "status": self.record.status,
-            "steps": len(self.record.steps),
-            "roles": [
-                {name: getattr(each, name) for name in ("role", "steps", "first", "last", "rises", "falls")}
-                for each in self.roles
-            ],
-            "summary": self.summary(),
-            "findings": [each.as_dict() for each in self.findings],
-            "learnable": self.learnable,
-        }
+    def examination(self) -> Examination:
+        """What is told of it."""
+        return Examination(
+            run=self.record.name,
+            status=self.record.status,
+            steps=len(self.record.steps),
+            roles=self.roles,
+            summary=self.summary(),
+            findings=self.findings,
+        )
 
 
 def examine(record: RunRecord) -> Health:
     """The health of a run."""
-    found = sorted(_findings(record), key=lambda each: each.severity != Severity.FATAL)
+    found = sorted(_findings(record), key=lambda each: not each.is_fatal)
     names = [] if record.stored else record.roles
     roles = [each for role in names if (each := _role_health(record, role)) is not None]
     return Health(record, roles, found)
@@ -98,7 +79,7 @@ def examine(record: RunRecord) -> Health:
 
 def _findings(record: RunRecord) -> Iterator[Finding]:
     """The findings, those that explain most first."""
-    early = [_finding_from_dict(each) for each in record.diagnosis.get("findings", [])]
+    early = [replace(each, passing=False) for each in record.first_findings]  # the run went on with other tasks
     if record.status == "failed":
         yield _run_failed(record)
     if not record.steps:
@@ -144,16 +125,6 @@ def _hints(record: RunRecord, blocked: bool) -> Iterator[Finding]:
     yield from map(shortcut.finding, shortcut.find_length_shortcuts(record.sample, record.settings))
     yield from () if blocked else generalization.check_held_out_worse(record)
     yield from generalization.check_overfitting(record)
-
-
-def _finding_from_dict(values: dict[str, Any]) -> Finding:
-    return Finding(
-        kind=str(values.get("kind", "")),
-        severity=Severity(values.get("severity", Severity.WARNING)),
-        what=str(values.get("what", "")),
-        cause=str(values.get("cause", "")),
-        remedy=str(values.get("remedy", "")),
-    )
 
 
 def _run_failed(record: RunRecord) -> Finding:
@@ -206,7 +177,7 @@ def _describe_trend(each: RoleHealth) -> str:
 def main() -> int:
     """Print the health of a folder's run, or {"error": [class, message]}."""
     try:
-        answer = examine(read_record(Path(sys.argv[1]))).as_dict()
+        answer = examine(read_record(Path(sys.argv[1]))).examination().as_dict()
     except LightningError as error:
         answer = {"error": [type(error).__name__, str(error)]}
     print(json.dumps(answer))

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 from lightning_hub.evaluation.evaluation import HeldOut
 from lightning_hub.evaluation.judgement import NOT_MEASURED, Judgement, judge
-from lightning_hub.findings.findings import Finding, Severity
-from lightning_hub.health.remedy import other_rate, sentence, to_set
+from lightning_hub.health.remedy import other_rate, sentence, to_set, with_setting
 from lightning_hub.health.run_record import RunRecord
 from lightning_hub.health.scale import scale_of
-from lightning_hub.statistics.interval import Interval, interval
+from lightning_hub.statistics.interval import interval
 from lightning_hub.statistics.trend import Trend, trend
+from lightning_sdk.failures.finding import Finding, Severity
+from lightning_sdk.results.score import Interval
 
 #: Fewest held-out tasks for a finding, and how often training tasks must have been seen to call them few.
 TASKS, SEEN = 20, 4.0
@@ -57,24 +58,15 @@ def check_held_out_worse(record: RunRecord) -> Iterator[Finding]:
     lost = _lost_share(record, *both) > LOST
     if found.n < TASKS and not lost:
         return
-    smaller = other_rate(record, 0.1)
-    every = to_set(record.settings, "evaluation.every", 5)
+    smaller = with_setting("start over with a smaller rate", other_rate(record, 0.1))
+    fell = with_setting("see at which step it begins to fall", to_set(record.settings, "evaluation.every", 5))
     yield Finding(
         kind="held-out score worse",
         severity=Severity.FATAL if lost else Severity.WARNING,
         what=f"the score on {found.n} held-out tasks went from {first:.3g} to {last:.3g}: {_format_change(found)}.",
         cause="Training made the agent worse at what it is measured by: the steps were too large, or the reward of "
         "training is not the reward of the held-out tasks.",
-        remedy=sentence(
-            "; ".join(
-                way
-                for way in (
-                    f"start over with a smaller rate: {smaller}" if smaller else "",
-                    f"see at which step it begins to fall: {every}" if every else "",
-                )
-                if way
-            )
-        ),
+        remedy=sentence("; ".join(way for way in (smaller, fell) if way)),
     )
 
 

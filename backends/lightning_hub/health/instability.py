@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_hub.findings.findings import Finding, Severity
-from lightning_hub.health.remedy import choices, other_rate, sentence, to_set
+from lightning_hub.health.remedy import choices, other_rate, sentence, to_set, with_setting
 from lightning_hub.health.run_record import RunRecord, describe_role
 from lightning_hub.health.scale import scale
 from lightning_hub.health.silence import silenced_roles
 from lightning_hub.health.stagnation import is_rising, rewards_of, trend_of, weights_of
 from lightning_hub.statistics.trend import FEWEST, Fall, clear_from, fall, trend
+from lightning_sdk.failures.finding import Finding, Severity
 
 #: A fall of the reward that is reported by itself: over its standard error, and as a share of what had been reached.
 FELL_CLEAR, FELL_PART = 5.0, 0.5
@@ -91,7 +91,7 @@ def errors(record: RunRecord, role: str) -> list[float]:
     which the role spoke."""
     series = rewards_of(record, role)
     spread, spoken = dict(record.series(f"reward_std/{role}")), record.rollouts_by_step(role)
-    groups, means = dict(record.series(f"groups/{role}") or record.series("groups")), _group_means(record, role, spoken)
+    groups, means = dict(record.series_of(role, "groups")), _group_means(record, role, spoken)
     weights = weights_of(record, role)
     pooled = sum(w * spread.get(step, 0.0) ** 2 for w, (step, _) in zip(weights, series, strict=True)) / sum(weights)
     typical = float(np.mean([float(np.var(each, ddof=1)) for each in means.values() if len(each) > 1] or [pooled]))
@@ -118,7 +118,7 @@ def _group_means(record: RunRecord, role: str, spoken: Mapping[int, float]) -> d
 
 
 def _entropies(record: RunRecord, role: str, fell: Fall, steps: int) -> tuple[float, float] | None:
-    values = record.values(f"entropy/{role}") or record.values("entropy")
+    values = record.values_of(role, "entropy")
     if len(values) < steps:
         return None
     before, after = values[: fell.at + fell.width], values[-fell.over :]
@@ -130,10 +130,7 @@ def check_divergence(record: RunRecord, fell: Sequence[BrokenRole]) -> Iterator[
     """Rewards that fell after they had risen, with the signs of what went wrong."""
     for each in fell:
         signs = "; ".join(_signs(record, each))
-        smaller, held = (
-            other_rate(record, 0.1),
-            to_set(record.settings, "divergence.coefficient", _stronger_coefficient(record)),
-        )
+        held = to_set(record.settings, "divergence.coefficient", _stronger_coefficient(record))
         yield Finding(
             kind="diverging",
             severity=Severity.FATAL if each.has_entropy_jump or each.lost > BROKE_PART else Severity.WARNING,
@@ -143,8 +140,8 @@ def check_divergence(record: RunRecord, fell: Sequence[BrokenRole]) -> Iterator[
             remedy=sentence(
                 choices(
                     f"resume from a checkpoint before step {each.last}",
-                    f"start over with a smaller rate: {smaller}" if smaller else "",
-                    f"keep the model close to where it began: {held}" if held else "",
+                    with_setting("start over with a smaller rate", other_rate(record, 0.1)),
+                    with_setting("keep the model close to where it began", held),
                 )
             ),
         )
@@ -186,7 +183,6 @@ def check_finite(record: RunRecord) -> Iterator[Finding]:
     lost = [step for step in record.steps if any(name in step and step[name] is None for name in ("loss", "grad_norm"))]
     skipped = [int(step["step"] or 0) for step in record.steps if step.get("skipped") or step in lost]
     if len(skipped) > SKIPPED * len(record.steps):
-        lower = other_rate(record, 0.1)
         yield Finding(
             kind="numbers not finite",
             severity=Severity.FATAL if len(skipped) > 0.5 * len(record.steps) else Severity.WARNING,
@@ -194,14 +190,16 @@ def check_finite(record: RunRecord) -> Iterator[Finding]:
             "finite.",
             cause="Such steps change nothing. Either the weights have left what the numbers can hold, or rewards are "
             "huge.",
-            remedy=sentence(choices("scale rewards to about 1", f"lower the rate: {lower}" if lower else "")),
+            remedy=sentence(
+                choices("scale rewards to about 1", with_setting("lower the rate", other_rate(record, 0.1)))
+            ),
         )
 
 
 def check_entropy(record: RunRecord) -> Iterator[Finding]:
     """A policy that stopped exploring before it became good."""
     for role in record.roles:
-        entropies = record.values(f"entropy/{role}") or record.values("entropy")
+        entropies = record.values_of(role, "entropy")
         rewards = [value for _, value in rewards_of(record, role)]
         seen = [each.rewards[role] for each in record.scored if role in each.rewards]
         if len(entropies) < 2 * FEWEST or len(rewards) < 2 * FEWEST or not seen or min(seen) == max(seen):
@@ -258,7 +256,6 @@ def check_staleness(record: RunRecord) -> Iterator[Finding]:
         return
     most = max(record.values("staleness_max"), default=age)
     fresher = to_set(record.settings, "rollouts.staleness", record.settings.rollouts.staleness // 4)
-    smaller = other_rate(record, 0.3)
     yield Finding(
         kind="staleness high",
         severity=Severity.WARNING,
@@ -267,8 +264,8 @@ def check_staleness(record: RunRecord) -> Iterator[Finding]:
         cause="The older the policy that sampled a rollout, the less it tells about the one that is trained.",
         remedy=sentence(
             choices(
-                f"use newer rollouts: {fresher}" if fresher else "",
-                f"take smaller steps: {smaller}" if smaller else "take fewer of them from each batch",
+                with_setting("use newer rollouts", fresher),
+                with_setting("take smaller steps", other_rate(record, 0.3)) or "take fewer of them from each batch",
             )
         ),
     )

@@ -6,12 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.health.run_record import RunRecord
 from lightning_hub.health.scale import scale_of
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.breaks import sampled_messages
 from lightning_hub.trajectories.rewards import score
+from lightning_sdk.failures.finding import Finding, Severity
 
 #: Least share of rollouts with the same answer, and fewest different tasks among them.
 SAME, TASKS = 0.8, 20

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.health.drift import Drift, drift
-from lightning_hub.health.remedy import other_rate, sentence
-from lightning_hub.health.run_record import NO_ROLE, RunRecord, describe_role
+from lightning_hub.health.remedy import other_rate, sentence, with_setting
+from lightning_hub.health.run_record import RunRecord, describe_role
 from lightning_hub.health.scale import scale
 from lightning_hub.health.stagnation import is_rising, trend_of
 from lightning_hub.statistics.trend import FEWEST, clear_from, trend
+from lightning_sdk.failures.finding import Finding, Severity
 
 #: Least share of held-out answers that stayed the same, and greatest mean difference of their log-probs in nats, for a
 #: policy that has not moved in this many steps; the difference is proportionally smaller for fewer steps.
@@ -60,8 +60,7 @@ def _too_low(record: RunRecord, signals: int, moved: Drift | None, evidence: str
     times = _TARGET / max(moved.moved, 1e-7) if moved is not None else 1e-3 / sum(rates)
     given = record.settings.optimizer.learning_rate is not None
     leave = "leave optimizer.learning_rate unset: one is chosen from the model's size" if given else ""
-    higher = other_rate(record, max(3.0, times))
-    raised = f"raise it: {higher}" if higher else ""
+    raised = with_setting("raise it", other_rate(record, max(3.0, times)))
     return Finding(
         kind="learning rate too low",
         severity=Severity.FATAL,
@@ -91,7 +90,7 @@ def _too_small(record: RunRecord, small: dict[str, float], evidence: str) -> Fin
 def _small_spreads(record: RunRecord) -> dict[str, float]:
     """Role -> the deviation of its rewards, if it is tiny for all roles with a reward; else empty."""
     found = {role: of_role.spread for role in record.roles if (of_role := scale(record, role)) is not None}
-    taken = {role: record.settings.credit_of("" if role == NO_ROLE else role).advantage for role in found}
+    taken = {role: record.credit_of(role).advantage for role in found}
     small = {role: spread for role, spread in found.items() if 0 < spread < SMALL and taken[role] in _AS_LARGE}
     return small if len(small) == len(found) else {}
 

@@ -35,6 +35,11 @@ def other_rate(record: RunRecord, times: float) -> str:
     return f"--set optimizer.learning_rate={wanted:.1e}"
 
 
+def with_setting(what: str, setting: str) -> str:
+    """'WHAT: SETTING'; '' where no setting is proposed."""
+    return f"{what}: {setting}" if setting else ""
+
+
 def choices(*ways: str) -> str:
     """The ways that are not empty, joined by 'or'."""
     return ", or ".join(way for way in ways if way)

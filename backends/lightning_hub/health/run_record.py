@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,20 @@ from lightning_hub.rollouts.archive import Archive
 from lightning_hub.storage.attempts import StoredAttempt
 from lightning_hub.trajectories.rewards import total_reward
 from lightning_sdk.errors import SettingError
-from lightning_sdk.settings import Settings
+from lightning_sdk.failures.finding import Finding
+from lightning_sdk.results.run_files import (
+    CONFIG,
+    EVALUATIONS,
+    STEPS,
+    RunConfig,
+    StepMetrics,
+    read_config,
+    read_findings,
+    read_lines,
+    read_report,
+)
+from lightning_sdk.results.run_report import RunReport
+from lightning_sdk.settings import Credit, Settings
 from lightning_sdk.trace.call import Status
 
 #: The name that metrics have for calls without a role.
@@ -43,12 +55,12 @@ class RunRecord:
     name: str
     """The run's folder as a user would type it, such as 'runs/NAME'."""
     settings: Settings
-    steps: Sequence[Mapping[str, float | None]]
-    """The metrics of each step, in order."""
+    steps: Sequence[StepMetrics]
+    """Those of each step, in order."""
     evaluations: Sequence[HeldOut] = ()
     """The last one of each name, in order."""
-    diagnosis: Mapping[str, Any] = field(default_factory=dict)
-    """What the first rollouts showed; may be empty."""
+    first_findings: Sequence[Finding] = ()
+    """What was wrong with the first rollouts."""
     status: str = "unfinished"
     """'finished', 'stopped' or 'failed', or 'unfinished' for a run that is still running or was killed."""
     error: str = ""
@@ -90,13 +102,25 @@ class RunRecord:
         """The values of a metric, for the steps that have it."""
         return [value for _, value in self.series(name)]
 
+    def series_of(self, role: str, name: str) -> list[tuple[int, float]]:
+        """As `series`, of this role; of all roles together where the metric is not kept by role."""
+        return self.series(f"{name}/{role}") or self.series(name)
+
+    def values_of(self, role: str, name: str) -> list[float]:
+        """As `values`, of this role; of all roles together where the metric is not kept by role."""
+        return [value for _, value in self.series_of(role, name)]
+
+    def credit_of(self, role: str) -> Credit:
+        """How a role, by its name in metrics, earns."""
+        return self.settings.credit_of(role_name(role))
+
     def total(self, name: str) -> float:
         return sum(self.values(name))
 
     def rollouts_by_step(self, role: str) -> dict[int, float]:
         """Step -> number of rollouts in which the role spoke; if an older version did not count them, was trained."""
         counted = dict(self.series(f"rollouts/{role}"))
-        if counted or self.settings.credit_of("" if role == NO_ROLE else role).schedule != "always":
+        if counted or self.credit_of(role).schedule != "always":
             return counted
         each, missing = (dict(self.series(f"{name}/{role}")) for name in ("rows_per_rollout", "rewards_missing"))
         return {
@@ -114,6 +138,11 @@ class RunRecord:
         return sorted((each for each in found.values() if len(each) > 1), key=lambda each: each[0].step)
 
 
+def role_name(role: str) -> str:
+    """A role by its own name instead of that in metrics: '' for calls without a role."""
+    return "" if role == NO_ROLE else role
+
+
 def describe_role(role: str) -> str:
     """A role by its name in metrics, as part of a sentence."""
     return "calls without a role" if role == NO_ROLE else f"the role {role}"
@@ -121,22 +150,23 @@ def describe_role(role: str) -> str:
 
 def read_record(folder: Path) -> RunRecord:
     """The record of the run in this folder. Raises SettingError if there is none, or if no step is finished."""
-    config, diagnosis = _json(folder / "config.json"), _json(folder / "diagnosis.json")
-    report, steps = _json(folder / "report.json"), _lines(folder / "metrics.jsonl")
-    if not config and not diagnosis:
-        raise SettingError(f"{folder} is not a run folder: it has no config.json")
-    if not steps and not diagnosis and report.get("status") != "failed":
+    config, first = read_config(folder), read_findings(folder)
+    report, steps = read_report(folder) or RunReport(), read_lines(folder / STEPS).whole
+    if config is None and first is None:
+        raise SettingError(f"{folder} is not a run folder: it has no {CONFIG}")
+    if not steps and first is None and report.status != "failed":
         raise SettingError(f"{folder}: no step is finished yet, so there is nothing to check; try again later")
+    config = config or RunConfig()
     record = RunRecord(
         name=str(Path(folder.parent.name, folder.name)),
-        settings=_settings(config.get("settings") or {}),
+        settings=_settings(config.settings or {}),
         steps=steps,
-        evaluations=latest_evaluations(_lines(folder / "evaluations.jsonl")),
-        diagnosis=diagnosis,
-        status=str(report.get("status") or "unfinished"),
-        error=str(report.get("error") or ""),
-        stored=bool(config.get("from_runs")),
-        facts=config.get("facts") or {},
+        evaluations=latest_evaluations(read_lines(folder / EVALUATIONS).whole),
+        first_findings=first or (),
+        status=report.status or "unfinished",
+        error=report.error,
+        stored=bool(config.from_runs),
+        facts=config.facts,
     )
     if not (folder / "hub.sqlite").is_file():
         return record
@@ -179,7 +209,7 @@ def score_entry(
         seconds=0.0,
         rewards=given,
     )
-    names = {role: "" if role == NO_ROLE else role for role in roles}
+    names = {role: role_name(role) for role in roles}
     values = {role: total_reward(bare, name, settings.credit_of(name)) for role, name in names.items()}
     return ScoredRollout(entry, entry.step or 0, {role: value for role, value in values.items() if value is not None})
 
@@ -225,20 +255,3 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any
             yield from _flat(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file, without one that is just being written."""
-    try:
-        whole = path.read_bytes().rpartition(b"\n")[0]
-    except OSError:
-        return []
-    return [json.loads(line) for line in whole.splitlines() if line.strip()]

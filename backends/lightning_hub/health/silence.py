@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from lightning_hub.findings.findings import Finding, Severity
 from lightning_hub.health.run_record import RunRecord, describe_role
 from lightning_hub.health.scale import scale
 from lightning_hub.statistics.trend import FEWEST, trend
+from lightning_sdk.failures.finding import Finding, Severity
 
 #: Greatest share left at the end of the rollouts in which a role spoke at first, and how clear that has to be, in
 #: standard errors.

@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from lightning_hub.diagnosis.flatness import OPENING, Flatness, FlatReason, flatness, reason_of_equal_rewards
-from lightning_hub.findings.findings import Finding, Severity
-from lightning_hub.health.remedy import choices, other_rate, sentence, to_set
-from lightning_hub.health.run_record import NO_ROLE, RunRecord, ScoredRollout, describe_role
+from lightning_hub.health.remedy import choices, other_rate, sentence, to_set, with_setting
+from lightning_hub.health.run_record import RunRecord, ScoredRollout, describe_role, role_name
 from lightning_hub.health.scale import scale
 from lightning_hub.statistics.trend import FEWEST, Trend, trend
+from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.settings.combinations import GROUPED
 
 #: Fewest steps for the finding that a reward does not rise; the largest rise that could then have gone unseen, in
@@ -124,11 +124,10 @@ def check_signal(record: RunRecord) -> Iterator[Finding]:
 
 def _flatness(record: RunRecord, role: str, first: int) -> Flatness:
     """Why there was no signal from this step on, from the rollouts or, if none was kept, from the rewards."""
-    name = "" if role == NO_ROLE else role
     seen = [each.rewards[role] for each in record.scored if role in each.rewards]
     seen += [value for _, value in rewards_of(record, role)]  # means of steps lie between what was earned
     late = [each for each in record.sample if int(each.group.partition("-")[0]) >= first]
-    found = flatness(late, record.settings, record.tasks, role=name, seen=seen)
+    found = flatness(late, record.settings, record.tasks, role=role_name(role), seen=seen)
     if found is not None:
         return found
     values = [each.rewards[role] for each in record.scored if role in each.rewards and each.step >= first]
@@ -152,8 +151,8 @@ class _Stretch(NamedTuple):
 
 def _silent_stretch(record: RunRecord, role: str) -> _Stretch | None:
     """The stretch without a signal at the end of the run; None if there is none."""
-    flat = dict(record.series(f"groups_without_signal/{role}") or record.series("groups_without_signal"))
-    groups = dict(record.series(f"groups/{role}") or record.series("groups"))
+    flat = dict(record.series_of(role, "groups_without_signal"))
+    groups = dict(record.series_of(role, "groups"))
     steps = [step for step, count in groups.items() if count and step in flat]
     trained = dict(record.series(f"tokens_trained/{role}"))
     cut = {step for step, tokens in record.series(f"tokens_masked_length/{role}") if tokens and not trained.get(step)}
@@ -163,7 +162,7 @@ def _silent_stretch(record: RunRecord, role: str) -> _Stretch | None:
     begin = next((at + 1 for at in range(len(steps) - 1, -1, -1) if not without[at]), 0)
     if begin and (len(steps) - begin < _SILENT or sum(groups[step] for step in steps[begin:]) < _FLAT_GROUPS):
         return None
-    if record.settings.credit_of("" if role == NO_ROLE else role).advantage not in GROUPED:
+    if record.credit_of(role).advantage not in GROUPED:
         values = {each.rewards[role] for each in record.scored if role in each.rewards and each.step >= steps[begin]}
         if len(values) != 1 and steps[-1] not in cut:  # tasks are compared with each other
             return None
@@ -182,7 +181,7 @@ def check_flat_groups(record: RunRecord) -> Iterator[Finding]:
     if len(record.steps) < FEWEST or is_rising(record):
         return
     for role in record.roles:
-        grouped = record.settings.credit_of("" if role == NO_ROLE else role).advantage in GROUPED
+        grouped = record.credit_of(role).advantage in GROUPED
         if not grouped or _silent_stretch(record, role) is not None:
             continue
         groups = record.groups(role)
@@ -211,7 +210,7 @@ def _flat_groups(
         what=f"in {len(equal)} of the last {len(groups)} groups of {describe_role(role)} all {number} rewards were "
         f"equal, in {high:.0%} of these high and in {1 - high:.0%} low.",
         cause=f"Nothing is learned from them: most tasks are {side} for this model.",
-        remedy=f"{choices(remedy, f'have such groups replaced: {replaced}' if replaced else '')}; more rollouts of "
+        remedy=f"{choices(remedy, with_setting('have such groups replaced', replaced))}; more rollouts of "
         f"each task help too: --set rollouts.group_size={2 * number}.",
     )
 
@@ -228,7 +227,6 @@ def check_flat_reward(record: RunRecord) -> Iterator[Finding]:
             continue
         noise = sum(abs(b - a) for a, b in pairwise(values)) / (len(values) - 1)
         more = to_set(record.settings, "rollouts.tasks_per_step", 2 * record.settings.rollouts.tasks_per_step)
-        rate = other_rate(record, 3.0)
         yield Finding(
             kind="reward flat",
             severity=Severity.WARNING,
@@ -238,8 +236,8 @@ def check_flat_reward(record: RunRecord) -> Iterator[Finding]:
             remedy=sentence(
                 choices(
                     "train longer",
-                    f"use more rollouts per step: {more}" if more else "",
-                    f"take larger steps: {rate}" if rate else "",
+                    with_setting("use more rollouts per step", more),
+                    with_setting("take larger steps", other_rate(record, 3.0)),
                 )
             ),
         )

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lightning_hub.findings.failed_rollouts import error_advice, error_kind, error_text
-from lightning_hub.findings.findings import Finding, Severity, broken_sequences
-from lightning_hub.health.remedy import choices, sentence, to_set
+from lightning_hub.findings.findings import broken_sequences
+from lightning_hub.health.remedy import choices, sentence, to_set, with_setting
 from lightning_hub.health.run_record import RunRecord, describe_role
 from lightning_hub.trajectories.breaks import Reason
+from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.trace.call import Status
 
 #: Share of the rollouts that failed, and of the attempts that were repeated or replaced.
@@ -87,7 +88,7 @@ def check_truncation(record: RunRecord) -> Iterator[Finding]:
                 "to say."
                 if how == "train"
                 else f"They are left out (length.truncated={how}): nothing is learned from them.",
-                remedy=sentence(choices(_longer(record), f"leave such completions out: {left}" if left else "")),
+                remedy=sentence(choices(_longer(record), with_setting("leave such completions out", left))),
             )
 
 

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from lightning_sdk.errors import HubError, TaskError
+from lightning_sdk.hub.run_request import RunRequest, TaskListPart
+from lightning_sdk.rollouts.tasks import Task
 from lightning_sdk.stream.plain_data import NotPlain, plain_object
 
 #: Lists that wait for the request that names them: one for training, one held out, and as many that nobody asked for.
 _MAX_LISTS = 4
-_NAMES = ("tasks", "held_out")
 
 
 class TaskLists:
     """Belongs to the receiver's thread."""
 
     def __init__(self) -> None:
-        self._lists: dict[str, list[dict[str, Any]]] = {}
+        self._lists: dict[str, list[Task]] = {}
 
-    def add(self, params: dict[str, Any]) -> None:
+    def add(self, part: TaskListPart) -> None:
         """Take one part of a list. TaskError for what is not a task, HubError for a part out of order."""
-        number, first = str(params["list"]), int(params.get("first", 0))
+        number, first = str(part.list), int(part.first)
         found = self._lists.setdefault(number, []) if first == 0 else self._lists.get(number, [])
         if len(found) != first:
-            raise HubError(f"{params['name']}: the part that begins with task {first} arrived after {len(found)} tasks")
-        found += _check(params["tasks"], str(params["name"]), first)
+            raise HubError(f"{part.name}: the part that begins with task {first} arrived after {len(found)} tasks")
+        found += _check(part.tasks, str(part.name), first)
         while len(self._lists) > _MAX_LISTS:
             del self._lists[next(iter(self._lists))]
 
-    def resolve(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The params of a request with its lists in place. TaskError or HubError if they are none."""
-        return {**params, **{name: self._list(params[name], name) for name in _NAMES if params.get(name)}}
+    def resolve(self, request: RunRequest) -> RunRequest:
+        """The request with its lists in place. TaskError or HubError if they are none."""
+        tasks, held_out = self._list(request.tasks, "tasks"), self._list(request.held_out, "held_out")
+        return replace(request, tasks=tasks, held_out=held_out)
 
     def _list(self, given: Any, name: str) -> Any:
         if not isinstance(given, dict):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,8 @@ from lightning_hub.statistics.interval import difference, interval
 from lightning_hub.statistics.ranking import group_values, pairs, pairs_within, signal_change
 from lightning_hub.statistics.reward_range import TrainingRange, reward_range
 from lightning_hub.trajectories.rewards import score, total_reward
+from lightning_sdk.results.rescoring import ChangedRollout, RewardComparison
+from lightning_sdk.results.score import Interval
 from lightning_sdk.settings import Settings
 
 _MODES = ("train", "evaluate", "observe")
@@ -39,7 +40,7 @@ class RescoredRollout:
         return self.record.rollout_without_calls.with_rewards((*self.record.emitted, *self.given))
 
 
-def compare(scored: Sequence[RescoredRollout], before: Settings, after: Settings) -> list[dict[str, Any]]:
+def compare(scored: Sequence[RescoredRollout], before: Settings, after: Settings) -> list[RewardComparison]:
     """One comparison for each mode, of the rollout's score and of what each role earned where rewards name roles.
 
     `before` and `after`: settings with the weights of the old and of the new rewards.
@@ -58,34 +59,37 @@ def _roles(scored: Sequence[RescoredRollout]) -> list[str]:
 
 def _compare_mode(
     mode: str, role: str, scored: Sequence[RescoredRollout], before: Settings, after: Settings
-) -> dict[str, Any]:
+) -> RewardComparison:
     old = np.array([_value(each.record.rollout_without_calls, role, before) for each in scored])
     new = np.array([_value(each.rollout, role, after) for each in scored])
     both = [place for place in range(len(scored)) if math.isfinite(old[place]) and math.isfinite(new[place])]
     x, y = old[both], new[both]
     groups = group_values([(scored[at].record.entry.group, scored[at].record.task) for at in both], x, y)
     within, overall, told = pairs_within(groups), pairs(x.tolist(), y.tolist()), signal_change(groups)
+    old_score, new_score, change = _scores([each.record.task for each in scored], old, new)
     most = sorted(range(len(both)), key=lambda at: -abs(y[at] - x[at]))[:_MOST]
-    return {
-        "mode": mode,
-        "role": role,
-        "rollouts": len(scored),
-        "without_old_reward": int(np.isnan(old).sum()),
-        "without_new_reward": int(np.isnan(new).sum()),
-        **_scores([each.record.task for each in scored], old, new),
-        "tau_within_groups": _number(within.tau),
-        "tau_overall": _number(overall.tau),
-        "pairs": within.total,
-        "pairs_ordered": within.ordered_before,
-        "pairs_flipped": within.discordant,
-        "flipped": _number(within.flipped_share),
-        "groups": told.groups,
-        "groups_compared": told.compared,
-        "best_changed": told.best_changed,
-        "signal_gained": told.gained,
-        "signal_lost": told.lost,
-        "changed_most": [_preview(scored[both[at]].record, x[at], y[at]) for at in most if x[at] != y[at]],
-    }
+    return RewardComparison(
+        mode=mode,
+        role=role,
+        rollouts=len(scored),
+        without_old_reward=int(np.isnan(old).sum()),
+        without_new_reward=int(np.isnan(new).sum()),
+        old=old_score,
+        new=new_score,
+        change=change,
+        tau_within_groups=_number(within.tau),
+        tau_overall=_number(overall.tau),
+        pairs=within.total,
+        pairs_ordered=within.ordered_before,
+        pairs_flipped=within.discordant,
+        flipped=_number(within.flipped_share),
+        groups=told.groups,
+        groups_compared=told.compared,
+        best_changed=told.best_changed,
+        signal_gained=told.gained,
+        signal_lost=told.lost,
+        changed_most=[_preview(scored[both[at]].record, x[at], y[at]) for at in most if x[at] != y[at]],
+    )
 
 
 def _value(rollout: Rollout, role: str, settings: Settings) -> float:
@@ -96,18 +100,18 @@ def _value(rollout: Rollout, role: str, settings: Settings) -> float:
     return math.nan if value is None else value
 
 
-def _scores(tasks: Sequence[str], old: _Numbers, new: _Numbers) -> dict[str, Any]:
-    """Means over tasks with their intervals, and the change of the tasks' means: rollouts of one task are alike."""
+def _scores(tasks: Sequence[str], old: _Numbers, new: _Numbers) -> tuple[Interval, Interval, Interval]:
+    """Old and new means over tasks, and the change of the tasks' means: rollouts of one task are alike."""
     known = np.concatenate([old, new])
     known = known[np.isfinite(known)]
     seen = TrainingRange(float(known.min()), float(known.max()), len(known)) if len(known) else None
     within = reward_range(known.tolist(), None, seen)
     both = np.isfinite(old) & np.isfinite(new)
-    return {
-        "old": interval(_by_task(tasks, old, np.isfinite(old)), within=within).as_dict(),
-        "new": interval(_by_task(tasks, new, np.isfinite(new)), within=within).as_dict(),
-        "change": difference(_by_task(tasks, old, both), _by_task(tasks, new, both), within=within).as_dict(),
-    }
+    return (
+        interval(_by_task(tasks, old, np.isfinite(old)), within=within),
+        interval(_by_task(tasks, new, np.isfinite(new)), within=within),
+        difference(_by_task(tasks, old, both), _by_task(tasks, new, both), within=within),
+    )
 
 
 def _by_task(tasks: Sequence[str], values: _Numbers, known: NDArray[np.bool_]) -> list[float]:
@@ -118,14 +122,8 @@ def _by_task(tasks: Sequence[str], values: _Numbers, known: NDArray[np.bool_]) -
     return [mean(each) for each in found.values()]
 
 
-def _preview(record: StoredRollout, old: float, new: float) -> dict[str, Any]:
-    return {
-        "id": record.entry.id,
-        "task": record.task[:_CUT],
-        "answer": record.answer[:_CUT],
-        "old": float(old),
-        "new": float(new),
-    }
+def _preview(record: StoredRollout, old: float, new: float) -> ChangedRollout:
+    return ChangedRollout(record.entry.id, record.task[:_CUT], record.answer[:_CUT], float(old), float(new))
 
 
 def _number(value: float) -> float | None:

@@ -144,10 +144,10 @@ class ReplayDataset:
         """SettingError for a run whose ids another tokenizer made than the one with this fingerprint, '' if that is
         not known."""
         for run in self.runs:
-            theirs = run.tokenizer
+            theirs = run.config.tokenizer
             if theirs == tokenizer if theirs and tokenizer else self._same_model(run):
                 continue
-            model = (run.config.get("settings") or {}).get("model")
+            model = (run.config.settings or {}).get("model")
             known = (
                 f"another tokenizer than {self._settings.model!r}"
                 if theirs and tokenizer
@@ -216,7 +216,7 @@ class ReplayDataset:
     def _same_model(self, run: StoredRun) -> bool:
         """It is the run's own model, by its name, or a checkpoint of the run."""
         model = self._settings.model
-        if (run.config.get("settings") or {}).get("model") == model:
+        if (run.config.settings or {}).get("model") == model:
             return True
         path = Path(model).expanduser()
         return path.exists() and path.resolve().is_relative_to(run.folder.resolve())

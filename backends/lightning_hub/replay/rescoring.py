@@ -1,9 +1,9 @@
 """Re-scoring, the store's side: hands out stored answers, takes new numbers for them, compares and writes them down.
 
 Run as a program by `lightning_sdk.commands.rescore`, which has the reward functions: one JSON line in, one out, until
-it has asked for everything and for the result. {"run", "names", "weights", "write"} -> {"rollouts"};
-{"scored", "next"} -> [{"number", "task", "answer"}]; {"scored", "result": true} -> the result. An error is
-{"error": [class, message]}.
+it has asked for everything and for the result. A `RescoringRequest` -> {"rollouts"};
+{"scored": [ScoredAnswer], "next": count} -> [StoredAnswer]; {"scored", "result": true} -> a `RescoringResult`. An error
+is {"error": [class, message]}.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lightning_hub.replay import comparison
 from lightning_hub.replay.comparison import RescoredRollout
@@ -25,7 +26,9 @@ from lightning_hub.storage.lock import lock_folder
 from lightning_hub.storage.rows import RescoredRow
 from lightning_hub.storage.store import Store
 from lightning_sdk.errors import HubError, LightningError
+from lightning_sdk.results.rescoring import RescoringRequest, RescoringResult, ScoredAnswer, StoredAnswer
 from lightning_sdk.trace.call import Status
+from lightning_sdk.trace.structs import read_struct
 
 #: Different reasons that are listed; the others are counted together.
 _REASONS = 12
@@ -34,13 +37,13 @@ _REASONS = 12
 class StoreRescoring:
     """One re-scoring of one run."""
 
-    def __init__(self, folder: Path, names: Sequence[str], weights: Mapping[str, float], write: bool) -> None:
+    def __init__(self, wanted: RescoringRequest) -> None:
         """HubError if it is to be written and a hub has the folder; SettingError if nothing is stored there."""
-        self._lock = _lock(folder) if write and (folder / "hub.sqlite").is_file() else -1
+        folder, self._wanted = Path(wanted.run), wanted
+        self._lock = _lock(folder) if wanted.write and (folder / "hub.sqlite").is_file() else -1
         if self._lock >= 0:
             settle_locked(folder)
         self._run = StoredRun(folder)
-        self._names, self._weights = tuple(names), dict(weights)
         self._records = self._run.records()
         self._usable = [place for place, each in enumerate(self._records) if not _unusable(each)]
         self._next = 0
@@ -57,47 +60,48 @@ class StoreRescoring:
         """How many can be scored."""
         return len(self._usable)
 
-    def next(self, count: int) -> list[dict[str, Any]]:
-        """Up to `count` further ones: number, task, and answer as JSON."""
+    def next(self, count: int) -> list[StoredAnswer]:
+        """Up to `count` further ones."""
         places = self._usable[self._next : self._next + count]
         self._next += len(places)
         return [
-            {"number": place, "task": json.loads(each.task), "answer": each.answer}
+            StoredAnswer(place, json.loads(each.task), each.answer)
             for place in places
             for each in [self._records[place]]
         ]
 
-    def take(self, number: int, given: Sequence[tuple[str, str, float]], error: str) -> None:
-        """What the functions gave for one of them: name, role and value of each number, or why they gave none."""
-        if error:
-            self._failed[error.partition("\n")[0][:300]] += 1
+    def take(self, scored: ScoredAnswer) -> None:
+        """What the functions made of one of them."""
+        if scored.error:
+            self._failed[scored.error.partition("\n")[0][:300]] += 1
             return
-        if not given and not self._records[number].emitted:
+        record = self._records[scored.number]
+        if not scored.given and not record.emitted:
             self._failed["no reward function gave a number, and the agent gave none either"] += 1
             return
-        ended = int((self._records[number].entry.ended or 0.0) * 1e9)
-        self._given[number] = tuple(Reward(role, name, value, ended) for name, role, value in given)
+        ended = int((record.entry.ended or 0.0) * 1e9)
+        self._given[scored.number] = tuple(Reward(each.role, each.name, each.value, ended) for each in scored.given)
 
-    def result(self, write: bool) -> dict[str, Any]:
-        """How old and new differ; `write` puts the new numbers into the store."""
+    def result(self) -> RescoringResult:
+        """How old and new differ; the new numbers are put into the store, if they are to be."""
         scored = [RescoredRollout(self._records[place], given) for place, given in sorted(self._given.items())]
         replaced = {reward.name for each in scored for reward in each.record.given}
         kept = {reward.name for each in scored for reward in each.record.emitted}
-        before, after = self._run.settings, with_weights(self._run.settings, self._weights)
-        number = self._write(scored) if write and scored else None
-        return {
-            "run": self._run.folder.name,
-            "rewards": list(self._names),
-            "weights": {name: after.credit.rewards.get(name, 1.0) for name in self._names},
-            "replaces": sorted(replaced),
-            "keeps": sorted(kept),
-            "rollouts": len(self._records),
-            "scored": len(scored),
-            "left_out": self._left_out(),
-            "comparisons": comparison.compare(scored, before, after),
-            "written": number is not None,
-            "rescoring": number,
-        }
+        before, after = self._run.settings, with_weights(self._run.settings, self._wanted.weights)
+        number = self._write(scored) if self._wanted.write and scored else None
+        return RescoringResult(
+            run=self._run.folder.name,
+            rewards=self._wanted.names,
+            weights={name: after.credit.rewards.get(name, 1.0) for name in self._wanted.names},
+            replaces=sorted(replaced),
+            keeps=sorted(kept),
+            rollouts=len(self._records),
+            scored=len(scored),
+            left_out=self._left_out(),
+            comparisons=comparison.compare(scored, before, after),
+            written=number is not None,
+            rescoring=number,
+        )
 
     def _left_out(self) -> dict[str, int]:
         """Why rollouts were not scored, and how many of each."""
@@ -116,7 +120,7 @@ class StoreRescoring:
                     for reward in each.given
                 ),
                 [each.record.entry.key for each in scored],
-                json.dumps({"rewards": self._names, "weights": self._weights}),
+                json.dumps({"rewards": self._wanted.names, "weights": self._wanted.weights}),
             )
         finally:
             store.close()
@@ -141,25 +145,27 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print is no answer
     try:
-        wanted = json.loads(sys.stdin.readline())
-        started = StoreRescoring(Path(wanted["run"]), wanted["names"], wanted["weights"], wanted["write"])
+        wanted = read_struct(RescoringRequest, json.loads(sys.stdin.readline()), "the request")
+        started = StoreRescoring(wanted)
         with contextlib.closing(started):
             _say(answers, {"rollouts": started.rollouts})
             for line in sys.stdin:
-                _say(answers, _answer(started, json.loads(line), wanted["write"]))
+                _say(answers, _answer(started, json.loads(line)))
     except LightningError as error:
         _say(answers, {"error": [type(error).__name__, str(error)]})
         return 1
     return 0
 
 
-def _answer(started: StoreRescoring, asked: Mapping[str, Any], write: bool) -> Any:
-    for number, given, error in asked.get("scored", ()):
-        started.take(number, given, error)
-    return started.result(write) if asked.get("result") else started.next(asked["next"])
+def _answer(started: StoreRescoring, asked: Mapping[str, Any]) -> object:
+    for each in asked.get("scored", ()):
+        started.take(ScoredAnswer.from_dict(each))
+    if asked.get("result"):
+        return started.result().as_dict()
+    return list(map(asdict, started.next(asked["next"])))
 
 
-def _say(answers: Any, value: Any) -> None:
+def _say(answers: TextIO, value: object) -> None:
     print(json.dumps(value), file=answers, flush=True)
 
 

@@ -19,6 +19,7 @@ from lightning_hub.storage.log import Log
 from lightning_hub.storage.rows import StoredAnswer, StoredReward
 from lightning_hub.storage.store import Store
 from lightning_sdk.errors import HubError, SettingError
+from lightning_sdk.results.run_files import RunConfig, read_config
 from lightning_sdk.rollouts import tasks
 from lightning_sdk.settings import Settings
 
@@ -83,13 +84,9 @@ class StoredRun:
         self.close()
 
     @cached_property
-    def config(self) -> dict[str, Any]:
-        """config.json; empty if there is none, as after `lightning-sdk serve`."""
-        try:
-            found = json.loads((self.folder / "config.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+    def config(self) -> RunConfig:
+        """How the run was started; empty if that was not kept, as after `lightning-sdk serve`."""
+        return read_config(self.folder) or RunConfig()
 
     @cached_property
     def rescoring(self) -> int:
@@ -102,16 +99,11 @@ class StoredRun:
         """Those that the run had, its rewards weighed as in its last re-scoring; the defaults where an earlier version
         had settings of another kind."""
         try:
-            settings = Settings.from_dict(self.config.get("settings") or {})
+            settings = Settings.from_dict(self.config.settings or {})
         except SettingError:
             settings = Settings()
         last = self._store.last_rescoring()
         return with_weights(settings, {} if last is None else json.loads(last.rewards)["weights"])
-
-    @property
-    def tokenizer(self) -> str:
-        """Fingerprint of the tokenizer that made the run's ids, '' if it is not known."""
-        return str((self.config.get("facts") or {}).get("tokenizer") or "")
 
     def records(self) -> list[StoredRollout]:
         """Every attempt that is over, in the order in which they began."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_hub.statistics.interval import Interval
+from lightning_sdk.results.score import Interval
 
 Point = tuple[int, float]
 """A step and the mean reward of its rollouts."""

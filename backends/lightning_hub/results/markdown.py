@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from lightning_hub.evaluation.judgement import NOT_MEASURED
+from lightning_sdk.failures.finding import Finding
+from lightning_sdk.results.run_report import RunReport
+from lightning_sdk.results.score import HeldOutScore, Interval
 
 
-def markdown(report: Mapping[str, Any], folder: str) -> str:
+def markdown(report: RunReport, folder: str) -> str:
     """The page `report.md` of a composed report; `folder` is the run's, as the user would type it."""
     sections = [
-        f"# {report['name']}\n\n{_headline(report)}",
+        f"# {report.name}\n\n{_headline(report)}",
         _findings(report),
         _held_out_table(report),
         _roles_held_out(report),
-        "![Reward per step, and the score on held-out tasks](curve.png)" if report["steps"] else "",
+        "![Reward per step, and the score on held-out tasks](curve.png)" if report.steps else "",
         _what_ran(report),
         _roles(report),
         _chosen_settings(report),
@@ -26,32 +28,31 @@ def markdown(report: Mapping[str, Any], folder: str) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _headline(report: Mapping[str, Any]) -> str:
-    if report["status"] == "failed":
+def _headline(report: RunReport) -> str:
+    if report.status == "failed":
         return (
-            f"**This run failed** after {report['steps']} steps, so it has no result.\n\n"
-            f"```text\n{report['error'] or 'unknown error'}\n```"
+            f"**This run failed** after {report.steps} steps, so it has no result.\n\n"
+            f"```text\n{report.error or 'unknown error'}\n```"
         )
-    if not report["steps"]:
-        return f"`{report['model']}` was scored on held-out tasks, without training."
-    began = f"`{report['model']}` was trained for {report['steps']} steps with the `{report['backend']}` backend"
-    ended = "." if report["status"] == "finished" else f"; the run was {report['status']} before its last step."
+    if not report.steps:
+        return f"`{report.model}` was scored on held-out tasks, without training."
+    began = f"`{report.model}` was trained for {report.steps} steps with the `{report.backend}` backend"
+    ended = "." if report.status == "finished" else f"; the run was {report.status} before its last step."
     return f"{began}{ended}\n\n{_verdict_sentence(report)}"
 
 
-def _verdict_sentence(report: Mapping[str, Any]) -> str:
-    before, after = report["held_out"].get("before"), report["held_out"].get("after")
-    if report["verdict"] == NOT_MEASURED:
-        return f"Whether it is better was **not measured**: {report['verdict_reason']}."
-    why = f" {report['verdict_reason'][0].upper()}{report['verdict_reason'][1:]}." if report["verdict_reason"] else ""
-    moved = f"from {before['mean']:.3f} to {after['mean']:.3f} on held-out tasks"
-    change = report["change"]
+def _verdict_sentence(report: RunReport) -> str:
+    if report.verdict == NOT_MEASURED:
+        return f"Whether it is better was **not measured**: {report.verdict_reason}."
+    why = f" {report.verdict_reason[0].upper()}{report.verdict_reason[1:]}." if report.verdict_reason else ""
+    before, after, change = report.held_out["before"].score, report.held_out["after"].score, report.change
+    moved = f"from {before.mean:.3f} to {after.mean:.3f} on held-out tasks"
     by = f" (by task: {_format_change(change)}{_pairing(change, before, after)})" if change else ""
-    if report["verdict"] == "better":
+    if report.verdict == "better":
         return f"**Better**: the score went {moved}{by}.{why}"
-    if report["verdict"] == "worse":
+    if report.verdict == "worse":
         return f"**Worse**: the score went {moved}{by}.{why}"
-    if any(each["severity"] == "fatal" for each in report["findings"]):
+    if any(each.is_fatal for each in report.findings):
         return f"**Not shown to be better**: the score went {moved}{by}. The reason why nothing was learned is below."
     return (
         f"**Not shown to be better**: the score went {moved}{by}, which may be due to chance.{why} "
@@ -60,76 +61,74 @@ def _verdict_sentence(report: Mapping[str, Any]) -> str:
     )
 
 
-def _findings(report: Mapping[str, Any]) -> str:
+def _findings(report: RunReport) -> str:
     """What `check` finds wrong with the run."""
-    lines = [f"- **{each['severity']}: {each['kind']}**\n\n{_text_block(each)}" for each in report["findings"]]
+    lines = [f"- **{each.severity}: {each.kind}**\n\n{_text_block(each)}" for each in report.findings]
     return "\n\n".join(["## What is wrong", *lines]) if lines else ""
 
 
-def _text_block(finding: Mapping[str, Any]) -> str:
+def _text_block(finding: Finding) -> str:
     """What, cause and remedy as a block of text, since a finding may hold an agent's words."""
-    said = "\n".join(part.rstrip() for name in ("what", "cause", "remedy") if (part := finding[name]))
+    said = "\n".join(part.rstrip() for part in (finding.what, finding.cause, finding.remedy) if part)
     return "\n".join(["  ```text", *(f"  {line}" for line in said.splitlines()), "  ```"])
 
 
-def _format_change(change: Mapping[str, Any]) -> str:
-    bounds = "no interval" if change["low"] is None else f"95% interval {change['low']:+.3f} to {change['high']:+.3f}"
-    return f"{change['mean']:+.3f}, {bounds}, n={change['n']}"
+def _format_change(change: Interval) -> str:
+    bounds = "no interval" if change.low is None else f"95% interval {change.low:+.3f} to {change.high:+.3f}"
+    return f"{change.mean:+.3f}, {bounds}, n={change.n}"
 
 
-def _pairing(change: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+def _pairing(change: Interval, before: Interval, after: Interval) -> str:
     """On how many tasks the two are compared, where that is not all of them."""
-    if change["n"] == before["n"] == after["n"]:
+    if change.n == before.n == after.n:
         return ""
-    return f", over the tasks with a score in both; {before['n']} had one before and {after['n']} after"
+    return f", over the tasks with a score in both; {before.n} had one before and {after.n} after"
 
 
-def _held_out_table(report: Mapping[str, Any]) -> str:
-    if not report["held_out"]:
+def _held_out_table(report: RunReport) -> str:
+    if not report.held_out:
         return ""
     lines = ["| held-out tasks | score | 95% interval | tasks | failed |", "|---|---|---|---|---|"]
     for name, score in _in_order(report):
-        tasks = f"{score['n']} x {score['seeds']} seeds" if score["seeds"] > 1 else str(score["n"])
+        tasks = f"{score.score.n} x {score.seeds} seeds" if score.seeds > 1 else str(score.score.n)
         lines.append(
-            f"| {name} (step {score['step']}) | {_bounds(score, method=True)} | {tasks} | {_failed_cell(score)} |"
+            f"| {name} (step {score.step}) | {_bounds(score.score, method=True)} | {tasks} | {_failed_cell(score)} |"
         )
-    if report["change"]:
-        tasks = f"{report['change']['n']} in both"
-        lines.append(f"| after minus before, by task | {_bounds(report['change'], sign='+')} | {tasks} | |")
-    if any(score["failed"] for _, score in _in_order(report)):
+    if report.change:
+        tasks = f"{report.change.n} in both"
+        lines.append(f"| after minus before, by task | {_bounds(report.change, sign='+')} | {tasks} | |")
+    if any(score.failed for _, score in _in_order(report)):
         lines.append("\nA failed rollout has no score: it is left out of the mean, not counted as 0.")
     return "\n".join(lines)
 
 
-def _in_order(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return sorted(report["held_out"].items(), key=lambda item: (item[1]["step"], item[0] != "before"))
+def _in_order(report: RunReport) -> list[tuple[str, HeldOutScore]]:
+    return sorted(report.held_out.items(), key=lambda item: (item[1].step, item[0] != "before"))
 
 
-def _bounds(score: Mapping[str, Any], sign: str = "", *, method: bool = False) -> str:
+def _bounds(score: Interval, sign: str = "", *, method: bool = False) -> str:
     """Two cells: mean and interval."""
-    mean = "-" if score["mean"] is None else f"{score['mean']:{sign}.3f}"
-    how = f" ({score['method']})" if method else ""
-    return f"{mean} | " + (
-        "-" if score["low"] is None else f"{score['low']:{sign}.3f} to {score['high']:{sign}.3f}{how}"
-    )
+    mean = "-" if score.mean is None else f"{score.mean:{sign}.3f}"
+    how = f" ({score.method})" if method else ""
+    return f"{mean} | " + ("-" if score.low is None else f"{score.low:{sign}.3f} to {score.high:{sign}.3f}{how}")
 
 
-def _failed_cell(score: Mapping[str, Any]) -> str:
-    told = ", ".join(f"{count} {_words(status)}" for status, count in score["failures"].items())
-    return f"{score['failed']} ({told})" if told else str(score["failed"])
+def _failed_cell(score: HeldOutScore) -> str:
+    told = ", ".join(f"{count} {_words(status)}" for status, count in score.failures.items())
+    return f"{score.failed} ({told})" if told else str(score.failed)
 
 
-def _roles_held_out(report: Mapping[str, Any]) -> str:
+def _roles_held_out(report: RunReport) -> str:
     """What the roles with their own rewards earned."""
     lines = [
-        f"| {role} | {name} | {_bounds(score['roles'][role])} | {score['roles'][role]['n']} |"
-        for role in dict.fromkeys(role for _, score in _in_order(report) for role in score["roles"])
+        f"| {role} | {name} | {_bounds(score.roles[role])} | {score.roles[role].n} |"
+        for role in dict.fromkeys(role for _, score in _in_order(report) for role in score.roles)
         for name, score in _in_order(report)
-        if role in score["roles"]
+        if role in score.roles
     ]
     lines += [
-        f"| {role} | after minus before, by task | {_bounds(change, sign='+')} | {change['n']} |"
-        for role, change in report["change_by_role"].items()
+        f"| {role} | after minus before, by task | {_bounds(change, sign='+')} | {change.n} |"
+        for role, change in report.change_by_role.items()
     ]
     head = [
         "By role, on the same tasks:",
@@ -140,30 +139,30 @@ def _roles_held_out(report: Mapping[str, Any]) -> str:
     return "\n".join([*head, *lines]) if lines else ""
 
 
-def _what_ran(report: Mapping[str, Any]) -> str:
-    if not report["rollouts"]:
-        told = f"{report['tokens']:,} sampled tokens of stored rollouts trained on"
-        return f"## What ran\n\n{told}, in {_minutes(report['train_seconds'])}." if report["tokens"] else ""
+def _what_ran(report: RunReport) -> str:
+    if not report.rollouts:
+        told = f"{report.tokens:,} sampled tokens of stored rollouts trained on"
+        return f"## What ran\n\n{told}, in {_minutes(report.train_seconds)}." if report.tokens else ""
     lines = [
         "## What ran",
         "",
-        f"{report['rollouts']:,} training rollouts, {report['calls']:,} trainable calls and {report['tokens']:,} "
-        f"sampled tokens trained on, in {_minutes(report['train_seconds'])}.",
+        f"{report.rollouts:,} training rollouts, {report.calls:,} trainable calls and {report.tokens:,} "
+        f"sampled tokens trained on, in {_minutes(report.train_seconds)}.",
     ]
-    if report["tokens_masked"]:
+    if report.tokens_masked:
         lines += ["", _describe_masked(report)]
-    if report["staleness"]:
-        stale = report["staleness"]
+    if report.staleness:
+        stale = report.staleness
         lines += [
             "",
-            f"Asynchronous: on average, tokens were {stale['mean']:.2f} versions older than the model they trained, "
-            f"and at most {stale['max']:.0f} (`rollouts.staleness={stale['bound']}`).",
+            f"Asynchronous: on average, tokens were {stale.mean:.2f} versions older than the model they trained, "
+            f"and at most {stale.max:.0f} (`rollouts.staleness={stale.bound}`).",
         ]
     return "\n".join([*lines, *_failures(report)])
 
 
-def _describe_masked(report: Mapping[str, Any]) -> str:
-    masked, length = report["tokens_masked"], report["tokens_masked_length"]
+def _describe_masked(report: RunReport) -> str:
+    masked, length = report.tokens_masked, report.tokens_masked_length
     reasons = [f"{length:,} because a completion or its row was too long (`length.*`)"] if length else []
     if masked > length:
         rest = "the others" if length else "all of them"
@@ -173,28 +172,28 @@ def _describe_masked(report: Mapping[str, Any]) -> str:
     return f"{masked:,} sampled tokens were not trained on: {', '.join(reasons)}."
 
 
-def _failures(report: Mapping[str, Any]) -> list[str]:
-    done, failures = report["failures"]["done"], report["failures"]
-    failed = {status: n for status, n in report["rollouts_by_status"].items() if status != "ok" and n}
+def _failures(report: RunReport) -> list[str]:
+    failures = report.failures
+    failed = {status: n for status, n in report.rollouts_by_status.items() if status != "ok" and n}
     lines = ["", "| rollouts that failed | | what was done |", "|---|---|---|"] if failed else []
-    lines += [f"| {_words(status)} | {count:,} | {done.get(status, '')} |" for status, count in failed.items()]
+    lines += [f"| {_words(status)} | {count:,} | {failures.done.get(status, '')} |" for status, count in failed.items()]
     kinds = {
-        "retries": "attempts that were repeated",
-        "refilled": "rollouts that replaced excluded ones",
-        "deadline_timeouts": "rollouts ended by `rollouts.deadline`",
-        "resampled_groups": "groups without signal, replaced by other tasks",
+        "attempts that were repeated": failures.retries,
+        "rollouts that replaced excluded ones": failures.refilled,
+        "rollouts ended by `rollouts.deadline`": failures.deadline_timeouts,
+        "groups without signal, replaced by other tasks": failures.resampled_groups,
     }
-    counts = [f"{failures[name]:,} {words}" for name, words in kinds.items() if failures[name]]
+    counts = [f"{count:,} {words}" for words, count in kinds.items() if count]
     return [*lines, "", f"Also: {'; '.join(counts)}."] if counts else lines
 
 
-def _roles(report: Mapping[str, Any]) -> str:
+def _roles(report: RunReport) -> str:
     """The last step, where there is more than one role to tell apart."""
-    roles: Mapping[str, Mapping[str, Any]] = report["roles"]
+    roles = report.roles
     if len(roles) < 2:
         return ""
     lines = [
-        f"## Roles in step {report['steps']}",
+        f"## Roles in step {report.steps}",
         "",
         "| role | reward | spread | groups without signal | entropy | sampler minus trainer | clipped "
         "| KL to reference | rows a rollout | tokens trained | masked |",
@@ -203,7 +202,7 @@ def _roles(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"| {role} | {' | '.join(_cells(found))} |" for role, found in roles.items())])
 
 
-def _cells(found: Mapping[str, Any]) -> list[str]:
+def _cells(found: Mapping[str, float | None]) -> list[str]:
     groups, flat = found.get("groups"), found.get("groups_without_signal")
     return [
         _number(found.get("reward_mean"), ".3f"),
@@ -227,9 +226,9 @@ def _words(status: str) -> str:
     return status.replace("_", " ")
 
 
-def _chosen_settings(report: Mapping[str, Any]) -> str:
+def _chosen_settings(report: RunReport) -> str:
     """What was chosen where the settings left it open, and other facts of the run."""
-    facts = {name: value for name, value in report["facts"].items() if isinstance(value, str | int | float | bool)}
+    facts = {name: value for name, value in report.facts.items() if isinstance(value, str | int | float | bool)}
     if not facts:
         return ""
     lines = ["## Chosen for you", "", "| setting or fact | value |", "|---|---|"]
@@ -237,24 +236,24 @@ def _chosen_settings(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", "All settings are in `config.json`."])
 
 
-def _changed_settings(report: Mapping[str, Any]) -> str:
+def _changed_settings(report: RunReport) -> str:
     """Settings that changed when the run went on: those in `config.json` did not hold from its first step."""
     lines = [
-        f"| {each['after_step']} | {name} | {_format_value(before)} | {_format_value(after)} |"
-        for each in report["resumed"]
-        for name, (before, after) in each["changed"].items()
+        f"| {each.after_step} | {name} | {_format_value(before)} | {_format_value(after)} |"
+        for each in report.resumed
+        for name, (before, after) in each.changed.items()
     ]
     head = ["## Changed while resuming", "", "| after step | setting | before | after |", "|---|---|---|---|"]
     return "\n".join([*head, *lines]) if lines else ""
 
 
-def _go_on(report: Mapping[str, Any], folder: str) -> str:
+def _go_on(report: RunReport, folder: str) -> str:
     lines = ["## What to do next", ""]
-    if report["checkpoint"]:
+    if report.checkpoint:
         lines += [
             f"- Train further: `--resume {folder}`, and `--steps` with the new total.",
-            f"- Serve it as an OpenAI-compatible API: `lightning-sdk serve --model {folder}/{report['checkpoint']}`.",
-            f"- The model, in Hugging Face format: `{folder}/{report['checkpoint']}`.",
+            f"- Serve it as an OpenAI-compatible API: `lightning-sdk serve --model {folder}/{report.checkpoint}`.",
+            f"- The model, in Hugging Face format: `{folder}/{report.checkpoint}`.",
         ]
     lines += [
         "- Compare runs: `lightning-sdk runs`.",

@@ -33,6 +33,21 @@ from lightning_hub.statistics.looks import Look, next_look
 from lightning_hub.statistics.reward_range import TrainingRange
 from lightning_hub.storage.store import Totals
 from lightning_sdk.errors import SettingError
+from lightning_sdk.failures.finding import Finding
+from lightning_sdk.results.diagnosis import Diagnosis
+from lightning_sdk.results.run_files import (
+    CONFIG,
+    DIAGNOSIS,
+    EVALUATIONS,
+    REPORT,
+    STEPS,
+    TASKS,
+    RunConfig,
+    StepMetrics,
+    read_lines,
+    read_object,
+)
+from lightning_sdk.results.run_report import RunReport
 
 _log = logging.getLogger(__name__)
 
@@ -51,10 +66,9 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
-        config = self.path / "config.json"
-        self._config: dict[str, Any] = json.loads(config.read_text("utf-8")) if config.exists() else {}
-        self._steps = _read_lines(self.path / "metrics.jsonl")
-        self._evaluations = _read_lines(self.path / "evaluations.jsonl")
+        self._config = self._read_config()
+        self._steps = _take_up(self.path / STEPS)
+        self._evaluations = _take_up(self.path / EVALUATIONS)
         self._purge: int | None = None
         self._events: EventFile | None = None
 
@@ -68,7 +82,7 @@ class RunFolder:
         return int(self._steps[-1]["step"]) if self._steps else 0
 
     @property
-    def steps(self) -> Sequence[Mapping[str, float | None]]:
+    def steps(self) -> Sequence[StepMetrics]:
         """The metrics of each step so far."""
         return self._steps
 
@@ -94,17 +108,17 @@ class RunFolder:
         'argv' is what the user typed: this process may have been started by the user's.
         """
         self._config |= {"name": self.name, **values, "versions": _versions()}
-        _replace(self.path / "config.json", json.dumps(_plain(self._config), indent=2, allow_nan=False) + "\n")
+        _replace(self.path / CONFIG, json.dumps(_plain(self._config), indent=2, allow_nan=False) + "\n")
 
     @property
-    def values(self) -> Mapping[str, Any]:
-        """What config.json says, empty if there is none."""
-        return self._config
+    def start(self) -> RunConfig:
+        """What config.json says of how the run was started, empty if there is none."""
+        return RunConfig.from_dict(_plain(self._config))
 
     def tasks(self, training: Iterable[int], held_out: Iterable[Mapping[str, Any]]) -> None:
         """Write down which tasks are held out, and the ids of those that are trained on."""
         values = {"held_out": list(held_out), "training": list(dict.fromkeys(training))}
-        _replace(self.path / "tasks.json", json.dumps(values, allow_nan=False) + "\n")
+        _replace(self.path / TASKS, json.dumps(values, allow_nan=False) + "\n")
 
     def step(self, metrics: Mapping[str, float]) -> None:
         """Append the metrics of one step: 'step' (from 1) and any other numbers. ValueError for a step out of order."""
@@ -112,22 +126,22 @@ class RunFolder:
         if step <= self.last_step:
             raise ValueError(f"metrics of step {step} after step {self.last_step}: cut the run at {step - 1} first")
         line = {"step": step, **{name: _number(value) for name, value in metrics.items() if name != "step"}}
-        _append(self.path / "metrics.jsonl", line)
+        _append(self.path / STEPS, line)
         self._steps.append(line)
         self._scalars(step, {f"train/{name}": value for name, value in line.items() if name != "step"})
 
     def evaluation(self, measured: HeldOut) -> None:
         """Record a score on held-out tasks."""
         line = measured.as_line()
-        _append(self.path / "evaluations.jsonl", line)
+        _append(self.path / EVALUATIONS, line)
         self._evaluations.append(line)
         scalars = {f"held_out/{key}": line[key] for key in ("mean", "low", "high")}
         scalars |= {f"held_out/mean/{role}": each["mean"] for role, each in line["roles"].items()}
         self._scalars(measured.step, scalars)
 
-    def diagnosis(self, values: Mapping[str, Any]) -> None:
+    def diagnosis(self, found: Diagnosis) -> None:
         """Write what the first rollouts showed of the agent, and what is wrong with it."""
-        _replace(self.path / "diagnosis.json", json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+        _replace(self.path / DIAGNOSIS, json.dumps(_plain(found.as_dict()), indent=2, allow_nan=False) + "\n")
 
     def cut(self, step: int) -> None:
         """Drop everything after `step`: a resumed run goes on from there.
@@ -139,18 +153,18 @@ class RunFolder:
             {**line, "cut": True} if line["step"] > step or line["name"] == "after" else line
             for line in self._evaluations
         ]
-        _replace(self.path / "metrics.jsonl", _lines(self._steps))
-        _replace(self.path / "evaluations.jsonl", _lines(self._evaluations))
+        _replace(self.path / STEPS, _lines(self._steps))
+        _replace(self.path / EVALUATIONS, _lines(self._evaluations))
         # TensorBoard keeps old event files and hides their steps from here on.
         self._purge = step + 1
         self.close()
 
-    def finish(self, totals: Totals, checkpoint: str = "", status: str = "finished") -> dict[str, Any]:
-        """Write the curve and the reports; the content of report.json. `status`: 'finished' or 'stopped'."""
+    def finish(self, totals: Totals, checkpoint: str = "", status: str = "finished") -> RunReport:
+        """Write the curve and the reports. `status`: 'finished' or 'stopped'."""
         return self._report(totals, status, "", checkpoint)
 
-    def fail(self, error: BaseException | str, totals: Totals | None = None, checkpoint: str = "") -> dict[str, Any]:
-        """Write the reports of a run that failed, which say so; the content of report.json."""
+    def fail(self, error: BaseException | str, totals: Totals | None = None, checkpoint: str = "") -> RunReport:
+        """Write the reports of a run that failed, which say so."""
         told = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         return self._report(totals or Totals(), "failed", told, checkpoint)
 
@@ -164,29 +178,35 @@ class RunFolder:
             self._events.close()
             self._events = None
 
-    def _report(self, totals: Totals, status: str, error: str, checkpoint: str) -> dict[str, Any]:
+    def _read_config(self) -> dict[str, Any]:
+        """The content of config.json. SettingError for a damaged one, which would be written over."""
+        path = self.path / CONFIG
+        found = read_object(path)
+        if found is None and path.exists():
+            raise SettingError(f"{path} is damaged: put the right one back, or begin a new run in another folder")
+        return found or {}
+
+    def _report(self, totals: Totals, status: str, error: str, checkpoint: str) -> RunReport:
         self.close()
-        config = {"name": self.name, **self._config}
-        report = _plain(
-            compose(
-                config,
-                self._steps,
-                self.held_out,
-                totals,
-                status=status,
-                error=error,
-                checkpoint=checkpoint,
-                findings=self._findings(status, error),
-            )
+        report = compose(
+            self._config.get("name", self.name),
+            self.start,
+            self._steps,
+            self.held_out,
+            totals,
+            status=status,
+            error=error,
+            checkpoint=checkpoint,
+            findings=self._findings(status, error),
         )
         if self._steps:
             draw_png(self.path / "curve.png", *self._points(), self.name, self._roles())
         _replace(self.path / "report.md", markdown(report, self._short_path()))
         # Last: a run with a report.json is complete.
-        _replace(self.path / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
-        return dict(report)
+        _replace(self.path / REPORT, json.dumps(_plain(report.as_dict()), indent=2, allow_nan=False) + "\n")
+        return report
 
-    def _findings(self, status: str, error: str) -> list[dict[str, Any]]:
+    def _findings(self, status: str, error: str) -> list[Finding]:
         """What `check` says of the run. A report is written whatever happens, so what cannot be read is logged only."""
         try:
             found = examine(replace(read_record(self.path), status=status, error=error))
@@ -196,7 +216,7 @@ class RunFolder:
             _log.exception("the findings of %s cannot be determined", self.path)
             return []
         # The report has the error itself.
-        return [each.as_dict() for each in found.findings if each.kind != ENDED]
+        return [each for each in found.findings if each.kind != ENDED]
 
     def _short_path(self) -> str:
         """The folder as a user at the usual place would type it: reports hold no path of this machine."""
@@ -232,16 +252,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _take_up(path: Path) -> list[dict[str, Any]]:
     """The lines of a JSONL file. A last line torn by a kill is dropped, on disk too: what follows must not join it."""
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole, _, torn = data.rpartition(b"\n")
-    lines = [json.loads(line) for line in whole.splitlines() if line.strip()]
-    if torn:
-        _replace(path, _lines(lines))
-    return lines
+    found = read_lines(path)
+    if found.torn:
+        _replace(path, _lines(found.whole))
+    return found.whole
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:

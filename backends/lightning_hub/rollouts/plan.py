@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
@@ -14,6 +14,7 @@ from lightning_hub.backend import BackendSpec, Endpoint
 from lightning_hub.rollout import Assignment
 from lightning_hub.rollouts import provider
 from lightning_sdk.errors import SettingError, TaskError
+from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.rollouts.tasks import Task, task_id
 from lightning_sdk.settings import Settings
 from lightning_sdk.settings.provider import PROVIDER
@@ -56,22 +57,22 @@ class Plan:
         return "an evaluation" if self.evaluate_only else "a check" if self.check_only else "training"
 
     @classmethod
-    def of_training(cls, params: Mapping[str, Any]) -> Plan:
+    def of_training(cls, request: RunRequest, *, check_only: bool = False) -> Plan:
         """The plan of a `train` or `check` request. SettingError or TaskError for what cannot be done."""
-        settings = Settings.from_dict(params["settings"])
-        held_out = _tasks(params.get("held_out") or [], "held_out", empty=True)
+        settings = Settings.from_dict(request.settings)
+        held_out = _tasks(request.held_out or [], "held_out", empty=True)
         plan = cls(
             settings=settings,
             backend=find_backend(settings),
-            tasks=_tasks(params["tasks"], "tasks"),
+            tasks=_tasks(request.tasks, "tasks"),
             held_out=held_out[: settings.evaluation.tasks],
-            resume=bool(params.get("resume")),
-            from_runs=tuple(map(str, params.get("from_runs") or ())),
+            resume=bool(request.resume),
+            from_runs=tuple(map(str, request.from_runs or ())),
             reserved=tuple(held_out),
-            declared_roles=dict(params.get("declared_roles") or {}),
-            check_only=bool(params.get("check_only")),
-            integrations=dict(params.get("integrations") or {}),
-            rewards=dict(params.get("rewards") or {}),
+            declared_roles=dict(request.declared_roles or {}),
+            check_only=check_only,
+            integrations=dict(request.integrations or {}),
+            rewards=dict(request.rewards or {}),
         )
         plan.backend.refuse(settings)
         if settings.backend == PROVIDER and not plan.check_only:
@@ -79,16 +80,16 @@ class Plan:
         _refuse_stored(plan)
         unknown = set(settings.roles) - set(plan.declared_roles)
         # Where a framework names agents, the first rollouts tell.
-        if plan.declared_roles and unknown and not params.get("naming"):
+        if plan.declared_roles and unknown and not request.naming:
             known = ", ".join(sorted(plan.declared_roles))
             raise SettingError(f"setting roles={sorted(unknown)}: no agent declares it; declared roles: {known}")
         return plan
 
     @classmethod
-    def of_evaluation(cls, params: Mapping[str, Any]) -> Plan:
+    def of_evaluation(cls, request: RunRequest) -> Plan:
         """The plan of an `evaluate` request."""
-        settings = Settings.from_dict(params["settings"])
-        tasks = _tasks(params["tasks"], "tasks")[: settings.evaluation.tasks]
+        settings = Settings.from_dict(request.settings)
+        tasks = _tasks(request.tasks, "tasks")[: settings.evaluation.tasks]
         return cls(settings=settings, backend=find_backend(settings), tasks=[], held_out=tasks, evaluate_only=True)
 
     def of_step(self, step: int, endpoint: Endpoint | None) -> list[Assignment]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lightning_hub.backend import Backend
-from lightning_hub.diagnosis.diagnosis import Diagnosis, DiagnosisInput, diagnose
+from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
 from lightning_hub.diagnosis.flatness import Flatness, flatness
 from lightning_hub.rollout import Assignment, Rollout
 from lightning_hub.rollouts.collector import collect, strays
@@ -22,6 +22,7 @@ from lightning_hub.rollouts.provider import mark_trainable
 from lightning_hub.rollouts.round_queue import RoundQueue, Rules
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.writes import Writes
+from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.rollouts.tasks import task_id
 
 #: How often the backend is checked while rollouts run.

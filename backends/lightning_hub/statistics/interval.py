@@ -2,66 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_hub.statistics.mean_bounds import mean_bounds
 from lightning_hub.statistics.reward_range import FEWEST, FEWEST_TRAINED, RangeSource, RewardRange, reward_range
+from lightning_sdk.results.score import Interval
 
 _SET = "set evaluation.reward_low and evaluation.reward_high"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A mean and the interval that covers the true mean with the level's probability."""
-
-    mean: float | None
-    """None if there are no values."""
-    low: float | None
-    """None, as `high`, where no interval can be given."""
-    high: float | None
-    n: int
-    """How many values."""
-    method: str
-    """'clopper-pearson', 'gaffke', or 'none' where no interval can be given."""
-    missing: str = ""
-    """Why there is no interval."""
-
-    def is_above(self, value: float) -> bool:
-        """Whether the whole interval is; False if there is none."""
-        return self.low is not None and self.low > value
-
-    def is_below(self, value: float) -> bool:
-        """Whether the whole interval is; False if there is none."""
-        return self.high is not None and self.high < value
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Interval:
-        """The reverse of `as_dict`; other keys are ignored."""
-        mean, low, high = (values[name] for name in ("mean", "low", "high"))
-        return cls(
-            mean=mean,
-            low=low,
-            high=high,
-            n=int(values["n"]),
-            method=str(values["method"]),
-            missing=str(values.get("missing", "")),
-        )
-
-    def __str__(self) -> str:
-        if self.mean is None:
-            return "no values"
-        if self.low is None or self.high is None:
-            return f"{self.mean:.3f} n={self.n}, no interval: {self.missing}"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
 
 
 def interval(values: Sequence[float], level: float = 0.95, within: RewardRange | None = None) -> Interval:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_hub.diagnosis.diagnosis import Diagnosis
 from lightning_hub.diagnosis.flatness import Flatness
 from lightning_hub.findings import findings
 from lightning_hub.findings.failed_rollouts import find_failures
-from lightning_hub.findings.findings import Severity
 from lightning_hub.rollout import Rollout
 from lightning_sdk.errors import NothingToTrain, RolloutsFailed
+from lightning_sdk.results.diagnosis import Diagnosis
 
 
 def refuse_failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> None:
     """RolloutsFailed if more than `max_failed` of the rollouts failed, or all of them."""
     found = find_failures(rollouts, name, max_failed)
-    if found is not None and found.severity == Severity.FATAL:
+    if found is not None and found.is_fatal:
         raise RolloutsFailed(str(found))
 
 

@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from lightning_hub.backend import Backend, Batch, Scoring, Update
 from lightning_hub.credit.batch import TrainingBatch, build_batch, flat_groups
 from lightning_hub.diagnosis import flatness
-from lightning_hub.diagnosis.diagnosis import Diagnosis
 from lightning_hub.evaluation.evaluation import measure
 from lightning_hub.feed import Feed
 from lightning_hub.health import instability
@@ -31,6 +31,18 @@ from lightning_hub.training.ending import Ending
 from lightning_hub.trajectories.rewards import reward_extremes
 from lightning_sdk.commands.earlier_run import differences
 from lightning_sdk.errors import ModelError, NothingToTrain, SettingError
+from lightning_sdk.hub.events import (
+    CheckedEvent,
+    EvaluationEvent,
+    LastEvent,
+    NoticeEvent,
+    StartedEvent,
+    StatusEvent,
+    StepEvent,
+    WarningEvent,
+)
+from lightning_sdk.results.diagnosis import Diagnosis
+from lightning_sdk.results.run_report import Resumption
 from lightning_sdk.rollouts.tasks import task_id
 from lightning_sdk.settings import Settings, placement
 from lightning_sdk.trace.call import Status
@@ -103,9 +115,9 @@ class Trainer:
         last = self._end()
         self._close()
         self._over.set()
-        self._feed.publish(**last)
+        self._feed.publish(last)
 
-    def _end(self) -> dict[str, Any]:
+    def _end(self) -> LastEvent:
         """Carry the plan out; the last event, whatever happens."""
         try:
             try:
@@ -123,7 +135,7 @@ class Trainer:
             except Exception:  # as on a full disk: the others are closed all the same
                 _log.exception("%s was not closed cleanly", type(part).__name__)
 
-    def _carry_out(self) -> dict[str, Any]:
+    def _carry_out(self) -> LastEvent:
         plan = self._plan
         if not plan.resume:  # Before anything that takes long: with it, --resume finds the run.
             self._write_start()
@@ -131,7 +143,7 @@ class Trainer:
             self._dataset = ReplayDataset(
                 list(map(Path, plan.from_runs)), self._settings, plan.reserved, plan.declared_roles
             )
-        self._feed.publish("status", text=f"starting the {self._plan.backend.name} backend")
+        self._feed.publish(StatusEvent(f"starting the {self._plan.backend.name} backend"))
         backend = self._backend = self._plan.backend.start(self._settings, self._folder.path)
         rounds = self._rounds = Rounds(self._plan, backend, self._leases, self._index, self._writes, self._stopping)
         if self._plan.check_only:
@@ -149,7 +161,7 @@ class Trainer:
     def _await_runner(self) -> None:
         """Nobody runs rollouts yet: the first round's time begins with the first runner that joins."""
         if not self._leases.runners():
-            self._feed.publish("notice", text="waiting for a runner to join")
+            self._feed.publish(NoticeEvent("waiting for a runner to join"))
         while not self._leases.runners():
             if self._stopping.wait(0.2):
                 raise Stopped
@@ -231,7 +243,7 @@ class Trainer:
 
     def _tell(self, diagnosis: Diagnosis) -> None:
         """Stop for what can never be learned from, and warn once of the rest."""
-        self._folder.diagnosis(diagnosis.as_dict())
+        self._folder.diagnosis(diagnosis)
         checks.refuse_unlearnable(diagnosis)
         for finding in diagnosis.findings:
             # Whether there is a signal is known once further tasks were tried: see _watch.
@@ -255,16 +267,16 @@ class Trainer:
 
     def _warn(self, text: str) -> None:
         _log.warning("%s", text)
-        self._feed.publish("warning", text=text)
+        self._feed.publish(WarningEvent(text))
 
-    def _check(self, rounds: Rounds) -> dict[str, Any]:
+    def _check(self, rounds: Rounds) -> LastEvent:
         """One round, as training would run it; the last event."""
         count = self._settings.rollouts.tasks_per_step * self._settings.rollouts.group_size
-        self._feed.publish("status", text=f"running {count} rollouts")
+        self._feed.publish(StatusEvent(f"running {count} rollouts"))
         round_ = rounds.step(1)
-        found = rounds.diagnosis(round_).as_dict()
+        found = rounds.diagnosis(round_)
         self._folder.diagnosis(found)
-        return {"kind": "finished", "diagnosis": found}
+        return CheckedEvent(found)
 
     def _evaluate(self, name: str, backend: Backend, rounds: Rounds) -> None:
         """Score on the held-out tasks. Failed rollouts have no score: they are left out and counted."""
@@ -276,7 +288,7 @@ class Trainer:
         look, trained = self._folder.next_look(name, self.step), self._folder.training_scores
         measured = measure(name, self.step, assignments, round_.rollouts, self._settings, look=look, trained=trained)
         self._folder.evaluation(measured)
-        self._feed.publish("evaluation", name=name, **measured.as_dict())
+        self._feed.publish(EvaluationEvent(name, measured.summary()))
 
     # --- what is written down
 
@@ -285,51 +297,40 @@ class Trainer:
         if self._plan.resume:
             self._refuse_other_model(facts)
             self._resume(backend)
-        sizes: dict[str, Any] = {"tasks": len(self._plan.tasks), "held_out_tasks": len(self._plan.held_out)}
+        sizes: dict[str, str | int] = {"tasks": len(self._plan.tasks), "held_out_tasks": len(self._plan.held_out)}
         if self._dataset is not None:
             self._dataset.refuse_other_tokenizers(str(facts.get("tokenizer", "")))
             sizes |= self._dataset.facts()
-            self._feed.publish("status", text=self._dataset.describe())
+            self._feed.publish(StatusEvent(self._dataset.describe()))
             if idle := without_effect(self._settings):
-                self._feed.publish(
-                    "warning",
-                    text=f"these settings have no effect when learning from stored rollouts: {', '.join(idle)}",
-                )
+                told = f"these settings have no effect when learning from stored rollouts: {', '.join(idle)}"
+                self._feed.publish(WarningEvent(told))
         if self._plan.resume:
             self._write_start()
         self._folder.config({"facts": {**facts, **sizes}})
         self._owns_folder = True
-        endpoint = backend.endpoint
-        self._feed.publish(
-            "started",
-            run=str(self._folder.path),
-            model=self._settings.model,
-            step=self.step,
-            steps=0 if self._plan.evaluate_only else self._settings.steps,
-            facts=facts,
-            endpoint={"url": endpoint.url, "model": endpoint.model} if endpoint else {},
-            **sizes,
-        )
+        steps = 0 if self._plan.evaluate_only else self._settings.steps
+        self._feed.publish(StartedEvent(steps, self.step, self._settings.model, str(self._folder.path)))
 
     def _write_start(self) -> None:
         """What is known of a run before its first rollout: how it was started, and which tasks are held out."""
-        plan, before = self._plan, self._folder.values
+        plan, before = self._plan, self._folder.start
         values: dict[str, Any] = {
             "kind": plan.kind,
             "settings": self._settings.as_dict(),
             "from_runs": list(plan.from_runs),
             "rewards": plan.rewards,
         }
-        if plan.resume and "settings" in before:
-            changed = differences(Settings.from_dict(before["settings"]), self._settings)
-            values["resumed"] = [*before.get("resumed", []), {"after_step": self.step, "changed": changed}]
+        if plan.resume and before.settings is not None:
+            changed = differences(Settings.from_dict(before.settings), self._settings)
+            values["resumed"] = [asdict(each) for each in (*before.resumed, Resumption(self.step, changed))]
         if not plan.evaluate_only:
             self._folder.tasks(map(task_id, plan.tasks), plan.reserved)
         self._folder.config(values)
 
     def _refuse_other_model(self, facts: Mapping[str, Any]) -> None:
         """ModelError where the model is another one than the run began with, as after its folder was replaced."""
-        before = self._folder.values.get("facts") or {}
+        before = self._folder.start.facts
         for name in ("tokenizer", "parameters"):
             if name in before and name in facts and before[name] != facts[name]:
                 raise ModelError(
@@ -375,15 +376,15 @@ class Trainer:
         self._store.put_version(version, step, time.time())
         self._store.put_step(step, metrics)
         self._folder.step(metrics)
-        self._feed.publish("step", step=step, steps=self._settings.steps, metrics=metrics)
+        self._feed.publish(StepEvent(step, self._settings.steps, metrics))
         if (lost := instability.check_step(step, metrics)) is not None:
-            self._feed.publish("warning", text=str(lost))
+            self._feed.publish(WarningEvent(str(lost)))
 
     def _save(self, backend: Backend) -> None:
         folder = self._checkpoints.save(self.step, backend.save)
         self._store.put_version(self._version, self.step, time.time(), str(folder.relative_to(self._folder.path)))
 
-    def _end_early(self) -> dict[str, Any]:
+    def _end_early(self) -> LastEvent:
         """Asked to stop: keep what was learned, so that --resume goes on from here."""
         if (
             self._backend is not None

@@ -1,0 +1,150 @@
+"""Events: what a hub tells of a run, as it publishes them, as they travel, and as they are shown."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lightning_sdk.results.diagnosis import Diagnosis
+from lightning_sdk.results.run_report import RunReport
+from lightning_sdk.results.score import HeldOutScore
+from lightning_sdk.trace.structs import read_struct
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusEvent:
+    """What the hub is doing now, where that takes a while."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeEvent:
+    """Something to know."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WarningEvent:
+    """Something that may need a hand."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartedEvent:
+    """The model is loaded, and rollouts may run."""
+
+    steps: int
+    """Steps in all; 0 for an evaluation."""
+    step: int = 0
+    """The last one that was done before."""
+    model: str = ""
+    run: str = ""
+    """The run's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvent:
+    """A step is done."""
+
+    step: int
+    steps: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationEvent:
+    """The held-out tasks were measured."""
+
+    name: str
+    """'before', 'after', or 'step-N'."""
+    score: HeldOutScore
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedEvent:
+    """The last event of a training or an evaluation that finished or was stopped."""
+
+    report: RunReport
+    curve: str = ""
+    """The reward curve as text, '' where no step was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedEvent:
+    """The last event of a check."""
+
+    diagnosis: Diagnosis
+    """What its rollouts showed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedEvent:
+    """The last event of whatever failed."""
+
+    error: str
+    """Name of the class in `lightning_sdk.errors`."""
+    text: str
+
+
+LastEvent = FinishedEvent | CheckedEvent | FailedEvent
+Event = StatusEvent | NoticeEvent | WarningEvent | StartedEvent | StepEvent | EvaluationEvent | LastEvent
+Told = NoticeEvent | WarningEvent
+"""What is told before the hub is started."""
+
+_NAMES: dict[type[Event], str] = {
+    StatusEvent: "status",
+    NoticeEvent: "notice",
+    WarningEvent: "warning",
+    StartedEvent: "started",
+    StepEvent: "step",
+    EvaluationEvent: "evaluation",
+    FinishedEvent: "finished",
+    CheckedEvent: "checked",
+    FailedEvent: "failed",
+}
+_KINDS = {name: kind for kind, name in _NAMES.items()}
+
+
+def to_message(event: Event) -> dict[str, Any]:
+    """The event as plain data, with its 'type'."""
+    match event:
+        case EvaluationEvent(name, score):
+            values = {"name": name, **score.as_dict()}
+        case FinishedEvent(report, curve):
+            values = {"report": report.as_dict(), "curve": curve}
+        case CheckedEvent(diagnosis):
+            values = {"diagnosis": diagnosis.as_dict()}
+        case FailedEvent(error, text):
+            values = {"error": [error, text]}
+        case _:
+            values = asdict(event)
+    return {"type": _NAMES[type(event)], **values}
+
+
+def read_event(message: Mapping[str, Any]) -> Event | None:
+    """The event of a message; None for one that this version does not know, or cannot read, which is logged."""
+    kind = _KINDS.get(message.get("type", ""))
+    try:
+        return None if kind is None else _read(kind, message)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        _log.warning("an event %r of the hub cannot be read", message.get("type"), exc_info=True)
+        return None
+
+
+def _read(kind: type[Event], message: Mapping[str, Any]) -> Event:
+    if kind is EvaluationEvent:
+        return EvaluationEvent(str(message["name"]), HeldOutScore.from_dict(message))
+    if kind is FinishedEvent:
+        return FinishedEvent(RunReport.from_dict(message.get("report") or {}), str(message.get("curve") or ""))
+    if kind is CheckedEvent:
+        return CheckedEvent(Diagnosis.from_dict(message["diagnosis"]))
+    if kind is FailedEvent:
+        return FailedEvent(*message["error"])
+    return read_struct(kind, message, f"the event {message['type']!r}")

@@ -1,0 +1,69 @@
+"""Questions: what runners, and the process that started a hub, ask it while a run is under way.
+
+`HubClient.ask` sends a question by its name with the fields of its class; `wait` is how many seconds the hub may take
+until there is an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseQuestion:
+    """'lease': rollouts to run."""
+
+    runner: str
+    places: int
+    """How many at the most."""
+    watched: bool = False
+    """Whether somebody sees when the runner's process ends."""
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseQuestion:
+    """'release': the runner gives back what it has not ended, and goes."""
+
+    runner: str
+    exit_code: int | None = None
+    """That of its process, where that has died."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinQuestion:
+    """'join': let a runner in that was started elsewhere."""
+
+    runner: str
+    name: str
+    """For people."""
+    identity: Mapping[str, Any]
+    """An `AgentIdentity`: what it would run."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverQuestion:
+    """'over': whether the training that a runner joined has ended, and how."""
+
+    runner: str
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DisbandQuestion:
+    """'disband': tell those who joined that it has ended."""
+
+    status: str = ""
+    """'stopped' or 'failed'; '' where the hub knows itself how it ended."""
+    error: str = ""
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchQuestion:
+    """'watch': events after the one with this number."""
+
+    after: int = 0
+    wait: float = 0.0
