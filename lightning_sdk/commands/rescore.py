@@ -21,12 +21,12 @@ from typing import Any
 from lightning_sdk.errors import BY_NAME, HubError, LightningError, RewardError, SettingError
 from lightning_sdk.markers.reward import Function, RewardFunction, reward_functions
 from lightning_sdk.results.rescoring import (
+    AnswerToScore,
     GivenReward,
     RescoringRequest,
     RescoringResult,
     RewardComparison,
     ScoredAnswer,
-    StoredAnswer,
 )
 from lightning_sdk.results.score import Interval
 from lightning_sdk.rollouts.scoring import ascores, scores
@@ -112,7 +112,7 @@ async def _score_all(store: _Store, functions: Sequence[RewardFunction], concurr
     return result
 
 
-async def _one(stored: StoredAnswer, functions: Sequence[RewardFunction], limit: asyncio.Semaphore) -> ScoredAnswer:
+async def _one(stored: AnswerToScore, functions: Sequence[RewardFunction], limit: asyncio.Semaphore) -> ScoredAnswer:
     task, answer = stored.task, json.loads(stored.answer)
     async with limit:
         try:
@@ -155,10 +155,10 @@ class _Store:
     ) -> None:
         self._end(kill=kind is not None)
 
-    def next(self, scored: Sequence[ScoredAnswer]) -> list[StoredAnswer]:
+    def next(self, scored: Sequence[ScoredAnswer]) -> list[AnswerToScore]:
         """Further answers to score, none after the last; `scored`: those before."""
         page = self.ask(scored=list(map(asdict, scored)), next=_PAGE)
-        return [read_struct(StoredAnswer, each, "an answer") for each in page]
+        return [read_struct(AnswerToScore, each, "an answer") for each in page]
 
     def ask(self, **question: Any) -> Any:
         """The process's answer. LightningError that it raised, or HubError if it ended."""

@@ -26,7 +26,7 @@ class RescoringRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAnswer:
+class AnswerToScore:
     """One answer to score."""
 
     number: int

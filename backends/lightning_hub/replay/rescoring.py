@@ -2,8 +2,8 @@
 
 Run as a program by `lightning_sdk.commands.rescore`, which has the reward functions: one JSON line in, one out, until
 it has asked for everything and for the result. A `RescoringRequest` -> {"rollouts"};
-{"scored": [ScoredAnswer], "next": count} -> [StoredAnswer]; {"scored", "result": true} -> a `RescoringResult`. An error
-is {"error": [class, message]}.
+{"scored": [ScoredAnswer], "next": count} -> [AnswerToScore]; {"scored", "result": true} -> a `RescoringResult`. An
+error is {"error": [class, message]}.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lightning_hub.storage.lock import lock_folder
 from lightning_hub.storage.rows import RescoredRow
 from lightning_hub.storage.store import Store
 from lightning_sdk.errors import HubError, LightningError
-from lightning_sdk.results.rescoring import RescoringRequest, RescoringResult, ScoredAnswer, StoredAnswer
+from lightning_sdk.results.rescoring import AnswerToScore, RescoringRequest, RescoringResult, ScoredAnswer
 from lightning_sdk.trace.call import Status
 from lightning_sdk.trace.structs import read_struct
 
@@ -60,12 +60,12 @@ class StoreRescoring:
         """How many can be scored."""
         return len(self._usable)
 
-    def next(self, count: int) -> list[StoredAnswer]:
+    def next(self, count: int) -> list[AnswerToScore]:
         """Up to `count` further ones."""
         places = self._usable[self._next : self._next + count]
         self._next += len(places)
         return [
-            StoredAnswer(place, json.loads(each.task), each.answer)
+            AnswerToScore(place, json.loads(each.task), each.answer)
             for place in places
             for each in [self._records[place]]
         ]
