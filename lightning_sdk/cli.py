@@ -44,6 +44,7 @@ _EXAMPLES = {
         "      --set optimizer.learning_rate=1e-5 --set rollouts.group_size=16",
         "train agent.py:solve --tasks tasks.jsonl --resume runs/solve",
         "train agent.py:solve --tasks tasks.jsonl --from runs/solve --set stored.method=dpo",
+        "train agent.py:solve --tasks tasks.jsonl --backend prompts --reflect-with gpt-5",
         "train agent.py:solve --tasks tasks.jsonl --runners 0 --listen tcp://0.0.0.0:4718",
     ),
     "prompts": (
@@ -71,6 +72,7 @@ _OPTIONS = {
     "roles": "roles",
     "steps": "steps",
     "runners": "rollouts.runner",
+    "reflect_with": "prompts.reflect_with",
 }
 
 
@@ -169,6 +171,8 @@ def _train(commands: Any) -> None:
         help="continue this run from its last checkpoint, with its own settings and held-out tasks; "
         "only the settings given here change",
     )
+    reflect = "with --backend prompts: the model that proposes texts, by its name or an address such as "
+    add("--reflect-with", metavar="URL|MODEL", help=f"{reflect}http://127.0.0.1:8000/v1#MODEL (prompts.reflect_with)")
     stored = "learn from the stored rollouts of this run (see stored.method); repeatable"
     add("--from", action="append", default=[], metavar="RUN", dest="from_runs", help=stored)
 

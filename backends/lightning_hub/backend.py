@@ -6,15 +6,18 @@ made in the hub's process; the work may happen in others, which it starts, watch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_hub.rollout import Rollout
+from lightning_sdk.prompts.candidate import Candidate
+from lightning_sdk.rollouts.tasks import Task
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.scope import Endpoint as Endpoint  # noqa: PLC0414 - for authors of backends
 
@@ -151,7 +154,64 @@ class Scoring(Protocol):
         ...
 
 
+class SearchRollout(NamedTuple):
+    """One rollout that a search asks for."""
+
+    task: Task
+    candidate: Candidate | None
+    """None: the agent's own texts."""
+    group: str
+    """Tells what is repeated from what is not."""
+
+
 @dataclass(frozen=True, slots=True)
+class SearchEnding:
+    """What came of a search."""
+
+    chosen: Candidate | None
+    """What is scored on the held-out tasks at the end; None: the agent's own texts, which nothing was better than."""
+    summary: Mapping[str, Any]
+    """Plain data for the report: `texts`, `selection`, `spent`, `ended` and so on."""
+
+
+class SearchHost(Protocol):
+    """What the hub does for a search. Methods block, on the search's own thread; what they raise has to rise."""
+
+    settings: Settings
+    folder: Path
+    """The run's."""
+    tasks: Sequence[Task]
+    """Training tasks. Held-out ones are the hub's."""
+    held_out: int
+    """How many held-out tasks there are."""
+    roles: tuple[str, ...]
+    """Roles that are to be tuned; empty: every one that is seen."""
+    marks: Mapping[str, str]
+    """Name -> text, of texts that are marked with `lightning.prompt`."""
+
+    def run(self, rollouts: Sequence[SearchRollout], on_end: Callable[[int, Rollout], None]) -> None:
+        """Run them side by side, with the hub's retries and limits; `on_end` gets the place and the rollout of each as
+        it ends."""
+        ...
+
+    def measure(self) -> None:
+        """Score the agent's own texts on the held-out tasks, unless an earlier session of the run has."""
+        ...
+
+    def note_round(self, number: int, metrics: Mapping[str, float]) -> None:
+        """A round of the search is over: these are its metrics, as those of a step."""
+        ...
+
+    def tell(self, text: str) -> None:
+        """Show the user a line."""
+        ...
+
+    def check(self) -> None:
+        """Raise if the run is to end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackendSpec:
     """A backend's name, the settings it honours, and how to start it."""
 
@@ -165,3 +225,5 @@ class BackendSpec:
     keeps_constraints: bool = False
     """It trains on what was drawn under `Row.constraints`. Where not, calls that an agent forces are left to the model,
     and its engine refuses a `response_format`."""
+    search: Callable[[SearchHost], SearchEnding] | None = None
+    """What training is where it is not steps of a learner: it looks for texts. A run that is resumed calls it again."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from lightning_hub import rollout_key
-from lightning_hub.backend import Endpoint
 from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.trace.call import Call, Span, Status
+from lightning_sdk.trace.scope import Endpoint
 
 _KEY_SECONDS = 600.0
 """How long a rollout's key opens the engine beyond its timeout: a process may have stood still."""

@@ -21,7 +21,7 @@ from lightning_sdk.markers.reward import Function, reward_functions
 from lightning_sdk.results.diagnosis import Diagnosis, Examination, RoleRewards, Sequences
 from lightning_sdk.rollouts.tasks import Source, load
 from lightning_sdk.settings import placement
-from lightning_sdk.settings.provider import provider_settings
+from lightning_sdk.settings.provider import SAMPLES_ITSELF, provider_settings
 from lightning_sdk.settings.settings import Settings, explicit
 from lightning_sdk.system.folders import find_run_folder, make_folder, temporary_folder
 
@@ -97,7 +97,7 @@ def check(
         )
     loaded = load(tasks)
     given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
-    given = provider_settings(given) if provider else given
+    given = _leave_to_provider(given, provider)
     given.setdefault("rollouts.tasks_per_step", min(TASKS, len(loaded)))
     given.setdefault("rollouts.group_size", ROLLOUTS_OF_EACH)
     rewards = reward_functions(reward)
@@ -116,6 +116,14 @@ def check(
         findings = sorted([*found.findings, probed], key=lambda each: (not each.is_fatal, each is not probed))
         found = replace(found, findings=findings)
     return Check({**found.as_dict(), "integrations": dict(session.start().integrations)})
+
+
+def _leave_to_provider(given: dict[str, Any], provider: bool) -> dict[str, Any]:
+    """The settings, where calls go to the agent's own provider: `provider` says so, or the backend never moves them."""
+    if given.get("backend") in SAMPLES_ITSELF:
+        given = {name: value for name, value in given.items() if name != "backend" and not name.startswith("prompts.")}
+        provider = True
+    return provider_settings(given) if provider else given
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from lightning_sdk.settings import Settings
 from lightning_sdk.system.folders import find_run_folder, refuse_links
 
 _MEASURED = "the score before training was measured with it, and the one after would not be comparable"
+_SEARCHED = "what the search has tried so far depends on it"
 #: Settings that cannot change in a run, by what their names begin with, and why.
 _FIXED = {
     "model": "its checkpoints and its score before training belong to that model",
@@ -26,6 +27,14 @@ _FIXED = {
     "evaluation.temperature": _MEASURED,
     "sampling.max_tokens": _MEASURED,
     "credit.rewards.": _MEASURED,
+    "prompts.algorithm": _SEARCHED,
+    "prompts.reflection": _SEARCHED,
+    "prompts.proposals": _SEARCHED,
+    "prompts.minibatch": _SEARCHED,
+    "prompts.beam": _SEARCHED,
+    "prompts.seeds": _SEARCHED,
+    "prompts.max_length": _SEARCHED,
+    "prompts.length_penalty": _SEARCHED,
     "lora.": "its checkpoints hold the adapters that it began with",
 }
 

@@ -22,6 +22,7 @@ from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.markers.agent import declared
+from lightning_sdk.markers.prompt import marked
 from lightning_sdk.markers.reward import RewardFunction
 from lightning_sdk.rollouts import invitation, reference
 from lightning_sdk.rollouts.local_runners import RunnerPool, local_pool
@@ -123,6 +124,7 @@ class Job:
             declared_roles=dict(declared),
             naming=running.patches.names_agents,
             integrations=dict(running.integrations),
+            marks={mark.name: mark.text for mark in marked.values()},
             identity=reference.identity(self._agent, (each.name for each in self._rewards)),
         )
 

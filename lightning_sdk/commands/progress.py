@@ -269,11 +269,18 @@ def _starting(event: StartedEvent) -> str:
     model = event.model or "the model"
     if not event.steps:
         return f"scoring {model}"
+    if event.search:
+        return f"tuning prompts in at most {event.steps} rounds"
     return f"training {model} for {event.steps} steps" + (f", going on after step {event.step}" if event.step else "")
 
 
 def _numbers(metrics: Mapping[str, float]) -> str:
-    """Reward, loss and speed, in a fixed width each."""
+    """Reward, loss and speed, in a fixed width each; of a search for texts, how far it has come."""
+    if (best := metrics.get("selection_best")) is not None:
+        return (
+            f"reward {_number(metrics.get('reward_mean'), '.3f'):>6}  best so far {_number(best, '.3f'):>6}"
+            f"  {metrics.get('candidates', 0):g} candidates, {metrics.get('rollouts_spent', 0):g} rollouts"
+        )
     return (
         f"reward {_number(metrics.get('reward_mean'), '.3f'):>6}"
         f"  loss {_number(metrics.get('loss'), '+.4f'):>8}"
@@ -313,7 +320,8 @@ def _place(run: str, report: RunReport) -> str:
     """Where everything is, from where the user stands."""
     folder = Path(run)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    return f"run     {shown}: report.md" + (", curve.png, checkpoints" if report.steps else "")
+    kept = "checkpoints" if report.search is None else "candidates.jsonl"
+    return f"run     {shown}: report.md" + (f", curve.png, {kept}" if report.steps else "")
 
 
 def _ending(report: RunReport) -> str:
@@ -323,7 +331,8 @@ def _ending(report: RunReport) -> str:
     if not report.steps:
         return "done"
     reason = f"; {report.verdict_reason}" if report.verdict_reason else ""
-    return f"{report.verdict or 'not measured'}: {report.steps} steps in {_duration(report.train_seconds)}{reason}"
+    done = f"{report.steps} {'steps' if report.search is None else 'rounds'}"
+    return f"{report.verdict or 'not measured'}: {done} in {_duration(report.train_seconds)}{reason}"
 
 
 def _describe_finding(finding: Finding) -> str:

@@ -116,10 +116,25 @@ class Report:
             lines.append(f"change    {self.change.format_change()}, by task{self._pairing(self.change.n)}")
         lines += self.details()
         if self.steps:
-            lines.append(f"trained   {self.steps} steps in {self.train_seconds:.0f} s")
+            lines.append(f"trained   {self._training()}")
             lines.append(f"verdict   {self.verdict}" + (f": {self.verdict_reason}" if self.verdict_reason else ""))
         lines += [f"{each.severity:<10}{each.kind}: {_first_line(each)}" for each in self._content.findings]
         return "\n".join(lines)
+
+    def _training(self) -> str:
+        """How much was done."""
+        search = self.values.get("search")
+        if search == {}:
+            return f"{self.steps} rounds of a search that is not over, in {self.train_seconds:.0f} s"
+        if search is None:
+            return f"{self.steps} steps in {self.train_seconds:.0f} s"
+        spent = search["spent"]
+        return f"{search['rounds']} rounds of a search with {spent['rollouts']} rollouts in {spent['seconds']:.0f} s"
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Name -> text of each instruction, as chosen where prompts were tuned; the agent's own if none is better."""
+        return dict((self.values.get("search") or {}).get("texts") or {})
 
     def _pairing(self, tasks: int) -> str:
         """Which tasks are compared, where that is not all of them."""

@@ -14,6 +14,8 @@ def after_death(folder: Path) -> str:
     """How a training goes on whose hub, backend or disk failed."""
     if not _can_resume(folder):
         return "Nothing had been written yet: start it again."
+    if _is_search(folder):
+        return f"Nothing that was confirmed is lost; {_resume_option(folder)} continues the search where it was."
     saved = earlier_run.last_checkpoint(folder)
     if not saved:
         return f"There was no checkpoint yet: {_resume_option(folder)} starts again at step 1, {_KEPT}."
@@ -23,12 +25,16 @@ def after_death(folder: Path) -> str:
 
 def after_failures(folder: Path) -> str:
     """How a training goes on that stopped since too many rollouts failed; '' where nothing was kept yet."""
+    if _is_search(folder):
+        return f"Once that is fixed, {_resume_option(folder)} continues the search where it was."
     saved = earlier_run.last_checkpoint(folder)
     return f"Once that is fixed, {_resume_option(folder)} continues after step {saved}." if saved else ""
 
 
 def after_stop(folder: Path) -> str:
     """What is left of a training that was stopped with Ctrl-C, and how it goes on."""
+    if _is_search(folder):
+        return f"the search was stopped; {_resume_option(folder)} continues it where it was"
     saved = earlier_run.last_checkpoint(folder)
     if saved:
         return (
@@ -39,6 +45,11 @@ def after_stop(folder: Path) -> str:
     if not _can_resume(folder):
         return f"{begun}, and nothing had been written yet: start it again"
     return f"{begun}; {_resume_option(folder)} starts at step 1, {_KEPT}"
+
+
+def _is_search(folder: Path) -> bool:
+    """Whether the run looks for texts, and keeps each rollout of the search."""
+    return (folder / "search.jsonl").is_file()
 
 
 def _can_resume(folder: Path) -> bool:

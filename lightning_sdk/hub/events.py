@@ -47,6 +47,8 @@ class StartedEvent:
     model: str = ""
     run: str = ""
     """The run's folder."""
+    search: bool = False
+    """It looks for texts: its steps are rounds of a search."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class RunRequest:
     """Whether a framework names agents, so that further roles may come up."""
     integrations: Mapping[str, str] = field(default_factory=dict)
     """Integration -> its state in the agent's process."""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    """Name -> text, of texts that are marked with `lightning.prompt`."""
     identity: AgentIdentity = field(default_factory=AgentIdentity)
     """The agent's, for the runners that join."""
 

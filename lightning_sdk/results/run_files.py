@@ -41,6 +41,8 @@ class RunConfig:
     """What was decided where the settings left it open."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> its version."""
+    search: Mapping[str, Any] | None = None
+    """What came of its search for texts, empty as long as that goes on; None if it has none."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -54,6 +56,7 @@ class RunConfig:
             resumed=[read_struct(Resumption, each, "config.json: resumed") for each in values.get("resumed") or ()],
             facts=values.get("facts") or {},
             versions=values.get("versions") or {},
+            search=values.get("search"),
         )
 
     @property

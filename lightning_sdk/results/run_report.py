@@ -97,6 +97,8 @@ class RunReport:
     """What was decided where the settings left it open."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> its version."""
+    search: Mapping[str, Any] | None = None
+    """What came of its search for texts, empty if that did not come to its end; None if the run has none."""
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `report.json`."""

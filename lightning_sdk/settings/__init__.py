@@ -23,6 +23,7 @@ from lightning_sdk.settings.groups import (
     Stored,
     Value,
 )
+from lightning_sdk.settings.prompts import Prompts
 from lightning_sdk.settings.settings import Settings
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Length",
     "Lora",
     "Optimizer",
+    "Prompts",
     "Rollouts",
     "Sampling",
     "Serving",

@@ -9,6 +9,8 @@ from lightning_sdk.errors import SettingError
 
 #: Name of the backend that serves no model; in the settings and the report of such a run, of the model too.
 PROVIDER = "provider"
+#: Backends that leave sampling to the agent's own requests, so that a task can be repeated without a temperature.
+SAMPLES_ITSELF = frozenset({PROVIDER, "prompts"})
 #: Settings of an engine's sampling, which the agent's own requests say instead.
 _SAMPLING = ("sampling", "evaluation.temperature")
 

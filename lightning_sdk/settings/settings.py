@@ -33,6 +33,7 @@ from lightning_sdk.settings.groups import (
     Stored,
     Value,
 )
+from lightning_sdk.settings.prompts import Prompts
 from lightning_sdk.settings.ranges import AtLeast, Between, OneOf, refuse_out_of_range, setting_types
 from lightning_sdk.settings.values import convert, convert_verbatim, from_text, mapping
 
@@ -73,6 +74,7 @@ class Settings:
     rollouts: Rollouts = field(default_factory=Rollouts)
     failure: Failure = field(default_factory=Failure)
     stored: Stored = field(default_factory=Stored)
+    prompts: Prompts = field(default_factory=Prompts)
     evaluation: Evaluation = field(default_factory=Evaluation)
     export: Export = field(default_factory=Export)
     verbatim: Mapping[str, Any] = field(default_factory=dict)

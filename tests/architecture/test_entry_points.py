@@ -53,7 +53,7 @@ def test_a_backend_is_a_spec(entry: EntryPoint) -> None:
 
 def test_a_setting_that_a_backend_does_not_honour_is_refused() -> None:
     """The wall between settings and backends: no setting is ignored in silence."""
-    spec = BackendSpec("deaf", frozenset({"model"}), lambda settings, folder: pytest.fail("started"))
+    spec = BackendSpec(name="deaf", honours=frozenset({"model"}), start=lambda settings, folder: pytest.fail("started"))
     refuse_ignored(Settings(steps=3), spec)
     with pytest.raises(SettingError, match=r"deaf.*optimizer\.max_norm=0\.5"):
         refuse_ignored(Settings(optimizer=Optimizer(max_norm=0.5)), spec)

@@ -36,7 +36,7 @@ FLOORS = {
         "integration", "hub", "session", "settings", "rollouts", "commands", "cli",
     ),
     "lightning_hub": (
-        "backend", "rollout_key", "rollout", "feed", "standstill", "statistics", "decoding", "storage", "trajectories",
+        "rollout_key", "rollout", "backend", "feed", "standstill", "statistics", "decoding", "storage", "trajectories",
         "findings", "credit", "diagnosis", "evaluation", "rollouts", "replay", "health", "results", "export", "receive",
         "training", "hub", "__main__",
     ),
@@ -139,6 +139,8 @@ def test_third_parties_are_declared(package: str) -> None:
         wanted += extras["hub"] + (extras["train"] if package != "lightning_hub" else [])
     if package == "lightning_verl":
         wanted += extras["verl"]
+    if package == "lightning_prompts":
+        wanted += extras["prompts"]
     if package in SCRIPTS:
         wanted += extras["examples"]
     declared = {distribution(each) for each in wanted}

@@ -124,4 +124,6 @@ def start(settings: Settings, run: Path) -> Backend:
     return Bandit(settings, run)
 
 
-backend = BackendSpec("bandit", frozenset({"model", "optimizer.learning_rate", "serving.host"}), start)
+backend = BackendSpec(
+    name="bandit", honours=frozenset({"model", "optimizer.learning_rate", "serving.host"}), start=start
+)

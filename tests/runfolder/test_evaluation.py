@@ -31,7 +31,7 @@ def settings(seeds: int = 2, **more: Any) -> Settings:
 
 
 def assign(chosen: Settings, tasks: int, name: str = "before", first: int = 0) -> list[Assignment]:
-    spec = BackendSpec("none", frozenset(), lambda *_: None)  # type: ignore[arg-type]
+    spec = BackendSpec(name="none", honours=frozenset(), start=lambda *_: None)  # type: ignore[arg-type]
     held_out: list[dict[str, Any]] = [{"task": first + number} for number in range(tasks)]
     return Plan(settings=chosen, backend=spec, tasks=[], held_out=held_out).of_held_out(name, ENDPOINT)
 
@@ -170,7 +170,7 @@ def test_only_equal_tasks_are_paired() -> None:
 
 def test_a_task_that_is_there_twice_counts_twice() -> None:
     """Each place has a score, and both are paired with their own again: the mean is the one over the whole file."""
-    spec = BackendSpec("none", frozenset(), lambda *_: None)  # type: ignore[arg-type]
+    spec = BackendSpec(name="none", honours=frozenset(), start=lambda *_: None)  # type: ignore[arg-type]
     plan = Plan(settings=Settings(), backend=spec, tasks=[], held_out=[{"q": 1}, {"q": 2}, {"q": 1.0}])
     before, after = (
         measure(name, 0, assigned, [_end(one, value) for one, value in zip(assigned, values, strict=True)], Settings())

@@ -6,9 +6,19 @@ import math
 from collections.abc import Mapping
 
 from lightning_hub.evaluation.judgement import NOT_MEASURED
+from lightning_hub.results import search_page
 from lightning_sdk.failures.finding import Finding
 from lightning_sdk.results.run_report import RunReport
 from lightning_sdk.results.score import HeldOutScore, Interval
+
+_MORE_OF_TRAINING = (
+    "More steps, more held-out tasks (`evaluation.tasks`) or more seeds (`evaluation.seeds`, with "
+    "`evaluation.temperature`)"
+)
+_MORE_OF_SEARCH = (
+    "A larger budget (`prompts.budget_rollouts`), more held-out tasks (`evaluation.tasks`) or more seeds "
+    "(`evaluation.seeds`)"
+)
 
 
 def markdown(report: RunReport, folder: str) -> str:
@@ -18,6 +28,7 @@ def markdown(report: RunReport, folder: str) -> str:
         _findings(report),
         _held_out_table(report),
         _roles_held_out(report),
+        search_page.section(report),
         "![Reward per step, and the score on held-out tasks](curve.png)" if report.steps else "",
         _what_ran(report),
         _roles(report),
@@ -36,6 +47,8 @@ def _headline(report: RunReport) -> str:
         )
     if not report.steps:
         return f"`{report.model}` was scored on held-out tasks, without training."
+    if report.search is not None:
+        return f"{search_page.headline(report)}\n\n{_verdict_sentence(report)}"
     began = f"`{report.model}` was trained for {report.steps} steps with the `{report.backend}` backend"
     ended = "." if report.status == "finished" else f"; the run was {report.status} before its last step."
     return f"{began}{ended}\n\n{_verdict_sentence(report)}"
@@ -56,8 +69,7 @@ def _verdict_sentence(report: RunReport) -> str:
         return f"**Not shown to be better**: the score went {moved}{by}. The reason why nothing was learned is below."
     return (
         f"**Not shown to be better**: the score went {moved}{by}, which may be due to chance.{why} "
-        "More steps, more held-out tasks (`evaluation.tasks`) or more seeds (`evaluation.seeds`, with "
-        "`evaluation.temperature`) could show it."
+        f"{_MORE_OF_TRAINING if report.search is None else _MORE_OF_SEARCH} could show it."
     )
 
 
@@ -143,6 +155,8 @@ def _what_ran(report: RunReport) -> str:
     if not report.rollouts:
         told = f"{report.tokens:,} sampled tokens of stored rollouts trained on"
         return f"## What ran\n\n{told}, in {_minutes(report.train_seconds)}." if report.tokens else ""
+    if report.search:
+        return "\n".join(["## What ran", "", f"{report.rollouts:,} rollouts of the search.", *_failures(report)])
     lines = [
         "## What ran",
         "",

@@ -66,6 +66,7 @@ def compose(
         resumed=start.resumed,
         facts=start.facts,
         versions=start.versions,
+        search=start.search,
     )
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
 
-from lightning_hub.backend import BackendSpec, Endpoint
+from lightning_hub.backend import BackendSpec, Endpoint, SearchRollout
 from lightning_hub.rollout import Assignment
 from lightning_hub.rollouts import provider
 from lightning_sdk.errors import SettingError, TaskError
 from lightning_sdk.hub.run_request import RunRequest
+from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.rollouts.tasks import Task, task_id
 from lightning_sdk.settings import Settings
 from lightning_sdk.settings.provider import PROVIDER
@@ -50,6 +51,8 @@ class Plan:
     """Integration -> its state in the agent's process."""
     rewards: dict[str, float | None] = field(default_factory=dict)
     """Reward function -> the weight that it is marked with."""
+    marks: dict[str, str] = field(default_factory=dict)
+    """Name -> text, of texts that are marked with `lightning.prompt`."""
 
     @property
     def kind(self) -> str:
@@ -73,6 +76,7 @@ class Plan:
             check_only=check_only,
             integrations=dict(request.integrations or {}),
             rewards=dict(request.rewards or {}),
+            marks=dict(request.marks or {}),
         )
         plan.backend.refuse(settings)
         if settings.backend == PROVIDER and not plan.check_only:
@@ -123,14 +127,22 @@ class Plan:
             for _ in range(self.settings.rollouts.group_size)
         ]
 
-    def of_held_out(self, name: str, endpoint: Endpoint | None) -> list[Assignment]:
+    def of_search(self, rollouts: Sequence[SearchRollout]) -> list[Assignment]:
+        """The rollouts that a search asks for, which go where the agent sends its calls."""
+        return [
+            replace(self._assignment(task, group, "train", None, {}), candidate=candidate)
+            for task, candidate, group in rollouts
+        ]
+
+    def of_held_out(self, name: str, endpoint: Endpoint | None, candidate: Candidate | None = None) -> list[Assignment]:
         """The rollouts of each held-out task side by side, in the order of their seeds: greedy ones, or each with
         a seed that depends on `seed`, the task and its place alone: two models are compared on the same draws."""
-        return [
+        assignments = [
             self._assignment(task, f"{name}-{number}", "evaluate", endpoint, self._evaluation_sampling(task, place))
             for number, task in enumerate(self.held_out)
             for place in range(self.settings.evaluation.seeds)
         ]
+        return [replace(each, candidate=candidate) for each in assignments]
 
     def _evaluation_sampling(self, task: Task, place: int) -> dict[str, float]:
         temperature = self.settings.evaluation.temperature

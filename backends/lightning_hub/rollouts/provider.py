@@ -51,7 +51,7 @@ def _start(settings: Settings, folder: Path) -> Provider:
     return Provider()
 
 
-SPEC = BackendSpec(PROVIDER, frozenset({"model"}), _start)
+SPEC = BackendSpec(name=PROVIDER, honours=frozenset({"model"}), start=_start)
 
 
 def mark_trainable(rollouts: Sequence[Rollout], roles: Sequence[str], declared: Mapping[str, bool]) -> list[Rollout]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lightning_hub.backend import Backend
@@ -25,6 +25,8 @@ from lightning_hub.storage.writes import Writes
 from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.rollouts.tasks import task_id
 
+#: How often a search hears of rollouts that ended.
+_SEARCH_SECONDS = 0.2
 #: How often the backend is checked while rollouts run.
 _WATCH_SECONDS = 2.0
 
@@ -118,6 +120,22 @@ class Rounds:
         self.end(round_)
         return round_
 
+    def search(self, assignments: Sequence[Assignment], name: str, on_end: Callable[[Rollout], None]) -> Round:
+        """A round that a search asks for; `on_end` gets each rollout soon after it ends. Errors as in `step`."""
+        rules = Rules.of_evaluation(self._plan.settings, len(assignments))
+        round_ = self._open(assignments, rules, name, 0)
+        known: set[tuple[str, int]] = set()
+        done = False
+        while not done:
+            done = self._is_over(round_, _SEARCH_SECONDS)
+            for each in self._leases.outcomes(round_.queue):
+                if (key := (each.assignment.id, each.assignment.attempt)) not in known:
+                    known.add(key)
+                    round_.rollouts.append(collect(self._index, each))
+                    on_end(round_.rollouts[-1])
+        self.end(round_)
+        return round_
+
     def diagnosis(self, round_: Round) -> Diagnosis:
         """What a round shows."""
         settings, plain = self._plan.settings, self._backend.endpoint is None
@@ -158,17 +176,21 @@ class Rounds:
 
     def _finish(self, round_: Round) -> Round:
         """Wait until the round is over."""
-        done = False
-        while not done:
-            done = self._leases.wait(round_.queue, _WATCH_SECONDS, self._stopping.is_set)
-            if self._stopping.is_set():
-                raise Stopped
-            if not done:
-                self._backend.check()
-                self._writes.check()
+        while not self._is_over(round_, _WATCH_SECONDS):
+            pass
         known = {(each.id, each.attempt): each for each in round_.rollouts}
         round_.rollouts = [
             known.get((each.assignment.id, each.assignment.attempt)) or collect(self._index, each)
             for each in self._leases.outcomes(round_.queue)
         ]
         return round_
+
+    def _is_over(self, round_: Round, seconds: float) -> bool:
+        """Whether a round is over, after at most `seconds`."""
+        done = self._leases.wait(round_.queue, seconds, self._stopping.is_set)
+        if self._stopping.is_set():
+            raise Stopped
+        if not done:
+            self._backend.check()
+            self._writes.check()
+        return done

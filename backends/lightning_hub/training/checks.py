@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lightning_hub.diagnosis.flatness import Flatness
 from lightning_hub.findings import findings
 from lightning_hub.findings.failed_rollouts import find_failures
 from lightning_hub.rollout import Rollout
-from lightning_sdk.errors import NothingToTrain, RolloutsFailed
+from lightning_sdk.errors import ModelError, NothingToTrain, RolloutsFailed
 from lightning_sdk.results.diagnosis import Diagnosis
 
 
@@ -44,3 +44,13 @@ def refuse_problems(problems: Sequence[str], trainable: int) -> None:
     """NothingToTrain for calls that went well but whose ids or log-probs cannot be used, of `trainable` calls."""
     if problems:
         raise NothingToTrain(str(findings.unusable_calls(problems, trainable)))
+
+
+def refuse_other_model(before: Mapping[str, object], facts: Mapping[str, object], model: str) -> None:
+    """ModelError where the model is not the one that the run began with, as after its folder was replaced."""
+    for name in ("tokenizer", "parameters"):
+        if name in before and name in facts and before[name] != facts[name]:
+            raise ModelError(
+                f"model {model!r} is not the one that this run began with: {name} is "
+                f"{facts[name]}, and was {before[name]}. Put that one there again, or begin a new run"
+            )

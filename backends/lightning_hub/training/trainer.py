@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from lightning_hub.backend import Backend, Batch, Scoring, Update
+from lightning_hub.backend import Backend, Batch, Scoring, SearchEnding, SearchHost, Update
 from lightning_hub.credit.batch import TrainingBatch, build_batch, flat_groups
 from lightning_hub.diagnosis import flatness
 from lightning_hub.evaluation.evaluation import measure
@@ -18,7 +18,6 @@ from lightning_hub.feed import Feed
 from lightning_hub.health import instability
 from lightning_hub.replay.replay_dataset import ReplayDataset, without_effect
 from lightning_hub.results.run_folder import RunFolder
-from lightning_hub.rollout import Rollout
 from lightning_hub.rollouts.leases import Leases
 from lightning_hub.rollouts.plan import Plan
 from lightning_hub.rollouts.rounds import Round, Rounds, Stopped
@@ -28,9 +27,10 @@ from lightning_hub.storage.writes import Writes
 from lightning_hub.training import checks
 from lightning_hub.training.checkpoints import Checkpoints
 from lightning_hub.training.ending import Ending
-from lightning_hub.trajectories.rewards import reward_extremes
+from lightning_hub.training.searching import PlanSearch
+from lightning_hub.training.step_metrics import step_metrics
 from lightning_sdk.commands.earlier_run import differences
-from lightning_sdk.errors import ModelError, NothingToTrain, SettingError
+from lightning_sdk.errors import NothingToTrain, SettingError
 from lightning_sdk.hub.events import (
     CheckedEvent,
     EvaluationEvent,
@@ -41,11 +41,11 @@ from lightning_sdk.hub.events import (
     StepEvent,
     WarningEvent,
 )
+from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.results.run_report import Resumption
 from lightning_sdk.rollouts.tasks import task_id
 from lightning_sdk.settings import Settings, placement
-from lightning_sdk.trace.call import Status
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Trainer:
         self._version = 0
         self._means: dict[str, float] = {}
         """Role -> running mean of its rewards."""
-        self._undiagnosed = set() if plan.evaluate_only else {"train", "evaluate"}
+        self._undiagnosed = set() if plan.evaluate_only or plan.backend.search else {"train", "evaluate"}
         """Modes of which no round has been diagnosed."""
         self._told: set[str] = set()
         self._flat_steps: int | None = 0
@@ -154,6 +154,8 @@ class Trainer:
             self._await_runner()
         if self._plan.evaluate_only:
             self._evaluate("after", backend, rounds)
+        elif self._plan.backend.search is not None:
+            self._search(self._plan.backend.search, backend, rounds)
         else:
             self._train(backend, rounds)
         return self._ending.finish("finished", self.step)
@@ -181,6 +183,23 @@ class Trainer:
             if not last and self._settings.evaluation.every and self.step % self._settings.evaluation.every == 0:
                 self._evaluate(f"step-{self.step}", backend, rounds)
         self._evaluate("after", backend, rounds)
+
+    def _search(self, search: Callable[[SearchHost], SearchEnding], backend: Backend, rounds: Rounds) -> None:
+        """Look for texts instead of training, and score what was found."""
+        measured = {each.name for each in self._folder.held_out}
+
+        def measure() -> None:
+            if "before" not in measured:
+                self._evaluate("before", backend, rounds)
+
+        def note(number: int, metrics: Mapping[str, float]) -> None:
+            self._note(number, number, metrics)
+
+        self._folder.config({"search": self._folder.start.search or {}})
+        host = PlanSearch(self._plan, self._folder.path, rounds, self._feed, self._stopping, measure, note)
+        ending = search(host)
+        self._folder.config({"search": ending.summary})
+        self._evaluate("after", backend, rounds, ending.chosen)
 
     def _one_step(self, step: int, backend: Backend, rounds: Rounds) -> None:
         if self._dataset is not None:
@@ -230,7 +249,8 @@ class Trainer:
             scoring=scoring,
             replaced=round_.replaced,
         )
-        checks.refuse_problems(batch.problems, _trainable(round_.rollouts))
+        calls = sum(call.meta.trainable for each in round_.rollouts for call in each.calls)
+        checks.refuse_problems(batch.problems, calls)
         self._means = batch.means
         return batch, backend.update(Batch(step, batch.rows)) if batch.rows else Update(self._version)
 
@@ -278,11 +298,11 @@ class Trainer:
         self._folder.diagnosis(found)
         return CheckedEvent(found)
 
-    def _evaluate(self, name: str, backend: Backend, rounds: Rounds) -> None:
+    def _evaluate(self, name: str, backend: Backend, rounds: Rounds, candidate: Candidate | None = None) -> None:
         """Score on the held-out tasks. Failed rollouts have no score: they are left out and counted."""
         if not self._plan.held_out:
             return
-        assignments = self._plan.of_held_out(name, backend.endpoint)
+        assignments = self._plan.of_held_out(name, backend.endpoint, candidate)
         round_ = rounds.evaluation(assignments, f"evaluation {name!r}")
         self._examine(round_, rounds)
         look, trained = self._folder.next_look(name, self.step), self._folder.training_scores
@@ -295,7 +315,7 @@ class Trainer:
     def _begin(self, backend: Backend) -> None:
         facts = {name: each if isinstance(each, int | float) else str(each) for name, each in backend.facts().items()}
         if self._plan.resume:
-            self._refuse_other_model(facts)
+            checks.refuse_other_model(self._folder.start.facts, facts, self._settings.model)
             self._resume(backend)
         sizes: dict[str, str | int] = {"tasks": len(self._plan.tasks), "held_out_tasks": len(self._plan.held_out)}
         if self._dataset is not None:
@@ -310,7 +330,8 @@ class Trainer:
         self._folder.config({"facts": {**facts, **sizes}})
         self._owns_folder = True
         steps = 0 if self._plan.evaluate_only else self._settings.steps
-        self._feed.publish(StartedEvent(steps, self.step, self._settings.model, str(self._folder.path)))
+        searches = self._plan.backend.search is not None
+        self._feed.publish(StartedEvent(steps, self.step, self._settings.model, str(self._folder.path), searches))
 
     def _write_start(self) -> None:
         """What is known of a run before its first rollout: how it was started, and which tasks are held out."""
@@ -327,16 +348,6 @@ class Trainer:
         if not plan.evaluate_only:
             self._folder.tasks(map(task_id, plan.tasks), plan.reserved)
         self._folder.config(values)
-
-    def _refuse_other_model(self, facts: Mapping[str, Any]) -> None:
-        """ModelError where the model is another one than the run began with, as after its folder was replaced."""
-        before = self._folder.start.facts
-        for name in ("tokenizer", "parameters"):
-            if name in before and name in facts and before[name] != facts[name]:
-                raise ModelError(
-                    f"model {self._settings.model!r} is not the one that this run began with: {name} is "
-                    f"{facts[name]}, and was {before[name]}. Put that one there again, or begin a new run"
-                )
 
     def _resume(self, backend: Backend) -> None:
         """Continue after the last complete checkpoint; what came after it is cut."""
@@ -356,18 +367,8 @@ class Trainer:
     def _record(
         self, step: int, round_: Round, batch: TrainingBatch, update: Update, seconds: dict[str, float]
     ) -> None:
-        rollouts = round_.rollouts
-        calls = [call for each in rollouts for call in each.calls if call.meta.trainable]
-        tokens = sum(call.output_tokens for call in calls)
-        measured = {**update.metrics, **batch.metrics, **seconds, **reward_extremes(rollouts, self._settings)}
-        statuses = {f"rollouts_{status}": sum(each.status == status for each in rollouts) for status in Status}
-        generated = {
-            "calls": len(calls),
-            "tokens_generated": tokens,
-            "tokens_per_second": tokens / round_.seconds if round_.seconds else 0.0,
-            "staleness": max((self._version - row.version for row in batch.rows if row.version >= 0), default=0),
-        }
-        self._note(step, update.version, {**measured, **statuses, **round_.counts(), **generated})
+        metrics = step_metrics(round_, batch, update, seconds, self._version, self._settings)
+        self._note(step, update.version, metrics)
 
     def _note(self, step: int, version: int, measured: Mapping[str, float]) -> None:
         """A step is done: this is what came of it."""
@@ -388,12 +389,9 @@ class Trainer:
         """Asked to stop: keep what was learned, so that --resume goes on from here."""
         if (
             self._backend is not None
+            and self._plan.backend.search is None
             and self.step
             and self._checkpoints.last_name() != self._checkpoints.name(self.step)
         ):
             self._save(self._backend)
         return self._ending.finish("stopped", self.step)
-
-
-def _trainable(rollouts: list[Rollout]) -> int:
-    return sum(call.meta.trainable for each in rollouts for call in each.calls)

@@ -1,0 +1,77 @@
+"""What `report.md` says of a search for texts: how it went, what was chosen, and how far the choice flatters itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lightning_sdk.results.run_report import RunReport
+
+
+def headline(report: RunReport) -> str:
+    """What was tuned."""
+    search = report.search
+    if not search:
+        return f"A search for better texts was {report.status} after {report.steps} rounds; `--resume` continues it."
+    names = ", ".join(f"`{each['name']}`" for each in search["components"])
+    ended = "" if report.status == "finished" else f"; the run was {report.status} before its end"
+    return (
+        f"The instructions {names} were tuned in {search['rounds']} rounds of the algorithm `{search['algorithm']}`, "
+        f"with {search['reflect_with']} as the reflecting model{ended}."
+    )
+
+
+def section(report: RunReport) -> str:
+    """The search in words, a table and the texts; '' if the run did not come to its end."""
+    search = report.search
+    if not search:
+        return ""
+    return "\n\n".join(["## The search", *_course(search), _scores(search), *_texts(search)])
+
+
+def _course(search: Mapping[str, Any]) -> Iterator[str]:
+    spent, counts = search["spent"], search["candidates"]
+    yield f"It ended because {search['ended']}."
+    if search["nothing"]:
+        yield f"**The texts stay as they are**: {search['nothing']}."
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if state != "seed") or "none"
+    yield (
+        f"{spent['rollouts']} of {search['allowance']['rollouts']} rollouts were run and {spent['calls']} calls to "
+        f"models made, {spent['reflections']} of them of the reflecting model, with {spent['tokens']:,} tokens in all. "
+        f"Candidates: {told}. `candidates.jsonl` has each with its parents, scores and texts."
+    )
+    if search["interrupted"]:
+        yield (
+            f"{search['interrupted']} rollouts were under way when the run was interrupted; they were run again, and "
+            "counted once."
+        )
+
+
+def _scores(search: Mapping[str, Any]) -> str:
+    selection = search["selection"]
+    before, after = ("-" if selection[name] is None else f"{selection[name]:.3f}" for name in ("before", "after"))
+    lines = [
+        f"| on the {search['tasks']['selection']} selection tasks | score |",
+        "|---|---|",
+        f"| the agent's own texts | {before} |",
+        f"| candidate `{search['chosen']}` | {after} |",
+    ]
+    if selection["compared"] > 1:
+        lines.append(
+            f"\nThe candidate was chosen for this score, so the score flatters it: the best of {selection['compared']} "
+            f"candidates that are all equally good would seem {selection['luck']:.3f} better than they are, by chance "
+            "alone. What counts is the score on held-out tasks, which the search has never seen."
+        )
+    return "\n".join(lines)
+
+
+def _texts(search: Mapping[str, Any]) -> Iterator[str]:
+    for each in search["components"]:
+        new = search["texts"][each["name"]]
+        if new != each["text"]:
+            yield f"### {each['name']}\n\nIt was:\n\n{_block(each['text'])}\n\nChosen:\n\n{_block(new)}"
+
+
+def _block(text: str) -> str:
+    """A text as it stands, whatever it holds."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,0 +1,62 @@
+"""Searching: what the hub does for a backend that looks for better texts instead of training a model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from lightning_hub.backend import SearchRollout
+from lightning_hub.feed import Feed
+from lightning_hub.rollout import Rollout
+from lightning_hub.rollouts.plan import Plan
+from lightning_hub.rollouts.rounds import Rounds, Stopped
+from lightning_sdk.errors import RolloutsFailed
+from lightning_sdk.hub.events import NoticeEvent
+from lightning_sdk.rollouts.tasks import Task
+from lightning_sdk.trace.call import Status
+
+
+class PlanSearch:
+    """The `SearchHost` of one plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        rounds: Rounds,
+        feed: Feed,
+        stopping: threading.Event,
+        measure: Callable[[], None],
+        note: Callable[[int, Mapping[str, float]], None],
+    ) -> None:
+        self.settings, self.held_out, self.folder = plan.settings, len(plan.held_out), folder
+        self.tasks: Sequence[Task] = plan.tasks
+        self.marks: Mapping[str, str] = plan.marks
+        declared = [role for role, trained in plan.declared_roles.items() if trained]
+        self.roles = plan.settings.roles or tuple(declared)
+        self.measure = measure
+        self._plan, self._rounds, self._feed, self._stopping, self._note = plan, rounds, feed, stopping, note
+        self._count = 0
+
+    def run(self, rollouts: Sequence[SearchRollout], on_end: Callable[[int, Rollout], None]) -> None:
+        """Raises RolloutsFailed where nothing but failures came, none of them the agent's own."""
+        self._count += 1
+        assignments = self._plan.of_search(rollouts)
+        places = {each.id: place for place, each in enumerate(assignments)}
+        round_ = self._rounds.search(
+            assignments, f"round of rollouts {self._count}", lambda rollout: on_end(places[rollout.id], rollout)
+        )
+        first = round_.rollouts[0]
+        if all(each.status == Status.INFRASTRUCTURE_ERROR for each in round_.rollouts):
+            raise RolloutsFailed(f"all {len(assignments)} rollouts of {round_.name} failed: {first.error}")
+
+    def note_round(self, number: int, metrics: Mapping[str, float]) -> None:
+        self._note(number, metrics)
+
+    def tell(self, text: str) -> None:
+        self._feed.publish(NoticeEvent(text))
+
+    def check(self) -> None:
+        if self._stopping.is_set():
+            raise Stopped

@@ -1,0 +1,178 @@
+"""Reflection: questions to the reflecting model, asked side by side, charged, kept, and asked only once.
+
+A model that gives nothing usable several times in a row ends the search: what it costs to go on buys nothing.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+from lightning_prompts.ending import SearchEnd, Why
+from lightning_prompts.journal import Journal, ModelReply, ReplyKey
+from lightning_prompts.ledger import Ledger
+
+MOST_FAILURES = 5
+"""Unusable replies in a row that end the search."""
+_MOST_ATTEMPTS = 3
+_BACKOFF_SECONDS = 1.0
+_MOST_AT_ONCE = 8
+_WAIT_SECONDS = 0.5
+_PROMPT_LETTERS_PER_TOKEN = 2
+"""Few, so that a question is not taken to be shorter than it is."""
+
+
+class Answer(NamedTuple):
+    """What a reflecting model said."""
+
+    text: str
+    tokens: int = 0
+    """Read and written, as far as it says."""
+
+
+class ModelUnavailable(Exception):
+    """The reflecting model cannot be reached now, or has too much to do: worth another attempt."""
+
+
+class ReflectingModel:
+    """Something that can be asked: an endpoint, or a function for tests and for models in this process."""
+
+    reply_tokens = 4096
+    """Tokens that a reply has at most."""
+
+    def ask(self, question: str) -> Answer:
+        """Raises ModelUnavailable for what another attempt may mend; any other exception is a failure."""
+        raise NotImplementedError
+
+
+class FunctionModel(ReflectingModel):
+    """A plain function from question to reply."""
+
+    def __init__(self, function: Callable[[str], str | None]) -> None:
+        self._function = function
+
+    def ask(self, question: str) -> Answer:
+        return Answer(self._function(question) or "")
+
+
+class Question(NamedTuple):
+    """A question under way."""
+
+    key: ReplyKey
+    most: int
+    """Tokens that it may cost."""
+    future: Future[ModelReply]
+
+
+class Reflector:
+    """Asks the reflecting model of one search."""
+
+    def __init__(
+        self, model: ReflectingModel, journal: Journal, ledger: Ledger, backoff_seconds: float = _BACKOFF_SECONDS
+    ) -> None:
+        self._model, self._journal, self._ledger = model, journal, ledger
+        self._backoff_seconds = backoff_seconds
+        self._asked: Counter[str] = Counter()
+        self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, "lightning-reflection")
+        self._under_way: list[Question] = []
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called now and then while a reply is waited for; what it raises rises."""
+        self._unusable: list[str] = []
+        """Why each of the last replies in a row could not be used."""
+        self.proposals = 0
+        """Replies with a text that was worth trying."""
+
+    def begin(self, text: str) -> Question:
+        """Ask, and go on: others can be asked meanwhile. SearchEnd if what may be spent does not allow it."""
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        key = (digest, self._asked[digest])
+        most = len(text) // _PROMPT_LETTERS_PER_TOKEN + self._model.reply_tokens
+        self._ledger.refuse_reflections(len(self._under_way) + 1, sum(each.most for each in self._under_way) + most)
+        self._asked[digest] += 1
+        question = Question(key, most, self._read_reply(key) or self._submit(key, text))
+        self._under_way.append(question)
+        return question
+
+    def end(self, question: Question) -> str:
+        """The reply; '' if there is none.
+
+        Raises:
+            SearchEnd: this was one unusable reply too many.
+        """
+        while not question.future.done():
+            self.on_wait()
+            concurrent.futures.wait([question.future], _WAIT_SECONDS)
+        reply = self._charge(question)
+        if not reply.text.strip():
+            self.note_unusable(reply.error or "it said nothing")
+            return ""
+        return reply.text
+
+    def note_unusable(self, why: str) -> None:
+        """A reply led to nothing. SearchEnd if that was so too often in a row."""
+        self._unusable.append(why)
+        if len(self._unusable) >= MOST_FAILURES:
+            told = "; ".join(f"{count} x {why}" for why, count in Counter(self._unusable).items())
+            raise SearchEnd(
+                Why.REFLECTION, f"the reflecting model gave nothing usable {len(self._unusable)} times in a row: {told}"
+            )
+
+    def note_usable(self) -> None:
+        """A reply led to a candidate."""
+        self._unusable.clear()
+        self.proposals += 1
+
+    def settle(self) -> None:
+        """Wait for what is under way and charge it: nobody will come back for it."""
+        for question in list(self._under_way):
+            self._charge(question)
+
+    def close(self) -> None:
+        """What is under way is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _charge(self, question: Question) -> ModelReply:
+        reply = question.future.result()
+        self._under_way.remove(question)
+        self._ledger.charge_reflection(reply.attempts, reply.tokens)
+        return reply
+
+    def _read_reply(self, key: ReplyKey) -> Future[ModelReply] | None:
+        if (reply := self._journal.replies.get(key)) is None:
+            return None
+        future: Future[ModelReply] = Future()
+        future.set_result(reply)
+        return future
+
+    def _submit(self, key: ReplyKey, text: str) -> Future[ModelReply]:
+        self._ledger.refuse_late()
+        allowed = self._ledger.allowance.calls
+        left = allowed - self._ledger.spent.calls - len(self._under_way) if allowed else _MOST_ATTEMPTS
+        return self._threads.submit(self._keep, key, text, min(left, _MOST_ATTEMPTS))
+
+    def _keep(self, key: ReplyKey, text: str, attempts: int) -> ModelReply:
+        reply = self._ask(text, attempts)
+        self._journal.add_reply(key, reply, text)
+        return reply
+
+    def _ask(self, text: str, attempts: int) -> ModelReply:
+        began = time.monotonic()
+        for attempt in range(1, attempts + 1):
+            try:
+                answer = self._model.ask(text)
+            except ModelUnavailable as error:
+                told = str(error)
+                if attempt < attempts:
+                    time.sleep(self._backoff_seconds * 2 ** (attempt - 1))
+            except Exception as error:
+                told = f"{type(error).__name__}: {error}"
+                break
+            else:
+                seconds = round(time.monotonic() - began, 3)
+                return ModelReply(text=answer.text, tokens=answer.tokens, attempts=attempt, seconds=seconds)
+        return ModelReply(error=told, attempts=attempt, seconds=round(time.monotonic() - began, 3))

@@ -1,0 +1,101 @@
+"""The reflecting model behind real HTTP: both protocols, keys, and what a server can do wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lightning_prompts.journal import Journal
+from lightning_prompts.ledger import Allowance, Ledger
+from lightning_prompts.reflecting_model import open_model
+from lightning_prompts.reflection import Reflector
+from lightning_sdk.errors import SettingError
+from lightning_sdk.settings.prompts import Prompts
+from tests.prompts.model_servers import ModelServer
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    with ModelServer(lambda body: f"you said {body['messages'][0]['content']}") as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_an_address_with_one_model_is_enough(server: ModelServer) -> None:
+    """Without a key, as local servers are."""
+    model = open_model(Prompts(reflect_with=server.url))
+    assert model.ask("hello") == ("you said hello", 10)
+    assert server.requests[0]["model"] == "scripted" and "authorization" not in server.headers[0]
+
+
+def test_a_model_of_several_is_named(server: ModelServer) -> None:
+    with ModelServer(lambda _: "hm", models=("a", "b")) as other:
+        with pytest.raises(SettingError, match=r"it serves a, b; name one: .*#MODEL"):
+            open_model(Prompts(reflect_with=other.url))
+        assert open_model(Prompts(reflect_with=f"{other.url}#b")).ask("hello").text == "hm"
+        assert other.requests[0]["model"] == "b"
+
+
+def test_a_name_means_openai_with_its_key(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the address and with the key that OpenAI's own client would take."""
+    with pytest.raises(SettingError, match="OPENAI_API_KEY has no key"):
+        open_model(Prompts(reflect_with="gpt-5"))
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    assert open_model(Prompts(reflect_with="gpt-5")).ask("hello").text
+    assert server.headers[0]["authorization"] == "Bearer secret" and server.requests[0]["model"] == "gpt-5"
+
+
+def test_claude_is_asked_in_anthropics_protocol(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url.removesuffix("/v1"))
+    monkeypatch.setenv("MY_KEY", "secret")
+    model = open_model(Prompts(reflect_with="claude-sonnet-4-5", reflect_key="MY_KEY"))
+    assert model.ask("hello") == ("you said hello", 10)
+    assert server.headers[0]["x-api-key"] == "secret" and server.headers[0]["anthropic-version"]
+    assert server.requests[0]["max_tokens"] > 0
+
+
+def test_nothing_named_says_what_to_type() -> None:
+    with pytest.raises(SettingError, match="--reflect-with gpt-5"):
+        open_model(Prompts())
+    with pytest.raises(SettingError, match="cannot be listed"):
+        open_model(Prompts(reflect_with="http://127.0.0.1:9/v1"))
+
+
+def test_a_busy_server_is_asked_again(server: ModelServer, tmp_path: Path) -> None:
+    """Every attempt is counted; the key is written down nowhere."""
+    ledger = Ledger(Allowance())
+    reflector = Reflector(open_model(Prompts(reflect_with=server.url)), Journal(tmp_path / "j"), ledger, 0.01)
+    server.failures = [503, 429]
+    assert reflector.end(reflector.begin("hello")) == "you said hello"
+    assert ledger.spent.reflections == ledger.spent.calls == 3 and ledger.spent.tokens == 10
+    server.failures = [401]
+    assert reflector.end(reflector.begin("again")) == ""
+    assert ledger.spent.reflections == 4
+    assert "HTTP 401" in (tmp_path / "j").read_text()
+
+
+def test_what_was_asked_is_not_asked_again(server: ModelServer, tmp_path: Path) -> None:
+    """A new session reads the replies, the second one to the same question too."""
+    for _ in range(2):
+        reflector = Reflector(
+            open_model(Prompts(reflect_with=server.url)), Journal(tmp_path / "j"), Ledger(Allowance())
+        )
+        asked = [reflector.begin("hello"), reflector.begin("hello"), reflector.begin("you")]
+        assert [reflector.end(each) for each in asked] == ["you said hello", "you said hello", "you said you"]
+    assert len(server.requests) == 3
+
+
+def test_questions_are_under_way_side_by_side(server: ModelServer) -> None:
+    server.seconds = 0.3
+    reflector = Reflector(open_model(Prompts(reflect_with=server.url)), Journal(), Ledger(Allowance()))
+    for each in [reflector.begin(str(number)) for number in range(4)]:
+        assert reflector.end(each)
+    assert server.most_at_once >= 3

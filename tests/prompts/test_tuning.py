@@ -1,0 +1,322 @@
+"""Prompts of an agent that exists, tuned with a real hub, real runners and the real OpenAI client.
+
+Two local servers are doubles: the agent's model, which says what its instruction tells it to say, and the reflecting
+model, which adds the first word that an example lacks. So a better instruction is a better score.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightning_sdk as lightning
+from lightning_hub.rollouts.archive import Archive
+from lightning_sdk.errors import NothingToTrain, RolloutsFailed, SettingError
+from tests.prompts import two_roles
+from tests.prompts.model_servers import ModelServer, obey, reflecting
+from tests.prompts.words import ROLES, WORDS, tasks
+
+#: Names of both roles' agents, as they were declared when the module was imported: a test clears what was declared.
+DECLARED = dict.fromkeys(ROLES, True)
+TRAINING, HELD_OUT = tasks(30), tasks(60)[30:]
+
+
+@pytest.fixture(autouse=True)
+def declare_roles(isolate: None) -> None:
+    from lightning_sdk import markers  # noqa: PLC0415
+
+    markers.agent.declared.update(DECLARED)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
+    with ModelServer(obey) as server:
+        monkeypatch.setenv("SCRIPTED_URL", server.url)
+        yield server
+
+
+@pytest.fixture
+def reflector() -> Iterator[ModelServer]:
+    with ModelServer(reflecting) as server:
+        yield server
+
+
+def tune(folder: Path, reflector: ModelServer, agent: Callable[..., Any] = two_roles.solve, **settings: Any) -> Any:
+    lightning.init()
+    given = {"prompts.reflect_with": reflector.url, "quiet": True, **settings}
+    return lightning.train(
+        agent, TRAINING, two_roles.right, held_out=HELD_OUT, backend="prompts", name="run", runs=folder, **given
+    )
+
+
+def candidates(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "candidates.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("algorithm", "budget"), [("reflective", 500), ("apo", 800)])
+def test_an_agent_becomes_better_on_held_out_tasks(
+    algorithm: str, budget: int, tmp_path: Path, model: ModelServer, reflector: ModelServer
+) -> None:
+    """Both roles, with the verdict of the interval; the score that led to the choice stands beside it."""
+    report = tune(tmp_path, reflector, **{"prompts.algorithm": algorithm, "prompts.budget_rollouts": budget})
+    assert report.before.mean == 0 and report.after.mean > 0.8 and report.verdict == "better"
+    assert sum(len(set(WORDS) & set(report.texts[role].split())) for role in ROLES) >= 5
+    search = report.values["search"]
+    assert search["selection"]["before"] == 0 and search["selection"]["after"] > 0.8
+    assert search["selection"]["luck"] > 0 and search["selection"]["compared"] > 3
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert "**Better**" in page and report.texts["writer"] in page and "by chance alone" in page
+    assert search["spent"]["rollouts"] == report.values["rollouts"] <= budget
+    assert search["spent"]["reflections"] == len(reflector.requests)
+    chosen = next(each for each in candidates(tmp_path / "run") if each["id"] == search["chosen"])
+    assert chosen["texts"] == report.texts and chosen["parents"]
+
+
+@pytest.mark.parametrize("runner", ["threads", "asyncio", "processes"])
+def test_candidates_side_by_side_never_mix(
+    runner: str, tmp_path: Path, model: ModelServer, reflector: ModelServer
+) -> None:
+    """64 rollouts at once, of many candidates: every request has the texts of its rollout's candidate."""
+    model.seconds = 0.05
+    settings = {
+        "rollouts.runner": runner,
+        "prompts.proposals": 8,
+        "prompts.minibatch": 2,
+        "prompts.budget_rollouts": 300,
+    }
+    agent = two_roles.asolve if runner == "asyncio" else two_roles.solve
+    tune(tmp_path, reflector, agent, **settings)
+    texts = {each["id"]: each["texts"] for each in candidates(tmp_path / "run")}
+    seen: Counter[str] = Counter()
+    with Archive(tmp_path / "run") as kept:
+        for rollout in kept.rollouts(kept.entries("train")):
+            ids = {call.meta.candidate for call in rollout.calls}
+            assert len(ids) == 1 and [call.meta.role for call in rollout.calls] == ["writer", "checker"]
+            (candidate,) = ids
+            expected = texts[candidate] if candidate else {"writer": two_roles.WRITER, "checker": two_roles.CHECKER}
+            for call in rollout.calls:
+                assert json.loads(call.request)["messages"][0]["content"] == expected[call.meta.role]
+            seen[candidate] += 1
+    assert len(seen) > 8 and model.most_at_once > 20
+
+
+COMMAND = [
+    sys.executable, "-m", "lightning_sdk.cli", "train", "two_roles.py:solve", "--tasks", "tasks.jsonl",
+    "--held-out", "held_out.jsonl", "--reward", "two_roles.py:right", "--backend", "prompts", "--name", "run",
+    "--set", "prompts.budget_rollouts=330",
+]  # fmt: skip
+
+
+def command(folder: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *more], cwd=folder, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def prepare(folder: Path) -> Path:
+    """A user's folder: the agent and its tasks."""
+    folder.mkdir()
+    (folder / "two_roles.py").write_text(Path(two_roles.__file__).read_text())
+    for file, listed in (("tasks", TRAINING), ("held_out", HELD_OUT)):
+        (folder / f"{file}.jsonl").write_text("\n".join(map(json.dumps, listed)))
+    return folder
+
+
+def await_lines(process: subprocess.Popen[str], journal: Path, lines: int) -> None:
+    """Wait until the search has come so far."""
+    deadline = time.monotonic() + 60
+    while not journal.exists() or len(journal.read_text().splitlines()) < lines:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("killed", ["all", "hub"])
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
+    killed: str, tmp_path: Path, model: ModelServer, reflector: ModelServer
+) -> None:
+    """kill -9 in the middle of a round, then --resume: the candidates, scores, choice and count of a run in one go."""
+    model.seconds = 0.02
+    folders = [prepare(tmp_path / name) for name in ("whole", "parts")]
+    reflect = ("--reflect-with", reflector.url)
+    whole = command(folders[0], *reflect)
+    _, told = whole.communicate(timeout=100)
+    assert whole.returncode == 0, told
+    parts = command(folders[1], *reflect)
+    await_lines(parts, folders[1] / "runs/run/search.jsonl", 180)
+    if killed == "all":
+        os.killpg(parts.pid, signal.SIGKILL)
+    else:
+        os.kill(_hub_of(parts.pid), signal.SIGKILL)
+    parts.communicate(timeout=60)
+    again = command(folders[1], "--resume", "run")
+    _, told = again.communicate(timeout=100)
+    assert again.returncode == 0, told
+    runs = [folder / "runs/run" for folder in folders]
+    assert candidates(runs[0]) == candidates(runs[1])
+    one, other = (json.loads((run / "report.json").read_text()) for run in runs)
+    for name in ("chosen", "texts", "selection", "candidates", "ended", "rounds"):
+        assert one["search"][name] == other["search"][name]
+    for name in ("rollouts", "calls", "tokens", "reflections"):
+        assert one["search"]["spent"][name] == other["search"]["spent"][name]
+    assert one["held_out"]["after"]["mean"] == other["held_out"]["after"]["mean"] > 0
+    assert one["rollouts"] == other["rollouts"] == one["search"]["spent"]["rollouts"]
+
+
+def _hub_of(parent: int) -> int:
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True, check=True
+    )
+    (pid,) = (line.split()[0] for line in listed.stdout.splitlines() if "lightning_hub" in line)
+    return int(pid)
+
+
+def test_a_reflecting_model_that_fails_is_told_early(tmp_path: Path, model: ModelServer) -> None:
+    """The score on held-out tasks is that of the agent's own texts, and the report says why nothing was gained."""
+    with ModelServer(lambda _: "I have no idea.") as reflector:
+        report = tune(tmp_path, reflector)
+    search = report.values["search"]
+    assert search["why"] == "reflection" and search["spent"]["rollouts"] < 60
+    assert report.verdict == "not shown to be better" and report.texts["writer"] == two_roles.WRITER
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert "**The texts stay as they are**: the reflecting model never proposed a text" in page
+
+
+def test_tasks_that_are_solved_are_told_at_once(
+    tmp_path: Path, reflector: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a question to the reflecting model."""
+    with ModelServer(lambda _: " ".join(WORDS)) as model:
+        monkeypatch.setenv("SCRIPTED_URL", model.url)
+        report = tune(tmp_path, reflector)
+    assert report.values["search"]["nothing"] == "the tasks are already solved" and not reflector.requests
+    assert report.before.mean == report.after.mean == 1
+
+
+def test_a_role_whose_text_is_not_seen_is_an_error(tmp_path: Path, model: ModelServer, reflector: ModelServer) -> None:
+    """Before any budget is spent but a few rollouts, and before the held-out tasks are run."""
+
+    def solve(task: dict[str, Any]) -> dict[str, str]:
+        return {"writer": two_roles.write(task), "checker": ""}
+
+    with pytest.raises(NothingToTrain, match="role 'checker' made no call to a model in 6 rollouts"):
+        tune(tmp_path, reflector, solve)
+    assert len(model.requests) == 6 and not reflector.requests
+
+
+def test_an_agent_that_always_fails_is_told(tmp_path: Path, model: ModelServer, reflector: ModelServer) -> None:
+    def solve(task: dict[str, Any]) -> str:
+        raise KeyError("no such field")
+
+    with pytest.raises(RolloutsFailed, match=r"first rollouts failed.*no such field"):
+        tune(tmp_path, reflector, solve)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"sampling.temperature": 0.5}, "the agent's own requests"),
+        ({"rollouts.group_size": 4}, "set prompts.seeds"),
+        ({"credit.advantage": "grpo"}, "how tokens are weighed"),
+        ({"model": "spark-2"}, "does not honour model"),
+        ({"prompts.reflect_with": ""}, "--reflect-with gpt-5"),
+    ],
+)
+def test_settings_without_effect_are_refused(
+    settings: dict[str, Any], told: str, tmp_path: Path, model: ModelServer, reflector: ModelServer
+) -> None:
+    """Before anything is run."""
+    with pytest.raises(SettingError, match=told):
+        tune(tmp_path, reflector, **settings)
+    assert not model.requests
+
+
+def test_other_backends_do_not_take_the_settings_of_a_search(tmp_path: Path, model: ModelServer) -> None:
+    lightning.init()
+    with pytest.raises(SettingError, match=r"does not honour prompts\.budget_rollouts=7"):
+        lightning.train(two_roles.solve, TRAINING, two_roles.right, runs=tmp_path, **{"prompts.budget_rollouts": 7})
+
+
+def test_what_the_task_fills_in_is_kept(tmp_path: Path, model: ModelServer, reflector: ModelServer) -> None:
+    """An instruction that varies from task to task is tuned in what stays the same."""
+
+    @lightning.agent(role="writer", trainable=True)
+    def write(task: dict[str, Any]) -> str:
+        return two_roles._ask(f"You write for reader {task['number']} of the paper. Say: hello", task["text"])
+
+    def solve(task: dict[str, Any]) -> dict[str, str]:
+        return {"writer": write(task), "checker": " ".join(WORDS)}
+
+    report = tune(tmp_path, reflector, solve, roles="writer")
+    assert report.texts == {"writer": report.texts["writer"]} and "{hole_1}" in report.texts["writer"]
+    assert report.after.mean == 1 and report.before.mean == 0.5
+    told = {each["messages"][0]["content"] for each in model.requests[-len(HELD_OUT) :]}
+    assert len(told) == len(HELD_OUT) and all("alpha" in each and "hole" not in each for each in told)
+
+
+def test_a_marked_text_is_tuned(tmp_path: Path, model: ModelServer, reflector: ModelServer) -> None:
+    """A part of a longer instruction, marked when the agent was imported."""
+    goal = lightning.prompt("writer.goal", default="Your goal is to please. Say: hello")
+
+    @lightning.agent(role="writer", trainable=True)
+    def write(task: dict[str, Any]) -> str:
+        return two_roles._ask(f"A long frame of some framework. {goal}", task["text"])
+
+    def solve(task: dict[str, Any]) -> dict[str, str]:
+        return {"writer": write(task), "checker": " ".join(WORDS)}
+
+    report = tune(tmp_path, reflector, solve, roles="writer")
+    assert set(report.texts) == {"writer.goal"} and report.after.mean == 1
+    assert "A long frame" not in report.texts["writer.goal"]
+
+
+def test_what_is_told_before_the_start(
+    tmp_path: Path, model: ModelServer, reflector: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is tuned, what it costs at most, and what the held-out tasks can show."""
+    tune(tmp_path, reflector, quiet=False, steps=1, **{"prompts.budget_rollouts": 60, "prompts.budget_tokens": 9000})
+    told = capsys.readouterr().err
+    assert "tuning writer (30 characters), checker (31 characters)" in told
+    assert "12 tasks to reflect on, 18 to select with, 30 held out" in told
+    assert "at most 60 rollouts, 9000 tokens for the search, and 2 x 30 rollouts on held-out tasks" in told
+    assert "on 30 held-out tasks a gain of about 0.2 or more can be shown, if no task gets worse" in told
+    assert told.index("tuning writer") < told.index("held-out score before") < told.index("the search ended")
+
+
+def test_ctrl_c_keeps_the_search(tmp_path: Path, model: ModelServer, reflector: ModelServer) -> None:
+    """The report says that it is not over, and --resume continues it."""
+    model.seconds = 0.05
+    folder = prepare(tmp_path / "run")
+    running = command(folder, "--reflect-with", reflector.url)
+    await_lines(running, folder / "runs/run/search.jsonl", 60)
+    os.killpg(running.pid, signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130 and "the search was stopped; --resume runs/run" in told
+    report = json.loads((folder / "runs/run/report.json").read_text())
+    assert report["status"] == "stopped" and report["search"] == {}
+    assert "A search for better texts was stopped" in (folder / "runs/run/report.md").read_text()
+
+
+def test_check_looks_at_the_agent_at_its_own_provider(
+    tmp_path: Path, model: ModelServer, reflector: ModelServer
+) -> None:
+    """With the same words as `train`."""
+    lightning.init()
+    found = lightning.check(
+        two_roles.solve,
+        TRAINING,
+        two_roles.right,
+        backend="prompts",
+        quiet=True,
+        **{"prompts.reflect_with": reflector.url},
+    )
+    assert found.values["at_provider"] and len(model.requests) == 32 and not reflector.requests
