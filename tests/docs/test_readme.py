@@ -22,7 +22,7 @@ def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     (folder / "tasks.py").write_text(block("README.md", "python", "random.Random("))
     code = block("README.md", "python", "lightning.train(")
-    short = code.replace("steps=40", "steps=16, **{'evaluation.tasks': 8}")
+    short = code.replace("steps=40", "steps=24, **{'evaluation.tasks': 8}")
     assert short != code
     (folder / "agent.py").write_text(short)
     (folder / "tasks.jsonl").write_text(run(folder, "tasks.py"))
@@ -41,7 +41,7 @@ def run(folder: Path, script: str) -> str:
 def test_the_first_block_learns(trained_folder: Path) -> None:
     """What a reader copies first rises within a few steps, by more than its noise; and both ends are scored."""
     report = json.loads((trained_folder / "runs" / "solve" / "report.json").read_text())
-    assert (report["status"], report["steps"], report["calls"]) == ("finished", 16, 16 * 16 * 8)
+    assert (report["status"], report["steps"], report["calls"]) == ("finished", 24, 24 * 16 * 8)
     assert {"before", "after"} <= set(report["held_out"])
     lines = (trained_folder / "runs" / "solve" / "metrics.jsonl").read_text().splitlines()
     rewards = [json.loads(line)["reward_mean"] for line in lines]
