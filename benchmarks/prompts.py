@@ -54,7 +54,7 @@ def chat(system: str, turns: int = 1) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "system", "content": system}, *said], "temperature": 1.0}
 
 
-def timed(act: Callable[[Any], object], make: Callable[[], Any], repeats: int) -> dict[str, float]:
+def time_calls(act: Callable[[Any], object], make: Callable[[], Any], repeats: int) -> dict[str, float]:
     """Median and least time of `act` on what `make` makes, which is made before the clock runs."""
     found = []
     for _ in range(repeats):
@@ -86,7 +86,7 @@ def seam(candidate: Candidate | None, repeats: int) -> dict[str, float]:
     sink.connect(_Discard())
     try:
         with use_scope(Scope(rollout=RolloutScope("0" * 32, bytes(16), candidate=candidate), role="writer")):
-            return timed(lambda options: ask(None, None, options), make, repeats)
+            return time_calls(lambda options: ask(None, None, options), make, repeats)
     finally:
         sink.connect(None)
 
@@ -109,14 +109,14 @@ def run(repeats: int) -> dict[str, Any]:
         "is_below_10_us": substitution < BOUND_US,
         "seam": seams,
         "alone": {
-            "whole_text": timed(whole.substitute, lambda: chat(fresh(OLD)), repeats),
-            "conversation_of_100": timed(whole.substitute, lambda: chat(fresh(OLD), 100), repeats),
-            "one_of_ten_texts": timed(many.substitute, lambda: chat(fresh(OLD)), repeats),
-            "template_of_two_holes": timed(
+            "whole_text": time_calls(whole.substitute, lambda: chat(fresh(OLD)), repeats),
+            "conversation_of_100": time_calls(whole.substitute, lambda: chat(fresh(OLD), 100), repeats),
+            "one_of_ten_texts": time_calls(many.substitute, lambda: chat(fresh(OLD)), repeats),
+            "template_of_two_holes": time_calls(
                 Candidate("c", dict([TEMPLATE])).substitute, lambda: chat(fresh(filled)), repeats
             ),
-            "marked_in_a_frame_of_8000": timed(marked.substitute, lambda: chat(fresh(frame)), repeats),
-            "bytes": timed(whole.substitute_bytes, lambda: raw, repeats),
+            "marked_in_a_frame_of_8000": time_calls(marked.substitute, lambda: chat(fresh(frame)), repeats),
+            "bytes": time_calls(whole.substitute_bytes, lambda: raw, repeats),
         },
         "characters": CHARACTERS,
         "repeats": repeats,

@@ -47,7 +47,7 @@ def aof_anthropic(wire: Any) -> None:
     asyncio.run(litellm.acompletion(**at(wire, "anthropic/claude-test")))
 
 
-def streamed(wire: Any) -> None:
+def stream_anthropic(wire: Any) -> None:
     list(litellm.completion(**at(wire, "anthropic/claude-test"), stream=True))
 
 
@@ -68,10 +68,10 @@ def of_a_signature(wire: Any) -> None:
         dspy.Predict(Write)(question="What is 12 + 30?")
 
 
-WAYS = [of_openai, of_anthropic, aof_anthropic, streamed, of_lm15, aof_lm15, of_a_signature]
+WAYS = [of_openai, of_anthropic, aof_anthropic, stream_anthropic, of_lm15, aof_lm15, of_a_signature]
 
 
-def sent(wire: Any, ask: Callable[[Any], None], candidate: Candidate | None, *, trained: bool = False) -> list[Any]:
+def send(wire: Any, ask: Callable[[Any], None], candidate: Candidate | None, *, trained: bool = False) -> list[Any]:
     """What left while `ask` ran in a rollout of this candidate."""
     lightning.init()
     wire.clear()
@@ -88,7 +88,7 @@ def sent(wire: Any, ask: Callable[[Any], None], candidate: Candidate | None, *, 
 def test_a_candidates_prompt_is_sent(wire: Any, ask: Callable[[Any], None], trained: bool) -> None:
     """To the user's own provider and to the engine; marked, also inside the text that DSPy makes of a signature."""
     candidate = Candidate("c1", {OLD: NEW}, {OLD: "writer"} if ask is of_a_signature else {})
-    (exchange,) = sent(wire, ask, candidate, trained=trained)
+    (exchange,) = send(wire, ask, candidate, trained=trained)
     assert NEW in str(exchange.json) and OLD not in str(exchange.json)
     assert candidate.unseen() == []
 
@@ -96,5 +96,5 @@ def test_a_candidates_prompt_is_sent(wire: Any, ask: Callable[[Any], None], trai
 @pytest.mark.parametrize("ask", WAYS)
 def test_other_requests_are_what_they_were(wire: Any, ask: Callable[[Any], None]) -> None:
     """Without a candidate, and with one whose text is not there, the same bytes leave."""
-    before = sent(wire, ask, None)
-    assert_same_bytes(before, sent(wire, ask, Candidate("c1", {"Something else.": "x"})))
+    before = send(wire, ask, None)
+    assert_same_bytes(before, send(wire, ask, Candidate("c1", {"Something else.": "x"})))

@@ -204,9 +204,9 @@ def test_the_command_shows_and_writes(place: Workplace, copies: Callable[[], Pat
     assert done.returncode == 0 and "instead of second" in done.stdout
 
 
-def test_a_rollout_whose_log_is_cut_off_is_left_out(copied: Callable[[], Path]) -> None:
+def test_a_rollout_whose_log_is_cut_off_is_left_out(copies: Callable[[], Path]) -> None:
     """With a piece of it missing it is not the rollout that ran; the others are read as before."""
-    run = copied()
+    run = copies()
     segment = max((run / "spans").glob("*.log"))
     with segment.open("r+b") as file:
         file.truncate(segment.stat().st_size // 2)

@@ -74,7 +74,7 @@ def test_a_slow_reward_is_not_asked_again() -> None:
 def test_a_form_among_several_rewards_is_no_fault() -> None:
     """What counts is whether all of them together look at the task."""
     assert probe([checked.form_only, checked.right], checked.LETTERS) == ""
-    assert "shaped() and the reward function by_length()" in probe(
+    assert "form_only() and the reward function by_length()" in probe(
         [checked.form_only, checked.by_length], checked.LETTERS
     )
 
