@@ -38,8 +38,11 @@ TOLD = ("torch", "transformers", "vllm", "verl", "ray")
 RESPONSE = 128
 #: What the calculator's model sees before its task: two tasks of others, solved.
 SHOWN = [
-    {"role": "system", "content": "You have a calculator. To use it, write calc: and the expression. Then you are told "
-     "the result; reply with that number."},
+    {
+        "role": "system",
+        "content": "You have a calculator. To use it, write calc: and the expression. Then you are told "
+        "the result; reply with that number.",
+    },
     {"role": "user", "content": "Calculate 12 + 3 * 4."},
     {"role": "assistant", "content": "calc: 12 + 3 * 4"},
     {"role": "user", "content": "result: 24"},
@@ -48,7 +51,7 @@ SHOWN = [
     {"role": "assistant", "content": "calc: 31 - 8"},
     {"role": "user", "content": "result: 23"},
     {"role": "assistant", "content": "23"},
-]  # fmt: skip
+]
 Task = dict[str, Any]
 
 
@@ -77,8 +80,10 @@ def calculate(task: Task) -> str:
         question = re.search(r"calc:(.+)", answer)
         if question is None:
             return answer
-        messages += [{"role": "assistant", "content": answer},
-                     {"role": "user", "content": f"result: {evaluate_sum(question[1])}"}]  # fmt: skip
+        messages += [
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": f"result: {evaluate_sum(question[1])}"},
+        ]
     return ""
 
 
@@ -100,11 +105,14 @@ def correct(task: Task, answer: str) -> float:
 #: Agent, and what makes its tasks: reasoning-gym's name of each, with its options.
 AGENTS: dict[str, tuple[Callable[[Task], str], list[tuple[str, dict[str, int]]]]] = {
     "sums": (add, [("chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2})]),
-    "calculator": (calculate, [
-        (kind, {"min_terms": 2, "max_terms": 4, "min_digits": 1, "max_digits": 3})
-        for kind in ("basic_arithmetic", "chain_sum")
-    ]),
-}  # fmt: skip
+    "calculator": (
+        calculate,
+        [
+            (kind, {"min_terms": 2, "max_terms": 4, "min_digits": 1, "max_digits": 3})
+            for kind in ("basic_arithmetic", "chain_sum")
+        ],
+    ),
+}
 
 
 def tasks(agent: str, seed: int, size: int) -> list[Task]:
@@ -113,8 +121,11 @@ def tasks(agent: str, seed: int, size: int) -> list[Task]:
 
     kinds = AGENTS[agent][1]
     made = [reasoning_gym.create_dataset(kind, seed=seed, size=size // len(kinds), **given) for kind, given in kinds]
-    return [{"question": each["question"], "answer": each["answer"]}
-            for together in zip(*made, strict=True) for each in together]  # fmt: skip
+    return [
+        {"question": each["question"], "answer": each["answer"]}
+        for together in zip(*made, strict=True)
+        for each in together
+    ]
 
 
 def data(agent: str, folder: Path | None, held_out: int) -> list[list[Task]]:
@@ -136,21 +147,37 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     train, held_out = data(options.agent, options.data, options.tasks)
     began, told = time.monotonic(), time.time()
     report = lightning.train(
-        AGENTS[options.agent][0], train, correct, held_out=held_out[:options.tasks], model=options.model,
-        backend=options.backend, engine=options.engine, steps=options.steps, name=options.name, runs=options.runs,
+        AGENTS[options.agent][0],
+        train,
+        correct,
+        held_out=held_out[: options.tasks],
+        model=options.model,
+        backend=options.backend,
+        engine=options.engine,
+        steps=options.steps,
+        name=options.name,
+        runs=options.runs,
         backend_python=options.backend_python,
         **{"evaluation.tasks": options.tasks, **{name: parse(name, value) for name, value in settings.items()}},
-    )  # fmt: skip
+    )
     folder = Path(options.runs) / options.name
     steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     print(report)
     return {
-        "benchmark": "arithmetic", "agent": options.agent, "model": Path(options.model).name,
-        "backend": options.backend, "engine": options.engine, "settings": settings, "machine": machine(),
-        "began": told, "seconds": time.monotonic() - began,
+        "benchmark": "arithmetic",
+        "agent": options.agent,
+        "model": Path(options.model).name,
+        "backend": options.backend,
+        "engine": options.engine,
+        "settings": settings,
+        "machine": machine(),
+        "began": told,
+        "seconds": time.monotonic() - began,
         "facts": json.loads((folder / "config.json").read_text("utf-8")).get("facts", {}),
-        "report": json.loads((folder / "report.json").read_text("utf-8")), "median": medians(steps), "steps": steps,
-    }  # fmt: skip
+        "report": json.loads((folder / "report.json").read_text("utf-8")),
+        "median": medians(steps),
+        "steps": steps,
+    }
 
 
 def medians(steps: list[dict[str, Any]]) -> dict[str, float]:
@@ -184,8 +211,12 @@ def plot(result: dict[str, Any], path: Path) -> None:
         score = result["report"]["held_out"][name]["mean"]
         axes.axhline(score, linestyle=":", color="grey")
         axes.annotate(f"held-out {name}: {score:.3f}", (1, score), fontsize=8)
-    axes.set(xlabel="step", ylabel="mean reward in training", ylim=(0, 1.02),
-             title=f"{result['agent']}: {result['model']} on {result['backend']}")  # fmt: skip
+    axes.set(
+        xlabel="step",
+        ylabel="mean reward in training",
+        ylim=(0, 1.02),
+        title=f"{result['agent']}: {result['model']} on {result['backend']}",
+    )
     figure.savefig(path)
 
 

@@ -131,9 +131,14 @@ class Largest(TorchDispatchMode):
 
 def largest_tensor() -> int:
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=256, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+    )
     torch.manual_seed(0)
     learner = Learner(LlamaForCausalLM(config), Settings.from_dict({"optimizer.learning_rate": 1e-4}))
     tokens = np.random.default_rng(0).integers(0, VOCABULARY, 40 + SAMPLED).astype(np.int32)
@@ -176,11 +181,15 @@ def main() -> None:
     if options.json:
         print(json.dumps(found | {"cores": os.cpu_count(), "machine": platform.machine(), "python": sys.version[:4]}))
         return
-    print(f"merge and credit {found['credit_size']} calls: {found['credit_seconds']:.3f} s "
-          f"({found['credit_factor']:.1f} times half as many)")  # fmt: skip
+    print(
+        f"merge and credit {found['credit_size']} calls: {found['credit_seconds']:.3f} s "
+        f"({found['credit_factor']:.1f} times half as many)"
+    )
     print(f"deal {found['deal_size']} pairs: {found['deal_seconds']:.3f} s ({found['deal_factor']:.1f} times)")
-    print(f"{ROWS} equal rows: largest tensor {found['largest_tensor_mb']} MB, where a distribution for each token "
-          f"would be {found['a_distribution_each_mb']} MB")  # fmt: skip
+    print(
+        f"{ROWS} equal rows: largest tensor {found['largest_tensor_mb']} MB, where a distribution for each token "
+        f"would be {found['a_distribution_each_mb']} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -89,8 +89,10 @@ def judge_all(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
 def summarise(results: Iterable[Result]) -> dict[str, Any]:
     """How often it was right, of healthy and of sick runs; and the rate of false alarms with its interval."""
     found: dict[str, Any] = {}
-    for name, of_kind in (("healthy", [r for r in results if not r["expected"]]),
-                          ("sick", [r for r in results if r["expected"]])):  # fmt: skip
+    for name, of_kind in (
+        ("healthy", [r for r in results if not r["expected"]]),
+        ("sick", [r for r in results if r["expected"]]),
+    ):
         counts = {outcome: sum(each[outcome] for each in of_kind) for outcome in ("right", "silent", "wrong")}
         kinds = Counter(each["source"] for each in of_kind)
         found[name] = {"kinds": len(of_kind), **kinds, "runs": sum(counts.values()), **counts}
@@ -117,8 +119,14 @@ def main() -> None:
                 counts = ", ".join(f"{result[each]} {each}" for each in ("right", "silent", "wrong") if result[each])
                 print(f"{result['source']:10} {result['case']:36} {counts}", flush=True)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-    found = {"benchmark": "diagnosis", "machine": machine, **summarise(results), "seeds": options.seeds,
-             "seconds": round(time.monotonic() - began), "cases": results}  # fmt: skip
+    found = {
+        "benchmark": "diagnosis",
+        "machine": machine,
+        **summarise(results),
+        "seeds": options.seeds,
+        "seconds": round(time.monotonic() - began),
+        "cases": results,
+    }
     if options.json:
         print(json.dumps(found))
     else:

@@ -131,13 +131,25 @@ class Training:
     def run(self, folder: Path) -> dict[str, Any]:
         """Train it, and what `check` says of the run."""
         _install_bandit(folder)
-        sizes = {"rollouts.tasks_per_step": 4, "rollouts.group_size": 4, "rollouts.concurrency": 16,
-                 "evaluation.tasks": 24}  # fmt: skip
+        sizes = {
+            "rollouts.tasks_per_step": 4,
+            "rollouts.group_size": 4,
+            "rollouts.concurrency": 16,
+            "evaluation.tasks": 24,
+        }
         own = {} if self.spark else {"backend": "bandit", "algorithm.aggregation": "token-mean"}
         name = self.name.replace(" ", "-").replace(":", "")
         with contextlib.suppress(LightningError):  # a run that fails is checked like any other
-            lightning.train(self.agent, list(self.tasks), self.reward, steps=self.steps, runs=folder, name=name,
-                            quiet=True, **{**sizes, **own, **self.settings})  # fmt: skip
+            lightning.train(
+                self.agent,
+                list(self.tasks),
+                self.reward,
+                steps=self.steps,
+                runs=folder,
+                name=name,
+                quiet=True,
+                **{**sizes, **own, **self.settings},
+            )
         return dict(lightning.check(folder / name).values)
 
 

@@ -39,10 +39,18 @@ VERL: Settings = COMMON | {"actor_rollout_ref.rollout.enforce_eager": "true"}
 #: Our learner has the logits of a whole micro-batch at once, beside vLLM on the same GPU.
 PLAIN: Settings = COMMON | {"vllm.enforce_eager": "true", "optimizer.micro_batch_tokens": 8192}
 OURS: Settings = {"save_every": 1000, "rollouts.runner": 8}
-TIMED: Settings = {"rollouts.tasks_per_step": 128, "rollouts.group_size": 8, "rollouts.concurrency": 1024,
-                   "optimizer.learning_rate": 1e-6}  # fmt: skip
-LEARNING: Settings = {"rollouts.tasks_per_step": 64, "rollouts.group_size": 8, "rollouts.concurrency": 512,
-                      "optimizer.learning_rate": 2e-5}  # fmt: skip
+TIMED: Settings = {
+    "rollouts.tasks_per_step": 128,
+    "rollouts.group_size": 8,
+    "rollouts.concurrency": 1024,
+    "optimizer.learning_rate": 1e-6,
+}
+LEARNING: Settings = {
+    "rollouts.tasks_per_step": 64,
+    "rollouts.group_size": 8,
+    "rollouts.concurrency": 512,
+    "optimizer.learning_rate": 2e-5,
+}
 #: How a part compares with another one in which everything else is the same.
 MEASURES = ("seconds", "seconds_generate", "seconds_update", "tokens_per_second", "rows", "tokens_computed")
 
@@ -72,17 +80,41 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
     of = f"--model={options.model}"
     if name == "verl":
         rate = {"optimizer.learning_rate": TIMED["optimizer.learning_rate"]}
-        return [sys.executable, str(HERE / "verl_loop.py"), of, f"--steps={options.steps or 8}", *to,
-                *settings_words(VERL | rate, options)]  # fmt: skip
+        return [
+            sys.executable,
+            str(HERE / "verl_loop.py"),
+            of,
+            f"--steps={options.steps or 8}",
+            *to,
+            *settings_words(VERL | rate, options),
+        ]
     if name == "engine":
-        return [sys.executable, str(HERE / "vllm_front.py"), of, "--requests=1024", "--concurrency=1024", "--pairs=12",
-                "--set=vllm.enforce_eager=true", *to]  # fmt: skip
+        return [
+            sys.executable,
+            str(HERE / "vllm_front.py"),
+            of,
+            "--requests=1024",
+            "--concurrency=1024",
+            "--pairs=12",
+            "--set=vllm.enforce_eager=true",
+            *to,
+        ]
     part = PARTS[name]
     engine = ["--engine=vllm"] if part.backend == "embedded" else []
-    return [sys.executable, str(HERE / "arithmetic.py"), of, f"--agent={part.agent}",
-            f"--steps={options.steps or part.steps}", f"--tasks={part.tasks}", f"--backend={part.backend}", *engine,
-            f"--name={name}", f"--runs={options.output / 'runs'}", *to,
-            *settings_words(OURS | part.settings, options)]  # fmt: skip
+    return [
+        sys.executable,
+        str(HERE / "arithmetic.py"),
+        of,
+        f"--agent={part.agent}",
+        f"--steps={options.steps or part.steps}",
+        f"--tasks={part.tasks}",
+        f"--backend={part.backend}",
+        *engine,
+        f"--name={name}",
+        f"--runs={options.output / 'runs'}",
+        *to,
+        *settings_words(OURS | part.settings, options),
+    ]
 
 
 def settings_words(settings: Settings, options: argparse.Namespace) -> list[str]:
@@ -92,8 +124,9 @@ def settings_words(settings: Settings, options: argparse.Namespace) -> list[str]
 def run(name: str, options: argparse.Namespace) -> int:
     began = time.monotonic()
     with (options.output / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(command(name, options), stdout=log, stderr=subprocess.STDOUT,
-                                   env=os.environ | {"PYTHONUNBUFFERED": "1"})  # fmt: skip
+        process = subprocess.Popen(
+            command(name, options), stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        )
         try:
             code = process.wait(options.limit)
         except subprocess.TimeoutExpired:
@@ -148,16 +181,22 @@ def ours(found: dict[str, Any], name: str) -> dict[str, Any]:
     held_out = found["report"]["held_out"]
     return {
         **{key: medians[key] for key in MEASURES},
-        "verl_seconds": {key.removeprefix("verl/"): value for key, value in medians.items()
-                         if key.startswith("verl/") and key.endswith("_seconds")},
+        "verl_seconds": {
+            key.removeprefix("verl/"): value
+            for key, value in medians.items()
+            if key.startswith("verl/") and key.endswith("_seconds")
+        },
         "start": {key: value for key, value in found["facts"].items() if key.startswith("start.")},
-        "held_out": {key: {"mean": each["mean"], "low": each["low"], "high": each["high"], "n": each["n"]}
-                     for key, each in held_out.items() if name == "learning"},
+        "held_out": {
+            key: {"mean": each["mean"], "low": each["low"], "high": each["high"], "n": each["n"]}
+            for key, each in held_out.items()
+            if name == "learning"
+        },
         "reward": [round(step["reward_mean"], 3) for step in found["steps"]] if name == "learning" else [],
         "steps": len(found["steps"]),
         "cut_off": found.get("cut_off", False),
         "machine": found.get("machine", {}),
-    }  # fmt: skip
+    }
 
 
 def ratios(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:

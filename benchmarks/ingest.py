@@ -82,9 +82,11 @@ def machine() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return {
-        "cpu": model or platform.processor(), "cpus": os.cpu_count(), "platform": platform.platform(),
+        "cpu": model or platform.processor(),
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
         "python": platform.python_version(),
-    }  # fmt: skip
+    }
 
 
 def raw_event(number: int) -> tuple[Any, ...]:
@@ -93,18 +95,32 @@ def raw_event(number: int) -> tuple[Any, ...]:
     words = ["the", "sum", "of", "three", "numbers", "is", "therefore", "carried", "and", "result", "follows", "on"]
     text = [chance.choice(words) + " " for _ in range(COMPLETION)]
     reply = {
-        "id": f"chatcmpl-{number:032x}", "object": "chat.completion", "created": 1, "model": "spark",
+        "id": f"chatcmpl-{number:032x}",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "spark",
         "prompt_token_ids": [chance.randrange(32_000) for _ in range(PROMPT)],
-        "choices": [{
-            "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "".join(text)},
-            "token_ids": [chance.randrange(32_000) for _ in range(COMPLETION)],
-            "logprobs": {"content": [
-                {"token": word, "logprob": math.log(chance.random() + 1e-9), "bytes": list(word.encode()),
-                 "top_logprobs": []} for word in text
-            ]},
-        }],
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "".join(text)},
+                "token_ids": [chance.randrange(32_000) for _ in range(COMPLETION)],
+                "logprobs": {
+                    "content": [
+                        {
+                            "token": word,
+                            "logprob": math.log(chance.random() + 1e-9),
+                            "bytes": list(word.encode()),
+                            "top_logprobs": [],
+                        }
+                        for word in text
+                    ]
+                },
+            }
+        ],
         "usage": {"prompt_tokens": PROMPT, "completion_tokens": COMPLETION, "total_tokens": PROMPT + COMPLETION},
-    }  # fmt: skip
+    }
     content = "".join(chance.choice(words) + " " for _ in range(PROMPT))
     request = {"model": "spark", "messages": [{"role": "user", "content": content}]}
     meta = CallMeta(f"{number:016x}", "", "solver", True, 1, 2, "ok", "", 200, False, "/v1/chat/completions", "openai")
@@ -145,14 +161,19 @@ def measure(events: list[tuple[Any, ...]], seconds: float, folder: Path | None, 
     counted = found + told["dropped_events"]
     took, sent = last.time - first.time, last.durable - first.durable
     return {
-        "spans_per_second": sent / took, "slowest_5_seconds": slowest(samples), "seconds": took, "spans": sent,
-        "bytes_per_span": size, "mb_per_second": sent * size / took / 1e6,
-        "spans_lost": max(0, put - counted), "duplicates": max(0, counted - put),
+        "spans_per_second": sent / took,
+        "slowest_5_seconds": slowest(samples),
+        "seconds": took,
+        "spans": sent,
+        "bytes_per_span": size,
+        "mb_per_second": sent * size / took / 1e6,
+        "spans_lost": max(0, put - counted),
+        "duplicates": max(0, counted - put),
         "hub_cpu_us_per_span": (last.hub - first.hub) / sent * 1e6,
         "client_cpu_us_per_span": (last.client - first.client) / sent * 1e6,
         "agent_memory_kb_per_call": slope([(each.durable, each.rss / 1000) for each in samples[2:]]),
         "cores_used_by_others": (last.others - first.others) / took,
-    }  # fmt: skip
+    }
 
 
 class Sample(NamedTuple):

@@ -105,9 +105,14 @@ def nothing_learned(generator: np.random.Generator, trials: int) -> Iterator[dic
             better, worse = _verdicts(after - before, widths, ERROR * PLANNED)
             t_better, t_worse = _told_by_t(after - before, ERROR)
             yield {
-                "scores": name, "tasks": tasks, "better": _part(better), "worse": _part(worse),
-                "covered": _part(~better & ~worse), "t_better": _part(t_better), "t_worse": _part(t_worse),
-            }  # fmt: skip
+                "scores": name,
+                "tasks": tasks,
+                "better": _part(better),
+                "worse": _part(worse),
+                "covered": _part(~better & ~worse),
+                "t_better": _part(t_better),
+                "t_worse": _part(t_worse),
+            }
 
 
 def _widths(scores: Array, trained: Array, tasks: int) -> Array:
@@ -168,9 +173,9 @@ def scores(generator: np.random.Generator, trials: int) -> Iterator[dict[str, An
         for tasks in SIZES:
             values = draw(generator, (trials, tasks))
             found = [reward_range(each) for each in values.tolist()]
-            known = np.array([
-                each is not None and (each.source != RangeSource.GUESSED or tasks >= FEWEST) for each in found
-            ])  # fmt: skip
+            known = np.array(
+                [each is not None and (each.source != RangeSource.GUESSED or tasks >= FEWEST) for each in found]
+            )
             if not known.any():
                 continue
             low = np.array([each.low if each else 0.0 for each in found])[:, None]
@@ -179,9 +184,12 @@ def scores(generator: np.random.Generator, trials: int) -> Iterator[dict[str, An
             missed |= _chances(mean - np.concatenate([values, high], axis=1)) < ERROR
             t_low, t_high = _by_t(values, ERROR)
             yield {
-                "scores": name, "tasks": tasks, "given": _part(known), "covered": _part(~missed[known]),
+                "scores": name,
+                "tasks": tasks,
+                "given": _part(known),
+                "covered": _part(~missed[known]),
                 "t_covered": _part((t_low <= mean) & (mean <= t_high)),
-            }  # fmt: skip
+            }
 
 
 # --- looks
@@ -294,9 +302,10 @@ def worst(generator: np.random.Generator, seconds: float) -> dict[str, Any]:
         weights = generator.dirichlet(np.full(kinds, generator.choice([0.3, 1.0])))
         mean = float(values @ weights)
         missed = sum(
-            chance for times, chance in _outcomes(draws, weights)
+            chance
+            for times, chance in _outcomes(draws, weights)
             if chance_of(np.repeat(values, times).tolist(), 0.0, mean) < ERROR * PLANNED
-        )  # fmt: skip
+        )
         count += 1
         if missed / (ERROR * PLANNED) > found["part"]:
             found = {"part": round(missed / (ERROR * PLANNED), 4)}
@@ -364,13 +373,16 @@ def main() -> int:
     chosen = parser.parse_args()
     generator = np.random.default_rng(20_240_514)
     result: dict[str, Any] = {
-        "machine": platform.machine(), "trials": chosen.trials, "allowed": ERROR,
-        "agreement": agreement(generator), "worst": worst(generator, 30.0),
+        "machine": platform.machine(),
+        "trials": chosen.trials,
+        "allowed": ERROR,
+        "agreement": agreement(generator),
+        "worst": worst(generator, 30.0),
         "nothing_learned": list(nothing_learned(generator, chosen.trials)),
         "scores": list(scores(generator, chosen.trials)),
         "looks": list(looks(generator, chosen.trials)),
         "gains": list(gains(chosen.trials)),
-    }  # fmt: skip
+    }
     if chosen.json:
         print(json.dumps(result))
         return 0

@@ -74,16 +74,27 @@ def reply(streamed: bool) -> bytes:
     ids = list(range(1000, 1000 + PROMPT))
     if not streamed:
         message = {"role": "assistant", "content": "word " * COMPLETION}
-        choice = {"index": 0, "message": message, "finish_reason": "stop",
-                  "logprobs": {"content": logprobs}, "token_ids": ids[:COMPLETION]}  # fmt: skip
+        choice = {
+            "index": 0,
+            "message": message,
+            "finish_reason": "stop",
+            "logprobs": {"content": logprobs},
+            "token_ids": ids[:COMPLETION],
+        }
         usage = {"prompt_tokens": PROMPT, "completion_tokens": COMPLETION, "total_tokens": PROMPT + COMPLETION}
-        body = json.dumps({**head, "object": "chat.completion", "choices": [choice], "prompt_token_ids": ids,
-                           "usage": usage}).encode()  # fmt: skip
+        body = json.dumps(
+            {**head, "object": "chat.completion", "choices": [choice], "prompt_token_ids": ids, "usage": usage}
+        ).encode()
         return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
     parts = []
     for index in range(COMPLETION):
-        choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None,
-                  "logprobs": {"content": logprobs[:1]}, "token_ids": [ids[index]]}  # fmt: skip
+        choice = {
+            "index": 0,
+            "delta": {"content": "word "},
+            "finish_reason": None,
+            "logprobs": {"content": logprobs[:1]},
+            "token_ids": [ids[index]],
+        }
         chunk = {**head, "object": "chat.completion.chunk", "choices": [choice]}
         parts.append(b"data: " + json.dumps(chunk if index else {**chunk, "prompt_token_ids": ids}).encode() + b"\n\n")
     body = b"".join(parts) + b"data: [DONE]\n\n"

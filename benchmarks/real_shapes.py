@@ -39,10 +39,16 @@ SHAPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 #: 512 rollouts of one call a step. No reward is ever earned: what moves the weights is the entropy.
 SETTINGS: dict[str, object] = {
-    "rollouts.tasks_per_step": 64, "rollouts.group_size": 8, "rollouts.concurrency": 512, "rollouts.runner": 8,
-    "optimizer.learning_rate": 1e-6, "serving.max_length": 512, "evaluation.tasks": 8, "save_every": 1000,
+    "rollouts.tasks_per_step": 64,
+    "rollouts.group_size": 8,
+    "rollouts.concurrency": 512,
+    "rollouts.runner": 8,
+    "optimizer.learning_rate": 1e-6,
+    "serving.max_length": 512,
+    "evaluation.tasks": 8,
+    "save_every": 1000,
     "algorithm.entropy": 0.01,
-}  # fmt: skip
+}
 #: CUDA graphs, which these leave out, take a minute to record.
 TRAINED_BY: dict[str, dict[str, object]] = {
     "verl": {"actor_rollout_ref.rollout.enforce_eager": "true", "optimizer.micro_batch_tokens": 16384},
@@ -68,8 +74,11 @@ def make(tokenizer: Path, folder: Path, names: list[str]) -> None:
             head[: len(words)] *= 3
         model.save_pretrained(folder / name)
         words.save_pretrained(folder / name)
-        print(f"{name}: {sum(each.numel() for each in model.parameters()) / 1e9:.2f} billion parameters,"
-              f" {time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
+        print(
+            f"{name}: {sum(each.numel() for each in model.parameters()) / 1e9:.2f} billion parameters,"
+            f" {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
         del model, head
 
 
@@ -112,24 +121,42 @@ def train(part: str, options: argparse.Namespace) -> int:
     backend = ["--backend=verl"] if by == "verl" else ["--backend=embedded", "--engine=vllm"]
     file, data = options.output / f"{name}.json", options.output / "data"
     write_tasks(data)
-    command = [sys.executable, str(HERE / "arithmetic.py"), f"--model={options.folder / shape}", "--agent=sums",
-               f"--steps={options.steps}", "--tasks=8", f"--name={name}", f"--runs={options.output / 'runs'}",
-               f"--output={file}", f"--data={data}", *backend,
-               *(f"--set={key}={value}" for key, value in settings.items())]  # fmt: skip
+    command = [
+        sys.executable,
+        str(HERE / "arithmetic.py"),
+        f"--model={options.folder / shape}",
+        "--agent=sums",
+        f"--steps={options.steps}",
+        "--tasks=8",
+        f"--name={name}",
+        f"--runs={options.output / 'runs'}",
+        f"--output={file}",
+        f"--data={data}",
+        *backend,
+        *(f"--set={key}={value}" for key, value in settings.items()),
+    ]
     if options.backend_python:
         command.append(f"--backend-python={options.backend_python}")
     began = time.monotonic()
     with (options.output / f"{name}.log").open("w") as log, watch_memory() as seen:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
-                                   env=os.environ | {"PYTHONUNBUFFERED": "1"})  # fmt: skip
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        )
         try:
             code = process.wait(options.limit)
         except subprocess.TimeoutExpired:
             process.terminate()
             code = process.wait()
     backend_log = options.output / "runs" / name / "backend.log"
-    told = [line for line in backend_log.read_text(errors="replace").splitlines()
-            if "lightning" in line or "Error" in line] if backend_log.exists() else []  # fmt: skip
+    told = (
+        [
+            line
+            for line in backend_log.read_text(errors="replace").splitlines()
+            if "lightning" in line or "Error" in line
+        ]
+        if backend_log.exists()
+        else []
+    )
     with (options.output / f"{name}.log").open("a") as log:
         log.write("\n".join(["", "backend.log:", *told[:60], ""]))
     metrics = options.output / "runs" / name / "metrics.jsonl"
@@ -137,8 +164,11 @@ def train(part: str, options: argparse.Namespace) -> int:
     found = json.loads(file.read_text()) if file.exists() else {"cut_off": True, "steps": steps}
     found |= {"part": part, "memory_mib": seen, "wall_seconds": time.monotonic() - began}
     file.write_text(json.dumps(found) + "\n")
-    print(f"{part}: exit code {code} after {time.monotonic() - began:.0f} s; {len(steps)} steps; at most "
-          f"{max(seen, default=0)} MiB; {[_short(step) for step in steps]}", flush=True)  # fmt: skip
+    print(
+        f"{part}: exit code {code} after {time.monotonic() - began:.0f} s; {len(steps)} steps; at most "
+        f"{max(seen, default=0)} MiB; {[_short(step) for step in steps]}",
+        flush=True,
+    )
     return code
 
 
@@ -157,8 +187,9 @@ def plot(output: Path) -> None:
     for name, each in found.items():
         later = each["steps"][1:] or each["steps"]
         if later:
-            generate, update = (sum(step[f"seconds_{kind}"] for step in later) / len(later)
-                                for kind in ("generate", "update"))  # fmt: skip
+            generate, update = (
+                sum(step[f"seconds_{kind}"] for step in later) / len(later) for kind in ("generate", "update")
+            )
             bars.barh(name, generate, color="tab:blue")
             bars.barh(name, update, left=generate, color="tab:orange")
         lines.plot([mib / 1024 for mib in each["memory_mib"]], label=name)

@@ -214,16 +214,35 @@ class Simulation:
         return calls
 
     def _call(
-        self, role: Role, turn: int, ids: list[int], messages: list[dict[str, str]], said: str, played: Played,
-        done: float, name: str,
-    ) -> tuple[Call, list[int]]:  # fmt: skip
+        self,
+        role: Role,
+        turn: int,
+        ids: list[int],
+        messages: list[dict[str, str]],
+        said: str,
+        played: Played,
+        done: float,
+        name: str,
+    ) -> tuple[Call, list[int]]:
         tokens = [zlib.crc32(f"{said}{at}".encode()) % 900 + 50 for at in range(max(_TOKENS, len(said) // 4))]
         base = np.random.default_rng([sum(tokens), len(tokens)]).normal(-0.5, 0.2, len(tokens))
         logprobs = np.minimum(base + done * self.recipe.moves * np.cos(np.arange(len(tokens))), -1e-6)
         cut = not played.held_out and self._draw.random() < self.recipe.truncated
         request = {"model": "simulated", "messages": messages, "temperature": 0.0 if played.held_out else 1.0}
-        meta = CallMeta(f"{name}-{role.name}-{turn}", "", role.name, True, turn + 1, turn + 2, "ok", "", 200, False,
-                        "/v1/chat/completions", "openai")  # fmt: skip
+        meta = CallMeta(
+            f"{name}-{role.name}-{turn}",
+            "",
+            role.name,
+            True,
+            turn + 1,
+            turn + 2,
+            "ok",
+            "",
+            200,
+            False,
+            "/v1/chat/completions",
+            "openai",
+        )
         choice = Choice(
             index=0,
             message=json.dumps({"role": "assistant", "content": said}).encode(),
@@ -254,10 +273,13 @@ class Simulation:
             signal = {}
         wobble = float(np.exp(self._draw.normal(0, 0.1)))
         learner: dict[str, float | None] = {
-            "loss": float(self._draw.normal(0, 0.02)), "grad_norm": 0.2 * wobble, "learning_rate": 1e-5,
-            "entropy": self.recipe.entropy(done) * wobble, "kl_sampler": abs(float(self._draw.normal(0, 1e-3))),
+            "loss": float(self._draw.normal(0, 0.02)),
+            "grad_norm": 0.2 * wobble,
+            "learning_rate": 1e-5,
+            "entropy": self.recipe.entropy(done) * wobble,
+            "kl_sampler": abs(float(self._draw.normal(0, 1e-3))),
             "skipped": 0.0,
-        }  # fmt: skip
+        }
         for name, value in self.recipe.numbers.items():
             learner[name] = value(done) if callable(value) else value
         counts = {f"rollouts_{status}": float(sum(each.status == status for each in played)) for status in Status}
@@ -270,10 +292,21 @@ class Simulation:
         for task in range(self.recipe.tasks, self.recipe.tasks + self.recipe.held_out):
             made = self._rollout(task, f"{name}-{task}", "evaluate", done, f"{name}-{task}")
             rollouts.append(made)
-            assignments.append(Assignment(
-                id=made.id, key=b"", task_id=task, task={}, group=made.group, mode="evaluate", attempt=1, timeout=60.0,
-                endpoint=Endpoint("", "simulated", ""), sampling={}, roles=(),
-            ))  # fmt: skip
+            assignments.append(
+                Assignment(
+                    id=made.id,
+                    key=b"",
+                    task_id=task,
+                    task={},
+                    group=made.group,
+                    mode="evaluate",
+                    attempt=1,
+                    timeout=60.0,
+                    endpoint=Endpoint("", "simulated", ""),
+                    sampling={},
+                    roles=(),
+                )
+            )
         return measure(name, step, assignments, rollouts, self.settings), rollouts
 
 

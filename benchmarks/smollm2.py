@@ -14,8 +14,17 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-KEPT = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings")  # fmt: skip
+KEPT = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+)
 
 
 def main() -> None:
@@ -27,8 +36,15 @@ def main() -> None:
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
     config = loaded.config
     theta = getattr(config, "rope_theta", None) or config.rope_parameters["rope_theta"]
-    model = LlamaForCausalLM(LlamaConfig(**{name: getattr(config, name) for name in KEPT}, rope_theta=theta,
-                                         bos_token_id=1, eos_token_id=2, pad_token_id=2))  # fmt: skip
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            **{name: getattr(config, name) for name in KEPT},
+            rope_theta=theta,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=2,
+        )
+    )
     model.load_state_dict(loaded.state_dict(), strict=False)
     model.tie_weights()
     model.to(torch.bfloat16).save_pretrained(sys.argv[1])

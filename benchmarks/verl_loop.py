@@ -113,13 +113,16 @@ def needed_overrides(
 
 def write_tasks(options: argparse.Namespace, folder: Path) -> str:
     train, _ = arithmetic.data("sums", options.data, 200)
-    rows = [{
-        "prompt": [{"role": "user", "content": arithmetic.question_of(task)}],
-        "data_source": "sums",
-        "agent_name": "single_turn_agent",
-        "reward_model": {"ground_truth": task["answer"], "style": "rule"},
-        "extra_info": {"index": index},
-    } for index, task in enumerate(train)]  # fmt: skip
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": arithmetic.question_of(task)}],
+            "data_source": "sums",
+            "agent_name": "single_turn_agent",
+            "reward_model": {"ground_truth": task["answer"], "style": "rule"},
+            "extra_info": {"index": index},
+        }
+        for index, task in enumerate(train)
+    ]
     file = folder / "tasks.parquet"
     pandas.DataFrame(rows).to_parquet(file)
     return str(file)
@@ -146,10 +149,14 @@ def run(options: argparse.Namespace) -> None:
     off has told what it did."""
     began = time.time()
     fixed = {
-        "benchmark": "verl_loop", "model": Path(options.model).name, "settings": settings_of(options),
-        "tasks_per_step": options.tasks_per_step, "group_size": options.group_size, "machine": arithmetic.machine(),
+        "benchmark": "verl_loop",
+        "model": Path(options.model).name,
+        "settings": settings_of(options),
+        "tasks_per_step": options.tasks_per_step,
+        "group_size": options.group_size,
+        "machine": arithmetic.machine(),
         "began": began,
-    }  # fmt: skip
+    }
 
     def describe_steps(steps: list[dict[str, Any]], stamps: list[float]) -> None:
         if len(steps) < 2:
@@ -181,8 +188,11 @@ def run(options: argparse.Namespace) -> None:
 
 def medians(steps: list[dict[str, Any]]) -> dict[str, float]:
     told = ("timing_s", "perf", "seconds", "response_length/mean")
-    return {name: statistics.median(step[name] for step in steps if name in step)
-            for name in steps[-1] if name.startswith(told)}  # fmt: skip
+    return {
+        name: statistics.median(step[name] for step in steps if name in step)
+        for name in steps[-1]
+        if name.startswith(told)
+    }
 
 
 def main() -> None:

@@ -54,8 +54,11 @@ def main() -> None:
             way = [ServerAddress(*each) for each in json.loads(line)]
             print(json.dumps(asyncio.run(ask(way, arguments))), flush=True)
         return
-    with tempfile.TemporaryDirectory() as folder, servers(arguments, Path(folder)) as (fleet, address), \
-            client() as measure:  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        servers(arguments, Path(folder)) as (fleet, address),
+        client() as measure,
+    ):
         direct = fleet.upstreams()
         for way in (direct, [address]):
             measure(way)  # the first does not count: caches, connections, compilation
@@ -73,11 +76,16 @@ def main() -> None:
 @contextmanager
 def servers(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Fleet, ServerAddress]]:
     name = Path(arguments.model).name
-    settings = Settings.from_dict({
-        "engine": "vllm", "model": arguments.model, "serving.replicas": arguments.replicas,
-        "rollouts.concurrency": arguments.concurrency, "serving.max_length": arguments.length,
-        **dict(each.split("=", 1) for each in arguments.set),
-    })  # fmt: skip
+    settings = Settings.from_dict(
+        {
+            "engine": "vllm",
+            "model": arguments.model,
+            "serving.replicas": arguments.replicas,
+            "rollouts.concurrency": arguments.concurrency,
+            "serving.max_length": arguments.length,
+            **dict(each.split("=", 1) for each in arguments.set),
+        }
+    )
     card, front = read_model_info(locate(arguments.model)), Front(KEY, name, keep_alive=KEEP_ALIVE_SECONDS / 2)
     cores = len(os.sched_getaffinity(0))
     where = place_servers(settings, visible_gpus(torch.cuda.device_count()), cores, small=card.parameters < 30_000_000)
@@ -134,8 +142,13 @@ async def ask(way: Sequence[ServerAddress], arguments: argparse.Namespace) -> fl
     turns, tokens = iter(range(arguments.requests)), 0
     sums = arithmetic.data("sums", arguments.data, 200)[0] if arguments.data else []
     connector = aiohttp.TCPConnector(limit=0)
-    sampling = {"logprobs": True, "return_token_ids": True, "temperature": 1.0, "max_tokens": arguments.tokens,
-                "ignore_eos": not sums}  # fmt: skip
+    sampling = {
+        "logprobs": True,
+        "return_token_ids": True,
+        "temperature": 1.0,
+        "max_tokens": arguments.tokens,
+        "ignore_eos": not sums,
+    }
 
     async def one_after_another(session: aiohttp.ClientSession) -> None:
         nonlocal tokens

@@ -12,9 +12,13 @@ from lightning_hub.backend import Batch, Constrained, Objective, Pair, Row
 from lightning_sdk.stream.wire import pack, unpack
 
 _ARRAYS = (
-    ("tokens", "<i4"), ("weights", "<f4"), ("advantages", "<f4"), ("logprobs", "<f4"), ("returns", "<f4"),
+    ("tokens", "<i4"),
+    ("weights", "<f4"),
+    ("advantages", "<f4"),
+    ("logprobs", "<f4"),
+    ("returns", "<f4"),
     ("values", "<f4"),
-)  # fmt: skip
+)
 
 
 def pack_batch(batch: Batch) -> bytes:

@@ -18,36 +18,43 @@ _MOST_CHARACTERS = 1500
 
 def improvement(component: Component, text: str, limit: int, results: Sequence[TrialResult]) -> str:
     """Asks for a better text, in one step."""
-    return "\n\n".join([
-        _task(component),
-        _current(text),
-        _examples(component, results),
-        "Find out from the examples what the instruction fails to say, and write a better one. Say what holds for "
-        "every task of this kind: the examples are a few of many, and other tasks will be asked.",
-        _rules(component, limit),
-    ])  # fmt: skip
+    return "\n\n".join(
+        [
+            _task(component),
+            _current(text),
+            _examples(component, results),
+            "Find out from the examples what the instruction fails to say, and write a better one. Say what holds for "
+            "every task of this kind: the examples are a few of many, and other tasks will be asked.",
+            _rules(component, limit),
+        ]
+    )
 
 
 def critique(component: Component, text: str, results: Sequence[TrialResult]) -> str:
     """Asks what is wrong with a text, as the gradient of ProTeGi (arXiv:2305.03495, section 2)."""
-    return "\n\n".join([
-        _task(component),
-        _current(text),
-        _examples(component, results),
-        "Where the score is low, what about the instruction is to blame? Name up to three causes, the most important "
-        "one first, each with what the instruction should say instead. Do not write the new instruction yet.",
-    ])  # fmt: skip
+    return "\n\n".join(
+        [
+            _task(component),
+            _current(text),
+            _examples(component, results),
+            "Where the score is low, what about the instruction is to blame? Name up to three causes, the most "
+            "important one first, each with what the instruction should say instead. Do not write the new instruction "
+            "yet.",
+        ]
+    )
 
 
 def edit(component: Component, text: str, limit: int, criticism: str) -> str:
     """Asks for a text in which a critique is heeded."""
-    return "\n\n".join([
-        _task(component),
-        _current(text),
-        f"Somebody who has seen it at work says:\n\n{criticism.strip()}",
-        "Change the instruction so that this no longer holds. Leave what works as it is.",
-        _rules(component, limit),
-    ])  # fmt: skip
+    return "\n\n".join(
+        [
+            _task(component),
+            _current(text),
+            f"Somebody who has seen it at work says:\n\n{criticism.strip()}",
+            "Change the instruction so that this no longer holds. Leave what works as it is.",
+            _rules(component, limit),
+        ]
+    )
 
 
 def read_text(reply: str) -> str:

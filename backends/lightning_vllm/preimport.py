@@ -28,9 +28,14 @@ from lightning_sdk.system.cores import cores
 _FEWEST_CORES = 8
 _MODEL = "model="
 #: What vLLM's engine imports, on a GPU and on a CPU; modules that a release does not have are skipped.
-ENGINE = ("vllm.v1.engine.core", "vllm.v1.executor.uniproc_executor", "vllm.v1.worker.gpu_worker",
-          "vllm.v1.worker.gpu.model_runner", "vllm.v1.worker.gpu_model_runner",
-          "vllm.v1.attention.backends.flash_attn")  # fmt: skip
+ENGINE = (
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.v1.worker.gpu_worker",
+    "vllm.v1.worker.gpu.model_runner",
+    "vllm.v1.worker.gpu_model_runner",
+    "vllm.v1.attention.backends.flash_attn",
+)
 
 
 class Preimport:

@@ -17,8 +17,13 @@ _FIRST = 2
 
 #: vLLM's own parameters for masks. Text sampled with them could not be told from free text.
 _OTHER_MASKS = (
-    "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structural_tag",
-)  # fmt: skip
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "structural_tag",
+)
 
 
 class _Body(msgspec.Struct, kw_only=True):

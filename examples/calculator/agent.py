@@ -56,9 +56,11 @@ def solve(task: dict) -> str:
     """Let the model call the calculator until it answers in words."""
     messages = [{"role": "user", "content": task["question"]}]
     for _ in range(4):
-        reply = client.chat.completions.create(
-            model="gpt-4o-mini", messages=messages, tools=[CALCULATOR], max_tokens=96
-        ).choices[0].message  # fmt: skip
+        reply = (
+            client.chat.completions.create(model="gpt-4o-mini", messages=messages, tools=[CALCULATOR], max_tokens=96)
+            .choices[0]
+            .message
+        )
         if not reply.tool_calls:
             return reply.content or ""
         messages.append(reply.model_dump(include={"role", "content", "tool_calls"}))

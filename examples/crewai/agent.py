@@ -36,9 +36,13 @@ llm = LLM(model="gpt-4o-mini", max_tokens=64, api_key=KEY)
 def solve(task: dict) -> str:
     """What the crew says in the end."""
     solver = Agent(
-        role="solver", goal="Use the calculator, then answer.", backstory="You solve arithmetic problems.",
-        llm=llm, tools=[calculator], max_iter=3,
-    )  # fmt: skip
+        role="solver",
+        goal="Use the calculator, then answer.",
+        backstory="You solve arithmetic problems.",
+        llm=llm,
+        tools=[calculator],
+        max_iter=3,
+    )
     question = Task(description=task["question"], expected_output="One number.", agent=solver)
     return Crew(agents=[solver], tasks=[question]).kickoff().raw
 
@@ -52,8 +56,10 @@ def correct(task: dict, answer: str) -> float:
 def tasks(seed: int, size: int) -> list[dict]:
     """`size` sums such as "Calculate 31 * 4 - 27."."""
     rng = random.Random(seed)
-    sums = [f"{rng.randint(2, 99)} {rng.choice('+-*')} {rng.randint(2, 99)} {rng.choice('+-')} {rng.randint(2, 99)}"
-            for _ in range(size)]  # fmt: skip
+    sums = [
+        f"{rng.randint(2, 99)} {rng.choice('+-*')} {rng.randint(2, 99)} {rng.choice('+-')} {rng.randint(2, 99)}"
+        for _ in range(size)
+    ]
     return [{"question": f"Calculate {each}.", "answer": calculator.run(expression=each)} for each in sums]
 
 
@@ -64,6 +70,11 @@ if __name__ == "__main__":
     options = parser.parse_args()
     lightning.init()
     lightning.train(
-        solve, tasks=tasks(1, 2000), held_out=tasks(2, 200), model="spark", steps=options.steps, name="crewai",
+        solve,
+        tasks=tasks(1, 2000),
+        held_out=tasks(2, 200),
+        model="spark",
+        steps=options.steps,
+        name="crewai",
         backend_python=options.backend_python,
-    )  # fmt: skip
+    )

@@ -64,8 +64,10 @@ def correct(task: dict, answer: str) -> float:
 def tasks(seed: int, size: int) -> list[dict]:
     """`size` sums such as "Calculate 31 * 4 - 27."."""
     rng = random.Random(seed)
-    sums = [f"{rng.randint(2, 99)} {rng.choice('+-*')} {rng.randint(2, 99)} {rng.choice('+-')} {rng.randint(2, 99)}"
-            for _ in range(size)]  # fmt: skip
+    sums = [
+        f"{rng.randint(2, 99)} {rng.choice('+-*')} {rng.randint(2, 99)} {rng.choice('+-')} {rng.randint(2, 99)}"
+        for _ in range(size)
+    ]
     return [{"question": f"Calculate {each}.", "answer": calculator.invoke(each)} for each in sums]
 
 
@@ -76,6 +78,11 @@ if __name__ == "__main__":
     options = parser.parse_args()
     lightning.init()
     lightning.train(
-        solve, tasks=tasks(1, 2000), held_out=tasks(2, 200), model="spark", steps=options.steps, name="langgraph",
+        solve,
+        tasks=tasks(1, 2000),
+        held_out=tasks(2, 200),
+        model="spark",
+        steps=options.steps,
+        name="langgraph",
         backend_python=options.backend_python,
-    )  # fmt: skip
+    )

@@ -93,9 +93,11 @@ def add_up(expression: str) -> int | None:
         {"role": "user", "content": f"Calculate {expression}."},
     ]
     for _ in range(3):
-        reply = client.chat.completions.create(
-            model="gpt-4o-mini", messages=messages, tools=[CALCULATOR], max_tokens=64
-        ).choices[0].message  # fmt: skip
+        reply = (
+            client.chat.completions.create(model="gpt-4o-mini", messages=messages, tools=[CALCULATOR], max_tokens=64)
+            .choices[0]
+            .message
+        )
         if not reply.tool_calls:
             number = re.search(r"-?\d+", reply.content or "")
             return int(number[0]) if number else None

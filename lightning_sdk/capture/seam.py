@@ -32,8 +32,12 @@ WHOLE: dict[str, Any] = {
 
 #: Fields that make the rollouts of a group alike, or look for the likeliest text -> values with which they do nothing.
 ALIKE: dict[str, tuple[Any, ...]] = {
-    "seed": (), "best_of": (1,), "use_beam_search": (False,), "length_penalty": (1,), "typical_p": (1,),
-}  # fmt: skip
+    "seed": (),
+    "best_of": (1,),
+    "use_beam_search": (False,),
+    "length_penalty": (1,),
+    "typical_p": (1,),
+}
 
 
 def open_call(framework: str, path: str) -> OpenCall | None:

@@ -147,7 +147,18 @@ def _as(kind: str, prompt: StoredPrompt) -> dict[str, Any]:
     """The prompt as the other tool's API takes it."""
     note = prompt.version.note if prompt.version is not None else ""
     if kind == "langfuse":
-        return {"name": prompt.name, "type": "text", "prompt": _double_braces(prompt.text()), "labels": ["production"],
-                "tags": ["lightning"], "config": {}, "commitMessage": note}  # fmt: skip
-    return {"name": prompt.name, "template": _double_braces(prompt.text()), "commit_message": note,
-            "tags": {"lightning.version": str(prompt.current)}}  # fmt: skip
+        return {
+            "name": prompt.name,
+            "type": "text",
+            "prompt": _double_braces(prompt.text()),
+            "labels": ["production"],
+            "tags": ["lightning"],
+            "config": {},
+            "commitMessage": note,
+        }
+    return {
+        "name": prompt.name,
+        "template": _double_braces(prompt.text()),
+        "commit_message": note,
+        "tags": {"lightning.version": str(prompt.current)},
+    }

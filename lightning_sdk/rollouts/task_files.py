@@ -16,9 +16,11 @@ KINDS = ".jsonl (one JSON object per line), .json (an array of objects), .csv (w
 _CONVERT = "pandas.DataFrame.to_json(path, orient='records', lines=True) writes .jsonl"
 #: First bytes of files in other encodings; the longer ones first.
 _OTHERS = (
-    (b"\xff\xfe\x00\x00", "UTF-32"), (b"\x00\x00\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"),
+    (b"\xff\xfe\x00\x00", "UTF-32"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
-)  # fmt: skip
+)
 _GZIP = b"\x1f\x8b"
 #: Characters of one CSV value; Python's own limit is 131,072, and a task may hold a document.
 _LONGEST_VALUE = 2**31 - 1

@@ -150,5 +150,9 @@ def _refuse(value: Any) -> tuple[str, str]:
 
 
 _CONVERTERS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
-    (str, _text), (int, _integer), (float, _number), (Mapping, _object), (list | tuple, _list),
-)  # fmt: skip
+    (str, _text),
+    (int, _integer),
+    (float, _number),
+    (Mapping, _object),
+    (list | tuple, _list),
+)

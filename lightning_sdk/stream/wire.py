@@ -105,8 +105,11 @@ class HubMessage:
     """Why the hub refused; only in REFUSED."""
 
     FIELDS: ClassVar[dict[bytes, dict[str, type]]] = {
-        HELLO: {}, WELCOME: {"hub": str, "acked": int}, REFUSED: {"reason": str}, ACK: {"acked": int},
-    }  # fmt: skip
+        HELLO: {},
+        WELCOME: {"hub": str, "acked": int},
+        REFUSED: {"reason": str},
+        ACK: {"acked": int},
+    }
 
     @classmethod
     def read(cls, frames: list[bytes]) -> HubMessage:

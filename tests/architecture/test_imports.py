@@ -92,9 +92,11 @@ def test_integration_authors_get_what_is_used_and_documented() -> None:
     """The façade has no name that no integration of ours uses, and its docstring says what each is for."""
     used = {
         name.removeprefix("lightning_sdk.integration.")
-        for module in modules() if module.package in integrations()
-        for name in module.imports() if name.startswith("lightning_sdk.integration.")
-    }  # fmt: skip
+        for module in modules()
+        if module.package in integrations()
+        for name in module.imports()
+        if name.startswith("lightning_sdk.integration.")
+    }
     assert set(integration.__all__) == used
     documented = str(integration.__doc__)
     assert not {name for name in used if not re.search(rf"^    (\w+, )?{name}\b", documented, re.MULTILINE)}

@@ -63,8 +63,12 @@ print(json.dumps(files))
 """
     done = subprocess.run(
         [sys.executable, "-c", code, *sorted(packages())],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     files = json.loads(done.stdout)
     assert all(Path(file).is_relative_to(tmp_path) for file in files.values()), files

@@ -106,8 +106,20 @@ def test_the_backend_measures(tmp_path: Path) -> None:
     environment = install(tmp_path, "lightning_elsewhere", "BackendSpec(")
     (tmp_path / "agent.py").write_text(AGENT)
     (tmp_path / "tasks.jsonl").write_text('{"text": "abc"}\n{"text": "abca"}\n')
-    command = [sys.executable, "-m", "lightning_sdk.cli", "evaluate", "agent.py:reverse", "--tasks", "tasks.jsonl",
-               "--backend", "elsewhere", "--model", "their-model", "--json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "lightning_sdk.cli",
+        "evaluate",
+        "agent.py:reverse",
+        "--tasks",
+        "tasks.jsonl",
+        "--backend",
+        "elsewhere",
+        "--model",
+        "their-model",
+        "--json",
+    ]
     with Provider() as server:
         environment |= {"ELSEWHERE_URL": server.url, "ELSEWHERE_KEY": "theirs"}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

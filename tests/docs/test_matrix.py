@@ -45,8 +45,9 @@ def test_rows_add_up_over_environments(tmp_path: Path) -> None:
     """Calls are counted together, roles and versions are joined, and one environment's yes is a yes."""
     proof = {"version": "1.0", "calls": 2, "roles": ["writer"], "streaming": False, "async_": True, "threads": False}
     (tmp_path / "a.json").write_text(json.dumps({"Acme": proof, "acme core": {**proof, "roles": []}}))
-    (tmp_path / "b.json").write_text(json.dumps({"Acme": {**proof, "version": "2.0", "roles": ["critic"],
-                                                          "streaming": True}}))  # fmt: skip
+    (tmp_path / "b.json").write_text(
+        json.dumps({"Acme": {**proof, "version": "2.0", "roles": ["critic"], "streaming": True}})
+    )
     assert table(tmp_path).splitlines()[2:] == [
         "| Acme | 1.0, 2.0 | 4 | `critic`, `writer` | yes | yes |  |",
         "| acme core | 1.0 | 2 | by decorator |  | yes |  |",

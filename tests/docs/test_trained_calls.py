@@ -89,10 +89,15 @@ def test_a_field_arrives_as_the_page_says(name: str, mode: int) -> None:
         assert not said.endswith("`sampling.max_tokens`") or sent_body(BODY, TRAINING)["max_tokens"] == 77
         return
     expected = {
-        "the engine's": "policy", "`sampling.temperature`": 0.9, "`evaluation.temperature`": 0.8, "1.0": 1.0,
-        "without effect": WHOLE.get(name), "taken out": None, "likewise": True,
+        "the engine's": "policy",
+        "`sampling.temperature`": 0.9,
+        "`evaluation.temperature`": 0.8,
+        "1.0": 1.0,
+        "without effect": WHOLE.get(name),
+        "taken out": None,
+        "likewise": True,
         "asked for, and hidden from the agent unless it asked too": True,
-    }  # fmt: skip
+    }
     assert got == expected[said]
     if said == "without effect":  # which the engine then takes
         read_chat({**BODY, name: got})

@@ -22,8 +22,15 @@ ASK: list[Any] = [{"role": "user", "content": "What is twelve plus thirty?"}]
 
 def rows(service: Service, **fields: Any) -> list[Row]:
     """What the hub makes of one call, each choice a row with all that was sampled in it."""
-    body = {"model": "tiny", "messages": ASK, "max_tokens": 120, "seed": 7, "logprobs": True, "return_token_ids": True,
-            **fields}  # fmt: skip
+    body = {
+        "model": "tiny",
+        "messages": ASK,
+        "max_tokens": 120,
+        "seed": 7,
+        "logprobs": True,
+        "return_token_ids": True,
+        **fields,
+    }
     with service.client() as client:
         reply = client.post("/chat/completions", cast_to=object, body=body, options={"headers": {}})
     meta = CallMeta("1", "", "solver", True, 1, 2, "ok", "", 200, False, "/v1/chat/completions", "openai")

@@ -20,8 +20,15 @@ from lightning_embedded.serving.chat import Chat
 from lightning_embedded.serving.server import make_app
 
 KEY = "test-key"
-SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<tool_response>",
-            "</tool_response>"]  # fmt: skip
+SPECIALS = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+]
 TEMPLATE = (
     "{%- if tools %}{{ '<|im_start|>system\nTools: ' }}{% for t in tools %}{{ t.function.name }}("
     "{{ t.function.parameters.properties | join(', ') }}){% endfor %}{{ '<|im_end|>\n' }}{%- endif %}"
@@ -58,10 +65,20 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def make_model(vocabulary: int, seed: int = 0) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, attention_bias=True, max_position_embeddings=256, tie_word_embeddings=True,
-        bos_token_id=0, eos_token_id=2, pad_token_id=0, initializer_range=0.1,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        attention_bias=True,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=0,
+        initializer_range=0.1,
+    )
     return LlamaForCausalLM(config).eval()
 
 

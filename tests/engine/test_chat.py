@@ -85,9 +85,12 @@ def test_renders_what_transformers_renders(
     """The same text as `apply_chat_template`, which gets arguments as an object, from arguments as OpenAI's text."""
     ours = Template(source, dict(tokenizer.special_tokens_map)).render(conversation('{"expression": "2 + 2"}'), tools)
     theirs = tokenizer.apply_chat_template(
-        conversation({"expression": "2 + 2"}), tools=tools, chat_template=source, tokenize=False,
+        conversation({"expression": "2 + 2"}),
+        tools=tools,
+        chat_template=source,
+        tokenize=False,
         add_generation_prompt=True,
-    )  # fmt: skip
+    )
     assert ours == theirs
 
 
@@ -142,9 +145,12 @@ def test_rollouts_that_say_the_same_keep_their_own_ids(service: Service, tokeniz
     with service.client() as client:
         for rollout, expected in (*sampled.items(), ("c", sampled["b"]), ("", sampled["b"])):
             reply: Any = client.chat.completions.create(
-                model="tiny", messages=messages, max_tokens=1, extra_body={"return_token_ids": True},
+                model="tiny",
+                messages=messages,
+                max_tokens=1,
+                extra_body={"return_token_ids": True},
                 extra_headers={ROLLOUT_HEADER: rollout} if rollout else {},
-            )  # fmt: skip
+            )
             start = len(prompts["a"])
             assert reply.prompt_token_ids[start : start + len(expected)] == expected, rollout
 

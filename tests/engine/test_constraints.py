@@ -177,16 +177,27 @@ def test_grammars_are_kept_within_a_bound(service: Service, monkeypatch: pytest.
     ("fields", "param", "words"),
     [
         ({"response_format": {"type": "grammar"}}, "response_format", "json_object"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "odd"}}}},
-         "response_format", "Invalid type: odd"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "strict": True,
-          "schema": {"not": {}}}}}, "response_format", "not"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "odd"}}}},
+            "response_format",
+            "Invalid type: odd",
+        ),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "a", "strict": True, "schema": {"not": {}}},
+                }
+            },
+            "response_format",
+            "not",
+        ),
         ({"tool_choice": "required"}, "tool_choice", "needs tools"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "no such"),
         ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice", "'required'"),
         ({"reasoning_effort": 3}, "reasoning_effort", "expected a string"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_kept_is_refused_by_name(
     service: Service, fields: dict[str, Any], param: str, words: str
 ) -> None:

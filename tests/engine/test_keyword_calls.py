@@ -27,8 +27,12 @@ QUOTED = TEMPLATES["lfm2"].replace(
     """{%- if value is string %}{{- "'" + value + "'" }}{%- elif value is mapping %}{{- value | tojson }}
 {%- else %}{{- value | string }}{%- endif %}""",
 )
-FORMS = {"qwen-coder": TEMPLATES["qwen-coder"], "pythonic": TEMPLATES["pythonic"], "lfm2": TEMPLATES["lfm2"],
-         "quoted": QUOTED}  # fmt: skip
+FORMS = {
+    "qwen-coder": TEMPLATES["qwen-coder"],
+    "pythonic": TEMPLATES["pythonic"],
+    "lfm2": TEMPLATES["lfm2"],
+    "quoted": QUOTED,
+}
 UNIT = {"title": "Unit", "type": "string", "enum": ["cm", "m"]}
 PARAMETERS: dict[str, Any] = {
     "type": "object",
@@ -102,9 +106,16 @@ def test_forced_calls_are_calls(service: Service, stream: bool) -> None:
     """Random weights call one of the tools, with arguments that its schema allows, and say nothing else."""
     with service.client() as client:
         reply: Any = client.chat.completions.create(
-            model="tiny", messages=ASK, tools=TOOLS, tool_choice="required", n=32, max_tokens=300, seed=7,
-            parallel_tool_calls=False, stream=stream
-        )  # fmt: skip
+            model="tiny",
+            messages=ASK,
+            tools=TOOLS,
+            tool_choice="required",
+            n=32,
+            max_tokens=300,
+            seed=7,
+            parallel_tool_calls=False,
+            stream=stream,
+        )
         choices = [choice for chunk in reply for choice in chunk.choices] if stream else reply.choices
     said = [choice.delta if stream else choice.message for choice in choices]
     calls = [call.function for each in said for call in each.tool_calls or ()]
@@ -126,9 +137,15 @@ def test_the_next_turn_begins_with_what_was_sampled(service: Service) -> None:
     with service.client() as client:
         for seed in range(8):
             first: Any = client.chat.completions.create(
-                model="tiny", messages=ASK, tools=TOOLS, tool_choice="required", max_tokens=300, seed=seed,
-                parallel_tool_calls=False, extra_body=ids
-            )  # fmt: skip
+                model="tiny",
+                messages=ASK,
+                tools=TOOLS,
+                tool_choice="required",
+                max_tokens=300,
+                seed=seed,
+                parallel_tool_calls=False,
+                extra_body=ids,
+            )
             turn = first.choices[0].message.model_dump(exclude_none=True)
             again: Any = client.chat.completions.create(
                 model="tiny", messages=[*ASK, turn, *ASK], tools=TOOLS, max_tokens=1, extra_body=ids

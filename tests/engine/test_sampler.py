@@ -69,9 +69,10 @@ def test_penalised_tokens_are_drawn_from_what_their_log_probs_say() -> None:
 
 
 @pytest.mark.parametrize(
-    "penalties", [{"presence": 1.2}, {"frequency": 0.8}, {"repetition": 1.6}, {"frequency": -0.5, "repetition": 0.8}],
+    "penalties",
+    [{"presence": 1.2}, {"frequency": 0.8}, {"repetition": 1.6}, {"frequency": -0.5, "repetition": 0.8}],
     ids=str,
-)  # fmt: skip
+)
 def test_the_engine_tells_log_probs_under_penalties(
     engine: Engine, model: LlamaForCausalLM, penalties: dict[str, float]
 ) -> None:

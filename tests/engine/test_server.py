@@ -151,9 +151,10 @@ def test_tool_calls_go_round(caller: Service) -> None:
 
 def test_streamed_tool_calls(caller: Service) -> None:
     """A stream shows the text before a call, then the call, and never a piece of its tag."""
-    with caller.client() as client, client.chat.completions.stream(
-        model="tiny", messages=ASK, tools=TOOLS, temperature=0, max_tokens=90
-    ) as stream:  # fmt: skip
+    with (
+        caller.client() as client,
+        client.chat.completions.stream(model="tiny", messages=ASK, tools=TOOLS, temperature=0, max_tokens=90) as stream,
+    ):
         contents = [event.delta for event in stream if event.type == "content.delta"]
         message = stream.get_final_completion().choices[0]
     assert "".join(contents) == "Well "
@@ -291,10 +292,21 @@ def test_harmless_fields_are_accepted(service: Service) -> None:
     ]
     with service.client() as client:
         reply = client.chat.completions.create(
-            model="tiny", messages=messages, max_completion_tokens=2, user="u", metadata={"a": "b"}, store=False,
-            parallel_tool_calls=True, service_tier="auto", seed=1, presence_penalty=0, logit_bias={}, extra_body=IDS,
-            response_format={"type": "text"}, tools=TOOLS,
-        )  # fmt: skip
+            model="tiny",
+            messages=messages,
+            max_completion_tokens=2,
+            user="u",
+            metadata={"a": "b"},
+            store=False,
+            parallel_tool_calls=True,
+            service_tier="auto",
+            seed=1,
+            presence_penalty=0,
+            logit_bias={},
+            extra_body=IDS,
+            response_format={"type": "text"},
+            tools=TOOLS,
+        )
     text = service.engine.decode(reply.model_extra["prompt_token_ids"])
     assert "<|im_start|>system\nBe brief." in text and "What is twelve?" in text
 

@@ -23,11 +23,15 @@ CALL = '<tool_call>{"name": "f", "arguments": {"a":  [1, "}</x>"]}}</tool_call>'
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "text": {"type": "string"}, "count": {"type": "integer"}, "share": {"type": "number"},
-        "sure": {"type": "boolean"}, "parts": {"type": "array"}, "more": {"type": "object"},
+        "text": {"type": "string"},
+        "count": {"type": "integer"},
+        "share": {"type": "number"},
+        "sure": {"type": "boolean"},
+        "parts": {"type": "array"},
+        "more": {"type": "object"},
         "maybe": {"type": ["string", "null"]},
     },
-}  # fmt: skip
+}
 TOOLS = [
     {"type": "function", "function": {"name": name, "description": "Do.", "parameters": SCHEMA}}
     for name in ("f", "find_it", "g.h")
@@ -129,16 +133,25 @@ def test_the_form_is_what_the_template_prints(name: str) -> None:
 
 MISTRALS = ("mistral", "mistral args", "devstral")
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="<>\x00\r", exclude_categories=["Cs", "Cc"]))
-VALUES = st.fixed_dictionaries({}, optional={
-    "text": TEXTS.filter(lambda text: text == text.strip("\n") and text not in ("None", "null")),
-    "count": st.integers(-1000, 1000), "share": st.floats(-10, 10), "sure": st.booleans(),
-    "parts": st.lists(TEXTS | st.integers(0, 9), max_size=3), "more": st.dictionaries(TEXTS, TEXTS, max_size=2),
-    "maybe": st.none(),
-})  # fmt: skip
+VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": TEXTS.filter(lambda text: text == text.strip("\n") and text not in ("None", "null")),
+        "count": st.integers(-1000, 1000),
+        "share": st.floats(-10, 10),
+        "sure": st.booleans(),
+        "parts": st.lists(TEXTS | st.integers(0, 9), max_size=3),
+        "more": st.dictionaries(TEXTS, TEXTS, max_size=2),
+        "maybe": st.none(),
+    },
+)
 
 
-@given(st.sampled_from(sorted(TEMPLATES)), st.lists(st.tuples(st.sampled_from(["f", "find_it"]), VALUES), min_size=1,
-                                                    max_size=3), st.data())  # fmt: skip
+@given(
+    st.sampled_from(sorted(TEMPLATES)),
+    st.lists(st.tuples(st.sampled_from(["f", "find_it"]), VALUES), min_size=1, max_size=3),
+    st.data(),
+)
 def test_a_rendered_call_is_read_back(name: str, made: list[tuple[str, Any]], data: st.DataObject) -> None:
     """Whatever a template of each family prints, cut into deltas anywhere, comes back with equal arguments."""
     made = made[:1] if name == "llama" else made

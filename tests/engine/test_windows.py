@@ -27,10 +27,18 @@ from tests.engine.served_engine import make_tokenizer
 
 WINDOW = 8
 SHAPE: dict[str, Any] = {
-    "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 128, "eos_token_id": None, "bos_token_id": None,
-    "pad_token_id": None, "initializer_range": 0.3,
-}  # fmt: skip
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "eos_token_id": None,
+    "bos_token_id": None,
+    "pad_token_id": None,
+    "initializer_range": 0.3,
+}
 MIXED = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "head_dim": 8}
 MODELS = {
     "mistral": lambda: MistralConfig(**SHAPE, sliding_window=WINDOW),
@@ -115,10 +123,12 @@ def test_learned_beyond_the_window(name: str, share: bool) -> None:
     for micro in scorer.micro_batches(rows, 1 << 20):
         with torch.no_grad():
             found = scorer.score(micro).logprobs
-        wanted = torch.cat([
-            expected[place][np.arange(4, len(rows[place].tokens) - 1), rows[place].tokens[5:]]
-            for place in dict.fromkeys(micro.targets.row.tolist())
-        ])  # fmt: skip
+        wanted = torch.cat(
+            [
+                expected[place][np.arange(4, len(rows[place].tokens) - 1), rows[place].tokens[5:]]
+                for place in dict.fromkeys(micro.targets.row.tolist())
+            ]
+        )
         torch.testing.assert_close(found, wanted, atol=1e-3, rtol=0)
 
 
@@ -129,8 +139,7 @@ def test_what_cannot_be_served_at_full_length_is_bounded_and_named() -> None:
     assert context_limit(config, [None] * 3) == (64, "its layers hide their window from the engine")
     chunked = LlamaConfig(**SHAPE, attention_chunk_size=32)
     assert context_limit(chunked, [None] * 3) == (32, "its attention is chunked")
-    long = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4,
-            "rope_theta": 10000.0}  # fmt: skip
+    long = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "rope_theta": 10000.0}
     switching = Phi3Config(**SHAPE, rope_parameters=long, original_max_position_embeddings=16)
     assert context_limit(switching, [None] * 3) == (16, "beyond it, all its rotary embeddings change")
 

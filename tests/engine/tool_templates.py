@@ -86,17 +86,29 @@ PYTHONIC = """{%- macro written(call) %}{{- call.name + '(' }}{%- for key, value
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
 
 TEMPLATES = {
-    "hermes": HERMES, "thinking": THINKING, "llama": LLAMA, "mistral": MISTRAL, "mistral args": MISTRAL_ARGS,
-    "devstral": DEVSTRAL, "qwen-coder": QWEN_CODER,
+    "hermes": HERMES,
+    "thinking": THINKING,
+    "llama": LLAMA,
+    "mistral": MISTRAL,
+    "mistral args": MISTRAL_ARGS,
+    "devstral": DEVSTRAL,
+    "qwen-coder": QWEN_CODER,
     "pythonic": PYTHONIC.replace("OPEN", "").replace("CLOSE", ""),
     "lfm2": PYTHONIC.replace("OPEN", "<|tool_call_start|>").replace("CLOSE", "<|tool_call_end|>"),
     "phi-4-mini": HERMES.replace("<tool_call>", "<|tool_call|>").replace("</tool_call>", "<|/tool_call|>"),
-}  # fmt: skip
+}
 FORMS = {
-    "hermes": "hermes", "thinking": "hermes", "llama": "llama-3", "mistral": "mistral", "mistral args": "mistral",
-    "devstral": "mistral", "qwen-coder": "qwen-coder", "pythonic": "pythonic",
-    "lfm2": "pythonic in <|tool_call_start|>", "phi-4-mini": "json in <|tool_call|>",
-}  # fmt: skip
+    "hermes": "hermes",
+    "thinking": "hermes",
+    "llama": "llama-3",
+    "mistral": "mistral",
+    "mistral args": "mistral",
+    "devstral": "mistral",
+    "qwen-coder": "qwen-coder",
+    "pythonic": "pythonic",
+    "lfm2": "pythonic in <|tool_call_start|>",
+    "phi-4-mini": "json in <|tool_call|>",
+}
 """The form of each."""
 
 SILENT = HERMES.replace("{%- if tools %}", "{%- if false %}")

@@ -138,10 +138,16 @@ class Captured:
         """
         self.init()
         message = {
-            "id": uuid.uuid4().hex, "key": os.urandom(16), "roles": list(roles), "sampling": {**SAMPLING, **sampling},
-            "endpoint": {"url": self._wire.endpoint.url, "model": self._wire.endpoint.model,
-                         "key": self._wire.endpoint.key},
-        }  # fmt: skip
+            "id": uuid.uuid4().hex,
+            "key": os.urandom(16),
+            "roles": list(roles),
+            "sampling": {**SAMPLING, **sampling},
+            "endpoint": {
+                "url": self._wire.endpoint.url,
+                "model": self._wire.endpoint.model,
+                "key": self._wire.endpoint.key,
+            },
+        }
         rollout = scope_from_assignment(message)
         if not train:
             rollout.endpoint = None

@@ -64,14 +64,29 @@ from typing import Any
 from lightning_sdk import markers
 
 # Before any framework is imported: nothing phones home, nothing is fetched, and every client finds some key.
-os.environ.update({
-    "ANONYMIZED_TELEMETRY": "False", "AGNO_TELEMETRY": "false", "CREWAI_DISABLE_TELEMETRY": "true",
-    "CREWAI_TRACING_ENABLED": "false", "CREWAI_TESTING": "true", "DO_NOT_TRACK": "1", "HAYSTACK_TELEMETRY_ENABLED":
-    "False", "HF_HUB_OFFLINE": "1", "LANGSMITH_TRACING": "false", "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "LITELLM_TELEMETRY": "False", "OPENAI_AGENTS_DISABLE_TRACING": "1", "OTEL_TRACES_EXPORTER": "none",
-    "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none", "TRACELOOP_TELEMETRY": "false",
-    "LOGFIRE_SEND_TO_LOGFIRE": "false", "OPENAI_API_KEY": "mine", "ANTHROPIC_API_KEY": "mine",
-})  # fmt: skip
+os.environ.update(
+    {
+        "ANONYMIZED_TELEMETRY": "False",
+        "AGNO_TELEMETRY": "false",
+        "CREWAI_DISABLE_TELEMETRY": "true",
+        "CREWAI_TRACING_ENABLED": "false",
+        "CREWAI_TESTING": "true",
+        "DO_NOT_TRACK": "1",
+        "HAYSTACK_TELEMETRY_ENABLED": "False",
+        "HF_HUB_OFFLINE": "1",
+        "LANGSMITH_TRACING": "false",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_TELEMETRY": "False",
+        "OPENAI_AGENTS_DISABLE_TRACING": "1",
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "TRACELOOP_TELEMETRY": "false",
+        "LOGFIRE_SEND_TO_LOGFIRE": "false",
+        "OPENAI_API_KEY": "mine",
+        "ANTHROPIC_API_KEY": "mine",
+    }
+)
 
 import pytest
 

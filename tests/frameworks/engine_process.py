@@ -26,9 +26,12 @@ class EngineProcess:
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 [BACKEND_PYTHON, "-m", "lightning_embedded"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, start_new_session=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                start_new_session=True,
                 env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
-            )  # fmt: skip
+            )
         assert self._process.stdin and self._process.stdout
         keys = {"engine": self._key, "learner": secrets.token_urlsafe(24)}
         said = {"settings": settings, "keys": keys, "folder": str(folder)}

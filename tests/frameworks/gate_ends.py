@@ -117,8 +117,13 @@ def examine(distribution: str, low: str, below: str, uv: str, *, lowest: bool) -
         _run([uv, "venv", "--quiet", "--python", sys.executable, "--allow-existing", folder])
         install = [uv, "pip", "install", "--quiet", "--python", python]
         made = _run([*install, *_OURS, *wanted])
-        told = End(distribution=distribution, version=version, allowed=f"{low} to below {below}", passed=False,
-                   tests=_last(made))  # fmt: skip
+        told = End(
+            distribution=distribution,
+            version=version,
+            allowed=f"{low} to below {below}",
+            passed=False,
+            tests=_last(made),
+        )
         if made.returncode:
             return told
         _run([*install, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])

@@ -10,8 +10,13 @@ from openai import AsyncOpenAI, OpenAI
 
 ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Calculate 12 + 30."}]}
 LONG: dict[str, Any] = {**ASK, "messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 48}
-SEAM = ("BaseClient._build_request", "SyncAPIClient.request", "AsyncAPIClient.request",
-        "SyncAPIClient._process_response", "AsyncAPIClient._process_response")  # fmt: skip
+SEAM = (
+    "BaseClient._build_request",
+    "SyncAPIClient.request",
+    "AsyncAPIClient.request",
+    "SyncAPIClient._process_response",
+    "AsyncAPIClient._process_response",
+)
 
 
 def text(reply: Any) -> str:
@@ -93,8 +98,18 @@ async def astreaming_response(client: AsyncOpenAI) -> str:
         return text(await response.parse())
 
 
-SYNC = [create, parse, stream, stream_with_usage, stream_helper, raw, raw_stream, streaming_response, completions,
-        with_options]  # fmt: skip
+SYNC = [
+    create,
+    parse,
+    stream,
+    stream_with_usage,
+    stream_helper,
+    raw,
+    raw_stream,
+    streaming_response,
+    completions,
+    with_options,
+]
 STREAMED = [stream, stream_with_usage, stream_helper, raw_stream]
 ASYNC = [acreate, astream, astream_helper, araw_stream, astreaming_response]
 

@@ -76,11 +76,14 @@ def _plain(exchanges: list[Exchange], ignored: frozenset[str]) -> list[tuple[Any
 
     pattern = re.compile(b"|".join([_UUID, *(re.escape(value) for value in sorted(given, key=len, reverse=True))]))
     return [
-        (each.method, each.path, [(name, value) for name, value in each.headers
-                                  if name.lower() not in ignored | {"content-length"}],
-         pattern.sub(number, each.body))
+        (
+            each.method,
+            each.path,
+            [(name, value) for name, value in each.headers if name.lower() not in ignored | {"content-length"}],
+            pattern.sub(number, each.body),
+        )
         for each in exchanges
-    ]  # fmt: skip
+    ]
 
 
 class Touched:
@@ -113,8 +116,11 @@ class Touched:
             assert any(name.endswith(end) for name in self.names), f"{end} is not among {sorted(self.names)}"
         for owner, before in self._before.values():
             now = dict(vars(owner))
-            changed = [name for name in {*before, *now} if name not in _MADE_BY_PYTHON
-                       and before.get(name, _MISSING) is not now.get(name, _MISSING)]  # fmt: skip
+            changed = [
+                name
+                for name in {*before, *now}
+                if name not in _MADE_BY_PYTHON and before.get(name, _MISSING) is not now.get(name, _MISSING)
+            ]
             if isinstance(owner, type):
                 assert not changed, f"{owner.__qualname__}: {changed}"
             else:  # a module goes on importing things

@@ -28,8 +28,9 @@ class Said:
         if self.tools:
             message["tool_calls"] = self._calls()
         choice = {"index": 0, "message": message, "finish_reason": self._finish, **self._tokens(asked)}
-        return json.dumps({**_head(asked, "chat.completion"), **_prompt(asked), "choices": [choice],
-                           "usage": self._usage()}).encode()  # fmt: skip
+        return json.dumps(
+            {**_head(asked, "chat.completion"), **_prompt(asked), "choices": [choice], "usage": self._usage()}
+        ).encode()
 
     def events(self, asked: dict[str, Any]) -> Iterator[bytes]:
         """The reply as an event stream."""
@@ -67,10 +68,13 @@ class Said:
 
     def _calls(self) -> list[dict[str, Any]]:
         return [
-            {"id": f"call_{next(_numbers)}", "type": "function",
-             "function": {"name": name, "arguments": json.dumps(arguments)}}
+            {
+                "id": f"call_{next(_numbers)}",
+                "type": "function",
+                "function": {"name": name, "arguments": json.dumps(arguments)},
+            }
             for name, arguments in self.tools
-        ]  # fmt: skip
+        ]
 
 
 def _head(asked: dict[str, Any], kind: str) -> dict[str, Any]:

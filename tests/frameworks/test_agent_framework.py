@@ -59,8 +59,10 @@ def test_a_stream(wire, capture, prove) -> None:
     assert run.answer == ANSWER
     assert_all_trained(run, wire)
     assert sorted(zip(run.roles, [call.streamed for call in run.calls], strict=True)) == [
-        ("outer", False), ("solver", True), ("solver", True),
-    ]  # fmt: skip
+        ("outer", False),
+        ("solver", True),
+        ("solver", True),
+    ]
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"]
     prove("Microsoft Agent Framework", "agent-framework-core", run, async_=True)
 

@@ -27,8 +27,12 @@ import lightning_sdk as lightning
 
 QUESTION = "What is 12 + 30?"
 INFO = {
-    "vision": False, "function_calling": True, "json_output": False, "family": "unknown", "structured_output": False,
-}  # fmt: skip
+    "vision": False,
+    "function_calling": True,
+    "json_output": False,
+    "family": "unknown",
+    "structured_output": False,
+}
 
 
 def calculator(expression: str) -> str:
@@ -79,9 +83,12 @@ def test_an_agent_with_a_tool(wire, capture, prove, touched_names) -> None:
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"]
     prove("AutoGen", "autogen-agentchat", run, async_=True)
     touched_names.assert_restored(
-        "BaseChatAgent.run", "AssistantAgent.on_messages_stream", "ChatAgentContainer.handle_request",
-        "SingleThreadedAgentRuntime._process_publish", "SendMessageEnvelope.__init__",
-    )  # fmt: skip
+        "BaseChatAgent.run",
+        "AssistantAgent.on_messages_stream",
+        "ChatAgentContainer.handle_request",
+        "SingleThreadedAgentRuntime._process_publish",
+        "SendMessageEnvelope.__init__",
+    )
 
 
 def test_streamed_tokens_and_a_reader_that_speaks_itself(wire, capture, prove) -> None:
@@ -134,12 +141,19 @@ def test_the_selector_s_calls_belong_to_no_agent(wire, capture) -> None:
     run = capture(lambda: team.run(task=QUESTION))
     assert_all_trained(run, wire, ["outer", "checker", "outer", "writer"])
     wire.script(Said("checker"), Said("It is 42."), Said("writer"), Said("Fine."))
-    run = capture(lambda: SelectorGroupChat(
-        [*pair(wire), assistant(wire, "third")], client(wire), termination_condition=MaxMessageTermination(3)
-    ).run(task=QUESTION), trainable=False, roles=["checker"])  # fmt: skip
+    run = capture(
+        lambda: SelectorGroupChat(
+            [*pair(wire), assistant(wire, "third")], client(wire), termination_condition=MaxMessageTermination(3)
+        ).run(task=QUESTION),
+        trainable=False,
+        roles=["checker"],
+    )
     assert [(call.role, call.trainable) for call in run.calls] == [
-        ("", False), ("checker", True), ("", False), ("writer", False),
-    ]  # fmt: skip
+        ("", False),
+        ("checker", True),
+        ("", False),
+        ("writer", False),
+    ]
 
 
 def test_handoffs(wire, capture) -> None:

@@ -23,8 +23,12 @@ def calculator(expression: str) -> str:
 
 
 def agent(wire: Any, role: str, **options: Any) -> Agent:
-    llm = LLM(model=options.pop("model", "gpt-4o-mini"), base_url=wire.url, api_key="mine",
-              **{name: options.pop(name) for name in ("api", "stream") if name in options})  # fmt: skip
+    llm = LLM(
+        model=options.pop("model", "gpt-4o-mini"),
+        base_url=wire.url,
+        api_key="mine",
+        **{name: options.pop(name) for name in ("api", "stream") if name in options},
+    )
     return Agent(role=role, goal="Answer.", backstory="Short.", llm=llm, max_iter=3, **options)
 
 

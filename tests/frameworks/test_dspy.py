@@ -66,9 +66,13 @@ def test_predictors_of_a_program(wire, capture, prove, touched_names, engine: st
     assert {call.framework for call in run.calls} == {seam}
     prove("DSPy", "dspy", run)
     touched_names.assert_restored(
-        "Predict.forward", "Predict.aforward", "Cache.get", "ParallelExecutor.execute", "StdlibTransport.stream",
+        "Predict.forward",
+        "Predict.aforward",
+        "Cache.get",
+        "ParallelExecutor.execute",
+        "StdlibTransport.stream",
         "StdlibAsyncTransport._do_stream",
-    )  # fmt: skip
+    )
 
 
 def test_what_the_engine_really_samples(wire, capture, prove) -> None:
@@ -147,13 +151,20 @@ def test_predictors_outside_of_a_program(wire, capture) -> None:
 
 def test_tools(wire, capture, prove) -> None:
     """The predictors of dspy.ReAct: those that think and call tools, and the one that answers."""
-    replies = iter([
-        Said('[[ ## next_thought ## ]]\nadd\n\n[[ ## next_tool_name ## ]]\ncalculator\n\n[[ ## next_tool_args ## ]]\n'
-             '{"expression": "12 + 30"}\n\n[[ ## completed ## ]]'),
-        Said("[[ ## next_thought ## ]]\nok\n\n[[ ## next_tool_name ## ]]\nfinish\n\n[[ ## next_tool_args ## ]]\n{}\n\n"
-             "[[ ## completed ## ]]"),
-        ANSWER,
-    ])  # fmt: skip
+    replies = iter(
+        [
+            Said(
+                "[[ ## next_thought ## ]]\nadd\n\n[[ ## next_tool_name ## ]]\ncalculator\n\n"
+                "[[ ## next_tool_args ## ]]\n"
+                '{"expression": "12 + 30"}\n\n[[ ## completed ## ]]'
+            ),
+            Said(
+                "[[ ## next_thought ## ]]\nok\n\n[[ ## next_tool_name ## ]]\nfinish\n\n"
+                "[[ ## next_tool_args ## ]]\n{}\n\n[[ ## completed ## ]]"
+            ),
+            ANSWER,
+        ]
+    )
     wire.answer = lambda _: next(replies)
 
     def calculator(expression: str) -> str:

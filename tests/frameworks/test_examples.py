@@ -16,9 +16,12 @@ from tests.frameworks.engine_process import BACKEND_PYTHON, ROOT
 
 #: Enough for a reward that differs within a group, and no more.
 SMALL: dict[str, Any] = {
-    "rollouts.tasks_per_step": 4, "rollouts.group_size": 4, "rollouts.concurrency": 16, "evaluation.tasks": 2,
+    "rollouts.tasks_per_step": 4,
+    "rollouts.group_size": 4,
+    "rollouts.concurrency": 16,
+    "evaluation.tasks": 2,
     "quiet": True,
-}  # fmt: skip
+}
 
 
 @pytest.mark.timeout(300)  # a whole training, where many tests may run beside it

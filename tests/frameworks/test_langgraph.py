@@ -193,8 +193,10 @@ def test_decorators_and_roles_to_train(wire, capture) -> None:
     assert_all_trained(run, wire, ["writer", "helper", "checker", "team"])
     run = capture(lambda: team.invoke({"said": []}), roles=["checker"], trainable=False)
     assert [(call.role, call.trainable) for call in run.calls] == [
-        ("writer", False), ("helper", False), ("checker", True),
-    ]  # fmt: skip
+        ("writer", False),
+        ("helper", False),
+        ("checker", True),
+    ]
 
 
 def test_training_off_sends_the_same_bytes(wire, capture) -> None:
@@ -243,9 +245,12 @@ def test_a_supervisor_and_its_agents(wire, capture, prove) -> None:
     experts = [react(wire, "math"), create_agent(model(wire), [], name="prose")]
     team = supervisor.create_supervisor(experts, model=model(wire), supervisor_name="boss").compile()
     wire.script(
-        Said(tools=(("transfer_to_math", {}),)), Said("42"), Said(tools=(("transfer_to_prose", {}),)), Said("x"),
+        Said(tools=(("transfer_to_math", {}),)),
+        Said("42"),
+        Said(tools=(("transfer_to_prose", {}),)),
+        Said("x"),
         Said("done"),
-    )  # fmt: skip
+    )
     run = capture(lambda: team.invoke({"messages": ASKED}))
     assert_all_trained(run, wire, ["boss", "math", "boss", "prose", "boss"])
     prove("LangGraph", "langgraph", run)

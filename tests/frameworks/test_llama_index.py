@@ -28,9 +28,14 @@ def calculator(expression: str) -> str:
 
 def llm(wire: Any) -> OpenAILike:
     return OpenAILike(
-        "m", api_base=wire.url, api_key="mine", max_retries=0, temperature=1.0, is_chat_model=True,
+        "m",
+        api_base=wire.url,
+        api_key="mine",
+        max_retries=0,
+        temperature=1.0,
+        is_chat_model=True,
         is_function_calling_model=True,
-    )  # fmt: skip
+    )
 
 
 def agent(wire: Any, name: str, kind: type = FunctionAgent, **options: Any) -> Any:

@@ -83,8 +83,11 @@ def test_everything_is_put_back(wire, capture, touched_names) -> None:
 def test_objects_built_before_init(wire, capture) -> None:
     """Bound methods and raw objects that the user made and kept before `init()` are caught as well."""
     with clients(wire) as (client, _):
-        kept = [client.chat.completions.create, client.chat.completions.with_raw_response.create,
-                client.chat.completions.parse]  # fmt: skip
+        kept = [
+            client.chat.completions.create,
+            client.chat.completions.with_raw_response.create,
+            client.chat.completions.parse,
+        ]
         copy = client.copy()
         run = capture(lambda: [each(**ASK) for each in kept] + [copy.chat.completions.create(**ASK)])
     assert_all_trained(run, wire, ["outer"] * 4)

@@ -78,8 +78,13 @@ def test_azure_with_a_token(wire, capture) -> None:
 
 @contextmanager
 def openllmetry(provider: TracerProvider) -> Iterator[None]:
-    before = {owner: dict(vars(owner)) for name in sorted(sys.modules) if name.startswith("openai.resources")
-              for owner in vars(sys.modules[name]).values() if isinstance(owner, type)}  # fmt: skip
+    before = {
+        owner: dict(vars(owner))
+        for name in sorted(sys.modules)
+        if name.startswith("openai.resources")
+        for owner in vars(sys.modules[name]).values()
+        if isinstance(owner, type)
+    }
     OpenLLMetry().instrument(tracer_provider=provider)
     try:
         yield
@@ -161,9 +166,19 @@ def test_training_with_a_backend_elsewhere(wire, tmp_path: Path, caplog: pytest.
 
         with caplog.at_level(logging.WARNING, "lightning_sdk"):
             report = lightning.train(
-                solve, [{"n": number} for number in range(6)], lambda task, answer: float("42" in answer), steps=1,
-                backend_python=BACKEND_PYTHON, runs=tmp_path, quiet=True, **{"rollouts.tasks_per_step": 2,
-                "rollouts.group_size": 2, "sampling.max_tokens": 16, "evaluation.tasks": 2},
-            )  # fmt: skip
+                solve,
+                [{"n": number} for number in range(6)],
+                lambda task, answer: float("42" in answer),
+                steps=1,
+                backend_python=BACKEND_PYTHON,
+                runs=tmp_path,
+                quiet=True,
+                **{
+                    "rollouts.tasks_per_step": 2,
+                    "rollouts.group_size": 2,
+                    "sampling.max_tokens": 16,
+                    "evaluation.tasks": 2,
+                },
+            )
     assert report.steps == 1 and wire.exchanges == []
     assert not caplog.records

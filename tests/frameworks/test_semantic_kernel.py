@@ -51,9 +51,11 @@ def test_an_agent_with_a_tool(wire, capture, prove, touched_names) -> None:
     assert [span.name for span in run.spans if "solver" in span.name] == ["invoke_agent solver"]
     prove("Semantic Kernel", "semantic-kernel", run, async_=True)
     touched_names.assert_restored(
-        "ChatCompletionAgent.get_response", "ChatCompletionAgent.invoke", "ChatCompletionAgent.invoke_stream",
+        "ChatCompletionAgent.get_response",
+        "ChatCompletionAgent.invoke",
+        "ChatCompletionAgent.invoke_stream",
         "OpenAIResponsesAgent.invoke",
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("method", ["invoke", "invoke_stream"])
@@ -73,8 +75,10 @@ def test_answers_piece_by_piece(wire, capture, prove, method: str) -> None:
     assert_all_trained(run, wire)
     streamed = method == "invoke_stream"
     assert sorted(zip(run.roles, [call.streamed for call in run.calls], strict=True)) == [
-        ("outer", False), ("solver", streamed), ("solver", streamed),
-    ]  # fmt: skip
+        ("outer", False),
+        ("solver", streamed),
+        ("solver", streamed),
+    ]
     prove("Semantic Kernel", "semantic-kernel", run, async_=True)
 
 

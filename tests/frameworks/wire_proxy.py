@@ -33,8 +33,20 @@ def _private(name: str) -> Any:
 #: The wire forwards requests in the process of the agent, whose own use of http.client is watched.
 HTTPConnection = _private("http.client").HTTPConnection
 #: What the engine takes of a provider's request.
-_TAKEN = ("messages", "tools", "temperature", "top_p", "n", "stream", "stream_options", "stop", "seed", "logprobs",
-          "top_logprobs", "prompt")  # fmt: skip
+_TAKEN = (
+    "messages",
+    "tools",
+    "temperature",
+    "top_p",
+    "n",
+    "stream",
+    "stream_options",
+    "stop",
+    "seed",
+    "logprobs",
+    "top_logprobs",
+    "prompt",
+)
 #: A provider's answers are short: the model babbles where it cannot calculate.
 _LONGEST = 48
 #: With it the model calls a tool named `calculator` when it is asked to calculate, and then says the result.
@@ -178,9 +190,14 @@ class Wire:
         return self.answer(exchange)
 
     def _pass(
-        self, handler: BaseHTTPRequestHandler, exchange: Exchange, path: str, body: bytes, headers: dict[str, str],
+        self,
+        handler: BaseHTTPRequestHandler,
+        exchange: Exchange,
+        path: str,
+        body: bytes,
+        headers: dict[str, str],
         translation: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """The engine's reply, or the dictated one, on to the client; in the client's protocol if there is another."""
         if exchange.method == "POST" and (said := self._next_scripted(exchange)) is not None:
             exchange.scripted, asked = True, json.loads(body)

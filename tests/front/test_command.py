@@ -34,9 +34,15 @@ def words(given: dict[str, Any] | None = None, place: ServerPlacement | None = N
 def test_what_training_needs_is_always_asked_for() -> None:
     """Log-probs of what was drawn from, nothing out of the model's folder, the lock, and a seed of its own."""
     told = words()
-    for each in ("--model folder ", "--served-model-name name ", "--host 127.0.0.1 --port 1234 ",
-                 "--logprobs-mode processed_logprobs ", "--generation-config vllm ",
-                 "--middleware lightning_vllm.auth.AuthMiddleware ", "--seed "):  # fmt: skip
+    for each in (
+        "--model folder ",
+        "--served-model-name name ",
+        "--host 127.0.0.1 --port 1234 ",
+        "--logprobs-mode processed_logprobs ",
+        "--generation-config vllm ",
+        "--middleware lightning_vllm.auth.AuthMiddleware ",
+        "--seed ",
+    ):
         assert each in told
     assert words() != told  # two servers with one seed would sample alike
 
@@ -55,11 +61,21 @@ def test_a_cpu_and_a_gpu_are_told_different_things() -> None:
 
 def test_vllm_s_own_arguments_are_handed_on() -> None:
     """As they are; true and false become flags, and one of ours that is replaced is told."""
-    given = {"vllm.max_num_seqs": "64", "vllm.enable-prefix-caching": "false", "vllm.async_scheduling": True,
-             "vllm.dtype": "bfloat16", "vllm.lora_modules": ["a", "b"]}  # fmt: skip
+    given = {
+        "vllm.max_num_seqs": "64",
+        "vllm.enable-prefix-caching": "false",
+        "vllm.async_scheduling": True,
+        "vllm.dtype": "bfloat16",
+        "vllm.lora_modules": ["a", "b"],
+    }
     told = words(given)
-    for each in ("--max-num-seqs 64 ", "--no-enable-prefix-caching ", "--async-scheduling ", "--dtype bfloat16 ",
-                 "--lora-modules a b "):  # fmt: skip
+    for each in (
+        "--max-num-seqs 64 ",
+        "--no-enable-prefix-caching ",
+        "--async-scheduling ",
+        "--dtype bfloat16 ",
+        "--lora-modules a b ",
+    ):
         assert each in told
     assert told.count("--dtype") == 1
     assert command.overridden_arguments(settings(**given), CARD, ServerPlacement()) == {"dtype": "float32"}

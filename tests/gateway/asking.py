@@ -41,8 +41,14 @@ def post(url: str, data: dict[str, Any] | None = None, token: str = "") -> tuple
 def connect(url: str, data: bytes, **headers: str) -> socket.socket:
     """A socket on which a request has been sent and nothing has been read."""
     parts = urlsplit(url)
-    lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(data)}",
-             *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()), "", ""]  # fmt: skip
+    lines = [
+        f"POST {parts.path} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        f"Content-Length: {len(data)}",
+        *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
+        "",
+        "",
+    ]
     opened = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30)
     opened.sendall("\r\n".join(lines).encode() + data)
     return opened

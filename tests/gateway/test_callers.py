@@ -129,11 +129,15 @@ def test_a_declared_role_keeps_its_own_word_on_training(gateway: Gateway) -> Non
 
     outer = Scope(rollout=RolloutScope("r", b"k" * 16), role="solver", trainable=True, named=True)
     key = gateway.environment(outer)["OPENAI_API_KEY"]
-    said = [caller(gateway._grants, "/v1/models", {"x-api-key": f"{key}{label}"}, "").scope for label in
-            ("", ".planner", ".checker")]  # fmt: skip
+    said = [
+        caller(gateway._grants, "/v1/models", {"x-api-key": f"{key}{label}"}, "").scope
+        for label in ("", ".planner", ".checker")
+    ]
     assert [(scope.role, scope.trainable) for scope in said] == [
-        ("solver", True), ("planner", True), ("checker", False),
-    ]  # fmt: skip
+        ("solver", True),
+        ("planner", True),
+        ("checker", False),
+    ]
     assert current_scope() == Scope()
 
 
@@ -153,11 +157,19 @@ def test_our_key_for_the_provider_goes_with_questions_to_models_only(
         rollout = post(f"{gateway.url}/rollouts", {}, gateway.token)[1]
         inside, shown = f"{gateway.url}/rollout/{rollout['key']}", {"authorization": f"Bearer {rollout['key']}"}
         for method, path in (
-            ("DELETE", "files/a"), ("GET", "files"), ("POST", "batches"), ("GET", "responses/r"),
-            ("DELETE", "models/m"), ("POST", "fine_tuning/jobs"), ("POST", "x/chat/completions"),
+            ("DELETE", "files/a"),
+            ("GET", "files"),
+            ("POST", "batches"),
+            ("GET", "responses/r"),
+            ("DELETE", "models/m"),
+            ("POST", "fine_tuning/jobs"),
+            ("POST", "x/chat/completions"),
             ("GET", "chat/completions"),
-            ("POST", "organization/admin_api_keys"), ("PATCH", "responses"), ("HEAD", "models"), ("POST", "models"),
-        ):  # fmt: skip
+            ("POST", "organization/admin_api_keys"),
+            ("PATCH", "responses"),
+            ("HEAD", "models"),
+            ("POST", "models"),
+        ):
             assert ask(f"{inside}/v1/{path}", b"{}", method=method)[0] == 403, (method, path)
             assert ask(f"{gateway.url}/v1/{path}", b"{}", method=method, **shown)[0] == 403, (method, path)
         assert upstream.requests == []
@@ -181,18 +193,28 @@ def test_no_path_climbs_out_of_the_upstreams(start: Start, climb: str) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://localhost:3000"},
-        {"sec_fetch_site": "cross-site"}, {"host": "evil.example"}, {"host": "evil.example:4800"},
-        {"host": "127.0.0.1.evil.example"}, {"host": "localhost.evil.example"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:3000"},
+        {"sec_fetch_site": "cross-site"},
+        {"host": "evil.example"},
+        {"host": "evil.example:4800"},
+        {"host": "127.0.0.1.evil.example"},
+        {"host": "localhost.evil.example"},
     ],
-)  # fmt: skip
+)
 def test_a_web_page_gets_nothing(
     gateway: Gateway, provider: Provider, begun_rollout: dict[str, str], headers: Any
 ) -> None:
     """Neither one that posts to the port, nor one whose own name has become this machine's address."""
-    for method, path in (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("OPTIONS", "/v1/models"),
-                         ("POST", "/rollouts"), ("POST", f"/rollouts/{begun_rollout['key']}/reward"),
-                         ("POST", f"/rollout/{begun_rollout['key']}/v1/chat/completions")):  # fmt: skip
+    for method, path in (
+        ("POST", "/v1/chat/completions"),
+        ("GET", "/v1/models"),
+        ("OPTIONS", "/v1/models"),
+        ("POST", "/rollouts"),
+        ("POST", f"/rollouts/{begun_rollout['key']}/reward"),
+        ("POST", f"/rollout/{begun_rollout['key']}/v1/chat/completions"),
+    ):
         shown = {"authorization": f"Bearer {gateway.token}", **headers} if path == "/rollouts" else headers
         status, told, _ = ask(gateway.url + path, body(value=1.0), method=method, **shown)
         assert status == 403 and "access-control-allow-origin" not in told, (path, headers)

@@ -31,8 +31,14 @@ print(s.makefile().read())
 
 def run(text: str) -> str:
     environment = {**os.environ, **lightning.gateway_environment()}
-    done = subprocess.run([sys.executable, "-S", "-c", AGENT, text], env=environment, capture_output=True, text=True,
-                          check=True, timeout=60)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", AGENT, text],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     return done.stdout
 
 

@@ -161,9 +161,12 @@ def test_what_it_prints(provider: Provider) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--upstream", "nowhere"], "nowhere"), (["--hub", "127.0.0.1:4717"], "tcp://HOST:PORT"),
-     (["--host", "192.0.2.1"], "192.0.2.1")],
-)  # fmt: skip
+    [
+        (["--upstream", "nowhere"], "nowhere"),
+        (["--hub", "127.0.0.1:4717"], "tcp://HOST:PORT"),
+        (["--host", "192.0.2.1"], "192.0.2.1"),
+    ],
+)
 def test_wrong_command_lines(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 1 and one line that says what to type."""
     assert cli.main(["gateway", *arguments]) == 1

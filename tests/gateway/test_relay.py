@@ -23,8 +23,13 @@ from tests.sdk.recorder import Recorder
 
 Start = Callable[..., Gateway]
 #: A stream with what gateways like to spoil: comments, odd line ends, an event in two pieces, a split character.
-PIECES = [b": hello\r\n\r\n", b'data: {"choices":[{"index":0,"delta":{"content":"\xe2\x82', b'\xac"}}]}\n\n',
-          b"event: x\ndata: {}\n\n", b"data: [DONE]\n\n"]  # fmt: skip
+PIECES = [
+    b": hello\r\n\r\n",
+    b'data: {"choices":[{"index":0,"delta":{"content":"\xe2\x82',
+    b'\xac"}}]}\n\n',
+    b"event: x\ndata: {}\n\n",
+    b"data: [DONE]\n\n",
+]
 
 
 def calls(recorder: Recorder, number: int) -> list[Call]:
@@ -101,8 +106,9 @@ def test_the_openai_client_sees_no_difference(gateway: Gateway, provider: Provid
     assert [each.raw for each in plain] == [each.raw for each in streamed]
     assert [call.meta.status for call in calls(recorder, 2)] == ["ok", "ok"]
     assert [call.choices[0].message for call in recorder.calls] == [
-        b'{"role": "assistant", "content": "cba"}', b'{"content":"cba"}'
-    ]  # fmt: skip
+        b'{"role": "assistant", "content": "cba"}',
+        b'{"content":"cba"}',
+    ]
 
 
 def test_a_reader_may_stop_at_done(start: Start, recorder: Recorder) -> None:
@@ -277,8 +283,10 @@ def test_other_paths_pass_and_are_not_recorded(start: Start, recorder: Recorder)
         ask(f"{gateway.url}/v1/responses/resp_1", method="DELETE")
         ask(f"{gateway.url}/v1/threads/t/messages", b"{}")
         assert [each.line.split()[:2] for each in upstream.requests] == [
-            ["POST", "/v1/files/a%2Fb"], ["DELETE", "/v1/responses/resp_1"], ["POST", "/v1/threads/t/messages"],
-        ]  # fmt: skip
+            ["POST", "/v1/files/a%2Fb"],
+            ["DELETE", "/v1/responses/resp_1"],
+            ["POST", "/v1/threads/t/messages"],
+        ]
         assert upstream.requests[0].body == upload
     assert recorder.events == []
 
@@ -302,8 +310,12 @@ def test_many_calls_at_once(gateway: Gateway, recorder: Recorder) -> None:
 def test_where_the_upstream_is(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host, an OpenAI base URL, or one whose version is spelt otherwise; each protocol has its own by default."""
     with Scripted(lambda c: c.answer(b"{}")) as upstream:
-        for given, path in (("", "/v1/models"), ("/v1", "/v1/models"), ("/api/v1/", "/api/v1/models"),
-                            ("/v1beta/openai", "/v1beta/openai/models")):  # fmt: skip
+        for given, path in (
+            ("", "/v1/models"),
+            ("/v1", "/v1/models"),
+            ("/api/v1/", "/api/v1/models"),
+            ("/v1beta/openai", "/v1beta/openai/models"),
+        ):
             ask(f"{start(upstream.url + given).url}/v1/models", method="GET")
             assert upstream.requests[-1].line.split()[1] == path
         monkeypatch.setenv("OPENAI_BASE_URL", f"{upstream.url}/openai/v1")

@@ -34,13 +34,24 @@ curl -sS -X POST "$GATEWAY/rollouts/$key/end" -d '{"answer": "cba"}'
 
 def test_a_rollout_in_a_shell(gateway: Gateway, recorder: Recorder) -> None:
     """Begin, two calls of two roles, rewards, end: the events that lightning.rollout sends, in their order."""
-    done = subprocess.run(["sh", "-c", SHELL], env={"PATH": "/usr/bin:/bin", "GATEWAY": gateway.url,
-                          "TOKEN": gateway.token}, capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+    done = subprocess.run(
+        ["sh", "-c", SHELL],
+        env={"PATH": "/usr/bin:/bin", "GATEWAY": gateway.url, "TOKEN": gateway.token},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     assert '"calls": 2' in done.stdout
     assert [event[0] for event in recorder.events] == [
-        Event.BEGIN, Event.REPLY, Event.REPLY, Event.REWARD, Event.REWARD, Event.END,
-    ]  # fmt: skip
+        Event.BEGIN,
+        Event.REPLY,
+        Event.REPLY,
+        Event.REWARD,
+        Event.REWARD,
+        Event.END,
+    ]
     assert len({event[1] for event in recorder.events}) == 1
     begin, end = recorder.events[0], recorder.events[-1]
     assert begin[3] == {"question": "?"} and (end[2], end[3], end[5]) == ("ok", "", "cba")

@@ -128,9 +128,12 @@ def test_every_protocol_is_trained_on_what_was_sampled(
 
 
 def test_a_fixed_seed_is_taken_out(
-    start: Callable[..., Gateway], service: Service, recorder: Recorder, caplog: pytest.LogCaptureFixture,
+    start: Callable[..., Gateway],
+    service: Service,
+    recorder: Recorder,
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """The engine would draw the same for every rollout of a group; agents of other languages lose theirs too."""
     monkeypatch.setattr(sink, "_said", set())
     sampling = {"temperature": 1.0, "whole_distribution": 1.0, "max_tokens_default": 8}
@@ -280,8 +283,13 @@ def test_a_program_is_trained(tmp_path: Path) -> None:
     """`lightning.train` on an agent that launches another program: its calls are what the step learns from."""
     markers.agent.declared["solver"] = True  # cleared between tests
     tasks = [{"question": f"What is {i} + {i + 1}?"} for i in range(12)]
-    settings: dict[str, Any] = {"rollouts.tasks_per_step": 2, "rollouts.group_size": 2, "rollouts.concurrency": 4,
-                                "evaluation.tasks": 2, "sampling.max_tokens": 8}  # fmt: skip
+    settings: dict[str, Any] = {
+        "rollouts.tasks_per_step": 2,
+        "rollouts.group_size": 2,
+        "rollouts.concurrency": 4,
+        "evaluation.tasks": 2,
+        "sampling.max_tokens": 8,
+    }
     report = lightning.train(solve, tasks, length, steps=1, name="program", runs=tmp_path, quiet=True, **settings)
     assert report.values["steps"] == 1
     assert report.values["held_out"]["after"]["n"] == 2

@@ -33,9 +33,13 @@ def isolate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LIGHTNING_HOME", str(tmp_path / "home"))
     for name in ("LIGHTNING_HUB", "LIGHTNING_KEY"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in (("LOGFIRE_SEND_TO_LOGFIRE", "false"), ("TRACELOOP_TELEMETRY", "false"),
-                        ("DD_TRACE_ENABLED", "true"), ("DD_INSTRUMENTATION_TELEMETRY_ENABLED", "false"),
-                        ("DD_REMOTE_CONFIGURATION_ENABLED", "false")):  # fmt: skip
+    for name, value in (
+        ("LOGFIRE_SEND_TO_LOGFIRE", "false"),
+        ("TRACELOOP_TELEMETRY", "false"),
+        ("DD_TRACE_ENABLED", "true"),
+        ("DD_INSTRUMENTATION_TELEMETRY_ENABLED", "false"),
+        ("DD_REMOTE_CONFIGURATION_ENABLED", "false"),
+    ):
         monkeypatch.setenv(name, value)
     yield
     lightning_sdk.shutdown(0.5)
@@ -69,9 +73,14 @@ def in_new_process(tmp_path: Path) -> Callable[..., str]:
         program.write_text(textwrap.dedent(code))
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
-            [sys.executable, str(program), *arguments], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
-            capture_output=True, text=True, check=False, timeout=seconds,
-        )  # fmt: skip
+            [sys.executable, str(program), *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

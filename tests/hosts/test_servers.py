@@ -59,9 +59,22 @@ def serve(folder: Path, worker: str, *options: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", f"app:{WORKERS[worker]}", "-k", worker, "-w", "2", *options,
-         "-b", f"127.0.0.1:{port}"], cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            f"app:{WORKERS[worker]}",
+            "-k",
+            worker,
+            "-w",
+            "2",
+            *options,
+            "-b",
+            f"127.0.0.1:{port}",
+        ],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+    )
     try:
         deadline = time.monotonic() + 60
         while not (asked := _get(port, "/up")) and time.monotonic() < deadline:
@@ -119,9 +132,27 @@ def work(number):
     ask = f"import jobs; [jobs.work.delay(number) for number in range({REQUESTS})]"
     subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, env=environment, check=True, timeout=60)
     worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "jobs", "worker", "-P", "prefork", "-c", "2", "-l", "warning",
-         "--without-gossip", "--without-mingle", "--max-tasks-per-child", "7"], cwd=tmp_path, env=environment,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "jobs",
+            "worker",
+            "-P",
+            "prefork",
+            "-c",
+            "2",
+            "-l",
+            "warning",
+            "--without-gossip",
+            "--without-mingle",
+            "--max-tasks-per-child",
+            "7",
+        ],
+        cwd=tmp_path,
+        env=environment,
+    )
     try:
         deadline = time.monotonic() + 60
         while rollouts(hub).get("ok", 0) < REQUESTS and time.monotonic() < deadline:

@@ -61,14 +61,21 @@ class Bandit:
         arm = int(chances.argmax()) if temperature == 0 else int(random.choice(4, p=chances))
         message = {"role": "assistant", "content": str(arm)}
         return {
-            "id": f"b{next(self._replies)}", "model": "bandit", "prompt_token_ids": [1, 2, 3],
+            "id": f"b{next(self._replies)}",
+            "model": "bandit",
+            "prompt_token_ids": [1, 2, 3],
             "usage": {"prompt_tokens": 3, "completion_tokens": 1},
-            "choices": [{
-                "index": 0, "finish_reason": "stop", "message": message, "token_ids": [FIRST_ARM + arm],
-                "logprobs": {"content": [{"token": str(arm), "logprob": float(np.log(chances[arm]))}]},
-                "weight_versions": [[self._version, 1]],
-            }],
-        }  # fmt: skip
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "message": message,
+                    "token_ids": [FIRST_ARM + arm],
+                    "logprobs": {"content": [{"token": str(arm), "logprob": float(np.log(chances[arm]))}]},
+                    "weight_versions": [[self._version, 1]],
+                }
+            ],
+        }
 
     def facts(self) -> dict[str, object]:
         return {"learning_rate": self._rate, "parameters": 4}

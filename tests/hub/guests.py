@@ -15,8 +15,13 @@ from typing import Any
 
 AGENT = Path(__file__).with_name("guest_agent.py")
 TASKS = [{"question": f"which arm? {number}"} for number in range(5)]
-SMALL = ["rollouts.tasks_per_step=2", "rollouts.group_size=2", "algorithm.aggregation=token-mean", "failure.backoff=0",
-         "evaluation.tasks=1"]  # fmt: skip
+SMALL = [
+    "rollouts.tasks_per_step=2",
+    "rollouts.group_size=2",
+    "algorithm.aggregation=token-mean",
+    "failure.backoff=0",
+    "evaluation.tasks=1",
+]
 
 
 class Command:
@@ -24,9 +29,13 @@ class Command:
 
     def __init__(self, *arguments: str, folder: Path, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lightning_sdk.cli", *arguments], cwd=folder, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
-        )  # fmt: skip
+            [sys.executable, "-m", "lightning_sdk.cli", *arguments],
+            cwd=folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environment},
+        )
         self.said: list[str] = []
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -76,8 +85,24 @@ class Place:
     def train(self, agent: str, listen: str, *more: str, **environment: str) -> Command:
         """A training with the bandit that runs no rollouts itself."""
         settings = [word for each in SMALL for word in ("--set", each)]
-        arguments = ["train", f"agent.py:{agent}", "--tasks", "tasks.jsonl", "--backend", "bandit", "--runners", "0",
-                     "--listen", listen, "--name", "run", "--steps", "2", *settings, *more]  # fmt: skip
+        arguments = [
+            "train",
+            f"agent.py:{agent}",
+            "--tasks",
+            "tasks.jsonl",
+            "--backend",
+            "bandit",
+            "--runners",
+            "0",
+            "--listen",
+            listen,
+            "--name",
+            "run",
+            "--steps",
+            "2",
+            *settings,
+            *more,
+        ]
         return self.start(*arguments, PYTHONPATH=str(self.site), **environment)
 
     def start(self, *arguments: str, folder: Path | None = None, **environment: str) -> Command:

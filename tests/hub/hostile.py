@@ -70,9 +70,16 @@ def _request(chance: random.Random, client: Client) -> list[bytes]:
     method = chance.choice(
         ["status", "lease", "watch", "renew", "tasks", "train", "release", "join", None, 3, "x" * 99]
     )
-    params = value(chance, 3) if chance.random() < 0.5 else {
-        chance.choice(["runner", "places", "after", "wait", "tasks", "settings", "list", "name", "first"]):
-        value(chance, 2) for _ in range(3)}  # fmt: skip
+    params = (
+        value(chance, 3)
+        if chance.random() < 0.5
+        else {
+            chance.choice(["runner", "places", "after", "wait", "tasks", "settings", "list", "name", "first"]): value(
+                chance, 2
+            )
+            for _ in range(3)
+        }
+    )
     return [wire.REQUEST, mutate(chance, pack([number, method, params]))]
 
 
@@ -101,10 +108,17 @@ def client_next(client: Client) -> int:
 def event(chance: random.Random) -> bytes:
     """An event of any kind whose fields are of any kind."""
     key = chance.choice([bytes(16), b"r" * 16, os.urandom(16)])
-    good = chance.choice([
-        begin(key, "r"), end(key), reward(key, 1.0), span("a", key), raw_call(key, chance.choice(replies())[1]),
-        [2, key, [meta(), b"{}", "", "", b"", [], 0, 0, "", b""]], [chance.randrange(128), key, 1],
-    ])  # fmt: skip
+    good = chance.choice(
+        [
+            begin(key, "r"),
+            end(key),
+            reward(key, 1.0),
+            span("a", key),
+            raw_call(key, chance.choice(replies())[1]),
+            [2, key, [meta(), b"{}", "", "", b"", [], 0, 0, "", b""]],
+            [chance.randrange(128), key, 1],
+        ]
+    )
     for place in range(2, len(good)):
         if chance.random() < 0.3:
             good[place] = value(chance, 3)
@@ -141,8 +155,11 @@ def pack(content: Any) -> bytes:
     if isinstance(content, Nested):
         return b"\x91" * content.depth + b"\xc0"
     if isinstance(content, list | tuple):
-        return struct.pack(">BH", 0xDC, len(content)) + b"".join(map(pack, content)) if len(content) > 15 else (
-            bytes([0x90 | len(content)]) + b"".join(map(pack, content)))  # fmt: skip
+        return (
+            struct.pack(">BH", 0xDC, len(content)) + b"".join(map(pack, content))
+            if len(content) > 15
+            else (bytes([0x90 | len(content)]) + b"".join(map(pack, content)))
+        )
     if isinstance(content, dict):
         return bytes([0x80 | len(content)]) + b"".join(pack(k) + pack(v) for k, v in content.items())
     return wire.pack(content)

@@ -39,8 +39,11 @@ class Hub:
         with (self.folder / "hub.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "lightning_hub"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+            )
         message = {"run": str(self.folder), "key": KEY, "lifeline": True, **self._config, **config}
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -170,24 +173,41 @@ def end(key: bytes, status: str = "ok", error: str = "", output: str = "") -> li
 def meta(role: str = "solver", *, trainable: bool = True, streamed: bool = False, **changes: Any) -> list[Any]:
     """CallMeta as on the wire."""
     values = {
-        "id": os.urandom(8).hex(), "parent": "", "role": role, "trainable": trainable, "started_ns": time.time_ns(),
-        "ended_ns": time.time_ns(), "status": "ok", "error": "", "http_status": 200, "streamed": streamed,
-        "path": "/v1/chat/completions", "framework": "openai",
-    }  # fmt: skip
+        "id": os.urandom(8).hex(),
+        "parent": "",
+        "role": role,
+        "trainable": trainable,
+        "started_ns": time.time_ns(),
+        "ended_ns": time.time_ns(),
+        "status": "ok",
+        "error": "",
+        "http_status": 200,
+        "streamed": streamed,
+        "path": "/v1/chat/completions",
+        "framework": "openai",
+    }
     return list({**values, **changes}.values())
 
 
 def reply(content: str = "4", ids: tuple[int, ...] = (7, 8), **changes: Any) -> dict[str, Any]:
     """A chat completion as vLLM answers it with `return_token_ids` and `logprobs`."""
     answer: dict[str, Any] = {
-        "id": "chatcmpl-1", "object": "chat.completion", "model": "spark", "prompt_token_ids": [1, 2, 3],
-        "choices": [{
-            "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content},
-            "token_ids": list(ids), "logprobs": {"content": [{"token": "x", "logprob": -0.5} for _ in ids]},
-            "weight_versions": [[0, len(ids)]],
-        }],
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "model": "spark",
+        "prompt_token_ids": [1, 2, 3],
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": content},
+                "token_ids": list(ids),
+                "logprobs": {"content": [{"token": "x", "logprob": -0.5} for _ in ids]},
+                "weight_versions": [[0, len(ids)]],
+            }
+        ],
         "usage": {"prompt_tokens": 3, "completion_tokens": len(ids)},
-    }  # fmt: skip
+    }
     return {**answer, **changes}
 
 

@@ -41,9 +41,15 @@ Make = Callable[..., LeasedRound]
 
 
 def make_round(
-    store: Store, count: int = 2, *, concurrency: int = 64, timeout: float = 60.0, lease_seconds: float = 15.0,
-    grace_seconds: float = 5.0, **rules: Any,
-) -> LeasedRound:  # fmt: skip
+    store: Store,
+    count: int = 2,
+    *,
+    concurrency: int = 64,
+    timeout: float = 60.0,
+    lease_seconds: float = 15.0,
+    grace_seconds: float = 5.0,
+    **rules: Any,
+) -> LeasedRound:
     """A round of `count` rollouts that is offered to runners."""
     leases = Leases(store, lease_seconds, grace_seconds)
     chosen = Rules(**{"retried": RETRIED, "retries": 1, **rules})
@@ -53,8 +59,19 @@ def make_round(
 def assignment(number: int, timeout: float) -> Assignment:
     endpoint = Endpoint("http://127.0.0.1:1/v1", "m", "k")
     key = bytes([number]) * 16
-    return Assignment(id=str(number), key=key, task_id=number, task={}, group=f"g{number}", mode="train", attempt=1,
-                      timeout=timeout, endpoint=endpoint, sampling={}, roles=())  # fmt: skip
+    return Assignment(
+        id=str(number),
+        key=key,
+        task_id=number,
+        task={},
+        group=f"g{number}",
+        mode="train",
+        attempt=1,
+        timeout=timeout,
+        endpoint=endpoint,
+        sampling={},
+        roles=(),
+    )
 
 
 def end(key: bytes, status: Status = Status.OK, *, rewarded: bool = True) -> End:

@@ -11,9 +11,15 @@ from typing import Any
 from tests.hub.hubs import Client, Hub, end, raw_call, reward
 
 SETTINGS: dict[str, Any] = {
-    "backend": "bandit", "steps": 6, "save_every": 2, "rollouts.tasks_per_step": 3, "rollouts.group_size": 4,
-    "rollouts.concurrency": 12, "algorithm.aggregation": "token-mean", "failure.backoff": 0.0,
-}  # fmt: skip
+    "backend": "bandit",
+    "steps": 6,
+    "save_every": 2,
+    "rollouts.tasks_per_step": 3,
+    "rollouts.group_size": 4,
+    "rollouts.concurrency": 12,
+    "algorithm.aggregation": "token-mean",
+    "failure.backoff": 0.0,
+}
 TASKS = [{"question": f"which arm? {number}", "best": 3} for number in range(5)]
 
 #: What an agent does with an assignment: the events it sends.

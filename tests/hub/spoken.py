@@ -25,8 +25,11 @@ def assistant(text: str, **more: Any) -> Message:
 
 def tool_call(arguments: str, identity: str = "call_1") -> Message:
     function = {"name": "search", "arguments": arguments}
-    return {"role": "assistant", "content": None,
-            "tool_calls": [{"id": identity, "type": "function", "function": function}]}  # fmt: skip
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": identity, "type": "function", "function": function}],
+    }
 
 
 def call(
@@ -96,9 +99,16 @@ def tokens(message: Message) -> list[int]:
 def span(name: str, attributes: dict[str, Any] | None = None, role: str = "", status: str = "ok") -> Span:
     """A span at the top of a rollout."""
     return Span(
-        id="a", parent="", name=name, role=role, started_ns=1, ended_ns=2, status=status, error="",
+        id="a",
+        parent="",
+        name=name,
+        role=role,
+        started_ns=1,
+        ended_ns=2,
+        status=status,
+        error="",
         attributes=attributes or {},
-    )  # fmt: skip
+    )
 
 
 def rollout(
@@ -107,6 +117,11 @@ def rollout(
     values: dict[str, Any] = {"task_id": 0, "mode": "train", "status": Status.OK, "error": "", "spans": (), **more}
     given = {"": float(number % 2)} if rewards is None else rewards
     return Rollout(
-        id=f"{number:032x}", group=group, attempt=1, seconds=1.0, calls=calls,
-        rewards=tuple(Reward(role, "final", float(np.float32(value)), 10) for role, value in given.items()), **values,
-    )  # fmt: skip
+        id=f"{number:032x}",
+        group=group,
+        attempt=1,
+        seconds=1.0,
+        calls=calls,
+        rewards=tuple(Reward(role, "final", float(np.float32(value)), 10) for role, value in given.items()),
+        **values,
+    )

@@ -68,7 +68,7 @@ THOUGHT = call(1, ONE, assistant("5", reasoning_content="2 and 3"), sampled=[100
         (FIRST, call(2, ONE, assistant("6")), "branch"),
         (FIRST, call(2, [SYSTEM, user("7 + 8?")]), "new conversation"),
     ],
-)  # fmt: skip
+)
 def test_why_a_row_was_opened(first: Call, second: Call, reason: str | None) -> None:
     """From the messages of both calls and the ids at which they part."""
     assert reasons(first, second) == ([reason] if reason else [])

@@ -37,11 +37,22 @@ def ids_of(call: Call, choice: int = 0) -> list[int]:
 
 def test_a_chat_completion() -> None:
     """Ids, log-probs, versions, usage and the message come out as they were sent."""
-    call = decode_reply(reply("four", (7, 8, 9), choices=[{
-        "index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": "four"},
-        "token_ids": [7, 8, 9], "logprobs": {"content": [{"logprob": value} for value in (-0.5, -1, -0.25)]},
-        "weight_versions": [[3, 2], [4, 1]],
-    }]))  # fmt: skip
+    call = decode_reply(
+        reply(
+            "four",
+            (7, 8, 9),
+            choices=[
+                {
+                    "index": 0,
+                    "finish_reason": "length",
+                    "message": {"role": "assistant", "content": "four"},
+                    "token_ids": [7, 8, 9],
+                    "logprobs": {"content": [{"logprob": value} for value in (-0.5, -1, -0.25)]},
+                    "weight_versions": [[3, 2], [4, 1]],
+                }
+            ],
+        )
+    )
     assert call.problem == ""
     assert list(unpack_ints(call.prompt_ids)) == [1, 2, 3]
     assert ids_of(call) == [7, 8, 9]
@@ -61,10 +72,23 @@ def test_a_call_survives_the_log() -> None:
 def test_a_text_completion() -> None:
     """The completions API puts prompt ids on the choice and log-probs into one list."""
     usage = {"prompt_tokens": 2, "completion_tokens": 2}
-    call = decode_reply({"id": "cmpl-1", "model": "spark", "usage": usage, "choices": [{
-        "index": 0, "text": "4!", "finish_reason": "stop", "token_ids": [7, 8], "prompt_token_ids": [1, 2],
-        "logprobs": {"token_logprobs": [-0.5, -0.25], "tokens": ["4", "!"]},
-    }]})  # fmt: skip
+    call = decode_reply(
+        {
+            "id": "cmpl-1",
+            "model": "spark",
+            "usage": usage,
+            "choices": [
+                {
+                    "index": 0,
+                    "text": "4!",
+                    "finish_reason": "stop",
+                    "token_ids": [7, 8],
+                    "prompt_token_ids": [1, 2],
+                    "logprobs": {"token_logprobs": [-0.5, -0.25], "tokens": ["4", "!"]},
+                }
+            ],
+        }
+    )
     assert call.problem == ""
     assert (list(unpack_ints(call.prompt_ids)), ids_of(call)) == ([1, 2], [7, 8])
     assert json.loads(call.choices[0].message) == {"content": "4!"}
@@ -81,28 +105,42 @@ def test_a_stream_is_merged() -> None:
     """Deltas, tool calls by index, ids, log-probs, versions and usage add up to one message."""
     body = sse(
         chunk({"role": "assistant", "content": ""}, prompt_token_ids=[1, 2, 3]),
-        chunk({"content": "I "}, choice={"token_ids": [7], "logprobs": {"content": [{"logprob": -0.5}]},
-                                         "weight_versions": [[1, 1]]}),
-        chunk({"content": "add", "reasoning_content": "hm"}, choice={
-            "token_ids": [8, 9], "weight_versions": [[1, 1], [2, 1]],
-            "logprobs": {"content": [{"logprob": -1}, {"logprob": -2}]}}),
+        chunk(
+            {"content": "I "},
+            choice={"token_ids": [7], "logprobs": {"content": [{"logprob": -0.5}]}, "weight_versions": [[1, 1]]},
+        ),
+        chunk(
+            {"content": "add", "reasoning_content": "hm"},
+            choice={
+                "token_ids": [8, 9],
+                "weight_versions": [[1, 1], [2, 1]],
+                "logprobs": {"content": [{"logprob": -1}, {"logprob": -2}]},
+            },
+        ),
         chunk({"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "calc"}}]}),
-        chunk({"tool_calls": [{"index": 1, "id": "b", "type": "function",
-                               "function": {"name": "calc", "arguments": "{}"}}]}),
+        chunk(
+            {
+                "tool_calls": [
+                    {"index": 1, "id": "b", "type": "function", "function": {"name": "calc", "arguments": "{}"}}
+                ]
+            }
+        ),
         chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]}),
         chunk({"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]}),
         chunk({}, choice={"finish_reason": "tool_calls"}),
         {"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 3}},
-    )  # fmt: skip
+    )
     call = decode_reply(body, streamed=True)
     assert call.problem == ""
     assert json.loads(call.choices[0].message) == {
-        "role": "assistant", "content": "I add", "reasoning_content": "hm",
+        "role": "assistant",
+        "content": "I add",
+        "reasoning_content": "hm",
         "tool_calls": [
             {"id": "a", "type": "function", "function": {"name": "calc", "arguments": '{"x": 1}'}},
             {"id": "b", "type": "function", "function": {"name": "calc", "arguments": "{}"}},
         ],
-    }  # fmt: skip
+    }
     assert ids_of(call) == [7, 8, 9]
     assert list(unpack_floats(call.choices[0].logprobs)) == [-0.5, -1.0, -2.0]
     assert call.choices[0].versions == [[1, 2], [2, 1]]
@@ -122,10 +160,13 @@ def test_a_stream_with_windows_line_ends_and_two_choices() -> None:
 def test_a_stream_that_ends_early() -> None:
     """A reader that closed early leaves a prefix, perhaps cut within a line: what came is kept."""
     whole = sse(
-        chunk({"content": "a"}, prompt_token_ids=[1],
-              choice={"token_ids": [7], "logprobs": {"content": [{"logprob": -1}]}}),
+        chunk(
+            {"content": "a"},
+            prompt_token_ids=[1],
+            choice={"token_ids": [7], "logprobs": {"content": [{"logprob": -1}]}},
+        ),
         chunk({"content": "b"}),
-    )  # fmt: skip
+    )
     call = decode_reply(whole[: whole.index(b'"b"') + 1], streamed=True, status="cancelled")
     assert json.loads(call.choices[0].message)["content"] == "a"
     assert (ids_of(call), call.problem) == ([7], "")
@@ -141,8 +182,20 @@ def test_an_error_inside_a_stream() -> None:
 def test_a_stream_in_every_spelling_of_the_standard(newline: str) -> None:
     """No blank after the colon, comments, other fields, data in several lines, a byte order mark, any line end."""
     first = json.dumps(chunk({"content": "a"}), indent=1).splitlines()
-    lines = [": hello", "id: 1", *(f"data:{line}" for line in first), "", "retry: 5", "event: message",
-             f"data:{json.dumps(chunk({'content': 'b'}))}", "", "data:[DONE]", "", "data: unread", ""]  # fmt: skip
+    lines = [
+        ": hello",
+        "id: 1",
+        *(f"data:{line}" for line in first),
+        "",
+        "retry: 5",
+        "event: message",
+        f"data:{json.dumps(chunk({'content': 'b'}))}",
+        "",
+        "data:[DONE]",
+        "",
+        "data: unread",
+        "",
+    ]
     body = b"\xef\xbb\xbf" + newline.join(lines).encode()
     call = decode_reply(body, streamed=True, trainable=False)
     assert (call.problem, json.loads(call.choices[0].message)["content"]) == ("", "ab")
@@ -156,9 +209,18 @@ def test_a_stream_with_a_legacy_function_call() -> None:
 
 
 def _of_prompts(*prompts: Any, **choice: Any) -> list[dict[str, Any]]:
-    return [{"index": index, "text": "x", "finish_reason": "stop", "token_ids": [7 + index],
-             "logprobs": {"token_logprobs": [-0.5]}, "prompt_token_ids": prompt, **choice}
-            for index, prompt in enumerate(prompts)]  # fmt: skip
+    return [
+        {
+            "index": index,
+            "text": "x",
+            "finish_reason": "stop",
+            "token_ids": [7 + index],
+            "logprobs": {"token_logprobs": [-0.5]},
+            "prompt_token_ids": prompt,
+            **choice,
+        }
+        for index, prompt in enumerate(prompts)
+    ]
 
 
 def _decode_completion(request: dict[str, Any], body: bytes, *, streamed: bool = False) -> Call:
@@ -183,8 +245,11 @@ def test_each_of_several_prompts_has_its_own_completions(shape: str, prompt: lis
     assert call.problem == ""
     rows = transitions(Call.unpack(call.pack()))
     assert [(list(row.prompt_ids), list(row.completion_ids)) for row in rows] == [
-        ([1], [7]), ([1], [8]), ([2, 3], [9]), ([2, 3], [10]),
-    ]  # fmt: skip
+        ([1], [7]),
+        ([1], [8]),
+        ([2, 3], [9]),
+        ([2, 3], [10]),
+    ]
 
 
 def test_several_prompts_that_cannot_be_told_apart_are_not_trained_on() -> None:

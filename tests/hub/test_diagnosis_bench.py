@@ -11,8 +11,18 @@ from lightning_hub.health.examine import Health, examine
 from lightning_sdk.settings.settings import Settings, parse
 
 #: One run of each kind takes about a second; these are left to the benchmark, which has others like them.
-LONG = {"reward of 1 and -1", "reward of 0 and 1000", "several turns", "asynchronous", "normalised advantages",
-        "running mean", "some fail, some are cut", "two roles", "plateau", "sparse reward"}  # fmt: skip
+LONG = {
+    "reward of 1 and -1",
+    "reward of 0 and 1000",
+    "several turns",
+    "asynchronous",
+    "normalised advantages",
+    "running mean",
+    "some fail, some are cut",
+    "two roles",
+    "plateau",
+    "sparse reward",
+}
 #: What a user is told to type.
 TYPED = re.compile(r"--set ([\w.]+)=(\S*[^\s.,;:)])")
 #: A learning rate that somebody could mean.

@@ -34,10 +34,15 @@ def a_rollout(key: bytes, status: str = "ok") -> list[Any]:
     turn = [agent, "", "invoke_agent solver", "solver", now, now + 9, "ok", "", {"gen_ai.agent.name": "solver"}]
     used = [tool, agent, "search", "solver", now, now + 5, "ok", "", {"otel.scope.name": "retrieval"}]
     return [
-        begin(key, ROLLOUT), raw_call(key, reply(), id="c" * 16, parent=agent),
-        raw_call(key, reply(), id="d" * 16, parent=tool), [int(Event.SPAN), key, used], [int(Event.SPAN), key, turn],
-        [int(Event.REWARD), key, 0.5, "solver", "step", agent, now], reward(key, 1.0), end(key, status),
-    ]  # fmt: skip
+        begin(key, ROLLOUT),
+        raw_call(key, reply(), id="c" * 16, parent=agent),
+        raw_call(key, reply(), id="d" * 16, parent=tool),
+        [int(Event.SPAN), key, used],
+        [int(Event.SPAN), key, turn],
+        [int(Event.REWARD), key, 0.5, "solver", "step", agent, now],
+        reward(key, 1.0),
+        end(key, status),
+    ]
 
 
 def test_a_rollout_is_one_tree(collector: Collector, start: Callable[..., Hub]) -> None:
@@ -56,18 +61,32 @@ def test_a_rollout_is_one_tree(collector: Collector, start: Callable[..., Hub]) 
     assert root.start_time_unix_nano <= agent.start_time_unix_nano
     assert root.end_time_unix_nano >= call.end_time_unix_nano
     assert plain(root.attributes) == {
-        "gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": "my-run",
-        "gen_ai.conversation.id": ROLLOUT, "lightning.rollout.id": ROLLOUT, "lightning.rollout.attempt": 1,
-        "lightning.rollout.mode": "observe", "lightning.rollout.status": "ok", "lightning.rollout.group": ROLLOUT,
+        "gen_ai.operation.name": "invoke_workflow",
+        "gen_ai.workflow.name": "my-run",
+        "gen_ai.conversation.id": ROLLOUT,
+        "lightning.rollout.id": ROLLOUT,
+        "lightning.rollout.attempt": 1,
+        "lightning.rollout.mode": "observe",
+        "lightning.rollout.status": "ok",
+        "lightning.rollout.group": ROLLOUT,
         "lightning.task.id": -1,
-    }  # fmt: skip
+    }
     assert plain(call.attributes) == {
-        "gen_ai.operation.name": "chat", "gen_ai.provider.name": "lightning", "gen_ai.agent.name": "solver",
-        "lightning.role": "solver", "lightning.framework": "openai", "lightning.trainable": True,
-        "gen_ai.request.model": "spark", "gen_ai.request.temperature": 1.0, "gen_ai.response.id": "chatcmpl-1",
-        "gen_ai.response.model": "spark", "gen_ai.response.finish_reasons": ["stop"],
-        "gen_ai.usage.input_tokens": 3, "gen_ai.usage.output_tokens": 2, "lightning.model.versions": [0],
-    }  # fmt: skip
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "lightning",
+        "gen_ai.agent.name": "solver",
+        "lightning.role": "solver",
+        "lightning.framework": "openai",
+        "lightning.trainable": True,
+        "gen_ai.request.model": "spark",
+        "gen_ai.request.temperature": 1.0,
+        "gen_ai.response.id": "chatcmpl-1",
+        "gen_ai.response.model": "spark",
+        "gen_ai.response.finish_reasons": ["stop"],
+        "gen_ai.usage.input_tokens": 3,
+        "gen_ai.usage.output_tokens": 2,
+        "lightning.model.versions": [0],
+    }
     assert [plain(each.attributes) for each in agent.events] == [
         {"gen_ai.evaluation.name": "step", "gen_ai.evaluation.score.value": 0.5, "lightning.role": "solver"}
     ]
@@ -85,19 +104,25 @@ def test_failures_are_errors(collector: Collector, hub: Hub, monkeypatch: pytest
     failed = [os.urandom(8).hex(), "", "invoke_agent a", "a", 1, 2, "error", "ValueError: no", {}]
     no = b'{"error": {"message": "slow down"}}'
     with Client(hub) as client:
-        client.deliver(1, [
-            begin(key, ROLLOUT), [int(Event.SPAN), key, failed],
-            raw_call(key, no, http_status=429, status="error", error="RateLimitError: slow down"),
-            raw_call(key, b"", http_status=0, status="cancelled", error="abandoned before a reply was read"),
-            end(key, "agent_error", "ValueError: no"),
-        ])  # fmt: skip
+        client.deliver(
+            1,
+            [
+                begin(key, ROLLOUT),
+                [int(Event.SPAN), key, failed],
+                raw_call(key, no, http_status=429, status="error", error="RateLimitError: slow down"),
+                raw_call(key, b"", http_status=0, status="cancelled", error="abandoned before a reply was read"),
+                end(key, "agent_error", "ValueError: no"),
+            ],
+        )
         collector.wait(lambda found: len(found.of(ROLLOUT)) == 4)
     found = [(span.status.code, span.status.message, plain(span.attributes)) for span in collector.of(ROLLOUT)]
     told = [(code, message, attributes.get("error.type")) for code, message, attributes in found]
     assert told == [
-        (2, "ValueError: no", "agent_error"), (2, "ValueError: no", "ValueError"),
-        (2, "RateLimitError: slow down", "429"), (0, "", None),
-    ]  # fmt: skip
+        (2, "ValueError: no", "agent_error"),
+        (2, "ValueError: no", "ValueError"),
+        (2, "RateLimitError: slow down", "429"),
+        (0, "", None),
+    ]
     assert found[3][2]["lightning.cancelled"] is True
 
 
@@ -329,9 +354,11 @@ def test_both_exporters_make_one_tree(collector: Collector, start: Callable[...,
     collector.wait(lambda found: len(found.of(rollout)) == 4)
     assert hub.stop() == 0
     assert tree(collector.of(rollout)) == {
-        "invoke_workflow solve": "", "invoke_agent solver": "invoke_workflow solve",
-        "execute_tool search": "invoke_agent solver", "chat m": "execute_tool search",
-    }  # fmt: skip
+        "invoke_workflow solve": "",
+        "invoke_agent solver": "invoke_workflow solve",
+        "execute_tool search": "invoke_agent solver",
+        "chat m": "execute_tool search",
+    }
     (root,) = [span for span in collector.of(rollout) if not span.parent_span_id]
     (request,) = [span for span in collector.spans if span.name == "request"]
     assert [(each.trace_id, each.span_id) for each in root.links] == [(request.trace_id, request.span_id)]

@@ -25,13 +25,17 @@ def play(
     """A rollout for each reward, in groups; each says something of its own unless `words` are given."""
     return [
         rollout(
-            10 * group + at, asking(call(10 * group + at, answer=assistant(said)), asked or {}), rewards={"": reward},
-            group=f"1-{group}", task_id=group, answer=said,
+            10 * group + at,
+            asking(call(10 * group + at, answer=assistant(said)), asked or {}),
+            rewards={"": reward},
+            group=f"1-{group}",
+            task_id=group,
+            answer=said,
         )
         for group, of_group in enumerate(rewards)
         for at, reward in enumerate(of_group)
         for said in [words[group][at] if words else f"It is {10 * group + at}"]
-    ]  # fmt: skip
+    ]
 
 
 def asking(made: Call, more: dict[str, Any]) -> Call:
@@ -167,10 +171,12 @@ def test_no_two_rollouts_of_a_task_can_be_compared() -> None:
 def cut(rollouts: list[Rollout]) -> list[Rollout]:
     """The same, with every completion at the token limit."""
     return [
-        replace(each, calls=tuple(replace(one, choices=(replace(one.choices[0], finish_reason="length"),))
-                                  for one in each.calls))
+        replace(
+            each,
+            calls=tuple(replace(one, choices=(replace(one.choices[0], finish_reason="length"),)) for one in each.calls),
+        )
         for each in rollouts
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("setting", ["mask", "exclude"])

@@ -23,9 +23,13 @@ from tests.hub.descendants import descendants
 from tests.hub.test_runner import TASKS, ask, best, steps
 
 SMALL = {
-    "backend": "bandit", "rollouts.tasks_per_step": 2, "rollouts.group_size": 2, "quiet": True,
-    "algorithm.aggregation": "token-mean", "failure.flat_steps": 0,
-}  # fmt: skip
+    "backend": "bandit",
+    "rollouts.tasks_per_step": 2,
+    "rollouts.group_size": 2,
+    "quiet": True,
+    "algorithm.aggregation": "token-mean",
+    "failure.flat_steps": 0,
+}
 AGENT = """
 import os, lightning_sdk as lightning
 from openai import OpenAI
@@ -65,8 +69,15 @@ def test_a_training_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_pa
     """A real file system, full after step 3: what is typed is refused for the same reason at first, then it works."""
     (tmp_path / "agent.py").write_text(AGENT)
     (tmp_path / "tasks.jsonl").write_text("\n".join(json.dumps(task) for task in TASKS))
-    settings = " ".join(f"--set {each}" for each in ("rollouts.tasks_per_step=2", "rollouts.group_size=2",
-                        "algorithm.aggregation=token-mean", "failure.flat_steps=0"))  # fmt: skip
+    settings = " ".join(
+        f"--set {each}"
+        for each in (
+            "rollouts.tasks_per_step=2",
+            "rollouts.group_size=2",
+            "algorithm.aggregation=token-mean",
+            "failure.flat_steps=0",
+        )
+    )
     train = f"{sys.executable} -m lightning_sdk.cli train agent.py:solve --tasks tasks.jsonl"
     script = f"""
         mkdir runs; touch fills

@@ -148,8 +148,9 @@ def test_a_runner_waits_for_a_training_that_was_killed(place: Place, tmp_path: P
     guest.until("waiting for up to")
     done = len((tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines())
     words = ["--resume", "run", "--listen", hub, "--runners", "0", "--steps", str(done + 5)]
-    again = place.start("train", "agent.py:solve", "--tasks", "tasks.jsonl", *words,
-                        PYTHONPATH=str(place.site), LIGHTNING_KEY="of both")  # fmt: skip
+    again = place.start(
+        "train", "agent.py:solve", "--tasks", "tasks.jsonl", *words, PYTHONPATH=str(place.site), LIGHTNING_KEY="of both"
+    )
     code, said = again.end()
     assert code == 0, said
     code, said = guest.end()

@@ -9,28 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lightning_hub.evaluation.evaluation import HeldOut
 from lightning_hub.health.examine import Health, examine
-from lightning_hub.health.run_record import RunRecord, ScoredRollout, read_record
+from lightning_hub.health.run_record import RunRecord, ScoredRollout
 from lightning_hub.statistics.interval import interval
 from lightning_hub.storage.attempts import StoredAttempt
-from lightning_sdk.errors import SettingError
 from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
+from tests.hub.recorded_runs import Step, kinds, steps
 from tests.hub.spoken import assistant, call, rollout
-
-RECORDED = Path(__file__).with_name("recorded")
-Step = dict[str, float | None]
-
-
-def steps(name: str = "learning") -> list[Step]:
-    return [json.loads(line) for line in (RECORDED / f"{name}.jsonl").read_text().splitlines()]
 
 
 def change_metrics(change: Callable[[Step], Mapping[str, float | None]], many: int = 40) -> RunRecord:
@@ -43,10 +35,6 @@ def change_metrics(change: Callable[[Step], Mapping[str, float | None]], many: i
 def level(**more: float) -> Callable[[Step], Mapping[str, float]]:
     """A reward that goes nowhere, and these metrics."""
     return lambda step: {"reward_mean/solver": 0.3 + 0.05 * (-1) ** int(step["step"] or 0), **more}
-
-
-def kinds(health: Health) -> list[str]:
-    return [f"{each.severity} {each.kind}" for each in health.findings]
 
 
 def words_of(health: Health, kind: str) -> str:
@@ -158,10 +146,16 @@ def test_answers_are_shown_where_they_are_kept() -> None:
     """With the words that the first step of a training has."""
     flat = change_metrics(lambda step: {"groups_without_signal": step["groups"], "reward_mean/solver": 0.0}, 12)
     spoken_ones = [
-        rollout(at, call(at, answer=assistant(f"It is {at}")), rewards={"": 0.0}, group=f"{at // 2 + 1}-0",
-                task_id=at // 2, answer=f"It is {at}")
+        rollout(
+            at,
+            call(at, answer=assistant(f"It is {at}")),
+            rewards={"": 0.0},
+            group=f"{at // 2 + 1}-0",
+            task_id=at // 2,
+            answer=f"It is {at}",
+        )
         for at in range(6)
-    ]  # fmt: skip
+    ]
     tasks = {number: {"question": f"{number} + 2?"} for number in range(3)}
     record = replace(flat, scored=score(1, 0, [0.0, 0.0]), sample=spoken_ones, tasks=tasks)
     text = words_of(examine(record), "no signal")
@@ -309,11 +303,19 @@ def test_what_is_paid_for_and_not_learned_from() -> None:
     """Failures with their most common error, repetitions, cut completions, conversations in pieces."""
     timeout = {"status": Status.TIMEOUT, "error": "no answer after 9 s", "attempt": 3, "ended": 9.0}
     failed = [attempt(str(n), "1-0", **timeout) for n in range(3)]
-    record = change_metrics(lambda _: {
-        "rollouts_ok": 96.0, "rollouts_timeout": 32.0, "retries": 64.0, "completions_truncated/solver": 0.5,
-        "rows_per_rollout": 3.0, "rows": 300.0, "calls": 400.0, "breaks/sampled_text_not_kept": 200.0,
-        "breaks/branch": 9.0,
-    })  # fmt: skip
+    record = change_metrics(
+        lambda _: {
+            "rollouts_ok": 96.0,
+            "rollouts_timeout": 32.0,
+            "retries": 64.0,
+            "completions_truncated/solver": 0.5,
+            "rows_per_rollout": 3.0,
+            "rows": 300.0,
+            "calls": 400.0,
+            "breaks/sampled_text_not_kept": 200.0,
+            "breaks/branch": 9.0,
+        }
+    )
     health = examine(replace(record, failed=failed))
     assert kinds(health) == [
         f"warning {kind}"
@@ -334,9 +336,10 @@ def test_a_gain_that_the_held_out_tasks_do_not_show(tasks: int, cause: str, turn
     """Few tasks by heart, or of another kind: whether so few changed that there is no interval, or some each way."""
     before, after = [1.0, 0.0] * 100, [0.0, 1.0] * turned + [1.0, 0.0] * (100 - turned)
     record = replace(
-        RunRecord(name="r", settings=Settings(), steps=steps()), facts={"tasks": tasks},
+        RunRecord(name="r", settings=Settings(), steps=steps()),
+        facts={"tasks": tasks},
         evaluations=[held_out("before", 0, before), held_out("after", 40, after)],
-    )  # fmt: skip
+    )
     health = examine(record)
     assert kinds(health) == ["warning held-out score not better"] and cause in str(health.findings[0])
     assert "from 0.5 to 0.5: not shown to be better" in health.summary()
@@ -358,43 +361,3 @@ def test_training_from_stored_rollouts_has_no_reward_to_rise() -> None:
     """Its rewards are what they are: the loss is told."""
     health = examine(replace(change_metrics(level()), stored=True))
     assert health.findings == [] and "40 steps were trained on stored rollouts: the loss went from" in health.summary()
-
-
-# --- folders
-
-
-def write(folder: Path, lines: list[Step], **files: Any) -> Path:
-    folder.mkdir()
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for name, values in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(values))
-    return folder
-
-
-def test_a_folder_of_an_older_version_under_way_is_read(tmp_path: Path) -> None:
-    """Settings that are no more, a line that is just being written, no rollouts: all of it is fine."""
-    config = {"settings": {"algorithm": {"advantage": "grpo"}, "rollouts": {"group_size": 4}}}
-    folder = write(tmp_path / "solve", steps(), config=config)
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 41, "rew')
-    record = read_record(folder)
-    assert (len(record.steps), record.settings.rollouts.group_size, record.status) == (40, 4, "unfinished")
-    assert examine(record).findings == []
-
-
-def test_a_run_that_failed_is_told_with_its_error(tmp_path: Path) -> None:
-    """Its own words once, also where they are those of the diagnosis."""
-    found = {"kind": "no model call", "severity": "fatal", "what": "it made no call.", "cause": "", "remedy": ""}
-    error = "NothingToTrain: it made no call. Make one."
-    report = {"status": "failed", "error": error}
-    folder = write(tmp_path / "solve", [], config={"settings": {}}, report=report, diagnosis={"findings": [found]})
-    health = examine(read_record(folder))
-    assert kinds(health) == ["fatal run failed"] and error in str(health.findings[0])
-
-
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    """Nothing there, or nothing yet."""
-    with pytest.raises(SettingError, match="is not a run folder"):
-        read_record(tmp_path)
-    with pytest.raises(SettingError, match="no step is finished yet"):
-        read_record(write(tmp_path / "new", [], config={"settings": {}}))

@@ -289,8 +289,9 @@ def test_fuzz(start: Callable[..., Any]) -> None:
                 for peer in (rude, stranger):
                     peer.send(*hostile.message(chance, rude))
             key = os.urandom(16)
-            good.deliver(4 * turn + 1, [begin(key, f"r{turn}", {"q": turn}), raw_call(key, reply()),
-                                        reward(key, 1.0), end(key)])  # fmt: skip
+            good.deliver(
+                4 * turn + 1, [begin(key, f"r{turn}", {"q": turn}), raw_call(key, reply()), reward(key, 1.0), end(key)]
+            )
             before = before or resident(hub.process.pid)
         told = good.ask("status")
         assert told["rollouts"]["ok"] >= 20

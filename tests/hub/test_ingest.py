@@ -130,9 +130,18 @@ def test_garbage_hurts_nobody(hub: Hub, client: Client) -> None:
             (EventBatch(rude.id, 0, 1, body).header(), body),
             (EventBatch(os.urandom(16), 1, 1, body).header(), body),
             (b"short", body),
-            *((EventBatch(rude.id, 1, 1, junk).header(), junk) for junk in
-              (b"\xc1", b"\x93\x03", b"\x91" * 5000, wire.pack({"a": 1}), wire.pack([3]), wire.pack([3, b"k", []]))),
-        ]  # fmt: skip
+            *(
+                (EventBatch(rude.id, 1, 1, junk).header(), junk)
+                for junk in (
+                    b"\xc1",
+                    b"\x93\x03",
+                    b"\x91" * 5000,
+                    wire.pack({"a": 1}),
+                    wire.pack([3]),
+                    wire.pack([3, b"k", []]),
+                )
+            ),
+        ]
         for peer in (rude, stranger):
             for header, junk in batches:
                 peer.send(wire.BATCH, header, junk)

@@ -96,8 +96,12 @@ def test_a_further_attempt_waits(make: Make) -> None:
 
 def test_what_is_tried_again_is_the_policys_to_say(make: Make) -> None:
     """A rollout that ended well but was given no reward is a reward error; without a policy nothing is tried again."""
-    endings: list[dict[str, Any]] = [{"status": Status.AGENT_ERROR}, {"status": Status.REWARD_ERROR},
-                                     {"rewarded": False}, {"status": Status.TIMEOUT}]  # fmt: skip
+    endings: list[dict[str, Any]] = [
+        {"status": Status.AGENT_ERROR},
+        {"status": Status.REWARD_ERROR},
+        {"rewarded": False},
+        {"status": Status.TIMEOUT},
+    ]
     played = make(4)
     for given, ending in zip(played.lease(), endings, strict=True):
         played.leases.end(end(given.key, **ending))
@@ -125,8 +129,11 @@ def test_an_excluded_rollout_is_replaced(make: Make) -> None:
     assert (first.task_id, first.group) == (0, "g0")
     assert played.over()
     assert played.outcomes() == [
-        ("g0", "agent_error", 1), ("g0", "timeout", 2), ("g0", "reward_error", 1), ("g1", "ok", 1)
-    ]  # fmt: skip
+        ("g0", "agent_error", 1),
+        ("g0", "timeout", 2),
+        ("g0", "reward_error", 1),
+        ("g1", "ok", 1),
+    ]
     assert played.queue.refilled == 2
 
 

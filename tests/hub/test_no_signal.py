@@ -130,8 +130,13 @@ def test_a_role_whose_turn_is_later_counts(runner: Runner) -> None:
     def agent(assignment: dict[str, Any]) -> list[Any]:
         key, (one, other) = assignment["key"], (ask_engine(assignment), ask_engine(assignment))
         arm = float(other["choices"][0]["message"]["content"])
-        return [call(assignment, one, role="writer"), call(assignment, other, role="checker"),
-                reward(key, 0.0, "writer"), reward(key, arm, "checker"), end(key)]  # fmt: skip
+        return [
+            call(assignment, one, role="writer"),
+            call(assignment, other, role="checker"),
+            reward(key, 0.0, "writer"),
+            reward(key, arm, "checker"),
+            end(key),
+        ]
 
     settings = {"steps": 3, "failure.flat_steps": 2}
     later = {"role.writer.schedule": "1-2", "role.checker.schedule": "3-"}

@@ -29,8 +29,14 @@ def check_outcomes(bandit_site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setitem(markers.agent.declared, "solver", True)
 
     def check(agent: Any, tasks: list[dict[str, Any]], reward: Any = ending_agent.one, **more: Any) -> list[Ended]:
-        settings = {"rollouts.tasks_per_step": len(tasks), "rollouts.group_size": 2, "failure.refills": 0,
-                    "rollouts.timeout": 20.0, "failure.timeout": "exclude", **more}  # fmt: skip
+        settings = {
+            "rollouts.tasks_per_step": len(tasks),
+            "rollouts.group_size": 2,
+            "failure.refills": 0,
+            "rollouts.timeout": 20.0,
+            "failure.timeout": "exclude",
+            **more,
+        }
         lightning.check(agent, tasks, reward, backend="bandit", keep=tmp_path / "kept", quiet=True, **settings)
         with sqlite3.connect(tmp_path / "kept" / "hub.sqlite") as store:
             rows = store.execute("SELECT task, status, error FROM rollouts").fetchall()
@@ -89,8 +95,10 @@ def test_our_own_deadline_is_a_timeout(check_outcomes: Callable[..., Any]) -> No
 
 def test_whatever_an_async_reward_raises(check_outcomes: Callable[..., Any]) -> None:
     """It is the reward's error, and the loop goes on; a judge that did not answer in time is told as that."""
-    expected = {f"reward-{name}": f"RewardError: the reward function aending() raised {line}"
-                for name, (_, line) in ASYNC.items()}  # fmt: skip
+    expected = {
+        f"reward-{name}": f"RewardError: the reward function aending() raised {line}"
+        for name, (_, line) in ASYNC.items()
+    }
     found = check_outcomes(ending_agent.asolve, tasks("good", *expected), ending_agent.aending)
     assert_ended(found, expected, "reward_error")
     late = [error for how, _, error in found if how == "reward-atimeout"]
@@ -120,8 +128,9 @@ def test_code_that_cancels_every_task(check_outcomes: Callable[..., Any]) -> Non
 
 def test_an_agent_that_ends_its_process(check_outcomes: Callable[..., Any]) -> None:
     """os._exit() is told at once, as the agent's error where no other rollout ran there; another process follows."""
-    found = check_outcomes(ending_agent.leaving, tasks("leaves", "a", "b"),
-                    **{"rollouts.runner": "2", "rollouts.concurrency": 2})  # fmt: skip
+    found = check_outcomes(
+        ending_agent.leaving, tasks("leaves", "a", "b"), **{"rollouts.runner": "2", "rollouts.concurrency": 2}
+    )
     why = "the agent ended its process with exit code 7, as os._exit() does"
     for how, status, error in found:
         assert (status, error) == (("agent_error", why) if how == "leaves" else ("ok", "")), how
@@ -137,8 +146,13 @@ def train(
     monkeypatch.setattr(markers.reward, "marked", [])
 
     def start(agent: Any, **more: Any) -> lightning.Report:
-        settings = {"rollouts.tasks_per_step": 2, "rollouts.group_size": 4, "algorithm.aggregation": "token-mean",
-                    "failure.refills": 0, **more}  # fmt: skip
+        settings = {
+            "rollouts.tasks_per_step": 2,
+            "rollouts.group_size": 4,
+            "algorithm.aggregation": "token-mean",
+            "failure.refills": 0,
+            **more,
+        }
         return lightning.train(
             agent, tasks(*"abcdef"), backend="bandit", runs=tmp_path, steps=2, quiet=True, **settings
         )

@@ -19,8 +19,17 @@ from tests.hub.descendants import descendants
 from tests.hub.guests import SMALL, Command, Place
 from tests.hub.test_guests import wait_for
 
-BANDIT = ["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--backend", "bandit", "--steps", "2",
-          *(word for each in SMALL for word in ("--set", each))]  # fmt: skip
+BANDIT = [
+    "train",
+    "agent.py:solve",
+    "--tasks",
+    "tasks.jsonl",
+    "--backend",
+    "bandit",
+    "--steps",
+    "2",
+    *(word for each in SMALL for word in ("--set", each)),
+]
 
 
 @pytest.fixture

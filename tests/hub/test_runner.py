@@ -22,9 +22,12 @@ from tests.hub.descendants import descendants
 
 TASKS: list[dict[str, Any]] = [{"question": f"which arm? {number}"} for number in range(5)]
 SMALL: dict[str, Any] = {
-    "backend": "bandit", "rollouts.tasks_per_step": 2, "rollouts.group_size": 2, "quiet": True,
+    "backend": "bandit",
+    "rollouts.tasks_per_step": 2,
+    "rollouts.group_size": 2,
+    "quiet": True,
     "algorithm.aggregation": "token-mean",
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -20,10 +20,16 @@ SUMS: Tasks = {n: {"question": f"What is {n + 20} + {7 * n + 40}?", "answer": st
 def ask_twice(tasks: Tasks, prompt: str, answer: str = "I do not know", best: str = "") -> list[Rollout]:
     """Two rollouts of each task with this prompt; the second one of each earns 1 and answers `best`, if it is given."""
     return [
-        rollout(2 * n + at, call(1, [user(prompt.format(**task))], assistant((best if at else answer).format(**task))),
-                task_id=n, group=f"1-{n}", rewards={"": float(at)})
-        for n, task in tasks.items() for at in (0, 1)
-    ]  # fmt: skip
+        rollout(
+            2 * n + at,
+            call(1, [user(prompt.format(**task))], assistant((best if at else answer).format(**task))),
+            task_id=n,
+            group=f"1-{n}",
+            rewards={"": float(at)},
+        )
+        for n, task in tasks.items()
+        for at in (0, 1)
+    ]
 
 
 def leaking_fields(rollouts: list[Rollout], tasks: Tasks) -> list[str]:
@@ -61,9 +67,18 @@ def test_a_field_of_any_name_that_the_best_rollouts_answered() -> None:
         ({n: {"text": f"No. {n}", "answer": n} for n in range(3)}, "{text} 10 21 32.5 -1"),
         (dict(list(SUMS.items())[:2]), "{question} (The answer is {answer}.)"),
     ],
-    ids=["not told", "all are told", "in the question", "in the context", "a choice", "the goal", "yes or no",
-         "in another number", "two tasks only"],
-)  # fmt: skip
+    ids=[
+        "not told",
+        "all are told",
+        "in the question",
+        "in the context",
+        "a choice",
+        "the goal",
+        "yes or no",
+        "in another number",
+        "two tasks only",
+    ],
+)
 def test_what_is_no_leak(tasks: Tasks, prompt: str) -> None:
     """What the task itself holds, what every prompt holds, and what only looks like the answer."""
     assert leaking_fields(ask_twice(tasks, prompt), tasks) == []
@@ -81,11 +96,15 @@ def test_without_the_tasks_nothing_is_said() -> None:
 def rollout_of(lengths: list[list[int]], rewards: list[list[float]]) -> list[Rollout]:
     """A rollout of so many sampled tokens and with this reward for each, by group."""
     return [
-        rollout(10 * n + at, call(1, answer=assistant("a" * length), sampled=list(range(length))),
-                group=f"1-{n}", rewards={"": reward})
+        rollout(
+            10 * n + at,
+            call(1, answer=assistant("a" * length), sampled=list(range(length))),
+            group=f"1-{n}",
+            rewards={"": reward},
+        )
         for n, (own, given) in enumerate(zip(lengths, rewards, strict=True))
         for at, (length, reward) in enumerate(zip(own, given, strict=True))
-    ]  # fmt: skip
+    ]
 
 
 LENGTHS = [[3, 9, 5, 7], [12, 2, 8, 6], [4, 1, 9, 30], [7, 3, 11, 2]]

@@ -64,8 +64,10 @@ def test_settings_of_the_optimizer_act_after_a_resume(tiny: Path, tmp_path: Path
     second = Learner(load(str(tiny)).model, settings)
     second.restore(found.weights, found.state)
     optimizer, parameters = second._optimizer, second._network.parameters
-    old = [(each.detach().clone(), {key: kept.clone() for key, kept in optimizer.state[each].items()})
-           for each in parameters]  # fmt: skip
+    old = [
+        (each.detach().clone(), {key: kept.clone() for key, kept in optimizer.state[each].items()})
+        for each in parameters
+    ]
     gradients: list[torch.Tensor] = []
     optimizer.register_step_pre_hook(lambda *_: gradients.extend(each.grad.clone() for each in parameters))  # type: ignore[union-attr]
     train(second, range(2, 3))

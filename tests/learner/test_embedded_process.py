@@ -173,9 +173,15 @@ def test_a_key_of_a_rollout_opens_the_engine_for_that_rollout(running: Child) ->
     theirs = mine.replace("mine", "theirs")
     longer = re.sub(r"-(\d+)-", lambda found: f"-{int(found[1]) + 1}-", mine)
     for shown, rollout, status in (
-        (mine, None, 200), (mine, "mine", 200), (mine, "theirs", 401), (over, "mine", 401), (theirs, "theirs", 401),
-        (longer, "mine", 401), (mine + "\xe9", "mine", 401), (rollout_key.derive(mine, "mine", 60.0), "mine", 401),
-    ):  # fmt: skip
+        (mine, None, 200),
+        (mine, "mine", 200),
+        (mine, "theirs", 401),
+        (over, "mine", 401),
+        (theirs, "theirs", 401),
+        (longer, "mine", 401),
+        (mine + "\xe9", "mine", 401),
+        (rollout_key.derive(mine, "mine", 60.0), "mine", 401),
+    ):
         headers = {"Authorization": f"Bearer {shown}"} | ({"x-lightning-rollout": rollout} if rollout else {})
         assert ask(port, "GET", "/v1/models", b"", headers) == status, (shown, rollout)
 

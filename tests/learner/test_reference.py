@@ -65,10 +65,14 @@ class FarReference:
 @pytest.mark.parametrize("gap", [-45.0, -15.0, -3.0, 0.25, 3.0, 15.0, 45.0])
 def test_what_the_reward_pays_is_what_the_loss_would_add(estimator: str, gap: float) -> None:
     """The same estimates in both places, and the same bound where the policy has left what the reference likes."""
-    settings = Settings.from_dict({
-        "divergence.coefficient": 1.0, "divergence.place": "reward", "divergence.estimator": estimator,
-        "credit.advantage": "reinforce",
-    })  # fmt: skip
+    settings = Settings.from_dict(
+        {
+            "divergence.coefficient": 1.0,
+            "divergence.place": "reward",
+            "divergence.estimator": estimator,
+            "credit.advantage": "reinforce",
+        }
+    )
     made = rollout(1, call(1, [1], ([2], [-0.25])), rewards={"": 0.0})
     (row,) = build_batch([made], settings, scoring=FarReference(gap)).rows
     logprobs = torch.tensor([-0.25])

@@ -82,9 +82,12 @@ def read_installed(python: Path) -> dict[str, str]:
 
 
 def examine(
-    environment: Environment, ranges: dict[str, SpecifierSet], locked: dict[str, str],
-    installed: dict[str, str], existing: dict[str, str],
-) -> list[Row]:  # fmt: skip
+    environment: Environment,
+    ranges: dict[str, SpecifierSet],
+    locked: dict[str, str],
+    installed: dict[str, str],
+    existing: dict[str, str],
+) -> list[Row]:
     """A row for each package: `installed` is the newest that is allowed, `existing` the newest that there is."""
     failing, culprits = environment.failing([]), dict[str, str]()
     for name in sorted(ranges) if failing else []:
@@ -111,8 +114,13 @@ def examine(
             environment.put(name, existing[name])
             broken = [test for test in environment.failing([], most=len(failing) + 1) if test not in failing]
             environment.put(name, installed[name])
-            beyond = Row(package=name, locked=locked.get(name, "-"), newest=existing[name],
-                         allowed=existing[name] in ranges[name], breaks=broken[0] if broken else "")  # fmt: skip
+            beyond = Row(
+                package=name,
+                locked=locked.get(name, "-"),
+                newest=existing[name],
+                allowed=existing[name] in ranges[name],
+                breaks=broken[0] if broken else "",
+            )
             rows.append(beyond)
     return rows
 
@@ -124,8 +132,9 @@ def format_table(rows: list[Row]) -> str:
         result = f"breaks {row.breaks}" if row.breaks else "works"
         cells.append((row.package, row.locked, row.newest, "yes" if row.allowed else "no", result))
     widths = [max(len(line[column]) for line in cells) for column in range(5)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-                     for line in cells)  # fmt: skip
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
 
 
 class Newest:
@@ -155,14 +164,29 @@ class Newest:
     def failing(self, tests: list[str], most: int = 0) -> list[str]:
         report = self._folder / "report.xml"
         report.unlink(missing_ok=True)
-        command = [self._folder / "bin/python", "-m", "pytest", "-n", str(self._workers), "--dist", "loadfile",
-                   "--no-loadscope-reorder", f"--maxfail={most}", f"--junitxml={report}", "-o", "junit_family=xunit1",
-                   *(tests or self._arguments)]  # fmt: skip
+        command = [
+            self._folder / "bin/python",
+            "-m",
+            "pytest",
+            "-n",
+            str(self._workers),
+            "--dist",
+            "loadfile",
+            "--no-loadscope-reorder",
+            f"--maxfail={most}",
+            f"--junitxml={report}",
+            "-o",
+            "junit_family=xunit1",
+            *(tests or self._arguments),
+        ]
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
         if not report.exists():
             raise SystemExit(f"pytest wrote no report and ended with status {status}: {shlex.join(map(str, command))}")
-        cases = [case for case in ET.parse(report).iter("testcase")
-                 if case.find("failure") is not None or case.find("error") is not None]  # fmt: skip
+        cases = [
+            case
+            for case in ET.parse(report).iter("testcase")
+            if case.find("failure") is not None or case.find("error") is not None
+        ]
         return list(dict.fromkeys(f"{case.get('file')}::{case.get('name')}" for case in cases))
 
     def _pip(self, *arguments: str) -> str:

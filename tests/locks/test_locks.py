@@ -41,8 +41,12 @@ def test_the_build_of_pytorch_is_left_to_the_user(path: Path) -> None:
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 def test_each_python_has_one_version_of_everything(python: str) -> None:
     """Where a release is not for all Pythons there are several lines, of which exactly one is for each."""
-    where = {"python_full_version": f"{python}.5", "python_version": python, "sys_platform": "linux",
-             "implementation_name": "cpython"}  # fmt: skip
+    where = {
+        "python_full_version": f"{python}.5",
+        "python_version": python,
+        "sys_platform": "linux",
+        "implementation_name": "cpython",
+    }
     for path in LOCKS:
         lines = [Requirement(line) for line in read_blocks(path)]
         chosen = [each.name for each in lines if each.marker is None or each.marker.evaluate(where)]

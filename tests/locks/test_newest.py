@@ -49,8 +49,10 @@ def test_a_test_that_no_single_package_breaks_is_not_lost() -> None:
 
 def test_the_table() -> None:
     """Columns are as wide as what stands in them."""
-    rows = [Row(package="bad", locked="1.0", newest="1.5", allowed=True, breaks="tests/a.py::one"),
-            Row(package="wrapt", locked="2.5.2", newest="3.0", allowed=False)]  # fmt: skip
+    rows = [
+        Row(package="bad", locked="1.0", newest="1.5", allowed=True, breaks="tests/a.py::one"),
+        Row(package="wrapt", locked="2.5.2", newest="3.0", allowed=False),
+    ]
     assert format_table(rows).splitlines() == [
         "package  locked  newest  allowed  result",
         "bad      1.0     1.5     yes      breaks tests/a.py::one",

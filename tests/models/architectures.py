@@ -30,15 +30,26 @@ from tests.learner.tinymodel import save_tiny
 #: 32 dimensions are the least that vLLM takes on a CPU.
 PADDED, WINDOW = 320, 16
 _SHAPE: dict[str, Any] = {
-    "vocab_size": PADDED, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 256, "initializer_range": 0.2,
-    "bos_token_id": None, "eos_token_id": 257, "pad_token_id": 258,
-}  # fmt: skip
+    "vocab_size": PADDED,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": 257,
+    "pad_token_id": 258,
+}
 _APART: dict[str, Any] = {"tie_word_embeddings": False}
 _MIXED: dict[str, Any] = {
-    "num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-    "sliding_window": WINDOW, "query_pre_attn_scalar": 32,
-}  # fmt: skip
+    "num_hidden_layers": 3,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "sliding_window": WINDOW,
+    "query_pre_attn_scalar": 32,
+}
 _MIXTURE: dict[str, Any] = {"num_experts_per_tok": 2} | _APART
 SHAPES: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**_SHAPE, **_APART),

@@ -27,10 +27,20 @@ class Reply(NamedTuple):
 class Sampler:
     def __init__(self, folder: Path) -> None:
         self._engine = LLM(
-            model=str(folder), dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=8, block_size=32,
-            logprobs_mode="processed_logprobs", generation_config="vllm", distributed_executor_backend="uni",
-            enable_prefix_caching=False, seed=0, skip_tokenizer_init=True, disable_log_stats=True,
-        )  # fmt: skip
+            model=str(folder),
+            dtype="float32",
+            enforce_eager=True,
+            max_model_len=128,
+            max_num_seqs=8,
+            block_size=32,
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            distributed_executor_backend="uni",
+            enable_prefix_caching=False,
+            seed=0,
+            skip_tokenizer_init=True,
+            disable_log_stats=True,
+        )
 
     def ask(self) -> list[Reply]:
         params = SamplingParams(max_tokens=24, temperature=1.0, logprobs=0, ignore_eos=True, detokenize=False)

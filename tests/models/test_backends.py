@@ -20,19 +20,28 @@ from tests.verl import test_modes as modes
 pytestmark = pytest.mark.timeout(1200)
 
 SETTINGS: dict[str, Any] = {
-    "serving.max_length": 128, "optimizer.learning_rate": 1e-2, "optimizer.warmup_steps": 0, "optimizer.decay": 0.0,
+    "serving.max_length": 128,
+    "optimizer.learning_rate": 1e-2,
+    "optimizer.warmup_steps": 0,
+    "optimizer.decay": 0.0,
     "rollouts.concurrency": 8,
-}  # fmt: skip
+}
 #: For VERL, a model with a separate head and a padded vocabulary. For vLLM, one with windows and a tied head.
 IN_CI = {verl: "llama", embedded: "gemma3"}
 
 
 def cases() -> list[Any]:
     return [
-        pytest.param(program, name, id=f"{program.__name__.partition('.')[0]}-{name}",
-                     marks=() if IN_CI[program] == name else pytest.mark.whole)
-        for program in IN_CI for name in SHAPES if name not in EXPERTS
-    ]  # fmt: skip
+        pytest.param(
+            program,
+            name,
+            id=f"{program.__name__.partition('.')[0]}-{name}",
+            marks=() if IN_CI[program] == name else pytest.mark.whole,
+        )
+        for program in IN_CI
+        for name in SHAPES
+        if name not in EXPERTS
+    ]
 
 
 @pytest.mark.parametrize(("program", "name"), cases())

@@ -89,14 +89,22 @@ def reflecting(body: dict[str, Any]) -> str:
 
 def _completion(text: str) -> dict[str, Any]:
     return {
-        "id": "c", "object": "chat.completion", "created": 1, "model": "scripted",
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "scripted",
         "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
-    }  # fmt: skip
+    }
 
 
 def _message(text: str) -> dict[str, Any]:
     return {
-        "id": "m", "type": "message", "role": "assistant", "model": "scripted", "stop_reason": "end_turn",
-        "content": [{"type": "text", "text": text}], "usage": {"input_tokens": 7, "output_tokens": 3},
-    }  # fmt: skip
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "scripted",
+        "stop_reason": "end_turn",
+        "content": [{"type": "text", "text": text}],
+        "usage": {"input_tokens": 7, "output_tokens": 3},
+    }

@@ -35,7 +35,7 @@ def candidate(w: str = "Write about {topic}.", c: str = "Check it.") -> PromptCa
         (candidate(c=f"If asked: {CAPITAL.upper()}, say it."), "copies a task: 'what is the capital"),
         (candidate(c="Write about {topic}."), r"\{topic\}"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_refused(admission: Admission, made: PromptCandidate, told: str) -> None:
     """A placeholder that is lost or invented, an empty or a long text, the words of a task."""
     with pytest.raises(Refusal, match=told):

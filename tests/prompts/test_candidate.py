@@ -96,10 +96,14 @@ def test_a_marked_template_is_found_filled_in() -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(GOAL, f"{GOAL} Then stop."), (GOAL, f"Please: {GOAL}"), (f"{GOAL} Then stop.", GOAL),
-     ("Sort the mail of {who}", "Sort the mail of {who} by date"),
-     ("Sort the mail of {who} by date", "Sort it well: {who}")],
-)  # fmt: skip
+    [
+        (GOAL, f"{GOAL} Then stop."),
+        (GOAL, f"Please: {GOAL}"),
+        (f"{GOAL} Then stop.", GOAL),
+        ("Sort the mail of {who}", "Sort the mail of {who} by date"),
+        ("Sort the mail of {who} by date", "Sort it well: {who}"),
+    ],
+)
 def test_what_the_agent_was_given_is_in_its_place_already(old: str, new: str) -> None:
     """A text that `lightning.prompt` gave inside the rollout is not replaced once more, though it holds the old one."""
     candidate = Candidate("c", {old: new}, {old: "goal"})
@@ -157,9 +161,17 @@ def test_unfit_candidates_are_refused(texts: dict[str, str], names: dict[str, st
 
 
 @pytest.mark.parametrize(
-    "message", [None, [], {}, {"id": 3, "texts": {}}, {"id": "c", "texts": []}, {"id": "c", "texts": {"a": 1}},
-                {"id": "c", "texts": {}, "names": None}]
-)  # fmt: skip
+    "message",
+    [
+        None,
+        [],
+        {},
+        {"id": 3, "texts": {}},
+        {"id": "c", "texts": []},
+        {"id": "c", "texts": {"a": 1}},
+        {"id": "c", "texts": {}, "names": None},
+    ],
+)
 def test_a_message_that_is_no_candidate(message: Any) -> None:
     """A hub of another version is told apart from one that has nothing to say."""
     with pytest.raises(PromptError, match="candidate"):

@@ -57,8 +57,10 @@ def test_a_system_and_a_developer_text_are_apart() -> None:
 
 def test_descriptions_of_tools_are_listed_by_tool() -> None:
     """Two tools with like descriptions are no template."""
-    tools = [{"type": "function", "function": {"name": name, "description": f"Looks up one {name} by its number."}}
-             for name in ("user", "order")]  # fmt: skip
+    tools = [
+        {"type": "function", "function": {"name": name, "description": f"Looks up one {name} by its number."}}
+        for name in ("user", "order")
+    ]
     texts = find_role_texts([request("1", tools=tools), request("2", tools=tools)])
     assert [(each.kind, each.tool, each.requests) for each in texts] == [("tool", "user", 2), ("tool", "order", 2)]
 
@@ -68,12 +70,18 @@ def test_marked_texts_are_found_by_what_they_say() -> None:
     goal, asked = "Find the cheapest room that fits.", "Room for {people}, please, at {time}."
     marks = {"planner.goal": goal, "planner.checker": CHECK, "planner.question": asked, "planner.unused": "Never sent."}
     requests = [
-        RoleRequest(task=task, body={"messages": [
-            {"role": "system", "content": f"You are Ann. Your personal goal is: {goal}\nDay: {task}"},
-            {"role": "system", "content": CHECK},
-            {"role": "user", "content": asked.format(people=4, time=task)}]})
+        RoleRequest(
+            task=task,
+            body={
+                "messages": [
+                    {"role": "system", "content": f"You are Ann. Your personal goal is: {goal}\nDay: {task}"},
+                    {"role": "system", "content": CHECK},
+                    {"role": "user", "content": asked.format(people=4, time=task)},
+                ]
+            },
+        )
         for task in ("Monday", "Tuesday")
-    ]  # fmt: skip
+    ]
     frame, check, user = find_role_texts(requests, marks)
     assert frame.marked == {"planner.goal": "part"} and frame.template.holes == ("{hole_1}",)
     assert check.marked == {"planner.checker": "whole"}

@@ -18,18 +18,22 @@ SHAPES: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"messages": [{"role": "developer", "content": [{"type": "text", "text": "A"}]}]}, [("developer", "A")]),
     ({"messages": [{"role": "user", "content": "B"}, {"role": "system", "content": "late"}]}, [("system", "late")]),
     ({"instructions": "A", "input": "B"}, [("system", "A")]),
-    ({"instructions": None, "input": [{"role": "developer", "content": [{"type": "input_text", "text": "A"}]}]},
-     [("developer", "A")]),
+    (
+        {"instructions": None, "input": [{"role": "developer", "content": [{"type": "input_text", "text": "A"}]}]},
+        [("developer", "A")],
+    ),
     ({"system": "A", "messages": [{"role": "user", "content": "B"}]}, [("system", "A")]),
     ({"system": [CACHED, {"type": "text", "text": "Be brief."}]}, [("system", "You write."), ("system", "Be brief.")]),
-    ({"systemInstruction": {"parts": [{"text": "A"}]}, "contents": [{"role": "user", "parts": [{"text": "B"}]}]},
-     [("system", "A")]),
+    (
+        {"systemInstruction": {"parts": [{"text": "A"}]}, "contents": [{"role": "user", "parts": [{"text": "B"}]}]},
+        [("system", "A")],
+    ),
     ({"system_instruction": {"parts": {"text": "A"}}}, [("system", "A")]),
     ({"messages": [], "tools": [{"type": "function", "function": TOOL}]}, [("tool", "Looks it up.")]),
     ({"input": "B", "tools": [{"type": "function", **TOOL}]}, [("tool", "Looks it up.")]),
     ({"contents": [], "tools": [{"functionDeclarations": [TOOL]}]}, [("tool", "Looks it up.")]),
     ({"messages": [], "functions": [TOOL]}, [("tool", "Looks it up.")]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("body", "texts"), SHAPES)

@@ -12,9 +12,17 @@ from lightning_prompts.races import LEVEL, chance, is_ahead, is_behind
 
 @pytest.mark.parametrize(
     ("differences", "expected"),
-    [([], 1.0), ([0.0, 0.0], 1.0), ([1.0], 1 / 2), ([1.0, 1.0], 1 / 4), ([1.0, 1.0, -1.0], 1 / 2), ([3.0, -1.0], 1 / 2),
-     ([1.0] * 5, 1 / 32), ([-1.0], 1.0)],
-)  # fmt: skip
+    [
+        ([], 1.0),
+        ([0.0, 0.0], 1.0),
+        ([1.0], 1 / 2),
+        ([1.0, 1.0], 1 / 4),
+        ([1.0, 1.0, -1.0], 1 / 2),
+        ([3.0, -1.0], 1 / 2),
+        ([1.0] * 5, 1 / 32),
+        ([-1.0], 1.0),
+    ],
+)
 def test_chance_counts_signs(differences: list[float], expected: float) -> None:
     assert chance(differences) == pytest.approx(expected)
 

@@ -132,10 +132,10 @@ def test_more_budget_goes_on_where_it_ended(tmp_path: Path) -> None:
     [
         (lambda _: 1 / 0, "ZeroDivisionError"),
         (lambda _: None, "it said nothing"),
-        (lambda _: "I would be more polite.", "no text between" ),
+        (lambda _: "I would be more polite.", "no text between"),
         (lambda q: "<instruction>\nYou fill in {name}.\n</instruction>", "{name}"),
     ],
-)  # fmt: skip
+)
 def test_a_reflecting_model_that_is_of_no_use_ends_the_search(algorithm: type, function: Any, told: str) -> None:
     """After a few replies, not after the whole budget, and it is said."""
     arena = WordArena()

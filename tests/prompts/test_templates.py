@@ -16,8 +16,9 @@ def test_a_template_reads_what_stands_in_its_holes() -> None:
     """Whole texts, texts inside others, and a hole that stands in two places."""
     template = TextTemplate.of_text("You know {tables}. Answer {question} from {tables}!")
     assert template.match("You know users. Answer how many? from users!") == {
-        "{tables}": "users", "{question}": "how many?",
-    }  # fmt: skip
+        "{tables}": "users",
+        "{question}": "how many?",
+    }
     assert template.match("You know users. Answer how many? from orders!") is None
     assert template.match("First: You know users. Answer how many? from users!") is None
     frame = "# Role\nYou know cars. Answer why from cars!\n# Rules"

@@ -20,9 +20,15 @@ def call(role: str, *, said: dict[str, Any] | None = None, error: str = "", **re
     message = json.dumps(said or {"content": "fine"}).encode()
     choice = Choice(index=0, message=message, finish_reason="stop", token_ids=b"", logprobs=b"")
     return Call(
-        meta=meta, request=json.dumps(request).encode(), response_id="r", model="m", prompt_ids=b"",
-        choices=() if error else (choice,), input_tokens=5, output_tokens=2,
-    )  # fmt: skip
+        meta=meta,
+        request=json.dumps(request).encode(),
+        response_id="r",
+        model="m",
+        prompt_ids=b"",
+        choices=() if error else (choice,),
+        input_tokens=5,
+        output_tokens=2,
+    )
 
 
 def chat(role: str, system: str, text: str = "hello", **more: Any) -> Call:
@@ -32,9 +38,18 @@ def chat(role: str, system: str, text: str = "hello", **more: Any) -> Call:
 
 def rollout(number: int, *calls: Call, rewards: tuple[Reward, ...] = (), status: Status = Status.OK) -> Rollout:
     return Rollout(
-        id=str(number), task_id=number, group="g", mode="train", attempt=1, status=status, error="", seconds=1.0,
-        rewards=rewards, calls=calls, answer="forty-two",
-    )  # fmt: skip
+        id=str(number),
+        task_id=number,
+        group="g",
+        mode="train",
+        attempt=1,
+        status=status,
+        error="",
+        seconds=1.0,
+        rewards=rewards,
+        calls=calls,
+        answer="forty-two",
+    )
 
 
 def test_each_role_has_its_instruction() -> None:
@@ -105,7 +120,7 @@ def test_reflection_reads_calls_tools_errors_and_rewards() -> None:
             rewards=(Reward("", "right", 0.5, 1), Reward("a", "brief", 1.0, 2)),
         ),
         Settings(),
-    )  # fmt: skip
+    )
     assert found.turns[0].asked == "user: 2 + 2?\nassistant: calls add([2, 2])\ntool: 4"
     assert found.turns[0].said == "calls end({})"
     assert (found.turns[1].asked, found.turns[1].error) == ("what now?", "HTTP 500")

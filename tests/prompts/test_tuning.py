@@ -111,10 +111,24 @@ def test_candidates_side_by_side_never_mix(
 
 
 COMMAND = [
-    sys.executable, "-m", "lightning_sdk.cli", "train", "two_roles.py:solve", "--tasks", "tasks.jsonl",
-    "--held-out", "held_out.jsonl", "--reward", "two_roles.py:right", "--backend", "prompts", "--name", "run",
-    "--set", "prompts.budget_rollouts=330",
-]  # fmt: skip
+    sys.executable,
+    "-m",
+    "lightning_sdk.cli",
+    "train",
+    "two_roles.py:solve",
+    "--tasks",
+    "tasks.jsonl",
+    "--held-out",
+    "held_out.jsonl",
+    "--reward",
+    "two_roles.py:right",
+    "--backend",
+    "prompts",
+    "--name",
+    "run",
+    "--set",
+    "prompts.budget_rollouts=330",
+]
 
 
 def command(folder: Path, *more: str) -> subprocess.Popen[str]:

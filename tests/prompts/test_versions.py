@@ -73,10 +73,16 @@ def test_a_default_that_changed_since_is_told(store: PromptStore, caplog: pytest
 
 
 @pytest.mark.parametrize(
-    "content", ["", "not json", '{"lightning_prompt": 2}', '{"lightning_prompt": 1, "name": "writer.system"}',
-                '{"lightning_prompt": 1, "name": "other", "default": "x", "current": 0, "versions": []}',
-                '{"lightning_prompt": 1, "name": "writer.system", "default": "x", "current": 7, "versions": []}']
-)  # fmt: skip
+    "content",
+    [
+        "",
+        "not json",
+        '{"lightning_prompt": 2}',
+        '{"lightning_prompt": 1, "name": "writer.system"}',
+        '{"lightning_prompt": 1, "name": "other", "default": "x", "current": 0, "versions": []}',
+        '{"lightning_prompt": 1, "name": "writer.system", "default": "x", "current": 7, "versions": []}',
+    ],
+)
 def test_a_damaged_file_never_stops_the_code(
     store: PromptStore, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:

@@ -111,8 +111,19 @@ def test_an_evaluation_is_read_back_as_it_was_written() -> None:
     found = evaluate("after", [[{"": 0.5, "writer": 1.0}, Status.TIMEOUT], [{"": 0.25, "writer": 0.0}, 0.75]])
     again = HeldOut.from_line(json.loads(json.dumps(found.as_line())))
     assert again.as_line() == found.as_line()
-    old = HeldOut.from_line({"name": "before", "step": 0, "mean": 0.5, "low": None, "high": None, "n": 1,
-                             "method": "none", "failed": 0, "scores": {"0": 0.5}})  # fmt: skip
+    old = HeldOut.from_line(
+        {
+            "name": "before",
+            "step": 0,
+            "mean": 0.5,
+            "low": None,
+            "high": None,
+            "n": 1,
+            "method": "none",
+            "failed": 0,
+            "scores": {"0": 0.5},
+        }
+    )
     assert (old.scores_by_seed, old.temperature, old.seeds) == ({"0": (0.5,)}, 0.0, 1)
 
 

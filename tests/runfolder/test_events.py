@@ -18,21 +18,41 @@ from lightning_sdk.stream import wire
 FOUND = Finding(kind="no signal", severity=Severity.FATAL, what="w", cause="c", remedy="r", passing=True)
 INTERVAL = Interval(mean=0.5, low=None, high=None, n=3, method="none", missing="too few")
 SCORE = HeldOutScore(
-    step=2, score=INTERVAL, seeds=2, temperature=0.7, failed=1, failures={"timeout": 1},
-    look={"number": 1, "share": 0.9}, roles={"writer": INTERVAL},
-)  # fmt: skip
+    step=2,
+    score=INTERVAL,
+    seeds=2,
+    temperature=0.7,
+    failed=1,
+    failures={"timeout": 1},
+    look={"number": 1, "share": 0.9},
+    roles={"writer": INTERVAL},
+)
 REPORT = RunReport(
-    name="solve", status="finished", held_out={"after": SCORE}, change=INTERVAL, change_by_role={"writer": INTERVAL},
-    verdict="better", findings=[FOUND], steps=2, failures=FailureCounts(retries=1, done={"timeout": "left out"}),
-    staleness=TokenStaleness(3, 0.5, 2.0), roles={"writer": {"reward_mean": None}},
-    resumed=[Resumption(1, {"steps": [1, 2]})], settings={"steps": 2},
-)  # fmt: skip
+    name="solve",
+    status="finished",
+    held_out={"after": SCORE},
+    change=INTERVAL,
+    change_by_role={"writer": INTERVAL},
+    verdict="better",
+    findings=[FOUND],
+    steps=2,
+    failures=FailureCounts(retries=1, done={"timeout": "left out"}),
+    staleness=TokenStaleness(3, 0.5, 2.0),
+    roles={"writer": {"reward_mean": None}},
+    resumed=[Resumption(1, {"steps": [1, 2]})],
+    settings={"steps": 2},
+)
 DIAGNOSIS = Diagnosis(
-    rollouts=4, statuses={"ok": 4}, calls=[RoleCalls(role="writer", framework="openai", calls=4)],
+    rollouts=4,
+    statuses={"ok": 4},
+    calls=[RoleCalls(role="writer", framework="openai", calls=4)],
     rewards=[RoleRewards(role="", rollouts=4, mean=0.5, low=0.0, high=1.0, groups=1, groups_with_signal=1)],
     sequences=[Sequences("writer", 4, 8, 4, {"template": 1})],
-    elsewhere=[UncapturedCalls("httpx", "host/path", ["writer"], 2)], outside=0, late=1, findings=[FOUND],
-)  # fmt: skip
+    elsewhere=[UncapturedCalls("httpx", "host/path", ["writer"], 2)],
+    outside=0,
+    late=1,
+    findings=[FOUND],
+)
 EVENTS: list[Event] = [
     events.StatusEvent("starting"),
     events.NoticeEvent("a runner has joined"),

@@ -21,12 +21,15 @@ from lightning_sdk.hub.events import FinishedEvent, StatusEvent, read_event
 from lightning_sdk.results.run_report import RunReport
 
 REPORT = {
-    "status": "finished", "verdict": "better", "steps": 2, "train_seconds": 75.0,
+    "status": "finished",
+    "verdict": "better",
+    "steps": 2,
+    "train_seconds": 75.0,
     "held_out": {
         "before": {"mean": 0.3, "low": 0.24, "high": 0.367, "n": 200},
         "after": {"mean": 0.9, "low": 0.85, "high": 0.935, "n": 200},
     },
-}  # fmt: skip
+}
 METRICS = {"reward_mean": 0.512, "loss": -0.0123, "tokens_per_second": 3210.4, "seconds": 2.0}
 EVENTS: list[dict[str, Any]] = [
     {"type": "status", "text": "starting the engine"},
@@ -90,8 +93,13 @@ def test_the_last_line_says_what_came_out(report: dict[str, Any], told: str) -> 
 
 def test_what_is_wrong_is_told_at_the_end() -> None:
     """In the words of `check`, beneath the verdict; lines of an answer stay lines."""
-    found = {"severity": "fatal", "kind": "no signal", "what": "no group has a signal. One:\n  answer  \"x\"\n",
-             "cause": "Every answer was wrong.", "remedy": "Take easier tasks."}  # fmt: skip
+    found = {
+        "severity": "fatal",
+        "kind": "no signal",
+        "what": 'no group has a signal. One:\n  answer  "x"\n',
+        "cause": "Every answer was wrong.",
+        "remedy": "Take easier tasks.",
+    }
     lines = show([{"type": "finished", "report": REPORT | {"findings": [found]}}]).splitlines()
     assert lines[-5:] == [
         "better: 2 steps in 1:15",
@@ -107,8 +115,9 @@ def test_the_end_names_roles_failures_and_the_folder() -> None:
     score = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 20}
     report = REPORT | {
         "held_out": {"before": {**score, "roles": {"writer": score}}, "after": {**score, "roles": {"writer": score}}},
-        "rollouts_by_status": {"ok": 9, "timeout": 2}, "failures": {"done": {"timeout": "tried again"}},
-    }  # fmt: skip
+        "rollouts_by_status": {"ok": 9, "timeout": 2},
+        "failures": {"done": {"timeout": "tried again"}},
+    }
     begun = {"type": "started", "steps": 2, "model": "spark", "run": str(Path.cwd() / "runs" / "solve")}
     lines = show([begun, {"type": "finished", "report": report}]).splitlines()
     assert "role      writer: 0.500 [0.400, 0.600], n=20 before, 0.500 [0.400, 0.600], n=20 after" in lines
@@ -161,9 +170,12 @@ def in_terminal(events: list[dict[str, Any]], prelude: str = "") -> str:
     environment = os.environ | {"COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"}
     program = textwrap.dedent(prelude) + _AGENT
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", program, json.dumps(events)], stdin=theirs, stdout=theirs, stderr=theirs,
+        [sys.executable, "-W", "error", "-c", program, json.dumps(events)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
         env=environment,
-    )  # fmt: skip
+    )
     os.close(theirs)
     written = b""
     while select.select([ours], [], [], 30)[0]:

@@ -70,8 +70,14 @@ def learning_nothing(path: Path) -> dict[str, Any]:
     """A run of one role whose rewards never differed, and whose score stayed where it was."""
     folder = RunFolder(path)
     folder.config({"settings": Settings().as_dict()})
-    flat = {"reward_mean": 0.0, "reward_mean/writer": 0.0, "groups": 16, "groups_without_signal": 16,
-            "groups/writer": 16, "groups_without_signal/writer": 16}  # fmt: skip
+    flat = {
+        "reward_mean": 0.0,
+        "reward_mean/writer": 0.0,
+        "groups": 16,
+        "groups_without_signal": 16,
+        "groups/writer": 16,
+        "groups_without_signal/writer": 16,
+    }
     for name, step in (("before", 0), ("after", 2)):
         folder.evaluation(held_out(name, step, 0.0))
     for step in (1, 2):
@@ -115,10 +121,15 @@ def test_what_failed_is_said_with_what_was_done(tmp_path: Path) -> None:
     policy = {"failure.agent_error": "train", "failure.reward": -0.5, "failure.retries": 1, "failure.refills": 0}
     report = finish_run(tmp_path / "run", policy)
     assert report["failures"] == {
-        "retries": 4, "refilled": 2, "deadline_timeouts": 6, "resampled_groups": 2,
-        "done": {"timeout": "tried again up to 1 time, then left out",
-                 "agent_error": "trained on, with a reward of -0.5 in addition to what they had earned"},
-    }  # fmt: skip
+        "retries": 4,
+        "refilled": 2,
+        "deadline_timeouts": 6,
+        "resampled_groups": 2,
+        "done": {
+            "timeout": "tried again up to 1 time, then left out",
+            "agent_error": "trained on, with a reward of -0.5 in addition to what they had earned",
+        },
+    }
     text = page(tmp_path / "run")
     assert "| timeout | 3 | tried again up to 1 time, then left out |" in text and "| agent error | 2 | trained" in text
     assert "4 attempts that were repeated; 2 rollouts that replaced excluded ones; 6 rollouts ended by" in text
@@ -234,8 +245,17 @@ def test_runs_of_the_version_before_are_listed_and_read(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     held = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}
-    (folder / "report.json").write_text(json.dumps({"steps": 1, "status": "finished", "train_seconds": 1.0,
-        "verdict": "not shown to be better", "held_out": {"before": held, "after": held}}))  # fmt: skip
+    (folder / "report.json").write_text(
+        json.dumps(
+            {
+                "steps": 1,
+                "status": "finished",
+                "train_seconds": 1.0,
+                "verdict": "not shown to be better",
+                "held_out": {"before": held, "after": held},
+            }
+        )
+    )
     assert str(read(folder)).splitlines()[-1] == "verdict   not shown to be better"
     assert "not shown to be better" in listing(tmp_path)
 
@@ -244,8 +264,13 @@ def test_a_run_that_two_versions_wrote_has_a_report(tmp_path: Path) -> None:
     """Resumed after an update of the SDK: the line of the score before has one score a task."""
     folder = RunFolder(tmp_path / "run")
     folder.config({"settings": Settings().as_dict()})
-    line = {"name": "before", "step": 0, **interval([0.0] * 20).as_dict(), "failed": 0,
-            "scores": {str(task): 0.0 for task in range(20)}}  # fmt: skip
+    line = {
+        "name": "before",
+        "step": 0,
+        **interval([0.0] * 20).as_dict(),
+        "failed": 0,
+        "scores": {str(task): 0.0 for task in range(20)},
+    }
     (tmp_path / "run" / "evaluations.jsonl").write_text(json.dumps(line) + "\n")
     folder = RunFolder(tmp_path / "run")
     folder.step({"step": 1, "reward_mean": 0.5})

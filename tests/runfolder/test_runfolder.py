@@ -116,8 +116,11 @@ def test_the_report_holds_the_scores_and_what_was_used(tmp_path: Path) -> None:
     assert (before["mean"], before["n"], before["method"], before["failed"]) == (0.3, 200, "clopper-pearson", 0)
     assert 0.23 < before["low"] < 0.3 < before["high"] < 0.37
     assert (report["name"], report["status"], report["model"], report["backend"]) == (
-        "run", "finished", "spark", "embedded",
-    )  # fmt: skip
+        "run",
+        "finished",
+        "spark",
+        "embedded",
+    )
     assert (report["train_seconds"], report["steps"], report["rollouts"]) == (61.5, 3, 96)
     assert (report["calls"], report["tokens"], report["verdict"]) == (250, 12_000, "better")
     assert report["settings"]["steps"] == 3
@@ -129,13 +132,17 @@ def test_the_page_says_what_a_reader_wants_to_know(tmp_path: Path) -> None:
     train_run(tmp_path / "runs" / "demo").finish(TOTALS, "checkpoints/step-00003")
     page = (tmp_path / "runs" / "demo" / "report.md").read_text()
     for part in (
-        "# demo", "`spark` was trained for 3 steps", "**Better**: the score went from 0.300 to 0.900",
-        "+0.600, 95% interval", "(curve.png)",
+        "# demo",
+        "`spark` was trained for 3 steps",
+        "**Better**: the score went from 0.300 to 0.900",
+        "+0.600, 95% interval",
+        "(curve.png)",
         "| before (step 0) | 0.300 | 0.237 to 0.369 (clopper-pearson) | 200 | 0 |",
         "| timeout | 6 | tried again up to 2 times, then left out; each replaced by up to 1 other rollout of its task",
-        "| learning_rate | 0.0001 |", "--resume runs/demo",
+        "| learning_rate | 0.0001 |",
+        "--resume runs/demo",
         "lightning-sdk serve --model runs/demo/checkpoints/step-00003",
-    ):  # fmt: skip
+    ):
         assert part in page
 
 

@@ -8,31 +8,43 @@ from typing import Any
 from tests.sdk.provider import Request
 
 MESSAGE: dict[str, Any] = {
-    "id": "msg_01", "type": "message", "role": "assistant", "model": "claude-x",
+    "id": "msg_01",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-x",
     "content": [
         {"type": "text", "text": "Let me see."},
         {"type": "tool_use", "id": "toolu_01", "name": "weather", "input": {"city": "Köln"}},
     ],
-    "stop_reason": "tool_use", "stop_sequence": None,
+    "stop_reason": "tool_use",
+    "stop_sequence": None,
     "usage": {"input_tokens": 10, "cache_read_input_tokens": 4, "output_tokens": 20},
-}  # fmt: skip
+}
 EVENTS: list[dict[str, Any]] = [
-    {"type": "message_start", "message": {
-        **MESSAGE, "content": [], "stop_reason": None, "usage": {**MESSAGE["usage"], "output_tokens": 1}}},
+    {
+        "type": "message_start",
+        "message": {**MESSAGE, "content": [], "stop_reason": None, "usage": {**MESSAGE["usage"], "output_tokens": 1}},
+    },
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     {"type": "ping"},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Let me "}},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "see."}},
     {"type": "content_block_stop", "index": 0},
-    {"type": "content_block_start", "index": 1,
-     "content_block": {"type": "tool_use", "id": "toolu_01", "name": "weather", "input": {}}},
+    {
+        "type": "content_block_start",
+        "index": 1,
+        "content_block": {"type": "tool_use", "id": "toolu_01", "name": "weather", "input": {}},
+    },
     {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"city": '}},
     {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '"Köln"}'}},
     {"type": "content_block_stop", "index": 1},
-    {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None},
-     "usage": {"output_tokens": 20}},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+        "usage": {"output_tokens": 20},
+    },
     {"type": "message_stop"},
-]  # fmt: skip
+]
 
 
 def stream() -> list[bytes]:

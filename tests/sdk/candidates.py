@@ -14,8 +14,17 @@ OLD, NEW = "You are a helpful writer.", "You are a writer of few words."
 def assignment(candidate: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
     """What the hub hands out."""
     given = {} if candidate is None else {"candidate": candidate}
-    return {"id": "0" * 32, "key": bytes(16), "task": {"text": "abc"}, "endpoint": None, "sampling": {}, "roles": [],
-            "timeout": 20.0, **given, **more}  # fmt: skip
+    return {
+        "id": "0" * 32,
+        "key": bytes(16),
+        "task": {"text": "abc"},
+        "endpoint": None,
+        "sampling": {},
+        "roles": [],
+        "timeout": 20.0,
+        **given,
+        **more,
+    }
 
 
 def with_candidate(act: Callable[[], R], candidate: Candidate | None, endpoint: Endpoint | None = None) -> R:

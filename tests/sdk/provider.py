@@ -96,17 +96,23 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
     for index in range(body.get("n") or 1):
         text = answer(body)
         choice: dict[str, Any] = {
-            "index": index, "finish_reason": "stop", "message": {"role": "assistant", "content": text},
-        }  # fmt: skip
+            "index": index,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": text},
+        }
         if body.get("logprobs"):
             choice["logprobs"] = {"content": [_logprob(character) for character in text]}
         if body.get("return_token_ids"):
             choice["token_ids"] = [ord(character) for character in text]
         choices.append(choice)
     value = {
-        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices,
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": body["model"],
+        "choices": choices,
         "usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8},
-    }  # fmt: skip
+    }
     if body.get("return_token_ids"):
         value["prompt_token_ids"] = [1, 2, 3]
     return value

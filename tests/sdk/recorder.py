@@ -19,8 +19,10 @@ class Recorder:
     @property
     def calls(self) -> list[Call]:
         """Calls as the hub would read them."""
-        return [decode(CallMeta(*meta), request, reply) for kind, _, meta, request, reply in
-                (event for event in self.events if event[0] == Event.REPLY)]  # fmt: skip
+        return [
+            decode(CallMeta(*meta), request, reply)
+            for kind, _, meta, request, reply in (event for event in self.events if event[0] == Event.REPLY)
+        ]
 
     @property
     def spans(self) -> list[Span]:

@@ -7,6 +7,15 @@ from typing import Any
 
 from lightning_sdk.translation.sse import event
 
+#: a function tool as the Responses API takes it
+ADD: dict[str, Any] = {
+    "type": "function",
+    "name": "add",
+    "description": "Adds.",
+    "strict": True,
+    "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+}
+
 
 class ResponsesProvider:
     """An HTTP server; `seen` has the path and raw body of each request."""
@@ -44,18 +53,33 @@ class ResponsesProvider:
         message = {"type": "message", "id": "msg_1", "role": "assistant", "status": status, "content": [text]}
         call = {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}"}
         return {
-            "id": "resp_1", "object": "response", "created_at": 1, "status": status, "model": "gpt-x",
-            "output": [] if status == "in_progress" else [message, call], "parallel_tool_calls": True, "tools": [],
-            "tool_choice": "auto", "usage": {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8},
-        }  # fmt: skip
+            "id": "resp_1",
+            "object": "response",
+            "created_at": 1,
+            "status": status,
+            "model": "gpt-x",
+            "output": [] if status == "in_progress" else [message, call],
+            "parallel_tool_calls": True,
+            "tools": [],
+            "tool_choice": "auto",
+            "usage": {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8},
+        }
 
     def stream(self) -> bytes:
-        delta = {"type": "response.output_text.delta", "item_id": "msg_1", "output_index": 0, "content_index": 0,
-                 "delta": "cb", "logprobs": []}  # fmt: skip
+        delta = {
+            "type": "response.output_text.delta",
+            "item_id": "msg_1",
+            "output_index": 0,
+            "content_index": 0,
+            "delta": "cb",
+            "logprobs": [],
+        }
         events = [
-            {"type": "response.created", "response": self.response("in_progress")}, delta, {**delta, "delta": "a"},
+            {"type": "response.created", "response": self.response("in_progress")},
+            delta,
+            {**delta, "delta": "a"},
             {"type": "response.completed", "response": self.response("completed")},
-        ]  # fmt: skip
+        ]
         return b"".join(event({**each, "sequence_number": at}, each["type"]) for at, each in enumerate(events))
 
     def __enter__(self) -> "ResponsesProvider":

@@ -143,9 +143,10 @@ def test_every_way_of_calling_is_recorded(
     assert (call.input_tokens, call.output_tokens, call.choices[0].finish_reason) == (14, 20, "tool_calls")
     function = {"name": "weather", "arguments": '{"city": "Köln"}'}
     assert json.loads(call.choices[0].message) == {
-        "role": "assistant", "content": "Let me see.",
+        "role": "assistant",
+        "content": "Let me see.",
         "tool_calls": [{"id": "toolu_01", "type": "function", "function": function}],
-    }  # fmt: skip
+    }
 
 
 def test_stream_closed_early(client: anthropic.Anthropic, recorder: Recorder) -> None:
@@ -228,15 +229,24 @@ def test_trained_call_goes_to_the_engine(
 def test_nothing_of_the_users_reaches_the_engine(client: anthropic.Anthropic, recorder: Recorder) -> None:
     """Neither the key nor Anthropic's headers nor what a gateway wants; the engine's own key does."""
     with Provider() as engine:
-        train(engine.url, lambda: client.with_options(
-            default_headers={"helicone-auth": "Bearer secret"}, default_query={"token": "secret"}
-        ).beta.messages.create(**ASK, betas=["x"]), "engine-key", "policy")  # fmt: skip
+        train(
+            engine.url,
+            lambda: client.with_options(
+                default_headers={"helicone-auth": "Bearer secret"}, default_query={"token": "secret"}
+            ).beta.messages.create(**ASK, betas=["x"]),
+            "engine-key",
+            "policy",
+        )
         sent = engine.requests[0]
     assert sent.path == "/v1/chat/completions" and sent.headers["authorization"] == "Bearer engine-key"
     assert "secret" not in str(sent) and not [name for name in sent.headers if "anthropic" in name or "key" in name]
     assert sent.body == {
-        "model": "policy", "max_tokens": 8, "messages": ASK["messages"], "logprobs": True, "return_token_ids": True,
-    }  # fmt: skip
+        "model": "policy",
+        "max_tokens": 8,
+        "messages": ASK["messages"],
+        "logprobs": True,
+        "return_token_ids": True,
+    }
 
 
 def test_arguments_go_back_as_this_rollout_wrote_them(client: anthropic.Anthropic, recorder: Recorder) -> None:
@@ -279,8 +289,10 @@ def test_what_cannot_be_translated_is_said(
 ) -> None:
     """The call fails with what to change, and does not go elsewhere."""
     with pytest.raises(Untranslatable, match=r"tools\[0\].*web_search"):
-        train(engine.url, lambda: client.messages.create(
-            **ASK, tools=[{"type": "web_search_20250305", "name": "web_search"}]))  # fmt: skip
+        train(
+            engine.url,
+            lambda: client.messages.create(**ASK, tools=[{"type": "web_search_20250305", "name": "web_search"}]),
+        )
     assert theirs.requests == [] and only(recorder).meta.status == "error"
 
 
@@ -302,8 +314,9 @@ def test_credentials_of_the_http_client_stay_with_the_provider(
         assert client.messages.create(**ASK).id == "msg_01"
         train(engine.url, lambda: client.messages.create(**ASK))
     assert [(call.meta.status, call.meta.trainable, call.problem) for call in recorder.calls] == [
-        ("ok", False, ""), ("ok", True, ""),
-    ]  # fmt: skip
+        ("ok", False, ""),
+        ("ok", True, ""),
+    ]
 
 
 @pytest.mark.parametrize("cloud", ["vertex", "foundry"])

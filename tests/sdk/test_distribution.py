@@ -18,12 +18,19 @@ from tests.sdk.trained import train
 
 ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "abc"}]}
 SHAPED: dict[str, Any] = {
-    "top_p": 0.5, "frequency_penalty": 0.5, "presence_penalty": 0.5, "logit_bias": {"7": -100},
+    "top_p": 0.5,
+    "frequency_penalty": 0.5,
+    "presence_penalty": 0.5,
+    "logit_bias": {"7": -100},
     "extra_body": {
-        "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.2, "min_tokens": 5, "bad_words": ["no"],
+        "top_k": 20,
+        "min_p": 0.1,
+        "repetition_penalty": 1.2,
+        "min_tokens": 5,
+        "bad_words": ["no"],
         "allowed_token_ids": [1, 2],
     },
-}  # fmt: skip
+}
 
 
 def test_nothing_shapes_what_is_trained_on(
@@ -63,9 +70,13 @@ def test_evaluation_asks_as_the_agent_does(client: openai.OpenAI, engine: Provid
     [("seed", 7), ("best_of", 4), ("use_beam_search", True), ("length_penalty", 0.5), ("typical_p", 0.2)],
 )
 def test_what_makes_rollouts_alike_is_taken_out(
-    client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
-    name: str, value: Any,
-) -> None:  # fmt: skip
+    client: openai.OpenAI,
+    engine: Provider,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: Any,
+) -> None:
     """With one seed, or a search for the likeliest, a group says the same: taken out while training, and said once."""
     monkeypatch.setattr(sink, "_said", set())
 

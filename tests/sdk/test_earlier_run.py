@@ -15,10 +15,19 @@ from lightning_sdk.settings import Credit, Optimizer, Settings
 from lightning_sdk.settings.settings import explicit
 
 OWN = {
-    "model": "spark", "steps": 40, "roles": ("solver",), "optimizer.learning_rate": 1e-5, "optimizer.warmup_steps": 9,
-    "rollouts.group_size": 4, "divergence.coefficient": 0.1, "sampling.max_tokens": 64, "lora.rank": 0,
-    "credit.rewards.brief": 0.5, "role.solver.weight": 0.5, "vllm.max_num_seqs": 8,
-}  # fmt: skip
+    "model": "spark",
+    "steps": 40,
+    "roles": ("solver",),
+    "optimizer.learning_rate": 1e-5,
+    "optimizer.warmup_steps": 9,
+    "rollouts.group_size": 4,
+    "divergence.coefficient": 0.1,
+    "sampling.max_tokens": 64,
+    "lora.rank": 0,
+    "credit.rewards.brief": 0.5,
+    "role.solver.weight": 0.5,
+    "vllm.max_num_seqs": 8,
+}
 TASKS = [{"q": number} for number in range(10)]
 
 
@@ -41,8 +50,15 @@ def test_nothing_changes_but_what_is_given(tmp_path: Path) -> None:
     """Each changed setting is told in one line, old and new; a group changes what it was given and nothing else."""
     earlier = run(tmp_path / "run", done=20)
     assert earlier.settings_with({}) == Settings.from_dict(OWN)
-    given = {"steps": 60, "optimizer": Optimizer(learning_rate=5e-4, weight_decay=0.0), "role.solver.schedule": "1/2",
-             "credit": Credit(weight=1.0), "vllm.max_num_seqs": 16, "roles": ["solver"], "model": "spark"}  # fmt: skip
+    given = {
+        "steps": 60,
+        "optimizer": Optimizer(learning_rate=5e-4, weight_decay=0.0),
+        "role.solver.schedule": "1/2",
+        "credit": Credit(weight=1.0),
+        "vllm.max_num_seqs": 16,
+        "roles": ["solver"],
+        "model": "spark",
+    }
     new = earlier.settings_with(explicit(given))
     assert list(describe(earlier.settings, new)) == [
         "changed in this run: vllm.max_num_seqs 8 -> 16",
@@ -87,9 +103,20 @@ def test_what_cannot_change_is_refused_with_the_way_out(tmp_path: Path, given: d
 
 def test_what_may_change_does(tmp_path: Path) -> None:
     """Everything else: these are what one would want to change."""
-    given = {"engine": "vllm", "save_every": 5, "credit.advantage": "grpo", "algorithm.loss": "cispo", "steps": 21,
-             "divergence.coefficient": 0.0, "optimizer.beta1": 0.5, "rollouts.group_size": 16, "evaluation.every": 5,
-             "rollouts.runner": 4, "failure.timeout": "exclude", "role.solver.weight": 2.0}  # fmt: skip
+    given = {
+        "engine": "vllm",
+        "save_every": 5,
+        "credit.advantage": "grpo",
+        "algorithm.loss": "cispo",
+        "steps": 21,
+        "divergence.coefficient": 0.0,
+        "optimizer.beta1": 0.5,
+        "rollouts.group_size": 16,
+        "evaluation.every": 5,
+        "rollouts.runner": 4,
+        "failure.timeout": "exclude",
+        "role.solver.weight": 2.0,
+    }
     new = run(tmp_path / "run", done=20).settings_with(explicit(given))
     assert {name: new.flat()[name] for name in given} == {**given, "rollouts.runner": "4"}
 

@@ -45,13 +45,14 @@ WAYS = {
     "executor": ("with ProcessPoolExecutor(2, mp_context=forking) as pool: list(pool.map(work, range(10)))", 11),
     "killed after its result": (
         "queue = forking.Queue(); process = forking.Process(target=give, args=(queue,)); process.start(); "
-        "queue.get(); process.kill(); process.join()", 2,
+        "queue.get(); process.kill(); process.join()",
+        2,
     ),
     "os._exit": ("child = os.fork(); child or (work(1), os._exit(0)); os.waitpid(child, 0)", 2),
     "sys.exit": ("child = os.fork(); child or (work(1), sys.exit(0)); os.waitpid(child, 0)", 2),
     "grandchild": ("child = os.fork(); child or (os.fork() or work(1), work(2), os._exit(0)); os.wait()", 4),
     "main process": ("os._exit(0)", 1),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -35,9 +35,14 @@ def run(
 ) -> tuple[str, str, list[tuple[Any, ...]]]:
     """Status and error of one rollout, run as a runner does, and its rewards as (number, role, name)."""
     message = {
-        "id": "a" * 32, "key": os.urandom(16), "endpoint": {"url": NOWHERE, "model": "m", "key": "k"},
-        "sampling": {}, "roles": [], "task": {"question": "?"}, "timeout": 60.0,
-    }  # fmt: skip
+        "id": "a" * 32,
+        "key": os.urandom(16),
+        "endpoint": {"url": NOWHERE, "model": "m", "key": "k"},
+        "sampling": {},
+        "roles": [],
+        "task": {"question": "?"},
+        "timeout": 60.0,
+    }
     thread = threading.Thread(target=execute, args=(agent, reward_functions(rewards) if rewards else (), message))
     thread.start()
     thread.join()
@@ -80,11 +85,19 @@ def raise_error(error: BaseException) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        1, True, numpy.bool_(True), numpy.float16(1.0), numpy.array([1.0]), numpy.array([[1]]), torch.tensor(1.0),
-        torch.ones(1, requires_grad=True), Decimal(1), {"": numpy.array([1.0])},
+        1,
+        True,
+        numpy.bool_(True),
+        numpy.float16(1.0),
+        numpy.array([1.0]),
+        numpy.array([[1]]),
+        torch.tensor(1.0),
+        torch.ones(1, requires_grad=True),
+        Decimal(1),
+        {"": numpy.array([1.0])},
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_one_number_in_any_form_is_a_reward(recorder: Recorder, value: Any) -> None:
     """Arrays and tensors of one element are that number."""
     assert run(recorder, answering, giving(value)) == ("ok", "", [(1.0, "", "judge")])
@@ -110,14 +123,22 @@ class OddDict(dict[str, float]):
     [
         (numpy.array([0.5, 1.0]), "gave array([0.5, 1. ]) (ndarray of shape (2,))"),
         (torch.ones(2), "gave tensor([1., 1.]) (Tensor of shape (2,))"),
-        (numpy.array(["1"]), "of shape (1,)"), (10**400, "gave 1000"), (10**5000, "its repr raised ValueError"),
-        (Decimal("sNaN"), "gave Decimal('sNaN')"), (numpy.complex128(1), "complex128"), (1j, "gave 1j (complex)"),
-        ("0.5", "gave '0.5' (str)"), ((1.0, "good"), "gave (1.0, 'good') (tuple)"), (float("nan"), "gave nan"),
-        ({"solver": None}, "role 'solver' gave None"), ({"solver": 10**400}, "role 'solver' gave 1000"),
-        (Odd(), "its repr raised RuntimeError"), (OddDict(a=1.0), "judge() raised KeyError: 'lazy'"),
+        (numpy.array(["1"]), "of shape (1,)"),
+        (10**400, "gave 1000"),
+        (10**5000, "its repr raised ValueError"),
+        (Decimal("sNaN"), "gave Decimal('sNaN')"),
+        (numpy.complex128(1), "complex128"),
+        (1j, "gave 1j (complex)"),
+        ("0.5", "gave '0.5' (str)"),
+        ((1.0, "good"), "gave (1.0, 'good') (tuple)"),
+        (float("nan"), "gave nan"),
+        ({"solver": None}, "role 'solver' gave None"),
+        ({"solver": 10**400}, "role 'solver' gave 1000"),
+        (Odd(), "its repr raised RuntimeError"),
+        (OddDict(a=1.0), "judge() raised KeyError: 'lazy'"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
-)  # fmt: skip
+)
 def test_what_is_no_reward_is_the_rewards_error(recorder: Recorder, value: Any, said: str) -> None:
     """Never the agent's: the function and the value are named, and what to return."""
     status, error, rewards = run(recorder, answering, giving(value))
@@ -129,12 +150,14 @@ def test_what_is_no_reward_is_the_rewards_error(recorder: Recorder, value: Any, 
 @pytest.mark.parametrize(
     ("error", "name"),
     [
-        (SystemExit(3), "SystemExit: 3"), (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
         (StopIteration(), "StopIteration"),
-        (asyncio.CancelledError(), "CancelledError"), (BaseExceptionGroup("x", [SystemExit(3)]), "SystemExit: 3"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (BaseExceptionGroup("x", [SystemExit(3)]), "SystemExit: 3"),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_whatever_a_reward_raises_is_its_own_error(recorder: Recorder, error: BaseException, name: str) -> None:
     """With its line, also what ends a thread or a task in other code."""
     status, text, _ = run(recorder, answering, doing(lambda: raise_error(error)))
@@ -228,13 +251,14 @@ async def _slow() -> None:
 @pytest.mark.parametrize(
     ("action", "where"),
     [
-        (_openai, f" at {NOWHERE}/chat/completions"), (lambda: httpx.get(NOWHERE), f" at {NOWHERE}"),
+        (_openai, f" at {NOWHERE}/chat/completions"),
+        (lambda: httpx.get(NOWHERE), f" at {NOWHERE}"),
         (lambda: urllib.request.urlopen(NOWHERE), ""),
         (lambda: raise_error(OSError(101, "Network is unreachable")), ""),
         (lambda: asyncio.run(_slow()), ""),
     ],
     ids=["openai", "httpx", "urllib", "socket", "timeout"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("whose", ["reward", "agent"])
 def test_a_service_that_is_not_there(recorder: Recorder, action: Callable[[], Any], where: str, whose: str) -> None:
     """It is told as that, with its address, and neither the reward function nor the agent is told to be mended."""
@@ -288,11 +312,14 @@ def test_a_service_that_refuses(recorder: Recorder, code: int, said: str) -> Non
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (SystemExit(3), "agent_error"), (asyncio.CancelledError(), "agent_error"), (GeneratorExit(), "agent_error"),
-        (lightning.RewardError("none"), "reward_error"), (KeyboardInterrupt(), "infrastructure_error"),
+        (SystemExit(3), "agent_error"),
+        (asyncio.CancelledError(), "agent_error"),
+        (GeneratorExit(), "agent_error"),
+        (lightning.RewardError("none"), "reward_error"),
+        (KeyboardInterrupt(), "infrastructure_error"),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_a_rollout_by_hand(recorder: Recorder, error: BaseException, status: str) -> None:
     """Whatever is raised passes through, and is whose it was: Ctrl-C is nobody's error."""
     with pytest.raises(type(error)), lightning.rollout({}):

@@ -164,8 +164,12 @@ def test_a_call_that_fails_is_told_with_its_error(recorder: Recorder) -> None:
 
 def test_everything_is_put_back() -> None:
     """After shutdown() each client has its own method again."""
-    owners = [(httpx2.Client, "send"), (httpx2.AsyncClient, "send"), (aiohttp.ClientSession, "_request"),
-              (http.client.HTTPConnection, "putrequest")]  # fmt: skip
+    owners = [
+        (httpx2.Client, "send"),
+        (httpx2.AsyncClient, "send"),
+        (aiohttp.ClientSession, "_request"),
+        (http.client.HTTPConnection, "putrequest"),
+    ]
     assert all(hasattr(vars(owner)[name], "__wrapped__") for owner, name in owners)
     lightning.shutdown()
     assert not any(hasattr(vars(owner)[name], "__wrapped__") for owner, name in owners)

@@ -77,8 +77,10 @@ def test_no_child_inherits_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert discovery.find(None, None) == ("tcp://127.0.0.1:9", "a secret of people")
     printed = subprocess.run(
         [sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert "a secret of people" not in printed and json.loads(printed)["LIGHTNING_HUB"]
     assert "LIGHTNING_KEY" not in os.environ
     assert discovery.find(None, None) == ("tcp://127.0.0.1:9", "a secret of people")

@@ -35,9 +35,16 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, version:
 
 @pytest.mark.parametrize(
     ("version", "known"),
-    [("1.2", True), ("1.2.0", True), ("1.107.0rc2", True), ("1.999", True), ("1.1.9", False), ("2.0.0", False),
-     ("2.0rc1", False)],
-)  # fmt: skip
+    [
+        ("1.2", True),
+        ("1.2.0", True),
+        ("1.107.0rc2", True),
+        ("1.999", True),
+        ("1.1.9", False),
+        ("2.0.0", False),
+        ("2.0rc1", False),
+    ],
+)
 def test_versions_are_compared_as_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, known: bool
 ) -> None:
@@ -106,8 +113,9 @@ def test_an_unsupported_version_is_said_once_with_the_range(
     assert len(warnings) == 1 and "oldframework>=3,<4" in warnings[0].getMessage()
 
 
-@pytest.mark.parametrize("code", ["def instrument(patches): raise KeyError('mine')\n", "import no_such_module\n",
-                                  "def other(): ...\n"])  # fmt: skip
+@pytest.mark.parametrize(
+    "code", ["def instrument(patches): raise KeyError('mine')\n", "import no_such_module\n", "def other(): ...\n"]
+)
 def test_an_integration_that_fails_never_breaks_the_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: str
 ) -> None:

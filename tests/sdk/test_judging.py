@@ -38,8 +38,16 @@ def ask(provider: Provider) -> Callable[[str], str]:
 def message(engine: Provider, **more: Any) -> dict[str, Any]:
     """What the hub hands out."""
     endpoint = {"url": engine.url, "model": "policy", "key": "engine-key"}
-    return {"id": "0" * 32, "key": bytes(16), "task": {"text": "abc"}, "endpoint": endpoint, "sampling": {},
-            "roles": [], "timeout": 20.0, **more}  # fmt: skip
+    return {
+        "id": "0" * 32,
+        "key": bytes(16),
+        "task": {"text": "abc"},
+        "endpoint": endpoint,
+        "sampling": {},
+        "roles": [],
+        "timeout": 20.0,
+        **more,
+    }
 
 
 def questions(server: Provider) -> list[str]:
@@ -60,8 +68,10 @@ def test_a_judge_is_not_trained(
     assert execute(agent, reward_functions([judge]), message(engine, roles=roles)) == Status.OK
     assert (questions(engine), questions(provider)) == (["abc"], ["judge cba"] * 2)
     assert [(call.meta.role, call.meta.trainable) for call in recorder.calls] == [
-        ("solver", True), ("solver", False), ("solver", False),
-    ]  # fmt: skip
+        ("solver", True),
+        ("solver", False),
+        ("solver", False),
+    ]
     (scoring,) = [span for span in recorder.spans if span.name == "score judge"]
     assert [span.parent for span in recorder.spans if span.name == "invoke_agent solver"] == ["", *[scoring.id] * 2]
 

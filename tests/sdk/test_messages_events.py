@@ -17,8 +17,12 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 
 def call(arguments: str, number: int = 0, name: str = "weather") -> dict[str, Any]:
-    return {"index": number, "id": f"call_{number}", "type": "function",
-            "function": {"name": name, "arguments": arguments}}  # fmt: skip
+    return {
+        "index": number,
+        "id": f"call_{number}",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
 
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **fields: Any) -> bytes:
@@ -59,9 +63,19 @@ def test_stream() -> None:
     delta, start, stop = "content_block_delta", "content_block_start", "content_block_stop"
     tool = {"type": "tool_use", "name": "weather", "input": {}}
     assert events(STREAM) == [
-        {"type": "message_start", "message": {
-            "id": "msg_1", "type": "message", "role": "assistant", "model": "policy", "content": [],
-            "stop_reason": None, "stop_sequence": None, "usage": zero}},
+        {
+            "type": "message_start",
+            "message": {
+                "id": "msg_1",
+                "type": "message",
+                "role": "assistant",
+                "model": "policy",
+                "content": [],
+                "stop_reason": None,
+                "stop_sequence": None,
+                "usage": zero,
+            },
+        },
         {"type": start, "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},
         {"type": delta, "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
         {"type": stop, "index": 0},
@@ -76,10 +90,13 @@ def test_stream() -> None:
         {"type": start, "index": 3, "content_block": {**tool, "id": "call_1"}},
         {"type": delta, "index": 3, "delta": {"type": "input_json_delta", "partial_json": "{}"}},
         {"type": stop, "index": 3},
-        {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None},
-         "usage": {**zero, "output_tokens": 3}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+            "usage": {**zero, "output_tokens": 3},
+        },
         {"type": "message_stop"},
-    ]  # fmt: skip
+    ]
 
 
 @given(cuts=st.lists(st.integers(0, sum(map(len, STREAM))), max_size=40), newline=st.sampled_from([b"\n", b"\r\n"]))

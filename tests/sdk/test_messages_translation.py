@@ -25,8 +25,12 @@ def completion(message: dict[str, Any], finish: str = "stop", **choice: Any) -> 
 
 
 def call(arguments: str, number: int = 0, name: str = "weather") -> dict[str, Any]:
-    return {"index": number, "id": f"call_{number}", "type": "function",
-            "function": {"name": name, "arguments": arguments}}  # fmt: skip
+    return {
+        "index": number,
+        "id": f"call_{number}",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
 
 
 def reply_to(body: bytes, **fields: Any) -> dict[str, Any]:
@@ -40,13 +44,24 @@ def reply_to(body: bytes, **fields: Any) -> dict[str, Any]:
 def test_plain_request() -> None:
     """Fields of the same meaning keep their value under chat completions' name, and nothing else is sent."""
     assert chat(
-        system="be brief", temperature=0.5, top_p=0.9, top_k=5, stop_sequences=["END"], metadata={"user_id": "u1"},
-        tool_choice=None, service_tier="auto",
+        system="be brief",
+        temperature=0.5,
+        top_p=0.9,
+        top_k=5,
+        stop_sequences=["END"],
+        metadata={"user_id": "u1"},
+        tool_choice=None,
+        service_tier="auto",
     ) == {
-        "model": "claude-x", "max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 5, "stop": ["END"],
+        "model": "claude-x",
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 5,
+        "stop": ["END"],
         "user": "u1",
         "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}],
-    }  # fmt: skip
+    }
 
 
 def test_streamed_request_asks_for_usage() -> None:
@@ -84,31 +99,42 @@ def test_tool_turns() -> None:
     """Calls of tools, their results, results that are errors, and what the user says beside them."""
     messages = [
         *HELLO,
-        {"role": "assistant", "content": [
-            {"type": "thinking", "thinking": "hm", "signature": "s"},
-            {"type": "text", "text": "Looking."},
-            {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Köln"}},
-            {"type": "tool_use", "id": "t2", "name": "weather", "input": {}},
-            {"type": "tool_use", "id": "t3", "name": "weather", "input": {}},
-        ]},
-        {"role": "user", "content": [
-            {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "rain"}]},
-            {"type": "tool_result", "tool_use_id": "t2", "content": "no such city", "is_error": True},
-            {"type": "tool_result", "tool_use_id": "t3"},
-            {"type": "text", "text": "and?"},
-        ]},
-    ]  # fmt: skip
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"},
+                {"type": "text", "text": "Looking."},
+                {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Köln"}},
+                {"type": "tool_use", "id": "t2", "name": "weather", "input": {}},
+                {"type": "tool_use", "id": "t3", "name": "weather", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "rain"}]},
+                {"type": "tool_result", "tool_use_id": "t2", "content": "no such city", "is_error": True},
+                {"type": "tool_result", "tool_use_id": "t3"},
+                {"type": "text", "text": "and?"},
+            ],
+        },
+    ]
     assert chat(messages=messages)["messages"][1:] == [
-        {"role": "assistant", "content": "Looking.", "reasoning_content": "hm", "tool_calls": [
-            {"id": "t1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}},
-            {"id": "t2", "type": "function", "function": {"name": "weather", "arguments": "{}"}},
-            {"id": "t3", "type": "function", "function": {"name": "weather", "arguments": "{}"}},
-        ]},
+        {
+            "role": "assistant",
+            "content": "Looking.",
+            "reasoning_content": "hm",
+            "tool_calls": [
+                {"id": "t1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}},
+                {"id": "t2", "type": "function", "function": {"name": "weather", "arguments": "{}"}},
+                {"id": "t3", "type": "function", "function": {"name": "weather", "arguments": "{}"}},
+            ],
+        },
         {"role": "tool", "tool_call_id": "t1", "content": "rain"},
         {"role": "tool", "tool_call_id": "t2", "content": "Error: no such city"},
         {"role": "tool", "tool_call_id": "t3", "content": ""},
         {"role": "user", "content": "and?"},
-    ]  # fmt: skip
+    ]
 
 
 def test_tools() -> None:
@@ -162,17 +188,35 @@ def test_answer_that_is_begun() -> None:
         ({"metadata": {"team": "x"}}, "metadata"),
         ({"output_config": {"effort": "max"}}, "output_config.effort"),
         ({"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]}, "messages[0].content[0]"),
-        ({"messages": [{"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}]},
-         "messages[0].content[0]"),
-        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file", "file_id": "f"}}]}]},
-         "messages[0].content[0].source"),
-        ({"messages": [{"role": "user", "content": [
-            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {}}]}]}]},
-         "messages[0].content[0].content[0]"),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}]},
+            "messages[0].content[0]",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image", "source": {"type": "file", "file_id": "f"}}]}
+                ]
+            },
+            "messages[0].content[0].source",
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {}}]}
+                        ],
+                    }
+                ]
+            },
+            "messages[0].content[0].content[0]",
+        ),
         ({"messages": None}, "messages"),
         ({"messages": [{"role": "nobody", "content": ""}]}, "messages[0].role"),
     ],
-)  # fmt: skip
+)
 def test_no_equivalent(fields: dict[str, Any], named: str) -> None:
     """What has no word is named with its place and value, and never dropped."""
     with pytest.raises(Untranslatable) as error:
@@ -186,11 +230,20 @@ def test_no_equivalent(fields: dict[str, Any], named: str) -> None:
 def test_whole_reply() -> None:
     """A chat completion as a Message; the cached part of the prompt is counted apart."""
     assert reply_to(completion({"content": "hi"})) == {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "policy",
-        "content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn", "stop_sequence": None,
-        "usage": {"input_tokens": 5, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 2,
-                  "output_tokens": 3},
-    }  # fmt: skip
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "policy",
+        "content": [{"type": "text", "text": "hi"}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 5,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 2,
+            "output_tokens": 3,
+        },
+    }
 
 
 @pytest.mark.parametrize(
@@ -211,9 +264,20 @@ def test_stop_reasons(finish: str, choice: dict[str, Any], reason: str, sequence
 
 def test_reply_with_tools_and_thoughts() -> None:
     """Thoughts, text and calls become blocks in that order, and the message waits for the tools."""
-    message = reply_to(completion({"content": "Looking.", "reasoning_content": "hm", "tool_calls": [
-        call('{"city": "Rome"}'), call("", 1), call("{broken", 2),
-    ]}, "tool_calls"))  # fmt: skip
+    message = reply_to(
+        completion(
+            {
+                "content": "Looking.",
+                "reasoning_content": "hm",
+                "tool_calls": [
+                    call('{"city": "Rome"}'),
+                    call("", 1),
+                    call("{broken", 2),
+                ],
+            },
+            "tool_calls",
+        )
+    )
     assert message["content"] == [
         {"type": "thinking", "thinking": "hm", "signature": ""},
         {"type": "text", "text": "Looking."},
@@ -241,9 +305,11 @@ def test_arguments_come_back_in_their_own_rollout(streamed: bool) -> None:
     Some servers count calls from 0 in each conversation.
     """
     written = [
-        ("first", '{"city":"Rome"}'), ("second", '{ "city" : "Rome" }'), ("second", '{"city":  "Oslo"}'),
+        ("first", '{"city":"Rome"}'),
+        ("second", '{ "city" : "Rome" }'),
+        ("second", '{"city":  "Oslo"}'),
         ("", '{"city": "Rome" }'),
-    ]  # fmt: skip
+    ]
     for rollout, arguments in written:
         translation = translate({"messages": HELLO, "stream": streamed}, rollout)
         if streamed:
@@ -267,11 +333,18 @@ def test_reply_that_is_none() -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (400, "invalid_request_error"), (401, "authentication_error"), (403, "permission_error"),
-        (404, "not_found_error"), (413, "request_too_large"), (422, "invalid_request_error"),
-        (429, "rate_limit_error"), (500, "api_error"), (503, "overloaded_error"), (529, "overloaded_error"),
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (404, "not_found_error"),
+        (413, "request_too_large"),
+        (422, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "api_error"),
+        (503, "overloaded_error"),
+        (529, "overloaded_error"),
     ],
-)  # fmt: skip
+)
 def test_errors(status: int, kind: str) -> None:
     """The status decides the type; the engine's words are kept."""
     body = json.dumps({"error": {"message": "no", "type": "x", "code": "y"}}).encode()

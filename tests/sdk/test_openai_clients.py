@@ -50,9 +50,13 @@ def test_what_a_client_adds_itself_does_not_reach_the_engine(engine: Provider, r
     http = openai.DefaultHttpxClient(auth=("user", "secret"), headers={"x-portkey-api-key": "secret"})
     lightning.init()
     with openai.OpenAI(
-        api_key="secret", base_url="http://127.0.0.1:9/v1", http_client=http, organization="secret",
-        default_headers={"Helicone-Auth": "secret", "Cookie": "secret"}, default_query={"key": "secret"},
-    ) as client:  # fmt: skip
+        api_key="secret",
+        base_url="http://127.0.0.1:9/v1",
+        http_client=http,
+        organization="secret",
+        default_headers={"Helicone-Auth": "secret", "Cookie": "secret"},
+        default_query={"key": "secret"},
+    ) as client:
         ask = {"extra_headers": {"CF-Access-Client-Secret": "secret", "traceparent": "00-1-2-01"}}
         train(engine, lambda: client.responses.create(**ASK, **ask))
     sent = engine.requests[0]

@@ -70,8 +70,10 @@ def test_nan_and_infinities_are_refused_by_name(given: object, said: str) -> Non
 def test_each_number_has_its_functions_name() -> None:
     """Several functions give numbers under their own names, whole and by role."""
     assert scores(reward_functions([correct, by_role]), {}, "4") == [
-        RewardValue("correct", "", 1.0), RewardValue("by_role", "writer", 1.0), RewardValue("by_role", "checker", 0.25),
-    ]  # fmt: skip
+        RewardValue("correct", "", 1.0),
+        RewardValue("by_role", "writer", 1.0),
+        RewardValue("by_role", "checker", 0.25),
+    ]
 
 
 def test_the_decorator_leaves_a_function_as_it_is() -> None:
@@ -187,10 +189,16 @@ class _Verdict:
 @pytest.mark.parametrize(
     ("answer", "back"),
     [
-        ("forty-two é", "forty-two é"), ("\ud800", "\ud800"), (None, None), (4, 4), (0.5, 0.5),
-        ({"a": [1, {"b": None}]}, {"a": [1, {"b": None}]}), (("x", 1), ["x", 1]), ("x" * 999_998, "x" * 999_998),
+        ("forty-two é", "forty-two é"),
+        ("\ud800", "\ud800"),
+        (None, None),
+        (4, 4),
+        (0.5, 0.5),
+        ({"a": [1, {"b": None}]}, {"a": [1, {"b": None}]}),
+        (("x", 1), ["x", 1]),
+        ("x" * 999_998, "x" * 999_998),
     ],
-)  # fmt: skip
+)
 def test_an_answer_is_kept_as_it_was(recorder: Recorder, answer: object, back: object) -> None:
     """What JSON has a word for comes back the same, and people see some of it."""
     with lightning.rollout({}) as rollout:
@@ -209,10 +217,14 @@ def _endless() -> list[Any]:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (_Verdict(), "test_reward._Verdict"), ([b"x"], "bytes"), ({1: "x"}, "key 1"), (_endless(), "nested too deeply"),
-        ("x" * 999_999, "longer than 1,000,000"), (["y" * 1000] * 1000, "longer than 1,000,000"),
+        (_Verdict(), "test_reward._Verdict"),
+        ([b"x"], "bytes"),
+        ({1: "x"}, "key 1"),
+        (_endless(), "nested too deeply"),
+        ("x" * 999_999, "longer than 1,000,000"),
+        (["y" * 1000] * 1000, "longer than 1,000,000"),
     ],
-)  # fmt: skip
+)
 def test_an_answer_that_cannot_be_kept_says_why(recorder: Recorder, answer: object, said: str) -> None:
     """The rollout ends all the same, with the reason where the answer would be."""
     with lightning.rollout({}) as rollout:

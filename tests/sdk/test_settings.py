@@ -111,14 +111,25 @@ def test_groups_are_checked_as_plain_data_is() -> None:
 
 def test_a_group_knows_what_it_was_given() -> None:
     """Also where that is the default; a run that goes on changes these settings alone."""
-    given = explicit({
-        "optimizer": Optimizer(weight_decay=0.0, learning_rate=1e-5), "rollouts": {"group_size": 8}, "credit.weight": 1,
-        "credit": Credit(rewards={"brief": 0.5}), "role": {"a.b": Credit(weight=1.0)}, "vllm.max_num_seqs": 4,
-    })  # fmt: skip
+    given = explicit(
+        {
+            "optimizer": Optimizer(weight_decay=0.0, learning_rate=1e-5),
+            "rollouts": {"group_size": 8},
+            "credit.weight": 1,
+            "credit": Credit(rewards={"brief": 0.5}),
+            "role": {"a.b": Credit(weight=1.0)},
+            "vllm.max_num_seqs": 4,
+        }
+    )
     assert given == {
-        "optimizer.weight_decay": 0.0, "optimizer.learning_rate": 1e-5, "rollouts.group_size": 8, "credit.weight": 1.0,
-        "credit.rewards.brief": 0.5, "role.a.b.weight": 1.0, "vllm.max_num_seqs": 4,
-    }  # fmt: skip
+        "optimizer.weight_decay": 0.0,
+        "optimizer.learning_rate": 1e-5,
+        "rollouts.group_size": 8,
+        "credit.weight": 1.0,
+        "credit.rewards.brief": 0.5,
+        "role.a.b.weight": 1.0,
+        "vllm.max_num_seqs": 4,
+    }
     assert explicit({}) == {} and Optimizer() == Optimizer(weight_decay=0.0)
     assert pickle.loads(pickle.dumps(Optimizer(beta1=0.5))).given_values() == {"beta1": 0.5}
 

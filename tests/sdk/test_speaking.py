@@ -225,8 +225,10 @@ def test_spans_tell_the_framework_s_tree(patches: Patches, recorder: Recorder) -
     team()
     writer, checker, outer = recorder.spans
     assert [span.name for span in recorder.spans] == [
-        "invoke_agent writer", "invoke_agent checker", "invoke_agent team",
-    ]  # fmt: skip
+        "invoke_agent writer",
+        "invoke_agent checker",
+        "invoke_agent team",
+    ]
     assert [span.role for span in recorder.spans] == ["team"] * 3
     assert writer.parent == checker.parent == outer.id and (writer.status, checker.status) == ("ok", "error")
     assert checker.error == "ValueError: no" and writer.attributes["gen_ai.agent.name"] == "writer"

@@ -33,10 +33,16 @@ def pass_on(rollout: RolloutScope, *pieces: bytes, trained: bool = True) -> Repl
 
 @pytest.mark.parametrize(
     "last",
-    [b"data: [DONE]\n\n", b"data:[DONE]\n\n", b"data:[DONE]\r\n\r\n", b"data: [DONE]\r\r", b"data:[DONE]",
-     b'event: message_stop\ndata: {"type": "message_stop"}\n\n',
-     b'event:response.completed\r\ndata: {"type": "response.completed"}\r\n\r\n'],
-)  # fmt: skip
+    [
+        b"data: [DONE]\n\n",
+        b"data:[DONE]\n\n",
+        b"data:[DONE]\r\n\r\n",
+        b"data: [DONE]\r\r",
+        b"data:[DONE]",
+        b'event: message_stop\ndata: {"type": "message_stop"}\n\n',
+        b'event:response.completed\r\ndata: {"type": "response.completed"}\r\n\r\n',
+    ],
+)
 def test_a_stream_that_was_read_to_its_last_event_is_whole(
     recorder: Recorder, rollout: RolloutScope, last: bytes
 ) -> None:
@@ -58,10 +64,13 @@ def test_a_stream_whose_reader_leaves_is_cancelled(recorder: Recorder, rollout: 
 
 @pytest.mark.parametrize(
     "error",
-    [{"error": {"message": "out of memory"}}, {"type": "error", "error": {"message": "out of memory"}},
-     {"type": "error", "message": "out of memory"},
-     {"type": "response.failed", "response": {"error": {"message": "out of memory"}}}],
-)  # fmt: skip
+    [
+        {"error": {"message": "out of memory"}},
+        {"type": "error", "error": {"message": "out of memory"}},
+        {"type": "error", "message": "out of memory"},
+        {"type": "response.failed", "response": {"error": {"message": "out of memory"}}},
+    ],
+)
 @pytest.mark.parametrize("done", [b"", b"data: [DONE]\n\n"])
 def test_an_error_event_is_an_error(
     recorder: Recorder, rollout: RolloutScope, error: dict[str, Any], done: bytes
@@ -70,7 +79,11 @@ def test_an_error_event_is_an_error(
     lightning.init()
     for trained in (False, True):
         assert rollout.broken == ""
-        pass_on(rollout, b"data: " + CHUNK + b"\n\n", b"data: " + json.dumps(error).encode() + b"\n\n" + done,
-                trained=trained)  # fmt: skip
+        pass_on(
+            rollout,
+            b"data: " + CHUNK + b"\n\n",
+            b"data: " + json.dumps(error).encode() + b"\n\n" + done,
+            trained=trained,
+        )
     assert [(call.meta.status, "out of memory" in call.meta.error) for call in recorder.calls] == [("error", True)] * 2
     assert "out of memory" in rollout.broken

@@ -159,16 +159,35 @@ class Point:
 def test_numbers_and_arrays_of_libraries_become_pythons() -> None:
     """NumPy's scalars of every kind, its arrays and torch's tensors, deep inside: plain as if typed by hand."""
     given = {
-        "int": np.int64(3), "float": np.float32(0.5), "double": np.float64(0.25), "bool": np.bool_(True),
-        "text": np.str_("a"), "array": np.arange(4).reshape(2, 2), "empty": np.array([]), "scalar": np.array(7),
-        "tensor": torch.tensor([1.0, 2.0]), "tuple": (1, np.int8(2)), "label": Label.YES,
-        "names": np.array(["a", "b"]), "nested": [{"deep": np.uint8(9)}],
-    }  # fmt: skip
+        "int": np.int64(3),
+        "float": np.float32(0.5),
+        "double": np.float64(0.25),
+        "bool": np.bool_(True),
+        "text": np.str_("a"),
+        "array": np.arange(4).reshape(2, 2),
+        "empty": np.array([]),
+        "scalar": np.array(7),
+        "tensor": torch.tensor([1.0, 2.0]),
+        "tuple": (1, np.int8(2)),
+        "label": Label.YES,
+        "names": np.array(["a", "b"]),
+        "nested": [{"deep": np.uint8(9)}],
+    }
     wanted = {
-        "int": 3, "float": 0.5, "double": 0.25, "bool": True, "text": "a", "array": [[0, 1], [2, 3]], "empty": [],
-        "scalar": 7, "tensor": [1.0, 2.0], "tuple": [1, 2], "label": "yes", "names": ["a", "b"],
+        "int": 3,
+        "float": 0.5,
+        "double": 0.25,
+        "bool": True,
+        "text": "a",
+        "array": [[0, 1], [2, 3]],
+        "empty": [],
+        "scalar": 7,
+        "tensor": [1.0, 2.0],
+        "tuple": [1, 2],
+        "label": "yes",
+        "names": ["a", "b"],
         "nested": [{"deep": 9}],
-    }  # fmt: skip
+    }
     [found] = load([given])
     assert found == wanted
     assert json.dumps(found) == json.dumps(wanted)  # nothing is a subclass that prints otherwise
@@ -232,8 +251,10 @@ def test_what_holds_no_tasks_says_what_does(given: Any, said: str) -> None:
 
 def test_tables_need_none_of_their_libraries() -> None:
     """Loading a list imports no table library, and none of NumPy."""
-    script = ("import sys; from lightning_sdk.rollouts.tasks import load; load([{'a': [1]}]); "
-              "print({'numpy', 'pandas', 'polars', 'pyarrow', 'datasets', 'torch'} & set(sys.modules))")  # fmt: skip
+    script = (
+        "import sys; from lightning_sdk.rollouts.tasks import load; load([{'a': [1]}]); "
+        "print({'numpy', 'pandas', 'polars', 'pyarrow', 'datasets', 'torch'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 

@@ -23,9 +23,11 @@ def test_foreign_spans_lie_in_the_agents_that_made_them(recorder: Recorder, expo
     with lightning.rollout() as rollout:
         outer()
     assert tree(recorder) == {
-        "invoke_agent outer": "", "outer tool": "invoke_agent outer", "invoke_agent inner": "outer tool",
+        "invoke_agent outer": "",
+        "outer tool": "invoke_agent outer",
+        "invoke_agent inner": "outer tool",
         "inner tool": "invoke_agent inner",
-    }  # fmt: skip
+    }
     theirs = by_name(exporter)
     ours = {span.name: span.id for span in recorder.spans}
     for name, parent in (("outer tool", "invoke_agent outer"), ("inner tool", "invoke_agent inner")):
@@ -79,8 +81,10 @@ def test_calls_lie_in_the_tools_that_make_them(recorder: Recorder, provider: Pro
     with lightning.rollout():
         caller()
     assert tree(recorder) == {
-        "invoke_agent caller": "", "tool": "invoke_agent caller", "chat caller": "tool",
-    }  # fmt: skip
+        "invoke_agent caller": "",
+        "tool": "invoke_agent caller",
+        "chat caller": "tool",
+    }
 
 
 @lightning.agent(role="stepper")
@@ -115,8 +119,12 @@ def test_generators_never_leak_and_never_forget(recorder: Recorder) -> None:
         with tracer.start_as_current_span("after"):
             pass
     assert tree(recorder) == {
-        "consumer": "", "invoke_agent stepper": "consumer", "whole": "invoke_agent stepper", **STEPPED, "after": "",
-    }  # fmt: skip
+        "consumer": "",
+        "invoke_agent stepper": "consumer",
+        "whole": "invoke_agent stepper",
+        **STEPPED,
+        "after": "",
+    }
 
 
 @pytest.mark.usefixtures("openai_session")
@@ -130,8 +138,11 @@ def test_async_generators_too(recorder: Recorder) -> None:
 
     asyncio.run(consume())
     assert tree(recorder) == {
-        "consumer": "", "invoke_agent astepper": "consumer", "whole": "invoke_agent astepper", **STEPPED,
-    }  # fmt: skip
+        "consumer": "",
+        "invoke_agent astepper": "consumer",
+        "whole": "invoke_agent astepper",
+        **STEPPED,
+    }
 
 
 @pytest.mark.usefixtures("openai_session")
@@ -153,8 +164,11 @@ def test_interleaved_agents_keep_their_own_tools(recorder: Recorder) -> None:
 
     asyncio.run(both())
     assert tree(recorder) == {
-        "invoke_agent a": "", "invoke_agent b": "", "tool of a": "invoke_agent a", "tool of b": "invoke_agent b",
-    }  # fmt: skip
+        "invoke_agent a": "",
+        "invoke_agent b": "",
+        "tool of a": "invoke_agent a",
+        "tool of b": "invoke_agent b",
+    }
 
 
 @pytest.mark.usefixtures("openai_session")
@@ -176,8 +190,10 @@ def test_threads_carry_the_rollout(recorder: Recorder) -> None:
     with lightning.rollout():
         starter()
     assert tree(recorder) == {
-        "invoke_agent starter": "", "in a thread": "invoke_agent starter", "in a pool": "invoke_agent starter",
-    }  # fmt: skip
+        "invoke_agent starter": "",
+        "in a thread": "invoke_agent starter",
+        "in a pool": "invoke_agent starter",
+    }
 
 
 @pytest.mark.usefixtures("openai_session")

@@ -33,8 +33,9 @@ def test_the_users_trace_is_linked(recorder: Recorder, exporter: InMemorySpanExp
     at = theirs["request"].context
     (link,) = [span for span in recorder.spans if span.id == root_of(recorder)]
     assert link.attributes == {
-        "lightning.link.trace_id": f"{at.trace_id:032x}", "lightning.link.span_id": f"{at.span_id:016x}",
-    }  # fmt: skip
+        "lightning.link.trace_id": f"{at.trace_id:032x}",
+        "lightning.link.span_id": f"{at.span_id:016x}",
+    }
     assert theirs["response"].context.trace_id == at.trace_id != theirs["tool"].context.trace_id
 
 

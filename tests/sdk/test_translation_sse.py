@@ -67,7 +67,10 @@ def test_bytes_are_held_back_until_their_event_is_whole() -> None:
     """What has its blank line goes on at once, several events together, and the rest when the stream ends."""
     events = WholeEvents()
     assert [events.feed(piece) for piece in (b"data: a", b"\n", b"\ndata: b\n\ndata: c\n\nda", b"ta: d")] == [
-        b"", b"", b"data: a\n\ndata: b\n\ndata: c\n\n", b"",
-    ]  # fmt: skip
+        b"",
+        b"",
+        b"data: a\n\ndata: b\n\ndata: c\n\n",
+        b"",
+    ]
     assert events.end() == b"data: d"
     assert events.end() == b""

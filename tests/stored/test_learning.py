@@ -166,8 +166,10 @@ def test_another_tokenizer_is_refused(copies: Callable[[], Path]) -> None:
     run = copies()
     config = json.loads((run / "config.json").read_text())
     own = config["facts"]["tokenizer"]
-    datasets = [ReplayDataset([run], Settings.from_dict({"model": model}), [], DECLARED)
-              for model in ("spark", "elsewhere", str(run / "checkpoints/step-00002"))]  # fmt: skip
+    datasets = [
+        ReplayDataset([run], Settings.from_dict({"model": model}), [], DECLARED)
+        for model in ("spark", "elsewhere", str(run / "checkpoints/step-00002"))
+    ]
     for dataset in datasets:
         dataset.refuse_other_tokenizers(own)
         with pytest.raises(lightning.SettingError, match="another tokenizer"):
@@ -206,9 +208,12 @@ def test_sft_makes_the_stored_tokens_likelier(place: Workplace) -> None:
     """With every group in each step the loss, minus the weighted log-probability, falls step by step; the tasks that
     this run holds out were left out, and it says so."""
     settings = {
-        "stored.method": "sft", "rollouts.tasks_per_step": 20, "seed": 3, "optimizer.warmup_steps": 0,
+        "stored.method": "sft",
+        "rollouts.tasks_per_step": 20,
+        "seed": 3,
+        "optimizer.warmup_steps": 0,
         "optimizer.learning_rate": 3e-5,
-    }  # fmt: skip
+    }
     report = place.train("sft", "--from", "base", "--steps", "3", **settings)
     steps, config = place.metrics("sft"), place.config("sft")
     losses = [step["loss"] for step in steps]
@@ -253,8 +258,14 @@ def test_dpo_raises_the_chosen_over_the_rejected_and_goes_on_after_a_kill(place:
     arguments = place.training("dpo", "--from", "base", save_every=1, **settings)
     environment = {**os.environ, "LIGHTNING_HOME": str(place.folder / "home")}
     command = [sys.executable, "-m", "lightning_sdk.cli", *arguments]
-    running = subprocess.Popen([*command, "--steps", "2000"], cwd=place.folder, env=environment,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    running = subprocess.Popen(
+        [*command, "--steps", "2000"],
+        cwd=place.folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     run = place.runs / "dpo"
     deadline = time.monotonic() + 100
     while not (run / "checkpoints/step-00003").exists() and time.monotonic() < deadline:

@@ -14,9 +14,12 @@ from tests.stored import stored_agent
 
 HERE = Path(__file__).parent
 SMALL = {
-    "rollouts.tasks_per_step": 4, "rollouts.group_size": 4, "rollouts.concurrency": 16, "evaluation.tasks": 2,
+    "rollouts.tasks_per_step": 4,
+    "rollouts.group_size": 4,
+    "rollouts.concurrency": 16,
+    "evaluation.tasks": 2,
     "sampling.max_tokens": 10,
-}  # fmt: skip
+}
 
 
 class Workplace:
@@ -43,8 +46,19 @@ class Workplace:
 
     def training(self, name: str, *arguments: str, **settings: Any) -> list[str]:
         chosen = [f"--set={key}={value}" for key, value in {**SMALL, **settings}.items()]
-        return ["train", "stored_agent.py:solve", "--tasks", "tasks.jsonl", "--reward", "stored_agent.py:first",
-                "--name", name, "--json", *arguments, *chosen]  # fmt: skip
+        return [
+            "train",
+            "stored_agent.py:solve",
+            "--tasks",
+            "tasks.jsonl",
+            "--reward",
+            "stored_agent.py:first",
+            "--name",
+            name,
+            "--json",
+            *arguments,
+            *chosen,
+        ]
 
     def metrics(self, name: str) -> list[dict[str, Any]]:
         """Of each step."""

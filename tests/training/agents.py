@@ -16,9 +16,13 @@ client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)
 TASKS = [{"question": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1)} for i in range(12)]
 #: Settings that make a run as small as one can be.
 SMALL: dict[str, Any] = {
-    "rollouts.tasks_per_step": 2, "rollouts.group_size": 2, "rollouts.concurrency": 4, "evaluation.tasks": 2,
-    "sampling.max_tokens": 8, "quiet": True,
-}  # fmt: skip
+    "rollouts.tasks_per_step": 2,
+    "rollouts.group_size": 2,
+    "rollouts.concurrency": 4,
+    "evaluation.tasks": 2,
+    "sampling.max_tokens": 8,
+    "quiet": True,
+}
 
 
 def ask(question: str) -> str:

@@ -28,8 +28,13 @@ client = openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="none")
 def solve(task: dict) -> str:
     endpoint = current_scope().endpoint()
     assert endpoint is not None
-    for name, attempt in (("learner", learner), ("other rollout", other_rollout), ("tool", tool), ("hub", hub),
-                          ("gateway", gateway)):  # fmt: skip
+    for name, attempt in (
+        ("learner", learner),
+        ("other rollout", other_rollout),
+        ("tool", tool),
+        ("hub", hub),
+        ("gateway", gateway),
+    ):
         with TOLD.open("a") as file:
             file.write(json.dumps({"attempt": name, "got": attempt(endpoint)}) + "\n")
     messages = [{"role": "user", "content": task["question"]}]
@@ -67,8 +72,10 @@ def other_rollout(endpoint) -> list:
     """With its own engine key: a completion in another rollout's name; and one with a key that it made up."""
     body = json.dumps({"model": endpoint.model, "prompt": [1], "max_tokens": 1}).encode()
     stolen = re.sub("[0-9a-f]{32}", "0" * 32, endpoint.key, count=1)
-    return [ask(f"{endpoint.url}/completions", endpoint.key, body, rollout="0" * 32),
-            ask(f"{endpoint.url}/completions", stolen, body, rollout="0" * 32)]  # fmt: skip
+    return [
+        ask(f"{endpoint.url}/completions", endpoint.key, body, rollout="0" * 32),
+        ask(f"{endpoint.url}/completions", stolen, body, rollout="0" * 32),
+    ]
 
 
 def tool(endpoint) -> list:
@@ -84,9 +91,14 @@ def hub(endpoint) -> list:
     (runner,) = (each for each in gc.get_objects() if type(each).__name__ == "Runner")
     got = []
     for method, params in (
-        ("stop", {}), ("interrupt", {}), ("train", {"settings": {"model": "/"}}), ("watch", {"after": 0}),
-        ("status", {}), ("disband", {}), ("validate", {}),
-    ):  # fmt: skip
+        ("stop", {}),
+        ("interrupt", {}),
+        ("train", {"settings": {"model": "/"}}),
+        ("watch", {"after": 0}),
+        ("status", {}),
+        ("disband", {}),
+        ("validate", {}),
+    ):
         try:
             with HubClient(runner._address, runner._key) as asking:
                 got.append(repr(asking.ask(method, **params)))

@@ -19,8 +19,17 @@ from tests.training import agents, checked
 
 HERE = Path(__file__).parent
 SMALL = {"rollouts.tasks_per_step": 2, "rollouts.group_size": 4, "sampling.max_tokens": 6, "rollouts.concurrency": 8}
-NO_KEYS = ["rollouts", "calls", "rewards", "sequences", "elsewhere", "integrations", "findings", "learnable",
-           "at_provider"]  # fmt: skip
+NO_KEYS = [
+    "rollouts",
+    "calls",
+    "rewards",
+    "sequences",
+    "elsewhere",
+    "integrations",
+    "findings",
+    "learnable",
+    "at_provider",
+]
 
 
 @pytest.fixture
@@ -41,8 +50,19 @@ def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def check(folder: Path, agent: str, *more: str, reward: str = "by_turns") -> subprocess.CompletedProcess[str]:
     """Type the command."""
     settings = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
-    command = [sys.executable, "-m", "lightning_sdk.cli", "check", f"agent.py:{agent}", "--tasks", "tasks.jsonl",
-               "--reward", f"agent.py:{reward}", *settings, *more]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "lightning_sdk.cli",
+        "check",
+        f"agent.py:{agent}",
+        "--tasks",
+        "tasks.jsonl",
+        "--reward",
+        f"agent.py:{reward}",
+        *settings,
+        *more,
+    ]
     return subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder, timeout=110)
 
 
@@ -50,8 +70,10 @@ def findings_of(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     """Kind -> severity and words of each finding in the JSON output."""
     values = json.loads(done.stdout)
     assert values["learnable"] == (done.returncode == 0), done.stderr
-    return {each["kind"]: f"{each['severity']}: {each['what']} {each['cause']} {each['remedy']}"
-            for each in values["findings"]}  # fmt: skip
+    return {
+        each["kind"]: f"{each['severity']}: {each['what']} {each['cause']} {each['remedy']}"
+        for each in values["findings"]
+    }
 
 
 def test_a_good_agent_is_ready(folder: Path) -> None:
@@ -72,13 +94,17 @@ def test_a_good_agent_is_ready(folder: Path) -> None:
     [
         ("ask_nobody", "by_turns", "nothing trainable", "there were 8 of planner.*trainable=True"),
         ("silent", "by_turns", "no model call", "made no model call in 8 rollouts"),
-        ("elsewhere", "by_turns", "calls went elsewhere",
-         "8 to 127.0.0.1/v1/chat/completions through httpx2 by solver.*lightning-sdk gateway"),
+        (
+            "elsewhere",
+            "by_turns",
+            "calls went elsewhere",
+            "8 to 127.0.0.1/v1/chat/completions through httpx2 by solver.*lightning-sdk gateway",
+        ),
         ("single", "constant", "no signal", "each of 2 groups.*every reward is 0.25"),
         ("single", "of_another", "no reward", "none of 8 rollouts has a reward for solver.*emit_reward"),
         ("single", "missing", "", "no 'missing'"),
     ],
-)  # fmt: skip
+)
 def test_a_broken_agent_is_told_why(
     folder: Path, light: list[str], agent: str, reward: str, kind: str, words: str
 ) -> None:

@@ -63,11 +63,28 @@ def train(folder: Path, name: str) -> None:
     given = {"backend": "embedded"} | SIZE | changed
     backend = ["--backend", given.pop("backend")]
     settings = [part for each, value in given.items() for part in ("--set", f"{each}={value}")]
-    command = [sys.executable, "-m", "lightning_sdk.cli", "train", agent, "--tasks", "tasks.jsonl", "--reward", reward,
-               "--name", name, "--steps", str(steps), "--quiet", *backend, *settings]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "lightning_sdk.cli",
+        "train",
+        agent,
+        "--tasks",
+        "tasks.jsonl",
+        "--reward",
+        reward,
+        "--name",
+        name,
+        "--steps",
+        str(steps),
+        "--quiet",
+        *backend,
+        *settings,
+    ]
     home = {"LIGHTNING_HOME": str(folder / "home"), "PYTHONPATH": str(folder / "site")}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder, env=os.environ | home,
-                          timeout=280)  # fmt: skip
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=folder, env=os.environ | home, timeout=280
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -54,9 +54,16 @@ def test_a_reward_of_the_form_alone(reward: Reward) -> None:
 
 @pytest.mark.parametrize(
     "reward",
-    [checked.right, checked.mutating, checked.by_turns, checked.raising_elsewhere, checked.hanging, checked.slow,
-     checked.constant],
-)  # fmt: skip
+    [
+        checked.right,
+        checked.mutating,
+        checked.by_turns,
+        checked.raising_elsewhere,
+        checked.hanging,
+        checked.slow,
+        checked.constant,
+    ],
+)
 def test_nothing_is_said_of_other_rewards(reward: Reward, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that looks at the task, takes it apart, counts its calls, raises for what it does not know, hangs, takes its
     time, or is always the same."""
@@ -125,9 +132,16 @@ def test_a_reward_of_something_else_than_the_answer(
     assert f"{reward.__name__}() gave" in told["reward not repeatable"]
     assert result.learnable and "Ready to train" not in str(result)
     report = lightning.train(
-        checked.single, checked.LETTERS, reward, steps=2, backend="bandit", runs=tmp_path, name="run", quiet=True,
+        checked.single,
+        checked.LETTERS,
+        reward,
+        steps=2,
+        backend="bandit",
+        runs=tmp_path,
+        name="run",
+        quiet=True,
         **{"rollouts.tasks_per_step": 4, "rollouts.group_size": 6},
-    )  # fmt: skip
+    )
     assert "when it scored the same task and answer again" in capsys.readouterr().err
     afterwards = lightning.check(report.folder)
     assert afterwards.findings[0]["kind"] == "reward not repeatable"

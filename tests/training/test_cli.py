@@ -30,8 +30,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 TRAINED = ["agent.py:solve", "--tasks", "tasks.jsonl", "--reward", "agent.py:length"]
-SMALL = ["--set", "rollouts.tasks_per_step=2", "--set", "rollouts.group_size=2", "--set", "evaluation.tasks=2",
-         "--set", "sampling.max_tokens=8"]  # fmt: skip
+SMALL = [
+    "--set",
+    "rollouts.tasks_per_step=2",
+    "--set",
+    "rollouts.group_size=2",
+    "--set",
+    "evaluation.tasks=2",
+    "--set",
+    "sampling.max_tokens=8",
+]
 
 
 def test_train_then_runs_then_evaluate(folder: Path) -> None:
@@ -118,8 +126,14 @@ def test_output_that_nobody_reads_any_more_is_not_an_error(folder: Path) -> None
     for words in (["train", "--set", "help"], ["runs"], ["train", "--help"]):
         reading, writing = os.pipe()
         os.close(reading)
-        done = subprocess.run([sys.executable, "-m", "lightning_sdk.cli", *words], check=False, stdout=writing,
-                              stderr=subprocess.PIPE, text=True, cwd=folder)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "lightning_sdk.cli", *words],
+            check=False,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+        )
         os.close(writing)
         # argparse itself says nothing of it when it prints its help.
         assert done.returncode in ({0, 141} if "--help" in words else {141}) and done.stderr == ""

@@ -18,9 +18,12 @@ from tests.training import agents
 from tests.training.agents import TASKS
 
 SAMPLED: dict[str, Any] = {
-    "evaluation.seeds": 2, "evaluation.temperature": 1.0, "sampling.max_tokens": 8, "rollouts.concurrency": 8,
+    "evaluation.seeds": 2,
+    "evaluation.temperature": 1.0,
+    "sampling.max_tokens": 8,
+    "rollouts.concurrency": 8,
     "quiet": True,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +61,9 @@ def evaluations(run: Path) -> dict[str, dict[str, Any]]:
 def test_the_same_seeds_give_the_same_replies(tmp_path: Path) -> None:
     """Twice the same to the last letter, whatever else is in the engine's batch; each seed and each call its own."""
     first = lightning.evaluate(twice, TASKS[:4], digest, runs=tmp_path, name="first", **SAMPLED)
-    again = lightning.evaluate(twice, TASKS[:4], digest, runs=tmp_path, name="again", **{**SAMPLED,
-                               "rollouts.concurrency": 1})  # fmt: skip
+    again = lightning.evaluate(
+        twice, TASKS[:4], digest, runs=tmp_path, name="again", **{**SAMPLED, "rollouts.concurrency": 1}
+    )
     scores = [evaluations(each.folder)["after"]["by_seed"] for each in (first, again)]
     assert scores[0] == scores[1]
     assert all(one != two for one, two in scores[0].values())
@@ -73,9 +77,15 @@ def test_the_same_seeds_give_the_same_replies(tmp_path: Path) -> None:
 def test_a_training_is_measured_on_the_same_draws_before_and_after(tmp_path: Path) -> None:
     """Three steps, scores by seed and by role, the paired change, and a verdict in every place that people look."""
     report = lightning.train(
-        team, TASKS, by_role, held_out=TASKS[:8], steps=3, runs=tmp_path, name="run",
+        team,
+        TASKS,
+        by_role,
+        held_out=TASKS[:8],
+        steps=3,
+        runs=tmp_path,
+        name="run",
         **{**SAMPLED, "rollouts.tasks_per_step": 2, "rollouts.group_size": 4},
-    )  # fmt: skip
+    )
     found = evaluations(tmp_path / "run")
     for line in (found["before"], found["after"]):
         assert (line["n"], line["seeds"], line["temperature"], line["failed"]) == (8, 2, 1.0, 0)
@@ -87,10 +97,14 @@ def test_a_training_is_measured_on_the_same_draws_before_and_after(tmp_path: Pat
         rollouts = list(archive.rollouts(archive.entries("evaluate")))
         trained = [call for each in archive.rollouts(archive.entries("train")) for call in each.calls]
     drawn = {
-        when: sorted((each.task_id, call.meta.role, json.loads(call.request)["seed"]) for each in rollouts
-                     for call in each.calls if each.group.startswith(when))
+        when: sorted(
+            (each.task_id, call.meta.role, json.loads(call.request)["seed"])
+            for each in rollouts
+            for call in each.calls
+            if each.group.startswith(when)
+        )
         for when in ("before", "after")
-    }  # fmt: skip
+    }
     assert drawn["before"] == drawn["after"] and len(set(drawn["before"])) == 32
     assert trained and not any("seed" in json.loads(call.request) for call in trained)
     values, page = report.values, (tmp_path / "run" / "report.md").read_text()
@@ -107,10 +121,27 @@ def test_the_command_says_the_verdict(tmp_path: Path) -> None:
     """On standard output, with the change by task above it; nothing was learned in one step of a constant reward."""
     (tmp_path / "tasks.jsonl").write_text("\n".join(json.dumps(task) for task in TASKS))
     (tmp_path / "agent.py").write_text(Path(agents.__file__).read_text())
-    chosen = ["rollouts.tasks_per_step=2", "rollouts.group_size=2", "sampling.max_tokens=6", "evaluation.seeds=2",
-             "evaluation.temperature=1.0"]  # fmt: skip
-    command = [sys.executable, "-m", "lightning_sdk.cli", "train", "agent.py:solve", "--tasks", "tasks.jsonl",
-               "--reward", "agent.py:length", "--steps", "1", *(f"--set={each}" for each in chosen)]  # fmt: skip
+    chosen = [
+        "rollouts.tasks_per_step=2",
+        "rollouts.group_size=2",
+        "sampling.max_tokens=6",
+        "evaluation.seeds=2",
+        "evaluation.temperature=1.0",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "lightning_sdk.cli",
+        "train",
+        "agent.py:solve",
+        "--tasks",
+        "tasks.jsonl",
+        "--reward",
+        "agent.py:length",
+        "--steps",
+        "1",
+        *(f"--set={each}" for each in chosen),
+    ]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=110)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -13,10 +13,31 @@ import pytest
 from tests.training.agents import TASKS
 
 HERE = Path(__file__).parent
-SMALL = ["--set", "rollouts.tasks_per_step=2", "--set", "rollouts.group_size=2", "--set", "evaluation.tasks=2",
-         "--set", "sampling.max_tokens=8"]  # fmt: skip
-TRAIN = ["-m", "lightning_sdk.cli", "train", "agent.py:solve", "--tasks", "tasks.jsonl", "--reward", "agent.py:length",
-         "--name", "run", "--steps", "100000", *SMALL]  # fmt: skip
+SMALL = [
+    "--set",
+    "rollouts.tasks_per_step=2",
+    "--set",
+    "rollouts.group_size=2",
+    "--set",
+    "evaluation.tasks=2",
+    "--set",
+    "sampling.max_tokens=8",
+]
+TRAIN = [
+    "-m",
+    "lightning_sdk.cli",
+    "train",
+    "agent.py:solve",
+    "--tasks",
+    "tasks.jsonl",
+    "--reward",
+    "agent.py:length",
+    "--name",
+    "run",
+    "--steps",
+    "100000",
+    *SMALL,
+]
 SCRIPT = """
 import agent, lightning_sdk as lightning
 if __name__ == "__main__":
@@ -35,8 +56,14 @@ def folder(tmp_path: Path) -> Path:
 
 def interrupt(folder: Path, command: list[str], steps: int) -> tuple[int, str, str]:
     """Exit code, standard output and error of a training that gets Ctrl-C after so many steps."""
-    process = subprocess.Popen([sys.executable, *command], cwd=folder, text=True, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=folder,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     metrics = folder / "runs" / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 100
     while not (metrics.exists() and len(metrics.read_text().splitlines()) >= steps):

@@ -23,11 +23,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "agent.py").write_text(Path(__file__).with_name("greedy_agent.py").read_text())
     settings = [word for each in SMALL for word in ("--set", each)]
     done = subprocess.run(
-        [sys.executable, "-m", "lightning_sdk.cli", "train", "agent.py:solve", "--tasks", "tasks.jsonl", "--steps", "1",
-         "--runners", "2", "--listen", "tcp://127.0.0.1:0", "--name", "run", *settings],
-        cwd=folder, env={**os.environ, "LIGHTNING_KEY": "a secret of people"}, capture_output=True, text=True,
-        check=False, timeout=150,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "lightning_sdk.cli",
+            "train",
+            "agent.py:solve",
+            "--tasks",
+            "tasks.jsonl",
+            "--steps",
+            "1",
+            "--runners",
+            "2",
+            "--listen",
+            "tcp://127.0.0.1:0",
+            "--name",
+            "run",
+            *settings,
+        ],
+        cwd=folder,
+        env={**os.environ, "LIGHTNING_KEY": "a secret of people"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -58,8 +58,15 @@ def test_the_engine_is_reached_and_guarded_where_the_hub_listens(tmp_path: Path)
         with HubClient(hub, HubKeys.make().guest) as stranger, pytest.raises(HubRefused, match="wrong key"):
             stranger.ask("lease", runner="stranger", places=1)
         environment = {**os.environ, "LIGHTNING_KEY": key}
-        joined = subprocess.run([*command, *words, "--json"], cwd=tmp_path, env=environment, check=False,
-                                capture_output=True, text=True, timeout=100)  # fmt: skip
+        joined = subprocess.run(
+            [*command, *words, "--json"],
+            cwd=tmp_path,
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
         assert joined.returncode == 0, joined.stderr
         assert json.loads(joined.stdout)["rollouts"] == {"ok": 8}
         report, _ = training.communicate(timeout=60)

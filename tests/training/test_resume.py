@@ -94,8 +94,9 @@ def test_a_run_that_goes_on_keeps_its_settings_and_held_out_tasks(run: Path, cap
     shown = capfd.readouterr().err
     changed = [line for line in shown.splitlines() if line.startswith("changed in this run: ")]
     assert [line.removeprefix("changed in this run: ") for line in changed] == [
-        "steps 2 -> 3", "optimizer.weight_decay 0.0 -> 0.5",
-    ]  # fmt: skip
+        "steps 2 -> 3",
+        "optimizer.weight_decay 0.0 -> 0.5",
+    ]
     assert "the tasks have changed: 1 are new" in shown and "the 2 held-out tasks stay the same" in shown
     settings = values(run / "config.json")["settings"]
     assert settings.pop("steps") == 3 and settings["optimizer"].pop("weight_decay") == 0.5

@@ -57,8 +57,15 @@ def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
     report = train(tmp_path, agents.solve, steps=2)
     run = tmp_path / "run"
     assert report.folder == run and report.steps == 2 and report.train_seconds > 0
-    for name in ("config.json", "curve.png", "report.md", "hub.sqlite", "spans/000001.log",
-                 "checkpoints/step-00002/model.safetensors", "checkpoints/step-00002/tokenizer.json"):  # fmt: skip
+    for name in (
+        "config.json",
+        "curve.png",
+        "report.md",
+        "hub.sqlite",
+        "spans/000001.log",
+        "checkpoints/step-00002/model.safetensors",
+        "checkpoints/step-00002/tokenizer.json",
+    ):
         assert (run / name).stat().st_size > 0, name
     assert list((run / "tensorboard").glob("events.*"))
     values = json.loads((run / "report.json").read_text())

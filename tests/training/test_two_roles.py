@@ -18,9 +18,12 @@ from tests.trajectories.conversations import call, rollout, sample
 ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "examples" / "two_roles" / "agent.py"
 SMALL: dict[str, Any] = {
-    "rollouts.tasks_per_step": 4, "rollouts.group_size": 8, "rollouts.concurrency": 32, "evaluation.tasks": 2,
+    "rollouts.tasks_per_step": 4,
+    "rollouts.group_size": 8,
+    "rollouts.concurrency": 32,
+    "evaluation.tasks": 2,
     "quiet": True,
-}  # fmt: skip
+}
 #: What comes of one order while the clerk mostly gives up and the cashier mostly guesses.
 BEGINNING = ["silent"] * 5 + ["wrong sum"] * 2 + ["right"]
 
@@ -131,8 +134,9 @@ def test_the_example_trains(shop: dict[str, Any], tmp_path: Path, monkeypatch: p
     step = json.loads((trained.folder / "metrics.jsonl").read_text())
     assert step["version"] == 1
     assert {name for name in step if name.startswith("tokens_trained/")} == {
-        "tokens_trained/clerk", "tokens_trained/cashier",
-    }  # fmt: skip
+        "tokens_trained/clerk",
+        "tokens_trained/cashier",
+    }
     with StoredRun(trained.folder) as run:
         records = run.records()
     assert len(records) >= 32

@@ -80,6 +80,14 @@ def rollout(
     end = 1 + max((call.meta.ended_ns for call in calls), default=0)
     given = {"": 0.0} if rewards is None else rewards
     return Rollout(
-        id=f"{number:032x}", task_id=0, group=group, mode="train", attempt=1, status=status, error="", seconds=1.0,
-        rewards=tuple(Reward(role, "final", value, end) for role, value in given.items()), calls=calls,
-    )  # fmt: skip
+        id=f"{number:032x}",
+        task_id=0,
+        group=group,
+        mode="train",
+        attempt=1,
+        status=status,
+        error="",
+        seconds=1.0,
+        rewards=tuple(Reward(role, "final", value, end) for role, value in given.items()),
+        calls=calls,
+    )

@@ -56,10 +56,13 @@ def earnings(game: Game) -> NDArray[np.float64]:
 
 def truth() -> NDArray[np.float64]:
     """[3] gradient of the expected reward, by the log-derivative over all games."""
-    return np.sum([
-        chance(game) * earnings(game).sum() * np.sum([slope(t, action) for t, action in enumerate(game)], axis=0)
-        for game in games()
-    ], axis=0)  # fmt: skip
+    return np.sum(
+        [
+            chance(game) * earnings(game).sum() * np.sum([slope(t, action) for t, action in enumerate(game)], axis=0)
+            for game in games()
+        ],
+        axis=0,
+    )
 
 
 def play(number: int, game: Game) -> Rollout:

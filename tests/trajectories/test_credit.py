@@ -64,8 +64,9 @@ def test_a_row_for_each_call_learns_the_same_from_more_rows() -> None:
 
 def test_returns_to_go_are_discounted_by_the_call() -> None:
     """A half of what the next call earns, a quarter of the one after."""
-    weighed = build_batch([turns(1, 0.0, 0.0, 1.0)], of(credit__returns="to_go", credit__discount=0.5,
-                                                  credit__advantage="reinforce"))  # fmt: skip
+    weighed = build_batch(
+        [turns(1, 0.0, 0.0, 1.0)], of(credit__returns="to_go", credit__discount=0.5, credit__advantage="reinforce")
+    )
     assert credit(weighed, 1) == [0.25, 0.5, 1.0]
 
 
@@ -116,9 +117,13 @@ def test_named_rewards_are_weighed_and_a_weight_of_0_takes_one_out() -> None:
 
 def test_a_role_has_its_own_weight_and_estimator() -> None:
     """The writer counts half; the checker has no baseline."""
-    settings = Settings.from_dict({
-        "algorithm.aggregation": "token-mean", "role.writer.weight": 0.5, "role.checker.advantage": "reinforce",
-    })  # fmt: skip
+    settings = Settings.from_dict(
+        {
+            "algorithm.aggregation": "token-mean",
+            "role.writer.weight": 0.5,
+            "role.checker.advantage": "reinforce",
+        }
+    )
     weighed = build_batch([two_roles(1, whole=1.0), two_roles(2, whole=0.0)], settings)
     assert [float(row.weights.max()) for row in weighed.rows] == [0.25, 0.5, 0.25, 0.5]
     assert (credit(weighed, 1, "writer"), credit(weighed, 1, "checker")) == ([1.0], [1.0])
@@ -128,10 +133,16 @@ def test_a_role_has_its_own_weight_and_estimator() -> None:
 @pytest.mark.parametrize(
     ("schedule", "steps"),
     [
-        ("always", [1, 2, 3, 4, 5, 6]), ("never", []), ("2-4", [2, 3, 4]), ("5-", [5, 6]), ("0-2", [1, 2]),
-        ("1/2", [1, 3, 5]), ("2/2", [2, 4, 6]), ("2/3:2", [3, 4]),
+        ("always", [1, 2, 3, 4, 5, 6]),
+        ("never", []),
+        ("2-4", [2, 3, 4]),
+        ("5-", [5, 6]),
+        ("0-2", [1, 2]),
+        ("1/2", [1, 3, 5]),
+        ("2/2", [2, 4, 6]),
+        ("2/3:2", [3, 4]),
     ],
-)  # fmt: skip
+)
 def test_schedules(schedule: str, steps: list[int]) -> None:
     """When a role is trained, over six steps."""
     assert [step for step in range(1, 7) if is_scheduled(schedule, step)] == steps
@@ -209,8 +220,9 @@ def test_rows_that_are_too_long(policy: str, trained: int) -> None:
     assert all(len(row.tokens) <= 5 for row in weighed.rows)
 
 
-@pytest.mark.parametrize(("limit", "buffer", "want"), [(10, 4, 1.0), (6, 4, 0.625), (5, 4, 0.5), (4, 4, 0.5),
-                                                       (4, 0, 0.5), (5, 0, 1.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("limit", "buffer", "want"), [(10, 4, 1.0), (6, 4, 0.625), (5, 4, 0.5), (4, 4, 0.5), (4, 0, 0.5), (5, 0, 1.0)]
+)
 def test_the_soft_punishment_of_long_rollouts(limit: int, buffer: int, want: float) -> None:
     """DAPO's equation 13 for 5 sampled tokens, times a penalty of 0.5, off a reward of 1."""
     settings = of(length__limit=limit, length__buffer=buffer, length__penalty=0.5, credit__advantage="reinforce")
@@ -256,8 +268,13 @@ def test_estimates_go_along_the_tokens_in_the_order_of_calls(apart: bool) -> Non
 
 def test_divergence_in_the_reward_is_paid_by_the_step_that_caused_it() -> None:
     """k1 is 0.5 for each token here: two turns of one token each pay 0.1 x 0.5."""
-    settings = of(divergence__coefficient=0.1, divergence__place="reward", divergence__estimator="k1",
-                  credit__advantage="reinforce", credit__returns="to_go")  # fmt: skip
+    settings = of(
+        divergence__coefficient=0.1,
+        divergence__place="reward",
+        divergence__estimator="k1",
+        credit__advantage="reinforce",
+        credit__returns="to_go",
+    )
     scorer = Scorer()
     weighed = build_batch([turns(1, 0.0, 1.0)], settings, scoring=scorer)
     assert credit(weighed, 1) == pytest.approx([0.9, 0.95])
@@ -268,8 +285,13 @@ def test_divergence_in_the_reward_is_paid_by_the_step_that_caused_it() -> None:
 def test_divergence_in_the_reward_is_paid_by_each_token_under_gae() -> None:
     """Token by token, not in one sum at the end."""
     made = rollout(1, call(1, [1], sample(2, 3, 4)), rewards={"": 1.0})
-    settings = of(divergence__coefficient=1.0, divergence__place="reward", divergence__estimator="k2",
-                  credit__advantage="gae", value__gae_lambda=0.5)  # fmt: skip
+    settings = of(
+        divergence__coefficient=1.0,
+        divergence__place="reward",
+        divergence__estimator="k2",
+        credit__advantage="gae",
+        value__gae_lambda=0.5,
+    )
     want, _ = estimates([-0.125, -0.125, 0.875], [0.2, 0.3, 0.4], 0.5)
     assert credit(build_batch([made], settings, scoring=Scorer()), 1) == pytest.approx(want, abs=1e-5)
 
@@ -297,9 +319,12 @@ def test_signals_by_role() -> None:
 def test_groups_without_signal_are_found_for_dynamic_sampling() -> None:
     """Equal rewards, a rollout alone, and a group of which only one role is told apart."""
     made = [
-        turns(1, 1.0), turns(2, 1.0), turns(3, 1.0, group="alone"),
-        turns(4, 1.0, group="told"), turns(5, 0.0, group="told"),
-    ]  # fmt: skip
+        turns(1, 1.0),
+        turns(2, 1.0),
+        turns(3, 1.0, group="alone"),
+        turns(4, 1.0, group="told"),
+        turns(5, 0.0, group="told"),
+    ]
     assert flat_groups(made, of()) == {"task-0", "alone"}
     mixed = [two_roles(1, whole=1.0, checker=2.0), two_roles(2, whole=1.0, checker=0.0)]
     assert flat_groups(mixed, of()) == set()

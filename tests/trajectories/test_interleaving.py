@@ -60,9 +60,18 @@ def rows_of(batches: Sequence[Sequence[tuple[Any, ...]]]) -> list[Row]:
 
 def assignment(key: bytes) -> Assignment:
     return Assignment(
-        id=key.hex(), key=key, task_id=0, task={}, group="g", mode="train", attempt=1, timeout=1.0,
-        endpoint=Endpoint("", "", ""), sampling={}, roles=(),
-    )  # fmt: skip
+        id=key.hex(),
+        key=key,
+        task_id=0,
+        task={},
+        group="g",
+        mode="train",
+        attempt=1,
+        timeout=1.0,
+        endpoint=Endpoint("", "", ""),
+        sampling={},
+        roles=(),
+    )
 
 
 @settings(max_examples=25, deadline=None)

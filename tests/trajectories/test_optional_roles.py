@@ -38,7 +38,7 @@ REWARDS = {
         (ASK, GOOD): {"planner": 1.0, "helper": 0.5},
         (ASK, BAD): {"planner": -0.5, "helper": 0.125},
     },
-}  # fmt: skip
+}
 
 
 def likelihood(place: int, action: int) -> float:

@@ -95,9 +95,11 @@ def test_what_limited_a_completion_stays_with_its_tokens() -> None:
     schema = {"type": "object", "properties": {"b": {}, "a": {}}}
     tool = {"type": "function", "function": {"name": "f", "description": "long", "parameters": schema}}
     body = {
-        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}, "tools": [tool],
-        "temperature": 1.0, "messages": [],
-    }  # fmt: skip
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}},
+        "tools": [tool],
+        "temperature": 1.0,
+        "messages": [],
+    }
     formed = dataclasses.replace(call(2, [1, 2, 3], sample(4, 5)), request=json.dumps(body).encode())
     (row,) = merge([*transitions(call(1, [1], sample(2))), *transitions(formed)])
     (kept,) = row.constraints(4)

@@ -55,10 +55,13 @@ def random_batch(seed: int, sequences: int = 24, length: int = 30) -> Padded:
     apart = normal(0.3) + (torch.rand(sequences, length, generator=draw) < 0.1) * normal(25.0)
     advantages = normal(1.0) * (torch.rand(sequences, length, generator=draw) < 0.9)
     return Padded(
-        logprobs.clone().requires_grad_(), logprobs - apart, logprobs - apart - normal(0.5),
+        logprobs.clone().requires_grad_(),
+        logprobs - apart,
+        logprobs - apart - normal(0.5),
         logprobs + normal(1.0) + (torch.rand(sequences, length, generator=draw) < 0.1) * normal(25.0),
-        advantages, mask.double(),
-    )  # fmt: skip
+        advantages,
+        mask.double(),
+    )
 
 
 def ours(settings: Settings, batch: Padded, weights: Tensor, entropy: Tensor | None = None) -> Terms:
@@ -67,10 +70,16 @@ def ours(settings: Settings, batch: Padded, weights: Tensor, entropy: Tensor | N
     count = int(kept.sum())
     nothing, whole = torch.zeros(count, dtype=torch.float64), torch.arange(count)
     targets = Targets(
-        tokens=whole, weights=torch.as_tensor(weights).expand_as(batch.mask)[kept], advantages=batch.advantages[kept],
-        sampler=batch.sampler[kept], place=whole, row=kept.nonzero()[:, 0], valued=kept[kept] & False,
-        returns=nothing, values=nothing,
-    )  # fmt: skip
+        tokens=whole,
+        weights=torch.as_tensor(weights).expand_as(batch.mask)[kept],
+        advantages=batch.advantages[kept],
+        sampler=batch.sampler[kept],
+        place=whole,
+        row=kept.nonzero()[:, 0],
+        valued=kept[kept] & False,
+        returns=nothing,
+        values=nothing,
+    )
     micro = MicroBatch(
         tokens=whole, positions=whole, mask=None, trie=None, predictors=whole, temperatures=nothing, targets=targets
     )

@@ -110,8 +110,10 @@ def test_whiten(theirs: Callable[..., Tensor], settings: Settings, seed: int) ->
     assert_close(made, torch.from_numpy(np.stack(own)).double(), theirs(made.values, made.mask))
 
 
-@pytest.mark.same("core_algos.compute_reinforce_plus_plus_outcome_advantage",
-                  "credit.advantage=reinforce++ credit.returns=to_go credit.discount=0.9")  # fmt: skip
+@pytest.mark.same(
+    "core_algos.compute_reinforce_plus_plus_outcome_advantage",
+    "credit.advantage=reinforce++ credit.returns=to_go credit.discount=0.9",
+)
 def test_reinforce_plus_plus_to_go(theirs: Theirs, settings: Settings, seed: int) -> None:
     """With rewards on the way and a discount, as long as every call samples one token: ours is by the call."""
     made = responses(seed, tokens=1, calls=6, step_rewards=True)
@@ -130,8 +132,9 @@ def test_gae(theirs: Theirs, settings: Settings, seed: int, step_rewards: bool) 
     torch.testing.assert_close(made.pad(rows, "returns") * made.mask, returns * made.mask, **CLOSE)
 
 
-@pytest.mark.same("core_algos.compute_gae_advantage_return",
-                  "credit.advantage=gae credit.discount=0.9 value.gae_lambda=0.8")  # fmt: skip
+@pytest.mark.same(
+    "core_algos.compute_gae_advantage_return", "credit.advantage=gae credit.discount=0.9 value.gae_lambda=0.8"
+)
 def test_gae_discounted(theirs: Theirs, settings: Settings, seed: int) -> None:
     """With a discount, as long as every call samples one token."""
     made = responses(seed, tokens=1, calls=6, step_rewards=True)
@@ -193,8 +196,10 @@ def test_discount_by_call_or_token(theirs: Theirs, settings: Settings, seed: int
     assert not torch.allclose(by_token * made.mask, free * made.mask, atol=0.05)
 
 
-@pytest.mark.differs("core_algos.compute_reinforce_plus_plus_outcome_advantage",
-                     "credit.advantage=reinforce++ credit.returns=to_go credit.discount=0.9")  # fmt: skip
+@pytest.mark.differs(
+    "core_algos.compute_reinforce_plus_plus_outcome_advantage",
+    "credit.advantage=reinforce++ credit.returns=to_go credit.discount=0.9",
+)
 def test_returns_discounted_by_token(theirs: Theirs, settings: Settings, seed: int) -> None:
     """Before normalisation, VERL's return of a token that comes n tokens before the reward is 0.9 ** n times the
     reward; ours is the whole reward."""
@@ -229,8 +234,9 @@ def test_a_group_of_one_with_rloo(theirs: Theirs, settings: Settings) -> None:
     assert not advantages(made, settings).any()
 
 
-@pytest.mark.differs("core_algos.compute_reinforce_plus_plus_baseline_outcome_advantage",
-                     "credit.advantage=reinforce++_baseline")  # fmt: skip
+@pytest.mark.differs(
+    "core_algos.compute_reinforce_plus_plus_baseline_outcome_advantage", "credit.advantage=reinforce++_baseline"
+)
 def test_a_group_of_one_with_a_baseline(theirs: Theirs, settings: Settings, seed: int) -> None:
     """VERL normalises the bare reward of a group of one together with the differences in other groups; ours is 0
     there."""

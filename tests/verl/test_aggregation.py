@@ -123,8 +123,10 @@ def with_truncated(seed: int) -> tuple[Responses, Responses]:
     made = responses(seed, calls=1)
     for place in (1, 4):
         whole = made.rollouts[place]
-        calls = [replace(each, choices=tuple(replace(c, finish_reason="length") for c in each.choices))
-                 for each in whole.calls]  # fmt: skip
+        calls = [
+            replace(each, choices=tuple(replace(c, finish_reason="length") for c in each.choices))
+            for each in whole.calls
+        ]
         made.rollouts[place] = replace(whole, calls=tuple(calls))
     mask = made.mask.clone()
     mask[[1, 4]] = 0.0

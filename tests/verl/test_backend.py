@@ -64,11 +64,17 @@ def test_what_verl_cannot_honour_is_refused(given: dict[str, object], words: str
 
 def test_settings_become_verls() -> None:
     """Ours by meaning, the user's by name, and what the backend needs over both."""
-    settings = Settings.from_dict({
-        "optimizer.max_norm": 0.5, "lora.rank": 8, "actor_rollout_ref.rollout.max_num_seqs": "17",
-        "verl.algorithm.gamma": "0.9", "vllm.swap_space": 2, "trainer.save_freq": "5",
-        "actor_rollout_ref.actor.fsdp_config.mixed_precision.reduce_dtype": "fp32",
-    })  # fmt: skip
+    settings = Settings.from_dict(
+        {
+            "optimizer.max_norm": 0.5,
+            "lora.rank": 8,
+            "actor_rollout_ref.rollout.max_num_seqs": "17",
+            "verl.algorithm.gamma": "0.9",
+            "vllm.swap_space": 2,
+            "trainer.save_freq": "5",
+            "actor_rollout_ref.actor.fsdp_config.mixed_precision.reduce_dtype": "fp32",
+        }
+    )
     config = configuration(settings, PLACE, Path("run"))
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert (actor.grad_clip, config.actor_rollout_ref.model.lora_rank, rollout.max_num_seqs) == (0.5, 8, 17)
@@ -150,8 +156,9 @@ def test_the_loss_is_the_plain_sum_of_the_hubs_weights() -> None:
     for each, values in zip(given, logprobs, strict=True):
         counted = np.flatnonzero(each.weights)
         mine = values[counted - 1]  # VERL's log-probs stand where the token before them is
-        weights, advantages, sampler = (torch.from_numpy(getattr(each, name)[counted]) for name in
-                                        ("weights", "advantages", "logprobs"))  # fmt: skip
+        weights, advantages, sampler = (
+            torch.from_numpy(getattr(each, name)[counted]) for name in ("weights", "advantages", "logprobs")
+        )
         rho = importance(mine.detach() - sampler, kind="truncate", low=0.5, high=1.5).weights
         surrogate = ppo(mine, mine.detach(), advantages, clip_low=0.2, clip_high=0.28)
         expected = expected + (weights * rho * surrogate.loss).sum()

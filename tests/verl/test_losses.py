@@ -31,8 +31,11 @@ def without_correction(settings: Settings) -> Settings:
 def clips(settings: Settings) -> dict[str, float]:
     """The names that VERL has for our bounds."""
     algorithm = settings.algorithm
-    return {"clip_ratio_low": algorithm.clip_low, "clip_ratio_high": algorithm.clip_high,
-            "clip_ratio_c": algorithm.clip_dual or NONE}  # fmt: skip
+    return {
+        "clip_ratio_low": algorithm.clip_low,
+        "clip_ratio_high": algorithm.clip_high,
+        "clip_ratio_c": algorithm.clip_dual or NONE,
+    }
 
 
 def share(where: Tensor, batch: Padded) -> float:

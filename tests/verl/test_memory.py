@@ -19,13 +19,23 @@ from lightning_verl.config import RunPlacement, configuration
 from lightning_verl.memory import ENGINE, estimate
 
 LLAMA_8B = LlamaConfig(
-    vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-    num_key_value_heads=8, tie_word_embeddings=False,
-)  # fmt: skip
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    tie_word_embeddings=False,
+)
 QWEN_1_5B = Qwen2Config(
-    vocab_size=151936, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
-    num_key_value_heads=2, tie_word_embeddings=True,
-)  # fmt: skip
+    vocab_size=151936,
+    hidden_size=1536,
+    intermediate_size=8960,
+    num_hidden_layers=28,
+    num_attention_heads=12,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
+)
 H200, H100 = 150.8 * GB, 85.0 * GB
 
 
@@ -70,11 +80,15 @@ def test_what_does_not_fit_beside_vllm_waits_in_host_memory(caplog: pytest.LogCa
 @pytest.mark.parametrize(
     ("gpu", "given", "words"),
     [
-        (H100, {}, r"an update of 8\.0 billion parameters on 1 GPU of 85 GB takes about 140 GB of each: optimizer 64\.2"
-                   r" GB.*set cluster\.gpus=2, lora\.rank=16, or .*offload_policy=true"),
+        (
+            H100,
+            {},
+            r"an update of 8\.0 billion parameters on 1 GPU of 85 GB takes about 140 GB of each: optimizer 64\.2"
+            r" GB.*set cluster\.gpus=2, lora\.rank=16, or .*offload_policy=true",
+        ),
         (24 * GB, {}, r"serving\.memory=0\.5: vLLM's share of a GPU is 12 of 24 GB, but .* take 16 GB;"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_fit_is_refused_with_what_to_set(gpu: float, given: dict[str, Any], words: str) -> None:
     """By the numbers, the largest first."""
     with pytest.raises(SettingError, match=words):

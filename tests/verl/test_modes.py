@@ -80,13 +80,28 @@ class Reply(NamedTuple):
 def ask(child: Child, rollout: str, tokens: int = 48) -> Reply:
     """One completion of so many tokens."""
     asked = time.monotonic()
-    found = post(child, "chat/completions", rollout, messages=[{"role": "user", "content": "Tell me"}], logprobs=True,
-                 max_tokens=tokens, ignore_eos=True, return_token_ids=True)  # fmt: skip
+    found = post(
+        child,
+        "chat/completions",
+        rollout,
+        messages=[{"role": "user", "content": "Tell me"}],
+        logprobs=True,
+        max_tokens=tokens,
+        ignore_eos=True,
+        return_token_ids=True,
+    )
     choice = found["choices"][0]
     versions = [version for version, tokens in choice["weight_versions"] for _ in range(tokens)]
     logprobs = [each["logprob"] for each in choice["logprobs"]["content"]]
-    return Reply(asked, time.monotonic(), versions, choice["finish_reason"], found["prompt_token_ids"],
-                 choice["token_ids"], logprobs)  # fmt: skip
+    return Reply(
+        asked,
+        time.monotonic(),
+        versions,
+        choice["finish_reason"],
+        found["prompt_token_ids"],
+        choice["token_ids"],
+        logprobs,
+    )
 
 
 def sample(child: Child, step: int, count: int = 8) -> Batch:
@@ -125,8 +140,11 @@ def logprobs_of(child: Child, tokens: list[int]) -> list[float]:
 def post(child: Child, path: str, rollout: str, **body: Any) -> Any:
     point = child.endpoint
     headers = {"Authorization": f"Bearer {point.key}", "X-Lightning-Rollout": rollout}
-    request = urllib.request.Request(f"{point.url}/{path}", json.dumps({"model": point.model, **body}).encode(),
-                                     {"Content-Type": "application/json", **headers})  # fmt: skip
+    request = urllib.request.Request(
+        f"{point.url}/{path}",
+        json.dumps({"model": point.model, **body}).encode(),
+        {"Content-Type": "application/json", **headers},
+    )
     with urllib.request.urlopen(request, timeout=600) as reply:
         return json.load(reply)
 
@@ -198,16 +216,21 @@ def test_vllm_answers_while_the_learner_learns(tmp_path: Path) -> None:
     assert not crowd.errors
     inside = [each for each in crowd.replies if began < each.asked and each.answered < ended]
     assert len(inside) > 2 and {version for each in inside for version in each.versions} == {0}, inside
-    assert all(len(set(each.versions)) == 1 and len(each.versions) == 48 and each.ended == "length"
-               for each in crowd.replies)  # fmt: skip
+    assert all(
+        len(set(each.versions)) == 1 and len(each.versions) == 48 and each.ended == "length" for each in crowd.replies
+    )
     assert {each.versions[0] for each in crowd.replies} >= {0, 1, 2} and crowd.replies[-1].versions[0] == 2
     assert "it serves version" in (tmp_path / "run" / "backend.log").read_text()
 
 
-@pytest.mark.parametrize("changed", [
-    {"lora.rank": 4, "divergence.coefficient": 0.02, "optimizer.learning_rate": 1e-2},
-    {"cluster.engine_gpus": 2, "algorithm.mini_batches": 2, "divergence.coefficient": 0.02},
-], ids=["adapters", "two servers, two optimizer steps"])  # fmt: skip
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"lora.rank": 4, "divergence.coefficient": 0.02, "optimizer.learning_rate": 1e-2},
+        {"cluster.engine_gpus": 2, "algorithm.mini_batches": 2, "divergence.coefficient": 0.02},
+    ],
+    ids=["adapters", "two servers, two optimizer steps"],
+)
 def test_servers_of_their_own_serve_what_was_learned(tmp_path: Path, changed: dict[str, Any]) -> None:
     """Adapters too, and each of several servers; the reference stays the model that it was."""
     ahead = {"cluster.gpus": 1, "cluster.engine_gpus": 1, "rollouts.staleness": 1, **changed}
@@ -280,8 +303,9 @@ def health(child: Child) -> dict[str, Any]:
 def test_rollouts_ahead_on_the_learners_own_gpu(tmp_path: Path) -> None:
     """Requests under way at an update are asked again and none is lost; with a reference model, and two optimizer
     steps of each batch."""
-    process = runs.begin(tmp_path, 6, **{"rollouts.staleness": 1, "divergence.coefficient": 0.02,
-                                         "algorithm.mini_batches": 2})  # fmt: skip
+    process = runs.begin(
+        tmp_path, 6, **{"rollouts.staleness": 1, "divergence.coefficient": 0.02, "algorithm.mini_batches": 2}
+    )
     runs.end(process, tmp_path, 1000.0)
     steps = runs.steps(tmp_path)
     assert [each["version"] for each in steps] == list(range(1, 7))

@@ -41,19 +41,48 @@ class Place:
         )
         subprocess.run([BACKEND_PYTHON, "-c", install], check=True, timeout=60)
         self.environment = {
-            **os.environ, "PYTHONPATH": str(folder / "site"), "RAY_TMPDIR": str(rays),
-            "LIGHTNING_HOME": str(folder / "home"), **ENVIRONMENT,
-        }  # fmt: skip
+            **os.environ,
+            "PYTHONPATH": str(folder / "site"),
+            "RAY_TMPDIR": str(rays),
+            "LIGHTNING_HOME": str(folder / "home"),
+            **ENVIRONMENT,
+        }
 
     def command(self, runners: str, *more: str) -> list[str]:
         settings = [word for each in SMALL for word in ("--set", each)]
-        return [sys.executable, "-m", "lightning_sdk.cli", "train", "agent.py:solve", "--tasks", "tasks.jsonl",
-                "--backend", "bandit", "--backend-python", BACKEND_PYTHON, "--name", "run", "--steps", "2", "--json",
-                "--runners", runners, *settings, *more]  # fmt: skip
+        return [
+            sys.executable,
+            "-m",
+            "lightning_sdk.cli",
+            "train",
+            "agent.py:solve",
+            "--tasks",
+            "tasks.jsonl",
+            "--backend",
+            "bandit",
+            "--backend-python",
+            BACKEND_PYTHON,
+            "--name",
+            "run",
+            "--steps",
+            "2",
+            "--json",
+            "--runners",
+            runners,
+            *settings,
+            *more,
+        ]
 
     def train(self, runners: str, *more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(runners, *more), cwd=self.folder, env=self.environment, check=False,
-                              capture_output=True, text=True, timeout=200)  # fmt: skip
+        return subprocess.run(
+            self.command(runners, *more),
+            cwd=self.folder,
+            env=self.environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
 
     def agents(self) -> list[dict[str, Any]]:
         """Where each rollout ran."""
@@ -129,8 +158,15 @@ report = lightning.train(agent, "tasks.jsonl", best, backend="bandit", backend_p
 print(report.values["rollouts_by_status"]["ok"], ray.is_initialized(), ray.get(ray.put("still there")))
 """)
     (place.seen / "killed").touch()
-    done = subprocess.run([sys.executable, "script.py"], cwd=place.folder, env=place.environment, check=False,
-                          capture_output=True, text=True, timeout=200)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=place.folder,
+        env=place.environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "2 True still there"
 
@@ -152,8 +188,13 @@ def test_no_ray_at_that_address(place: Place) -> None:
 
 def test_a_killed_training_leaves_nothing(place: Place) -> None:
     """kill -9 of the training's process ends its Ray and its actors."""
-    training = subprocess.Popen(place.command("ray:1", "--steps", "100000"), cwd=place.folder, env=place.environment,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    training = subprocess.Popen(
+        place.command("ray:1", "--steps", "100000"),
+        cwd=place.folder,
+        env=place.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     (place.seen / "killed").touch()
     wait_for(place.agents, "a rollout")
     (agent,) = {each["pid"] for each in place.agents()}

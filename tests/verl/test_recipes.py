@@ -33,8 +33,16 @@ HEAD = 0.5
 def test_every_recipe_is_found() -> None:
     """The page has nine."""
     assert [each.name for each in RECIPES] == [
-        "GRPO", "Dr. GRPO", "RLOO", "REINFORCE++", "REINFORCE++ with a baseline", "PPO", "DAPO", "GSPO", "CISPO"
-    ]  # fmt: skip
+        "GRPO",
+        "Dr. GRPO",
+        "RLOO",
+        "REINFORCE++",
+        "REINFORCE++ with a baseline",
+        "PPO",
+        "DAPO",
+        "GSPO",
+        "CISPO",
+    ]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[each.name for each in RECIPES])

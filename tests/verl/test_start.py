@@ -34,9 +34,11 @@ def test_one_gpu_for_each_server_is_one_process_for_each_server() -> None:
     """Where vLLM needs no more, and the user has not said otherwise."""
     named = "actor_rollout_ref.rollout.tensor_model_parallel_size"
     for given, expected in (
-        ({}, "uni"), ({"serving.tensor_parallel": 2}, None), ({named: "2"}, None),
+        ({}, "uni"),
+        ({"serving.tensor_parallel": 2}, None),
+        ({named: "2"}, None),
         ({"vllm.distributed_executor_backend": "mp"}, "mp"),
-    ):  # fmt: skip
+    ):
         config = configuration(Settings.from_dict(given), PLACE, Path("run"))
         assert config.actor_rollout_ref.rollout.engine_kwargs.vllm.get("distributed_executor_backend") == expected
 

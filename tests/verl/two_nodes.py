@@ -43,8 +43,13 @@ def two_nodes(*told: str) -> Iterator[str]:
 
 def start(folder: Path, name: str, *words: str) -> subprocess.Popen[bytes]:
     with (folder / f"{name}.log").open("ab") as log:
-        return subprocess.Popen([RAY, "start", *words, "--block", f"--temp-dir={folder / name}"],
-                                stdout=log, stderr=log, cwd=folder, env=os.environ | ENVIRONMENT)  # fmt: skip
+        return subprocess.Popen(
+            [RAY, "start", *words, "--block", f"--temp-dir={folder / name}"],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env=os.environ | ENVIRONMENT,
+        )
 
 
 def head_address(folder: Path) -> str:
@@ -57,8 +62,14 @@ def alive(address: str) -> int:
     """Nodes, as a process of its own is told."""
     code = f"""import json, ray; ray.init({address!r}, log_to_driver=False, logging_level=50)
 print(json.dumps(sum(each["Alive"] for each in ray.nodes())))"""
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | ENVIRONMENT, check=True, capture_output=True,
-                          text=True, timeout=90)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | ENVIRONMENT,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
     return int(json.loads(done.stdout.splitlines()[-1]))
 
 

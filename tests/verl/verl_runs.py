@@ -31,9 +31,17 @@ def plain(task, answer):
     return sum(each.isalpha() or each == " " for each in answer) / max(1, len(answer))
 """
 WORDS = ["river", "stone", "winter", "garden", "letter", "window", "summer", "castle", "bridge", "forest"]
-SIZE = {"rollouts.tasks_per_step": 8, "rollouts.group_size": 8, "evaluation.tasks": 8, "serving.max_length": 512,
-        "optimizer.learning_rate": 1e-3, "optimizer.warmup_steps": 0, "optimizer.decay": 0.0, "save_every": 100,
-        "rollouts.timeout": 240.0}  # fmt: skip
+SIZE = {
+    "rollouts.tasks_per_step": 8,
+    "rollouts.group_size": 8,
+    "evaluation.tasks": 8,
+    "serving.max_length": 512,
+    "optimizer.learning_rate": 1e-3,
+    "optimizer.warmup_steps": 0,
+    "optimizer.decay": 0.0,
+    "save_every": 100,
+    "rollouts.timeout": 240.0,
+}
 
 
 def begin(folder: Path, steps: int, *, resume: bool = False, **changed: Any) -> subprocess.Popen[str]:
@@ -43,11 +51,32 @@ def begin(folder: Path, steps: int, *, resume: bool = False, **changed: Any) -> 
     tasks = [{"question": f"Tell me about a {one} and a {other}."} for one in WORDS for other in WORDS if one != other]
     (folder / "tasks.jsonl").write_text("\n".join(map(json.dumps, tasks)))
     settings = [part for name, value in {**SIZE, **changed}.items() for part in ("--set", f"{name}={value}")]
-    command = [PYTHON, "-m", "lightning_sdk.cli", "train", "agent.py:solve", "--tasks", "tasks.jsonl",
-               "--backend", "verl", "--backend-python", sys.executable, "--steps", str(steps), "--quiet",
-               *(("--resume", "runs/run") if resume else ("--name", "run")), *settings]  # fmt: skip
-    return subprocess.Popen(command, cwd=folder, env=os.environ | {"LIGHTNING_HOME": str(folder / "home")},
-                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    command = [
+        PYTHON,
+        "-m",
+        "lightning_sdk.cli",
+        "train",
+        "agent.py:solve",
+        "--tasks",
+        "tasks.jsonl",
+        "--backend",
+        "verl",
+        "--backend-python",
+        sys.executable,
+        "--steps",
+        str(steps),
+        "--quiet",
+        *(("--resume", "runs/run") if resume else ("--name", "run")),
+        *settings,
+    ]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"LIGHTNING_HOME": str(folder / "home")},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def end(process: subprocess.Popen[str], folder: Path, seconds: float = 500.0) -> str:

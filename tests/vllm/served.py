@@ -57,9 +57,12 @@ class Served:
         extra = {"return_token_ids": True, **fields.pop("extra", {})}
         fields = {"max_tokens": 24, "temperature": 1.0, "logprobs": True, **fields}
         reply = self._client.chat.completions.create(
-            model=MODEL, messages=[{"role": "user", "content": content}], extra_body=extra,
-            extra_headers={ROLLOUT_HEADER: rollout}, **fields,
-        )  # fmt: skip
+            model=MODEL,
+            messages=[{"role": "user", "content": content}],
+            extra_body=extra,
+            extra_headers={ROLLOUT_HEADER: rollout},
+            **fields,
+        )
         return list(reply) if fields.get("stream") else reply.model_dump()
 
     def later(self, *args: Any, **fields: Any) -> Future[Any]:

@@ -80,12 +80,14 @@ def test_the_learner_knows_the_distribution_that_vllm_drew_from(two: Served, wha
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "odd"}}}},
-         "response_format"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "odd"}}}},
+            "response_format",
+        ),
         ({"extra": {"structured_outputs": {"regex": "a+"}}}, "structured_outputs"),
         ({"extra": {"guided_json": {}}}, "guided_json"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_trained_on_is_refused_by_name(two: Served, fields: dict[str, Any], param: str) -> None:
     """Before a server sees it: what vLLM masked for its own words could not be found again."""
     with pytest.raises(openai.BadRequestError, match=param):

@@ -20,9 +20,14 @@ from tests.vllm.served import until
 
 STEPS = 16
 SETTINGS: dict[str, Any] = {
-    "rollouts.tasks_per_step": 8, "rollouts.group_size": 8, "rollouts.timeout": 400.0, "rollouts.deadline": 600.0,
-    "evaluation.tasks": 40, "optimizer.learning_rate": 1e-3, "serving.max_length": 512,
-}  # fmt: skip
+    "rollouts.tasks_per_step": 8,
+    "rollouts.group_size": 8,
+    "rollouts.timeout": 400.0,
+    "rollouts.deadline": 600.0,
+    "evaluation.tasks": 40,
+    "optimizer.learning_rate": 1e-3,
+    "serving.max_length": 512,
+}
 
 
 def steps(run: Path) -> list[dict[str, Any]]:
@@ -58,9 +63,17 @@ def test_reward_rises_and_a_killed_server_is_survived(tmp_path: Path) -> None:
     killer = threading.Thread(target=kill)
     killer.start()
     report = lightning.train(
-        calculator.solve, calculator.tasks(1, 200), calculator.correct, held_out=calculator.tasks(2, 40),
-        steps=STEPS, engine="vllm", runs=tmp_path, name="run", quiet=True, **SETTINGS,
-    )  # fmt: skip
+        calculator.solve,
+        calculator.tasks(1, 200),
+        calculator.correct,
+        held_out=calculator.tasks(2, 40),
+        steps=STEPS,
+        engine="vllm",
+        runs=tmp_path,
+        name="run",
+        quiet=True,
+        **SETTINGS,
+    )
     killer.join()
     done = steps(run)
     assert killed.is_set() and len(done) == STEPS
@@ -77,9 +90,18 @@ def test_rollouts_go_on_while_the_learner_computes(tmp_path: Path) -> None:
     """Asynchronous training: weights are published between two tokens of rollouts that are under way."""
     lightning.init()
     report = lightning.train(
-        calculator.solve, calculator.tasks(1, 100), calculator.correct, held_out=calculator.tasks(2, 8),
-        steps=6, engine="vllm", runs=tmp_path, name="run", quiet=True, **SETTINGS, **{"rollouts.staleness": 1},
-    )  # fmt: skip
+        calculator.solve,
+        calculator.tasks(1, 100),
+        calculator.correct,
+        held_out=calculator.tasks(2, 8),
+        steps=6,
+        engine="vllm",
+        runs=tmp_path,
+        name="run",
+        quiet=True,
+        **SETTINGS,
+        **{"rollouts.staleness": 1},
+    )
     done = steps(tmp_path / "run")
     assert report.steps == 6 and [step["version"] for step in done] == [1, 2, 3, 4, 5, 6]
     assert max(step["staleness_max"] for step in done) == 1

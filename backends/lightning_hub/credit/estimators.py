@@ -49,8 +49,11 @@ def grpo(values: Sequence[float] | Floats) -> Floats:
 
 #: Estimators that compare the rollouts of a group: [G] values -> [G] advantages.
 COMPARED: dict[str, Callable[[Floats], Floats]] = {
-    "rloo": rloo, "grpo": grpo, "dr_grpo": dr_grpo, "reinforce++_baseline": dr_grpo,
-}  # fmt: skip
+    "rloo": rloo,
+    "grpo": grpo,
+    "dr_grpo": dr_grpo,
+    "reinforce++_baseline": dr_grpo,
+}
 
 
 def compare_by_call(returns: Sequence[Floats], estimator: Callable[[Floats], Floats]) -> list[Floats]:

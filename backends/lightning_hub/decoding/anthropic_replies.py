@@ -13,9 +13,12 @@ from lightning_hub.decoding.surrogates import replace_lone_surrogates
 from lightning_sdk.trace.call import Call, CallMeta, Choice
 
 _FINISH = {
-    "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_calls",
     "refusal": "content_filter",
-}  # fmt: skip
+}
 _INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 

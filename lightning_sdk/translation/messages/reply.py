@@ -10,9 +10,12 @@ from lightning_sdk.errors import Untranslatable
 from lightning_sdk.translation.messages import verbatim
 
 _STOPS = {
-    "stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "function_call": "tool_use",
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
     "content_filter": "refusal",
-}  # fmt: skip
+}
 _ERRORS = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
     404: "not_found_error", 408: "timeout_error", 409: "conflict_error", 413: "request_too_large",
