@@ -116,7 +116,7 @@ AGENTS: dict[str, tuple[Callable[[Task], str], list[tuple[str, dict[str, int]]]]
 
 
 def tasks(agent: str, seed: int, size: int) -> list[Task]:
-    """Of each kind as many."""
+    """Tasks, the same number of each kind."""
     import reasoning_gym  # noqa: PLC0415 - a machine without it can be given `--data`
 
     kinds = AGENTS[agent][1]
@@ -181,7 +181,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def medians(steps: list[dict[str, Any]]) -> dict[str, float]:
-    """Of all steps but the first two, which compile and warm up."""
+    """Medians over all steps but the first two, which compile and warm up."""
     names = [name for name in steps[-1] if "seconds" in name or name in {"tokens_per_second", "tokens", "rows"}]
     later = steps[2:] or steps
     return {name: statistics.median(step[name] for step in later if name in step) for name in names}

@@ -2,7 +2,7 @@
 
     python benchmarks/cost.py [--json] [--repeats 3]
 
-Merging and crediting: one rollout in which a role makes N calls, each a conversation of its own behind one system
+Merging and crediting: one rollout in which a role makes N calls, each a new conversation behind one system
 prompt. Dealing: N pairs of DPO. Both grow with N: seconds, and the factor from half as many. Memory: the largest tensor
 of an update with 512 equal rows of 20 sampled tokens and a vocabulary of 32,000, in MB, against what a distribution for
 each sampled token would take.

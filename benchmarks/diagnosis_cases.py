@@ -33,7 +33,7 @@ class Case:
     expected: tuple[str, ...] = ()
     """'fatal KIND' or 'warning KIND', any of which is the right diagnosis; none of a healthy run."""
     true: tuple[str, ...] = ()
-    """Kinds that are true of it as well, so that it is no fault to say them."""
+    """Kinds that are true of it as well, so that they do not count as false alarms."""
     source: str = "simulated"
     """'simulated', 'recorded' or 'trained'."""
 

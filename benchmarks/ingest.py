@@ -185,7 +185,7 @@ class Sample(NamedTuple):
     client: float
     hub: float
     others: float
-    """Of all other processes of the machine."""
+    """The processor time of all other processes of the machine."""
     rss: float
     """Bytes of this process."""
 
@@ -203,7 +203,7 @@ def slowest(samples: list[Sample]) -> float:
 
 
 def slope(points: list[tuple[float, float]]) -> float:
-    """Of the least-squares line through the points."""
+    """The slope of the least-squares line through the points."""
     x = sum(point[0] for point in points) / len(points)
     y = sum(point[1] for point in points) / len(points)
     return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)

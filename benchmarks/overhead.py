@@ -129,7 +129,7 @@ def serve() -> None:
 class Bench:
     """Blocks of calls with and without a stream, in one process whose patches stay in place.
 
-    Patching anew for each block would measure how the interpreter warms up to changed classes. What the patches alone
+    Patching again for each block would measure how the interpreter warms up to changed classes. What the patches alone
     cost, with nobody listening, is measured on its own (`caller_isolated_us`).
 
     The hub stands still while calls are made and takes everything in after them: where two cores are two threads of

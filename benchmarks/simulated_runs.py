@@ -108,7 +108,7 @@ class Simulation:
         many = recipe.tasks + recipe.held_out
         self._hardness = self._draw.normal(0, _HARDNESS, many)
         self._luck = self._draw.random(many)
-        """Of a held-out task: a greedy answer is the same twice."""
+        """The luck of each held-out task, drawn once: a greedy answer is the same twice."""
         answers = self._draw.integers(100, 999, many)
         self._tasks = [{"question": f"question {at}", "answer": int(answers[at])} for at in range(many)]
 

@@ -126,7 +126,7 @@ def phase_seconds(worker: Any, rows: Rows, logprobs: torch.Tensor) -> dict[str, 
 
 
 def profile_update(worker: Any, rows: Rows, logprobs: torch.Tensor) -> dict[str, Any]:
-    """What torch's profiler sees of an update of `rows`: kernels, and the operations with most time of their own."""
+    """What torch's profiler sees of an update of `rows`: kernels, and the operations that take most time themselves."""
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if CUDA else [ProfilerActivity.CPU]
     update(worker, rows, logprobs)
     with profile(activities=activities, acc_events=True) as seen:

@@ -50,7 +50,7 @@ class Case:
     checkpointing: bool = True
     """Activations computed again in the backward pass."""
     dtype: str = "bf16" if CUDA else "fp32"
-    """Of weights and activations in a step; the weights themselves are kept in float32."""
+    """The dtype of weights and activations in a step; the weights themselves are kept in float32."""
     extra: tuple[str, ...] = field(default=())
     """More overrides, as VERL's command line takes them."""
 

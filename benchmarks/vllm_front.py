@@ -123,7 +123,7 @@ def listening(app: web.Application) -> Iterator[str]:
 
 @contextmanager
 def client() -> Iterator[Callable[[Sequence[ServerAddress]], float]]:
-    """What measures tokens per second of servers, in a process of its own: this program, told to `--ask`."""
+    """What measures tokens per second of servers, in a separate process: this program with `--ask`."""
     with subprocess.Popen(
         [sys.executable, __file__, "--ask", *sys.argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -11,7 +11,7 @@ import lightning_sdk
 from lightning_sdk import markers
 from lightning_sdk.stream import sink
 
-# A busy machine is no reason to fail: a property is searched as far as it is, however long that takes.
+# A busy machine must not fail a test: a property is searched for as many examples as ever, however long that takes.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 # A shell without job control lets what it runs in the background ignore Ctrl-C, and all that this starts with it.

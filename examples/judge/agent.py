@@ -6,8 +6,8 @@
 JUDGE_URL and JUDGE_MODEL choose another OpenAI-compatible server, for example one on this machine.
 
 The judge has a role but is not trainable: its calls leave as they are written, with your key, and are recorded under
-`judge`. What it says steers the agent and is no reward. The reward is the function at the end, which is exact; a judge
-that gives the reward is a reward function that calls a model, and is never trained either.
+`judge`. What it says steers the agent; it is not the reward. The reward is the function at the end, which is exact; a
+judge that gives the reward is a reward function that calls a model, and is never trained either.
 """
 
 import json

@@ -142,7 +142,7 @@ def one_for_each(task: dict, answer: dict) -> dict[str, float]:
 
 
 def tasks(seed: int, size: int) -> list[dict]:
-    """`size` orders, each in a shop of its own."""
+    """`size` orders, each in a different shop."""
     draw = random.Random(seed)
     return [_task(draw) for _ in range(size)]
 

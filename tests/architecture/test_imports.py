@@ -15,7 +15,7 @@ from tests.architecture.sources import Module, integrations, module_of, modules,
 HEAVY = {"torch", "transformers", "zmq", "wrapt", "pydantic", "asyncio", "numpy", "aiohttp", "openai", "msgspec"}
 #: The data of a model: a backend may look up where it lies, and it knows no one.
 MODEL = "lightning_spark"
-#: Above the hub and below the backends that run in processes of their own.
+#: Above the hub and below the backends that run in separate processes.
 SHARED = ("lightning_process", "lightning_losses", "lightning_vllm")
 #: Imported inside a function, with a clear way out where they are missing.
 OPTIONAL = {"lightning_sdk": {"rich", "pyarrow", "ray"}, "lightning_autogen": {"autogen_ext"}}

@@ -70,7 +70,7 @@ def is_participle(name: str) -> bool:
 
 
 def test_no_two_public_classes_have_one_name() -> None:
-    """Whoever reads of a class knows which."""
+    """A class's name tells readers which class it is."""
     names = Counter(
         node.name
         for module in modules()

@@ -1,4 +1,4 @@
-"""A tiny random Llama with a small tokenizer of its own, and its endpoint served over real sockets."""
+"""A tiny random Llama with a small tokenizer, and its endpoint served over real sockets."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Service:
 
 
 def serve(engine: Engine, chat: Chat, model: torch.nn.Module) -> tuple[Service, Callable[[], None]]:
-    """Start the app on a free port in a thread of its own; the service and how to stop it."""
+    """Start the app on a free port in a separate thread; the service and how to stop it."""
     loop, ready, port = asyncio.new_event_loop(), threading.Event(), 0
     runner = web.AppRunner(make_app(engine, chat, "tiny", KEY), access_log=None, shutdown_timeout=1)
 

@@ -112,7 +112,7 @@ def test_the_template_may_refuse(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def test_the_next_prompt_starts_with_the_sampled_ids(engine: Engine, tokenizer: PreTrainedTokenizerFast) -> None:
-    """A completion sampled in a tokenisation of its own is found again in the next turn's prompt, exactly, twice."""
+    """A completion sampled in an unusual tokenisation is found again in the next turn's prompt, exactly, twice."""
     chat = Chat(tokenizer, engine.decode)
     messages: list[dict[str, Any]] = [{"role": "user", "content": "What is twelve plus thirty?"}]
     for answer in ("calculator 12", "thirty"):

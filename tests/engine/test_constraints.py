@@ -113,7 +113,7 @@ def test_several_calls_may_be_forced_at_once(service: Service) -> None:
     assert max(len(choice.message.tool_calls or ()) for choice in reply.choices) > 1
 
 
-def test_tools_stay_callable_beside_a_schema(service: Service) -> None:
+def test_tools_stay_callable_next_to_a_schema(service: Service) -> None:
     """An agent with tools and an output type sends both in every turn: each answer is one or the other."""
     kinds = set()
     for choice in ask(service, n=32, **ASKED["tools and schema"]).choices:

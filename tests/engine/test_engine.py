@@ -335,7 +335,7 @@ def test_lengths_are_bounded(model: LlamaForCausalLM, tokenizer: PreTrainedToken
         Engine(model, tokenizer, max_cache_bytes=1000)
 
 
-def test_close_tells_whoever_waits(engine: Engine) -> None:
+def test_close_tells_waiting_callers(engine: Engine) -> None:
     """Closing ends what runs with 'error', refuses what comes, and can be done twice."""
     errors: list[BaseException] = []
 

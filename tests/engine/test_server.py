@@ -33,7 +33,7 @@ IDS = {"return_token_ids": True}
 
 @pytest.fixture(scope="module")
 def caller(tokenizer: PreTrainedTokenizerFast) -> Iterator[Service]:
-    """A service whose model has learned one conversation by heart: a call, in a tokenisation of its own, then 42."""
+    """A service whose model has learned one conversation by heart: a call, in an unusual tokenisation, then 42."""
     model = make_model(len(tokenizer))
     engine = Engine(model, tokenizer, max_slots=8)
     chat = Chat(tokenizer, engine.decode)
@@ -282,7 +282,7 @@ def test_bad_requests_name_the_field(service: Service, change: dict[str, Any], p
 
 
 def test_harmless_fields_are_accepted(service: Service) -> None:
-    """What cannot change the answer is no reason to refuse it, nor are defaults spelled out; parts are joined."""
+    """Fields that cannot change the answer are accepted, as are explicit defaults; parts are joined."""
     parts: list[Any] = [{"type": "text", "text": "What is "}, {"type": "text", "text": "twelve?"}]
     messages: list[Any] = [
         {"role": "developer", "content": "Be brief."},

@@ -114,4 +114,4 @@ FORMS = {
 SILENT = HERMES.replace("{%- if tools %}", "{%- if false %}")
 """Does not print tools."""
 UNKNOWN = HERMES.replace("<tool_call>", "<<call").replace("</tool_call>", "call>>")
-"""Prints tools, and calls in a form of its own."""
+"""Prints tools, and calls in a form that no other model uses."""

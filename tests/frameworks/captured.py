@@ -72,12 +72,12 @@ class Seen:
 
     @property
     def completion_ids(self) -> list[int]:
-        """Of the first choice."""
+        """The sampled ids of the first choice."""
         return list(unpack_ints(self.raw.choices[0].token_ids)) if self.raw.choices else []
 
     @property
     def logprobs(self) -> list[float]:
-        """Of the first choice; float32."""
+        """The log-probs of the first choice; float32."""
         return list(unpack_floats(self.raw.choices[0].logprobs)) if self.raw.choices else []
 
     @property

@@ -45,7 +45,7 @@ class Proofs:
             framework: Name in the table, such as 'LangGraph'.
             distribution: Whose version is shown, such as 'langgraph'.
             async_: The agent ran on asyncio.
-            threads: The framework made the calls in threads of its own, or several agents ran at once in threads.
+            threads: The framework made the calls in its own threads, or several agents ran at once in threads.
         """
         good = [call for call in run.calls if call.trainable and call.status == "ok" and not call.problem]
         assert good, f"{framework}: no call of this run could be trained on"

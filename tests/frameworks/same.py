@@ -16,7 +16,7 @@ from tests.frameworks.captured import Run, Seen
 from tests.frameworks.exchange import Exchange
 from tests.frameworks.wire_proxy import Wire
 
-#: Headers whose value a client makes up anew for every request.
+#: Headers whose value a client makes up for every request.
 VARYING = frozenset({"idempotency-key", "x-client-request-id"})
 _UUID = rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 _GIVEN_ID = rb'"(?:id|call_id|item_id|response_id)": ?"([^"]{6,})"'
@@ -56,7 +56,7 @@ def assert_all_trained(run: Run, wire: Wire, roles: Iterable[str] | None = None)
 def assert_same_bytes(before: list[Exchange], after: list[Exchange], *, varying: Iterable[str] = ()) -> None:
     """Two runs of the same agent sent the same requests, byte by byte.
 
-    Ignored is only what a client makes up anew for each request: the headers `VARYING` and `varying`, UUIDs, and ids
+    Only what a client makes up for each request is ignored: the headers `VARYING` and `varying`, UUIDs, and ids
     that a reply gave (of tool calls, of responses), as long as the same places hold them.
     """
     assert before, "nothing was sent before"

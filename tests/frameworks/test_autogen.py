@@ -55,7 +55,7 @@ def pair(wire: Any) -> list[AssistantAgent]:
 
 
 class Custom(BaseChatAgent):
-    """An agent of the user's own, with a model client of its own."""
+    """An agent class that the user wrote, with its own model client."""
 
     def __init__(self, name: str, wire: Any) -> None:
         super().__init__(name, "custom")
@@ -207,7 +207,7 @@ def test_a_runtime_that_was_started_before_the_rollout(wire, capture, prove) -> 
 
 
 def test_rollouts_at_once_over_one_runtime(wire, capture) -> None:
-    """Two rollouts over one runtime each get their own calls, the selector's in the role of its own caller."""
+    """Two rollouts over one runtime each get their own calls, the selector's in the role of the selector's caller."""
     wire.answer = lambda exchange: Said("checker" if "select" in str(exchange.json["messages"][0]) else "It is 42.")
 
     async def one(role: str, runtime: SingleThreadedAgentRuntime) -> bytes:

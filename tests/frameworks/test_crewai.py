@@ -1,4 +1,4 @@
-"""CrewAI: agents by their roles, in crews (also with tasks in threads of their own, and under a manager) and alone."""
+"""CrewAI: agents by their roles, in crews (also with tasks in separate threads, and under a manager) and alone."""
 
 import asyncio
 from typing import Any
@@ -63,7 +63,7 @@ def test_an_agent_with_a_tool(wire, capture, prove) -> None:
     prove("CrewAI", "crewai", run)
 
 
-def test_a_task_in_a_thread_of_its_own(wire, capture, prove) -> None:
+def test_a_task_in_a_separate_thread(wire, capture, prove) -> None:
     """With `async_execution`, a limited time, or both crews at once in threads, each call keeps its agent."""
     run = capture(lambda: crew(wire, async_execution=True).kickoff())
     assert_all_trained(run, wire, ["Writer", "Checker"])

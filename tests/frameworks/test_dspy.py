@@ -76,7 +76,7 @@ def test_predictors_of_a_program(wire, capture, prove, touched_names, engine: st
 
 
 def test_what_the_engine_really_samples(wire, capture, prove) -> None:
-    """Not dictated: the small model's words are no answer in DSPy's format, and are captured all the same."""
+    """Not dictated: the small model's words are not in DSPy's format, and are captured all the same."""
     with lm(wire):
         run = capture(lambda: Program()(question=QUESTION), raises=Exception)
     assert_all_trained(run, wire)
@@ -179,7 +179,7 @@ def test_tools(wire, capture, prove) -> None:
 
 
 def test_errors_and_retries(wire, capture) -> None:
-    """An attempt that failed is a call of its own; a refused one raises DSPy's error as it does without us."""
+    """An attempt that failed is a separate call; a refused one raises DSPy's error as it does without us."""
     wire.answer = lambda _: ANSWER
     wire.fail(500)
     with lm(wire, num_retries=1):

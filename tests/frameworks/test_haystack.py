@@ -87,7 +87,7 @@ def test_streaming(wire, capture, prove) -> None:
 
 
 def test_outside_of_a_pipeline(wire, capture) -> None:
-    """An agent has no name of its own: alone it is its caller, and a decorator names it."""
+    """An agent has no name: alone it speaks as its caller, and a decorator names it."""
 
     @lightning.agent
     def researcher() -> None:

@@ -58,7 +58,7 @@ MODELS = ["openai/gpt-4o-mini", "hosted_vllm/some-model", "anthropic/claude-test
 @pytest.mark.parametrize("how", HOW)
 def test_a_trained_call(wire, capture, prove, touched_names, how: Callable[..., str], model: str) -> None:
     """Whatever the provider, the engine answers, one call is recorded, with its ids, and the tool call comes back."""
-    how(wire, model)  # LiteLLM fills tables of its own, in a class that is patched, at its first call
+    how(wire, model)  # at its first call LiteLLM fills its tables, in a class that is patched
     wire.clear()
     result = capture(how, wire, model)
     assert "calculator" in result.answer and "12 + 30" in result.answer
@@ -179,7 +179,7 @@ def test_embeddings_are_left_alone(wire, capture) -> None:
 
 
 def test_only_the_trained_role(wire, capture) -> None:
-    """Of two roles, the one that is not trained keeps its provider."""
+    """If there are two roles, the one that is not trained keeps its provider."""
 
     @lightning.agent(role="helper")
     def help_out() -> str:

@@ -122,7 +122,7 @@ def test_agents_at_once(wire, capture, prove) -> None:
 
 
 def test_a_guardrail_s_agent(wire, capture) -> None:
-    """A guardrail that runs beside the agent and asks an agent of its own speaks under that one's name."""
+    """A guardrail that runs in parallel to the agent and asks another agent speaks under that agent's name."""
     guard = agent(wire, "guard")
 
     @input_guardrail

@@ -42,7 +42,7 @@ def test_two_agents_interleaved(wire, capture) -> None:
 
 
 def test_generators_interleaved(wire, capture) -> None:
-    """Agents that are generators, stepped in turn by code that is no agent: what that code asks is its own."""
+    """Agents that are generators, stepped in turn by code outside of them, whose own calls belong to no agent."""
 
     def lines(client: OpenAI) -> Iterator[str]:
         for _ in range(2):

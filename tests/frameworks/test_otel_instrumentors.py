@@ -81,7 +81,7 @@ def above(span: str, spans: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("first", ["they", "we"])
 def test_their_spans_join_the_tree(maker, first, wire, capture, instrument, exporter) -> None:
-    """Whoever comes first: their span of a trained call lies in the tool, ours is complete, and both exports agree."""
+    """In either order: their span of a trained call lies in the tool, ours is complete, and both exports agree."""
     client = OpenAI(base_url=wire.url, api_key="mine", max_retries=0)
     if first == "they":
         instrument(MAKERS[maker])
@@ -151,7 +151,7 @@ def test_threads_keep_the_tool(first, wire, capture, instrument) -> None:
 def test_training_off(maker, wire, capture, instrument) -> None:
     """With their instrumentor on and nothing trained, the same bytes go to the provider as without us.
 
-    OpenLLMetry puts a `traceparent` of its own on each request, with us and without.
+    OpenLLMetry puts its own `traceparent` on each request, with us and without.
     """
     instrument(MAKERS[maker])
     client = OpenAI(base_url=wire.url, api_key="mine", max_retries=0)

@@ -25,7 +25,7 @@ def format_of(run: Any) -> Any:
 
 def test_openai_parse(wire, capture) -> None:
     """`parse` of the OpenAI SDK, with chat completions and with Responses."""
-    from openai import OpenAI  # noqa: PLC0415 - each test has a framework of its own
+    from openai import OpenAI  # noqa: PLC0415 - each test needs another framework
 
     client = OpenAI(base_url=wire.url, api_key="mine", max_retries=0)
     messages: Any = [{"role": "user", "content": QUESTION}]

@@ -70,7 +70,7 @@ def test_two_agents_at_once(wire, capture, prove) -> None:
 
 
 def test_streams(wire, capture, prove) -> None:
-    """A streamed run is the agent's in each of its calls, which whoever reads it opens; the reader's own are not."""
+    """A streamed run is the agent's in each of its calls, which its reader opens; the reader's own calls are not."""
 
     async def main() -> None:
         async with solver(wire).run_stream(QUESTION) as result:

@@ -167,7 +167,7 @@ def test_parse(wire: Any, capture: Any) -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_legacy_http_client(wire: Any, capture: Any, stream: bool) -> None:
-    """Of httpx, which openai 3 takes besides its own httpx2; its credentials stay here."""
+    """A client of httpx, which openai 3 takes as well as httpx2; its credentials are not sent to the engine."""
     httpx = pytest.importorskip("httpx")
     with httpx.Client(auth=("me", "secret")) as http:
         client = client_of(wire, http_client=http)
@@ -200,8 +200,8 @@ def test_what_the_engine_cannot_do_is_said(wire: Any, capture: Any) -> None:
 @pytest.mark.last
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("tool", ["openinference", "openllmetry", "logfire"])
-def test_beside_another_instrumentor(wire: Any, capture: Any, tool: str, when: str) -> None:
-    """Whoever came first, our record is complete and the agent's answer is the same."""
+def test_next_to_another_instrumentor(wire: Any, capture: Any, tool: str, when: str) -> None:
+    """Whichever came first, our record is complete and the agent's answer is the same."""
     undo = []
 
     def theirs() -> None:

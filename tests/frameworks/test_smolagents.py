@@ -83,7 +83,7 @@ def test_streamed_steps(wire, capture, prove) -> None:
 
 
 def test_agents_in_threads_and_in_tasks(wire, capture, prove) -> None:
-    """smolagents has no async of its own: in threads, also those of asyncio, agents keep rollout and name."""
+    """smolagents has no async API: in threads, also those of asyncio, agents keep rollout and name."""
     wire.answer = lambda _: FINAL
 
     def one(name: str) -> None:

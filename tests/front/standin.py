@@ -95,7 +95,7 @@ class StandIn:
 
 @contextmanager
 def listening(app: web.Application) -> Iterator[str]:
-    """The address of an application that is served by a thread of its own."""
+    """The address of an application that is served by a separate thread."""
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = Future()
 
     async def run() -> None:

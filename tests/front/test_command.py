@@ -32,7 +32,7 @@ def words(given: dict[str, Any] | None = None, place: ServerPlacement | None = N
 
 
 def test_what_training_needs_is_always_asked_for() -> None:
-    """Log-probs of what was drawn from, nothing out of the model's folder, the lock, and a seed of its own."""
+    """Log-probs of what was drawn from, nothing out of the model's folder, the lock, and a seed for each server."""
     told = words()
     for each in (
         "--model folder ",

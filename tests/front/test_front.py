@@ -27,7 +27,7 @@ def nowhere() -> OpenAI:
     return OpenAI(base_url="http://127.0.0.1:1/v1", api_key="user's")
 
 
-def test_a_reply_is_the_server_s_with_its_version_beside_the_ids(two: Fronted) -> None:
+def test_a_reply_is_the_server_s_with_its_version_next_to_the_ids(two: Fronted) -> None:
     """Each choice is stamped, and what only looks like ids inside a text is left alone."""
     reply = two.ask(n=2)
     assert reply.versions == [[[1, 3]], [[1, 3]]]
@@ -35,7 +35,7 @@ def test_a_reply_is_the_server_s_with_its_version_beside_the_ids(two: Fronted) -
     assert reply.json()["prompt_token_ids"] == [1, 2]
 
 
-def test_nothing_sampled_is_no_run_of_versions(one: Fronted) -> None:
+def test_nothing_sampled_has_no_run_of_versions(one: Fronted) -> None:
     """A completion without tokens has an empty list of runs."""
     one.servers[0].words = 0
     assert one.ask().versions == [[]]
@@ -254,7 +254,7 @@ def test_the_seam_names_the_rollout(two: Fronted) -> None:
     assert request_counts(two.servers) == [6, 6] and not seen[0] & seen[1]
 
 
-def test_a_stream_that_is_cut_off_is_no_whole_reply(one: Fronted) -> None:
+def test_a_stream_that_is_cut_off_is_not_a_whole_reply(one: Fronted) -> None:
     """What the client has read of it cannot be taken back: the connection breaks, and nobody takes it for the end."""
     (server,) = one.servers
     server.words = 5000

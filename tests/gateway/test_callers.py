@@ -142,7 +142,7 @@ def test_a_declared_role_keeps_its_own_word_on_training(gateway: Gateway) -> Non
 
 
 def test_a_role_has_a_bound(gateway: Gateway) -> None:
-    """A header is no place for a novel."""
+    """Headers are not the place for a novel."""
     status, _, answer = ask(f"{gateway.url}/v1/chat/completions", body(), x_lightning_role="x" * 201)
     assert status == 400 and "201 characters" in error(answer)
 
@@ -180,7 +180,7 @@ def test_our_key_for_the_provider_goes_with_questions_to_models_only(
 
 @pytest.mark.parametrize("climb", ["..", "%2e%2e", ".%2E", "%252e%252e", "..%2Fx", "..%5cx", "..;a", "."])
 def test_no_path_climbs_out_of_the_upstreams(start: Start, climb: str) -> None:
-    """Not out of its base path, whoever asks, and not by what a server on the way would decode."""
+    """Not out of its base path, no matter who asks, and not by what a server on the way would decode."""
     with Scripted(lambda c: c.answer(b"{}")) as upstream:
         gateway = start(f"{upstream.url}/tenant")
         rollout = post(f"{gateway.url}/rollouts", {}, gateway.token)[1]

@@ -87,7 +87,7 @@ def test_it_ends_with_the_rollout(paid_provider: Provider, recorder: Recorder) -
 
 
 def test_a_program_may_score_but_not_end_what_it_is_part_of(paid_provider: Provider, recorder: Recorder) -> None:
-    """As emit_reward() inside an agent; the rollout is ended by whoever began it."""
+    """As emit_reward() inside an agent; the rollout is ended by the program that began it."""
     with lightning.rollout():
         url = lightning.gateway_environment()["LIGHTNING_ROLLOUT_URL"]
         assert ask(f"{url}/reward", {"value": 0.5, "role": "solver"})[0] == 200

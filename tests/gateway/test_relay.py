@@ -126,7 +126,7 @@ def test_a_reader_may_stop_at_done(start: Start, recorder: Recorder) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_whoever_has_read_a_reply_finds_it_recorded(start: Start, recorder: Recorder, stream: bool) -> None:
+def test_a_client_that_has_read_a_reply_finds_it_recorded(start: Start, recorder: Recorder, stream: bool) -> None:
     """Though the upstream's connection stays open, and its end never shows: the next thing may be the rollout's end."""
     asked = threading.Event()
 

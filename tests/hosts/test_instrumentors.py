@@ -57,5 +57,5 @@ print([word for word in words for each in told if word in each])
 @pytest.mark.parametrize("first", ["ours", "theirs"])
 @pytest.mark.parametrize("tool", ["openinference", "traceloop", "logfire"])
 def test_their_spans_hold_the_text_and_no_ids(in_new_process, tool: str, first: str) -> None:
-    """Of whole replies and of streams, which we record with all of it, whichever was set up first."""
+    """In whole replies and in streams; our record has text and ids, whichever was set up first."""
     assert in_new_process(TRAINED, tool, first).strip().splitlines()[-1] == "[]"

@@ -26,7 +26,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
 
     yield starter
     for hub in hubs:
-        hub.kill()  # faster than a graceful end, which has tests of its own
+        hub.kill()  # faster than a graceful end, which has separate tests
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def hub(start: Callable[..., Hub]) -> Hub:
 
 @pytest.fixture(scope="session")
 def busy_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """A hub that many tests use, each with clients of its own."""
+    """A hub that many tests use, each with its own clients."""
     hub = Hub(tmp_path_factory.mktemp("busy") / "run")
     yield hub
     hub.kill()

@@ -1,4 +1,4 @@
-"""Trainings that listen, and runners that join them: each the real command line, in a process of its own."""
+"""Trainings that listen, and runners that join them: each the real command line, in a separate process."""
 
 from __future__ import annotations
 

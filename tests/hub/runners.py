@@ -141,5 +141,5 @@ class Seeded:
 
 
 def seed(step: int, place: int, number: int) -> int:
-    """Of one rollout: the `number`-th (from 0) of the group at `place` of `step`."""
+    """The seed of one rollout: the `number`-th (from 0) of the group at `place` of `step`."""
     return 10_000 * step + 100 * place + number

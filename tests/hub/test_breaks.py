@@ -75,20 +75,20 @@ def test_why_a_row_was_opened(first: Call, second: Call, reason: str | None) -> 
 
 
 def test_a_dropped_turn_is_rewritten_history() -> None:
-    """A window over the conversation drops what came first, and is no new conversation."""
+    """A window over the conversation drops what came first; this does not make it a new conversation."""
     second = call(2, NEXT, assistant("Yes."))
     third = call(3, [SYSTEM, user("Sure?"), assistant("Yes."), user("Why?")])
     assert reasons(FIRST, second, third) == ["rewritten history"]
 
 
-def test_few_shot_examples_are_no_history() -> None:
+def test_few_shot_examples_are_not_history() -> None:
     """Two questions after the same examples are two conversations, also when an answer equals an example's."""
     examples = [SYSTEM, user("1 + 1?"), assistant("2")]
     one, two = [*examples, user("0 + 2?")], [*examples, user("7 + 8?")]
     assert reasons(call(1, one, assistant("2")), call(2, two, assistant("15"))) == ["new conversation"]
 
 
-def test_choices_of_one_call_are_no_break() -> None:
+def test_choices_of_one_call_are_not_a_break() -> None:
     """n > 1 opens a row for each choice, and none of them for a reason."""
     base = call(1, ONE)
     drawn = {"token_ids": pack_ints([8]), "logprobs": pack_floats([-1.0])}
@@ -138,8 +138,8 @@ def test_nobody_is_told_to_use_the_engine_in_use(settings: dict[str, str], advis
         assert ("embedded engine" in str(found)) == (advised and reason is Reason.TEMPLATE)
 
 
-def test_rows_of_one_call_are_no_fault() -> None:
-    """Whoever asked for a row of each call is not told that each call is one."""
+def test_rows_of_one_call_are_not_a_fault() -> None:
+    """Users who asked for a row of each call are not told that each call is one."""
     made = [rollout(n, call(1, ONE, ids=BEGUN), call(2, NEXT)) for n in (1, 2)]
     assert kinds(diagnose(DiagnosisInput(rollouts=made))) == ["warning broken sequences"]
     assert (

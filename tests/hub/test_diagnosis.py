@@ -50,7 +50,7 @@ def test_a_good_round_has_facts_and_no_findings() -> None:
 
 
 def test_no_call_at_all() -> None:
-    """Whoever calls no model learns nothing; the finding says where to look."""
+    """An agent that calls no model learns nothing; the finding says where to look."""
     diagnosis = diagnose(DiagnosisInput(rollouts=[rollout(1), rollout(2)]))
     assert kinds(diagnosis) == ["fatal no model call"]
     assert "made no model call in 2 rollouts" in words_of(diagnosis, "no model call")

@@ -140,7 +140,7 @@ def test_the_users_trace_is_linked(collector: Collector, hub: Hub) -> None:
 
 
 def test_outside_of_rollouts_too(collector: Collector, hub: Hub) -> None:
-    """A call that belongs to no rollout lies in the trace that it names, or in one of its own."""
+    """A call that belongs to no rollout is in the trace that it names, or in a new one."""
     inside = raw_call(NO_ROLLOUT, reply(), id="1" * 16, parent="2" * 16, trace="3" * 32)
     alone = raw_call(NO_ROLLOUT, reply(), id="4" * 16)
     with Client(hub) as client:

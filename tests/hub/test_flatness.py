@@ -22,7 +22,7 @@ TASKS = {number: {"question": f"What is {number} + 2?", "answer": str(number + 2
 def play(
     rewards: list[list[float]], words: list[list[str]] | None = None, asked: dict[str, Any] | None = None
 ) -> list[Rollout]:
-    """A rollout for each reward, in groups; each says something of its own unless `words` are given."""
+    """A rollout for each reward, in groups; each says something different unless `words` are given."""
     return [
         rollout(
             10 * group + at,
@@ -77,7 +77,7 @@ def test_every_answer_was_right() -> None:
 
 
 def test_every_answer_earned_the_same() -> None:
-    """Of a reward that is neither nothing nor all, only that is known."""
+    """If that reward is neither the lowest nor the highest, only the equality is known."""
     text = words_of(play([[0.25, 0.25], [0.25, 0.25]]))
     assert "every reward is 0.25" in text and "does not tell them apart" in text
 

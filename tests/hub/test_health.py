@@ -78,7 +78,7 @@ def test_a_run_that_learns_has_no_findings() -> None:
 
 
 def test_no_part_of_a_run_that_learns_is_called_ill() -> None:
-    """Whatever part of it is looked at: its noise is no fall and no standstill. At most it is called flat for now."""
+    """Whichever part is examined, its noise is neither a fall nor a standstill. At most it is called flat for now."""
     whole = steps()
     for first in range(0, 36, 5):
         for last in range(first + 1, 41):
@@ -203,7 +203,7 @@ def test_a_signal_that_is_gone_because_all_is_solved() -> None:
 
 
 def test_equal_rewards_in_a_group_may_teach_where_tasks_are_compared() -> None:
-    """A running mean is no group's baseline."""
+    """A running mean does not depend on a group."""
     settings = Settings.from_dict({"credit.advantage": "running_mean"})
     flat = change_metrics(lambda step: {"groups_without_signal": step["groups"]})
     values = score(1, 0, [0.0, 0.0]) + score(1, 1, [1.0, 1.0])

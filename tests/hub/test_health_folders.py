@@ -21,7 +21,7 @@ def write(folder: Path, lines: list[Step], **files: Any) -> Path:
 
 
 def test_a_folder_of_an_older_version_under_way_is_read(tmp_path: Path) -> None:
-    """Settings that are no more, a line that is just being written, no rollouts: all of it is fine."""
+    """Settings that no longer exist, a half-written last line, no rollouts: all of it is fine."""
     config = {"settings": {"algorithm": {"advantage": "grpo"}, "rollouts": {"group_size": 4}}}
     folder = write(tmp_path / "solve", steps(), config=config)
     with (folder / "metrics.jsonl").open("a") as file:
@@ -41,7 +41,7 @@ def test_a_run_that_failed_is_told_with_its_error(tmp_path: Path) -> None:
     assert kinds(health) == ["fatal run failed"] and error in str(health.findings[0])
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     """Nothing there, or nothing yet."""
     with pytest.raises(SettingError, match="is not a run folder"):
         read_record(tmp_path)

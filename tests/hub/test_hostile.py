@@ -88,7 +88,7 @@ UNUSABLE = {
     "an early end": (wire.pack([6, KEY_OF, "ok", "", -1, ""]), "Expected `int` >="),
     "an unknown end": (wire.pack([6, KEY_OF, "wonderful", "", 1, ""]), "wonderful"),
     "a role of bytes": (wire.pack([4, KEY_OF, 1.0, b"\xff", "final", "", 5]), "Expected `str`"),
-    "a role that is no text": (wire.pack([4, KEY_OF, 1.0, "xx", "final", "", 5]).replace(b"xx", b"\xff\xfe"), "UTF-8"),
+    "a role that is not text": (wire.pack([4, KEY_OF, 1.0, "xx", "final", "", 5]).replace(b"xx", b"\xff\xfe"), "UTF-8"),
     "too little": (wire.pack([4, KEY_OF]), "at least length"),
     "no kind that is known": (wire.pack([99, KEY_OF, 1]), "99"),
     "a call that is none": (wire.pack([1, KEY_OF, ["x"], b"", b""]), "malformed"),
@@ -171,7 +171,7 @@ def test_half_a_character_costs_only_itself(open_hub: Opener, folder: Path) -> N
     open_hub()
 
 
-def test_what_was_set_aside_costs_nothing_beside_it(open_hub: Opener, folder: Path) -> None:
+def test_what_was_set_aside_costs_nothing_else(open_hub: Opener, folder: Path) -> None:
     """A rollout among whose events are such that cannot be read keeps its calls and rewards, and so does what is of no
     rollout."""
     odd = [event for event, _ in UNUSABLE.values()]

@@ -45,7 +45,7 @@ def test_one_folder_one_hub(start: Callable[..., Hub]) -> None:
 
 
 def test_the_hub_goes_with_its_parent(hub: Hub) -> None:
-    """Standard input closes when whoever started the hub is gone, killed or not."""
+    """Standard input closes when the process that started the hub is gone, killed or not."""
     assert hub.stop() == 0
 
 

@@ -183,7 +183,7 @@ def test_an_observed_rollout(hub: Hub, client: Client) -> None:
     assert rollouts(hub.folder) == [("r1", "ok", "", "2")]
 
 
-def test_what_is_no_number_is_no_reward(hub: Hub, client: Client) -> None:
+def test_only_a_number_is_a_reward(hub: Hub, client: Client) -> None:
     """The rollout ends as reward_error, with the value and its name in the reason."""
     values = [float("nan"), float("inf"), 1e39, None, "high"]
     keys = [os.urandom(16) for _ in values]

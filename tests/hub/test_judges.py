@@ -14,7 +14,7 @@ def kinds(diagnosis: Diagnosis) -> list[str]:
     return [f"{each.severity} {each.kind}" for each in diagnosis.findings]
 
 
-def test_a_judge_that_could_be_trained_is_no_finding() -> None:
+def test_a_judge_that_could_be_trained_is_not_a_finding() -> None:
     """What a reward function asks of an agent stays with its provider, which is right."""
     scoring = span(f"{notices.SCORING} judge")
     turn = dataclasses.replace(span("invoke_agent solver", role="solver"), id="b", parent="a")

@@ -100,7 +100,7 @@ def test_a_torn_tail_is_cut_and_written_over(tmp_path: Path, torn: int) -> None:
 
 
 @pytest.mark.parametrize("tail", [bytes(64), bytes(4096)])
-def test_zeros_at_the_end_are_no_batch(tmp_path: Path, tail: bytes) -> None:
+def test_zeros_at_the_end_are_not_a_batch(tmp_path: Path, tail: bytes) -> None:
     """A power cut may leave a file longer than what was written, filled with zeros."""
     log = Log(tmp_path)
     log.append([record(1, b"kept")])

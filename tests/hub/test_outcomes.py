@@ -106,7 +106,7 @@ def test_whatever_an_async_reward_raises(check_outcomes: Callable[..., Any]) -> 
 
 
 def test_code_that_cancels_every_task(check_outcomes: Callable[..., Any]) -> None:
-    """Whoever is hit by it ends at once as cancelled; nothing waits for the deadline."""
+    """Rollouts that it interrupts end at once as cancelled; nothing waits for the deadline."""
 
     waiting = list[str]()
 

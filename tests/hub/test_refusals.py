@@ -42,7 +42,7 @@ def test_more_failures_than_allowed(runner: Runner) -> None:
 
 
 def test_a_reward_that_is_nan(runner: Runner) -> None:
-    """It is named with its value, and is no zero."""
+    """It is named with its value, and is not read as zero."""
 
     def agent(assignment: dict[str, Any]) -> list[Any]:
         key = assignment["key"]

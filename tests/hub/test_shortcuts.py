@@ -48,7 +48,7 @@ def test_an_answer_in_the_prompt() -> None:
 
 
 def test_a_field_of_any_name_that_the_best_rollouts_answered() -> None:
-    """It is the answer because whoever said just that earned the most."""
+    """It is the answer because the rollouts that said exactly that earned the most."""
     tasks = {n: {"q": task["question"], "x": task["answer"]} for n, task in SUMS.items()}
     assert leaking_fields(ask_twice(tasks, "{q} Hint: {x}", best="{x}"), tasks) == ["x"]
     assert leaking_fields(ask_twice(tasks, "{q} Hint: {x}", best="yes"), tasks) == []
@@ -79,7 +79,7 @@ def test_a_field_of_any_name_that_the_best_rollouts_answered() -> None:
         "two tasks only",
     ],
 )
-def test_what_is_no_leak(tasks: Tasks, prompt: str) -> None:
+def test_what_is_not_a_leak(tasks: Tasks, prompt: str) -> None:
     """What the task itself holds, what every prompt holds, and what only looks like the answer."""
     assert leaking_fields(ask_twice(tasks, prompt), tasks) == []
 

@@ -93,7 +93,7 @@ def test_a_client_that_stood_still_looks_at_its_socket_first(hub: Hub) -> None:
         assert client.wait(20) == 0
 
 
-def test_standstills_of_a_client_are_no_silence_of_its_hub(hub: Hub) -> None:
+def test_standstills_of_a_client_are_not_taken_for_silence_of_its_hub(hub: Hub) -> None:
     """Twice it stands still for longer than it is ready to wait, and the answer comes only then."""
     script = f"""if True:
         from lightning_sdk.hub.client import HubClient

@@ -332,7 +332,7 @@ def test_one_training_at_a_time(train: Callable[..., Runner]) -> None:
         runner.begin()
 
 
-def test_observed_rollouts_go_on_beside_a_training(train: Callable[..., Runner]) -> None:
+def test_observed_rollouts_go_on_during_a_training(train: Callable[..., Runner]) -> None:
     """Agents that only observe may stream to a hub that trains; they count for nothing there."""
     runner = train()
     with Client(runner.hub) as other:

@@ -34,7 +34,7 @@ class _Descent(torch.optim.SGD):
 
 
 def make_learner(*, share: bool = True, seed: int = 0, **settings: Any) -> Learner:
-    """Of a tiny model; names of settings with __ for the dot."""
+    """A learner of a tiny model; names of settings with __ for the dot."""
     named = {name.replace("__", "."): value for name, value in settings.items()}
     return Learner(tiny_model(seed, **SMALL), Settings.from_dict({**STEPS, **named}), share=share)
 
@@ -73,7 +73,7 @@ class Drawn:
     seed: int
 
     def row(self, weight: float = 0.02, temperature: float = 1.0) -> Row:
-        """With advantages and sampler's log-probs of its own for each token."""
+        """A row with its own advantage and sampler's log-prob for each token."""
         draw = np.random.default_rng(self.seed)
         row = make_row(self.tokens, self.sampled, 1.0, weight, rollout=self.rollout, role=self.role)
         row.advantages[self.sampled] = draw.normal(size=len(self.sampled))

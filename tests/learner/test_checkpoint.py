@@ -24,7 +24,7 @@ from tests.learner.tinymodel import make_group_rows, tiny_model, weights
 
 SETTINGS = Settings.from_dict({"steps": 8, "optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.1})
 
-#: Of a checkpoint: seven, and the mark.
+#: Files in a checkpoint: seven, and the mark that it is complete.
 FILES = 8
 
 

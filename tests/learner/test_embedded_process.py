@@ -150,7 +150,7 @@ def test_refusals_are_raised_as_themselves(running: Child, tmp_path: Path) -> No
     running.check()
 
 
-def test_whoever_may_sample_cannot_train(running: Child, tmp_path: Path) -> None:
+def test_a_key_for_sampling_cannot_train(running: Child, tmp_path: Path) -> None:
     """The engine's key, and one of a rollout, which every agent finds in its own requests, open nothing of the learner:
     not where the engine listens, and not at the learner's own port."""
     engine = int(running.endpoint.url.split(":")[2].split("/")[0])
@@ -188,7 +188,7 @@ def test_a_key_of_a_rollout_opens_the_engine_for_that_rollout(running: Child) ->
 
 @pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Host": "evil.example"}])
 def test_a_web_page_gets_nothing(running: Child, headers: dict[str, str]) -> None:
-    """Not even with the key: neither engine nor learner is for pages, and a page's name is no name of theirs."""
+    """Not even with the key: engine and learner refuse web pages, and requests to the name of another host."""
     shown = {"Authorization": f"Bearer {running.endpoint.key}", **headers}
     for port in listening(running.pid):
         for path in ("/v1/models", "/health", "/learner/facts", "/"):
@@ -273,7 +273,7 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_missing_torch_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_torch_gives_a_message_without_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which Python lacks what, and what to type; the traceback is in the log."""
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -232,6 +232,6 @@ def test_dpo_and_its_slope(margin: float, beta: float) -> None:
 
 
 def test_sft_is_the_negative_log_likelihood() -> None:
-    """Of each token."""
+    """The loss of each token is its negative log-prob."""
     assert sft(tensor(-1.5, -0.5)).tolist() == [1.5, 0.5]
     assert gradient(sft, tensor(-1.5, -0.5)) == [-1.0, -1.0]

@@ -90,14 +90,14 @@ def test_a_file_is_not_a_folder(tiny: Path) -> None:
 
 
 def test_gguf_file_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package gguf the message says what to type; with it, that the file is no GGUF."""
+    """Without the package gguf the message says what to type; with it, that the file is not in GGUF format."""
     (tmp_path / "model.gguf").write_bytes(b"no such format")
     with pytest.raises(ModelError, match=r"pip install gguf|cannot be loaded"):
         load(str(tmp_path / "model.gguf"))
 
 
 def test_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that is no folder is asked for at the hub; without network the message says so and offers a folder."""
+    """A name without a folder is looked up on the hub; without network the message says so and offers a folder."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")

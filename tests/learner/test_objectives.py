@@ -80,7 +80,7 @@ def test_policy_objective(loss: str, kind: str, level: str) -> None:
     """Three epochs of each loss with each importance weight, with divergence and entropy, are what the papers say.
 
     GSPO here is its sequence form, with the gradient through the sequence's ratio, written out; where each token has
-    an importance weight of its own it is the token form, since only that one has a place for it.
+    its own importance weight, it is the token form, since only that one has a place for it.
     """
     rows, olds, references = batch_rows(), dict[Any, Tensor](), dict[Any, Tensor]()
 
@@ -202,7 +202,7 @@ def test_more_mini_batches_than_rollouts() -> None:
 
 
 def test_paired_rollouts_stay_together() -> None:
-    """In mini-batches of DPO the two of a pair are never apart: each has a margin of its own."""
+    """In mini-batches of DPO the two of a pair are never apart: each pair has its own margin."""
     rows = [Drawn(f"r{index}", "a", [1, 2, 3, index], [1, 2, 3], index).row() for index in range(4)]
     pairs = (Pair("a", "r0", "r3"), Pair("a", "r2", "r1"))
     options: dict[str, Any] = {

@@ -14,9 +14,9 @@ from tests.learner.tinymodel import make_group_rows, tiny_model, weights
 from tests.sdk.ends import ACCEPTED
 
 GROUPS = ("algorithm.", "divergence.", "importance.", "value.", "optimizer.", "seed", "stored.beta")
-#: So many passes over a batch would take years.
+#: The highest allowed number of passes over a batch would take years.
 SLOW = {"algorithm.epochs"}
-#: Rates with which nothing can be learned; that they make something that is no number is the learner's to say.
+#: Rates with which nothing can be learned; their results may be values that are not finite.
 WILD = {("optimizer.learning_rate", 1e9), ("value.learning_rate", 1e9)}
 
 
@@ -37,7 +37,7 @@ def test_a_learner_takes_the_ends(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["temperature", "max_tokens"])
 def test_the_engine_takes_the_ends(name: str) -> None:
-    """Of training and of evaluation."""
+    """The engine accepts the ends of ranges of training and of evaluation."""
     for setting, value in ACCEPTED:
         if setting.endswith(f".{name}"):
             asked = {"model": "m", "messages": [{"role": "user", "content": "a"}], name: value}

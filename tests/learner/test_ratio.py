@@ -47,6 +47,6 @@ def test_importance_carries_no_gradient(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["truncate", "mask"])
-def test_a_ratio_that_is_no_number_is_not_hidden(kind: str) -> None:
+def test_a_ratio_that_is_not_a_number_is_not_hidden(kind: str) -> None:
     """It stays one, so that the step is skipped and said, instead of counting as masked."""
     assert importance(torch.tensor([math.nan]), kind=kind, low=0.5, high=2.0).weights.isnan().all()

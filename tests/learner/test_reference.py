@@ -133,7 +133,7 @@ def test_scores_go_through_the_process(tiny: Path, tmp_path: Path) -> None:
     try:
         assert isinstance(process, Child)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        assert process.facts()["threads"] == max(1, cores - 1), "the engine has a core of its own"
+        assert process.facts()["threads"] == max(1, cores - 1), "one core is left to the engine"
         before = process.score(rows, "reference")
         assert [len(each) for each in before] == [len(row.tokens) for row in rows]
         assert before[0].any() and not before[1].any()

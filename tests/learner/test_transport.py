@@ -56,13 +56,13 @@ def test_question_and_answer_arrive_as_they_were_sent() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x93\x01\x02\x03", pack_question(some_rows(), "values")])
-def test_anything_else_is_no_batch(data: bytes) -> None:
+def test_anything_else_is_not_a_batch(data: bytes) -> None:
     """A ValueError, whatever came."""
     with pytest.raises(ValueError, match="not a batch"):
         unpack_batch(data)
 
 
-def test_unknown_objective_is_no_batch() -> None:
+def test_an_unknown_objective_is_refused() -> None:
     """By its name."""
     data = pack_batch(Batch(1, [])).replace(b"policy", b"polish")
     with pytest.raises(ValueError, match=r"not a batch: .*polish"):

@@ -122,7 +122,7 @@ def test_head_learns_the_returns_with_its_own_rate() -> None:
 
 
 def test_values_are_those_before_each_sampled_token() -> None:
-    """Of the position that predicts it: another token there, and all after it, change nothing; 0 where none was."""
+    """Only the tokens before count: another token there, and all after it, change nothing; 0 where none was sampled."""
     learner, rows = make_learner(value__learning_rate=0.1, **GAE), some_rows()
     learner.update(Batch(1, rows))
     (before,), row = learner.score(rows[:1], "values"), rows[0]

@@ -54,7 +54,7 @@ def save_tiny(folder: Path) -> None:
 
 
 def weights(model: PreTrainedModel) -> Tensor:
-    """Every parameter, in one vector of its own."""
+    """All parameters as one vector, copied."""
     return torch.cat([each.detach().flatten() for each in model.parameters()])
 
 

@@ -28,7 +28,7 @@ class Pretended:
 
 
 def test_a_failing_test_is_of_the_package_that_mends_it() -> None:
-    """Of several packages that are newer than locked, the one whose locked version lets the test pass is named."""
+    """Among several packages that are newer than locked, the one whose locked version lets the test pass is named."""
     environment = Pretended({"tests/a.py::one": ("bad", "1.5"), "tests/a.py::two": ("held", "2.0")})
     rows = examine(environment, RANGES, LOCKED, INSTALLED, {"good": "1.5", "bad": "1.5", "held": "2.0"})
     assert [(row.package, row.newest, row.allowed, row.breaks) for row in rows] == [

@@ -21,7 +21,7 @@ class Reply(NamedTuple):
     prompt: list[int]
     tokens: list[int]
     logprobs: Tensor
-    """Of the tokens, as vLLM told them."""
+    """The log-probs of the tokens, as vLLM returned them."""
 
 
 class Sampler:
@@ -71,7 +71,7 @@ class Sampler:
 
 
 def rows(replies: list[Reply]) -> list[Row]:
-    """Of them a batch is made, in which every second reply was good."""
+    """The rows of a batch in which every second reply was good."""
     found = []
     for place, reply in enumerate(replies):
         size, first = len(reply.prompt) + len(reply.tokens), len(reply.prompt)

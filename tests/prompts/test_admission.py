@@ -49,7 +49,7 @@ def test_what_is_known_is_refused(admission: Admission) -> None:
         admission.refuse(candidate(c="Check it twice."), {made.id: made})
 
 
-def test_the_form_that_all_tasks_share_is_no_copy(admission: Admission) -> None:
+def test_the_form_that_all_tasks_share_is_not_a_copy(admission: Admission) -> None:
     """Nor is a short word of one of them."""
     admission.refuse(candidate(c="Answer with a single number and nothing else, please. Mind q7."), {})
 

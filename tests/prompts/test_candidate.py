@@ -70,7 +70,7 @@ def test_holes_keep_what_the_request_has_in_them() -> None:
 
 
 def test_a_marked_text_is_found_inside_a_frame_and_in_what_users_say() -> None:
-    """A framework puts it into a longer text, several times, trimmed; unmarked, a part is no equal text."""
+    """A framework puts it into a longer text, several times, trimmed; without a mark, only a whole text is equal."""
     frame = f"You are Ann.\nYour goal: {GOAL}\nRemember: {GOAL}"
     unmarked = Candidate("c", {GOAL: SORT})
     request = chat(frame, f"Do it: {GOAL}")
@@ -137,7 +137,7 @@ def test_descriptions_of_tools_are_texts_too() -> None:
     assert new["tools"][0]["function"] == {"name": "look", "description": "Finds one record."}
 
 
-def test_bytes_that_are_no_request_pass() -> None:
+def test_bytes_that_are_not_a_request_pass() -> None:
     """What no protocol would have is left for the server to refuse."""
     candidate = Candidate("c", {SYSTEM: NEW})
     for raw in (b"", b"\xff", b"[1]", b"not json", b"[" * 100_000):
@@ -172,7 +172,7 @@ def test_unfit_candidates_are_refused(texts: dict[str, str], names: dict[str, st
         {"id": "c", "texts": {}, "names": None},
     ],
 )
-def test_a_message_that_is_no_candidate(message: Any) -> None:
+def test_a_message_that_is_not_a_candidate(message: Any) -> None:
     """A hub of another version is told apart from one that has nothing to say."""
     with pytest.raises(PromptError, match="candidate"):
         Candidate.from_message(message)

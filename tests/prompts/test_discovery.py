@@ -56,7 +56,7 @@ def test_a_system_and_a_developer_text_are_apart() -> None:
 
 
 def test_descriptions_of_tools_are_listed_by_tool() -> None:
-    """Two tools with like descriptions are no template."""
+    """Two tools with similar descriptions do not make a template."""
     tools = [
         {"type": "function", "function": {"name": name, "description": f"Looks up one {name} by its number."}}
         for name in ("user", "order")

@@ -47,7 +47,7 @@ def test_instructions_of_every_protocol(body: dict[str, Any], texts: list[tuple[
 
 
 def test_users_texts_are_apart() -> None:
-    """What a user says is no instruction, and is found where a marked text is looked for."""
+    """A user's message is not an instruction, but it is searched for marked texts."""
     parts = [{"type": "text", "text": "B"}, {"type": "image_url", "image_url": {}}]
     chat = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "C"}]}
     assert find_instructions(chat) == []

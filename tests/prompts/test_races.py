@@ -50,7 +50,7 @@ def test_equal_candidates_are_seldom_ahead() -> None:
 
 
 def test_luck_is_what_simulations_show() -> None:
-    """Of 11 equally good candidates on 29 tasks the best seems 0.14 better; of one none does."""
+    """The best of 11 equally good candidates on 29 tasks seems 0.14 better; a single one does not."""
     drawn = random.Random(2)
     table = [[float(drawn.random() < 0.6) for _ in range(29)] for _ in range(11)]
     assert expected_luck(table) == pytest.approx(0.141, abs=0.03)

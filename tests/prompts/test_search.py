@@ -146,7 +146,7 @@ def test_a_reflecting_model_that_is_of_no_use_ends_the_search(algorithm: type, f
 
 
 def test_a_model_that_failed_is_asked_again_when_the_search_goes_on(tmp_path: Path) -> None:
-    """Its errors at the end are no part of what is replayed: somebody may have mended it."""
+    """Its errors at the end are not replayed: somebody may have fixed it."""
     found = search(Reflective(), WordArena(), Reflecting(lambda _: 1 / 0), journal=tmp_path / "j")
     assert found.why is Why.REFLECTION
     found = search(Reflective(), WordArena(), journal=tmp_path / "j")
@@ -174,7 +174,7 @@ def _propose_another(question: str) -> str:
 
 
 @ALGORITHMS
-def test_rollouts_that_fail_are_no_zeros(algorithm: type) -> None:
+def test_rollouts_that_fail_do_not_count_as_zeros(algorithm: type) -> None:
     """Two tasks fail whatever the texts: they have no score, and the rest is learned all the same."""
     arena = WordArena()
     arena.fails = lambda trial: trial.task["number"] in (4, 9)
@@ -184,7 +184,7 @@ def test_rollouts_that_fail_are_no_zeros(algorithm: type) -> None:
 
 @ALGORITHMS
 def test_a_text_with_which_the_agent_fails_is_not_chosen(algorithm: type) -> None:
-    """A candidate that lets hard tasks crash has a better mean over the others: that is no gain."""
+    """A candidate that lets hard tasks crash has a better mean over the others: that does not count as a gain."""
     arena = WordArena(needs=lambda task: task["role"] if task["number"] % 2 else "omega")
     arena.fails = lambda trial: "alpha" in str(trial.candidate.texts) and trial.task["number"] % 2 == 0
     found = search(

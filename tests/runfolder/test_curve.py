@@ -35,7 +35,7 @@ def test_every_run_has_a_picture(tmp_path: Path, rewards: list[tuple[int, float]
 
 
 def test_a_score_without_interval_is_drawn_too(tmp_path: Path) -> None:
-    """NaN bounds are no error bars of length NaN."""
+    """NaN bounds do not become error bars of length NaN."""
     one = Interval(mean=0.5, low=math.nan, high=math.nan, n=1, method="none")
     draw_png(tmp_path / "curve.png", REWARDS, [(0, one), (40, interval([]))])
     assert "●" in draw_text(REWARDS, [(0, one), (40, interval([]))])
@@ -65,7 +65,7 @@ def test_drawing_twice_shows_the_second_curve_only() -> None:
 
 
 def test_nothing_to_draw_says_so() -> None:
-    """Before the first step there is no empty frame."""
+    """Before the first step no empty frame is drawn."""
     assert draw_text([], []) == "no rewards yet"
 
 
@@ -81,8 +81,8 @@ def colours(path: Path) -> set[tuple[int, ...]]:
     return {tuple(map(int, (255 * each[:3]).round())) for row in imread(path) for each in row}
 
 
-def test_roles_have_thin_lines_of_their_own(tmp_path: Path) -> None:
-    """Each in a colour of its own, within the picture, whatever their range; the whole stays as it was."""
+def test_each_role_has_a_thin_line(tmp_path: Path) -> None:
+    """Each in a different colour, within the picture, whatever their range; the whole stays as it was."""
     draw_png(tmp_path / "whole.png", REWARDS, HELD_OUT)
     roles = {"writer": [(step, 3.0) for step in range(1, 41)], "checker": [(40, -1.0)], "silent": []}
     draw_png(tmp_path / "roles.png", REWARDS, HELD_OUT, roles=roles)

@@ -22,7 +22,7 @@ from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
 
 ENDPOINT = Endpoint("http://127.0.0.1:1/v1", "m", "k")
-#: What came of one rollout: a reward, rewards by role, or how it failed.
+#: The outcome of one rollout: a reward, rewards by role, or how it failed.
 Came = float | dict[str, float] | Status
 
 
@@ -95,7 +95,7 @@ def test_a_tasks_score_is_the_mean_over_its_seeds_and_tasks_are_what_counts() ->
 
 
 def test_failed_rollouts_are_left_out_and_counted_by_task() -> None:
-    """A task keeps the mean of the seeds that went well; one without any has no score, and is no zero."""
+    """A task keeps the mean of the seeds that went well; one without any has no score, instead of zero."""
     came: list[list[Came]] = [[1.0, Status.TIMEOUT], [Status.AGENT_ERROR, Status.TIMEOUT], [0.5, 0.0], [{}, 0.25]]
     found = evaluate("before", came)
     assert found.scores == {name_of(0): 1.0, name_of(2): 0.25, name_of(3): 0.25}
@@ -127,7 +127,7 @@ def test_an_evaluation_is_read_back_as_it_was_written() -> None:
     assert (old.scores_by_seed, old.temperature, old.seeds) == ({"0": (0.5,)}, 0.0, 1)
 
 
-def test_roles_with_rewards_of_their_own_have_scores_of_their_own() -> None:
+def test_roles_with_separate_rewards_have_separate_scores() -> None:
     """By the weights of their rewards, beside the score of the whole, and compared like it."""
     chosen = settings(1, **{"role.writer.rewards": {"right": 2.0}})
     before = evaluate("before", [[{"writer": 0.1 * task, "checker": 0.5}] for task in range(8)], chosen)
@@ -209,7 +209,7 @@ def at(name: str, scores: Sequence[float], chosen: Settings | None = None, **mor
     return replace(found, **more)
 
 
-def test_a_verdict_says_why_it_is_no_better() -> None:
+def test_a_verdict_says_why_it_is_not_better() -> None:
     """Too few tasks, nothing that changed, a range that is not known, or one that is wider than it need be."""
     three = judge(at("before", [0.0] * 3), at("after", [1.0] * 3))
     assert three.verdict == "not shown to be better" and three.reason.startswith(

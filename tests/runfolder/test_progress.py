@@ -131,7 +131,7 @@ def test_quiet_shows_warnings_only() -> None:
 
 
 def test_an_output_that_went_away_does_not_stop_training(tmp_path: Path) -> None:
-    """A closed file, a closed pipe and an event that cannot be read are no errors of the user's program."""
+    """A closed file, a closed pipe and an event that cannot be read do not fail the user's program."""
     stream = (tmp_path / "log").open("w")
     progress = Progress(stream)
     stream.close()

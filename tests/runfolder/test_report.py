@@ -136,7 +136,7 @@ def test_what_failed_is_said_with_what_was_done(tmp_path: Path) -> None:
     assert "reward error" not in text
 
 
-def test_without_failures_there_is_no_word_of_them(tmp_path: Path) -> None:
+def test_without_failures_the_report_does_not_mention_them(tmp_path: Path) -> None:
     """Nor of masked tokens, staleness or roles."""
     finish_run(tmp_path / "run", metrics={"reward_mean": 0.5, "reward_mean/solver": 0.5})
     text = page(tmp_path / "run")

@@ -75,7 +75,7 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
 
 
 def test_a_step_is_one_line_and_on_disk_at_once(tmp_path: Path) -> None:
-    """Whoever follows the file sees the step; numbers that JSON has no word for are null."""
+    """Readers who follow the file see the step; numbers that JSON has no word for are null."""
     folder = RunFolder(tmp_path / "run")
     folder.step({"step": 300.0, "reward_mean": 0.25, "grad_norm": float("nan"), "rows": 8})
     (line,) = lines(tmp_path / "run" / "metrics.jsonl")
@@ -233,7 +233,7 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 
 def test_looks_that_a_resume_cut_away_still_count(tmp_path: Path) -> None:
-    """Whoever looks, and goes on because it is not better yet, has looked: the later verdict is the stricter."""
+    """Looking, and going on because it is not better yet, counts as a look: the later verdict is stricter."""
     folder = train_run(tmp_path / "run")
     folder.cut(1)
     again = RunFolder(tmp_path / "run")

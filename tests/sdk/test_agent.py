@@ -211,7 +211,7 @@ def test_scope_follows_tasks_threads_and_pools() -> None:
         assert pool.submit(role).result() == ""
 
 
-def test_a_thread_runs_a_method_of_its_own_as_others_see_it() -> None:
+def test_a_thread_runs_its_own_method_as_others_see_it() -> None:
     """eventlet lets `join` return only where it finds that what runs is a method of the thread, and `threading`'s."""
     lightning.init()
 
@@ -285,7 +285,7 @@ def test_an_object_that_works_later_stays_what_it_is(recorder: Recorder) -> None
 
 
 def test_tasks_and_files_are_handed_on() -> None:
-    """A task runs in the scope that it was made in, and a file is no work."""
+    """A task runs in the scope that it was made in, and a file is not work."""
 
     @lightning.agent(role="starter")
     def start(kind: str) -> Any:

@@ -169,7 +169,7 @@ def test_errors_and_retries(client: anthropic.Anthropic, theirs: AnthropicProvid
     assert (second.meta.status, second.meta.http_status, second.problem) == ("error", 400, "HTTP 400: no")
 
 
-def test_counting_tokens_is_no_call(
+def test_counting_tokens_is_not_a_call(
     client: anthropic.Anthropic, theirs: AnthropicProvider, engine: Service, recorder: Recorder
 ) -> None:
     """It goes where it went, for a trained role too: our engines count none."""

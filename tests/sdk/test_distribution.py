@@ -50,7 +50,7 @@ def test_nothing_shapes_what_is_trained_on(
 
 
 def test_a_plain_call_stays_plain(client: openai.OpenAI, engine: Provider) -> None:
-    """Only the nucleus is always named: a model's folder may have one of its own. The engine takes all of it."""
+    """Only the nucleus is always named: a model's folder may have its own. The engine takes all of it."""
     train(engine, lambda: client.chat.completions.create(**ASK), temperature=0.7, whole_distribution=1.0)
     body = engine.requests[-1].body
     assert {name: body[name] for name in WHOLE if name in body} == {"top_p": 1.0}

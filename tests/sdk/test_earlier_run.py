@@ -151,7 +151,7 @@ def test_steps_are_those_of_the_whole_run(
 
 
 def test_a_model_may_be_in_another_place(tmp_path: Path) -> None:
-    """The same folder by another path is no change; where the old one is gone a new place is taken, and told."""
+    """The same folder by another path is not a change; if the old one is gone, a new place is taken, and told."""
     (tmp_path / "model").mkdir()
     earlier = run(tmp_path / "run", done=20, settings={"model": str(tmp_path / "model")})
     assert earlier.settings_with({"model": f"{tmp_path}/run/../model"}) == earlier.settings
@@ -213,7 +213,7 @@ def test_other_rewards_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_folder_that_cannot_go_on_says_why(tmp_path: Path, file: str, content: str, said: str) -> None:
-    """Damage, or something that was no training."""
+    """Damage, or the folder of something that is not a training."""
     run(tmp_path / "run")
     (tmp_path / "run" / file).write_text(content)
     with pytest.raises(lightning.SettingError, match=said):

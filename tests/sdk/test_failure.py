@@ -139,7 +139,7 @@ class OddDict(dict[str, float]):
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_what_is_no_reward_is_the_rewards_error(recorder: Recorder, value: Any, said: str) -> None:
+def test_a_value_that_is_not_a_reward_is_the_rewards_error(recorder: Recorder, value: Any, said: str) -> None:
     """Never the agent's: the function and the value are named, and what to return."""
     status, error, rewards = run(recorder, answering, giving(value))
     assert status == "reward_error" and not rewards
@@ -188,7 +188,7 @@ def answer_length(task: dict[str, Any], answer: str) -> float:
 
 
 def test_a_rollout_that_nothing_rewards(recorder: Recorder) -> None:
-    """It is no reward of 0, and both ways to give one are named."""
+    """It does not count as 0, and both ways to give a reward are named."""
     status, error, _ = run(recorder, answering)
     assert status == "reward_error" and "no reward function" in error and "emit_reward()" in error
 

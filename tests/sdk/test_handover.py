@@ -165,7 +165,7 @@ def test_a_thread_that_takes_what_may_be_lent_works_for_nobody(
 def test_a_thread_outlives_its_rollout(
     recorder: Recorder, ask: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it does once its rollout is over belongs to nobody, for whoever it does it; rewards are refused there."""
+    """What it does once its rollout is over belongs to no rollout, whatever it is for; rewards are refused there."""
     go, waiting, refused = threading.Event(), threading.Event(), []
 
     def act() -> None:

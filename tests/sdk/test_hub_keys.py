@@ -32,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_keeps_its_keys_and_its_folder_has_none(tmp_path: Path, home: Path) -> None:
-    """Guests find a resumed run again; whoever is given its folder has no key of it, nor has another user."""
+    """Guests find a resumed run again; its folder holds no key, and other users cannot read the keys."""
     run, other = tmp_path / "run", tmp_path / "other"
     run.mkdir()
     keys = HubKeys.of(run)
@@ -45,7 +45,7 @@ def test_a_run_keeps_its_keys_and_its_folder_has_none(tmp_path: Path, home: Path
 
 
 def test_each_key_is_its_holders(tmp_path: Path) -> None:
-    """All know the hub by one public key, and nobody's secret follows from another's."""
+    """All know the hub by one public key, and no secret follows from another."""
     keys = HubKeys.make()
     shown = [
         curve.credential(key) for key in (keys.operator, keys.guest, curve.issue(curve.credential(keys.guest).hub))
@@ -144,7 +144,7 @@ def test_a_stranger_is_not_let_in_by_tcp(tmp_path: Path, key: str) -> None:
     hub = HubProcess(tmp_path, bind="tcp://127.0.0.1:0")
     with HubClient(hub.address, key) as client, pytest.raises(lightning.HubRefused, match="wrong key"):
         client.ask("status")
-    theirs = curve.credential(hub.keys.guest).hub  # the hub's public key is no secret
+    theirs = curve.credential(hub.keys.guest).hub  # the hub's public key is not secret
     with HubClient(hub.address, curve.issue(theirs)) as client, pytest.raises(lightning.HubRefused, match="wrong key"):
         client.ask("status")
     with HubClient(hub.address, hub.key) as client:

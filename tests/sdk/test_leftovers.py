@@ -64,7 +64,7 @@ def full_disk() -> Iterator[None]:
 def test_a_torn_file_gives_what_is_whole_and_blocks_nothing(
     hub: ScriptedHub, folder: Leftovers, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of files cut anywhere the whole batches arrive, of one with a flipped byte those before it; none is kept."""
+    """The whole batches of a cut file arrive, and those before a flipped byte; no file is kept."""
     cut = write(folder, 5, b"a" * 16)
     os.truncate(cut, cut.stat().st_size - 100)
     beginning = write(folder, 1, b"b" * 16)
@@ -196,7 +196,7 @@ def test_a_spool_folder_that_cannot_be_made_hurts_nobody(tmp_path: Path, caplog:
 
 
 def test_many_leftovers_take_little_memory(hub: ScriptedHub, folder: Leftovers, tmp_path: Path) -> None:
-    """Of a large file only some batches are in memory at a time."""
+    """Only some batches of a large file are in memory at a time."""
     client, body = b"m" * 16, os.urandom(2**20)
     packed = wire.pack([int(Event.SPAN), NO_ROLLOUT, [0, body]])
     folder.leave(client, (EventBatch(client, n + 1, 1, packed) for n in range(64)))

@@ -81,7 +81,7 @@ def test_blocks_of_text() -> None:
 
 
 def test_images() -> None:
-    """An image is an image_url part: data of its own, or where it lies."""
+    """An image is an image_url part: its data, or its address."""
     data = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
     content = [
         {"type": "image", "source": data},
@@ -257,7 +257,7 @@ def test_whole_reply() -> None:
     ],
 )
 def test_stop_reasons(finish: str, choice: dict[str, Any], reason: str, sequence: str | None) -> None:
-    """Why it stopped; vLLM tells which stop string it met in a field of its own."""
+    """Why it stopped; vLLM tells which stop string it met in an additional field."""
     message = reply_to(completion({"content": "x"}, finish, **choice), stop_sequences=["END"])
     assert (message["stop_reason"], message["stop_sequence"]) == (reason, sequence)
 

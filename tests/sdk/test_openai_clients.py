@@ -1,4 +1,4 @@
-"""Clients of every kind at the OpenAI seam: Azure's, with credentials of their own, patched by other tools."""
+"""Clients of every kind at the OpenAI seam: Azure's, with other credentials, patched by other tools."""
 
 import contextlib
 import gc

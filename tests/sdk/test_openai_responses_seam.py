@@ -236,7 +236,7 @@ def test_errors_of_the_engine(client: openai.OpenAI, engine: Provider, recorder:
     assert (only(recorder).meta.status, only(recorder).meta.http_status) == ("error", status)
 
 
-def test_a_retry_is_translated_anew(client: openai.OpenAI, engine: Provider, recorder: Recorder) -> None:
+def test_a_retry_is_translated_again(client: openai.OpenAI, engine: Provider, recorder: Recorder) -> None:
     """One call, the last attempt of which is recorded."""
     engine.fail = [500]
     assert train(engine, lambda: client.responses.create(**ASK)).output_text == "cba"

@@ -256,7 +256,7 @@ def test_agent_without_max_tokens_gets_the_default(client: openai.OpenAI, engine
 def test_changed_sampling_is_said_once(
     client: openai.OpenAI, engine: Provider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Replacing a temperature that the agent asked for is no silent setting."""
+    """A temperature that the agent asked for is not replaced silently."""
     for _ in range(2):
         train(engine, lambda: client.chat.completions.create(**ASK, temperature=0.3), temperature=1.0)
     assert caplog.text.count("asks for temperature=0.3; while it is trained") == 1
@@ -287,7 +287,7 @@ def test_a_forced_tool_call_is_left_to_the_model(
 
 
 def test_other_requests_pass_untouched(client: openai.OpenAI, provider: Provider, recorder: Recorder) -> None:
-    """What is no call to a model is neither recorded nor redirected, even for a trainable role."""
+    """Requests that are not calls to a model are neither recorded nor redirected, even for a trainable role."""
     with Provider() as engine, pytest.raises(openai.APIStatusError):
         train(engine, client.models.list)
     assert recorder.calls == []

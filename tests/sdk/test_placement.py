@@ -35,7 +35,7 @@ def test_where_runners_are_placed(text: str, wanted: Placement) -> None:
 @pytest.mark.parametrize(
     "text", ["", "thread", "-1", "ray", "ray:0", "ray:4@", "ray:4@host", "ray:4@http://h:1", "4@h:1"]
 )
-def test_what_is_no_placement(text: str) -> None:
+def test_what_is_not_a_placement(text: str) -> None:
     """The message tells all forms."""
     with pytest.raises(lightning.SettingError, match=r"rollouts\.runner=.*ray:64@HOST:PORT"):
         lightning.Settings.from_dict({"rollouts.runner": text})

@@ -102,7 +102,7 @@ def test_nothing_is_said_of_other_rewards(reward: Reward, recorder: Recorder) ->
     assert not [span for span in recorder.spans if span.name == notices.UNREPEATED]
 
 
-def test_answers_that_are_no_plain_data_are_not_scored_again(recorder: Recorder) -> None:
+def test_answers_that_are_not_plain_data_are_not_scored_again(recorder: Recorder) -> None:
     """Nor is one that would come back as something else."""
     for answer in (lambda n: object(), lambda n: (n, n)):
         score_all(chance, answer=answer)

@@ -11,7 +11,7 @@ from lightning_sdk.rollouts.resolve import resolve, resolve_here
 
 
 class Pieces:
-    """An iterator of both kinds that is no generator."""
+    """An iterator of both kinds that is not a generator."""
 
     def __init__(self, *pieces: Any) -> None:
         self._pieces = list(pieces)

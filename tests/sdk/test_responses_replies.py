@@ -107,8 +107,8 @@ def test_errors_have_the_shape_of_openai(body: bytes, message: str) -> None:
     assert message in error["message"] and error.keys() == {"message", "type", "param", "code"}
 
 
-def test_what_is_no_completion_is_a_failed_response() -> None:
-    """With status 200 there is no error to raise; the response says what came."""
+def test_anything_but_a_completion_is_a_failed_response() -> None:
+    """With status 200 nothing is raised; the response says what came."""
     response = reply_to(b"<html>Welcome</html>")
     assert response.status == "failed" and response.error and "Welcome" in response.error.message
 

@@ -27,7 +27,7 @@ def by_role(task: dict[str, Any], answer: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("value", [None, "1.0", math.nan, math.inf, -math.inf, 1e39, [1.0], b"1", {"a": None}, {}])
-def test_what_is_no_reward_is_named(value: object) -> None:
+def test_a_value_that_is_not_a_reward_is_named(value: object) -> None:
     """The error holds the value and what a reward is."""
     with pytest.raises(lightning.RewardError) as error:
         as_rewards(value, "correct()")
@@ -160,7 +160,7 @@ def test_what_emit_reward_refuses_is_named() -> None:
 
 
 def test_emit_reward_belongs_to_rollout_and_span(recorder: Recorder) -> None:
-    """A step's reward carries its role, its name and the agent's span, and is no reward function's."""
+    """A step's reward carries its role, its name and the agent's span, and is not taken for a reward function's."""
 
     @lightning.agent(role="writer")
     def write() -> None:

@@ -1,4 +1,4 @@
-"""Seeds of evaluation: each call of a rollout has one of its own, and training has none."""
+"""Seeds of evaluation: each call of a rollout has a different one, and training has none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content"
 
 
 def seeds(engine: Provider) -> list[int | None]:
-    """Of the requests that the engine got, in order; from here on none."""
+    """The seeds of the requests that the engine got, in order; the list of requests is emptied."""
     found = [each.body.get("seed") for each in engine.requests]
     assert all("rollout_seed" not in each.body for each in engine.requests)
     engine.requests.clear()
@@ -64,7 +64,7 @@ def test_a_retry_has_the_seed_of_its_call(client: openai.OpenAI, engine: Provide
 
 
 def test_roles_that_speak_at_once_keep_their_seeds(client: openai.OpenAI, engine: Provider) -> None:
-    """Whoever comes first: a seed belongs to a role and the number of its call."""
+    """In any order: a seed belongs to a role and the number of its call."""
 
     def once(order: Sequence[str]) -> dict[str, list[int | None]]:
         rollout = RolloutScope("0" * 32, bytes(16), Endpoint(engine.url, "policy", "k"), {"rollout_seed": 4})

@@ -39,7 +39,7 @@ framework_says: ContextVar[str] = ContextVar("framework_says", default="")
 
 @pytest.fixture
 def says(patches: Patches) -> ContextVar[str]:
-    """A framework that keeps the name of the running agent in a context variable of its own."""
+    """A framework that keeps the name of the running agent in its own context variable."""
     add_agent_source(patches, framework_says.get)
     return framework_says
 
@@ -124,8 +124,8 @@ def test_an_explicit_role_overrides_every_framework_name_inside(patches: Patches
     assert Agent("writer").run() == "writer"
 
 
-def test_a_decorator_inside_an_explicit_role_is_an_agent_of_its_own(patches: Patches) -> None:
-    """The innermost decorator wins over outer ones; without a role of its own it lets frameworks inside speak."""
+def test_a_decorator_inside_an_explicit_role_is_another_agent(patches: Patches) -> None:
+    """The innermost decorator wins over outer ones; without a role it lets frameworks inside speak."""
 
     @lightning.agent
     def critic() -> list[str]:
@@ -162,7 +162,7 @@ def test_a_framework_that_says_it_itself(says: ContextVar[str]) -> None:
     assert role() == ""
 
 
-def test_of_two_frameworks_the_one_that_speaks_anew_is_nearer(patches: Patches, says: ContextVar[str]) -> None:
+def test_of_two_frameworks_the_one_that_changed_last_is_nearer(patches: Patches, says: ContextVar[str]) -> None:
     """A second framework's context inside an agent is heard although the first one still says the same."""
     other: ContextVar[str] = ContextVar("other", default="")
     add_agent_source(patches, other.get)

@@ -235,7 +235,7 @@ def test_nothing_that_a_hub_sends_stops_the_stream(frames: list[bytes], caplog: 
 
 
 def test_a_message_that_is_too_long_costs_a_connection_and_no_more() -> None:
-    """Of a hub that sends megabytes nothing is kept; a new connection goes on."""
+    """Nothing is kept of a hub's message of megabytes; a new connection goes on."""
     with ScriptedHub() as hub:
         stream = Stream(hub.address)
         stream.put(event(0), 1100)

@@ -217,7 +217,7 @@ def test_numbers_and_arrays_of_libraries_become_pythons() -> None:
         ("\ud83d", "half a character"),
     ],
 )
-def test_what_is_no_plain_data_is_refused_with_task_key_and_remedy(value: Any, said: str) -> None:
+def test_what_is_not_plain_data_is_refused_with_task_key_and_remedy(value: Any, said: str) -> None:
     """The second task's key `a`."""
     with pytest.raises(lightning.TaskError, match=said) as raised:
         load([{"a": 1}, {"a": value}])
@@ -225,7 +225,7 @@ def test_what_is_no_plain_data_is_refused_with_task_key_and_remedy(value: Any, s
 
 
 def test_a_task_that_holds_itself_is_refused() -> None:
-    """And is no RecursionError."""
+    """The error says so instead of being a RecursionError."""
     task: dict[str, Any] = {}
     task["again"] = task
     with pytest.raises(lightning.TaskError, match=r"tasks\[0\].*nested too deeply or contains itself"):
@@ -277,7 +277,7 @@ def huggingface_dataset(rows: list[dict[str, Any]]) -> Any:
 
 @pytest.mark.parametrize("made", [pandas_frame, polars_frame, arrow_table, huggingface_dataset])
 def test_tables_give_their_rows(made: Callable[[list[dict[str, Any]]], Any]) -> None:
-    """Of every library that is there, with numbers and lists inside."""
+    """Tables of every library that is installed, with numbers and lists inside."""
     rows = [{"q": "a", "n": 1, "x": 0.5, "all": [1, 2]}, {"q": "b", "n": 2, "x": 1.5, "all": [3]}]
     assert load(made(rows)) == rows
 

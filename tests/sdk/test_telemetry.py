@@ -214,7 +214,7 @@ def test_a_context_handed_on_by_hand_is_followed(recorder: Recorder) -> None:
 
 @pytest.mark.usefixtures("openai_session")
 def test_a_span_of_another_trace_is_hung_in(recorder: Recorder) -> None:
-    """A span that is made the root of a trace of its own inside an agent is kept as that agent's."""
+    """A span that is started as the root of a new trace inside an agent is kept as that agent's."""
 
     @lightning.agent(role="loner")
     def loner() -> None:

@@ -22,7 +22,7 @@ from tests.sdk.traced import by_name, outer, root_of, tracer
 
 @pytest.mark.usefixtures("openai_session")
 def test_the_users_trace_is_linked(recorder: Recorder, exporter: InMemorySpanExporter) -> None:
-    """A rollout is a trace of its own; the trace that it was started in is linked, and goes on afterwards."""
+    """A rollout is a separate trace; the trace that it was started in is linked, and goes on afterwards."""
     with tracer.start_as_current_span("request") as request:
         with lightning.rollout(), tracer.start_as_current_span("tool"):
             pass

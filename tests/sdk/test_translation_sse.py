@@ -38,7 +38,7 @@ def test_an_event_is_given_as_soon_as_it_is_complete(newline: bytes) -> None:
     assert EventReader().feed(b"data: a" + newline * 2) == [b"a"]
 
 
-def test_what_is_no_data_is_skipped() -> None:
+def test_what_is_not_data_is_skipped() -> None:
     """Comments (a server's keep-alive), names, ids and events without data give nothing."""
     text = b": ping\n\nevent: x\nid: 7\ndata:a\ndata: b\n\nevent: empty\n\ndata:  c\ndatax: d\n\ndata: [DONE]\n\n"
     assert read([text]) == [b"a\nb", b" c", DONE]

@@ -73,6 +73,6 @@ def test_streams_are_cut_anywhere(size: int) -> None:
 
 
 def test_errors_pass_as_they_are() -> None:
-    """So does a reply that is no JSON."""
+    """So does a reply that is not JSON."""
     for status, body in ((400, b'{"token_ids": 1}'), (200, b'"logprobs" and no JSON')):
         assert UnaskedFields({}).reply(body, status) == body

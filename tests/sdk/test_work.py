@@ -1,4 +1,4 @@
-"""Work belongs to the rollout that submitted it, in whatever thread or process it is done, and whoever started that."""
+"""Work belongs to the rollout that submitted it, whichever thread or process does it, no matter who started that."""
 
 import multiprocessing
 import threading
@@ -116,7 +116,7 @@ def look() -> tuple[Any, ...]:
 
 
 def test_work_in_another_process_is_the_rollouts() -> None:
-    """It goes to the rollout's engine, with a seed of its own."""
+    """It goes to the rollout's engine, with a different seed."""
     endpoint = Endpoint("http://engine", "m", "k")
     rollout = RolloutScope("trained", b"key", endpoint, {"rollout_seed": 7}, frozenset("a"))
     seeds = {rollout.seed("a")}

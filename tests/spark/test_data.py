@@ -60,7 +60,7 @@ def test_the_shipped_weights_avoided_these_tasks(held_out: Exclusion) -> None:
 
 
 def test_the_shipped_weights_can_be_made_again(held_out: Exclusion) -> None:
-    """The generator still draws the dialogues they were trained on; whoever changes it makes the weights anew."""
+    """The generator still draws the dialogues they were trained on; changing it means training the weights again."""
     events = [json.loads(line) for line in (folder() / "train.log").read_text().splitlines()]
     recipe, corpus = ([event for event in events if event["event"] == name] for name in ("recipe", "corpus"))
     assert len(recipe) == len(corpus) == 1

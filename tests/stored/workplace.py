@@ -61,7 +61,7 @@ class Workplace:
         ]
 
     def metrics(self, name: str) -> list[dict[str, Any]]:
-        """Of each step."""
+        """The metrics of each step."""
         return [json.loads(line) for line in (self.runs / name / "metrics.jsonl").read_text().splitlines()]
 
     def config(self, name: str) -> dict[str, Any]:

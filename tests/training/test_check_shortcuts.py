@@ -78,7 +78,7 @@ def test_a_slow_reward_is_not_asked_again() -> None:
     assert len(checked.times) == 16
 
 
-def test_a_form_among_several_rewards_is_no_fault() -> None:
+def test_a_form_among_several_rewards_is_not_a_fault() -> None:
     """What counts is whether all of them together look at the task."""
     assert probe([checked.form_only, checked.right], checked.LETTERS) == ""
     assert "form_only() and the reward function by_length()" in probe(
@@ -92,7 +92,7 @@ def test_few_tasks_say_nothing_of_a_reward() -> None:
     assert probe(checked.form_only, [{**task, "answer": "2"} for task in checked.LETTERS]) == ""
 
 
-def test_answers_that_are_no_plain_data_are_not_asked() -> None:
+def test_answers_that_are_not_plain_data_are_not_asked() -> None:
     """They cannot be given twice as they were."""
     probe = RewardProbe(reward_functions(checked.constant))
     scores(probe.rewards, checked.LETTERS[0], object())

@@ -111,7 +111,7 @@ def test_settings_are_listed(folder: Path) -> None:
 
 
 def test_help_shows_examples_of_the_command_alone(folder: Path) -> None:
-    """Whoever asks how to evaluate does not read how to start a gateway."""
+    """Users who ask how to evaluate do not read how to start a gateway."""
     for command in ("check", "train", "evaluate", "rescore", "runner", "serve", "gateway", "runs"):
         shown = run(command, "--help", cwd=folder).stdout
         examples = shown[shown.index("examples:") :].splitlines()[1:]

@@ -68,7 +68,7 @@ def test_it_cannot_train(folder: Path) -> None:
 
 
 def test_it_cannot_ask_in_anothers_name(folder: Path) -> None:
-    """Its key is of its own rollout."""
+    """Its key opens only its own rollout."""
     assert {status for each in got(folder, "other rollout") for status in each} == {401}
 
 

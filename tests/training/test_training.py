@@ -240,7 +240,7 @@ def test_evaluate_scores_without_training(tmp_path: Path, light: dict[str, Any])
 
 
 def test_stream_returns_to_the_users_hub(tmp_path: Path, light: dict[str, Any]) -> None:
-    """A process that streams to a hub of its own does so again after `train`."""
+    """A process that streams to a hub it has chosen does so again after `train`."""
     (tmp_path / "own").mkdir()
     hub = HubProcess(tmp_path / "own")
     try:

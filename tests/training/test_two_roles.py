@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
     "evaluation.tasks": 2,
     "quiet": True,
 }
-#: What comes of one order while the clerk mostly gives up and the cashier mostly guesses.
+#: What one order earns while the clerk mostly gives up and the cashier mostly guesses.
 BEGINNING = ["silent"] * 5 + ["wrong sum"] * 2 + ["right"]
 
 
@@ -102,7 +102,7 @@ def blame(of: TrainingBatch, role: str) -> float:
     ],
 )
 def test_queries_run_in_a_database(shop: dict[str, Any], sql: str, found: bool) -> None:
-    """The right query finds the price of every task; what is no query for one number finds nothing."""
+    """The right query finds the price of every task; anything but a query for one number finds nothing."""
     for task in shop["tasks"](seed=6, size=20):
         kind, _, wanted = task["where"].partition(" ")
         price = shop["query"](task, sql.format(table=task["table"], kind=kind, wanted=wanted))

@@ -22,7 +22,7 @@ from tests.trajectories.conversations import call, rollout, sample
 
 STOP, GO = 10, 11
 LOGITS = np.array([0.4, -0.3, 0.9])
-"""Of going on, at each turn."""
+"""The logit of going on, at each turn."""
 BONUS = np.array([0.5, 0.25, 1.0])
 """Earned at once by going on."""
 FINAL = {0: 1.0, 1: -0.75, 2: 0.5, 3: 0.0}
@@ -111,7 +111,7 @@ def test_the_default_gradient_is_the_true_one() -> None:
 
 @pytest.mark.parametrize("estimator", ["rloo", "reinforce", "running_mean"])
 @pytest.mark.parametrize("returns", ["rollout", "to_go"])
-def test_these_are_unbiased_whoever_decides_when_to_stop(estimator: str, returns: str) -> None:
+def test_these_are_unbiased_however_long_the_rollout_is(estimator: str, returns: str) -> None:
     """Whole or to go, their baselines have as many terms however long the rollout itself is."""
     assert expected_gradient(of(credit__advantage=estimator, credit__returns=returns)) == pytest.approx(
         truth(), abs=1e-6

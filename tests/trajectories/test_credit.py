@@ -160,7 +160,7 @@ def test_a_frozen_role_has_no_row_and_changes_nobody_s_weight() -> None:
 
 
 def test_roles_that_alternate_may_leave_a_step_empty() -> None:
-    """Nobody's turn is no error: there is nothing to update."""
+    """A step in which no role trains is not an error: there is nothing to update."""
     assert build_batch([turns(1, 1.0), turns(2, 0.0)], of(credit__schedule="2/2"), step=1).rows == []
 
 

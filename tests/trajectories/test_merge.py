@@ -90,7 +90,7 @@ def test_a_row_says_why_it_was_opened(prompt: list[int], temperature: float, kin
     assert (broke.kind, broke.position) == (kind, position)
 
 
-def test_another_conversation_and_another_choice_are_no_break() -> None:
+def test_another_conversation_and_another_choice_are_not_breaks() -> None:
     """A common system prompt is not a near match, nor is the other choice of the same call."""
     made = rows(call(1, [1, 2, 3], sample(4), sample(5)), call(2, [1, 2, 8, 9], sample(6)))
     assert [row.broke for row in made] == [None, None, None]

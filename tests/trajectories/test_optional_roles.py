@@ -23,7 +23,7 @@ ASK, ANSWER, GOOD, BAD = 10, 11, 20, 21
 Game = tuple[int, ...]
 GAMES: list[Game] = [(ANSWER,), (ASK, GOOD), (ASK, BAD)]
 LOGITS = np.array([-0.8, 0.3])
-"""Of asking, and of a good answer."""
+"""The logits of asking, and of a good answer."""
 WORTH = {(ANSWER,): 0.25, (ASK, GOOD): 1.0, (ASK, BAD): -0.5}
 #: What the roles earn: one number for both, or one for each, with or without one for a helper who is not asked.
 REWARDS = {
@@ -97,7 +97,7 @@ def test_the_default_gradient_is_the_true_one(rewards: str) -> None:
 
 @pytest.mark.parametrize("estimator", ["rloo", "reinforce", "running_mean"])
 @pytest.mark.parametrize("returns", ["rollout", "to_go"])
-def test_these_are_unbiased_whoever_is_asked(estimator: str, returns: str) -> None:
+def test_these_are_unbiased_whether_or_not_a_role_is_asked(estimator: str, returns: str) -> None:
     """Whole or to go: a rollout in which the role was silent stands with all that it came to."""
     got = expected_gradient(credit__advantage=estimator, credit__returns=returns)
     assert got == pytest.approx(truth("one number"), abs=1e-6)

@@ -31,7 +31,7 @@ IDS = st.lists(st.integers(0, 2), min_size=1, max_size=4)
 def agents(draw: st.DrawFn) -> list[Call]:
     """The calls of an agent that goes on, branches, retries, edits history, asks for two choices, in any order.
 
-    Each sampled token has a log-prob of its own, so that it can be found again.
+    Each sampled token has a different log-prob, so that it can be found again.
     """
     made: list[Call] = []
     told: list[list[int]] = [draw(IDS)]
@@ -131,7 +131,7 @@ def _continues(later: Transition, earlier: Transition) -> bool:
 
 
 def _largest_matching(follows: list[list[int]]) -> int:
-    """How many elements can have a follower of their own: augmenting paths."""
+    """How many elements can each have a different follower: augmenting paths."""
     before: dict[int, int] = {}
 
     def grow(element: int, seen: set[int]) -> bool:

@@ -48,7 +48,7 @@ def test_a_request_without_a_temperature_was_sampled_at_one() -> None:
 
 
 def test_calls_that_are_not_trained_on_give_nothing() -> None:
-    """Other roles' calls, failed calls and calls closed before their ids came are no error."""
+    """Other roles' calls, failed calls and calls closed before their ids came are not errors."""
     assert transitions(call(1, [1], sample(2), trainable=False)) == []
     assert transitions(call(1, [], status="error", problem="HTTP 500")) == []
     assert transitions(call(1, [], status="cancelled", problem="no ids came")) == []

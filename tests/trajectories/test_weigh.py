@@ -66,7 +66,7 @@ def test_groups_without_signal_keep_their_weight_and_are_counted() -> None:
     assert not any(row.advantages.any() for row in weighed.rows)
 
 
-def test_a_failed_rollout_is_no_reward_of_zero() -> None:
+def test_a_failed_rollout_is_not_a_reward_of_zero() -> None:
     """It is neither trained on nor part of anyone's baseline."""
     made = [simple(1, 1.0), simple(2, 0.5), simple(3, 0.0, status=Status.TIMEOUT)]
     weighed = build_batch(made, RLOO)

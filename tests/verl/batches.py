@@ -36,7 +36,7 @@ class Padded:
 
     @property
     def ratio(self) -> Tensor:
-        """Of new to old, unclamped."""
+        """The ratio of new to old probabilities, unclamped."""
         return (self.logprobs - self.old).detach().exp()
 
 
@@ -104,7 +104,7 @@ def token_mean(batch: Padded) -> Tensor:
 
 
 def gradient(loss: Tensor, *at: Tensor) -> list[Tensor]:
-    """Of a scalar at these tensors; 0 where it does not depend on one."""
+    """The gradient of a loss at these tensors; 0 where it does not depend on one."""
     found = torch.autograd.grad(loss, at, allow_unused=True)
     return [torch.zeros_like(each) if grad is None else grad for grad, each in zip(found, at, strict=True)]
 

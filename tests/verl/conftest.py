@@ -57,5 +57,5 @@ def settings(request: pytest.FixtureRequest) -> Settings:
 
 @pytest.fixture(params=range(4))
 def seed(request: pytest.FixtureRequest) -> int:
-    """Of a random batch."""
+    """The seed of a random batch."""
     return int(request.param)

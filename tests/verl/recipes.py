@@ -81,7 +81,7 @@ def _place(path: str) -> tuple[str, str]:
     for prefix, group in _PREFIXES.items():
         if path.startswith(prefix):
             return group, path.removeprefix(prefix)
-    raise ValueError(f"{path} is no option of VERL's that is known here")
+    raise ValueError(f"{path} is not an option of VERL's that is known here")
 
 
 def _value(text: str) -> Any:

@@ -28,7 +28,7 @@ class Responses:
 
     rollouts: list[Rollout]
     index: NDArray[np.object_]
-    """[B] group of each, as VERL wants it."""
+    """[B] the group of each rollout, as the array of objects that VERL takes."""
     mask: Tensor
     """[B, L] float64: 1 for sampled tokens."""
     rewards: Tensor

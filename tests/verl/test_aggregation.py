@@ -79,7 +79,7 @@ def test_sequences_without_tokens_left_out(theirs: Theirs, settings: Settings, s
 
 
 @pytest.mark.differs("core_algos.agg_loss", "algorithm.aggregation=seq-mean-token-sum-norm sampling.max_tokens=200")
-def test_the_norm_is_no_width(theirs: Theirs, settings: Settings, seed: int) -> None:
+def test_the_norm_is_not_a_width(theirs: Theirs, settings: Settings, seed: int) -> None:
     """Unless a factor is given, VERL divides by the width of the padded batch, which depends on the longest sample."""
     made = responses(seed)
     assert_same(made, weights(made, settings) * 200 / made.mask.shape[1], theirs, "seq-mean-token-sum-norm")
@@ -102,7 +102,7 @@ def test_rows_and_token_mean(theirs: Theirs, settings: Settings) -> None:
 
 
 @pytest.mark.differs("core_algos.agg_loss", "algorithm.aggregation=seq-mean-token-mean")
-def test_rows_are_no_sequences(theirs: Theirs, settings: Settings) -> None:
+def test_rows_are_not_sequences(theirs: Theirs, settings: Settings) -> None:
     """VERL treats each row as a sequence, so a rollout in two rows weighs as much as two rollouts. Ours treats a
     rollout as one sequence."""
     rollouts, mask = rewritten()

@@ -101,7 +101,7 @@ def test_what_does_not_fit_the_gpus_is_refused(given: dict[str, object], device:
         configuration(Settings.from_dict(given), replace(PLACE, device=device), Path("run"))
 
 
-def test_gpus_of_its_own_for_vllm() -> None:
+def test_separate_gpus_for_vllm() -> None:
     """VERL's mode for that, without servers on the learner's GPUs, and one transfer for each step of the hub."""
     config = configuration(Settings.from_dict(APART | {"cluster.engine_gpus": 3}), PLACE, Path("run"))
     rollout, trainer = config.actor_rollout_ref.rollout, config.trainer.v1

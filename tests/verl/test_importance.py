@@ -76,7 +76,7 @@ def compare(theirs: Theirs, settings: Settings, seed: int) -> None:
 
 
 @pytest.mark.differs(HELPER, "importance.kind=mask")
-def test_what_is_no_number(theirs: Theirs, settings: Settings) -> None:
+def test_what_is_not_a_number(theirs: Theirs, settings: Settings) -> None:
     """VERL masks a ratio that is not a number and goes on. Ours stays NaN, and the learner skips the step and reports
     it."""
     log_ratio = torch.tensor([[0.1, float("nan"), 3.0]], dtype=torch.float64)

@@ -24,7 +24,7 @@ def call(theirs: Theirs, batch: Padded, **options: Any) -> tuple[Tensor, dict[st
 
 
 def without_correction(settings: Settings) -> Settings:
-    """Without importance weights, which have tests of their own."""
+    """Without importance weights, which have separate tests."""
     return Settings.from_dict({**settings.flat(), "importance.kind": "off"})
 
 
@@ -39,7 +39,7 @@ def clips(settings: Settings) -> dict[str, float]:
 
 
 def share(where: Tensor, batch: Padded) -> float:
-    """Of the tokens that count; 0 would leave a branch untested."""
+    """The share of the tokens that count; 0 would leave a branch untested."""
     found = float(where[batch.kept_mask].double().mean())
     assert found > 0
     return found

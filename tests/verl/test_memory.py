@@ -67,7 +67,7 @@ def test_a_model_is_measured_without_its_weights() -> None:
     assert tied.parameters == 1_543_714_304 and tied.head == 151936 * 1536 and tied.plain_head
 
 
-def test_what_does_not_fit_beside_vllm_waits_in_host_memory(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_does_not_fit_next_to_vllm_waits_in_host_memory(caplog: pytest.LogCaptureFixture) -> None:
     """The optimizer first, and the log says so; a small model has room, and who says otherwise is heeded."""
     engine = configure(LLAMA_8B, H200).actor_rollout_ref.actor.fsdp_config
     assert (engine.optimizer_offload, engine.param_offload) == (True, False)

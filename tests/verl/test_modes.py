@@ -182,7 +182,7 @@ class Crowd:
 
 
 def test_vllm_answers_while_the_learner_learns(tmp_path: Path) -> None:
-    """On GPUs of its own: through the update, but for the moment in which weights travel; and no request is lost, not
+    """With its own GPUs: through the update, but for the moment in which weights travel; and no request is lost, not
     even where the server is killed while the learner learns. A long reply goes on with the new weights."""
     ahead = {"cluster.gpus": 1, "cluster.engine_gpus": 1, "rollouts.staleness": 1, "serving.max_length": 2048}
     with backend(tmp_path / "run", **ahead) as child, ThreadPoolExecutor() as threads:
@@ -231,7 +231,7 @@ def test_vllm_answers_while_the_learner_learns(tmp_path: Path) -> None:
     ],
     ids=["adapters", "two servers, two optimizer steps"],
 )
-def test_servers_of_their_own_serve_what_was_learned(tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_separate_servers_serve_what_was_learned(tmp_path: Path, changed: dict[str, Any]) -> None:
     """Adapters too, and each of several servers; the reference stays the model that it was."""
     ahead = {"cluster.gpus": 1, "cluster.engine_gpus": 1, "rollouts.staleness": 1, **changed}
     with backend(tmp_path / "run", **ahead) as child:

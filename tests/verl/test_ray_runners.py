@@ -1,4 +1,4 @@
-"""Runners as Ray actors: on a Ray of our own, on a cluster of two nodes that runs already, and killed with kill -9.
+"""Runners as Ray actors: on a Ray that the tests start, on a running cluster of two nodes, and killed with kill -9.
 
 The command line runs here, where Ray is; the hub and the bandit run in the backend's environment.
 """

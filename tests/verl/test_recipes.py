@@ -24,7 +24,7 @@ from tests.verl.recipes import Recipe, recipes
 from tests.verl.responses import PROMPT, Responses, responses
 
 RECIPES = recipes()
-#: Of plain steps along the gradient: so large that the first one takes ratios out of their bounds, and not all of them.
+#: Learning rates so large that the first plain step takes some ratios out of their bounds, but not all of them.
 RATES = {"Dr. GRPO": 2000.0, "RLOO": 1.0, "PPO": 0.05, "GSPO": 0.02, "CISPO": 60.0}
 #: The head is random, so that its estimates and their clipping matter.
 HEAD = 0.5
@@ -47,7 +47,7 @@ def test_every_recipe_is_found() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[each.name for each in RECIPES])
 def test_the_same_gradients(recipe: Recipe) -> None:
-    """Of the first step, where nothing is clipped, and of the second on the same batch, where some tokens are."""
+    """Those of the first step, where nothing is clipped, and of the second on the same batch, where some tokens are."""
     rate = RATES.get(recipe.name, 20.0)
     settings = recipe.of(
         optimizer__learning_rate=rate, algorithm__epochs=2, algorithm__mini_batches=1, value__warmup_steps=0

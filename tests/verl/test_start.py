@@ -55,7 +55,7 @@ def test_the_configuration_is_made_without_importing_verl() -> None:
 
 
 def test_modules_are_imported_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In processes of their own; one that cannot be imported stops nothing."""
+    """In separate processes; a module that cannot be imported stops nothing."""
     (tmp_path / "imported_ahead.py").write_text("from pathlib import Path\nPath(__file__).with_suffix('.seen').touch()")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with Preimport([("there.is.none", "imported_ahead")], fewest=1) as ahead:

@@ -41,7 +41,7 @@ def test_each_update_reaches_vllm(trained_run: Path) -> None:
         assert each["staleness"] == 0
 
 
-def test_a_killed_vllm_server_is_started_anew(trained_run: Path) -> None:
+def test_a_killed_vllm_server_is_started_again(trained_run: Path) -> None:
     """With the newest weights, and the rollouts on it are asked again: none failed."""
     assert "it serves version" in (trained_run / "runs" / "run" / "backend.log").read_text()
     assert sum(each["rollouts_ok"] for each in runs.steps(trained_run)) == 640
@@ -68,7 +68,7 @@ def test_a_run_goes_on_from_its_checkpoint(trained_run: Path) -> None:
 
 
 def _norm(checkpoint: Path) -> float:
-    """Of all weights together."""
+    """The norm of all weights together."""
     weights = load_file(checkpoint / "model.safetensors")
     return float(sum((each.float() ** 2).sum() for each in weights.values()) ** 0.5)
 

@@ -29,7 +29,7 @@ def test_clipped(theirs: Theirs, settings: Settings, seed: int) -> None:
 
 @pytest.mark.same("core_algos.compute_value_loss", "value.clip=0.0")
 def test_free(theirs: Theirs, settings: Settings, seed: int) -> None:
-    """0 is no bound, for which VERL has to be told a large one."""
+    """0 means no bound, for which VERL has to be given a large one."""
     batch = random_batch(seed)
     values, old, returns = batch.logprobs, batch.old, batch.advantages
     own = value_loss(

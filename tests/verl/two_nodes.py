@@ -1,4 +1,4 @@
-"""A Ray of two nodes on this machine, which have addresses of their own, as somebody else would have started it."""
+"""A Ray of two nodes on this machine, each with its own address, as somebody else would have started it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def head_address(folder: Path) -> str:
 
 
 def alive(address: str) -> int:
-    """Nodes, as a process of its own is told."""
+    """The number of nodes, as a separate process is told."""
     code = f"""import json, ray; ray.init({address!r}, log_to_driver=False, logging_level=50)
 print(json.dumps(sum(each["Alive"] for each in ray.nodes())))"""
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Trainings on VERL from an agent in a process of its own, whose environment has none of it."""
+"""Trainings on VERL from an agent in a separate process, whose environment does not have VERL."""
 
 from __future__ import annotations
 

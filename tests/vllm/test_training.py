@@ -36,7 +36,7 @@ def steps(run: Path) -> list[dict[str, Any]]:
 
 
 def api_servers(run: Path) -> list[int]:
-    """Of the servers that write into this run's folder."""
+    """The process ids of the servers that write into this run's folder."""
     log = str(run / "vllm-0.log")
     found = []
     for process in Path("/proc").glob("[0-9]*"):
