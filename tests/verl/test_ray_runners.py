@@ -183,7 +183,7 @@ def test_no_ray_at_that_address(place: Place) -> None:
     """The message says how a Ray is started."""
     done = place.train("ray:1@127.0.0.1:9")
     assert done.returncode == 1
-    assert "the Ray at '127.0.0.1:9' cannot be used" in done.stderr and "ray start --head" in done.stderr
+    assert "the Ray cluster at '127.0.0.1:9' cannot be used" in done.stderr and "ray start --head" in done.stderr
 
 
 def test_a_killed_training_leaves_nothing(place: Place) -> None:
