@@ -49,6 +49,9 @@ _EXAMPLES = {
     ),
     "prompts": (
         "prompts discover agent.py:solve --tasks tasks.jsonl --provider",
+        "prompts list runs/solve",
+        "prompts diff runs/solve",
+        "prompts promote runs/solve",
         "prompts promote writer.system --text better.txt --default current.txt",
         "prompts rollback writer.system",
     ),

@@ -43,6 +43,8 @@ class Entry:
     """'selection' and 'reflection': its mean on the tasks of each that it has a score on."""
     tasks: dict[str, int] = field(default_factory=dict)
     """How many tasks that were."""
+    rollouts: int = 0
+    """That it was run in."""
     failed: int = 0
     """Rollouts without a score."""
 
@@ -57,6 +59,7 @@ class Entry:
             "round": self.round,
             "scores": {name: round(value, 6) for name, value in self.scores.items()},
             "tasks": self.tasks,
+            "rollouts": self.rollouts,
             "failed": self.failed,
             "length": self.candidate.length,
             "texts": dict(self.candidate.texts),
@@ -131,5 +134,6 @@ class CandidatePool:
             entry,
             scores={part: mean for part, (mean, _) in means.items() if mean is not None},
             tasks={part: count for part, (_, count) in means.items()},
+            rollouts=sum(self._scorer.count(entry.candidate, tasks) for tasks in self._parts.values()),
             failed=sum(self._scorer.failures(entry.candidate, tasks) for tasks in self._parts.values()),
         )

@@ -55,6 +55,10 @@ class TrialScorer:
     def scores(self, candidate: PromptCandidate, tasks: Sequence[Task]) -> list[float | None]:
         return [self.score(candidate, task) for task in tasks]
 
+    def count(self, candidate: PromptCandidate, tasks: Sequence[Task]) -> int:
+        """Rollouts on these tasks."""
+        return sum(len(self.results(candidate, task)) for task in tasks)
+
     def failures(self, candidate: PromptCandidate, tasks: Sequence[Task]) -> int:
         """Rollouts on these tasks that have no score."""
         return sum(each.score is None for task in tasks for each in self.results(candidate, task))

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from lightning_sdk.commands.report import detail_lines
+from lightning_sdk.commands.report import detail_lines, next_commands
 from lightning_sdk.failures.finding import Finding
 from lightning_sdk.hub.events import (
     CheckedEvent,
@@ -317,11 +317,12 @@ def _scores(report: RunReport) -> list[tuple[str, HeldOutScore]]:
 
 
 def _place(run: str, report: RunReport) -> str:
-    """Where everything is, from where the user stands."""
+    """Where everything is, from where the user stands, and what can be done with it."""
     folder = Path(run)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     kept = "checkpoints" if report.search is None else "candidates.jsonl"
-    return f"run     {shown}: report.md" + (f", curve.png, {kept}" if report.steps else "")
+    place = f"run     {shown}: report.md" + (f", curve.png, {kept}" if report.steps else "")
+    return "\n".join([place, *(f"next    {each}" for each in next_commands(report, str(shown)))])
 
 
 def _ending(report: RunReport) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,7 @@ class Report:
             lines.append(f"trained   {self._training()}")
             lines.append(f"verdict   {self.verdict}" + (f": {self.verdict_reason}" if self.verdict_reason else ""))
         lines += [f"{each.severity:<10}{each.kind}: {_first_line(each)}" for each in self._content.findings]
+        lines += [f"next      {each}" for each in next_commands(self._content, str(self.folder))]
         return "\n".join(lines)
 
     def _training(self) -> str:
@@ -142,8 +145,8 @@ class Report:
         return "" if set(scored) == {tasks} else f", on the {tasks} tasks that have a score in both"
 
     def details(self) -> list[str]:
-        """One line for each role that has its own rewards, and one for each way in which rollouts of a training
-        failed."""
+        """One line for each role that has its own rewards, one for each way in which rollouts of a training failed,
+        and for a search for prompts what the chosen candidate's selection score is worth."""
         return detail_lines(self._content)
 
 
@@ -159,7 +162,34 @@ def detail_lines(report: RunReport) -> list[str]:
     for role, after in scores_of_roles(report, "after").items():
         before = befores.get(role)
         lines.append(f"role      {role}: {f'{before} before, ' if before else ''}{after} after")
-    return [*lines, *(_failures(report) if report.steps else ())]
+    return [*lines, *(_failures(report) if report.steps else ()), *_selection_lines(report)]
+
+
+def next_commands(report: RunReport, run: str) -> list[str]:
+    """What a user types after a search for prompts that chose other texts than the agent's own."""
+    search = report.search
+    if not search or search["nothing"]:
+        return []
+    named = shlex.quote(run)
+    return [f"lightning-sdk prompts diff {named}", f"lightning-sdk prompts promote {named}"]
+
+
+def _selection_lines(report: RunReport) -> Iterator[str]:
+    """The score that a candidate was chosen for, and how much of it can be luck."""
+    search = report.search
+    if not search:
+        return
+    if search["nothing"]:
+        yield f"texts     unchanged: {search['nothing']}"
+        return
+    selection, tasks = search["selection"], search["tasks"]["selection"]
+    before, after = ("-" if selection[each] is None else f"{selection[each]:.3f}" for each in ("before", "after"))
+    yield f"selection {before} before, {after} after, on the {tasks} tasks that the candidate was chosen on"
+    if selection["compared"] > 1:
+        yield (
+            f"luck      the best of {selection['compared']} equally good candidates would seem "
+            f"{selection['luck']:.3f} better than they are on those tasks; the held-out score has no such luck"
+        )
 
 
 def _failures(report: RunReport) -> list[str]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from lightning_sdk.errors import PromptError
 from lightning_sdk.prompts.placeholders import refuse_unfit
-from lightning_sdk.prompts.store import PromptStore
+from lightning_sdk.prompts.store import NAME_RULE, PromptStore, is_prompt_name
 from lightning_sdk.stream import sink
 from lightning_sdk.trace.scope import current_scope
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 class Mark(NamedTuple):
@@ -45,10 +42,8 @@ def prompt(name: str, *, default: str) -> str:
     """
     if not isinstance(default, str) or not default.strip():
         raise PromptError(f"prompt({name!r}, default={default!r:.60}): expected a text that says something")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise PromptError(
-            f"prompt({name!r}): a name has at most 100 letters, digits, '.', '-' and '_', such as writer.system"
-        )
+    if not is_prompt_name(name):
+        raise PromptError(f"prompt({name!r}): {NAME_RULE}")
     before = marked.get(name)
     if before is None or before.default != default:
         if before is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,9 +18,16 @@ from lightning_sdk.errors import PromptError
 from lightning_sdk.prompts.placeholders import refuse_unfit
 
 FOLDER, VARIABLE = "prompts", "LIGHTNING_PROMPTS"
+NAME_RULE = "a name has at most 100 letters, digits, '.', '-' and '_', such as writer.system"
 #: The field by which a file of ours is known: a folder of this name may hold anything.
 _FORMAT, _FORMAT_VERSION = "lightning_prompt", 1
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _FIELDS = {"name": str, "default": str, "current": int, "versions": list}
+
+
+def is_prompt_name(name: object) -> bool:
+    """Whether a text can be marked with this name, which is the name of its file too."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +85,13 @@ class PromptStore:
         return cls(Path(os.environ.get(VARIABLE) or FOLDER).absolute())
 
     def find(self, name: str) -> StoredPrompt | None:
-        """The prompt of this name; None if no version of it was ever promoted.
+        """The prompt of this name; None if no version of it was ever promoted, or if this cannot be a name.
 
         Raises:
             PromptError: its file is damaged.
         """
+        if not is_prompt_name(name):
+            return None
         path = self.folder / f"{name}.json"
         try:
             values = json.loads(path.read_text("utf-8"))
@@ -99,7 +109,13 @@ class PromptStore:
         return [found for name in names if (found := self.find(name)) is not None]
 
     def promote(self, name: str, text: str, default: str, note: str = "") -> StoredPrompt:
-        """Add a version, and let it count. PromptError for a text that does not fit the default."""
+        """Add a version, and let it count.
+
+        Raises:
+            PromptError: the text does not fit the default, or no text can have this name.
+        """
+        if not is_prompt_name(name):
+            raise PromptError(f"{name!r:.120} cannot be the name of a prompt: {NAME_RULE}")
         refuse_unfit(f"the text for {name!r}", default, text)
         before = self.find(name) or StoredPrompt(name=name, default=default)
         number = 1 + max((each.number for each in before.versions), default=0)
