@@ -106,7 +106,7 @@ class Run:
 
 
 class Captured:
-    """`captured(agent, *args)` runs one rollout; `captured.init()` begins the session earlier than the first run."""
+    """`capture(agent, *args)` runs one rollout; `capture.init()` begins the session earlier than the first run."""
 
     def __init__(self, hub: HubProcess, log: HubLog, wire: Wire) -> None:
         self._hub, self._log, self._wire = hub, log, wire

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.sdk.provider import Provider
 from tests.sdk.recorder import Recorder
-from tests.sdk.trained import CHAT, trained
+from tests.sdk.trained import CHAT, train
 import lightning_sdk as lightning
 from lightning_sdk.stream import sink
 
@@ -43,8 +43,8 @@ sink.connect(recorder)
 with Provider() as engine, Provider() as own:
     client = OpenAI(base_url=own.url, api_key="k", max_retries=0)
     create = client.chat.completions.create
-    trained(engine, lambda: create(**CHAT))
-    trained(engine, lambda: list(create(**CHAT, stream=True)))
+    train(engine, lambda: create(**CHAT))
+    train(engine, lambda: list(create(**CHAT, stream=True)))
 assert len(engine.requests) == 2 and [call.problem for call in recorder.calls] == ["", ""]
 assert all(len(call.choices[0].token_ids) == 12 for call in recorder.calls)
 told = [str(dict(span.attributes)) for span in exporter.get_finished_spans()]
