@@ -46,9 +46,9 @@ def row(rollout: str, length: int, sampled: int, seed: int = 0) -> Row:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"credit.advantage": "gae"}, "credit.advantage='gae': the VERL backend trains no value head"),
+        ({"credit.advantage": "gae"}, "credit.advantage='gae': the VERL backend cannot train a value head"),
         ({"algorithm.loss": "gspo"}, "algorithm.loss='gspo'"),
-        ({"importance.level": "sequence"}, "take 'token'"),
+        ({"importance.level": "sequence"}, "use 'token'"),
         ({"divergence.place": "reward", "divergence.coefficient": 0.1}, "divergence.place='reward'"),
         ({"cluster.engine_gpus": 1}, "set rollouts.staleness=1 as well"),
         ({"engine": "embedded"}, "VERL samples with vLLM"),
