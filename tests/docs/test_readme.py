@@ -48,6 +48,11 @@ def test_the_first_block_learns(trained_folder: Path) -> None:
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.05
 
 
+def test_the_readme_is_a_screen_and_a_short_tour() -> None:
+    """Everything else has a page in docs/."""
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 200
+
+
 def test_the_first_screen_types_what_the_tests_run() -> None:
     """The commands beneath the first block name the files that the blocks are saved as."""
     typed = block("README.md", "console", "agent.py\n")
