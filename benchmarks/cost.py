@@ -28,7 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lightning_embedded.learning.learner import Learner
 from lightning_hub.backend import Batch, Pair, Row
 from lightning_hub.credit.batch import build_batch
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_losses.mini_batches import split_mini_batches
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream.wire import pack_floats, pack_ints
@@ -52,7 +52,7 @@ def make_rollout(calls: int) -> Rollout:
         status=Status.OK,
         error="",
         seconds=1.0,
-        rewards=(Reward("", "final", 1.0, calls + 1),),
+        rewards=(EarnedReward("", "final", 1.0, calls + 1),),
         calls=made,
     )
 

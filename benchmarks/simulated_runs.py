@@ -20,7 +20,7 @@ from lightning_hub.backend import Endpoint
 from lightning_hub.credit.batch import build_batch
 from lightning_hub.evaluation.evaluation import HeldOut, measure
 from lightning_hub.health.run_record import RunRecord, score_entry
-from lightning_hub.rollout import Assignment, Reward, Rollout
+from lightning_hub.rollout import Assignment, EarnedReward, Rollout
 from lightning_hub.storage.attempts import StoredAttempt
 from lightning_sdk.errors import NothingToTrain
 from lightning_sdk.failures.finding import Finding
@@ -183,7 +183,7 @@ class Simulation:
         calls = [call for role in recipe.roles for call in self._calls(role, played, done, name)]
         given = recipe.reward(played)
         rewards = given if isinstance(given, dict) else {"": given}
-        made = tuple(Reward(role, "final", float(np.float32(value)), 10**9) for role, value in rewards.items())
+        made = tuple(EarnedReward(role, "final", float(np.float32(value)), 10**9) for role, value in rewards.items())
         error = "" if status == Status.OK else "ValueError: the tool had no answer"
         return Rollout(
             id=name,

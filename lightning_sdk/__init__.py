@@ -40,7 +40,7 @@ from lightning_sdk.errors import (
 )
 from lightning_sdk.markers.agent import agent
 from lightning_sdk.markers.prompt import prompt
-from lightning_sdk.markers.reward import emit_reward, reward
+from lightning_sdk.markers.reward import Reward, emit_reward, reward
 from lightning_sdk.markers.rollout import rollout
 from lightning_sdk.settings import Settings
 
@@ -81,6 +81,7 @@ __all__ = [
     "PromptError",
     "Report",
     "Rescoring",
+    "Reward",
     "RewardError",
     "RolloutsFailed",
     "Score",

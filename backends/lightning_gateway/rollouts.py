@@ -15,7 +15,7 @@ from lightning_gateway.caller import api_key
 from lightning_gateway.grant import Grant, Grants
 from lightning_gateway.refusal import Refused
 from lightning_sdk.errors import RewardError
-from lightning_sdk.markers.reward import as_rewards
+from lightning_sdk.markers.reward import as_reason, as_rewards
 from lightning_sdk.markers.rollout import end
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.plain_data import NotPlain, plain_object
@@ -63,9 +63,9 @@ class RolloutRoutes:
         return _answer(answer, 201)
 
     async def reward(self, request: web.Request) -> web.Response:
-        """{"value": number or {role: number}, "role": text, "name": text} -> {}."""
+        """{"value": number or {role: number}, "role": text, "name": text, "why": text} -> {}."""
         _, rollout = self._of(request)
-        body = await _body(request, {"value": object, "role": str, "name": str})
+        body = await _body(request, {"value": object, "role": str, "name": str, "why": str})
         role, name = body.get("role", ""), body.get("name", "step")
         try:
             numbers = as_rewards(body.get("value"), "the field 'value'")
@@ -73,8 +73,9 @@ class RolloutRoutes:
             raise Refused(400, str(error), "reward") from None
         if role and list(numbers) != [""]:
             raise Refused(400, "'value' already names its roles: leave 'role' out", "reward")
+        why = as_reason(body.get("why", ""), "the field 'why'")
         for each, number in numbers.items():
-            sink.send_reward(rollout, number, each or role, name, "")
+            sink.send_reward(rollout, number, each or role, name, "", why=why)
         return _answer({})
 
     async def end(self, request: web.Request) -> web.Response:

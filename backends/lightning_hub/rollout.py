@@ -69,7 +69,7 @@ class Assignment:
         return {"url": endpoint.url, "model": endpoint.model, "key": key}
 
 
-class Reward(NamedTuple):
+class EarnedReward(NamedTuple):
     """One number that somebody gave: `emit_reward` inside, or the reward function at the end."""
 
     role: str
@@ -80,6 +80,8 @@ class Reward(NamedTuple):
     """A float32, finite."""
     time_ns: int
     """When it was given, Unix time in nanoseconds: after which calls."""
+    why: str = ""
+    """Its reason in words, for people and for reflection: no number depends on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ class Rollout:
     error: str
     """Why the status is not ok, with the class of what was raised; '' if it is ok."""
     seconds: float
-    rewards: tuple[Reward, ...] = ()
+    rewards: tuple[EarnedReward, ...] = ()
     """In the order in which they were given."""
     calls: tuple[Call, ...] = ()
     """In the order in which they started."""
@@ -103,6 +105,6 @@ class Rollout:
     answer: str = ""
     """What the agent gave back, as text for people, cut."""
 
-    def with_rewards(self, rewards: tuple[Reward, ...]) -> Rollout:
+    def with_rewards(self, rewards: tuple[EarnedReward, ...]) -> Rollout:
         """The same rollout with other rewards."""
         return replace(self, rewards=rewards)

@@ -84,13 +84,12 @@ def _scores_by_role(rollout: Rollout, settings: Settings) -> dict[str, float]:
 
 
 def _reasons(rollout: Rollout) -> Iterator[str]:
-    """What each reward said, with its name and value where there are several."""
+    """What each reward said in words, with its name and value where there are several."""
     for reward in rollout.rewards:
         whose = f" of {reward.role}" if reward.role else ""
         told = f"{reward.name}{whose} is {reward.value:g}" if len(rollout.rewards) > 1 else ""
-        why = str(getattr(reward, "why", "") or "")
-        if told or why:
-            yield _cut(": ".join(each for each in (told, why) if each))
+        if told or reward.why:
+            yield _cut(": ".join(each for each in (told, reward.why) if each))
 
 
 def _turn(call: Call) -> RoleTurn:

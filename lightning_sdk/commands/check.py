@@ -19,7 +19,7 @@ from lightning_sdk.hub.events import CheckedEvent
 from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.markers.reward import Function, reward_functions
 from lightning_sdk.results.diagnosis import Diagnosis, Examination, RoleRewards, Sequences
-from lightning_sdk.results.quantity import quantity
+from lightning_sdk.results.score import RewardReason
 from lightning_sdk.rollouts.tasks import Source, load
 from lightning_sdk.settings import placement
 from lightning_sdk.settings.provider import SAMPLES_ITSELF, provider_settings
@@ -36,7 +36,7 @@ class Check:
 
     values: dict[str, Any]
     """Plain data: rollouts, statuses, calls, rewards and sequences by role, elsewhere (calls that no integration
-    caught), outside, late, integrations, findings, learnable, at_provider. Of a run: run, status,
+    caught), outside, late, integrations, findings, learnable, at_provider, reasons (of rewards). Of a run: run, status,
     steps, roles, summary, findings, learnable."""
 
     @property
@@ -177,7 +177,7 @@ def _head(found: Diagnosis | Examination) -> str:
     if isinstance(found, Examination):
         return check_run.head(found)
     ended = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in found.statuses.items())
-    return f"{quantity(found.rollouts, 'rollout')}: {ended}"
+    return f"{found.rollouts} rollouts: {ended}"
 
 
 def _tables(found: Diagnosis | Examination) -> list[list[list[str]]]:
@@ -185,7 +185,7 @@ def _tables(found: Diagnosis | Examination) -> list[list[list[str]]]:
     tables = (
         [check_run.table(found)]
         if isinstance(found, Examination)
-        else [_calls(found), _rewards(found.rewards), _sequences(found.sequences)]
+        else [_calls(found), _rewards(found.rewards), _reasons(found.reasons), _sequences(found.sequences)]
     )
     return [table for table in tables if len(table) > 1]
 
@@ -211,6 +211,14 @@ def _rewards(rewards: Sequence[RoleRewards]) -> list[list[str]]:
         numbers = [f"{value:.3g}" if each.rollouts else "-" for value in (each.mean, each.low, each.high)]
         signal = f"{each.groups_with_signal} of {each.groups}"
         rows.append([_who(each.role), str(each.rollouts), *numbers, signal])
+    return rows
+
+
+def _reasons(reasons: Sequence[RewardReason]) -> list[list[str]]:
+    rows = [["why", "reward", "times", "mean"]]
+    for each in reasons:
+        reward = f"{each.name} of {each.role}" if each.role else each.name
+        rows.append([each.why, reward, str(each.count), f"{each.mean:.3g}"])
     return rows
 
 
@@ -256,7 +264,7 @@ def _verdict(found: Diagnosis | Examination) -> str:
             return "Not ready to train: calls were assigned to the wrong rollout, or to none; see the first finding."
         return "Nothing could be learned from these rollouts."
     roles = {each.role for each in found.calls if each.complete} if found.at_provider else found.sequences
-    of = f"{quantity(complete, 'call')} of {quantity(len(roles), 'role')}"
+    of = f"{complete} calls of {len(roles)} role{'s' * (len(roles) != 1)}"
     can = f"{of} to train succeeded at the agent's own provider" if found.at_provider else f"{of} can be learned from"
     if check_run.DOUBTS & {each.kind for each in found.findings}:
         return f"{can}, but perhaps not what you want the agent to learn; see the warnings."

@@ -20,7 +20,6 @@ from typing import Any
 
 from lightning_sdk.errors import BY_NAME, HubError, LightningError, RewardError, SettingError
 from lightning_sdk.markers.reward import Function, RewardFunction, reward_functions
-from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.rescoring import (
     AnswerToScore,
     GivenReward,
@@ -123,7 +122,7 @@ async def _one(stored: AnswerToScore, functions: Sequence[RewardFunction], limit
                 given = await asyncio.to_thread(scores, functions, task, answer)
         except RewardError as error:
             return ScoredAnswer(stored.number, (), str(error))
-    return ScoredAnswer(stored.number, [GivenReward(each.name, each.role, each.value) for each in given])
+    return ScoredAnswer(stored.number, [GivenReward(each.name, each.role, each.value, each.why) for each in given])
 
 
 class _Store:
@@ -213,7 +212,7 @@ def _head(found: RescoringResult) -> Iterator[str]:
 
 def _describe_comparison(each: RewardComparison) -> Iterator[str]:
     role = f", role {each.role}" if each.role else ""
-    yield f"{each.mode}{role}: {quantity(each.rollouts, 'rollout')}"
+    yield f"{each.mode}{role}: {each.rollouts} rollouts"
     yield f"  mean     {_interval(each.old)} -> {_interval(each.new)}, change {_interval(each.change)}"
     if each.without_old_reward or each.without_new_reward:
         yield f"           {each.without_old_reward} had no reward before, {each.without_new_reward} have none now"

@@ -1,4 +1,4 @@
-"""Rewards: the `@reward` decorator, `emit_reward`, what counts as a reward, and the name and weight of each."""
+"""Rewards: the `@reward` decorator, `emit_reward`, what counts as a reward, and the name, weight and reason of each."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar, overload
 
 from lightning_sdk.errors import RewardError, SettingError
 from lightning_sdk.stream import sink
+from lightning_sdk.stream.events import MAX_REASON_CHARACTERS
 from lightning_sdk.trace.scope import current_scope
 
 Function = Callable[..., Any]
@@ -41,6 +42,36 @@ class RewardValue(NamedTuple):
     role: str
     """Who earned it; '' for the whole rollout."""
     value: float
+    why: str = ""
+    """The reason that the function gave."""
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class Reward:
+    """What a reward function may return instead of a number: a number with its reason, and numbers by role.
+
+        return lightning.Reward(0.3, why="unit missing")
+        return lightning.Reward(0.3, why="the draft has no title", writer=0.0, checker=0.5)
+
+    The reason stands with the number of the whole rollout or, if there is none, with that of each role.
+    """
+
+    value: float | None
+    """The reward of the whole rollout; None: only roles earn something."""
+    why: str
+    """The reason in words; '' for none. Only its first 2,000 characters are kept."""
+    roles: Mapping[str, float] = field(hash=False)
+    """Role -> what it earns by itself."""
+
+    def __init__(self, value: float | None = None, /, *, why: str = "", **roles: float) -> None:
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "why", why)
+        object.__setattr__(self, "roles", roles)
+
+    def __repr__(self) -> str:
+        given = {**({"why": self.why} if self.why else {}), **self.roles}
+        values = [] if self.value is None else [repr(self.value)]
+        return f"Reward({', '.join([*values, *(f'{name}={each!r}' for name, each in given.items())])})"
 
 
 #: Functions marked with `@reward`, in order; the command line takes the only one of the agent's file.
@@ -63,6 +94,8 @@ def reward(
     function: Function | None = None, /, *, weight: float | None = None, name: str | None = None
 ) -> Function | Callable[[Function], Function]:
     """Mark `function(task, answer)` as a reward: a number, or a dict of role to number. It may be async.
+
+    A number may come with a reason in words: `return 0.3, "unit missing"`, or `Reward(0.3, why="unit missing")`.
 
     The function is not changed; the mark lets `lightning-sdk train agent.py:solve` find it.
 
@@ -113,19 +146,20 @@ def reward_functions(given: Function | Sequence[Function] | None) -> tuple[Rewar
     return found
 
 
-def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
+def emit_reward(value: float, *, role: str = "", name: str = "step", why: str = "") -> None:
     """Give a reward to the current rollout from inside it; several rewards add up.
 
     Args:
         value: A finite number.
         role: The role that earns it; by default the whole rollout. A role earns its own and those of the whole rollout.
         name: What the number measures; `credit.rewards.NAME` is its weight.
+        why: The reason in words, for people and for the model that improves prompts; 2,000 characters are kept.
 
     Raises:
-        RewardError: the value is not a finite number, or there is no current rollout.
+        RewardError: the value is not a finite number, the reason is not a string, or there is no current rollout.
     """
-    whose = f", role {role!r}" if role else ""
-    number = as_number(value, f"emit_reward(){whose}, name {name!r}")
+    source = f"emit_reward(){_of_role(role)}, name {name!r}"
+    number, reason = as_number(value, source), as_reason(why, source)
     scope = current_scope()
     if scope.rollout is None:
         raise RewardError(
@@ -137,16 +171,40 @@ def emit_reward(value: float, *, role: str = "", name: str = "step") -> None:
             "emit_reward() in a thread or task that several rollouts share, or whose rollout is over: there is no "
             "telling which rollout is meant. Call it in the agent's own code, or in work that it submits to a pool"
         )
-    sink.send_reward(scope.rollout, number, role, name, scope.span)
+    sink.send_reward(scope.rollout, number, role, name, scope.span, why=reason)
+
+
+def read_rewards(value: Any, name: str, source: str) -> list[RewardValue]:
+    """The numbers that the function `name` returned, with their reasons."""
+    numbers, why = as_rewards(value, source), as_reason(_reason_of(value), source)
+    return [
+        RewardValue(name, role, number, why if not role or "" not in numbers else "")
+        for role, number in numbers.items()
+    ]
 
 
 def as_rewards(value: Any, source: str) -> dict[str, float]:
-    """What a reward function returned as role -> number; '' stands for the whole rollout."""
+    """What a reward function returned as role -> number, without a reason; '' stands for the whole rollout."""
+    if isinstance(value, Reward):
+        value = ({} if value.value is None else {"": value.value}) | dict(value.roles)
+        if not value:
+            raise RewardError(f"{source} returned a Reward without a number: give lightning.Reward(number, why=...)")
+        return {role: as_number(number, f"{source}{_of_role(role)}") for role, number in value.items()}
+    if _is_number_and_reason(value):
+        value = value[0]
     if isinstance(value, Mapping):
         if not value:
             raise RewardError(f"{source} returned an empty dict: return a number, or a dict of role to number")
         return {str(role): as_number(number, f"{source}, role {role!r}") for role, number in value.items()}
     return {"": as_number(value, source)}
+
+
+def as_reason(why: Any, source: str) -> str:
+    """The reason of a reward as it is stored, cut if it is long; RewardError if it is not a string."""
+    if not isinstance(why, str):
+        raise RewardError(f"{source} has the reason {_preview(why)} ({type(why).__name__}): a reason is a string")
+    text = why.strip().encode("utf-8", "replace").decode()  # half a surrogate pair has no place in a message
+    return text if len(text) <= MAX_REASON_CHARACTERS else f"{text[: MAX_REASON_CHARACTERS - 3]}..."
 
 
 def as_number(value: Any, source: str) -> float:
@@ -184,6 +242,21 @@ def _number(value: Any) -> float | None:
         return None
 
 
+def _is_number_and_reason(value: Any) -> bool:
+    """Whether it is exactly a tuple of a number, which may be one that is refused, and a text."""
+    return type(value) is tuple and len(value) == 2 and isinstance(value[1], str) and _number(value[0]) is not None
+
+
+def _reason_of(value: Any) -> Any:
+    if isinstance(value, Reward):
+        return value.why
+    return value[1] if _is_number_and_reason(value) else ""
+
+
+def _of_role(role: str) -> str:
+    return f", role {role!r}" if role else ""
+
+
 def _preview(value: Any) -> str:
     try:
         text = " ".join(repr(value).split())
@@ -202,6 +275,8 @@ def _hint(value: Any) -> str:
         return "; a function that ends without `return` gives None"
     if isinstance(value, str):
         return "; read the number from the text with float(...) in the function"
+    if isinstance(value, tuple) and any(isinstance(each, str) for each in value):
+        return "; a number and its reason are (0.3, 'unit missing') or lightning.Reward(0.3, why='unit missing')"
     if isinstance(value, Sequence) or hasattr(value, "shape"):
         return "; return one number, such as its mean"
     return ""

@@ -94,7 +94,7 @@ def send_rewards(scope: RolloutScope, given: Sequence[RewardValue], rewards: Seq
     """Send the rewards of the reward functions; RewardError if there are none, and none was given inside the
     rollout."""
     for each in given:
-        sink.send_reward(scope, each.value, each.role, each.name, "", by_function=True)
+        sink.send_reward(scope, each.value, each.role, each.name, "", by_function=True, why=each.why)
     if not scope.rewarded:
         raise RewardError(describe_missing_reward(rewards))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lightning_sdk.failures.finding import Finding
+from lightning_sdk.results.score import RewardReason, read_reasons
 from lightning_sdk.trace.structs import read_struct
 
 
@@ -83,6 +84,8 @@ class Diagnosis:
     at_provider: bool = False
     """The calls of roles to train went to the agent's own provider, so that nothing is known of their tokens; then
     `sequences` is empty, and a call that succeeded is complete."""
+    reasons: Sequence[RewardReason] = field(default_factory=list)
+    """The most frequent reasons of the rewards, if they had any."""
 
     @property
     def fatal(self) -> list[Finding]:
@@ -102,6 +105,7 @@ class Diagnosis:
             rewards=[read_struct(RoleRewards, each, "rewards") for each in values["rewards"]],
             sequences=[read_struct(Sequences, each, "sequences") for each in values["sequences"]],
             elsewhere=[read_struct(UncapturedCalls, each, "elsewhere") for each in values["elsewhere"]],
+            reasons=read_reasons(values),
             findings=list(map(Finding.from_dict, values["findings"])),
         )
 

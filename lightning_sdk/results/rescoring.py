@@ -43,6 +43,7 @@ class GivenReward:
     name: str
     role: str
     value: float
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

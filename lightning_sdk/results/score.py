@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from lightning_sdk.trace.structs import read_struct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,22 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RewardReason:
+    """A reason that rewards had in words, and how often."""
+
+    name: str
+    """The reward's."""
+    role: str
+    """Who earned it; '' for the whole rollout."""
+    why: str
+    """In one line, cut if it is long."""
+    count: int
+    """Rewards that had this reason."""
+    mean: float
+    """Of these rewards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOutScore:
     """What a report and the feed tell of one measurement on held-out tasks: all but the single tasks."""
 
@@ -75,6 +93,8 @@ class HeldOutScore:
     """Which comparison with the score before training this is: its number, and its share of the error."""
     roles: Mapping[str, Interval] = field(default_factory=dict)
     """Role -> what it earned by itself, for roles with rewards of their own."""
+    reasons: Sequence[RewardReason] = field(default_factory=list)
+    """The most frequent reasons of the rewards, if they had any."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the parts of the interval beside the others."""
@@ -87,6 +107,7 @@ class HeldOutScore:
             "failures": dict(self.failures),
             "look": dict(self.look),
             "roles": {role: each.as_dict() for role, each in self.roles.items()},
+            "reasons": [asdict(each) for each in self.reasons],
         }
 
     @classmethod
@@ -101,4 +122,10 @@ class HeldOutScore:
             failures=values.get("failures") or {},
             look=values.get("look") or {},
             roles={role: Interval.from_dict(each) for role, each in (values.get("roles") or {}).items()},
+            reasons=read_reasons(values),
         )
+
+
+def read_reasons(values: Mapping[str, Any]) -> list[RewardReason]:
+    """Those under the key 'reasons'; none where an older version wrote it."""
+    return [read_struct(RewardReason, each, "a reason") for each in values.get("reasons") or ()]

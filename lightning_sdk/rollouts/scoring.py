@@ -1,4 +1,4 @@
-"""Scoring: what the reward functions of a run return for one answer, each number with its name and role."""
+"""Scoring: what the reward functions of a run return for one answer, each number with its name, role and reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_sdk.errors import RewardError
 from lightning_sdk.failures.failure import first_of, summary
-from lightning_sdk.markers.reward import RewardFunction, RewardValue, as_rewards
+from lightning_sdk.markers.reward import RewardFunction, RewardValue, read_rewards
 from lightning_sdk.rollouts.resolve import resolve, resolve_here
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.notices import SCORING
@@ -77,7 +77,7 @@ def _read_rewards(each: RewardFunction, value: Any) -> list[RewardValue]:
     if value is None:  # nothing to add to what else the rollout earned
         return []
     try:
-        return [RewardValue(each.name, role, number) for role, number in as_rewards(value, each.label).items()]
+        return read_rewards(value, each.name, each.label)
     except RewardError:
         raise
     except Exception as error:  # a dict of the user's own whose items() raises

@@ -12,6 +12,9 @@ from typing import Any, Literal, NamedTuple
 from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import CallMeta, Status
 
+#: Characters of the reason of a reward, at most.
+MAX_REASON_CHARACTERS = 2000
+
 
 class ReplyEvent(NamedTuple):
     """A call as the seam saw it. The hub decodes it into a `CallEvent` before it writes it down."""
@@ -60,6 +63,8 @@ class RewardEvent(NamedTuple):
     """Unix time, as in every event."""
     by_function: bool | None = None
     """Whether a reward function gave it, whose numbers a re-scoring replaces; None: the process did not say."""
+    why: str = ""
+    """Its reason in words, '' if none was given. Nothing is computed from it."""
 
 
 class BeginEvent(NamedTuple):

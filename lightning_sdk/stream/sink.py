@@ -65,11 +65,19 @@ def send_span(rollout: RolloutScope | None, span: Span, size: int = 300) -> None
 
 
 def send_reward(
-    rollout: RolloutScope | None, value: float, role: str, name: str, span_id: str, *, by_function: bool = False
+    rollout: RolloutScope | None,
+    value: float,
+    role: str,
+    name: str,
+    span_id: str,
+    *,
+    by_function: bool = False,
+    why: str = "",
 ) -> None:
     if rollout is not None:
         rollout.rewarded = True
-    put(RewardEvent(Event.REWARD, key_of(rollout), value, role, name, span_id, time.time_ns(), by_function), 120)
+    key, now = key_of(rollout), time.time_ns()
+    put(RewardEvent(Event.REWARD, key, value, role, name, span_id, now, by_function, why), 120 + len(why))
 
 
 def send_begin(rollout: RolloutScope, task: dict[str, Any]) -> None:

@@ -106,10 +106,10 @@ def test_all_is_what_is_exported(module: ModuleType) -> None:
     assert public - {"annotations", "Any", "TYPE_CHECKING"} == set(listed) - {"settings"}
 
 
-def test_public_names_are_verbs_settings_reports_and_errors() -> None:
+def test_public_names_are_verbs_settings_rewards_reports_and_errors() -> None:
     """Every other class is in a module that says what it is for, as the groups of settings are."""
     nouns = {name for name in lightning_sdk.__all__ if name[0].isupper()} - set(errors.BY_NAME)
-    assert nouns == {"Settings", "Check", "Report", "Rescoring", "Score"}
+    assert nouns == {"Settings", "Check", "Report", "Rescoring", "Reward", "Score"}
     assert set(lightning_sdk.settings.__all__) == {"Settings", *(group.__name__ for group in Group.__subclasses__())}
 
 

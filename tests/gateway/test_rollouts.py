@@ -27,7 +27,7 @@ curl -sS "$GATEWAY/v1/chat/completions" -H "Authorization: Bearer $key.solver" -
     -d '{"model": "m", "messages": [{"role": "user", "content": "abc"}]}'
 curl -sSN "$GATEWAY/rollout/$key/role/critic/v1/chat/completions" -H "Content-Type: application/json" \\
     -d '{"model": "m", "stream": true, "messages": [{"role": "user", "content": "xyz"}]}'
-curl -sS -X POST "$GATEWAY/rollouts/$key/reward" -d '{"value": {"solver": 1.0, "critic": 0.25}}'
+curl -sS -X POST "$GATEWAY/rollouts/$key/reward" -d '{"value": {"solver": 1.0, "critic": 0.25}, "why": "short"}'
 curl -sS -X POST "$GATEWAY/rollouts/$key/end" -d '{"answer": "cba"}'
 """
 
@@ -57,6 +57,7 @@ def test_a_rollout_in_a_shell(gateway: Gateway, recorder: Recorder) -> None:
     assert begin[3] == {"question": "?"} and (end[2], end[3], end[5]) == ("ok", "", "cba")
     assert [(call.meta.role, call.meta.streamed) for call in recorder.calls] == [("solver", False), ("critic", True)]
     assert [event[2:5] for event in recorder.of(Event.REWARD)] == [(1.0, "solver", "step"), (0.25, "critic", "step")]
+    assert [event[8] for event in recorder.of(Event.REWARD)] == ["short", "short"]
 
 
 def test_beginning_needs_the_token(gateway: Gateway, recorder: Recorder) -> None:
@@ -75,6 +76,7 @@ def test_beginning_needs_the_token(gateway: Gateway, recorder: Recorder) -> None
         ("reward", b'{"value": NaN}', "nan"),
         ("reward", b'{"value": {"a": 1}, "role": "b"}', "leave 'role' out"),
         ("reward", b'{"value": 1, "score": 2}', "unknown field 'score'"),
+        ("reward", b'{"value": 1, "why": 2}', "expected str"),
         ("reward", b"[1]", "expected an object"),
         ("reward", b"{", "not JSON"),
         ("end", b'{"status": "fine"}', "agent_error"),

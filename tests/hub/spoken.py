@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call, CallMeta, Choice, Span, Status
 
@@ -122,6 +122,6 @@ def rollout(
         attempt=1,
         seconds=1.0,
         calls=calls,
-        rewards=tuple(Reward(role, "final", float(np.float32(value)), 10) for role, value in given.items()),
+        rewards=tuple(EarnedReward(role, "final", float(np.float32(value)), 10) for role, value in given.items()),
         **values,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_hub.decoding.events import Begin, DecodedEvent, Unusable, decode_event
 from lightning_sdk.stream import sink, wire
-from lightning_sdk.stream.events import EndEvent, ReplyEvent, RewardEvent
+from lightning_sdk.stream.events import MAX_REASON_CHARACTERS, EndEvent, ReplyEvent, RewardEvent
 from lightning_sdk.stream.wire import Event
 from lightning_sdk.trace.call import Call, CallMeta, Choice, Span, Status
 from lightning_sdk.trace.scope import RolloutScope
@@ -55,7 +55,16 @@ UNKEPT = "its process sent none that could be kept"
         ([3, KEY, SPAN.pack()], SPAN),
         ([3, KEY, SPAN.pack()[:8]], SPAN),
         ([4, KEY, 0.5, "a", "n", "s", 7, True], RewardEvent(Event.REWARD, KEY, **REWARD, by_function=True)),
-        ([4, KEY, 0.5, "a", "n", "s", 7], RewardEvent(Event.REWARD, KEY, **REWARD, by_function=None)),
+        ([4, KEY, 0.5, "a", "n", "s", 7], RewardEvent(Event.REWARD, KEY, **REWARD, by_function=None, why="")),
+        (
+            [4, KEY, 0.5, "a", "n", "s", 7, True, "unit missing", "of a later version"],
+            RewardEvent(Event.REWARD, KEY, **REWARD, by_function=True, why="unit missing"),
+        ),
+        ([4, KEY, 0.5, "a", "n", "s", 7, True, 3], RewardEvent(Event.REWARD, KEY, **REWARD, by_function=True)),
+        (
+            [4, KEY, 0.5, "a", "n", "s", 7, True, "x" * 10_000],
+            RewardEvent(Event.REWARD, KEY, **REWARD, by_function=True, why="x" * MAX_REASON_CHARACTERS),
+        ),
         ([5, KEY, "r", {"q": 1}, 7], Begin(key=KEY, rollout="r", task='{"q": 1}', time_ns=7)),
         (
             [6, KEY, "timeout", "late", 7, "42", "[42]", "unread"],
@@ -97,7 +106,7 @@ def test_what_the_sdk_sends_is_what_the_hub_reads(recorder: Recorder) -> None:
     sink.send_begin(scope, {"q": 1})
     sink.send_reply(scope, CALL.meta, b"{}", b"reply")
     sink.send_span(scope, SPAN)
-    sink.send_reward(scope, 0.5, "solver", "correct", SPAN.id, by_function=True)
+    sink.send_reward(scope, 0.5, "solver", "correct", SPAN.id, by_function=True, why="unit missing")
     sink.send_end(scope, Status.AGENT_ERROR, "why", "shown", '"kept"', "")
     begin, reply, span, reward, end = (decode_event(wire.pack(event)) for event in recorder.events)
     assert isinstance(begin, Begin)
@@ -107,5 +116,6 @@ def test_what_the_sdk_sends_is_what_the_hub_reads(recorder: Recorder) -> None:
     assert isinstance(reward, RewardEvent)
     assert (reward.value, reward.role, reward.name, reward.span) == (0.5, "solver", "correct", SPAN.id)
     assert reward.by_function
+    assert reward.why == "unit missing"
     assert isinstance(end, EndEvent)
     assert (end.status, end.error, end.output, end.answer) == (Status.AGENT_ERROR, "why", "shown", '"kept"')

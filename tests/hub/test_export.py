@@ -186,6 +186,21 @@ def test_messages_only_if_asked(
     assert json.loads(attributes["gen_ai.tool.definitions"]) == [{"type": "function"}]
 
 
+@pytest.mark.parametrize("asked", ["", "true"])
+def test_the_reason_of_a_reward_only_if_messages_are_asked_for(
+    collector: Collector, start: Callable[..., Hub], asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may quote the answer, so it is exported where messages are."""
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", asked)
+    hub, key = start(), os.urandom(16)
+    with Client(hub) as client:
+        client.deliver(1, [begin(key, ROLLOUT), [*reward(key, 0.5), True, "unit missing"], end(key)])
+        collector.wait(lambda found: bool(found.of(ROLLOUT)))
+    (told,) = (plain(each.attributes) for each in collector.of(ROLLOUT)[0].events)
+    assert told["gen_ai.evaluation.score.value"] == 0.5
+    assert told.get("gen_ai.evaluation.explanation") == ("unit missing" if asked else None)
+
+
 def test_a_training_is_exported(train: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings name a collector and ask for tokens: every rollout of the training arrives, with its ids."""
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lightning_hub.diagnosis.flatness import flatness
-from lightning_hub.rollout import Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_sdk.failures.finding import Finding
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call, Status
@@ -67,6 +67,23 @@ def test_every_answer_was_wrong() -> None:
         shown = f'  task    {json.dumps(TASKS[task])}\n  answer  "It is {10 * task}"\n  reward  0\n'
         assert shown in text
     assert "The model some/model may not be able" in words_of(play([[0, 0]]), model="some/model")
+
+
+def test_an_answer_is_shown_with_the_reasons_of_its_rewards() -> None:
+    """Below its reward, one for each reward that has one, in one line."""
+    played = [
+        each.with_rewards(
+            (
+                EarnedReward("", "right", 0.0, 10, "unit\nmissing"),
+                EarnedReward("solver", "brief", 0.0, 10, "w" * 300),
+                EarnedReward("", "kind", 0.0, 10),
+            )
+        )
+        for each in play([[0, 0]])
+    ]
+    text = words_of(played)
+    assert '  answer  "It is 0"\n  reward  0\n  why     right: unit missing\n  why     brief of solver: www' in text
+    assert "w" * 157 + "...\n" in text and "w" * 158 not in text and "kind" not in text
 
 
 def test_every_answer_was_right() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_prompts.hub_arena import read_result
 from lightning_prompts.texts import find_components
 from lightning_sdk.errors import NothingToTrain
@@ -36,7 +36,7 @@ def chat(role: str, system: str, text: str = "hello", **more: Any) -> Call:
     return call(role, messages=messages, **more)
 
 
-def rollout(number: int, *calls: Call, rewards: tuple[Reward, ...] = (), status: Status = Status.OK) -> Rollout:
+def rollout(number: int, *calls: Call, rewards: tuple[EarnedReward, ...] = (), status: Status = Status.OK) -> Rollout:
     return Rollout(
         id=str(number),
         task_id=number,
@@ -95,7 +95,7 @@ def test_what_is_marked_is_tuned_in_the_place_of_the_frame_around_it() -> None:
 @pytest.mark.parametrize(
     ("calls", "told"),
     [
-        ([chat("b", "You are helpful.")], "role 'a' made no call to a model in 1 rollout,.*did: 'b'"),
+        ([chat("b", "You are helpful.")], "role 'a' made no call to a model in 1 rollouts.*did: 'b'"),
         ([call("a", messages=[{"role": "user", "content": "hi"}])], r"role 'a' have no instruction.*lightning\.prompt"),
     ],
 )
@@ -117,7 +117,7 @@ def test_reflection_reads_calls_tools_errors_and_rewards() -> None:
             1,
             call("a", messages=tools, said={"tool_calls": [{"function": {"name": "end", "arguments": "{}"}}]}),
             call("b", instructions="SECRET", input="what now?", error="HTTP 500"),
-            rewards=(Reward("", "right", 0.5, 1), Reward("a", "brief", 1.0, 2)),
+            rewards=(EarnedReward("", "right", 0.5, 1, "unit missing"), EarnedReward("a", "brief", 1.0, 2)),
         ),
         Settings(),
     )
@@ -125,10 +125,13 @@ def test_reflection_reads_calls_tools_errors_and_rewards() -> None:
     assert found.turns[0].said == "calls end({})"
     assert (found.turns[1].asked, found.turns[1].error) == ("what now?", "HTTP 500")
     assert found.score == 0.5 and found.by_role == {"a": 1.0} and found.answer == "forty-two"
-    assert found.reasons == ("right is 0.5", "brief of a is 1") and (found.calls, found.tokens) == (2, 14)
+    assert found.reasons == ("right is 0.5: unit missing", "brief of a is 1")
+    assert (found.calls, found.tokens) == (2, 14)
+    only = read_result(rollout(1, rewards=(EarnedReward("", "right", 0.5, 1, "unit missing"),)), Settings())
+    assert only.reasons == ("unit missing",)
 
 
 def test_a_rollout_that_failed_has_no_score() -> None:
     """Whatever it had earned before."""
-    found = read_result(rollout(1, rewards=(Reward("", "r", 1.0, 1),), status=Status.AGENT_ERROR), Settings())
+    found = read_result(rollout(1, rewards=(EarnedReward("", "r", 1.0, 1),), status=Status.AGENT_ERROR), Settings())
     assert found.score is None and found.status == "agent_error"

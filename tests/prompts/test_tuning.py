@@ -82,6 +82,31 @@ def test_an_agent_becomes_better_on_held_out_tasks(
     assert chosen["texts"] == report.texts and chosen["parents"]
 
 
+@pytest.mark.parametrize("reward", [two_roles.right_or_why, two_roles.right])
+def test_the_reasons_of_rewards_reach_the_reflecting_model(
+    reward: Callable[..., Any], tmp_path: Path, model: ModelServer, reflector: ModelServer
+) -> None:
+    """Where the tasks do not say what is missing, the agent becomes better only if the reward does."""
+    training, held_out = (
+        [{**each, "text": f"number {each['number']}"} for each in some] for some in (TRAINING, HELD_OUT)
+    )
+    lightning.init()
+    settings = {"prompts.reflect_with": reflector.url, "quiet": True, "prompts.budget_rollouts": 500}
+    report = lightning.train(
+        two_roles.solve, training, reward, held_out=held_out, backend="prompts", name="run", runs=tmp_path, **settings
+    )
+    page = (tmp_path / "run" / "report.md").read_text()
+    asked = [each["messages"][0]["content"] for each in reflector.requests]
+    if reward is two_roles.right:
+        assert report.verdict == "not shown to be better" and asked and not any("has to say" in each for each in asked)
+        return
+    assert report.before.mean == 0 and report.after.mean > 0.8 and report.verdict == "better"
+    assert any("\nWhy: the writer has to say [alpha]\nAsked:\nuser: number " in each for each in asked)
+    (why, *_) = report.values["held_out"]["before"]["reasons"]
+    assert why["count"] == 5 and why["name"] == "right_or_why" and "has to say" in why["why"]
+    assert report.after.mean == 1 or "right_or_why: the " in page
+
+
 @pytest.mark.parametrize("runner", ["threads", "asyncio", "processes"])
 def test_candidates_side_by_side_never_mix(
     runner: str, tmp_path: Path, model: ModelServer, reflector: ModelServer

@@ -69,3 +69,7 @@ async def asolve(task: dict[str, Any]) -> dict[str, str]:
 
 def right(task: dict[str, Any], answer: dict[str, str]) -> float:
     return float(task["needs"] in answer[task["role"]].split())
+
+
+def right_or_why(task: dict[str, Any], answer: dict[str, str]) -> float | tuple[float, str]:
+    return 1.0 if right(task, answer) else (0.0, f"the {task['role']} has to say [{task['needs']}]")

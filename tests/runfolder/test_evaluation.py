@@ -12,7 +12,7 @@ import pytest
 from lightning_hub.backend import BackendSpec, Endpoint
 from lightning_hub.evaluation.evaluation import HeldOut, measure
 from lightning_hub.evaluation.judgement import change, change_of_roles, judge, verdict
-from lightning_hub.rollout import Assignment, Reward, Rollout
+from lightning_hub.rollout import Assignment, EarnedReward, Rollout
 from lightning_hub.rollouts.plan import Plan
 from lightning_hub.statistics.looks import Look
 from lightning_hub.statistics.reward_range import TrainingRange
@@ -62,7 +62,7 @@ def _end(assignment: Assignment, came: Came) -> Rollout:
         status=status,
         error="",
         seconds=1.0,
-        rewards=tuple(Reward(role, "right", value, 1) for role, value in rewards.items()),
+        rewards=tuple(EarnedReward(role, "right", value, 1) for role, value in rewards.items()),
     )
 
 
@@ -125,6 +125,28 @@ def test_an_evaluation_is_read_back_as_it_was_written() -> None:
         }
     )
     assert (old.scores_by_seed, old.temperature, old.seeds) == ({"0": (0.5,)}, 0.0, 1)
+
+
+def test_an_evaluation_has_the_most_frequent_reasons() -> None:
+    """Counted by reward and words, with the mean; of rollouts that failed and of rewards without words there are
+    none."""
+    chosen = settings(1)
+    assignments = assign(chosen, 12)
+    whys = ["unit  missing", "unit\nmissing", "", "wrong", "unit missing", *(f"rare {n}" for n in range(7))]
+    ended = [
+        replace(_end(each, 0.1 * number), rewards=(EarnedReward("", "right", 0.1 * number, 1, why),))
+        for number, (each, why) in enumerate(zip(assignments, whys, strict=True))
+    ]
+    ended[3] = replace(ended[3], status=Status.AGENT_ERROR)
+    found = measure("after", 0, assignments, ended, chosen)
+    assert [(each.name, each.why, each.count) for each in found.reasons] == [
+        ("right", "unit missing", 3),
+        *(("right", f"rare {n}", 1) for n in range(4)),
+    ]
+    assert found.reasons[0].mean == pytest.approx(0.5 / 3)
+    again = HeldOut.from_line(json.loads(json.dumps(found.as_line())))
+    assert again.reasons == found.reasons and again.summary().as_dict() == found.summary().as_dict()
+    assert not evaluate("before", [[0.5]]).reasons
 
 
 def test_roles_with_separate_rewards_have_separate_scores() -> None:

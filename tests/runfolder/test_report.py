@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning_hub.statistics.interval import interval
 from lightning_hub.storage.store import Totals
 from lightning_sdk.commands.history import listing
 from lightning_sdk.commands.report import Report, Score, read
+from lightning_sdk.results.score import RewardReason
 from lightning_sdk.settings import Settings
 
 STEP: dict[str, float] = {
@@ -114,6 +116,25 @@ def test_the_scores_say_how_they_were_measured(tmp_path: Path) -> None:
     assert "| 20 x 2 seeds | 1 (timeout) |" not in text and "| 20 x 2 seeds | 1 (1 timeout) |" in text
     assert "| after minus before, by task | +0.300 | +0.075 to +0.421 | 20 in both | |" in text
     assert "| writer | before |" in text and "| checker | after minus before, by task | +0.150 |" in text
+
+
+def test_the_reasons_of_the_last_measurement_are_told(tmp_path: Path) -> None:
+    """In report.json, and on the page as text that no reader takes for a table."""
+    folder = RunFolder(tmp_path / "run")
+    folder.config({"settings": Settings().as_dict()})
+    reasons = [
+        RewardReason(name="right", role="", why="unit | missing", count=1200, mean=0.25),
+        RewardReason(name="brief", role="writer", why="three sentences", count=2, mean=0.0),
+    ]
+    folder.evaluation(replace(held_out("before", 0, 0.2), reasons=reasons[1:]))
+    folder.step({**STEP, "step": 1})
+    folder.evaluation(replace(held_out("after", 1, 0.2), reasons=reasons))
+    report = folder.finish(Totals()).as_dict()
+    assert report["held_out"]["after"]["reasons"] == [asdict(each) for each in reasons]
+    told = "```text\n1,200 x 0.25, right: unit | missing\n2 x 0, brief of writer: three sentences\n```"
+    assert f"Why, by the most frequent reasons of the rewards (after):\n\n{told}" in page(tmp_path / "run")
+    finish_run(tmp_path / "silent")
+    assert "reasons of the rewards" not in page(tmp_path / "silent")
 
 
 def test_what_failed_is_said_with_what_was_done(tmp_path: Path) -> None:

@@ -38,6 +38,10 @@ def by_role(task: dict[str, Any], answer: Any) -> dict[str, float]:
     return {"writer": 1.0, "checker": draw.random()}
 
 
+def chance_with_a_reason(task: dict[str, Any], answer: Any) -> lightning.Reward:
+    return lightning.Reward(why="no idea", writer=1.0, checker=draw.random())
+
+
 async def later(task: dict[str, Any], answer: Any) -> float:
     await asyncio.sleep(0)
     return draw.random()
@@ -45,6 +49,11 @@ async def later(task: dict[str, Any], answer: Any) -> float:
 
 def right(task: dict[str, Any], answer: Any) -> float:
     return float(str(answer) == str(task["n"] % 3))
+
+
+def in_other_words(task: dict[str, Any], answer: Any) -> tuple[float, str]:
+    """As a model that judges: the number stays, the words do not."""
+    return right(task, answer), f"because {draw.random()}"
 
 
 def nearly(task: dict[str, Any], answer: Any) -> float:
@@ -83,7 +92,7 @@ def score_all(reward: Reward, many: int = 16, answer: Callable[[int], Any] = str
                 scores([listened], {"n": n}, answer(n))
 
 
-@pytest.mark.parametrize("reward", [chance, clock, count_up, by_role, later])
+@pytest.mark.parametrize("reward", [chance, clock, count_up, by_role, chance_with_a_reason, later])
 def test_a_reward_that_gives_another_number_is_told(reward: Reward, recorder: Recorder) -> None:
     """With its name, how often, and both numbers, in a rollout of those that followed."""
     score_all(reward)
@@ -94,7 +103,7 @@ def test_a_reward_that_gives_another_number_is_told(reward: Reward, recorder: Re
     assert last[notices.FIRST] != last[notices.SECOND]
 
 
-@pytest.mark.parametrize("reward", [right, nearly, slow, raising, emitting])
+@pytest.mark.parametrize("reward", [right, in_other_words, nearly, slow, raising, emitting])
 def test_nothing_is_said_of_other_rewards(reward: Reward, recorder: Recorder) -> None:
     """One that gives the same, or nearly; that takes long; that raises when it is asked again, or emits a reward, for
     which there is no rollout then."""

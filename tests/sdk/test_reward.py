@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning_sdk.markers.reward import RewardFunction, RewardValue, as_rewards
 from lightning_sdk.rollouts.scoring import scores
 from lightning_sdk.settings import Settings
 from lightning_sdk.stream import wire
+from lightning_sdk.stream.events import MAX_REASON_CHARACTERS
 from lightning_sdk.stream.wire import Event
 from tests.sdk.recorder import Recorder
 
@@ -74,6 +76,82 @@ def test_each_number_has_its_functions_name() -> None:
         RewardValue("by_role", "writer", 1.0),
         RewardValue("by_role", "checker", 0.25),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [
+        ((0.25, "unit missing"), [("", 0.25, "unit missing")]),
+        ((numpy.float32(1), ""), [("", 1.0, "")]),
+        (lightning.Reward(0.25, why="unit missing"), [("", 0.25, "unit missing")]),
+        (lightning.Reward(True), [("", 1.0, "")]),
+        (
+            lightning.Reward(0.25, why="no title", writer=0, checker=numpy.float64(0.5)),
+            [("", 0.25, "no title"), ("writer", 0.0, ""), ("checker", 0.5, "")],
+        ),
+        (lightning.Reward(why="both", writer=0, checker=1), [("writer", 0.0, "both"), ("checker", 1.0, "both")]),
+        ((0.25, " half a pair: \ud800\n"), [("", 0.25, "half a pair: ?")]),
+    ],
+)
+def test_a_number_may_have_a_reason(given: object, values: list[tuple[str, float, str]]) -> None:
+    """A tuple of both, or a Reward. The words stand with the whole rollout, or with each role if it earns nothing."""
+
+    def judge(task: dict[str, Any], answer: str) -> Any:
+        return given
+
+    assert scores(reward_functions(judge), {}, "4") == [RewardValue("judge", *each) for each in values]
+
+
+def test_a_long_reason_is_cut() -> None:
+    """To a length that is stated; one that just fits is whole."""
+    fits, long = "x" * MAX_REASON_CHARACTERS, "x" * (MAX_REASON_CHARACTERS + 1)
+    (whole,), (cut,) = (
+        scores(reward_functions(lambda task, answer, why=why: (1, why)), {}, "") for why in (fits, long)
+    )
+    assert whole.why == fits
+    assert len(cut.why) == MAX_REASON_CHARACTERS and cut.why.endswith("x...")
+    assert f"{MAX_REASON_CHARACTERS:,} characters" in str(lightning.emit_reward.__doc__)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((math.nan, "why"), r"judge\(\) gave nan \(float\)"),
+        (("why", 0.3), r"judge\(\) gave \('why', 0\.3\) \(tuple\).*lightning\.Reward\(0\.3, why="),
+        (("0.3", "why"), r"gave \('0\.3', 'why'\) \(tuple\)"),
+        ((0.3, 1.0), r"gave \(0\.3, 1\.0\) \(tuple\).*return one number"),
+        ((0.3, None), r"gave \(0\.3, None\)"),
+        ((0.3, "why", "more"), r"gave \(0\.3, 'why', 'more'\)"),
+        ([0.3, "why"], r"gave \[0\.3, 'why'\] \(list\)"),
+        ({"writer": (0.3, "why")}, r"role 'writer' gave \(0\.3, 'why'\) \(tuple\)"),
+        (({"writer": 0.3}, "why"), r"gave \(\{'writer': 0\.3\}, 'why'\)"),
+        (lightning.Reward(why="why"), r"judge\(\) returned a Reward without a number: give lightning\.Reward\(number"),
+        (lightning.Reward(math.inf), r"judge\(\) gave inf"),
+        (lightning.Reward(1, writer="good"), r"role 'writer' gave 'good' \(str\)"),  # type: ignore[arg-type]
+        (lightning.Reward(1, why=None), r"has the reason None \(NoneType\): a reason is a string"),  # type: ignore[arg-type]
+        (lightning.Reward((1, "why")), r"gave \(1, 'why'\) \(tuple\)"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_number_with_a_reason_is_refused(given: object, said: str) -> None:
+    """By the same words as any other value that is no reward."""
+
+    def judge(task: dict[str, Any], answer: str) -> Any:
+        return given
+
+    with pytest.raises(lightning.RewardError, match=said):
+        scores(reward_functions(judge), {}, "4")
+
+
+def test_a_reward_is_a_value() -> None:
+    """It cannot be changed, is equal to its like, can be sent to another process, and is shown as it is typed."""
+    made = lightning.Reward(0.3, why="no title", writer=0.5)
+    with pytest.raises(AttributeError):
+        made.value = 1.0  # type: ignore[misc]
+    assert made == lightning.Reward(0.3, why="no title", writer=0.5) != lightning.Reward(0.3, why="no title")
+    assert pickle.loads(pickle.dumps(made)) == made and hash(made) == hash(pickle.loads(pickle.dumps(made)))
+    assert repr(made) == "Reward(0.3, why='no title', writer=0.5)"
+    with pytest.raises(TypeError):
+        lightning.Reward(0.3, "no title")  # type: ignore[call-arg]
 
 
 def test_the_decorator_leaves_a_function_as_it_is() -> None:
@@ -157,6 +235,8 @@ def test_what_emit_reward_refuses_is_named() -> None:
     """Its message names the role and the name of the number."""
     with pytest.raises(lightning.RewardError, match=r"emit_reward\(\), role 'writer', name 'style' gave nan"):
         lightning.emit_reward(math.nan, role="writer", name="style")
+    with pytest.raises(lightning.RewardError, match=r"emit_reward\(\), name 'step' has the reason 3 \(int\)"):
+        lightning.emit_reward(1.0, why=3)  # type: ignore[arg-type]
 
 
 def test_emit_reward_belongs_to_rollout_and_span(recorder: Recorder) -> None:
@@ -165,12 +245,14 @@ def test_emit_reward_belongs_to_rollout_and_span(recorder: Recorder) -> None:
     @lightning.agent(role="writer")
     def write() -> None:
         lightning.emit_reward(0.5, role="writer", name="style")
+        lightning.emit_reward(1, why="it rhymes")
 
     with lightning.rollout({"topic": "x"}) as rollout:
         write()
     begin, reward, end = (recorder.of(kind)[0] for kind in (Event.BEGIN, Event.REWARD, Event.END))
     assert begin[1] == reward[1] == end[1] and begin[2] == rollout.id and begin[3] == {"topic": "x"}
-    assert reward[2:6] == (0.5, "writer", "style", recorder.spans[0].id) and reward[7] is False
+    assert reward[2:6] == (0.5, "writer", "style", recorder.spans[0].id) and reward[7:] == (False, "")
+    assert recorder.of(Event.REWARD)[1][2] == 1.0 and recorder.of(Event.REWARD)[1][8] == "it rhymes"
     assert end[2] == "ok"
 
 

@@ -15,7 +15,7 @@ def solve(task: dict[str, Any]) -> dict[str, Any]:
     """The answer is data, and a number is given inside."""
     messages: Any = [{"role": "user", "content": task["question"]}]
     text = client.chat.completions.create(model="gpt", messages=messages).choices[0].message.content or ""
-    lightning.emit_reward(0.25, name="tried")
+    lightning.emit_reward(0.25, name="tried", why="there was an answer")
     return {"text": text, "letters": list(text)}
 
 
@@ -26,6 +26,10 @@ def first(task: dict[str, Any], answer: dict[str, Any]) -> float:
 @lightning.reward(weight=0.5, name="second")
 async def other(task: dict[str, Any], answer: dict[str, Any]) -> float:
     return float((sum(map(ord, answer["letters"])) + task["id"]) % 5)
+
+
+def score_with_reasons(task: dict[str, Any], answer: dict[str, Any]) -> lightning.Reward:
+    return lightning.Reward(float(task["id"] % 2), why=f"task {task['id']}", solver=0.5)
 
 
 def picky(task: dict[str, Any], answer: dict[str, Any]) -> float:

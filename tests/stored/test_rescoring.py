@@ -15,6 +15,7 @@ import pytest
 
 import lightning_sdk as lightning
 from lightning_hub.replay.stored_run import StoredRun
+from lightning_hub.rollouts.archive import Archive
 from lightning_hub.statistics.ranking import pairs, signal_change
 from lightning_sdk.hub.process import HubProcess
 from tests.stored import by_hand, stored_agent
@@ -101,6 +102,41 @@ def test_what_is_written_counts_and_what_was_before_is_kept(copies: Callable[[],
         assert opened.settings.credit.rewards == {"second": 0.5}
 
 
+def test_reasons_belong_to_the_rewards_that_count(copies: Callable[[], Path]) -> None:
+    """A re-scoring brings its own; those given inside the run are kept, and both ways to read a run have them."""
+    run = copies()
+    lightning.rescore(run, stored_agent.score_with_reasons, write=True)
+    with StoredRun(run) as opened, Archive(run) as archive:
+        for record in opened.records():
+            told = {(reward.name, reward.role): (reward.value, reward.why) for reward in record.rewards}
+            number = json.loads(record.task)["id"]
+            assert told == {
+                ("tried", ""): (0.25, "there was an answer"),
+                ("score_with_reasons", ""): (float(number % 2), f"task {number}"),
+                ("score_with_reasons", "solver"): (0.5, ""),
+            }
+            assert archive.rewards(record.entry) == record.rewards
+    lightning.rescore(run, stored_agent.first, write=True)
+    with StoredRun(run) as opened:
+        whys = {(reward.name, reward.why) for record in opened.records() for reward in record.rewards}
+    assert whys == {("tried", "there was an answer"), ("first", "")}
+
+
+def test_a_run_of_the_version_before_has_no_reasons(copies: Callable[[], Path]) -> None:
+    """Its rewards are read as they are where nothing may be written, and the store is brought up to this version."""
+    run = copies()
+    with closing(sqlite3.connect(run / "hub.sqlite")) as database:
+        database.executescript("ALTER TABLE rewards DROP COLUMN why; PRAGMA user_version = 2;")
+    with Archive(run) as archive:
+        rewards = [each for entry in archive.entries("train") for each in archive.rewards(entry)]
+    assert {(each.name, each.why) for each in rewards} == {("tried", ""), ("first", "")}
+    with StoredRun(run) as opened:
+        assert {each.why for record in opened.records() for each in record.rewards} == {""}
+    assert rows(run, "PRAGMA user_version") == [(3,)]
+    lightning.rescore(run, stored_agent.score_with_reasons, write=True)
+    assert rows(run, "SELECT DISTINCT why FROM rewards WHERE name = 'score_with_reasons' AND role = '' AND value = 0.0")
+
+
 def test_a_run_under_way_is_read_and_not_written(copies: Callable[[], Path]) -> None:
     """While a hub has the folder, re-scoring shows what it would do and refuses to write, naming the process."""
     run = copies()
@@ -185,7 +221,7 @@ def test_a_run_of_an_earlier_version_opens(tmp_path: Path) -> None:
     assert [reward.name for reward in record.emitted] == ["step"]
     hub = HubProcess(run)
     hub.stop()
-    assert rows(run, "PRAGMA user_version") == [(2,)]
+    assert rows(run, "PRAGMA user_version") == [(3,)]
 
 
 def test_the_command_shows_and_writes(place: Workplace, copies: Callable[[], Path]) -> None:

@@ -170,6 +170,10 @@ def constant(task: dict[str, Any], answer: str) -> float:
     return 0.25
 
 
+def quarter_with_reason(task: dict[str, Any], answer: str) -> tuple[float, str]:
+    return 0.25, "unit missing"
+
+
 def of_another(task: dict[str, Any], answer: str) -> dict[str, float]:
     return {"sovler": by_turns(task, answer)}
 

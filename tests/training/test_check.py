@@ -117,6 +117,22 @@ def test_a_broken_agent_is_told_why(
     assert re.match(f"fatal: .*{words}", findings_of(done)[kind])
 
 
+def test_reasons_of_rewards_are_shown(folder: Path, light: list[str]) -> None:
+    """In a table, in the data, and below the answers that a finding shows."""
+    done = check(folder, "single", *light, reward="quarter_with_reason")
+    assert json.loads(done.stdout)["reasons"] == [
+        {"name": "quarter_with_reason", "role": "", "why": "unit missing", "count": 8, "mean": 0.25}
+    ]
+    assert "\n  reward  0.25\n  why     quarter_with_reason: unit missing" in findings_of(done)["no signal"]
+    light.remove("--json")
+    lines = [
+        re.sub(r" {2,}", " | ", line)
+        for line in check(folder, "single", *light, reward="quarter_with_reason").stdout.splitlines()
+    ]
+    at = lines.index("why | reward | times | mean")
+    assert lines[at + 1] == "unit missing | quarter_with_reason | 8 | 0.25"
+
+
 def test_a_conversation_that_is_edited_is_a_warning(folder: Path) -> None:
     """It can be trained, at the cost of a row a turn."""
     done = check(folder, "shouting", "--json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call, CallMeta, Choice, Status
 
@@ -88,6 +88,6 @@ def rollout(
         status=status,
         error="",
         seconds=1.0,
-        rewards=tuple(Reward(role, "final", value, end) for role, value in given.items()),
+        rewards=tuple(EarnedReward(role, "final", value, end) for role, value in given.items()),
         calls=calls,
     )

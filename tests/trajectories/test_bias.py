@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lightning_hub.credit import estimators
 from lightning_hub.credit.batch import build_batch
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_sdk.settings import Settings
 from tests.trajectories.conversations import call, rollout, sample
 
@@ -70,7 +70,7 @@ def play(number: int, game: Game) -> Rollout:
     calls, rewards, tokens = [], [], [1]
     for turn, (action, value) in enumerate(zip(game, earnings(game), strict=True)):
         calls.append(call(10 * turn + 1, tokens, sample(action)))
-        rewards.append(Reward("", "step", float(value), 10 * turn + 5))
+        rewards.append(EarnedReward("", "step", float(value), 10 * turn + 5))
         tokens = [*tokens, action, 2]
     return rollout(number, *calls).with_rewards(tuple(rewards))
 

@@ -14,7 +14,7 @@ import pytest
 
 from lightning_hub.backend import Pair, Row
 from lightning_hub.credit.batch import build_batch
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_losses.mini_batches import split_mini_batches
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call
@@ -81,7 +81,7 @@ def _digits(number: int) -> list[int]:
 def test_a_rollout_costs_as_much_as_it_has_calls(calls: Callable[[int], list[Call]]) -> None:
     """Merged, told why rows were opened, credited with a reward after each call: however many rows one role has."""
     few, many = (
-        rollout(1, *calls(size)).with_rewards(tuple(Reward("", "step", 1.0, n) for n in range(size)))
+        rollout(1, *calls(size)).with_rewards(tuple(EarnedReward("", "step", 1.0, n) for n in range(size)))
         for size in (100, 200)
     )
     assert operations(lambda: learn(many)) < MOST * operations(lambda: learn(few))

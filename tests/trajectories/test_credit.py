@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lightning_hub.backend import Row
 from lightning_hub.credit.batch import TrainingBatch, build_batch, flat_groups, is_scheduled
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
@@ -28,7 +28,7 @@ def turns(number: int, *earned: float, role: str = "solver", group: str = "task-
     calls, rewards, tokens = [], [], [1]
     for turn, value in enumerate(earned):
         calls.append(call(10 * turn + 1, tokens, sample(20 + turn), role=role))
-        rewards.append(Reward("", "step", value, 10 * turn + 5))
+        rewards.append(EarnedReward("", "step", value, 10 * turn + 5))
         tokens = [*tokens, 20 + turn, 2]
     return rollout(number, *calls, group=group).with_rewards(tuple(rewards))
 
@@ -80,7 +80,7 @@ def test_with_a_final_reward_alone_both_returns_agree() -> None:
 
 def test_what_was_earned_before_the_first_call_counts_for_the_whole_only() -> None:
     """No call of the role can have brought it about."""
-    early = turns(1, 1.0).with_rewards((Reward("", "gift", 2.0, 0), Reward("", "step", 1.0, 5)))
+    early = turns(1, 1.0).with_rewards((EarnedReward("", "gift", 2.0, 0), EarnedReward("", "step", 1.0, 5)))
     settings = {"credit__advantage": "reinforce"}
     assert credit(build_batch([early], of(**settings)), 1) == [3.0]
     assert credit(build_batch([early], of(credit__returns="to_go", **settings)), 1) == [1.0]
@@ -105,7 +105,7 @@ def test_named_rewards_are_weighed_and_a_weight_of_0_takes_one_out() -> None:
     """right + 0.25 brief, and for the checker without brief."""
 
     def make(number: int, right: float, brief: float) -> Rollout:
-        rewards = (Reward("", "right", right, 50), Reward("", "brief", brief, 50))
+        rewards = (EarnedReward("", "right", right, 50), EarnedReward("", "brief", brief, 50))
         return two_roles(number, whole=0.0).with_rewards(rewards)
 
     settings = Settings.from_dict({"credit.rewards.brief": 0.25, "role.checker.rewards.brief": 0.0})
@@ -113,6 +113,26 @@ def test_named_rewards_are_weighed_and_a_weight_of_0_takes_one_out() -> None:
     assert (credit(weighed, 1, "writer"), credit(weighed, 1, "checker")) == ([0.5], [1.0])
     assert weighed.metrics["reward_mean/writer"] == 1.25
     assert weighed.metrics["reward_mean/checker"] == 0.5
+
+
+@pytest.mark.parametrize("settings", [{}, {"credit.returns": "to_go"}, {"credit.advantage": "grpo"}])
+def test_weights_and_advantages_are_the_same_with_reasons(settings: dict[str, str]) -> None:
+    """The words of a reward change no number of what is learned, nor of what is told about it."""
+
+    def make(why: str) -> list[Rollout]:
+        made = [turns(1, 0.5, 0.0, 1.0), turns(2, 0.25, 0.0), turns(3, 0.0)]
+        return [
+            each.with_rewards(tuple(r._replace(why=why and f"{why} {n}") for n, r in enumerate(each.rewards)))
+            for each in made
+        ]
+
+    without, reasoned = (build_batch(make(why), Settings.from_dict(settings)) for why in ("", "unit missing"))
+    assert len(without.rows) == len(reasoned.rows) == 3
+    for one, other in zip(without.rows, reasoned.rows, strict=True):
+        assert np.any(one.advantages)
+        np.testing.assert_array_equal(one.advantages, other.advantages)
+        np.testing.assert_array_equal(one.weights, other.weights)
+    assert without.metrics == reasoned.metrics
 
 
 def test_a_role_has_its_own_weight_and_estimator() -> None:
@@ -257,7 +277,7 @@ def test_estimates_go_along_the_tokens_in_the_order_of_calls(apart: bool) -> Non
     """One row or many: the last token of a call is followed by the first of the next."""
     second = [9, 9, 9] if apart else [1, 2, 3, 4]
     made = rollout(1, call(1, [1], sample(2, 3)), call(20, second, sample(5, 6, 7)))
-    made = made.with_rewards((Reward("", "step", 1.0, 10), Reward("", "final", 2.0, 30)))
+    made = made.with_rewards((EarnedReward("", "step", 1.0, 10), EarnedReward("", "final", 2.0, 30)))
     weighed = build_batch([made], of(credit__advantage="gae", value__gae_lambda=0.5), scoring=Scorer())
     want, returns = estimates([0, 1.0, 0, 0, 2.0], [0.2, 0.3, 0.5, 0.6, 0.7], 0.5)
     assert credit(weighed, 1) == pytest.approx(want, abs=1e-5)

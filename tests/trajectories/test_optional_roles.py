@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lightning_hub.credit.batch import build_batch, flat_groups
 from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
 from tests.trajectories.conversations import call, rollout, sample
@@ -165,7 +165,7 @@ def test_a_group_in_which_nobody_asked_is_not_the_helper_s() -> None:
 def test_a_rollout_that_earned_what_its_group_did_on_average_has_no_signal() -> None:
     """The silent rollouts differ, and yet nothing moves the helper."""
     worths = [((ANSWER,), 0.0), ((ANSWER,), 1.0), ((ASK, GOOD), 0.5)]
-    made = [play(n, game).with_rewards((Reward("", "final", x, 20),)) for n, (game, x) in enumerate(worths)]
+    made = [play(n, game).with_rewards((EarnedReward("", "final", x, 20),)) for n, (game, x) in enumerate(worths)]
     signal = build_batch(made, Settings()).metrics
     assert (signal["groups_without_signal/helper"], signal["groups_without_signal/planner"]) == (1, 0)
     found = {each.role: each.groups_with_signal for each in diagnose(DiagnosisInput(rollouts=made)).rewards}

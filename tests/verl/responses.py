@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_hub.backend import Row
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from tests.trajectories.conversations import call, rollout
 
 PROMPT = [1, 2, 3]
@@ -98,14 +98,14 @@ def _conversation(
             _float32(draw.choice([0.0, 0.1, 0.5, 1.0, float(draw.normal())])) if step_rewards or turn == last else 0.0
         )
         if earned:
-            rewards.append(Reward("", "step", earned, 10 * turn + 5))
+            rewards.append(EarnedReward("", "step", earned, 10 * turn + 5))
         padded["mask"] += [1.0] * len(ids) + [0.0] * len(observed)
         padded["rewards"] += [0.0] * (len(ids) - 1) + [earned] + [0.0] * len(observed)
         padded["sampler"] += logprobs + [0.0] * len(observed)
         for name, like in (("values", draw.normal(size=len(ids))), ("reference", draw.normal(-1.2, 0.5, len(ids)))):
             padded[name] += [_float32(each) for each in like] + [0.0] * len(observed)
     if not rewards:
-        rewards.append(Reward("", "step", 0.0, 10 * last + 5))
+        rewards.append(EarnedReward("", "step", 0.0, 10 * last + 5))
     return rollout(number, *made, group=group).with_rewards(tuple(rewards)), padded
 
 

@@ -16,7 +16,16 @@ from typing import Annotated, Any, Final, NamedTuple, get_args, get_type_hints
 import msgspec
 
 from lightning_hub.decoding.spans import UnixNanoseconds, read_call, read_span
-from lightning_sdk.stream.events import BeginEvent, CallEvent, EndEvent, ReplyEvent, RewardEvent, SpanEvent, StreamEvent
+from lightning_sdk.stream.events import (
+    MAX_REASON_CHARACTERS,
+    BeginEvent,
+    CallEvent,
+    EndEvent,
+    ReplyEvent,
+    RewardEvent,
+    SpanEvent,
+    StreamEvent,
+)
 from lightning_sdk.stream.plain_data import NotPlain, plain_object
 from lightning_sdk.stream.wire import MAX_TASK_BYTES, Event
 from lightning_sdk.trace.call import Call, Span, Status
@@ -65,6 +74,7 @@ _CHECKS: dict[str, Any] = {
     "task": Any,
     "answer": Any,
     "unkept": Any,
+    "why": Any,
 }
 
 
@@ -91,6 +101,12 @@ def refuse(value: Any, role: Any, name: Any) -> str:
     whose = f" of role {role!r}" if role else ""
     kind = "" if number else f" ({type(value).__name__})"
     return f"reward {name!r}{whose} is {_preview(value)}{kind}: a reward has to be a finite number"
+
+
+def _reward(*values: Any) -> RewardEvent:
+    """A reason that is no text, or too long, is no reason to lose the number."""
+    event = RewardEvent(Event.REWARD, *values)
+    return event._replace(why=event.why[:MAX_REASON_CHARACTERS] if isinstance(event.why, str) else "")
 
 
 def _begin(key: bytes, rollout: str, task: Any, time_ns: int) -> Begin:
@@ -138,7 +154,7 @@ _KINDS: dict[type[StreamEvent], Callable[..., DecodedEvent]] = {
     ReplyEvent: functools.partial(ReplyEvent, Event.REPLY),
     CallEvent: lambda key, fields: read_call(fields),
     SpanEvent: lambda key, fields: read_span(fields),
-    RewardEvent: functools.partial(RewardEvent, Event.REWARD),
+    RewardEvent: _reward,
     BeginEvent: _begin,
     EndEvent: _end,
 }

@@ -22,6 +22,7 @@ from lightning_hub.findings.refused_calls import has_succeeded
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.breaks import Opening, Reason, openings
 from lightning_hub.trajectories.judging import is_judging
+from lightning_hub.trajectories.reasons import count_reasons
 from lightning_hub.trajectories.rewards import total_reward
 from lightning_hub.trajectories.trajectory import Trajectory, merge
 from lightning_hub.trajectories.transition import Transition, UnusableCall, transitions
@@ -101,6 +102,7 @@ def diagnose(seen: DiagnosisInput) -> Diagnosis:
         late=seen.late,
         findings=sorted((each for each in found if each), key=lambda each: not each.is_fatal),
         at_provider=seen.at_provider,
+        reasons=count_reasons(ok),
     )
 
 

@@ -1,4 +1,4 @@
-"""Examples: a few rollouts as text, each with its task, its answer and its reward."""
+"""Examples: a few rollouts as text, each with its task, its answer, its reward and the reward's reasons."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.breaks import sampled_messages
+from lightning_hub.trajectories.reasons import describe_reason
 from lightning_hub.trajectories.rewards import score
 from lightning_sdk.settings import Settings
 
@@ -38,6 +39,7 @@ def _lines(rollout: Rollout, settings: Settings, tasks: Mapping[int, Mapping[str
         f"  task    {_cut(task)}",
         f"  answer  {_answer(rollout)}",
         f"  reward  {score(rollout, settings):g}",
+        *(f"  why     {describe_reason(reward)}" for reward in rollout.rewards if reward.why),
     ]
 
 

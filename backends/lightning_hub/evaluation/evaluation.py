@@ -16,8 +16,9 @@ from lightning_hub.rollout import Assignment, Rollout
 from lightning_hub.statistics.interval import interval
 from lightning_hub.statistics.looks import PLANNED_LOOK, Look
 from lightning_hub.statistics.reward_range import TrainingRange, reward_range
+from lightning_hub.trajectories.reasons import count_reasons
 from lightning_hub.trajectories.rewards import score, total_reward
-from lightning_sdk.results.score import HeldOutScore, Interval
+from lightning_sdk.results.score import HeldOutScore, Interval, RewardReason, read_reasons
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
 
@@ -67,6 +68,8 @@ class HeldOut:
     """The lowest and the highest possible score, if the settings give them."""
     trained: TrainingRange | None = None
     """Scores of the training rollouts before this."""
+    reasons: Sequence[RewardReason] = field(default_factory=list)
+    """The most frequent reasons of the rewards, if they had any."""
 
     @property
     def scores_by_seed(self) -> BySeed:
@@ -89,6 +92,7 @@ class HeldOut:
             failures=dict(self.failures),
             look=asdict(self.look),
             roles={role: each.score for role, each in self.roles.items()},
+            reasons=self.reasons,
         )
 
     def as_line(self) -> dict[str, Any]:
@@ -130,6 +134,7 @@ class HeldOut:
             planned_step=int(line.get("planned_step", 0)),
             range_given=_pair(line.get("range_given")),
             trained=TrainingRange(**line["trained"]) if line.get("trained") else None,
+            reasons=read_reasons(line),
         )
 
 
@@ -180,6 +185,7 @@ def measure(
         planned_step=settings.steps,
         range_given=given,
         trained=trained,
+        reasons=count_reasons([each for each in rollouts if each.status == Status.OK]),
     )
 
 

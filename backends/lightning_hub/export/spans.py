@@ -90,7 +90,7 @@ class Translator:
         for event in events:
             try:
                 if isinstance(event, RewardEvent):
-                    rewards.append(_reward(event))
+                    rewards.append(_reward(event, self._contents.messages))
                 elif isinstance(event, Span) and event.id == root.id:
                     links.append(_link(event))
                 elif (draft := self._draft(event)) is not None:
@@ -250,14 +250,17 @@ def _agent(span: Span) -> _Draft:
     )
 
 
-def _reward(event: RewardEvent) -> tuple[str, SpanEvent]:
-    """The span that a reward belongs to, '' for the root, and the event that tells of it."""
+def _reward(event: RewardEvent, with_reason: bool) -> tuple[str, SpanEvent]:
+    """The span that a reward belongs to, '' for the root, and the event that tells of it. A reason may quote the
+    answer."""
     refused = refuse(event.value, event.role, event.name)
     attributes: dict[str, str | float] = {genai.EVALUATION_NAME: event.name}
     if refused:
         attributes[genai.EVALUATION_EXPLANATION] = refused
     else:
         attributes[genai.EVALUATION_SCORE] = float(event.value)
+        if event.why and with_reason:
+            attributes[genai.EVALUATION_EXPLANATION] = event.why
     if event.role:
         attributes[genai.ROLE] = event.role
     return event.span, SpanEvent(genai.EVALUATION, attributes, event.time_ns)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_hub.evaluation.evaluation import HeldOut, latest_evaluations
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_hub.rollouts.archive import Archive
 from lightning_hub.storage.attempts import StoredAttempt
 from lightning_hub.trajectories.rewards import total_reward
@@ -195,7 +195,7 @@ def _with_rollouts(record: RunRecord, archive: Archive) -> RunRecord:
 
 
 def score_entry(
-    entry: StoredAttempt, given: tuple[Reward, ...], roles: Sequence[str], settings: Settings
+    entry: StoredAttempt, given: tuple[EarnedReward, ...], roles: Sequence[str], settings: Settings
 ) -> ScoredRollout:
     """What a rollout with these rewards earned for each of these roles, by their names in metrics."""
     bare = Rollout(

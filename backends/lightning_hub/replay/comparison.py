@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightning_hub.evaluation.evaluation import mean
 from lightning_hub.replay.stored_run import StoredRollout
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_hub.statistics.interval import difference, interval
 from lightning_hub.statistics.ranking import group_values, pairs, pairs_within, signal_change
 from lightning_hub.statistics.reward_range import TrainingRange, reward_range
@@ -32,7 +32,7 @@ class RescoredRollout:
     """A stored rollout and what the new functions gave it."""
 
     record: StoredRollout
-    given: tuple[Reward, ...]
+    given: tuple[EarnedReward, ...]
 
     @property
     def rollout(self) -> Rollout:

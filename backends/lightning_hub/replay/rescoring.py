@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from lightning_hub.replay import comparison
 from lightning_hub.replay.comparison import RescoredRollout
 from lightning_hub.replay.stored_run import StoredRollout, StoredRun, settle_locked, with_weights
-from lightning_hub.rollout import Reward
+from lightning_hub.rollout import EarnedReward
 from lightning_hub.storage.lock import lock_folder
 from lightning_hub.storage.rows import RescoredRow
 from lightning_hub.storage.store import Store
@@ -47,7 +47,7 @@ class StoreRescoring:
         self._records = self._run.records()
         self._usable = [place for place, each in enumerate(self._records) if not _unusable(each)]
         self._next = 0
-        self._given: dict[int, tuple[Reward, ...]] = {}
+        self._given: dict[int, tuple[EarnedReward, ...]] = {}
         self._failed: Counter[str] = Counter()
 
     def close(self) -> None:
@@ -80,7 +80,9 @@ class StoreRescoring:
             self._failed["no reward function gave a number, and the agent gave none either"] += 1
             return
         ended = int((record.entry.ended or 0.0) * 1e9)
-        self._given[scored.number] = tuple(Reward(each.role, each.name, each.value, ended) for each in scored.given)
+        self._given[scored.number] = tuple(
+            EarnedReward(each.role, each.name, each.value, ended, each.why) for each in scored.given
+        )
 
     def result(self) -> RescoringResult:
         """How old and new differ; the new numbers are put into the store, if they are to be."""
@@ -115,7 +117,9 @@ class StoreRescoring:
         try:
             return store.rescore(
                 (
-                    RescoredRow(each.record.entry.key, reward.role, reward.name, reward.value, reward.time_ns)
+                    RescoredRow(
+                        each.record.entry.key, reward.role, reward.name, reward.value, reward.time_ns, reward.why
+                    )
                     for each in scored
                     for reward in each.given
                 ),

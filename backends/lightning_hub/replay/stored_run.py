@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_hub.rollouts.archive import Archive
 from lightning_hub.storage.attempts import StoredAttempt
 from lightning_hub.storage.index import Index
@@ -35,11 +35,11 @@ class StoredRollout:
     """As JSON; '' if it was not kept."""
     unkept: str
     """Why it was not."""
-    rewards: tuple[Reward, ...]
+    rewards: tuple[EarnedReward, ...]
     """Those that count, in the order in which they were given."""
-    emitted: tuple[Reward, ...]
+    emitted: tuple[EarnedReward, ...]
     """Those of them that were given inside the run, by `emit_reward`."""
-    given: tuple[Reward, ...]
+    given: tuple[EarnedReward, ...]
     """Those of them that reward functions gave, which a re-scoring replaces."""
     rescoring: int
     """The re-scoring that gave the others; 0: the run itself."""
@@ -119,7 +119,7 @@ class StoredRun:
 
 
 def _record(found: StoredAnswer, given: list[StoredReward]) -> StoredRollout:
-    rewards = [Reward(each.role, each.name, each.value, each.time_ns) for each in given]
+    rewards = [EarnedReward(each.role, each.name, each.value, each.time_ns, each.why) for each in given]
     return StoredRollout(
         entry=found.attempt,
         task=canonical(json.loads(found.task)),

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from lightning_hub.evaluation.judgement import NOT_MEASURED
 from lightning_hub.results import search_page
+from lightning_hub.trajectories.reasons import describe_reason
 from lightning_sdk.failures.finding import Finding
-from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_report import RunReport
 from lightning_sdk.results.score import HeldOutScore, Interval
 
@@ -29,6 +29,7 @@ def markdown(report: RunReport, folder: str) -> str:
         _findings(report),
         _held_out_table(report),
         _roles_held_out(report),
+        _reasons(report),
         search_page.section(report),
         "![Reward per step, and the score on held-out tasks](curve.png)" if report.steps else "",
         _what_ran(report),
@@ -43,14 +44,14 @@ def markdown(report: RunReport, folder: str) -> str:
 def _headline(report: RunReport) -> str:
     if report.status == "failed":
         return (
-            f"**This run failed** after {quantity(report.steps, 'step')}, so it has no result.\n\n"
+            f"**This run failed** after {report.steps} steps, so it has no result.\n\n"
             f"```text\n{report.error or 'unknown error'}\n```"
         )
     if not report.steps:
         return f"`{report.model}` was scored on held-out tasks, without training."
     if report.search is not None:
         return f"{search_page.headline(report)}\n\n{_verdict_sentence(report)}"
-    began = f"`{report.model}` was trained for {quantity(report.steps, 'step')} with the `{report.backend}` backend"
+    began = f"`{report.model}` was trained for {report.steps} steps with the `{report.backend}` backend"
     ended = "." if report.status == "finished" else f"; the run was {report.status} before its last step."
     return f"{began}{ended}\n\n{_verdict_sentence(report)}"
 
@@ -150,6 +151,15 @@ def _roles_held_out(report: RunReport) -> str:
         "|---|---|---|---|---|",
     ]
     return "\n".join([*head, *lines]) if lines else ""
+
+
+def _reasons(report: RunReport) -> str:
+    """What rewards said in words at the last measurement: as a block of text, since they may quote an answer."""
+    for name, last in _in_order(report)[-1:]:
+        if lines := [f"{each.count:,} x {each.mean:.3g}, {describe_reason(each)}" for each in last.reasons]:
+            head = f"Why, by the most frequent reasons of the rewards ({name}):"
+            return "\n".join([head, "", "```text", *lines, "```"])
+    return ""
 
 
 def _what_ran(report: RunReport) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_hub.decoding.events import DecodedEvent, decode_event
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_hub.rollouts.collector import Collected
 from lightning_hub.storage.attempts import ATTEMPT_COLUMNS, StoredAttempt
 from lightning_hub.storage.index import each_extent
@@ -34,9 +34,10 @@ class Archive:
         self._folder = folder / "spans"
         self._db = _open_store(path)
         columns = {name for (name,) in self._db.execute("SELECT name FROM pragma_table_info('rewards')")}
-        # A store of an earlier version has no re-scorings.
+        # A store of an earlier version has no re-scorings, and no reasons.
         counts = "AND replaced IS NULL" if rescored else "AND rescoring IS NULL"
         self._counts = counts if "replaced" in columns else ""
+        self._why = "why" if "why" in columns else "''"
 
     def close(self) -> None:
         self._db.close()
@@ -69,11 +70,11 @@ class Archive:
             with contextlib.suppress(OSError, ValueError, TypeError):
                 yield self._rollout(entry)
 
-    def rewards(self, entry: StoredAttempt) -> tuple[Reward, ...]:
+    def rewards(self, entry: StoredAttempt) -> tuple[EarnedReward, ...]:
         """What the rollout was given, in order."""
-        given = f"SELECT role, name, value, time_ns FROM rewards WHERE key = ? AND value IS NOT NULL {self._counts}"
-        found = self._db.execute(f"{given} ORDER BY rowid", (entry.key,))
-        return tuple(Reward(role, name, float(value), int(time)) for role, name, value, time in found)
+        given = f"SELECT role, name, value, time_ns, {self._why} FROM rewards WHERE key = ? AND value IS NOT NULL"
+        found = self._db.execute(f"{given} {self._counts} ORDER BY rowid", (entry.key,))
+        return tuple(EarnedReward(role, name, float(value), int(time), why) for role, name, value, time, why in found)
 
     def _rollout(self, entry: StoredAttempt) -> Rollout:
         found = Collected()

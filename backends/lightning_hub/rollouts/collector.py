@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lightning_hub.decoding.events import DecodedEvent, Unusable, refuse
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_hub.rollouts.round_queue import Outcome
 from lightning_hub.storage.index import Index
 from lightning_sdk.stream import notices
@@ -22,7 +22,7 @@ class Collected:
 
     calls: list[Call] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
-    rewards: list[Reward] = field(default_factory=list)
+    rewards: list[EarnedReward] = field(default_factory=list)
     answer: str = ""
     """As it is shown to people."""
 
@@ -35,7 +35,8 @@ class Collected:
             case Span():
                 self.spans.append(event)
             case RewardEvent() if not refuse(event.value, event.role, event.name):
-                self.rewards.append(Reward(event.role, event.name, float(np.float32(event.value)), event.time_ns))
+                value = float(np.float32(event.value))
+                self.rewards.append(EarnedReward(event.role, event.name, value, event.time_ns, event.why))
             case EndEvent():
                 self.answer = event.output or self.answer
             case Unusable(kind=Event.CALL):

@@ -240,6 +240,7 @@ class Index:
                         span=given.span,
                         time_ns=given.time_ns,
                         by_function=by_function,
+                        why=given.why,
                     )
                 )
             case Begin() as begun:

@@ -63,6 +63,8 @@ class RewardRow(NamedTuple):
     time_ns: int
     by_function: bool
     """Whether a reward function gave it."""
+    why: str
+    """Its reason in words, '' if none was given."""
 
 
 class RescoredRow(NamedTuple):
@@ -73,6 +75,7 @@ class RescoredRow(NamedTuple):
     name: str
     value: float
     time_ns: int
+    why: str
 
 
 class ExtentRow(NamedTuple):
@@ -95,6 +98,7 @@ class StoredReward(NamedTuple):
     """1 if a reward function gave it, else 0."""
     rescoring: int
     """The re-scoring that gave it; 0: the run itself."""
+    why: str
 
 
 class StoredAnswer(NamedTuple):

@@ -47,7 +47,7 @@ CREATE INDEX IF NOT EXISTS rollouts_status ON rollouts (status);
 CREATE TABLE IF NOT EXISTS rewards (
     key BLOB NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, value REAL, refused TEXT NOT NULL DEFAULT '',
     span TEXT NOT NULL, time_ns INTEGER NOT NULL, by_function INTEGER NOT NULL DEFAULT 0, rescoring INTEGER,
-    replaced INTEGER
+    replaced INTEGER, why TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS rewards_key ON rewards (key);
 CREATE TABLE IF NOT EXISTS extents (key BLOB NOT NULL, positions BLOB NOT NULL);
@@ -56,8 +56,8 @@ CREATE TABLE IF NOT EXISTS versions (version INTEGER, step INTEGER, time REAL, c
 CREATE TABLE IF NOT EXISTS steps (step INTEGER PRIMARY KEY, metrics TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS rescorings (number INTEGER PRIMARY KEY, time REAL NOT NULL, rewards TEXT NOT NULL);
 """
-_VERSION = 2
-#: What a store of the version before lacks. There, the reward function's numbers had one name.
+_VERSION = 3
+#: What a store of the version before lacks. In version 1, the reward function's numbers had one name.
 _MIGRATIONS = {
     2: (
         "ALTER TABLE rollouts ADD COLUMN answer TEXT NOT NULL DEFAULT ''",
@@ -68,6 +68,7 @@ _MIGRATIONS = {
         "ALTER TABLE rewards ADD COLUMN replaced INTEGER",
         "UPDATE rewards SET by_function = 1 WHERE name = 'final'",
     ),
+    3: ("ALTER TABLE rewards ADD COLUMN why TEXT NOT NULL DEFAULT ''",),
 }
 _LIVE = "status IN ('queued', 'running')"
 
@@ -234,8 +235,8 @@ class Store:
 
     def put_rewards(self, rows: Iterable[RewardRow]) -> None:
         self._many(
-            "INSERT INTO rewards (key, role, name, value, refused, span, time_ns, by_function) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO rewards (key, role, name, value, refused, span, time_ns, by_function, why) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
 
@@ -250,8 +251,8 @@ class Store:
                 ((number, key) for key in keys),
             )
             self._many(
-                "INSERT INTO rewards (rescoring, by_function, span, key, role, name, value, time_ns) "
-                "VALUES (?, 1, '', ?, ?, ?, ?, ?)",
+                "INSERT INTO rewards (rescoring, by_function, span, key, role, name, value, time_ns, why) "
+                "VALUES (?, 1, '', ?, ?, ?, ?, ?, ?)",
                 ((number, *each) for each in rewards),
             )
         return number
@@ -265,7 +266,7 @@ class Store:
     def rewards(self) -> list[StoredReward]:
         """Those that count, of all attempts, in the order in which they were given."""
         found = self.rows(
-            "SELECT key, role, name, value, time_ns, by_function, COALESCE(rescoring, 0) FROM rewards "
+            "SELECT key, role, name, value, time_ns, by_function, COALESCE(rescoring, 0), why FROM rewards "
             "WHERE replaced IS NULL AND value IS NOT NULL ORDER BY rowid"
         )
         return [StoredReward(*row) for row in found]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lightning_hub.rollout import Reward, Rollout
+from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_sdk.errors import RewardError
 from lightning_sdk.settings import Settings
 from lightning_sdk.settings.groups import Credit
@@ -26,11 +26,11 @@ def rollout_to_train(rollout: Rollout, settings: Settings) -> Rollout | None:
         return None
     last = max((reward.time_ns for reward in rollout.rewards), default=0)
     last = max([last, *(call.meta.ended_ns for call in rollout.calls)])
-    failed = Reward("", FAILED, float(np.float32(settings.failure.reward)), last)
+    failed = EarnedReward("", FAILED, float(np.float32(settings.failure.reward)), last)
     return rollout.with_rewards((*rollout.rewards, failed))
 
 
-def rewards_for(rollout: Rollout, role: str, credit: Credit) -> list[Reward]:
+def rewards_for(rollout: Rollout, role: str, credit: Credit) -> list[EarnedReward]:
     """The rewards that count for `role`, by the credit's signal, each times the weight of its name.
 
     RewardError for a value that is not finite. A name of weight 0 does not count as given.
