@@ -78,7 +78,9 @@ def _rules(component: Component, limit: int) -> str:
     rules = [
         f"at most {limit:,} characters, and no longer than it has to be",
         "no words copied from the examples' tasks",
-        f"each of these placeholders, exactly as written: {', '.join(kept)}" if kept else "no placeholders in braces",
+        f"each of these placeholders, exactly as written: {', '.join(kept)}; the agent puts values in their place"
+        if kept
+        else "no placeholders in braces",
     ]
     listed = "\n".join(f"- {each}" for each in rules)
     return f"The new instruction has\n{listed}\n\nWrite it between {_OPEN} and {_CLOSE}."

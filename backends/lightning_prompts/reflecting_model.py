@@ -9,7 +9,7 @@ import urllib.request
 from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
-from lightning_prompts.reflection import Answer, ModelUnavailable, ReflectingModel
+from lightning_prompts.reflection import Answer, ModelFailed, ModelUnavailable, ReflectingModel
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings.prompts import Prompts
 
@@ -18,6 +18,8 @@ _TIMEOUT_SECONDS = 300.0
 _TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _ANTHROPIC_VERSION = "2023-06-01"
 _SHOWN = 300
+_MOST_WAIT_SECONDS = 60.0
+"""A server that asks for more is asked again after this time."""
 
 
 class HttpModel(ReflectingModel):
@@ -42,7 +44,9 @@ class HttpModel(ReflectingModel):
         try:
             return _anthropic_answer(reply) if self.anthropic else _openai_answer(reply)
         except (KeyError, IndexError, TypeError, AttributeError):
-            raise ValueError(f"{self.url} answered something else than a reply: {json.dumps(reply)[:_SHOWN]}") from None
+            raise ModelFailed(
+                f"{self.url} answered something else than a reply: {json.dumps(reply)[:_SHOWN]}"
+            ) from None
 
     def find_model(self) -> str:
         """The only model that the server lists. SettingError if there is another number of them."""
@@ -61,11 +65,15 @@ class HttpModel(ReflectingModel):
         request = urllib.request.Request(url, body, self._headers())
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_seconds) as reply:
-                return json.loads(reply.read())
+                return _read_json(url, reply.read())
         except urllib.error.HTTPError as error:
             told = f"HTTP {error.code} from {url}: {error.read().decode(errors='replace')[:_SHOWN]}"
-            raise (ModelUnavailable(told) if error.code in _TRANSIENT else RuntimeError(told)) from None
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            after = _seconds_to_wait(error.headers.get("Retry-After"))
+            raise (ModelUnavailable(told, after) if error.code in _TRANSIENT else ModelFailed(told)) from None
+        except TimeoutError:
+            # It was given all the time there is: another attempt would keep the user waiting as long again.
+            raise ModelFailed(f"{url} did not answer within {self._timeout_seconds:g} s") from None
+        except (urllib.error.URLError, ConnectionError) as error:
             raise ModelUnavailable(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from None
 
     def _headers(self) -> dict[str, str]:
@@ -115,6 +123,21 @@ def _key(named: str, anthropic: bool, needed: bool) -> str:
             f"prompts.reflect_with: the environment variable {name} has no key for it (prompts.reflect_key)"
         )
     return key
+
+
+def _read_json(url: str, data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        shown = " ".join(data.decode(errors="replace")[:_SHOWN].split())
+        raise ModelFailed(
+            f"{url} answered something that is not JSON, so it is not the address of a model: {shown or '(nothing)'}"
+        ) from None
+
+
+def _seconds_to_wait(header: str | None) -> float:
+    """How long a server asks to be left alone; 0 if it does not say so in seconds."""
+    return min(float(header), _MOST_WAIT_SECONDS) if header is not None and header.strip().isdecimal() else 0.0
 
 
 def _openai_answer(reply: dict[str, Any]) -> Answer:

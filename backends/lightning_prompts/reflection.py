@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import NamedTuple
 
 from lightning_prompts.ending import SearchEnd, Why
@@ -23,6 +24,8 @@ _MOST_ATTEMPTS = 3
 _BACKOFF_SECONDS = 1.0
 _MOST_AT_ONCE = 8
 _WAIT_SECONDS = 0.5
+_SLOW_SECONDS = 60.0
+"""After this time without a reply the user is told what is being waited for."""
 _PROMPT_LETTERS_PER_TOKEN = 2
 """Few, so that a question is not taken to be shorter than it is."""
 
@@ -37,6 +40,15 @@ class Answer(NamedTuple):
 
 class ModelUnavailable(Exception):
     """The reflecting model cannot be reached now, or has too much to do: worth another attempt."""
+
+    def __init__(self, text: str, after_seconds: float = 0.0) -> None:
+        """`after_seconds`: how long the server asks to be left alone before that."""
+        super().__init__(text)
+        self.after_seconds = after_seconds
+
+
+class ModelFailed(Exception):
+    """The reflecting model gave no reply, and another attempt would not give one either. The message says it all."""
 
 
 class ReflectingModel:
@@ -73,15 +85,22 @@ class Reflector:
     """Asks the reflecting model of one search."""
 
     def __init__(
-        self, model: ReflectingModel, journal: Journal, ledger: Ledger, backoff_seconds: float = _BACKOFF_SECONDS
+        self,
+        model: ReflectingModel,
+        journal: Journal,
+        ledger: Ledger,
+        backoff_seconds: float = _BACKOFF_SECONDS,
+        slow_seconds: float = _SLOW_SECONDS,
     ) -> None:
         self._model, self._journal, self._ledger = model, journal, ledger
-        self._backoff_seconds = backoff_seconds
+        self._backoff_seconds, self._slow_seconds, self._told_slow = backoff_seconds, slow_seconds, False
         self._asked: Counter[str] = Counter()
-        self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, "lightning-reflection")
+        self._turns, self._closed = threading.BoundedSemaphore(_MOST_AT_ONCE), False
         self._under_way: list[Question] = []
         self.on_wait: Callable[[], None] = lambda: None
         """Called now and then while a reply is waited for; what it raises rises."""
+        self.on_slow: Callable[[str], None] = lambda _: None
+        """Called once, with words for the user, if a reply takes long."""
         self._unusable: list[str] = []
         """Why each of the last replies in a row could not be used."""
         self.proposals = 0
@@ -104,9 +123,6 @@ class Reflector:
         Raises:
             SearchEnd: this was one unusable reply too many.
         """
-        while not question.future.done():
-            self.on_wait()
-            concurrent.futures.wait([question.future], _WAIT_SECONDS)
         reply = self._charge(question)
         if not reply.text.strip():
             self.note_unusable(reply.error or "it said nothing")
@@ -117,10 +133,15 @@ class Reflector:
         """A reply led to nothing. SearchEnd if that was so too often in a row."""
         self._unusable.append(why)
         if len(self._unusable) >= MOST_FAILURES:
-            told = "; ".join(f"{count} x {why}" for why, count in Counter(self._unusable).items())
             raise SearchEnd(
-                Why.REFLECTION, f"the reflecting model gave nothing usable {len(self._unusable)} times in a row: {told}"
+                Why.REFLECTION,
+                f"the reflecting model gave nothing usable {len(self._unusable)} times in a row: {self.failures}",
             )
+
+    @property
+    def failures(self) -> str:
+        """Why the last replies in a row could not be used; '' if the last one could."""
+        return "; ".join(f"{count} x {why}" for why, count in Counter(self._unusable).items())
 
     def note_usable(self) -> None:
         """A reply led to a candidate."""
@@ -134,9 +155,16 @@ class Reflector:
 
     def close(self) -> None:
         """What is under way is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
 
     def _charge(self, question: Question) -> ModelReply:
+        began = time.monotonic()
+        while not question.future.done():
+            self.on_wait()
+            concurrent.futures.wait([question.future], _WAIT_SECONDS)
+            if not self._told_slow and time.monotonic() - began > self._slow_seconds:
+                self._told_slow = True
+                self.on_slow(f"the reflecting model has not answered for {self._slow_seconds:g} s; waiting for it")
         reply = question.future.result()
         self._under_way.remove(question)
         self._ledger.charge_reflection(reply.attempts, reply.tokens)
@@ -153,7 +181,20 @@ class Reflector:
         self._ledger.refuse_late()
         allowed = self._ledger.allowance.calls
         left = allowed - self._ledger.spent.calls - len(self._under_way) if allowed else _MOST_ATTEMPTS
-        return self._threads.submit(self._keep, key, text, min(left, _MOST_ATTEMPTS))
+        future: Future[ModelReply] = Future()
+
+        def answer() -> None:
+            with self._turns:
+                if self._closed:
+                    return
+                try:
+                    future.set_result(self._keep(key, text, min(left, _MOST_ATTEMPTS)))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        # Not a pool: the process waits at its end for the threads of one, and a model that hangs would keep it.
+        threading.Thread(target=answer, name="lightning-reflection", daemon=True).start()
+        return future
 
     def _keep(self, key: ReplyKey, text: str, attempts: int) -> ModelReply:
         reply = self._ask(text, attempts)
@@ -168,7 +209,10 @@ class Reflector:
             except ModelUnavailable as error:
                 told = str(error)
                 if attempt < attempts:
-                    time.sleep(self._backoff_seconds * 2 ** (attempt - 1))
+                    time.sleep(max(self._backoff_seconds * 2 ** (attempt - 1), error.after_seconds))
+            except ModelFailed as error:
+                told = str(error)
+                break
             except Exception as error:
                 told = f"{type(error).__name__}: {error}"
                 break

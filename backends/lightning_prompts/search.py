@@ -74,6 +74,8 @@ class Hooks:
     on_round: Callable[[int], None] = lambda _: None
     on_wait: Callable[[], None] = lambda: None
     """Now and then while the reflecting model is waited for; what it raises ends the search, which can go on later."""
+    on_slow: Callable[[str], None] = lambda _: None
+    """With words for the user, if the reflecting model is waited for long."""
 
 
 def run_search(
@@ -112,7 +114,7 @@ def run_search(
         pool=pool,
         ledger=ledger,
     )
-    problem.on_round, reflector.on_wait = hooks.on_round, hooks.on_wait
+    problem.on_round, reflector.on_wait, reflector.on_slow = hooks.on_round, hooks.on_wait, hooks.on_slow
     hooks.on_problem(problem)
     try:
         end = _run_to_end(algorithm, problem)
@@ -186,7 +188,8 @@ def _why_nothing(problem: Problem, end: SearchEnd) -> str:
     if (only := _only_score(problem)) is not None:
         return f"every rollout of the search scored {only:g}: a reward without a spread cannot tell texts apart"
     tried = counts.get("rejected", 0) + counts.get("accepted", 0) + counts.get("proposed", 0)
-    return f"none of the {tried} candidates that were tried is shown to be better than the texts as they are"
+    none = "the only candidate that was tried is not" if tried == 1 else f"none of the {tried} candidates tried is"
+    return f"{none} shown to be better than the texts as they are"
 
 
 def _only_score(problem: Problem) -> float | None:

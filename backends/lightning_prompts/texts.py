@@ -38,6 +38,12 @@ def find_components(rollouts: Sequence[Rollout], roles: Sequence[str], marks: Ma
     return list(found.values())
 
 
+def find_silent_roles(rollouts: Sequence[Rollout], components: Sequence[Component]) -> list[str]:
+    """Roles that spoke to a model and have nothing that is tuned."""
+    tuned = {role for each in components for role in each.roles}
+    return sorted(role for role in _requests(rollouts) if role and role not in tuned)
+
+
 def _requests(rollouts: Sequence[Rollout]) -> dict[str, list[RoleRequest]]:
     """Role -> its requests."""
     found: dict[str, list[RoleRequest]] = {}

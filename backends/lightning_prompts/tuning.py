@@ -22,7 +22,7 @@ from lightning_prompts.parts import TaskParts, divide_tasks
 from lightning_prompts.problem import Problem, Search, SearchOptions
 from lightning_prompts.reflecting_model import HttpModel, open_model
 from lightning_prompts.search import Hooks, SearchOutcome, run_search
-from lightning_prompts.texts import find_components
+from lightning_prompts.texts import find_components, find_silent_roles
 from lightning_sdk.errors import RolloutsFailed, SettingError
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
@@ -58,7 +58,7 @@ def tune(host: SearchHost) -> SearchEnding:
         allowance=allowance_of(host.settings),
         max_length=settings.max_length,
         seeds=settings.seeds,
-        hooks=Hooks(rounds.begin, rounds.add, rounds.end, host.check),
+        hooks=Hooks(rounds.begin, rounds.add, rounds.end, host.check, host.tell),
     )
     rounds.close()
     host.tell(describe_outcome(outcome))
@@ -128,6 +128,12 @@ def _look_for_components(host: SearchHost, journal: Journal, parts: TaskParts) -
             f"all {len(tasks)} first rollouts failed, so nothing is known of the agent's texts: {rollouts[0].error}"
         )
     components = find_components(whole, host.roles, host.marks)
+    if not host.roles and (silent := find_silent_roles(whole, components)):
+        names = ", ".join(map(repr, silent))
+        host.tell(
+            f"not tuned: {names}, whose requests have no instruction that could be tuned; if it stands in what the "
+            "user says, mark it with lightning.prompt"
+        )
     # They are what the search would run first: its seed on selection tasks.
     seed = PromptCandidate({each.name: each.text for each in components})
     for place, rollout in sorted(rollouts.items()):
@@ -234,7 +240,8 @@ def smallest_gain(tasks: int, settings: Settings) -> float | None:
 def describe_outcome(outcome: SearchOutcome) -> str:
     """How the search ended."""
     spent = outcome.spent
-    told = f"the search ended: {outcome.ended} ({spent.rollouts} rollouts, {spent.reflections} questions)"
+    paid = f"{spent.rollouts} rollouts, {spent.reflections} calls of the reflecting model"
+    told = f"the search ended: {outcome.ended} ({paid})"
     if outcome.nothing:
         return f"{told}\n  the texts stay as they are: {outcome.nothing}"
     return (

@@ -22,6 +22,8 @@ class ModelServer:
         self.headers: list[dict[str, str]] = []
         self.failures: list[int] = []
         """HTTP statuses of the next answers, before it works again."""
+        self.failure_headers: dict[str, str] = {}
+        """Of these answers."""
         self.seconds = 0.0
         """How long an answer takes."""
         self.most_at_once = self._at_once = 0
@@ -53,6 +55,8 @@ class ModelServer:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
+                for name, value in double.failure_headers.items() if status != 200 else ():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -68,6 +72,38 @@ class ModelServer:
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def __enter__(self) -> ModelServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class WebServer:
+    """Answers everything with the same bytes, as a web page does that is not a model's API."""
+
+    def __init__(self, page: bytes) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(page)))
+                self.end_headers()
+                self.wfile.write(page)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.do_GET()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def __enter__(self) -> WebServer:
         return self
 
     def __exit__(

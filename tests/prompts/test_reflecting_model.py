@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import pytest
 
 from lightning_prompts.journal import Journal
 from lightning_prompts.ledger import Allowance, Ledger
-from lightning_prompts.reflecting_model import open_model
-from lightning_prompts.reflection import Reflector
+from lightning_prompts.reflecting_model import HttpModel, open_model
+from lightning_prompts.reflection import ModelFailed, ModelUnavailable, Reflector
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings.prompts import Prompts
-from tests.prompts.model_servers import ModelServer
+from tests.prompts.model_servers import ModelServer, WebServer
 
 
 @pytest.fixture
@@ -80,6 +81,43 @@ def test_a_busy_server_is_asked_again(server: ModelServer, tmp_path: Path) -> No
     assert reflector.end(reflector.begin("again")) == ""
     assert ledger.spent.reflections == 4
     assert "HTTP 401" in (tmp_path / "j").read_text()
+
+
+def test_a_server_that_asks_to_be_left_alone_is(server: ModelServer) -> None:
+    """For as long as it says, and not for longer than a minute."""
+    model = open_model(Prompts(reflect_with=server.url))
+    server.failures, server.failure_headers = [429], {"Retry-After": "1"}
+    reflector, began = Reflector(model, Journal(), Ledger(Allowance()), 0.01), time.monotonic()
+    assert reflector.end(reflector.begin("hello")) == "you said hello" and time.monotonic() - began >= 1
+    for header, seconds in (("3600", 60.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.0), ("7", 7.0)):
+        server.failures, server.failure_headers = [503], {"Retry-After": header}
+        with pytest.raises(ModelUnavailable) as raised:
+            model.ask("hello")
+        assert raised.value.after_seconds == seconds
+
+
+def test_a_page_is_not_taken_for_a_reply(tmp_path: Path) -> None:
+    """Such as that of a proxy, or of an address that is not an API's: the user reads what came, and from where."""
+    with WebServer(b"<html>\n<body>Please sign in</body></html>") as page:
+        told = "answered something that is not JSON, so it is not the address of a model: <html> <body>Please sign in"
+        with pytest.raises(ModelFailed, match=f"{page.url}/chat/completions {told}"):
+            open_model(Prompts(reflect_with=f"{page.url}#m")).ask("hello")
+        with pytest.raises(SettingError, match=f"its models cannot be listed .*{told}"):
+            open_model(Prompts(reflect_with=page.url))
+    with WebServer(b'{"detail": "not here"}') as other, pytest.raises(ModelFailed, match="not here"):
+        open_model(Prompts(reflect_with=f"{other.url}#m")).ask("hello")
+
+
+def test_a_server_that_hangs_is_told_and_asked_once(server: ModelServer, tmp_path: Path) -> None:
+    """The user learns what is waited for, and three attempts do not take three times as long."""
+    server.seconds = 3
+    model = HttpModel(server.url, "scripted", "", anthropic=False, timeout_seconds=1)
+    told: list[str] = []
+    reflector = Reflector(model, Journal(tmp_path / "j"), Ledger(Allowance()), 0.01, slow_seconds=0.2)
+    reflector.on_slow = told.append
+    assert [reflector.end(each) for each in [reflector.begin("hello"), reflector.begin("you")]] == ["", ""]
+    assert told == ["the reflecting model has not answered for 0.2 s; waiting for it"] and len(server.requests) == 2
+    assert "did not answer within 1 s" in reflector.failures
 
 
 def test_what_was_asked_is_not_asked_again(server: ModelServer, tmp_path: Path) -> None:

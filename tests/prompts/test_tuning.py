@@ -331,6 +331,30 @@ def test_what_is_told_before_the_start(
     assert told.index("tuning writer") < told.index("held-out score before") < told.index("the search ended")
 
 
+def test_a_role_without_an_instruction_is_named(
+    tmp_path: Path, model: ModelServer, reflector: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no roles are chosen, all with an instruction are tuned, and the user is told which are not."""
+    lightning.markers.agent.declared.clear()
+
+    @lightning.agent(role="planner")
+    def plan(task: dict[str, Any]) -> str:
+        return two_roles._ask("You are the planner. Say: hello", task["text"])
+
+    @lightning.agent(role="critic")
+    def criticise(task: dict[str, Any]) -> str:
+        question: list[Any] = [{"role": "user", "content": task["text"]}]
+        client = two_roles.OpenAI(base_url=os.environ["SCRIPTED_URL"], api_key="users-key")
+        return str(client.chat.completions.create(model="scripted", messages=question))
+
+    def solve(task: dict[str, Any]) -> dict[str, str]:
+        return {"writer": plan(task), "checker": criticise(task)}
+
+    tune(tmp_path, reflector, solve, quiet=False, steps=1, **{"prompts.budget_rollouts": 30})
+    told = capsys.readouterr().err
+    assert "not tuned: 'critic', whose" in told and "tuning planner (31 characters)\n" in told
+
+
 def test_ctrl_c_keeps_the_search(tmp_path: Path, model: ModelServer, reflector: ModelServer) -> None:
     """The report says that it is not over, and --resume continues it."""
     model.seconds = 0.05
@@ -343,6 +367,21 @@ def test_ctrl_c_keeps_the_search(tmp_path: Path, model: ModelServer, reflector: 
     report = json.loads((folder / "runs/run/report.json").read_text())
     assert report["status"] == "stopped" and report["search"] == {}
     assert "A search for better texts was stopped" in (folder / "runs/run/report.md").read_text()
+
+
+def test_ctrl_c_does_not_wait_for_a_reflecting_model_that_hangs(tmp_path: Path, model: ModelServer) -> None:
+    """The search can be resumed, and asks then what was not answered."""
+    folder = prepare(tmp_path / "run")
+    with ModelServer(reflecting) as hanging:
+        hanging.seconds = 60
+        running = command(folder, "--reflect-with", hanging.url)
+        while not hanging.requests:
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.02)
+        os.killpg(running.pid, signal.SIGINT)
+        _, told = running.communicate(timeout=30)
+    assert running.returncode == 130 and "the search was stopped; --resume runs/run" in told
+    assert not [each for each in (folder / "runs/run/search.jsonl").read_text().splitlines() if '"reply"' in each]
 
 
 def test_check_looks_at_the_agent_at_its_own_provider(
