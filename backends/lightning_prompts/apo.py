@@ -14,6 +14,7 @@ from lightning_prompts.candidate import PromptCandidate
 from lightning_prompts.ending import SearchEnd, Why
 from lightning_prompts.problem import Problem
 from lightning_prompts.races import differences, is_ahead
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.rollouts.tasks import Task
 
 _IDLE_ROUNDS = 3
@@ -94,7 +95,7 @@ def _best(
         else:
             ahead = differences(scorer, child, problem.pool.seed, tasks)
             better = is_ahead(ahead)
-            said = f"{math.fsum(ahead) / max(len(ahead), 1):+.3f} over the seed on {len(ahead)} tasks"
+            said = f"{math.fsum(ahead) / max(len(ahead), 1):+.3f} over the seed on {quantity(len(ahead), 'task')}"
             problem.pool.judge(child, better, said if better else f"not shown to be better: {said}")
     return sorted(running, key=problem.worth, reverse=True)[: options.beam]
 

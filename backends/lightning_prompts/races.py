@@ -15,6 +15,7 @@ from statistics import NormalDist
 
 from lightning_prompts.candidate import PromptCandidate
 from lightning_prompts.scorer import TrialScorer
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.rollouts.tasks import Task
 
 LEVEL = 0.25
@@ -92,11 +93,13 @@ def race(
             if _fails_more(scorer, child, parent, seen):
                 verdicts[place] = Verdict(False, "the agent fails more often with it")
             elif is_behind(ahead):
-                verdicts[place] = Verdict(False, f"behind its parent after {len(ahead)} tasks: {_mean(ahead):+.3f}")
+                verdicts[place] = Verdict(
+                    False, f"behind its parent after {quantity(len(ahead), 'task')}: {_mean(ahead):+.3f}"
+                )
     for place, (child, parent) in enumerate(pairs):
         if place not in verdicts:
             ahead = differences(scorer, child, parent, tasks)
-            said = f"{_mean(ahead):+.3f} over its parent on {len(ahead)} tasks"
+            said = f"{_mean(ahead):+.3f} over its parent on {quantity(len(ahead), 'task')}"
             better = is_ahead(ahead)
             verdicts[place] = Verdict(better, said if better else f"not shown to be better: {said}")
     return [verdicts[place] for place in range(len(pairs))]

@@ -11,6 +11,7 @@ from lightning_prompts.candidate import Component
 from lightning_sdk.errors import NothingToTrain
 from lightning_sdk.prompts.discovery import RoleRequest, RoleText, find_role_texts
 from lightning_sdk.prompts.instructions import DEVELOPER, SYSTEM
+from lightning_sdk.results.quantity import quantity
 
 _UNNAMED = "agent"
 """What the text of calls of no role is called."""
@@ -80,10 +81,10 @@ def _describe_missing(role: str, requests: Mapping[str, Sequence[RoleRequest]], 
     seen = ", ".join(repr(each) if each else "no role" for each in sorted(requests)) or "none"
     if role and role not in requests:
         return (
-            f"role {role!r} made no call to a model in {rollouts} rollouts, so its instruction is not known; roles "
-            f"that did: {seen}. Run lightning-sdk check with --provider to see which calls are caught"
+            f"role {role!r} made no call to a model in {quantity(rollouts, 'rollout')}, so its instruction is not "
+            f"known; roles that did: {seen}. Run lightning-sdk check with --provider to see which calls are caught"
         )
-    who = f"the requests of role {role!r} have" if role else f"the requests of {rollouts} rollouts have"
+    who = f"the requests of role {role!r} have" if role else f"the requests of {quantity(rollouts, 'rollout')} have"
     return (
         f"{who} no instruction that could be tuned: no system or developer message, nor `instructions`. If the prompt "
         'stands in what the user says, mark it: lightning.prompt("NAME", default="...")'

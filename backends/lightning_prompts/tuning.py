@@ -24,6 +24,7 @@ from lightning_prompts.reflecting_model import HttpModel, open_model
 from lightning_prompts.search import Hooks, SearchOutcome, run_search
 from lightning_prompts.texts import find_components, find_silent_roles
 from lightning_sdk.errors import RolloutsFailed, SettingError
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
 
@@ -207,13 +208,14 @@ def describe_plan(host: SearchHost, components: Sequence[Component], parts: Task
     most = "".join(f", {each}" for each in also)
     lines = [
         f"tuning {names}",
-        f"{len(parts.reflection)} tasks to reflect on, {len(parts.selection)} to select with, {host.held_out} held out",
-        f"at most {own.budget_rollouts} rollouts{most} for the search, and 2 x "
-        f"{host.held_out * settings.evaluation.seeds} rollouts on held-out tasks",
-        f"at most {settings.steps} rounds of {own.proposals} proposals by {model.model}",
+        f"{quantity(len(parts.reflection), 'task')} to reflect on, {len(parts.selection)} to select with, "
+        f"{host.held_out} held out",
+        f"at most {quantity(own.budget_rollouts, 'rollout')}{most} for the search, and 2 x "
+        f"{quantity(host.held_out * settings.evaluation.seeds, 'rollout')} on held-out tasks",
+        f"at most {quantity(settings.steps, 'round')} of {quantity(own.proposals, 'proposal')} by {model.model}",
     ]
     if host.held_out:
-        lines.append(f"on {host.held_out} held-out tasks {describe_power(host.held_out, settings)}")
+        lines.append(f"on {quantity(host.held_out, 'held-out task')} {describe_power(host.held_out, settings)}")
     return "\n  ".join(lines)
 
 
@@ -240,7 +242,7 @@ def smallest_gain(tasks: int, settings: Settings) -> float | None:
 def describe_outcome(outcome: SearchOutcome) -> str:
     """How the search ended."""
     spent = outcome.spent
-    paid = f"{spent.rollouts} rollouts, {spent.reflections} calls of the reflecting model"
+    paid = f"{quantity(spent.rollouts, 'rollout')}, {quantity(spent.reflections, 'call')} of the reflecting model"
     told = f"the search ended: {outcome.ended} ({paid})"
     if outcome.nothing:
         return f"{told}\n  the texts stay as they are: {outcome.nothing}"

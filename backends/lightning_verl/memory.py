@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from lightning_process.anatomy import Anatomy
 from lightning_process.memory_need import GB, MemoryNeed
 from lightning_sdk.errors import SettingError
+from lightning_sdk.results.quantity import quantity
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def _check_fit(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, fit: Fit) -
     wanted = ceil(certain * processes / max(1.0, gpu_bytes - rest)) if gpu_bytes > rest else 0
     more = f"cluster.gpus={wanted}" if processes < wanted <= 16 else "more GPUs"
     what = (
-        f"an update of {size} on {processes} GPU{'s' * (processes > 1)} of {room} takes about "
+        f"an update of {size} on {quantity(processes, 'GPU')} of {room} takes about "
         f"{fit.updating.total / GB:.0f} GB of each: {fit.updating}"
     )
     ways = f"{more}, lora.rank=16, or {ENGINE}.offload_policy=true, which keeps weights and optimizer in host memory"

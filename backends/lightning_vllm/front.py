@@ -24,6 +24,7 @@ from aiohttp import web
 from lightning_process.openai import application
 from lightning_process.refusal import BadRequest, Unavailable, json_reply, unknown_model
 from lightning_sdk.capture.seam import ROLLOUT_HEADER
+from lightning_sdk.results.quantity import quantity
 from lightning_vllm.in_flight import InFlight, Recalled, ServerLost, relay
 from lightning_vllm.pool import Pool, PooledServer, ServerAddress, UpstreamCounts
 from lightning_vllm.request_info import RequestInfo, refuse_constraints
@@ -332,6 +333,6 @@ def _has_hung_up(request: web.Request) -> bool:
 def _give_up(lost: ServerLost, losses: int) -> web.Response:
     """503, or the server's own error, marked so that the client's SDK does not retry."""
     if lost.reply is None:
-        raise Unavailable(f"{lost} (sent {losses} times)" if losses else str(lost))
+        raise Unavailable(f"{lost} (sent {quantity(losses, 'time')})" if losses else str(lost))
     lost.reply.headers["x-should-retry"] = "false"
     return lost.reply

@@ -19,6 +19,7 @@ from lightning_sdk.hub.events import CheckedEvent
 from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.markers.reward import Function, reward_functions
 from lightning_sdk.results.diagnosis import Diagnosis, Examination, RoleRewards, Sequences
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.score import RewardReason
 from lightning_sdk.rollouts.tasks import Source, load
 from lightning_sdk.settings import placement
@@ -177,7 +178,7 @@ def _head(found: Diagnosis | Examination) -> str:
     if isinstance(found, Examination):
         return check_run.head(found)
     ended = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in found.statuses.items())
-    return f"{found.rollouts} rollouts: {ended}"
+    return f"{quantity(found.rollouts, 'rollout')}: {ended}"
 
 
 def _tables(found: Diagnosis | Examination) -> list[list[list[str]]]:
@@ -264,7 +265,7 @@ def _verdict(found: Diagnosis | Examination) -> str:
             return "Not ready to train: calls were assigned to the wrong rollout, or to none; see the first finding."
         return "Nothing could be learned from these rollouts."
     roles = {each.role for each in found.calls if each.complete} if found.at_provider else found.sequences
-    of = f"{complete} calls of {len(roles)} role{'s' * (len(roles) != 1)}"
+    of = f"{quantity(complete, 'call')} of {quantity(len(roles), 'role')}"
     can = f"{of} to train succeeded at the agent's own provider" if found.at_provider else f"{of} can be learned from"
     if check_run.DOUBTS & {each.kind for each in found.findings}:
         return f"{can}, but perhaps not what you want the agent to learn; see the warnings."

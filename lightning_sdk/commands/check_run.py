@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lightning_sdk.errors import BY_NAME, HubError, LightningError
 from lightning_sdk.results.diagnosis import Examination
+from lightning_sdk.results.quantity import quantity
 
 #: Findings that say that a rising reward may not mean what it is supposed to mean.
 DOUBTS = frozenset({
@@ -46,8 +47,7 @@ def examine(folder: Path, python: str | None = None) -> Examination:
 
 def head(found: Examination) -> str:
     """The first lines: the run, its status and a summary."""
-    steps = "1 step" if found.steps == 1 else f"{found.steps} steps"
-    return f"{found.run}: {steps}, {found.status}\n\n{found.summary}"
+    return f"{found.run}: {quantity(found.steps, 'step')}, {found.status}\n\n{found.summary}"
 
 
 def table(found: Examination) -> list[list[str]]:

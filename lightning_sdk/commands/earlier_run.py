@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sdk.errors import SettingError, TaskError
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_files import RunConfig, read_config, read_report, read_tasks
 from lightning_sdk.rollouts.tasks import Parts, Task, canonical, task_id, without
 from lightning_sdk.settings import Settings
@@ -124,7 +125,9 @@ class EarlierRun:
             return
         more = f"give the new total, such as steps={2 * self.done} (--steps {2 * self.done})"
         if given:
-            raise SettingError(f"setting steps={steps}: {self.folder} has already done {self.done} steps; {more}")
+            raise SettingError(
+                f"setting steps={steps}: {self.folder} has already done {quantity(self.done, 'step')}; {more}"
+            )
         raise SettingError(f"resume: {self.folder} has done all of its {self.done} steps; {more}")
 
     def _is_same(self, model: str) -> bool:

@@ -30,6 +30,7 @@ from lightning_sdk.hub.events import (
     StepEvent,
     WarningEvent,
 )
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_report import RunReport
 from lightning_sdk.results.score import HeldOutScore, Interval
 
@@ -270,8 +271,9 @@ def _starting(event: StartedEvent) -> str:
     if not event.steps:
         return f"scoring {model}"
     if event.search:
-        return f"tuning prompts in at most {event.steps} rounds"
-    return f"training {model} for {event.steps} steps" + (f", going on after step {event.step}" if event.step else "")
+        return f"tuning prompts in at most {quantity(event.steps, 'round')}"
+    later = f", going on after step {event.step}" if event.step else ""
+    return f"training {model} for {quantity(event.steps, 'step')}{later}"
 
 
 def _numbers(metrics: Mapping[str, float]) -> str:
@@ -328,11 +330,11 @@ def _place(run: str, report: RunReport) -> str:
 def _ending(report: RunReport) -> str:
     """The last line: what came out."""
     if report.status == "failed":
-        return f"failed after {report.steps} steps: {report.error or 'unknown error'}"
+        return f"failed after {quantity(report.steps, 'step')}: {report.error or 'unknown error'}"
     if not report.steps:
         return "done"
     reason = f"; {report.verdict_reason}" if report.verdict_reason else ""
-    done = f"{report.steps} {'steps' if report.search is None else 'rounds'}"
+    done = quantity(report.steps, "step" if report.search is None else "round")
     return f"{report.verdict or 'not measured'}: {done} in {_duration(report.train_seconds)}{reason}"
 
 

@@ -15,6 +15,7 @@ from lightning_sdk.commands import check
 from lightning_sdk.errors import BY_NAME, HubError, LightningError, SettingError
 from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.prompt import marked
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.rollouts.tasks import Source
 from lightning_sdk.settings import placement
 from lightning_sdk.system.folders import temporary_folder
@@ -122,9 +123,9 @@ def _read(folder: Path, marks: Mapping[str, str], python: str | None) -> list[di
 
 def _paragraphs(values: Mapping[str, Any]) -> Iterator[str]:
     ended = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in values["statuses"].items())
-    yield f"{values['rollouts']} rollouts: {ended}"
+    yield f"{quantity(values['rollouts'], 'rollout')}: {ended}"
     for role in values["roles"]:
-        yield f"{_name(role['role'])}: {_count(role['requests'], 'request')} of {_count(role['tasks'], 'task')}"
+        yield f"{_name(role['role'])}: {quantity(role['requests'], 'request')} of {quantity(role['tasks'], 'task')}"
         for number, text in enumerate(role["texts"], 1):
             yield f"  {number}. {_head(text, role)}\n{_indent(text['text'])}"
     for role, why in values["unseen_roles"].items():
@@ -154,7 +155,3 @@ def _indent(text: str) -> str:
 
 def _name(role: str) -> str:
     return f"role {role!r}" if role else "calls of no role"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

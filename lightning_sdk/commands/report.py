@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.failures.finding import Finding
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_files import REPORT, read_object
 from lightning_sdk.results.run_report import RunReport
 from lightning_sdk.results.score import Interval
@@ -128,11 +129,12 @@ class Report:
         """How much was done."""
         search = self.values.get("search")
         if search == {}:
-            return f"{self.steps} rounds of a search that is not over, in {self.train_seconds:.0f} s"
+            return f"{quantity(self.steps, 'round')} of a search that is not over, in {self.train_seconds:.0f} s"
         if search is None:
-            return f"{self.steps} steps in {self.train_seconds:.0f} s"
+            return f"{quantity(self.steps, 'step')} in {self.train_seconds:.0f} s"
         spent = search["spent"]
-        return f"{search['rounds']} rounds of a search with {spent['rollouts']} rollouts in {spent['seconds']:.0f} s"
+        rounds, rollouts = quantity(search["rounds"], "round"), quantity(spent["rollouts"], "rollout")
+        return f"{rounds} of a search with {rollouts} in {spent['seconds']:.0f} s"
 
     @property
     def texts(self) -> dict[str, str]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from lightning_sdk.errors import BY_NAME, HubError, LightningError, RewardError, SettingError
 from lightning_sdk.markers.reward import Function, RewardFunction, reward_functions
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.rescoring import (
     AnswerToScore,
     GivenReward,
@@ -212,7 +213,7 @@ def _head(found: RescoringResult) -> Iterator[str]:
 
 def _describe_comparison(each: RewardComparison) -> Iterator[str]:
     role = f", role {each.role}" if each.role else ""
-    yield f"{each.mode}{role}: {each.rollouts} rollouts"
+    yield f"{each.mode}{role}: {quantity(each.rollouts, 'rollout')}"
     yield f"  mean     {_interval(each.old)} -> {_interval(each.new)}, change {_interval(each.change)}"
     if each.without_old_reward or each.without_new_reward:
         yield f"           {each.without_old_reward} had no reward before, {each.without_new_reward} have none now"

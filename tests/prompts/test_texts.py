@@ -95,7 +95,7 @@ def test_what_is_marked_is_tuned_in_the_place_of_the_frame_around_it() -> None:
 @pytest.mark.parametrize(
     ("calls", "told"),
     [
-        ([chat("b", "You are helpful.")], "role 'a' made no call to a model in 1 rollouts.*did: 'b'"),
+        ([chat("b", "You are helpful.")], "role 'a' made no call to a model in 1 rollout,.*did: 'b'"),
         ([call("a", messages=[{"role": "user", "content": "hi"}])], r"role 'a' have no instruction.*lightning\.prompt"),
     ],
 )

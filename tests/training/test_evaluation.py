@@ -148,7 +148,7 @@ def test_the_command_says_the_verdict(tmp_path: Path) -> None:
     (verdict,) = [line for line in lines if line.startswith("verdict   ")]
     assert verdict.startswith("verdict   not shown to be better: ") and lines[3].startswith("change    ")
     assert all(line.split(maxsplit=1)[0] in {"fatal", "warning"} for line in lines[lines.index(verdict) + 1 :])
-    assert "not shown to be better: 1 steps in" in done.stderr
+    assert "not shown to be better: 1 step in" in done.stderr
     assert "n=2 x 2 seeds" in done.stdout
 
 

@@ -116,7 +116,7 @@ def test_agents_side_needs_nothing_heavy(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
-    assert "trained   1 steps" in done.stdout
+    assert "trained   1 step in" in done.stdout
 
 
 def test_processes_survive_a_kill(tmp_path: Path, light: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,10 +120,10 @@ def test_nothing_but_failed_rollouts_is_an_empty_batch() -> None:
 
 
 NOTHING = [
-    (rollout(1), "the agent made no model call in 1 rollouts"),
+    (rollout(1), "the agent made no model call in 1 rollout,"),
     (rollout(1, call(1, [1], sample(2), role="judge", trainable=False)), "there were 1 of judge.*trainable=True"),
-    (rollout(1, call(1, [1], sample(2), problem="no ids")), "none of the 1 calls of trainable roles can.*no ids"),
-    (rollout(1, call(1, [1], sample(2)), rewards={}), "none of 1 rollouts has a reward for solver"),
+    (rollout(1, call(1, [1], sample(2), problem="no ids")), "the only trainable call cannot be trained on.*no ids"),
+    (rollout(1, call(1, [1], sample(2)), rewards={}), "the only rollout has no reward for solver"),
 ]
 
 

@@ -9,6 +9,7 @@ from lightning_hub.evaluation.evaluation import BySeed, HeldOut, mean
 from lightning_hub.statistics.interval import difference
 from lightning_hub.statistics.looks import Look
 from lightning_hub.statistics.reward_range import RangeSource, RewardRange, reward_range
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.score import Interval
 
 NOT_SHOWN = "not shown to be better"
@@ -112,7 +113,7 @@ def _condition(within: RewardRange | None) -> str:
 
 def _too_few(pairs: Sequence[Pair], look: Look, within: RewardRange | None) -> str:
     """Why an interval holds 0, if the number of tasks or the assumed range is the reason; else ''."""
-    tasks = "1 task is" if len(pairs) == 1 else f"{len(pairs)} tasks are"
+    tasks = quantity(len(pairs), "task is", "tasks are")
     if all(x == y for x, y in pairs):
         return "no task's score changed"
     if not difference([0.0] * len(pairs), [1.0] * len(pairs), look.level).is_above(0):

@@ -11,6 +11,7 @@ from lightning_hub.rollout import Rollout
 from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.failures.remedy import MARK
 from lightning_sdk.markers.reward import UNREWARDED
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.trace.call import Status
 
 
@@ -23,7 +24,8 @@ def find_failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> 
     (status, kind), count = kinds.most_common(1)[0]
     alike = [each for each in failed if each.status == status and error_kind(each.error) == kind]
     example = alike[0].error
-    others = f" There were {len(kinds) - 1} other kinds of failure." if len(kinds) > 1 else ""
+    more = quantity(len(kinds) - 1, "other kind of failure occurred", "other kinds of failure occurred")
+    others = f" {more}." if len(kinds) > 1 else ""
     allowed = len(failed) <= max_failed * len(rollouts) and len(failed) < len(rollouts)
     return Finding(
         kind="rollouts failed",

@@ -12,6 +12,7 @@ from lightning_hub.findings.refused_calls import AT_PROVIDER, cause_and_remedy, 
 from lightning_hub.trajectories.breaks import Reason
 from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.results.diagnosis import UncapturedCalls
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call
 
@@ -23,7 +24,9 @@ def no_calls(rollouts: int, elsewhere: int = 0, outside: int = 0) -> Finding:
     if elsewhere:
         cause, remedy = "Its requests were sent with a client that no integration reads; see that finding.", ""
     elif outside:
-        cause = f"{outside} calls were made outside of every rollout meanwhile; see that finding."
+        cause = (
+            f"{quantity(outside, 'call was', 'calls were')} made outside of every rollout meanwhile; see that finding."
+        )
         remedy = ""
     else:
         cause = "It calls no model, uses a client that no integration reads, or gets its answers from a cache."
@@ -31,7 +34,7 @@ def no_calls(rollouts: int, elsewhere: int = 0, outside: int = 0) -> Finding:
             f"Make the calls with {_SEAMS}, or send them through `lightning-sdk gateway`; lightning.status() in the "
             "agent's process lists the integrations."
         )
-    what = f"the agent made no model call in {rollouts} rollouts, as far as could be seen."
+    what = f"the agent made no model call in {quantity(rollouts, 'rollout')}, as far as could be seen."
     return Finding(kind="no model call", severity=Severity.FATAL, what=what, cause=cause, remedy=remedy)
 
 
@@ -42,15 +45,15 @@ def none_trainable(calls: Iterable[Call], rollouts: int, roles: Sequence[str]) -
         return Finding(
             kind="role filter matched nothing",
             severity=Severity.FATAL,
-            what=f"no call of the roles to train ({', '.join(roles)}) was captured in {rollouts} rollouts; there were "
-            f"{told}.",
+            what=f"no call of the roles to train ({', '.join(roles)}) was captured in "
+            f"{quantity(rollouts, 'rollout')}; there were {told}.",
             cause="",
             remedy="Name one of these in the setting roles (--roles), or leave it empty.",
         )
     return Finding(
         kind="nothing trainable",
         severity=Severity.FATAL,
-        what=f"no call of a trainable role was captured in {rollouts} rollouts; there were {told}.",
+        what=f"no call of a trainable role was captured in {quantity(rollouts, 'rollout')}; there were {told}.",
         cause="A role is trained only where the agent says so.",
         remedy="Put @lightning.agent(role=..., trainable=True) above the function that makes the calls, or name the "
         "roles to train: --roles A --roles B.",
@@ -76,7 +79,12 @@ def calls_not_redirected(calls: Sequence[Call]) -> Finding:
     return Finding(
         kind="calls not redirected",
         severity=Severity.WARNING,
-        what=f"{len(calls)} calls of roles to train were recorded and went to their own provider: {told}.",
+        what=quantity(
+            len(calls),
+            "call of a role to train was recorded and went to its own provider",
+            "calls of roles to train were recorded and went to their own provider",
+        )
+        + f": {told}.",
         cause="They were made where the role was not marked trainable, or in a form that cannot be sent to the engine.",
         remedy="Make them inside the function under @lightning.agent(..., trainable=True), as chat completions.",
     )
@@ -89,11 +97,12 @@ def calls_failed(role: str, calls: Sequence[Call], *, alone: bool, at_provider: 
     failed = next(call for call in calls if failure_reason(call) == first)
     cause, remedy = AT_PROVIDER if at_provider and failed.meta.status != "cancelled" else cause_and_remedy(failed)
     whose = f"of the role {role}" if role else "without a role"
-    others = f" (there were {len(counts) - 1} other reasons)" if len(counts) > 1 else ""
+    none = f"not one of {len(calls)} calls {whose} succeeded" if len(calls) > 1 else f"the only call {whose} failed"
+    others = f" (and {quantity(len(counts) - 1, 'other reason')})" if len(counts) > 1 else ""
     return Finding(
         kind="calls failed",
         severity=Severity.FATAL,
-        what=f"not one of {len(calls)} calls {whose} succeeded: {first.rstrip('.')}{others}.",
+        what=f"{none}: {first.rstrip('.')}{others}.",
         cause=cause,
         remedy=remedy,
         passing=not alone,
@@ -103,11 +112,13 @@ def calls_failed(role: str, calls: Sequence[Call], *, alone: bool, at_provider: 
 def unusable_calls(problems: Sequence[str], trainable: int) -> Finding:
     """Calls that succeeded without ids or log-probs; `trainable`: the number of trainable calls."""
     everything = len(problems) >= trainable
-    many = (
-        f"none of the {trainable} calls of trainable roles can"
-        if everything
-        else (f"{len(problems)} calls of trainable roles cannot")
-    )
+    many = f"{quantity(len(problems), 'call')} of trainable roles cannot"
+    if everything:
+        many = (
+            f"none of the {trainable} calls of trainable roles can"
+            if trainable > 1
+            else "the only trainable call cannot"
+        )
     cause, remedy = next((words for told, words in _UNUSABLE.items() if told in problems[0]), _IDS)
     return Finding(
         kind="ids or log-probs missing",
@@ -140,11 +151,12 @@ def calls_elsewhere(found: Sequence[UncapturedCalls], fatal: bool, off: Sequence
     told = "; ".join(
         f"{each.count} to {each.place} through {each.client} by {', '.join(each.roles)}" for each in found[:4]
     )
+    many = sum(each.count for each in found)
     cause = f"The integration for {', '.join(off)} is off." if off else "No integration reads this client."
     return Finding(
         kind="calls went elsewhere",
         severity=Severity.FATAL if fatal else Severity.WARNING,
-        what=f"{sum(each.count for each in found)} calls to a model were not captured: {told}.",
+        what=f"{quantity(many, 'call to a model was', 'calls to a model were')} not captured: {told}.",
         cause=cause + " They are not recorded; the server at that address answered them.",
         remedy=f"Make them with {_SEAMS}, or send them through `lightning-sdk gateway`.",
     )
@@ -156,7 +168,7 @@ def calls_outside(count: int, lost: int, fatal: bool) -> Finding:
     return Finding(
         kind="context lost",
         severity=Severity.FATAL if fatal or lost else Severity.WARNING,
-        what=f"{count} calls were made outside of every rollout while rollouts ran{which}.",
+        what=f"{quantity(count, 'call was', 'calls were')} made outside of every rollout while rollouts ran{which}.",
         cause="They come from a thread or a task that several rollouts share or that outlives the rollout that started "
         "it, "
         "from a runtime that was started before, or from code that gets no context because of "
@@ -174,7 +186,12 @@ def late_calls(count: int) -> Finding:
     return Finding(
         kind="calls after the end",
         severity=Severity.FATAL,
-        what=f"{count} calls arrived after their rollout had ended, and are not trained on.",
+        what=quantity(
+            count,
+            "call arrived after its rollout had ended, and is",
+            "calls arrived after their rollout had ended, and are",
+        )
+        + " not trained on.",
         cause="Something outlives the rollout that started it and goes on in its context: a runtime, a worker process, "
         "a task that nothing waits for. Its work for other rollouts is filed under the wrong one.",
         remedy="Start it inside the agent function and stop it before the function returns, or give it its work "
@@ -185,10 +202,11 @@ def late_calls(count: int) -> Finding:
 
 def no_reward(roles: Sequence[str], rollouts: int, fatal: bool) -> Finding:
     """Roles that made trainable calls and that no reward reaches."""
+    none = f"none of {rollouts} rollouts has a reward" if rollouts > 1 else "the only rollout has no reward"
     return Finding(
         kind="no reward",
         severity=Severity.FATAL if fatal else Severity.WARNING,
-        what=f"none of {rollouts} rollouts has a reward for {', '.join(role or 'no role' for role in roles)}.",
+        what=f"{none} for {', '.join(role or 'no role' for role in roles)}.",
         cause="A reward counts for the role it names, or for all roles if it is one number.",
         remedy="Return one number from the reward function, or a dict with every role in it: {role: number}; or call "
         "lightning.emit_reward(value, role=...) in the agent.",

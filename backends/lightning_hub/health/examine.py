@@ -20,6 +20,7 @@ from lightning_hub.statistics.trend import FEWEST, MANY, clear_from
 from lightning_sdk.errors import LightningError
 from lightning_sdk.failures.finding import Finding, Severity
 from lightning_sdk.results.diagnosis import Examination, RoleHealth
+from lightning_sdk.results.quantity import quantity
 
 #: The finding of a run that ended with an error.
 ENDED = "run failed"
@@ -131,7 +132,7 @@ def _run_failed(record: RunRecord) -> Finding:
     return Finding(
         kind=ENDED,
         severity=Severity.FATAL,
-        what=f"the run failed after {len(record.steps)} steps: "
+        what=f"the run failed after {quantity(len(record.steps), 'step')}: "
         f"{record.error or 'for a reason that was not written down'}",
         cause="",
         remedy=f"Once that is fixed, go on with it: --resume {record.name}; hub.log in its folder has more.",
@@ -159,14 +160,13 @@ def _role_health(record: RunRecord, role: str) -> RoleHealth | None:
 def _describe_replay(record: RunRecord) -> str:
     losses = record.values("loss")
     went = f": the loss went from {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
-    return f"{len(record.steps)} steps were trained on stored rollouts{went}."
+    return f"{quantity(len(record.steps), 'step was', 'steps were')} trained on stored rollouts{went}."
 
 
 def _describe_trend(each: RoleHealth) -> str:
     whose = f"The reward of {describe_role(each.role)}"
     if each.steps < FEWEST:
-        many = "1 step" if each.steps == 1 else f"{each.steps} steps"
-        return f"{whose} was {each.last:.3g} after {many}, too few to see a trend."
+        return f"{whose} was {each.last:.3g} after {quantity(each.steps, 'step')}, too few to see a trend."
     if each.rises:
         return f"{whose} rose from {each.first:.3g} to {each.last:.3g} in {each.steps} steps."
     if each.falls:

@@ -14,6 +14,7 @@ from lightning_hub.health.run_record import RunRecord, ScoredRollout, describe_r
 from lightning_hub.health.scale import scale
 from lightning_hub.statistics.trend import FEWEST, Trend, trend
 from lightning_sdk.failures.finding import Finding, Severity
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.settings.combinations import GROUPED
 
 #: Fewest steps for the finding that a reward does not rise; the largest rise that could then have gone unseen, in
@@ -63,8 +64,8 @@ def check_roles(record: RunRecord) -> Iterator[Finding]:
     yield Finding(
         kind="role filter matched nothing" if len(missing) == len(record.settings.roles) else "role without calls",
         severity=Severity.FATAL if len(missing) == len(record.settings.roles) else Severity.WARNING,
-        what=f"in {len(record.steps)} steps no call of the role {', '.join(map(repr, missing))} of the setting roles "
-        f"was trained; there were {others or 'none of any role'}.",
+        what=f"in {quantity(len(record.steps), 'step')} no call of the role {', '.join(map(repr, missing))} of the "
+        f"setting roles was trained; there were {others or 'none of any role'}.",
         cause="Either the name is misspelt, or that agent had nothing to do in these tasks.",
         remedy=f"Use the names listed here: {named}; `lightning-sdk check agent.py:...` lists them too.",
     )
@@ -79,7 +80,7 @@ def check_rewards(record: RunRecord) -> Iterator[Finding]:
         yield Finding(
             kind="no reward",
             severity=Severity.FATAL if len(without) == len(record.roles) else Severity.WARNING,
-            what=f"in {len(record.steps)} steps {describe_role(role)} never had a reward.",
+            what=f"in {quantity(len(record.steps), 'step')} {describe_role(role)} never had a reward.",
             cause="A reward counts for the role it names, or for all roles if it is one number (credit.signal says "
             "which).",
             remedy="Return one number from the reward function, or a dict with every role in it: {role: number}; or "

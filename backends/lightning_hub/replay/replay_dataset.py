@@ -23,6 +23,7 @@ from lightning_hub.replay.stored_run import StoredRollout, StoredRun, canonical
 from lightning_hub.trajectories.rewards import total_reward
 from lightning_hub.trajectories.role_rollout import RoleRollout, role_rollouts
 from lightning_sdk.errors import NothingToTrain, SettingError
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
 
@@ -124,13 +125,14 @@ class ReplayDataset:
 
     def describe_left_out(self) -> str:
         """What is left out, in words; '' if nothing is."""
-        return ", ".join(f"{count} rollouts left out because {why}" for why, count in self.left_out.items())
+        return ", ".join(f"{quantity(count, 'rollout')} left out because {why}" for why, count in self.left_out.items())
 
     def describe(self) -> str:
         """What is learned from, in words."""
         names = ", ".join(run.folder.name for run in self.runs)
+        groups = quantity(len(self.groups), "group")
         left_out = f"; {self.describe_left_out()}" if self.left_out else ""
-        return f"learning from {self.rollouts} stored rollouts in {len(self.groups)} groups of {names}{left_out}"
+        return f"learning from {quantity(self.rollouts, 'stored rollout')} in {groups} of {names}{left_out}"
 
     def facts(self) -> dict[str, str | int]:
         """For config.json."""
@@ -171,8 +173,8 @@ class ReplayDataset:
         if not any(map(self._is_trained, chosen.spoke)):
             told = ", ".join(sorted(role or "no role" for role in chosen.spoke)) or "nobody"
             raise NothingToTrain(
-                f"step {step}: in the stored rollouts of {len(places)} groups no role to train has a call that can be "
-                f"used; the trainable calls are of {told}. {' '.join(chosen.problems[:1])}"
+                f"step {step}: in the stored rollouts of {quantity(len(places), 'group')} no role to train has a call "
+                f"that can be used; the trainable calls are of {told}. {' '.join(chosen.problems[:1])}"
             )
         rows = self._rows(chosen)
         method = self._settings.stored.method

@@ -9,6 +9,7 @@ from lightning_hub.evaluation.judgement import NOT_MEASURED
 from lightning_hub.results import search_page
 from lightning_hub.trajectories.reasons import describe_reason
 from lightning_sdk.failures.finding import Finding
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_report import RunReport
 from lightning_sdk.results.score import HeldOutScore, Interval
 
@@ -44,14 +45,14 @@ def markdown(report: RunReport, folder: str) -> str:
 def _headline(report: RunReport) -> str:
     if report.status == "failed":
         return (
-            f"**This run failed** after {report.steps} steps, so it has no result.\n\n"
+            f"**This run failed** after {quantity(report.steps, 'step')}, so it has no result.\n\n"
             f"```text\n{report.error or 'unknown error'}\n```"
         )
     if not report.steps:
         return f"`{report.model}` was scored on held-out tasks, without training."
     if report.search is not None:
         return f"{search_page.headline(report)}\n\n{_verdict_sentence(report)}"
-    began = f"`{report.model}` was trained for {report.steps} steps with the `{report.backend}` backend"
+    began = f"`{report.model}` was trained for {quantity(report.steps, 'step')} with the `{report.backend}` backend"
     ended = "." if report.status == "finished" else f"; the run was {report.status} before its last step."
     return f"{began}{ended}\n\n{_verdict_sentence(report)}"
 

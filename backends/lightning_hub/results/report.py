@@ -9,6 +9,7 @@ from lightning_hub.evaluation.evaluation import HeldOut
 from lightning_hub.evaluation.judgement import change_of_roles, judge
 from lightning_hub.storage.store import Totals
 from lightning_sdk.failures.finding import Finding
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_files import RunConfig, StepMetrics
 from lightning_sdk.results.run_report import FailureCounts, RunReport, TokenStaleness
 from lightning_sdk.trace.call import Status
@@ -90,9 +91,9 @@ def _describe_policy(status: str, policy: Mapping[str, Any]) -> str:
     if kind == "train":
         return f"trained on, with a reward of {policy['reward']:g} in addition to what they had earned"
     refills = policy.get("refills", 0)
-    replaced = f"; each replaced by up to {refills} other rollout{'s' * (refills > 1)} of its task" if refills else ""
+    replaced = f"; each replaced by up to {quantity(refills, 'other rollout')} of its task" if refills else ""
     retries = policy.get("retries", 0)
-    tried = f"tried again up to {retries} time{'s' * (retries > 1)}, then " if kind == "retry" and retries else ""
+    tried = f"tried again up to {quantity(retries, 'time')}, then " if kind == "retry" and retries else ""
     return f"{tried}left out{replaced}"
 
 

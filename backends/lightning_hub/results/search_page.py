@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_report import RunReport
 
 
@@ -12,12 +13,13 @@ def headline(report: RunReport) -> str:
     """What was tuned."""
     search = report.search
     if not search:
-        return f"A search for better texts was {report.status} after {report.steps} rounds; `--resume` continues it."
+        rounds = quantity(report.steps, "round")
+        return f"A search for better texts was {report.status} after {rounds}; `--resume` continues it."
     names = ", ".join(f"`{each['name']}`" for each in search["components"])
     ended = "" if report.status == "finished" else f"; the run was {report.status} before its end"
     return (
-        f"The instructions {names} were tuned in {search['rounds']} rounds of the algorithm `{search['algorithm']}`, "
-        f"with {search['reflect_with']} as the reflecting model{ended}."
+        f"The instructions {names} were tuned in {quantity(search['rounds'], 'round')} of the algorithm "
+        f"`{search['algorithm']}`, with {search['reflect_with']} as the reflecting model{ended}."
     )
 
 
@@ -36,14 +38,15 @@ def _course(search: Mapping[str, Any]) -> Iterator[str]:
         yield f"**The texts stay as they are**: {search['nothing']}."
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if state != "seed") or "none"
     yield (
-        f"{spent['rollouts']} of {search['allowance']['rollouts']} rollouts were run and {spent['calls']} calls to "
-        f"models made, {spent['reflections']} of them of the reflecting model, with {spent['tokens']:,} tokens in all. "
+        f"{spent['rollouts']} of {search['allowance']['rollouts']} rollouts were run and "
+        f"{quantity(spent['calls'], 'call')} to models made, {spent['reflections']} of them of the reflecting model, "
+        f"with {spent['tokens']:,} tokens in all. "
         f"Candidates: {told}. `candidates.jsonl` has each with its parents, scores and texts."
     )
     if search["interrupted"]:
         yield (
-            f"{search['interrupted']} rollouts were under way when the run was interrupted; they were run again, and "
-            "counted once."
+            quantity(search["interrupted"], "rollout was", "rollouts were")
+            + " under way when the run was interrupted, and run again; each counts once."
         )
 
 

@@ -25,6 +25,7 @@ from lightning_hub.storage.index import End
 from lightning_hub.storage.rows import BeginRow, EndRow
 from lightning_hub.storage.store import Store
 from lightning_sdk.markers.reward import UNREWARDED
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.stream.wire import MAX_TASK_BYTES
 from lightning_sdk.system.clock import Clock
 from lightning_sdk.trace.call import Status
@@ -328,7 +329,7 @@ class Leases:
 
 
 def _describe_end(runner: str, rollouts: int) -> str:
-    many = "1 rollout" if rollouts == 1 else f"{rollouts} rollouts"
+    many = quantity(rollouts, "rollout")
     return (
         f"runner {runner} ended or lost its connection while {many} ran there: os._exit() in one of them, a crash "
         "in native code, no memory left, or a network failure"
@@ -347,7 +348,7 @@ def _departure(runner: str, exit_code: int | None, rollouts: int) -> tuple[Statu
         return Status.INFRASTRUCTURE_ERROR, f"runner {runner} stopped"
     if exit_code >= 0 and rollouts == 1:
         return Status.AGENT_ERROR, f"the agent ended its process with exit code {exit_code}, as os._exit() does"
-    many = "1 rollout" if rollouts == 1 else f"{rollouts} rollouts"
+    many = quantity(rollouts, "rollout")
     how = f"ended with exit code {exit_code}" if exit_code >= 0 else f"was killed by signal {-exit_code}"
     return Status.INFRASTRUCTURE_ERROR, (
         f"the runner's process {how} while {many} ran in it: os._exit() in one of them, a crash in native "

@@ -10,6 +10,7 @@ from lightning_hub.findings.failed_rollouts import find_failures
 from lightning_hub.rollout import Rollout
 from lightning_sdk.errors import ModelError, NothingToTrain, RolloutsFailed
 from lightning_sdk.results.diagnosis import Diagnosis
+from lightning_sdk.results.quantity import quantity
 
 
 def refuse_failures(rollouts: Sequence[Rollout], name: str, max_failed: float) -> None:
@@ -36,7 +37,7 @@ def no_signal(flat: Flatness, steps: int) -> str:
 
 def first_without_signal(flat: Flatness, name: str, limit: int) -> str:
     """What a training says after its first step, if that had no signal."""
-    ahead = f" The training stops after {limit} steps like this one." if limit else ""
+    ahead = f" The training stops after {quantity(limit, 'step')} like this one." if limit else ""
     return f"NOTHING WAS LEARNED in {name}: {flat.finding()}{ahead}"
 
 

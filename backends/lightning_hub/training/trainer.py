@@ -43,6 +43,7 @@ from lightning_sdk.hub.events import (
 )
 from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.results.diagnosis import Diagnosis
+from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_report import Resumption
 from lightning_sdk.rollouts.tasks import task_id
 from lightning_sdk.settings import Settings, placement
@@ -65,7 +66,7 @@ class Trainer:
         self._ending = Ending(self._folder, self._checkpoints, index, store)
         if self._folder.last_step and not (plan.resume or plan.evaluate_only):
             raise SettingError(
-                f"{folder} holds a run of {self._folder.last_step} steps: "
+                f"{folder} holds a run of {quantity(self._folder.last_step, 'step')}: "
                 f"give --resume {folder.name} to continue it, or choose another name"
             )
         self._owns_folder = not plan.resume
@@ -292,7 +293,7 @@ class Trainer:
     def _check(self, rounds: Rounds) -> LastEvent:
         """One round, as training would run it; the last event."""
         count = self._settings.rollouts.tasks_per_step * self._settings.rollouts.group_size
-        self._feed.publish(StatusEvent(f"running {count} rollouts"))
+        self._feed.publish(StatusEvent(f"running {quantity(count, 'rollout')}"))
         round_ = rounds.step(1)
         found = rounds.diagnosis(round_)
         self._folder.diagnosis(found)
