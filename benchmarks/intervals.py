@@ -225,13 +225,15 @@ def looks(generator: np.random.Generator, trials: int) -> Iterator[dict[str, Any
             plain = [_verdicts(each, np.ones(trials), ERROR)[0] for each in changes]
             by_t = [_told_by_t(each, ERROR)[0] for each in changes]
             for count in LOOKS:
-                yield {
-                    "scores": name, "tasks": tasks, "looks": count,
-                    **{way: _ever(_verdicts(each, np.ones(trials), ERROR * share)[0]
-                                  for each, share in zip(changes, _shares(way == "resumed", count), strict=False))
-                       for way in ("evaluated", "resumed")},
-                    "uncorrected": _ever(plain[:count]), "t": _ever(by_t[:count]),
-                }  # fmt: skip
+                shares = {way: _shares(way == "resumed", count) for way in ("evaluated", "resumed")}
+                found = {
+                    way: _ever(
+                        _verdicts(changes[at], np.ones(trials), ERROR * share)[0] for at, share in enumerate(of_way)
+                    )
+                    for way, of_way in shares.items()
+                }
+                chance = {"uncorrected": _ever(plain[:count]), "t": _ever(by_t[:count])}
+                yield {"scores": name, "tasks": tasks, "looks": count, **found, **chance}
 
 
 def _shares(resumed: bool, count: int) -> list[float]:

@@ -32,11 +32,11 @@ def test_the_engine_is_reached_and_guarded_where_the_hub_listens(tmp_path: Path)
     (tmp_path / "agent.py").write_text(Path(__file__).with_name("agents.py").read_text())
     settings = [word for each in SMALL for word in ("--set", each)]
     command = [sys.executable, "-m", "lightning_sdk.cli"]
+    train = f"train agent.py:solve --tasks tasks.jsonl --reward agent.py:length --steps 1 --json --listen tcp://{own}:0"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     training = subprocess.Popen(
-        [*command, "train", "agent.py:solve", "--tasks", "tasks.jsonl", "--reward", "agent.py:length", "--steps", "1",
-         "--json", "--runners", "0", "--listen", f"tcp://{own}:0", *settings],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*command, *train.split(), "--runners", "0", *settings], cwd=tmp_path, text=True, **pipes
+    )
     try:
         assert training.stderr
         told = next(line for line in training.stderr if "LIGHTNING_KEY=" in line)
