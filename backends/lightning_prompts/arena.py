@@ -1,4 +1,4 @@
-"""The arena: whoever runs candidates on tasks, many at a time, and says what came of each rollout."""
+"""The arena, which runs candidates on tasks, many at a time, and returns the result of each rollout."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Reflective:
             logger=_Silent(),
             track_best_outputs=False,
             seed=problem.options.seed,
-            # What we raise is no Exception and ends the search all the same; an error of its own costs it one round.
+            # An error inside the library ends one round. SearchEnd, which is not an Exception, still ends the search.
             raise_on_exception=False,
         )
 

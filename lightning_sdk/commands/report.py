@@ -97,8 +97,8 @@ class Report:
         return self._content.train_seconds
 
     def roles(self, name: str) -> dict[str, Score]:
-        """Role -> the mean of its own rewards on held-out tasks, 'before' or 'after', for roles that have their own
-        rewards."""
+        """Role -> mean reward of that role on held-out tasks, 'before' or 'after' training. Roles without rewards by
+        role are left out."""
         return scores_of_roles(self._content, name)
 
     @property

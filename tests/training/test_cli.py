@@ -13,6 +13,7 @@ import pytest
 
 from tests.hub import bandit_backend
 from tests.training.agents import TASKS
+from tests.training.small_run import SMALL_RUN
 
 HERE = Path(__file__).parent
 
@@ -30,22 +31,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 TRAINED = ["agent.py:solve", "--tasks", "tasks.jsonl", "--reward", "agent.py:length"]
-SMALL = [
-    "--set",
-    "rollouts.tasks_per_step=2",
-    "--set",
-    "rollouts.group_size=2",
-    "--set",
-    "evaluation.tasks=2",
-    "--set",
-    "sampling.max_tokens=8",
-]
 
 
 def test_train_then_runs_then_evaluate(folder: Path) -> None:
     """A run is trained, listed, shown, and its checkpoint evaluated."""
     arguments = ["agent.py:solve", "--tasks", "tasks.jsonl", "--reward", "agent.py:length"]
-    trained = run("train", *arguments, "--steps", "1", "--name", "first", "--json", *SMALL, cwd=folder)
+    trained = run("train", *arguments, "--steps", "1", "--name", "first", "--json", *SMALL_RUN, cwd=folder)
     assert trained.returncode == 0, trained.stderr
     report: dict[str, Any] = json.loads(trained.stdout)
     assert report["steps"] == 1 and report["held_out"]["after"]["n"] == 2
@@ -53,7 +44,7 @@ def test_train_then_runs_then_evaluate(folder: Path) -> None:
     assert json.loads(run("runs", "--json", cwd=folder).stdout)[0]["name"] == "first"
     assert "# first" in run("runs", "first", cwd=folder).stdout
     model = "runs/first/checkpoints/step-00001"
-    scored = run("evaluate", *arguments, "--model", model, "--json", *SMALL, cwd=folder)
+    scored = run("evaluate", *arguments, "--model", model, "--json", *SMALL_RUN, cwd=folder)
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["held_out"]["after"]["n"] == 2
 
@@ -62,7 +53,7 @@ def test_the_result_is_printed_once(folder: Path, monkeypatch: pytest.MonkeyPatc
     """Where both outputs are one, the display shows it; where standard output goes elsewhere, the report goes there."""
     bandit_backend.install(folder / "site")
     monkeypatch.setenv("PYTHONPATH", str(folder / "site"))
-    words = ["evaluate", *TRAINED, *SMALL, "--backend", "bandit"]
+    words = ["evaluate", *TRAINED, *SMALL_RUN, "--backend", "bandit"]
     command = [sys.executable, "-m", "lightning_sdk.cli", *words]
     both = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
     assert both.stdout.count("n=2") == 2  # as the evaluation ends, and at the end of all

@@ -11,18 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.training.agents import TASKS
+from tests.training.small_run import SMALL_RUN
 
 HERE = Path(__file__).parent
-SMALL = [
-    "--set",
-    "rollouts.tasks_per_step=2",
-    "--set",
-    "rollouts.group_size=2",
-    "--set",
-    "evaluation.tasks=2",
-    "--set",
-    "sampling.max_tokens=8",
-]
 TRAIN = [
     "-m",
     "lightning_sdk.cli",
@@ -36,7 +27,7 @@ TRAIN = [
     "run",
     "--steps",
     "100000",
-    *SMALL,
+    *SMALL_RUN,
 ]
 SCRIPT = """
 import agent, lightning_sdk as lightning

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.agents import TASKS
-
-SMALL = ["rollouts.tasks_per_step=2", "rollouts.group_size=2", "evaluation.tasks=2", "sampling.max_tokens=8"]
+from tests.training.small_run import SMALL_RUN
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("greedy")
     (folder / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS)))
     (folder / "agent.py").write_text(Path(__file__).with_name("greedy_agent.py").read_text())
-    settings = [word for each in SMALL for word in ("--set", each)]
     done = subprocess.run(
         [
             sys.executable,
@@ -39,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "tcp://127.0.0.1:0",
             "--name",
             "run",
-            *settings,
+            *SMALL_RUN,
         ],
         cwd=folder,
         env={**os.environ, "LIGHTNING_KEY": "a secret of people"},

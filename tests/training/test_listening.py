@@ -19,8 +19,7 @@ from lightning_sdk.hub.client import HubClient
 from lightning_sdk.hub.keys import HubKeys
 from lightning_sdk.system import addresses
 from tests.training.agents import TASKS
-
-SMALL = ["rollouts.tasks_per_step=2", "rollouts.group_size=2", "evaluation.tasks=2", "sampling.max_tokens=8"]
+from tests.training.small_run import SMALL_RUN
 
 
 def test_the_engine_is_reached_and_guarded_where_the_hub_listens(tmp_path: Path) -> None:
@@ -30,12 +29,11 @@ def test_the_engine_is_reached_and_guarded_where_the_hub_listens(tmp_path: Path)
         pytest.skip("this machine has no address but loopback")
     (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS)))
     (tmp_path / "agent.py").write_text(Path(__file__).with_name("agents.py").read_text())
-    settings = [word for each in SMALL for word in ("--set", each)]
     command = [sys.executable, "-m", "lightning_sdk.cli"]
     train = f"train agent.py:solve --tasks tasks.jsonl --reward agent.py:length --steps 1 --json --listen tcp://{own}:0"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     training = subprocess.Popen(
-        [*command, *train.split(), "--runners", "0", *settings], cwd=tmp_path, text=True, **pipes
+        [*command, *train.split(), "--runners", "0", *SMALL_RUN], cwd=tmp_path, text=True, **pipes
     )
     try:
         assert training.stderr
