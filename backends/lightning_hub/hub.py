@@ -146,7 +146,8 @@ class Hub:
         self.stop()
 
     def close(self) -> bool:
-        """Stop the trainer and its backend, make everything durable. False if the backend did not stop in time."""
+        """Stop the trainer and its backend, make everything durable, give the folder to the next hub. False if the
+        backend did not stop in time: it may write there until this process ends, which then keeps the lock."""
         self._ends.put(None)
         mark_ending(self._lock)
         ended = self._trainer is None or self._trainer.stop(_STOP_SECONDS)
@@ -159,7 +160,8 @@ class Hub:
             self._exporter.close()
         self.store.close()
         self._log.close()
-        os.close(self._lock)
+        if ended:
+            os.close(self._lock)
         return ended
 
     def _receive(self) -> None:

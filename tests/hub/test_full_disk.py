@@ -19,8 +19,8 @@ import lightning_sdk as lightning
 from lightning_sdk import markers
 from lightning_sdk.failures import disk
 from lightning_sdk.hub.process import HubProcess
-from tests.hub.descendants import descendants
 from tests.hub.test_runner import TASKS, ask, best, steps
+from tests.processes import descendants
 
 SMALL = {
     "backend": "bandit",

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from lightning_sdk.system import addresses
 from tests.hub.guests import Place
 from tests.hub.hubs import KEY, Hub
 from tests.hub.runners import Runner
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -237,10 +237,3 @@ def test_what_cannot_be_is_said(place: Place, words: list[str], said: str) -> No
     """One line that says what to type, before anything runs."""
     code, told = place.start("train", "agent.py:solve", "--tasks", "tasks.jsonl", "--backend", "embedded", *words).end()
     assert code == 1 and said in told and "Traceback" not in told
-
-
-def wait_for(met: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

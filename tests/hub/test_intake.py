@@ -15,6 +15,7 @@ from lightning_sdk.stream.stream import Stream
 from lightning_sdk.stream.wire import NO_ROLLOUT, Event
 from lightning_sdk.trace.call import Call
 from tests.hub.hubs import Client, Hub, raw_call, read_log, reply, span
+from tests.processes import wait_until_ended
 
 
 def workers(hub: Hub) -> list[int]:
@@ -22,13 +23,6 @@ def workers(hub: Hub) -> list[int]:
     children = Path(f"/proc/{hub.process.pid}/task").glob("*/children")
     found = [int(pid) for each in children for pid in each.read_text().split()]
     return [pid for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def text_of(event: list[Any]) -> str:
@@ -83,10 +77,7 @@ def test_workers_end_with_the_hub(start: Callable[..., Hub]) -> None:
         pids = workers(hub)
         assert pids
         end(hub)
-        deadline = time.monotonic() + 10
-        while any(map(alive, pids)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not any(map(alive, pids))
+        wait_until_ended(*pids)
 
 
 def test_kill_9_of_a_hub_with_workers_loses_and_doubles_nothing(start: Callable[..., Hub]) -> None:

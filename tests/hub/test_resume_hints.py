@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import signal
@@ -15,9 +14,9 @@ import pytest
 
 from lightning_sdk.commands import resume_hints
 from lightning_sdk.system.folders import make_run_folder
-from tests.hub.descendants import descendants
 from tests.hub.guests import SMALL, Command, Place
-from tests.hub.test_guests import wait_for
+from tests.processes import descendants, wait_until_ended
+from tests.waiting import wait_for
 
 BANDIT = [
     "train",
@@ -98,7 +97,7 @@ def test_a_training_that_is_killed_is_resumed_at_once(place: Place, tmp_path: Pa
         (folder / f"go-{step}").touch()
     code, said = again.end()
     assert code == 0, said
-    assert not os.path.exists(f"/proc/{hub}")  # noqa: PTH110
+    wait_until_ended(hub)
     assert json.loads((folder / "report.json").read_text())["status"] == "finished"
 
 

@@ -18,7 +18,7 @@ from openai import AsyncOpenAI, OpenAI
 import lightning_sdk as lightning
 from lightning_sdk import markers
 from lightning_sdk.rollouts import runner
-from tests.hub.descendants import descendants
+from tests.processes import descendants
 
 TASKS: list[dict[str, Any]] = [{"question": f"which arm? {number}"} for number in range(5)]
 SMALL: dict[str, Any] = {

@@ -23,7 +23,7 @@ from lightning_sdk.commands.report import Report
 from lightning_sdk.hub.process import HubProcess
 from lightning_sdk.rollouts import reference
 from tests.hub import bandit_backend
-from tests.hub.descendants import descendants
+from tests.processes import descendants
 from tests.training import agents
 from tests.training.agents import SMALL, TASKS
 

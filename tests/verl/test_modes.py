@@ -24,7 +24,7 @@ from lightning_hub.backend import Batch, Row
 from lightning_process.child import Child
 from lightning_sdk.settings import Settings
 from lightning_verl.process import start
-from tests.hub.descendants import descendants
+from tests.processes import descendants
 from tests.verl import verl_runs as runs
 
 pytestmark = pytest.mark.timeout(1200)

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.verl.two_nodes import ENVIRONMENT, two_nodes, wait_for
+from tests.processes import wait_until_ended
+from tests.verl.two_nodes import ENVIRONMENT, two_nodes
+from tests.waiting import wait_for
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -141,7 +143,7 @@ def test_a_cluster_that_runs_already(place: Place, cluster: str) -> None:
     host = json.loads((place.folder / "runs" / "run" / "config.json").read_text())["settings"]["serving"]["host"]
     assert host == cluster.partition(":")[0]
     assert "ended or lost its connection" in place.hub_log()
-    wait_for(lambda: not any(Path(f"/proc/{each['pid']}").exists() for each in agents), "the actors to end")
+    wait_until_ended(*(each["pid"] for each in agents))
 
 
 def test_a_ray_of_the_user(place: Place) -> None:
@@ -200,5 +202,5 @@ def test_a_killed_training_leaves_nothing(place: Place) -> None:
     (agent,) = {each["pid"] for each in place.agents()}
     training.kill()
     training.wait()
-    wait_for(lambda: not Path(f"/proc/{agent}").exists(), "the actor to end")
+    wait_until_ended(agent)
     wait_for(lambda: not place.processes(), "Ray to end")

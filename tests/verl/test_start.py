@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,8 @@ from lightning_process.phases import Phases
 from lightning_sdk.settings import Settings
 from lightning_verl.config import RunPlacement, configuration
 from lightning_vllm.preimport import Preimport, model_modules
+from tests.processes import wait_until_ended
+from tests.waiting import wait_for
 
 PLACE = RunPlacement(device="cuda", nodes=1, gpus=2, model="spark", name="spark", max_length=512)
 
@@ -75,24 +76,11 @@ def test_an_import_that_takes_too_long_ends_with_the_block(tmp_path: Path, monke
     (tmp_path / "slow_to_import.py").write_text(slow)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with Preimport([("slow_to_import",)], fewest=1) as ahead:
-        while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith(" ")):
-            time.sleep(0.05)
+        pid = tmp_path / "pid"
+        wait_for(lambda: pid.exists() and pid.read_text().endswith(" "), "the import's own process")
     (process,) = ahead.processes
     assert process.poll() is not None
-    child = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 30
-    while alive(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    """Running, and not only waiting for somebody to ask how it ended."""
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rsplit(") ", 1)[1][0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    wait_until_ended(int(pid.read_text()))
 
 
 @pytest.mark.timeout(600)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.hub.descendants import descendants
+from tests.processes import descendants
 from tests.verl import verl_runs as runs
 
 pytestmark = pytest.mark.timeout(900)

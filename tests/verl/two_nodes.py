@@ -10,13 +10,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
-Found = TypeVar("Found")
+from tests.waiting import wait_for
 
 RAY = str(Path(sys.executable).with_name("ray"))
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -71,11 +69,3 @@ print(json.dumps(sum(each["Alive"] for each in ray.nodes())))"""
         timeout=90,
     )
     return int(json.loads(done.stdout.splitlines()[-1]))
-
-
-def wait_for(met: Callable[[], Found], what: str, seconds: float = 90.0) -> Found:
-    deadline = time.monotonic() + seconds
-    while not (found := met()):
-        assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.2)
-    return found
