@@ -175,7 +175,8 @@ def _train(commands: Any) -> None:
         "only the settings given here change",
     )
     reflect = "with --backend prompts: the model that proposes texts, by its name or an address such as "
-    add("--reflect-with", metavar="URL|MODEL", help=f"{reflect}http://127.0.0.1:8000/v1#MODEL (prompts.reflect_with)")
+    engine = ", or 'engine', which is the run's own (prompts.reflect_with)"
+    add("--reflect-with", metavar="URL|MODEL|engine", help=f"{reflect}http://127.0.0.1:8000/v1#MODEL{engine}")
     stored = "learn from the stored rollouts of this run (see stored.method); repeatable"
     add("--from", action="append", default=[], metavar="RUN", dest="from_runs", help=stored)
 

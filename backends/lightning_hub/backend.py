@@ -162,6 +162,9 @@ class SearchRollout(NamedTuple):
     """None: the agent's own texts."""
     group: str
     """Tells what is repeated from what is not."""
+    seed: int = 0
+    """Tells repetitions of a task apart: those of other candidates with the same seed are sampled alike, as far as the
+    run has an engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,8 @@ class SearchHost(Protocol):
     """Roles that are to be tuned; empty: every one that is seen."""
     marks: Mapping[str, str]
     """Name -> text, of texts that are marked with `lightning.prompt`."""
+    endpoint: Endpoint | None
+    """The run's own engine, which answers the roles to tune; None: their calls go where the agent sends them."""
 
     def run(self, rollouts: Sequence[SearchRollout], on_end: Callable[[int, Rollout], None]) -> None:
         """Run them side by side, with the hub's retries and limits; `on_end` gets the place and the rollout of each as

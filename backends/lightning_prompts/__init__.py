@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from lightning_hub.backend import BackendSpec
-from lightning_prompts.refusal import refuse_without_effect
-from lightning_prompts.start import start
+from lightning_prompts.start import refuse, start
 from lightning_prompts.tuning import tune
 
 __all__ = ["backend"]
 
 backend = BackendSpec(
-    name="prompts", honours=frozenset({"prompts.*"}), start=start, refuse=refuse_without_effect, search=tune
+    name="prompts",
+    honours=frozenset({"prompts.*", "model", "engine", "serving.*", "vllm.*"}),
+    start=start,
+    refuse=refuse,
+    keeps_constraints=True,
+    search=tune,
 )

@@ -47,7 +47,7 @@ class HubArena:
 
     def _rollout(self, trial: Trial) -> SearchRollout:
         group = f"{trial.candidate.id}-{task_id(trial.task)}"
-        return SearchRollout(trial.task, to_sdk(trial.candidate, self._components), group)
+        return SearchRollout(trial.task, to_sdk(trial.candidate, self._components), group, trial.seed)
 
 
 def to_sdk(candidate: PromptCandidate, components: Sequence[Component]) -> Candidate | None:

@@ -1,4 +1,4 @@
-"""The reflecting model behind an address, of OpenAI's chat completions or Anthropic's Messages API."""
+"""The reflecting model behind an address, of OpenAI's chat completions or Anthropic's Messages API, or in the run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import urllib.request
 from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
+from lightning_hub.backend import Endpoint
 from lightning_prompts.reflection import Answer, ModelFailed, ModelUnavailable, ReflectingModel
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings.prompts import Prompts
 
+ENGINE = "engine"
+"""Names the run's own engine in `prompts.reflect_with`."""
 _OPENAI, _ANTHROPIC = "https://api.openai.com/v1", "https://api.anthropic.com/v1"
 _TIMEOUT_SECONDS = 300.0
 _TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -32,6 +35,11 @@ class HttpModel(ReflectingModel):
         self._timeout_seconds = timeout_seconds
         # OpenAI's newer models refuse the old name, and many other servers know no other one.
         self._limit = "max_completion_tokens" if url.startswith(_OPENAI) else "max_tokens"
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return f"{self.model} at {self.url}"
 
     def ask(self, question: str) -> Answer:
         body = {
@@ -85,8 +93,26 @@ class HttpModel(ReflectingModel):
         return headers
 
 
-def open_model(settings: Prompts) -> HttpModel:
-    """The model that `prompts.reflect_with` names: a model's name, an address, or ADDRESS#MODEL.
+class EngineModel(HttpModel):
+    """The model that also answers the roles to tune. Nothing that it says here is trained on."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(endpoint.url, endpoint.model, endpoint.key, anthropic=False)
+        self.reply_tokens = min(self.reply_tokens, self._context() // 2)
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} in the run's own engine"
+
+    def _context(self) -> int:
+        """Tokens of question and reply together."""
+        (card,) = self._request(f"{self.url}/models", None)["data"]
+        return int(card["max_model_len"])
+
+
+def open_model(settings: Prompts, endpoint: Endpoint | None = None) -> HttpModel:
+    """The model that `prompts.reflect_with` names: a model's name, an address, ADDRESS#MODEL, or 'engine', which is the
+    one behind `endpoint`.
 
     The key is read from the environment variable that `prompts.reflect_key` names, and is written down nowhere.
 
@@ -97,8 +123,10 @@ def open_model(settings: Prompts) -> HttpModel:
         raise SettingError(
             "tuning prompts needs a model that reads what the agent did and proposes better texts: --reflect-with gpt-5"
             " (and OPENAI_API_KEY), --reflect-with claude-sonnet-4-5 (and ANTHROPIC_API_KEY), or "
-            "--reflect-with http://127.0.0.1:8000/v1#MODEL"
+            "--reflect-with http://127.0.0.1:8000/v1#MODEL, or with --model --reflect-with engine"
         )
+    if settings.reflect_with == ENGINE and endpoint is not None:
+        return EngineModel(endpoint)
     url, model = settings.reflect_with, ""
     if "://" in url:
         url, model = urldefrag(url)

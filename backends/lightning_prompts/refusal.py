@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from lightning_sdk.settings.provider import PROVIDER
 
-#: What they begin with -> why.
+_SAMPLED = "the agent's own requests say how its model samples"
+_UNSERVED = "no model is served; name one with --model"
+#: What they begin with -> why, if calls go to the agent's own provider.
+_WITHOUT_ENGINE = {
+    "sampling.": _SAMPLED,
+    "evaluation.temperature": _SAMPLED,
+    "engine": _UNSERVED,
+    "serving.": _UNSERVED,
+    "vllm.": _UNSERVED,
+}
+#: The same, if a model of ours answers them.
+_WITH_ENGINE = {"sampling.temperature": "set evaluation.temperature, at which every rollout is sampled"}
+#: The same in any case.
 _WITHOUT_EFFECT = {
-    "sampling.": "the agent's own requests say how its model samples",
-    "evaluation.temperature": "the agent's own requests say how its model samples",
     "evaluation.every": "held-out tasks are scored before and after the search only",
     "length.": "it is about the tokens of trained rows",
     "algorithm.": "it is about the loss",
@@ -27,8 +38,9 @@ _KEPT = ("credit.rewards", "credit.rewards.")
 def refuse_without_effect(settings: Settings) -> None:
     """SettingError for a changed setting that would do nothing."""
     values = settings.flat()
+    idle = _WITHOUT_EFFECT | (_WITHOUT_ENGINE if settings.model == PROVIDER else _WITH_ENGINE)
     for name in settings.changes():
-        why = next((why for prefix, why in _WITHOUT_EFFECT.items() if name.startswith(prefix)), "")
+        why = next((why for prefix, why in idle.items() if name.startswith(prefix)), "")
         if name.startswith(("credit.", "role.")) and not name.startswith(_KEPT) and ".rewards." not in name:
             why = "it is about how tokens are weighed"
         if why:

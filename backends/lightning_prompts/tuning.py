@@ -23,7 +23,7 @@ from lightning_prompts.problem import Problem, Search, SearchOptions
 from lightning_prompts.reflecting_model import HttpModel, open_model
 from lightning_prompts.search import Hooks, SearchOutcome, run_search
 from lightning_prompts.texts import find_components, find_silent_roles
-from lightning_sdk.errors import RolloutsFailed, SettingError
+from lightning_sdk.errors import NothingToTrain, RolloutsFailed, SettingError
 from lightning_sdk.results.quantity import quantity
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
@@ -41,7 +41,7 @@ def tune(host: SearchHost) -> SearchEnding:
         RolloutsFailed: the first rollouts failed.
     """
     settings = host.settings.prompts
-    algorithm, model = _algorithm(settings.algorithm), open_model(settings)
+    algorithm, model = _algorithm(settings.algorithm), open_model(settings, host.endpoint)
     journal = Journal(host.folder / "search.jsonl")
     parts = divide_tasks(host.tasks, settings.reflection, host.settings.seed)
     components = _find_components(host, journal, parts)
@@ -65,7 +65,7 @@ def tune(host: SearchHost) -> SearchEnding:
     host.tell(describe_outcome(outcome))
     summary = {
         "algorithm": settings.algorithm,
-        "reflect_with": f"{model.model} at {model.url}",
+        "reflect_with": model.name,
         "components": [asdict(each) for each in components],
         "tasks": {"reflection": len(parts.reflection), "selection": len(parts.selection)},
         "allowance": asdict(allowance_of(host.settings)),
@@ -127,6 +127,12 @@ def _look_for_components(host: SearchHost, journal: Journal, parts: TaskParts) -
     if not whole:
         raise RolloutsFailed(
             f"all {len(tasks)} first rollouts failed, so nothing is known of the agent's texts: {rollouts[0].error}"
+        )
+    if host.endpoint is not None and not any(call.meta.trainable for each in whole for call in each.calls):
+        raise NothingToTrain(
+            f"no call of the first {quantity(len(whole), 'rollout')} went to {host.endpoint.model}, the model of this "
+            "run: name the roles that it is to answer (--roles), or mark them with trainable=True; without --model, "
+            "calls go to the agent's own provider"
         )
     components = find_components(whole, host.roles, host.marks)
     if not host.roles and (silent := find_silent_roles(whole, components)):
@@ -214,6 +220,8 @@ def describe_plan(host: SearchHost, components: Sequence[Component], parts: Task
         f"{quantity(host.held_out * settings.evaluation.seeds, 'rollout')} on held-out tasks",
         f"at most {quantity(settings.steps, 'round')} of {quantity(own.proposals, 'proposal')} by {model.model}",
     ]
+    if host.endpoint is not None:
+        lines.append(f"the calls of these roles are answered by {host.endpoint.model}, which is not trained")
     if host.held_out:
         lines.append(f"on {quantity(host.held_out, 'held-out task')} {describe_power(host.held_out, settings)}")
     return "\n  ".join(lines)

@@ -23,7 +23,7 @@ from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.score import RewardReason
 from lightning_sdk.rollouts.tasks import Source, load
 from lightning_sdk.settings import placement
-from lightning_sdk.settings.provider import SAMPLES_ITSELF, provider_settings
+from lightning_sdk.settings.provider import PROMPTS, PROVIDER, provider_settings, with_own_provider
 from lightning_sdk.settings.settings import Settings, explicit
 from lightning_sdk.system.folders import find_run_folder, make_folder, temporary_folder
 
@@ -121,10 +121,11 @@ def check(
 
 
 def _leave_to_provider(given: dict[str, Any], provider: bool) -> dict[str, Any]:
-    """The settings, where calls go to the agent's own provider: `provider` says so, or the backend never moves them."""
-    if given.get("backend") in SAMPLES_ITSELF:
+    """The settings, where calls go to the agent's own provider: `provider` says so, or prompts are to be tuned there.
+    Otherwise a check of what is to be tuned is one of the model that serves it."""
+    if given.get("backend") in {PROMPTS, PROVIDER}:
+        provider |= PROVIDER in {given["backend"], with_own_provider(given).get("model")}
         given = {name: value for name, value in given.items() if name != "backend" and not name.startswith("prompts.")}
-        provider = True
     return provider_settings(given) if provider else given
 
 

@@ -20,7 +20,7 @@ from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.reward import Function, RewardFunction, reward_functions
 from lightning_sdk.rollouts import invitation, reference
 from lightning_sdk.rollouts.tasks import Parts, Source, divide, load
-from lightning_sdk.settings.provider import provider_settings
+from lightning_sdk.settings.provider import provider_settings, with_own_provider
 from lightning_sdk.settings.settings import Settings, explicit
 from lightning_sdk.system.folders import find_run_folder, make_run_folder
 
@@ -114,7 +114,7 @@ def evaluate(
     """
     loaded = load(tasks)
     given = explicit(given_settings(settings, model=model, backend=backend, engine=engine, roles=roles))
-    given = provider_settings(given) if provider else given
+    given = provider_settings(given) if provider else with_own_provider(given)
     given.setdefault("evaluation.tasks", len(loaded))
     rewards = reward_functions(reward)
     chosen = with_reward_weights(Settings.from_dict(given), rewards)
@@ -157,7 +157,7 @@ def _tell_of_name(folder: Path, name: str) -> list[Told]:
 
 
 def _first(given: dict[str, Any], stored: list[str], rewards: Sequence[RewardFunction]) -> _Start:
-    return _Start(with_reward_weights(Settings.from_dict(given), rewards), stored)
+    return _Start(with_reward_weights(Settings.from_dict(with_own_provider(given)), rewards), stored)
 
 
 def _go_on(

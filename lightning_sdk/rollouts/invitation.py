@@ -42,7 +42,7 @@ def with_reachable_engine(settings: Settings, listen: str) -> Settings:
             "tcp://0.0.0.0:4718 for all of them; port 0 picks a free one"
         )
     host = addresses.host_of(listen)
-    if settings.backend == PROVIDER:  # no engine
+    if PROVIDER in {settings.backend, settings.model}:  # no engine
         return settings
     if addresses.is_loopback(host) or settings.serving.host != Settings().serving.host:
         return settings

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings.groups import Credit
-from lightning_sdk.settings.provider import SAMPLES_ITSELF
+from lightning_sdk.settings.provider import PROMPTS, PROVIDER
 
 #: Values of `credit.advantage` with the group for a baseline: nothing is learned where all of its rewards are equal.
 GROUPED = frozenset({"rloo", "grpo", "dr_grpo", "reinforce++_baseline"})
@@ -26,9 +26,12 @@ def _refuse_incomplete(flat: Mapping[str, Any]) -> None:
         raise SettingError(
             f"setting failure.{trained[0]}='train': set what a failed rollout earns too, such as failure.reward=-1"
         )
-    if flat["evaluation.seeds"] > 1 and flat["evaluation.temperature"] == 0 and flat["backend"] not in SAMPLES_ITSELF:
+    repeated = ["evaluation.seeds", *(["prompts.seeds"] if flat["backend"] == PROMPTS else [])]
+    seeds = next((name for name in repeated if flat[name] > 1), "")
+    # The agent's own requests say how its provider samples.
+    if seeds and flat["evaluation.temperature"] == 0 and PROVIDER not in {flat["backend"], flat["model"]}:
         raise SettingError(
-            f"setting evaluation.seeds={flat['evaluation.seeds']}: greedy rollouts do not depend on a seed; "
+            f"setting {seeds}={flat[seeds]}: greedy rollouts do not depend on a seed; "
             "set evaluation.temperature as well, such as 1.0"
         )
     low, high = flat["evaluation.reward_low"], flat["evaluation.reward_high"]

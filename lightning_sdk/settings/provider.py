@@ -9,10 +9,16 @@ from lightning_sdk.errors import SettingError
 
 #: Name of the backend that serves no model; in the settings and the report of such a run, of the model too.
 PROVIDER = "provider"
-#: Backends that leave sampling to the agent's own requests, so that a task can be repeated without a temperature.
-SAMPLES_ITSELF = frozenset({PROVIDER, "prompts"})
+#: Name of the backend that tunes prompts. If no model is named for it, it serves none.
+PROMPTS = "prompts"
 #: Settings of an engine's sampling, which the agent's own requests say instead.
 _SAMPLING = ("sampling", "evaluation.temperature")
+
+
+def with_own_provider(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that were given; if prompts are tuned and no model is named, the agent's own provider is it."""
+    leaves = given.get("backend") == PROMPTS and not {"model", "engine"} & set(given)
+    return {**given, **({"model": PROVIDER} if leaves else {})}
 
 
 def provider_settings(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _hint(name: str) -> Any:
     group, _, leaf = name.rpartition(".")
     cls = _GROUPS.get(group) if group else Settings
     hints = setting_types(cls) if cls else {}
-    if leaf not in hints or leaf in _GROUPS or get_origin(hints[leaf]) is Mapping:
+    if leaf not in hints or (not group and leaf in _GROUPS) or get_origin(hints[leaf]) is Mapping:
         raise SettingError(_unknown(name))
     return hints[leaf]
 

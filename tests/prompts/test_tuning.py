@@ -266,7 +266,7 @@ def test_an_agent_that_always_fails_is_told(tmp_path: Path, model: ModelServer, 
         ({"sampling.temperature": 0.5}, "the agent's own requests"),
         ({"rollouts.group_size": 4}, "set prompts.seeds"),
         ({"credit.advantage": "grpo"}, "how tokens are weighed"),
-        ({"model": "spark-2"}, "does not honour model"),
+        ({"engine": "embedded", "model": "provider"}, "no model is served"),
         ({"prompts.reflect_with": ""}, "--reflect-with gpt-5"),
     ],
 )

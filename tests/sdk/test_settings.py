@@ -138,6 +138,7 @@ def test_command_line_values_take_their_settings_type() -> None:
     """`--set` values are parsed by the setting's own type."""
     assert parse("optimizer.learning_rate", "1e-5") == 1e-5
     assert parse("rollouts.group_size", "4") == 4
+    assert parse("prompts.algorithm", "apo") == "apo"  # whose last word also names a group
     with pytest.raises(lightning.SettingError, match="expected a whole number, at least 1"):
         parse("rollouts.group_size", "four")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_report import RunReport
+from lightning_sdk.settings.provider import PROVIDER
 
 
 def headline(report: RunReport) -> str:
@@ -16,10 +17,11 @@ def headline(report: RunReport) -> str:
         rounds = quantity(report.steps, "round")
         return f"A search for better texts was {report.status} after {rounds}; `--resume` continues it."
     names = ", ".join(f"`{each['name']}`" for each in search["components"])
+    served = "" if report.model == PROVIDER else f"; the agent's model was `{report.model}`, which was not trained"
     ended = "" if report.status == "finished" else f"; the run was {report.status} before its end"
     return (
         f"The instructions {names} were tuned in {quantity(search['rounds'], 'round')} of the algorithm "
-        f"`{search['algorithm']}`, with {search['reflect_with']} as the reflecting model{ended}."
+        f"`{search['algorithm']}`, with {search['reflect_with']} as the reflecting model{served}{ended}."
     )
 
 

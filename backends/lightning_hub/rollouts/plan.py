@@ -127,11 +127,14 @@ class Plan:
             for _ in range(self.settings.rollouts.group_size)
         ]
 
-    def of_search(self, rollouts: Sequence[SearchRollout]) -> list[Assignment]:
-        """The rollouts that a search asks for, which go where the agent sends its calls."""
+    def of_search(self, rollouts: Sequence[SearchRollout], endpoint: Endpoint | None) -> list[Assignment]:
+        """The rollouts that a search asks for. An engine samples them as it does on held-out tasks."""
         return [
-            replace(self._assignment(task, group, "train", None, {}), candidate=candidate)
-            for task, candidate, group in rollouts
+            replace(
+                self._assignment(task, group, "train", endpoint, self._evaluation_sampling(task, seed)),
+                candidate=candidate,
+            )
+            for task, candidate, group, seed in rollouts
         ]
 
     def of_held_out(self, name: str, endpoint: Endpoint | None, candidate: Candidate | None = None) -> list[Assignment]:

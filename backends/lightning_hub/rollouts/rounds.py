@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from lightning_hub.backend import Backend
+from lightning_hub.backend import Backend, Endpoint
 from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
 from lightning_hub.diagnosis.flatness import Flatness, flatness
 from lightning_hub.rollout import Assignment, Rollout
@@ -81,6 +81,11 @@ class Rounds:
         self._ahead = 0 if plan.check_only else plan.settings.rollouts.staleness
         self._open_rounds: dict[int, Round] = {}
         """Step -> its round, those ahead too."""
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where trainable calls go; None: where the agent sends them."""
+        return self._backend.endpoint
 
     def step(self, step: int) -> Round:
         """The round of a training step, once every rollout is over or `rollouts.deadline` has passed.

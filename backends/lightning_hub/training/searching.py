@@ -36,13 +36,14 @@ class PlanSearch:
         declared = [role for role, trained in plan.declared_roles.items() if trained]
         self.roles = plan.settings.roles or tuple(declared)
         self.measure = measure
+        self.endpoint = rounds.endpoint
         self._plan, self._rounds, self._feed, self._stopping, self._note = plan, rounds, feed, stopping, note
         self._count = 0
 
     def run(self, rollouts: Sequence[SearchRollout], on_end: Callable[[int, Rollout], None]) -> None:
         """Raises RolloutsFailed where nothing but failures came, none of them the agent's own."""
         self._count += 1
-        assignments = self._plan.of_search(rollouts)
+        assignments = self._plan.of_search(rollouts, self.endpoint)
         places = {each.id: place for place, each in enumerate(assignments)}
         round_ = self._rounds.search(
             assignments, f"round of rollouts {self._count}", lambda rollout: on_end(places[rollout.id], rollout)

@@ -1,0 +1,30 @@
+"""An agent of one role that adds, in a file that other processes can load; a longer answer earns more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai import OpenAI
+
+import lightning_sdk as lightning
+
+INSTRUCTION = "You are a solver of sums. Answer briefly."
+TASKS = [{"question": f"What is {number} + {number + 1}?"} for number in range(24)]
+#: Settings that make a run as small as one can be.
+SMALL: dict[str, Any] = {"prompts.algorithm": "apo", "prompts.budget_rollouts": 90, "sampling.max_tokens": 12}
+
+_client = OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)
+
+
+def ask(task: dict[str, Any]) -> str:
+    messages: list[Any] = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": task["question"]}]
+    return _client.chat.completions.create(model="gpt", messages=messages).choices[0].message.content or ""
+
+
+@lightning.agent(role="solver", trainable=True)
+def solve(task: dict[str, Any]) -> str:
+    return ask(task)
+
+
+def length(task: dict[str, Any], answer: str) -> float:
+    return min(1.0, len(answer) / 40)
