@@ -6,8 +6,9 @@
 
 `make` writes each model into FOLDER/SHAPE with the tokenizer that the folder TOKENIZER holds. A part is a shape and who
 trains it, such as `llama-8b/verl` or `qwen-1.5b/vllm` (the learner in plain torch with vLLM); it goes to OUTPUT as
-JSON and log, with the largest memory that the GPU was seen to use. Rewards say nothing here, and everything else is
-that of a real model: memory, times, weights that travel, and how far sampler and learner are apart (`kl_sampler`).
+JSON and log, with the memory that the GPU was seen to use, second by second; so does what was refused, with the words
+of the refusal. Rewards say nothing here, and everything else is that of a real model: memory, times, weights that
+travel, and how far sampler and learner are apart (`kl_sampler`; `precision.py` says how far rounding alone puts them).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,7 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 HERE = Path(__file__).resolve().parent
 _QWEN: dict[str, Any] = {"model_type": "qwen2", "max_position_embeddings": 32768, "num_hidden_layers": 28}
@@ -31,11 +34,19 @@ SHAPES: dict[str, dict[str, Any]] = {
                      "num_hidden_layers": 2, "vocab_size": 512, "tie_word_embeddings": False},
     "qwen-1.5b": _QWEN | {"hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12,
                           "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True},
+    "qwen-1.8b": _QWEN | {"hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12,
+                          "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": False},
     "qwen-7b": _QWEN | {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
                         "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False},
     "llama-8b": {"model_type": "llama", "max_position_embeddings": 131072, "num_hidden_layers": 32,
                  "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8,
                  "vocab_size": 128256, "tie_word_embeddings": False},
+    "olmoe-7b": {"model_type": "olmoe", "max_position_embeddings": 4096, "num_hidden_layers": 16, "hidden_size": 2048,
+                 "intermediate_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 16, "num_experts": 64,
+                 "num_experts_per_tok": 8, "vocab_size": 50304, "tie_word_embeddings": False},
+    "tiny-olmoe": {"model_type": "olmoe", "max_position_embeddings": 4096, "num_hidden_layers": 2, "hidden_size": 64,
+                   "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "num_experts": 4,
+                   "num_experts_per_tok": 2, "vocab_size": 512, "tie_word_embeddings": False},
 }  # fmt: skip
 #: 512 rollouts of one call a step. No reward is ever earned: what moves the weights is the entropy.
 SETTINGS: dict[str, object] = {
@@ -49,9 +60,13 @@ SETTINGS: dict[str, object] = {
     "save_every": 1000,
     "algorithm.entropy": 0.01,
 }
-#: CUDA graphs, which these leave out, take a minute to record.
+#: CUDA graphs, which these leave out, take a minute to record. What --resume needs would take more than a small disk.
 TRAINED_BY: dict[str, dict[str, object]] = {
-    "verl": {"actor_rollout_ref.rollout.enforce_eager": "true", "optimizer.micro_batch_tokens": 16384},
+    "verl": {
+        "actor_rollout_ref.rollout.enforce_eager": "true",
+        "actor_rollout_ref.actor.checkpoint.save_contents": "[hf_model]",
+        "optimizer.micro_batch_tokens": 16384,
+    },
     "vllm": {"vllm.enforce_eager": "true", "optimizer.micro_batch_tokens": 8192, "serving.memory": 0.4},
 }
 
@@ -115,13 +130,33 @@ def write_tasks(folder: Path) -> None:
 
 
 def train(part: str, options: argparse.Namespace) -> int:
+    """Train one part, and write what came of it, also of one that was refused or cut off."""
     shape, _, by = part.partition("/")
-    name = f"{shape}-{by}"
+    name, began = part.replace("/", "-"), time.monotonic()
+    file, log, run = options.output / f"{name}.json", options.output / f"{name}.log", options.output / "runs" / name
+    with log.open("w") as output, watch_memory() as seen:
+        code = _run(_command(shape, by, name, options), output, options.limit)
+        wait_for_memory(seen)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)  # as large as the disk
+    with log.open("a") as output:
+        output.write("\n".join(["", "backend.log:", *_own_lines(run / "backend.log"), ""]))
+    found = json.loads(file.read_text()) if file.exists() else _cut_off(run, log.read_text(errors="replace"))
+    found |= {"part": part, "exit_code": code, "memory_mib": seen, "wall_seconds": round(time.monotonic() - began, 1)}
+    file.write_text(json.dumps(found) + "\n")
+    print(
+        f"{part}: exit code {code} after {found['wall_seconds']:.0f} s; at most {max(seen, default=0)} MiB; "
+        f"{found.get('refused') or [_short(step) for step in found['steps']]}",
+        flush=True,
+    )
+    return code
+
+
+def _command(shape: str, by: str, name: str, options: argparse.Namespace) -> list[str]:
     settings = {**SETTINGS, **TRAINED_BY[by], **dict(each.split("=", 1) for each in options.set)}
     backend = ["--backend=verl"] if by == "verl" else ["--backend=embedded", "--engine=vllm"]
-    file, data = options.output / f"{name}.json", options.output / "data"
+    data = options.output / "data"
     write_tasks(data)
-    command = [
+    return [
         sys.executable,
         str(HERE / "arithmetic.py"),
         f"--model={options.folder / shape}",
@@ -130,46 +165,48 @@ def train(part: str, options: argparse.Namespace) -> int:
         "--tasks=8",
         f"--name={name}",
         f"--runs={options.output / 'runs'}",
-        f"--output={file}",
+        f"--output={options.output / name}.json",
         f"--data={data}",
         *backend,
+        *([f"--backend-python={options.backend_python}"] if options.backend_python else []),
         *(f"--set={key}={value}" for key, value in settings.items()),
     ]
-    if options.backend_python:
-        command.append(f"--backend-python={options.backend_python}")
-    began = time.monotonic()
-    with (options.output / f"{name}.log").open("w") as log, watch_memory() as seen:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-        )
+
+
+def _run(command: list[str], output: IO[str], limit: float) -> int:
+    """The exit code. What has not ended after `limit` seconds is asked to, and killed half a minute later."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    for seconds, end in ((limit, process.terminate), (30.0, process.kill)):
         try:
-            code = process.wait(options.limit)
+            return process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.terminate()
-            code = process.wait()
-    backend_log = options.output / "runs" / name / "backend.log"
-    told = (
-        [
-            line
-            for line in backend_log.read_text(errors="replace").splitlines()
-            if "lightning" in line or "Error" in line
-        ]
-        if backend_log.exists()
-        else []
-    )
-    with (options.output / f"{name}.log").open("a") as log:
-        log.write("\n".join(["", "backend.log:", *told[:60], ""]))
-    metrics = options.output / "runs" / name / "metrics.jsonl"
+            end()
+    return process.wait()
+
+
+def wait_for_memory(seen: list[int]) -> None:
+    """Wait until the GPU has as much free memory as before, half a minute at most: processes may end a little later."""
+    end = time.monotonic() + 30.0
+    while seen and seen[-1] > seen[0] + 2048 and time.monotonic() < end:
+        time.sleep(1.0)
+
+
+def _own_lines(log: Path) -> list[str]:
+    """What this project's code says in a backend's log, and errors."""
+    if not log.exists():
+        return []
+    lines = log.read_text(errors="replace").splitlines()
+    return [line for line in lines if "lightning_" in line or "Error: " in line][:60]
+
+
+def _cut_off(run: Path, told: str) -> dict[str, Any]:
+    """The steps that a run did, or the words with which it was refused before its first one."""
+    metrics, config = run / "metrics.jsonl", run / "config.json"
     steps = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
-    found = json.loads(file.read_text()) if file.exists() else {"cut_off": True, "steps": steps}
-    found |= {"part": part, "memory_mib": seen, "wall_seconds": time.monotonic() - began}
-    file.write_text(json.dumps(found) + "\n")
-    print(
-        f"{part}: exit code {code} after {time.monotonic() - began:.0f} s; {len(steps)} steps; at most "
-        f"{max(seen, default=0)} MiB; {[_short(step) for step in steps]}",
-        flush=True,
-    )
-    return code
+    facts = json.loads(config.read_text()).get("facts", {}) if config.exists() else {}
+    errors = [line for line in told.splitlines() if re.match(r"lightning_sdk\.errors\.\w+:", line)]
+    return {"steps": steps, "facts": facts} | ({"cut_off": True} if steps or not errors else {"refused": errors[-1]})
 
 
 def _short(step: dict[str, Any]) -> dict[str, float]:

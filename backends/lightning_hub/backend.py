@@ -118,7 +118,10 @@ class Backend(Protocol):
         ...
 
     def facts(self) -> dict[str, object]:
-        """Values that the backend chose where settings leave them open, for `config.json`: learning rate, dtype ..."""
+        """Values that the backend chose where settings leave them open, for `config.json`: learning rate, dtype ...
+
+        If there is a `checkpoint_bytes`, a run whose disk has no room for that much is refused before its first step.
+        """
         ...
 
     def update(self, batch: Batch) -> Update:
@@ -230,5 +233,7 @@ class BackendSpec:
     keeps_constraints: bool = False
     """It trains on what was drawn under `Row.constraints`. Where not, calls that an agent forces are left to the model,
     and its engine refuses a `response_format`."""
+    smaller_checkpoints: str = ""
+    """What to type so that its checkpoints need less of the disk, for runs whose checkpoints have no room there."""
     search: Callable[[SearchHost], SearchEnding] | None = None
     """What training is where it is not steps of a learner: it looks for texts. A run that is resumed calls it again."""

@@ -39,4 +39,6 @@ backend = BackendSpec(
     ),
     start=start,
     refuse=refuse_at_start,
+    smaller_checkpoints="--set actor_rollout_ref.actor.checkpoint.save_contents=[hf_model], which saves "
+    "the model alone, a quarter of that, from which the run cannot be resumed",
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 import torch
+from omegaconf import DictConfig
 
 from lightning_process.model import load
 from lightning_process.program import BackendConfig, ReadyBackend
@@ -15,6 +16,7 @@ from lightning_process.routes import LearnerRoutes
 from lightning_process.source import Source
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from lightning_verl.checkpoint import checkpoint_bytes
 from lightning_verl.config import RunPlacement, configuration
 from lightning_verl.driver import Driver
 from lightning_verl.loss import LossRules
@@ -43,10 +45,25 @@ def assemble(config: BackendConfig, source: Source, device: str, runner: Any) ->
         "tokenizer": info.tokenizer,
         "attention": str(verl.actor_rollout_ref.model.override_config.attn_implementation),
     }
+    facts |= _chosen(verl, info)
     config.phases.end("model")
     driver = Driver(settings, runner, runner.run.remote(verl, LossRules(settings)), front, facts)
     config.phases.end("trainer", driver.start)
     return ReadyBackend(front.app(), LearnerRoutes(driver), name, driver.facts())
+
+
+def _chosen(verl: DictConfig, info: ModelInfo) -> dict[str, object]:
+    """What was chosen because of the model's size and its head, and how large its checkpoints are."""
+    actor = verl.actor_rollout_ref.actor.fsdp_config
+    kept = {
+        "optimizer": actor.optimizer_offload or actor.offload_policy,
+        "weights": actor.param_offload or actor.offload_policy,
+    }
+    facts: dict[str, object] = {
+        "fused_kernels": bool(verl.actor_rollout_ref.model.use_fused_kernels),
+        "in_host_memory": ", ".join(name for name, is_there in kept.items() if is_there),
+    }
+    return facts if info.anatomy is None else facts | {"checkpoint_bytes": int(checkpoint_bytes(verl, info.anatomy))}
 
 
 def _place(settings: Settings, device: str, info: ModelInfo, name: str) -> RunPlacement:

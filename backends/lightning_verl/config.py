@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_process.anatomy import Anatomy
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from lightning_verl.checkpoint import MODEL_ALONE, RESUMABLE
 from lightning_verl.memory import fit_memory
 from lightning_verl.plugin import SOCKETS
 from lightning_vllm.command import extra_arguments
@@ -85,6 +86,12 @@ def configuration(settings: Settings, place: RunPlacement, folder: Path) -> Dict
         raise SettingError(
             f"setting {_MODEL}.use_fused_kernels={model.use_fused_kernels}: these kernels use only the weight of the "
             "model's head and ignore the rest of it (a bias, a scale, a cap, an adapter); remove this setting"
+        )
+    saved = list(config.actor_rollout_ref.actor.checkpoint.save_contents)
+    if set(saved) not in (set(RESUMABLE), set(MODEL_ALONE)):
+        raise SettingError(
+            f"setting {_ACTOR}.checkpoint.save_contents={saved}: a checkpoint holds [{', '.join(RESUMABLE)}], or "
+            f"[{', '.join(MODEL_ALONE)}] alone, which cannot be resumed from"
         )
     if trainer_mode(settings) == DISAGGREGATED and rollout.checkpoint_engine.backend == "naive":
         raise SettingError(
@@ -193,6 +200,7 @@ def map_settings(settings: Settings, place: RunPlacement) -> dict[str, Any]:
         f"{_ACTOR}.optim.clip_grad": optimizer.max_norm,
         f"{_ACTOR}.optim.override_optimizer_config": {"foreach": False},  # foreach needs as much memory as the weights
         f"{_ACTOR}.data_loader_seed": settings.seed,
+        f"{_ACTOR}.checkpoint.save_contents": list(RESUMABLE),
         f"{_REF}.strategy": "fsdp2",
         f"{_REF}.use_torch_compile": not cpu,
         f"{_ROLLOUT}.dtype": "float32" if cpu else "bfloat16",
@@ -267,7 +275,6 @@ def _required_values(settings: Settings, place: RunPlacement, folder: Path) -> d
         f"{_ACTOR}.use_kl_loss": settings.divergence.coefficient > 0,
         f"{_ACTOR}.optim.lr_scheduler_type": "constant",
         f"{_ACTOR}.optim.lr": settings.optimizer.learning_rate or 1e-6,
-        f"{_ACTOR}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         f"{_ACTOR}.checkpoint.load_contents": ["model", "optimizer", "extra"],
         "algorithm.adv_estimator": "grpo",  # any estimator without a critic: the hub computes the advantages
         "algorithm.use_kl_in_reward": False,

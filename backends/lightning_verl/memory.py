@@ -42,8 +42,7 @@ def estimate(config: DictConfig, anatomy: Anatomy, gpu_bytes: int, *, apart: boo
     rollout, actor, model = (config.actor_rollout_ref[name] for name in ("rollout", "actor", "model"))
     engine, trainer = actor.fsdp_config, config.trainer
     processes = trainer.nnodes * trainer.n_gpus_per_node
-    each = 4 if engine.model_dtype in ("fp32", "float32") else 2
-    trained = _count_trained(anatomy, model.lora_rank)
+    each, trained = weight_bytes(config), trained_parameters(anatomy, model.lora_rank)
     weights, moments = each * anatomy.parameters / processes, 2 * each * trained / processes
     offloaded = bool(engine.offload_policy)
     updating = MemoryNeed(
@@ -135,7 +134,12 @@ def _of(name: str) -> str:
     return "The optimizer" if name == "optimizer_offload" else "The learner"
 
 
-def _count_trained(anatomy: Anatomy, rank: int) -> float:
+def weight_bytes(config: DictConfig) -> int:
+    """Bytes of each weight that VERL trains."""
+    return 4 if config.actor_rollout_ref.actor.fsdp_config.model_dtype in ("fp32", "float32") else 2
+
+
+def trained_parameters(anatomy: Anatomy, rank: int) -> float:
     """Number of trained parameters. Adapters have two thin matrices for each of the model's."""
     return 2.0 * rank * anatomy.parameters / anatomy.width if rank else float(anatomy.parameters)
 

@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 import ray
 
 from lightning_process.transport import unpack_batch
+from lightning_verl.checkpoint import SHARDS
 from lightning_verl.loss import LossRules
 from lightning_verl.rows import list_roles
 
 #: Time for Ray to release a name, and between two tries.
 _NAME_FREE_SECONDS, _POLL_SECONDS = 60.0, 1.0
-#: Subfolder of a checkpoint with VERL's shards and optimizer.
-SHARDS = "verl"
 
 
 class Started(NamedTuple):

@@ -32,6 +32,7 @@ class Bandit:
             raise RuntimeError("a bug of the backend")
         self._rate = settings.optimizer.learning_rate or 4.0
         self._logits, self._version, self._dies = np.zeros(4), 0, settings.model == "mortal"
+        self._model = settings.model
         self._run, self._patient, self._lossy = run, settings.model == "patient", settings.model == "lossy"
         self._random = np.random.default_rng(settings.seed)
         bandit = self
@@ -78,7 +79,10 @@ class Bandit:
         }
 
     def facts(self) -> dict[str, object]:
-        return {"learning_rate": self._rate, "parameters": 4}
+        """A checkpoint of model 'large' takes more than half of what the disk has, of 'huge' more than all of it."""
+        of_free = {"large": 0.6, "huge": 1.5}.get(self._model, 0.0)
+        size = {"checkpoint_bytes": int(of_free * shutil.disk_usage(self._run).free)} if of_free else {}
+        return {"learning_rate": self._rate, "parameters": 4, **size}
 
     def update(self, batch: Batch) -> Update:
         """Model 'patient' waits for the file `go-STEP` in the run's folder, half a minute at most; of 'lossy' the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -268,6 +269,23 @@ def test_a_resume_that_cannot_read_its_run_changes_nothing_of_it(train: Callable
     last = runner.train(good, {"steps": 3, "save_every": 1}, resume=True)
     assert last["error"][0] == "ModelError" and "parameters is 4, and was 5" in last["error"][1]
     assert _read_files(folder) == before
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_told_before_the_first_step(train: Callable[..., Runner]) -> None:
+    """A run that could save nothing ends before it learns anything."""
+    runner = train()
+    last = runner.train(good, {"model": "huge"})
+    assert last["error"][0] == "DiskError"
+    assert re.search(r"GB free, but a checkpoint of this model takes about [\d.]+ GB\. .*--runs$", last["error"][1])
+    assert not runner.steps()
+
+
+def test_a_disk_without_room_for_all_checkpoints_is_warned_of(train: Callable[..., Runner]) -> None:
+    """There is room for one of three, and there may be more when the others are written."""
+    runner = train()
+    assert runner.train(good, {"model": "large"})["type"] == "finished"
+    (told,) = [event["text"] for event in runner.events if event["type"] == "warning" and "GB free" in event["text"]]
+    assert re.search(r"but the 3 checkpoints of this run take about [\d.]+ GB\. .*a larger save_every", told)
 
 
 def _read_files(folder: Path) -> dict[Path, bytes]:

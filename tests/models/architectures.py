@@ -16,6 +16,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    OlmoeConfig,
     Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
@@ -61,9 +62,10 @@ SHAPES: dict[str, Callable[[], PreTrainedConfig]] = {
     "mistral": lambda: MistralConfig(**_SHAPE, **_APART, sliding_window=WINDOW),
     "phi3": lambda: Phi3Config(**_SHAPE, **_APART, sliding_window=WINDOW),
     "qwen3 moe": lambda: Qwen3MoeConfig(**_SHAPE, **_MIXTURE, num_experts=4, moe_intermediate_size=32),
+    "olmoe": lambda: OlmoeConfig(**_SHAPE | {"intermediate_size": 32}, **_MIXTURE, num_experts=4),
     "mixtral": lambda: MixtralConfig(**_SHAPE, **_MIXTURE, num_local_experts=4),
 }
-EXPERTS = ("qwen3 moe", "mixtral")
+EXPERTS = ("qwen3 moe", "olmoe", "mixtral")
 #: Those whose logits are more than their head's product.
 SCALED: dict[str, Callable[[], PreTrainedConfig]] = {
     "gemma2": lambda: Gemma2Config(**_SHAPE | _MIXED),

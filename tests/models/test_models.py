@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 from verl_worker import Case, Rows, log_probabilities, make_worker, old_logprobs, update
 
 from lightning_embedded.learning.learner import Learner
@@ -34,9 +35,9 @@ TOLERANCE = 1e-3
 RATE = ("actor_rollout_ref.actor.optim.lr=0.01", "+actor_rollout_ref.model.load_tokenizer=True")
 
 
-def worker(folder: Path, *, fused: bool) -> Any:
+def worker(folder: Path, *, fused: bool, extra: tuple[str, ...] = RATE) -> Any:
     """VERL's, in padded rows as the backend has them without flash-attn."""
-    case = Case(packed=False, logprobs="fused" if fused else "vectorised", checkpointing=False, extra=RATE)
+    case = Case(packed=False, logprobs="fused" if fused else "vectorised", checkpointing=False, extra=extra)
     return make_worker(case, folder)
 
 
@@ -127,3 +128,17 @@ def test_experts_travel_by_the_names_of_files(name: str, tmp_path: Path) -> None
         assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
     with pytest.raises(SettingError, match=r"mixture of experts; train it on a GPU, or with engine=embedded"):
         check_experts(read_model_info(Source(name, str(tmp_path))), gpu=False)
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_a_saved_mixture_is_a_model(name: str, tmp_path: Path) -> None:
+    """VERL's checkpoint of the model alone has no shards, and transformers reads the same weights back."""
+    model = make(name, tmp_path)
+    alone = "actor_rollout_ref.actor.checkpoint.save_contents=[hf_model]"
+    with log_probabilities("vectorised"):
+        worker(tmp_path, fused=True, extra=(*RATE, alone)).save_checkpoint(str(tmp_path / "saved"))
+    assert not list((tmp_path / "saved").glob("*.pt"))
+    read = AutoModelForCausalLM.from_pretrained(tmp_path / "saved" / "huggingface", dtype=torch.float32)
+    wanted = model.state_dict()
+    assert read.state_dict().keys() == wanted.keys()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in read.state_dict().items())

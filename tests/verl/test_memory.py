@@ -13,8 +13,9 @@ from lightning_embedded.learning.memory import estimate as estimate_torch
 from lightning_process.anatomy import Anatomy
 from lightning_process.dissection import dissect
 from lightning_process.memory_need import GB
-from lightning_sdk.errors import SettingError
+from lightning_sdk.errors import ModelError, SettingError
 from lightning_sdk.settings import Settings
+from lightning_verl.checkpoint import SHARDS, VerlCheckpoint, checkpoint_bytes, finish, read
 from lightning_verl.config import RunPlacement, configuration
 from lightning_verl.memory import ENGINE, estimate
 
@@ -110,6 +111,22 @@ def test_logits_are_the_difference_of_fused_kernels() -> None:
         for given in ({}, {"actor_rollout_ref.model.use_fused_kernels": "false"})
     ]
     assert found[0].parts["logits"] < 2 * GB < 9 * GB < found[1].parts["logits"]
+
+
+def test_a_checkpoint_can_be_the_model_alone(tmp_path: Path) -> None:
+    """Then it takes a quarter of the disk, and is refused where a run would go on from it; nothing else is left out."""
+    name = "actor_rollout_ref.actor.checkpoint.save_contents"
+    whole, alone = configure(LLAMA_8B, H200), configure(LLAMA_8B, H200, **{name: "[hf_model]"})
+    size = checkpoint_bytes(whole, anatomy(LLAMA_8B))
+    assert size == 16 * 8_030_261_248 == 4 * checkpoint_bytes(alone, anatomy(LLAMA_8B))
+    with pytest.raises(SettingError, match=r"save_contents=\['model', 'hf_model'\]: .* or \[hf_model\] alone"):
+        configure(LLAMA_8B, H200, **{name: "[model,hf_model]"})
+    finish(tmp_path, VerlCheckpoint(3, 3))
+    with pytest.raises(ModelError, match=r"the model alone, without the optimizer .* --model "):
+        read(tmp_path)
+    (tmp_path / SHARDS).mkdir()
+    (tmp_path / SHARDS / "model_world_size_1_rank_0.pt").touch()
+    assert read(tmp_path) == (3, 3)
 
 
 def test_fused_kernels_are_for_plain_heads() -> None:

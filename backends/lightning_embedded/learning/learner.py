@@ -60,6 +60,7 @@ class Learner:
         return {
             "learning_rate": self.rate,
             "parameters": self.size,
+            "checkpoint_bytes": 3 * sum(each.nbytes for each in self.model.parameters()),  # AdamW's two moments as well
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": str(self.model.device),
             "shares_prefixes": self._network.scorer.shares,

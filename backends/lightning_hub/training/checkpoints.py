@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import ceil
 from pathlib import Path
+
+from lightning_hub.rollouts.plan import Plan
+from lightning_sdk.errors import DiskError
+
+GB = 1e9
 
 
 class Checkpoints:
@@ -31,6 +37,25 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         return final
+
+    def check_room(self, plan: Plan, facts: Mapping[str, object], step: int) -> str:
+        """A warning if the disk has no room for all checkpoints that the run writes after `step`; '' if it has.
+
+        DiskError if it has no room for one. `facts`: the backend's.
+        """
+        settings, smaller = plan.settings, plan.backend.smaller_checkpoints
+        size, run = float(str(facts.get("checkpoint_bytes", 0))), self._folder.parent
+        free, count = shutil.disk_usage(run).free, ceil((settings.steps - step) / settings.save_every)
+        ways = "Make room there, or name a folder on a larger disk with --runs" + (
+            f", or type {smaller}" if smaller else ""
+        )
+        here = f"the disk of {run} has {free / GB:.1f} GB free"
+        if size > free:
+            raise DiskError(f"{here}, but a checkpoint of this model takes about {size / GB:.1f} GB. {ways}")
+        if size * count > free:
+            total = f"the {count} checkpoints of this run take about {size * count / GB:.1f} GB"
+            return f"{here}, but {total}. {ways}; a larger save_every makes them fewer"
+        return ""
 
     def last(self) -> Path | None:
         """The newest complete checkpoint."""

@@ -172,6 +172,8 @@ class Trainer:
     # --- the loop
 
     def _train(self, backend: Backend, rounds: Rounds) -> None:
+        if told := self._checkpoints.check_room(self._plan, backend.facts(), self.step):
+            self._feed.publish(WarningEvent(told))
         if "before" not in {each.name for each in self._folder.held_out}:
             self._evaluate("before", backend, rounds)
         while self.step < self._settings.steps:
