@@ -115,17 +115,17 @@ class _Parser:
         return value
 
     def _product(self) -> Fraction:
-        value = self._signed()
+        value = self._factor()
         while self._next() in {"*", "/", "×", "÷"}:
-            sign, factor = self._take(), self._signed()
+            sign, factor = self._take(), self._factor()
             if sign in {"/", "÷"} and not factor:
                 raise ValueError("division by zero")
             value = value * factor if sign in {"*", "×"} else value / factor
         return value
 
-    def _signed(self) -> Fraction:
+    def _factor(self) -> Fraction:
         if self._next() in {"+", "-"}:
-            return -self._signed() if self._take() == "-" else self._signed()
+            return -self._factor() if self._take() == "-" else self._factor()
         token = self._take()
         if token == "(":
             value = self._sum()

@@ -1,10 +1,8 @@
 """Two roles whose prompts are tuned: a planner asks for the rooms that there are, a selector names one of them.
 
-    lightning-sdk serve --model spark --json --port 0     # a local model, in another terminal, or your own provider:
-    export OPENAI_BASE_URL=... OPENAI_API_KEY=...         # base_url and api_key, as the server has printed them
-    python examples/room_selector/agent.py --offline      # proposals of reflector.py, without a large model
-    python examples/room_selector/agent.py --reflect-with gpt-5
+    python examples/room_selector/agent.py --offline      # spark, and proposals of reflector.py: no key, no large model
     python examples/room_selector/agent.py --oracle       # no search: the score with texts that say the whole rule
+    python examples/room_selector/agent.py --provider --reflect-with gpt-5    # your own provider, with your key
 
 Which room is right follows from a rule that is in no text (`rooms.right_room`). The search has to find words for it.
 """
@@ -25,6 +23,7 @@ ORACLE = {
     "selector": "You choose a room. Name the smallest free room with enough seats and with what is needed, "
     "or none if no room fits.",
 }
+HELD_OUT = rooms.tasks(rooms.HELD_OUT_SEED, 200)
 MODEL = os.environ.get("OPENAI_MODEL", "gpt-4o-mini")
 PARAMETERS = {"type": "object", "properties": {"day": {"type": "string"}, "time": {"type": "string"}}}
 FIND_ROOMS = {"type": "function", "function": {"name": "find_rooms", "parameters": PARAMETERS}}
@@ -71,31 +70,43 @@ def correct(task: dict, answer: str) -> float:
     return float(answer.strip().rstrip(".") == task["answer"])
 
 
+def score(texts: dict[str, str], options: argparse.Namespace) -> None:
+    """Score texts on the held-out requests, without a search."""
+    TEXTS.update(texts)
+    served = {"provider": True} if options.provider else {"model": options.model}
+    lightning.evaluate(solve, HELD_OUT, name="room-selector-oracle", **served)
+
+
+def tune(reflect_with: str, options: argparse.Namespace) -> None:
+    """Look for better texts."""
+    lightning.train(
+        solve,
+        tasks=rooms.tasks(rooms.TRAIN_SEED, 100),
+        held_out=HELD_OUT,
+        backend="prompts",
+        model=None if options.provider else options.model,
+        steps=200,
+        seed=options.seed,
+        name="room-selector",
+        **{"prompts.reflect_with": reflect_with, "prompts.budget_rollouts": options.rollouts},
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Tune the two prompts, and score them on held-out requests.")
-    parser.add_argument("--reflect-with", help="the model that proposes texts: a name, or a server's address")
     parser.add_argument("--offline", action="store_true", help="let reflector.py propose texts")
+    parser.add_argument("--reflect-with", default="engine", help="the model that proposes texts (the run's own)")
     parser.add_argument("--oracle", action="store_true", help="score texts that say the whole rule")
+    parser.add_argument("--provider", action="store_true", help="ask the client's own provider")
+    parser.add_argument("--model", default="spark", help="the model that the run serves otherwise (%(default)s)")
     parser.add_argument("--rollouts", type=int, default=4000, help="rollouts of the search (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    held_out = rooms.tasks(rooms.HELD_OUT_SEED, 200)
     lightning.init()
     if options.oracle:
-        TEXTS.update(ORACLE)
-        lightning.evaluate(solve, held_out, provider=True, name="room-selector-oracle")
-    else:
+        score(ORACLE, options)
+    elif options.offline:
         with reflector.serve(options.seed) as address:
-            lightning.train(
-                solve,
-                tasks=rooms.tasks(rooms.TRAIN_SEED, 100),
-                held_out=held_out,
-                backend="prompts",
-                steps=200,
-                seed=options.seed,
-                name="room-selector",
-                **{
-                    "prompts.reflect_with": address if options.offline else options.reflect_with,
-                    "prompts.budget_rollouts": options.rollouts,
-                },
-            )
+            tune(address, options)
+    else:
+        tune(options.reflect_with, options)

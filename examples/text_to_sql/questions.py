@@ -20,7 +20,7 @@ def _equal(draw: random.Random, table: Table) -> tuple[str, str]:
     return f"{table.kind} {value}", f"{table.kind} = '{value}'"
 
 
-def _bound(draw: random.Random, table: Table) -> tuple[str, str]:
+def _limit(draw: random.Random, table: Table) -> tuple[str, str]:
     """A condition on the numbers of a table: in words, in SQL."""
     numbers = table.values[table.number]
     assert isinstance(numbers, range)
@@ -32,7 +32,7 @@ def _bound(draw: random.Random, table: Table) -> tuple[str, str]:
 def easy(draw: random.Random, database: Database) -> Question:
     """Some column of one table, perhaps where something holds."""
     table = draw.choice([database.parent, database.child])
-    verb, condition = draw.choice(["list", "show"]), draw.choice([None, _equal, _bound])
+    verb, condition = draw.choice(["list", "show"]), draw.choice([None, _equal, _limit])
     shown = draw.choice([table.label, table.number if condition is _equal else table.kind])
     if condition is None:
         return f"{verb} the {shown} of {table.name}", f"SELECT {shown} FROM {table.name}"
@@ -44,7 +44,7 @@ def medium(draw: random.Random, database: Database) -> Question:
     """A number worked out from the rows of one table, or its first rows."""
     table = draw.choice([database.parent, database.child])
     name, number = table.name, table.number
-    (words, where), (equal, is_equal) = draw.choice([_equal, _bound])(draw, table), _equal(draw, table)
+    (words, where), (equal, is_equal) = draw.choice([_equal, _limit])(draw, table), _equal(draw, table)
     word, function = draw.choice(list(AGGREGATES.items()))
     count, end = draw.randint(2, 4), draw.choice(["highest", "lowest"])
     order = f"{number} DESC" if end == "highest" else number
@@ -68,7 +68,7 @@ def hard(draw: random.Random, database: Database) -> Question:
     """Groups, different values, two conditions."""
     table = draw.choice([database.parent, database.child])
     name, kind, label = table.name, table.kind, table.label
-    (equal, is_equal), (bound, is_bound) = _equal(draw, table), _bound(draw, table)
+    (equal, is_equal), (bound, is_bound) = _equal(draw, table), _limit(draw, table)
     more = draw.randint(1, 2)
     return draw.choice(
         [
@@ -89,7 +89,7 @@ def hard(draw: random.Random, database: Database) -> Question:
 def extra(draw: random.Random, database: Database) -> Question:
     """Both tables, or a query inside the query."""
     parent, child = database.parent, database.child
-    words, where = draw.choice([_equal, _bound])(draw, parent)
+    words, where = draw.choice([_equal, _limit])(draw, parent)
     table, shown = draw.choice([parent, child]), draw.choice([child.label, child.kind, child.number])
     joined = f"FROM {child.name} JOIN {parent.name} ON {child.name}.{database.key} = {parent.name}.id"
     label = f"{parent.name}.{parent.label}"

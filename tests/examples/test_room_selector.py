@@ -120,7 +120,7 @@ def test_floor_and_ceiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Texts that say the whole rule reach 1.0 with a model that obeys; the program as it is guesses one room."""
     with LocalServer(Obedient) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        assert run(monkeypatch, tmp_path, "--oracle").after.mean == 1.0
+        assert run(monkeypatch, tmp_path, "--oracle", "--provider").after.mean == 1.0
 
 
 @pytest.mark.timeout(300)
@@ -128,6 +128,6 @@ def test_a_search_finds_words_for_the_rule(tmp_path: Path, monkeypatch: pytest.M
     """Without a large model: sentences proposed at random, kept by what the agent scores with them."""
     with LocalServer(Obedient) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        report = run(monkeypatch, tmp_path, "--offline", "--rollouts", "2000")
+        report = run(monkeypatch, tmp_path, "--offline", "--provider", "--rollouts", "2000")
     assert report.before.mean == 0.2 and report.after.mean > 0.3 and report.verdict == "better"
     assert "Use the tool first." in report.texts["planner"]
