@@ -46,7 +46,7 @@ def test_an_example_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     ("name", "needs", "trained", "frozen", "options"),
     [
         ("calc_x", "mcp.server.fastmcp", {"calc"}, set(), []),
-        ("calc_x", "autogen_ext", {"calc"}, set(), ["--plain"]),
+        ("calc_x", "mcp.server.fastmcp", {"calc"}, set(), ["--plain"]),
         ("text_to_sql", "langgraph", {"writer", "checker", "rewriter"}, set(), []),
         ("text_to_sql", "langgraph", {"writer", "rewriter"}, {"checker"}, ["--trained", "writer,rewriter"]),
         ("crewai_team", "crewai", {"solver"}, {"editor"}, []),
