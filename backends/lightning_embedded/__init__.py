@@ -26,6 +26,7 @@ backend = BackendSpec(
             "importance.*",
             "value.*",
             "optimizer.*",
+            "lora.*",
             "rollouts.*",
             "evaluation.*",
             "stored.*",

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import HfApi
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_process.smollm2 import provide
 from lightning_process.source import Source, locate
 from lightning_sdk.errors import ModelError
 
@@ -30,6 +31,7 @@ class LoadedModel:
 def load(name: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
     """The model of this name: 'spark', a folder, a .gguf file or a hub name. ModelError if it cannot be used."""
     source = locate(name)
+    provide(source)
     if source.gguf and importlib.util.find_spec("gguf") is None:
         raise ModelError(f"model {name!r}: reading GGUF files needs the package gguf; run: pip install gguf")
     unreachable = None if source.local else _unreachable(source.path)

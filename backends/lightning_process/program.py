@@ -22,6 +22,8 @@ from aiohttp import web
 
 from lightning_process.phases import Phases
 from lightning_process.routes import LearnerRoutes
+from lightning_process.smollm2 import provide
+from lightning_process.source import locate
 from lightning_sdk.errors import LightningError
 from lightning_sdk.settings import Settings
 from lightning_sdk.system.addresses import BACKLOG, LOOPBACK
@@ -69,6 +71,7 @@ def run(build: Callable[[BackendConfig], ReadyBackend], *, at_end: Callable[[], 
     phases = Phases(config.get("begun"))
     phases.end("imports")
     try:
+        provide(locate(settings.model))
         built = build(BackendConfig(settings, config["keys"]["engine"], Path(config["folder"]), phases))
     except LightningError as error:
         _answer(answers, {"error": [type(error).__name__, str(error)]})

@@ -1,4 +1,4 @@
-"""Where a model's files are: the shipped one, a folder, a GGUF file, or a hub name. Needs no torch."""
+"""Where a model's files are: a model with a name here, a folder, a GGUF file, or a hub name. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_sdk.errors import ModelError
+from lightning_sdk.hub.discovery import state_folder
+
+#: SmolLM2-135M-Instruct, which `smollm2.py` converts.
+SMOLLM2 = "smollm2"
 
 _WEIGHTS = (
     "model.safetensors",
@@ -32,12 +36,16 @@ class Source:
     """File in the folder that contains config, weights and tokenizer."""
     local: bool = True
     """Whether it can be loaded without a network."""
+    converted: bool = False
+    """Whether `smollm2.provide` puts its files there when they are first needed."""
 
 
 def locate(name: str) -> Source:
     """The source of `name`. ModelError says what is missing. A hub name is not looked up here."""
     if name == "spark":
         return Source(name, str(_check_folder(name, _spark())))
+    if name == SMOLLM2 and not Path(name).is_dir():
+        return Source(name, str(state_folder() / "models" / "SmolLM2-135M-Instruct"), converted=True)
     path = Path(name).expanduser()
     if path.is_dir():
         return Source(name, str(_check_folder(name, path)))
@@ -47,7 +55,8 @@ def locate(name: str) -> Source:
         raise ModelError(f"model {name!r} is a file: give the folder that contains config.json, or a .gguf file")
     if not _HUB_NAME.fullmatch(name):
         raise ModelError(
-            f"model {name!r}: there is no such folder; give 'spark', a folder in Hugging Face format, or a hub name"
+            f"model {name!r}: there is no such folder; give 'spark', 'smollm2', a folder in Hugging Face format, or a "
+            "hub name"
         )
     return Source(name, name, local=False)
 

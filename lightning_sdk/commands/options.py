@@ -55,7 +55,7 @@ def add_agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> 
     add, defaults = parser.add_argument, Settings()
     add_agent(parser, or_run)
     add("--tasks", required=not or_run, metavar="FILE", help="the tasks: a .jsonl, .json, .csv or .parquet file")
-    model = "'spark', a folder in Hugging Face format, or a name on the Hugging Face Hub"
+    model = "'spark', 'smollm2', a folder in Hugging Face format, or a name on the Hugging Face Hub"
     add("--model", help=f"{model} (default: {defaults.model})")
     add("--backend", help=f"an installed backend (default: {defaults.backend})")
     add_engine(parser)

@@ -56,7 +56,7 @@ def train(
             weighted by `credit.rewards.NAME` and added up. By default the one marked with `@reward`, or none.
         held_out: Tasks for the score before and after training; by default a fifth of `tasks` is held out.
         from_runs: Earlier runs to learn from, as `stored.method` says; the agent then runs only to be scored.
-        model: 'spark' (default), a folder in Hugging Face format, or a name on the Hugging Face Hub.
+        model: 'spark' (default), 'smollm2', a folder in Hugging Face format, or a name on the Hugging Face Hub.
         backend, engine: An installed backend ('embedded'); what serves the model: 'auto' (default), 'embedded', 'vllm'.
         steps, roles: Number of updates (default 40); the only roles to train (default: all declared trainable).
         name, runs: Name of the run (by default the agent's), and the folder of runs.

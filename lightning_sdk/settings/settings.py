@@ -43,7 +43,7 @@ class Settings:
     """All settings of one run."""
 
     model: str = "spark"
-    """'spark', a folder in Hugging Face format, or a name on the Hugging Face Hub."""
+    """'spark', 'smollm2', a folder in Hugging Face format, or a name on the Hugging Face Hub."""
     backend: str = "embedded"
     """Name of an installed backend."""
     engine: Annotated[str, OneOf("auto", "embedded", "vllm")] = "auto"

@@ -32,6 +32,25 @@ def test_frequencies_follow_the_distribution() -> None:
     torch.testing.assert_close(nucleus, expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("vocabulary", [4096, 4097, 6400, 6413])
+def test_a_large_vocabulary_is_drawn_from_by_blocks(vocabulary: int) -> None:
+    """The frequencies are those of softmax, in every block, in the last one that is not full, and for rare tokens."""
+    logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(1))
+    logits[0, [0, 63, 64, -2, -1]] = torch.tensor([7.0, 6.0, 8.0, 7.0, 6.5])
+    draws = 4000
+    found = frequencies(Knobs([1.0] * draws, [1.0] * draws), logits, draws)
+    torch.testing.assert_close(found, logits[0].softmax(-1), atol=4e-4, rtol=0)
+
+
+def test_rare_tokens_are_drawn_by_blocks_too() -> None:
+    """A token of probability 1e-9 between two likely ones is the one at its place of the cumulative distribution."""
+    logits = torch.full((1, 5000), -torch.inf)
+    logits[0, [70, 71, 4999]] = torch.log(torch.tensor([0.5, 1e-9, 0.5]))
+    draw = sample(logits.expand(4, -1), Knobs([1.0] * 4, [1.0] * 4), [0.0, 0.5 - 0.5e-9, 0.75, 1 - 2**-53])
+    assert draw.ids.tolist() == [70, 71, 4999, 4999]
+    torch.testing.assert_close(draw.logprobs, torch.log_softmax(logits[0], -1)[draw.ids])
+
+
 def test_the_ends_of_the_interval_are_possible_tokens() -> None:
     """Random numbers next to 0 and 1 never pick a token without probability."""
     logits = torch.tensor([[-torch.inf, 0.0, 1.0, -torch.inf, 0.5, -torch.inf]]).expand(2, -1)
@@ -52,8 +71,9 @@ def test_penalties_change_what_is_drawn_from() -> None:
     for said, count in ((5, 1), (7, 2)):
         expected[said] -= 0.3 + 0.7 * count
     draw = sample(logits, Knobs([0.5], [1.0], [None], [(0, sequence)]), [0.4])
-    torch.testing.assert_close(draw.distribution[0], torch.log_softmax(expected / 0.5, -1))
-    assert draw.logprobs[0] == draw.distribution[0, draw.ids[0]]
+    distribution = draw.probabilities.log()
+    torch.testing.assert_close(distribution[0], torch.log_softmax(expected / 0.5, -1))
+    assert draw.logprobs[0] == distribution[0, draw.ids[0]]
 
 
 def test_penalised_tokens_are_drawn_from_what_their_log_probs_say() -> None:

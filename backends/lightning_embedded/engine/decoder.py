@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lightning_embedded.engine.context import context_limit
 from lightning_embedded.engine.llama import Llama
+from lightning_embedded.engine.precision import packed_dtype
 from lightning_embedded.engine.slots import Shape, Slots
 from lightning_embedded.engine.visible_keys import VisibleKeys, layer_mask, use_visible_keys
 from lightning_sdk.errors import ModelError
@@ -52,7 +53,8 @@ class Decoder:
             head.register_forward_pre_hook(self._only_last)
         self.shapes, windows = self._probe()
         self.limit, self.bound = context_limit(self.model.config, windows)
-        self._llama = Llama(self.model, self.limit, windows) if Llama.fits(self.model) else None
+        packed = packed_dtype(self.model)
+        self._llama = Llama(self.model, self.limit, windows, packed) if Llama.fits(self.model) else None
 
     def __call__(
         self, ids: NDArray[np.int64], starts: NDArray[np.int64], widths: NDArray[np.int64], slots: Slots
@@ -102,6 +104,8 @@ class Decoder:
         with torch.no_grad():
             for name in given.keys() - tied:
                 own[name].copy_(given[name])
+            if self._llama is not None:
+                self._llama.refresh()
 
     def _only_last(self, module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Hook before the output layer: keep only the position of each row that is sampled from."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_embedded.engine.decoder import Decoder
+from lightning_embedded.engine.room import Room
 from lightning_embedded.engine.scheduler import Scheduler, Stats
 from lightning_embedded.engine.sequence import Params, Sequence
 from lightning_embedded.engine.slots import Slots, bytes_per_token
@@ -46,10 +47,11 @@ class Engine:
     Args:
         model: a causal LM; the engine keeps its own copy of it.
         tokenizer: its tokenizer, for stop strings and end ids.
-        max_slots: sequences that run at once; others wait.
+        max_slots: sequences that run at once; others wait. As an attribute, those that can be `max_length` long.
         max_length: limit of prompt and completion together, at most the model's context; None for the model's context,
             or less if the cache is too small.
-        max_cache_bytes: limit of the key-value cache; reduces `max_slots` if necessary.
+        max_cache_bytes: limit of the key-value cache. If it has no room for `max_slots` sequences of `max_length`,
+            fewer run at once while one of them is long.
         threads: CPU threads of a forward pass.
     """
 
@@ -69,18 +71,19 @@ class Engine:
         self.ends = self.decode.ends
         limit = self.decoder.limit
         per_token = bytes_per_token(self.decoder.shapes, self.decoder.dtype)
-        room = max_cache_bytes // per_token
+        tokens = max_cache_bytes // per_token
         self.max_length = limit if max_length is None else min(max_length, limit)
-        if max_length is None and room < 2 * limit:  # not even one sequence and the waste row
-            self.max_length = max(1, room // (min(max_slots, _FEWEST_SLOTS) + 1))
+        if max_length is None and tokens < 2 * limit:  # not even one sequence and the waste row
+            self.max_length = max(1, tokens // (min(max_slots, _FEWEST_SLOTS) + 1))
         per_slot = per_token * self.max_length
-        self.max_slots = min(max_slots, max_cache_bytes // per_slot - 1)
+        room = Room(tokens, max_slots, self.max_length)
+        self.max_slots = room.rows(self.max_length)
         if self.max_slots < 1:
             raise ValueError(
                 f"one sequence of {self.max_length} tokens takes {per_slot:,} bytes of cache, but max_cache_bytes="
                 f"{max_cache_bytes:,} must hold two; lower max_length or raise max_cache_bytes"
             )
-        slots = Slots(self.decoder.shapes, self.max_slots, self.max_length, self.decoder.dtype, self.decoder.device)
+        slots = Slots(self.decoder.shapes, room, self.decoder.dtype, self.decoder.device)
         self._scheduler = Scheduler(self.decoder, slots, self.ends, version)
         self.failure = ""
         self._wake = threading.Condition()

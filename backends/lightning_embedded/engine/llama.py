@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
+from lightning_embedded.engine.linear import Linear
 from lightning_embedded.engine.slots import Slots
 from lightning_embedded.engine.visible_keys import VisibleKeys
 
@@ -23,12 +24,10 @@ _FIXED_ROPE = frozenset({"default", "linear", "llama3"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    out: nn.Linear
-    gate_up: Tensor
-    gate_up_bias: Tensor | None
-    down: nn.Linear
+    qkv: Linear
+    out: Linear
+    gate_up: Linear
+    down: Linear
     before: Tensor
     after: Tensor
 
@@ -36,7 +35,8 @@ class _Layer:
 class Llama:
     """Computes a Llama-like causal LM in place of its `forward`, with the module's own weights."""
 
-    def __init__(self, model: Any, limit: int, windows: list[int | None]) -> None:
+    def __init__(self, model: Any, limit: int, windows: list[int | None], packed: torch.dtype | None) -> None:
+        """`packed`: as of `Linear`."""
         config = model.config
         self._heads: int = config.num_attention_heads
         self._groups: int = config.num_key_value_heads
@@ -45,7 +45,8 @@ class Llama:
         self._eps: float = config.rms_norm_eps
         self._model = model
         self._windows = windows
-        self._layers = [_join(layer) for layer in model.model.layers]
+        self._layers = [_join(layer, packed) for layer in model.model.layers]
+        self._head = Linear(model.lm_head.weight, model.lm_head.bias, packed)
         parameter = model.model.embed_tokens.weight
         places = torch.arange(limit, device=parameter.device)[None]
         cos, sin = model.model.rotary_emb(parameter[:1], places)
@@ -78,12 +79,17 @@ class Llama:
             mixed = self._attend(
                 index, layer, self._norm(hidden, layer.before), cos, sin, masks[self._windows[index]], slots
             )
-            hidden = hidden + F.linear(mixed, layer.out.weight, layer.out.bias)
-            gate, up = F.linear(self._norm(hidden, layer.after), layer.gate_up, layer.gate_up_bias).chunk(2, -1)
-            hidden = hidden + F.linear(F.silu(gate).mul_(up), layer.down.weight, layer.down.bias)
-        final = self._norm(hidden[last], self._model.model.norm.weight)
-        logits: Tensor = F.linear(final, self._model.lm_head.weight, self._model.lm_head.bias)
-        return logits
+            hidden = hidden + layer.out(mixed)
+            gate, up = layer.gate_up(self._norm(hidden, layer.after)).chunk(2, -1)
+            hidden = hidden + layer.down(F.silu(gate).mul_(up))
+        return self._head(self._norm(hidden[last], self._model.model.norm.weight))
+
+    def refresh(self) -> None:
+        """The module's weights have changed."""
+        for layer in self._layers:
+            for linear in (layer.qkv, layer.out, layer.gate_up, layer.down):
+                linear.refresh()
+        self._head.refresh()
 
     def _shape_mask(self, mask: Tensor, n: int, width: int) -> Tensor:
         """The mask in the shape for products with one query per row."""
@@ -95,7 +101,7 @@ class Llama:
     ) -> Tensor:
         n, width, _ = x.shape
         heads, groups, size = self._heads, self._groups, self._size
-        qkv = F.linear(x, layer.qkv, layer.qkv_bias).view(n, width, heads + 2 * groups, size)
+        qkv = layer.qkv(x).to(x.dtype).view(n, width, heads + 2 * groups, size)
         turned = qkv[:, :, : heads + groups]
         first, second = turned.chunk(2, -1)
         turned = torch.addcmul(turned * cos, torch.cat([second, first], -1), sin)
@@ -118,23 +124,19 @@ class Llama:
         return (x * inverse).mul_(weight)
 
 
-def _join(layer: Any) -> _Layer:
+def _join(layer: Any, packed: torch.dtype | None) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
-    qkv, qkv_bias = _stack([attention.q_proj, attention.k_proj, attention.v_proj])
-    gate_up, gate_up_bias = _stack([mlp.gate_proj, mlp.up_proj])
     return _Layer(
-        qkv=qkv,
-        qkv_bias=qkv_bias,
-        out=attention.o_proj,
-        gate_up=gate_up,
-        gate_up_bias=gate_up_bias,
-        down=mlp.down_proj,
+        qkv=_stack([attention.q_proj, attention.k_proj, attention.v_proj], packed),
+        out=Linear(attention.o_proj.weight, attention.o_proj.bias, packed),
+        gate_up=_stack([mlp.gate_proj, mlp.up_proj], packed),
+        down=Linear(mlp.down_proj.weight, mlp.down_proj.bias, packed),
         before=layer.input_layernorm.weight,
         after=layer.post_attention_layernorm.weight,
     )
 
 
-def _stack(parts: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+def _stack(parts: list[nn.Linear], packed: torch.dtype | None) -> Linear:
     """Join several matrices. The parts become views of it, so weights loaded into the module are loaded here too."""
     weight = torch.cat([part.weight.data for part in parts])
     bias = None if parts[0].bias is None else torch.cat([part.bias.data for part in parts])
@@ -145,4 +147,4 @@ def _stack(parts: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
         if bias is not None:
             part.bias.data = bias[at:end]
         at = end
-    return weight, bias
+    return Linear(weight, bias, packed)

@@ -64,7 +64,7 @@ class Scheduler:
         self._decoder = decoder
         self._slots = slots
         self._ends = ends
-        self._max_length = slots.length
+        self._max_length = slots.room.length
         self._knobs: Knobs | None = None
         self._releases = 0
 
@@ -97,6 +97,8 @@ class Scheduler:
         """Move waiting sequences into free slots, and generate the first token of each."""
         if not self.waiting:
             return
+        if self._slots.length > self._slots.room.base:
+            self._shorten()
         joins = self._choose()
         self._place(joins)
         joins.sort(key=lambda join: len(join.tokens) - join.start)
@@ -118,12 +120,44 @@ class Scheduler:
             if sequence.aborted:
                 continue
             tokens = np.array(sequence.all_ids(), np.int32)
+            if len(tokens) > self._slots.length:
+                # Sequences that were chosen before it have no slot yet, and may have to wait again.
+                chosen = [each for join in joins.values() for each in join.members]
+                self.waiting.put_back([*chosen, sequence])
+                self._lengthen(len(tokens))
+                return self._choose()
             join = joins.setdefault(tokens.tobytes(), _Join(tokens, []))
             if not join.members:
                 budget -= len(tokens)
             join.members.append(sequence)
             room -= 1
         return list(joins.values())
+
+    def _lengthen(self, needed: int) -> None:
+        """Make room for `needed` tokens in each row. Sequences that lose theirs are computed again when one is free."""
+        length = self._slots.room.fit(needed)
+        running = sorted((row for row in self.rows if row is not None), key=lambda row: -len(row.token_ids))
+        keep = max(1, self._slots.room.rows(length) - bool(self.waiting))
+        for sequence in running[keep:]:
+            self.rows[sequence.slot] = None
+        self.waiting.put_back(running[keep:])
+        self._compact(tight=True)
+        self._resize(length)
+
+    def _shorten(self) -> None:
+        """Make rows shorter, and thus more, if everything that runs and waits has room in them."""
+        if None in self.rows:
+            return
+        longest = max(len(each.prompt) + len(each.token_ids) for each in (*self.rows, *self.waiting) if each)
+        length = self._slots.room.fit_loosely(longest)
+        if length < self._slots.length:
+            self._resize(length)
+
+    def _resize(self, length: int) -> None:
+        self._slots.resize(length)
+        count = self._slots.count
+        self.rows = self.rows[:count] + [None] * (count - len(self.rows))
+        self._knobs = None
 
     def _place(self, joins: list[_Join]) -> None:
         """Assign a slot to every sequence, reusing keys and values that a slot already has."""
@@ -194,6 +228,10 @@ class Scheduler:
             self._knobs = _knobs(rows)
         live = np.array([row is not None for row in rows])
         starts = np.where(live, self._slots.lengths[:count], 0)
+        if (longest := int(starts.max())) == self._slots.length:
+            self._lengthen(longest + 1)
+            self.step()
+            return
         last = np.array([row.token_ids[-1] if row else 0 for row in rows], np.int64)
         self._slots.aim(np.arange(count), starts, live.astype(np.int64), front=True)
         logits = self._decoder(last[:, None], starts, np.ones(count, np.int64), self._slots)
@@ -204,16 +242,17 @@ class Scheduler:
         uniforms = [row.random() if row else 0.0 for row in rows]
         self._accept(rows, sample(logits, self._knobs, uniforms))
 
-    def _compact(self) -> int:
-        """Number of rows that the next step computes. Gaps are closed once they exceed an eighth."""
+    def _compact(self, tight: bool = False) -> int:
+        """Number of rows that the next step computes. Gaps are closed once they exceed an eighth, or if `tight`."""
         used = [slot for slot, row in enumerate(self.rows) if row is not None]
         count = len(used)
-        if not used or (used[-1] + 1 - count) * 8 <= count:
+        gaps = used[-1] + 1 - count if used else 0
+        if gaps * 8 <= (0 if tight else count):
             return used[-1] + 1 if used else 0
-        gaps = [slot for slot in range(count) if self.rows[slot] is None]
-        tail = used[count - len(gaps) :]
-        self._slots.swap(gaps, tail)
-        for gap, slot in zip(gaps, tail, strict=True):
+        free = [slot for slot in range(count) if self.rows[slot] is None]
+        tail = used[count - len(free) :]
+        self._slots.swap(free, tail)
+        for gap, slot in zip(free, tail, strict=True):
             sequence = self.rows[slot]
             assert sequence is not None
             self.rows[gap], self.rows[slot] = sequence, None
@@ -230,8 +269,7 @@ class Scheduler:
                 continue
             token = ids[place]
             if sequence.params.top_logprobs:
-                top = draw.distribution[place].topk(sequence.params.top_logprobs)
-                sequence.tops.append(list(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
+                sequence.tops.append(draw.top(place, sequence.params.top_logprobs))
             sequence.append(token, logprobs[place], version)
             self.stats.generated += 1
             made = len(sequence.token_ids)

@@ -2,7 +2,7 @@
 
 A row's first `lengths[row]` positions are valid; later ones are never attended to. Rows in use are at the front, so a
 decoding step reads views, not copies. A free row keeps its content until it is needed: prompts that continue it, or
-have the same beginning, start from there.
+have the same beginning, start from there. Rows are as long as the conversations need: see `room.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Cache
 
+from lightning_embedded.engine.room import Room
+
 Shape = tuple[int, int]
 """Key-value heads and head size of one layer."""
 
@@ -26,10 +28,11 @@ class Slots(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
     rows fill.
     """
 
-    def __init__(self, shapes: list[Shape], count: int, length: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, shapes: list[Shape], room: Room, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(layers=[])
-        self.count = count
-        self.length = length
+        self.room = room
+        self.length = length = room.base
+        self.count = count = room.rows(length)
         self.keys = [_reserve((count + 1, *_middle(shape, length)), dtype, device) for shape in shapes]
         self.values = [_reserve((count + 1, *_middle(shape, length)), dtype, device) for shape in shapes]
         self.tokens = np.zeros((count, length), np.int32)
@@ -124,6 +127,21 @@ class Slots(Cache):  # type: ignore[no-untyped-call, misc, unused-ignore]
         for known in (self.tokens, self.lengths, self.used):
             known[here] = known[there]
 
+    def resize(self, length: int) -> None:
+        """Make all rows this long. Of the first rows as many stay as there is room for, with what fits of them."""
+        count = self.room.rows(length)
+        rows, kept = min(count, self.count), min(length, self.length)
+        filled = min(kept, int(self.lengths[:rows].max(initial=0)))
+        for stores in (self.keys, self.values):
+            for layer, old in enumerate(stores):
+                new = _reserve((count + 1, old.shape[1], length, old.shape[3]), old.dtype, old.device)
+                new[:rows, :, :filled] = old[:rows, :, :filled]
+                stores[layer] = new
+        self.tokens = _resize(self.tokens, (count, length))
+        self.lengths = np.minimum(_resize(self.lengths, (count,)), kept)
+        self.used = _resize(self.used, (count,))
+        self.count, self.length = count, length
+
     def forget(self) -> None:
         """Invalidate the content of all rows."""
         self.lengths[:] = 0
@@ -137,6 +155,14 @@ def bytes_per_token(shapes: list[Shape], dtype: torch.dtype) -> int:
 def _middle(shape: Shape, length: int) -> tuple[int, int, int]:
     heads, size = shape
     return heads, length, size
+
+
+def _resize(known: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A copy in another shape; zeros where there was nothing."""
+    new = np.zeros(shape, known.dtype)
+    common = tuple(slice(min(one, other)) for one, other in zip(known.shape, shape, strict=True))
+    new[common] = known[common]
+    return new
 
 
 def _reserve(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

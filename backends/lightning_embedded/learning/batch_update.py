@@ -147,6 +147,8 @@ class BatchUpdate:
         finite = all(norm - norm == 0 for norm in norms)
         if finite:
             self._optimizer.step()
+            if self._network.adapters is not None:
+                self._network.adapters.merge()
         else:
             log.warning("gradient norm %s: this step is skipped and the weights are left unchanged", max(norms))
         self._optimizer.zero_grad(set_to_none=True)

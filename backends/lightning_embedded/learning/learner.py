@@ -62,6 +62,7 @@ class Learner:
             "parameters": self.size,
             "checkpoint_bytes": 3 * sum(each.nbytes for each in self.model.parameters()),  # AdamW's two moments as well
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            "products": str(self._network.scorer.products).removeprefix("torch."),
             "device": str(self.model.device),
             "shares_prefixes": self._network.scorer.shares,
             "threads": torch.get_num_threads(),
@@ -110,6 +111,8 @@ class Learner:
         """What `restore` needs in addition to the weights; tensors and numbers only."""
         head = self._network.head
         state = {"version": self.version, "steps": self.steps, "optimizer": self._optimizer.state_dict()}
+        if self._network.adapters is not None:
+            state["adapters"] = self._network.adapters.state()
         return state if head is None else {**state, "value_head": head.state_dict()}
 
     def restore(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -123,7 +126,12 @@ class Learner:
                 f"this checkpoint has {has} value head, but these settings need {need}: "
                 "resume with the credit.advantage that the run began with"
             )
-        self.model.load_state_dict(weights)
+        self._check_adapters(state)
+        adapters = self._network.adapters
+        if adapters is None:
+            self.model.load_state_dict(weights)
+        else:
+            adapters.restore(state["adapters"])
         if head is not None:
             head.load_state_dict(state["value_head"])
         # The saved state includes the settings of its time, but the current ones apply.
@@ -133,6 +141,15 @@ class Learner:
         for group, values in zip(self._optimizer.param_groups, now, strict=True):
             group.update(values)
         self.version, self.steps = int(state["version"]), int(state["steps"])
+
+    def _check_adapters(self, state: Mapping[str, Any]) -> None:
+        """ModelError if a checkpoint's adapters are not those of these settings."""
+        own, found = self._network.adapters, state.get("adapters")
+        if (own is None) != (found is None) or (own is not None and found is not None and not own.fits(found)):
+            raise ModelError(
+                "this checkpoint has other adapters than these settings ask for: resume with the lora.rank and "
+                "lora.targets that the run began with"
+            )
 
     def _usable(self, batch: Batch) -> list[Row]:
         """The rows with a weight. LightningError if the batch needs a value head or a reference that does not exist."""

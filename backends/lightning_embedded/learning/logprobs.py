@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from lightning_embedded.constraints.constraint import Constraints
 from lightning_embedded.engine.context import configured_windows, is_chunked
+from lightning_embedded.engine.precision import product_dtype
 from lightning_embedded.learning.micro_batches import MicroBatch, pad_rows, share_prefixes
 from lightning_embedded.learning.token_trie import ATTENTION, Trie, attending
 from lightning_hub.backend import Row
@@ -40,6 +41,8 @@ class Scorer:
         model.train(False)  # no dropout: the sampler had none
         self.model = model
         self._constraints = constraints
+        self.products = product_dtype(model)
+        """Number format of matrix products."""
         self.shares = share and _can_share(model)
         if self.shares:
             model.set_attn_implementation(ATTENTION)
@@ -49,12 +52,14 @@ class Scorer:
         return layout(rows, budget, self.model.device, self._constraints)
 
     def score(self, micro: MicroBatch, *, entropy_gradient: bool = False) -> Scores:
-        return _score(self.model, micro, entropy_gradient)
+        return _score(self.model, micro, self.products, entropy_gradient)
 
 
-def _score(model: PreTrainedModel, micro: MicroBatch, entropy_gradient: bool = False) -> Scores:
+def _score(model: PreTrainedModel, micro: MicroBatch, products: torch.dtype, entropy_gradient: bool = False) -> Scores:
+    """`products`: the number format of matrix products; weights are float32."""
     following = attending(micro.trie) if micro.trie else nullcontext()
-    with _head_only(model, micro.predictors) as hidden, following, _precision(model):
+    precision = torch.autocast(model.device.type, torch.bfloat16, enabled=products == torch.bfloat16)
+    with _head_only(model, micro.predictors) as hidden, following, precision:
         output = model(input_ids=micro.tokens, position_ids=micro.positions, attention_mask=micro.mask, use_cache=False)
     logits = output.logits[0].float() / micro.temperatures[:, None]
     if micro.masks is not None:
@@ -90,24 +95,19 @@ def _head_only(model: PreTrainedModel, predictors: Tensor) -> Iterator[list[Tens
         hook.remove()
 
 
-def _precision(model: PreTrainedModel) -> torch.autocast:
-    """Float32 on a CPU; on a GPU, bfloat16 matrix products with float32 weights."""
-    kind = model.device.type
-    return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
-
-
 def _can_share(model: PreTrainedModel) -> bool:
     """Whether the trie gives this model's own log-probabilities, found by trying it on two short rows."""
     before = model.config._attn_implementation
     try:
         rows, device = _probe_rows(model.config.get_text_config().vocab_size), model.device
+        products = torch.bfloat16 if device.type == "cuda" else torch.float32
         with torch.no_grad():
-            expected = _sorted_logprobs(model, pad_rows(rows, 1 << 20, device))
+            expected = _sorted_logprobs(model, pad_rows(rows, 1 << 20, device), products)
             model.set_attn_implementation(ATTENTION)
             tried = list(share_prefixes(rows, 1 << 20, device))
-            actual = _sorted_logprobs(model, iter(tried))
+            actual = _sorted_logprobs(model, iter(tried), products)
         # The rows are shorter than any sliding window, so windows are checked separately.
-        close = bool((expected - actual).abs().max() < (0.1 if device.type == "cuda" else 1e-3)) and _keeps_windows(
+        close = bool((expected - actual).abs().max() < (1e-3 if products == torch.float32 else 0.1)) and _keeps_windows(
             model.config, tried[0].trie
         )
         reason = "its log-probabilities differ there"
@@ -148,7 +148,7 @@ def _probe_rows(vocabulary: int) -> list[Row]:
     return rows
 
 
-def _sorted_logprobs(model: PreTrainedModel, micros: Iterator[MicroBatch]) -> Tensor:
+def _sorted_logprobs(model: PreTrainedModel, micros: Iterator[MicroBatch], products: torch.dtype) -> Tensor:
     """The probe's log-probabilities, sorted, because the two layouts order rows differently."""
     (micro,) = micros
-    return _score(model, micro).logprobs.sort().values
+    return _score(model, micro, products).logprobs.sort().values

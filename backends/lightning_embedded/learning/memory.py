@@ -1,7 +1,8 @@
 """The memory that this learner needs, estimated from the model's anatomy before any weights are loaded.
 
-The whole model is on one device in float32: weights, gradients and AdamW's two moments. On a GPU matrices are
-multiplied in bfloat16, which needs a copy of each while a micro-batch is computed.
+The whole model is on one device in float32: weights, gradients and AdamW's two moments; with adapters, the weights as
+they are and as they were. On a GPU matrices are multiplied in bfloat16, which needs a copy of each while a micro-batch
+is computed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes for each logit, from the forward pass to its gradient.
 _LOGIT_BYTES = 20
+#: Parts that are not estimates.
+_CERTAIN = ("weights", "weights before adapters", "optimizer", "gradients", "the reference", "the engine")
 #: Memory of a process on a GPU before it holds any tensor.
 _CONTEXT = 1.5 * GB
 
@@ -28,12 +31,14 @@ def estimate(settings: Settings, anatomy: Anatomy, *, gpu: bool, served: float) 
     """`served`: bytes of the same device that the engine uses."""
     size, tokens = anatomy.parameters, settings.optimizer.micro_batch_tokens
     needs_reference = settings.divergence.coefficient > 0 or settings.stored.method == "dpo"
+    trained = 0.0 if settings.lora.rank else float(size)  # adapters are a few percent of a model
     inside = (2.0 if gpu else 4.0) * tokens * (10 * anatomy.width + 2 * anatomy.layer / anatomy.width)
     return MemoryNeed(
         {
             "weights": 4.0 * size,
-            "optimizer": 8.0 * size,
-            "gradients": 4.0 * size,
+            "weights before adapters": 4.0 * (size - trained),
+            "optimizer": 8.0 * trained,
+            "gradients": 4.0 * trained,
             "the reference": 4.0 * size if needs_reference else 0.0,
             "the engine": served,
             "copies in bfloat16": 2.0 * size if gpu else 0.0,
@@ -59,7 +64,7 @@ def check_fit(settings: Settings, need: MemoryNeed, room: float, ways: str, *, g
     device = "the GPU" if gpu else "this machine"
     size = f"{need.parts['weights'] / 4e9:.1f} billion parameters"
     what = f"training {size} here takes about {need.total / GB:.0f} of the {room / GB:.0f} GB of {device}: {need}"
-    certain = sum(need.parts[name] for name in ("weights", "optimizer", "gradients", "the reference", "the engine"))
+    certain = sum(need.parts[name] for name in _CERTAIN)
     if certain > room and gpu:
         raise SettingError(f"{what}; {ways}")
     if need.total > room:

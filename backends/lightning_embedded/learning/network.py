@@ -1,4 +1,4 @@
-"""The network: the model that is trained, its value head, and the reference model that it began as."""
+"""The network: the model that is trained, its adapters, its value head, and the reference model that it began as."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightning_embedded.constraints.constraint import Constraints
+from lightning_embedded.learning.adapters import Adapters
 from lightning_embedded.learning.logprobs import Scorer, Scores
 from lightning_embedded.learning.micro_batches import MicroBatch, spread
 from lightning_embedded.learning.value_head import ValueHead
@@ -32,7 +33,9 @@ class Network:
         self.reference = Scorer(copy.deepcopy(model).requires_grad_(False), share=share) if needs_reference else None
         self.scorer = Scorer(model, share=share, constraints=constraints)
         self.head = _head(model) if any(each.advantage == "gae" for each in settings.credits()) else None
-        self.parameters = [each for each in model.parameters() if each.requires_grad]
+        self.adapters = Adapters(model, settings.lora) if settings.lora.rank else None
+        trained = model.parameters() if self.adapters is None else self.adapters.parameters()
+        self.parameters = [each for each in trained if each.requires_grad]
         self._budget = settings.optimizer.micro_batch_tokens
 
     @property

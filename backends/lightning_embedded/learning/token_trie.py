@@ -156,12 +156,16 @@ def _attention(
     trie = _current.get()
     trie.windows[getattr(module, "layer_idx", 0)] = sliding_window
     repeats = query.shape[1] // key.shape[1]
+    # Scores and sums are float32 on a CPU even if the products around them are not, as in the engine.
+    if query.device.type == "cpu":
+        query, key, value = query.float(), key.float(), value.float()
     outputs = []
     for block in trie.blocks:
         rows, width, length = block.shape
         q = _rows(query, block.queries, rows, width, 1)
         k, v = (_rows(each, block.keys, rows, length, repeats) for each in (key, value))
-        seen = scaled_dot_product_attention(q, k, v, attn_mask=block.mask(sliding_window), scale=scaling)
+        with torch.autocast("cpu", enabled=False):
+            seen = scaled_dot_product_attention(q, k, v, attn_mask=block.mask(sliding_window), scale=scaling)
         outputs.append(seen.transpose(1, 2).reshape(rows * width, query.shape[1], value.shape[3]))
     flat = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
     return flat.index_select(0, trie.restore)[None], None
