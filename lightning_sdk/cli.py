@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk.commands import check, prompt_versions, prompts, rescore, serve, train
+from lightning_sdk.commands import check, earlier_run, prompt_versions, prompts, rescore, serve, train
 from lightning_sdk.commands.history import describe, listing
 from lightning_sdk.commands.options import (
     add_agent,
@@ -25,11 +25,12 @@ from lightning_sdk.commands.options import (
     add_run_options,
     add_runs,
     positive_integer,
+    read_settings,
 )
 from lightning_sdk.commands.report import Report
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.rollouts import reference
-from lightning_sdk.settings.settings import Settings, parse
+from lightning_sdk.settings.settings import Settings
 from lightning_sdk.system.folders import find_run_folder
 
 _EXAMPLES = {
@@ -42,7 +43,7 @@ _EXAMPLES = {
         "train agent.py:solve --tasks tasks.jsonl",
         "train agent.py:solve --tasks tasks.jsonl --model ./my-model --steps 100 \\\n"
         "      --set optimizer.learning_rate=1e-5 --set rollouts.group_size=16",
-        "train agent.py:solve --tasks tasks.jsonl --resume runs/solve",
+        "train --resume runs/solve",
         "train agent.py:solve --tasks tasks.jsonl --from runs/solve --set stored.method=dpo",
         "train agent.py:solve --tasks tasks.jsonl --backend prompts --reflect-with gpt-5",
         "train agent.py:solve --tasks tasks.jsonl --runners 0 --listen tcp://0.0.0.0:4718",
@@ -66,17 +67,6 @@ _EXAMPLES = {
     "runs": ("runs", "runs solve --json"),
 }
 """Command -> command lines that a reader can copy."""
-
-#: Options that stand for a setting -> its dotted name.
-_OPTIONS = {
-    "model": "model",
-    "backend": "backend",
-    "engine": "engine",
-    "roles": "roles",
-    "steps": "steps",
-    "runners": "rollouts.runner",
-    "reflect_with": "prompts.reflect_with",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,7 +153,7 @@ def _check(commands: Any) -> None:
 def _train(commands: Any) -> None:
     parser = _command(commands, "train", _run_train, "train an agent, and measure what it gained on held-out tasks")
     add = parser.add_argument
-    add_agent_options(parser)
+    add_agent_options(parser, or_resume=True)
     add_run_options(parser)
     add("--held-out", metavar="FILE", help="tasks for the score before and after; default: a fifth of --tasks")
     steps = f"number of updates of the model (default: {Settings().steps}); with --resume, the total from step 1"
@@ -171,8 +161,8 @@ def _train(commands: Any) -> None:
     add(
         "--resume",
         metavar="RUN",
-        help="continue this run from its last checkpoint, with its own settings and held-out tasks; "
-        "only the settings given here change",
+        help="continue this run from its last checkpoint, with its own agent, settings and tasks; "
+        "only what is given here changes",
     )
     reflect = "with --backend prompts: the model that proposes texts, by its name or an address such as "
     engine = ", or 'engine', which is the run's own (prompts.reflect_with)"
@@ -268,32 +258,14 @@ def _runs(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings given as options or by --set."""
-    values: dict[str, Any] = {}
-    for pair in options.settings:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise SettingError(f"--set {pair}: expected NAME=VALUE, such as optimizer.learning_rate=1e-5")
-        values[name] = parse(name, text)
-    for option, name in _OPTIONS.items():
-        text = getattr(options, option, None)
-        if text is None:
-            continue
-        if name in values:
-            raise SettingError(f"--{option} {text} and --set {name}=... give the same setting twice; leave one out")
-        values[name] = tuple(text) if isinstance(text, list) else parse(name, text)
-    return values
-
-
-def _common(options: argparse.Namespace) -> dict[str, Any]:
+def _common(options: argparse.Namespace, agent: Callable[..., Any] | None = None) -> dict[str, Any]:
     return {
-        "agent": reference.load(options.agent),
+        "agent": agent or reference.load(options.agent),
         "tasks": options.tasks,
         "reward": [reference.load(each) for each in options.rewards] or None,
         "backend_python": options.backend_python,
         "quiet": options.quiet or options.json,
-        **_settings(options),
+        **read_settings(options),
     }
 
 
@@ -330,13 +302,26 @@ def _run_prompts(options: argparse.Namespace) -> int:
 
 def _run_train(options: argparse.Namespace) -> None:
     report = train.train(
-        **_common(options),
+        **(_common(options) if options.agent else _of_run(options)),
         **_place(options),
         held_out=options.held_out,
         resume=options.resume,
         from_runs=options.from_runs,
     )
     _print(report, options)
+
+
+def _of_run(options: argparse.Namespace) -> dict[str, Any]:
+    """What the run that is resumed was started with, where nothing else is given."""
+    if options.resume is None:
+        raise SettingError("train: no agent was given: name it, as agent.py:solve, or a run to continue: --resume RUN")
+    earlier = earlier_run.read(options.resume, options.runs)
+    agent, rewards = earlier.load_agent()
+    return {
+        **_common(options, agent),
+        "reward": [reference.load(each) for each in options.rewards] or rewards or None,
+        "backend_python": options.backend_python or earlier.origin.backend_python or None,
+    }
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:

@@ -17,5 +17,5 @@ def wait_for(condition: Callable[[], Found], what: object = "", seconds: float =
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what() if callable(what) else what or condition}"
-        time.sleep(0.01)
+        time.sleep(0.002)
     return found

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_sdk.errors import SettingError, TaskError
+from lightning_sdk.markers.reward import Function, RewardFunction
 from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_files import RunConfig, read_config, read_report, read_tasks
-from lightning_sdk.rollouts.tasks import Parts, Task, canonical, task_id, without
+from lightning_sdk.results.run_origin import RunOrigin
+from lightning_sdk.rollouts import reference
+from lightning_sdk.rollouts.tasks import Parts, Source, Task, canonical, load, task_id, without
 from lightning_sdk.settings import Settings
 from lightning_sdk.system.folders import find_run_folder, refuse_links
 
@@ -52,6 +57,7 @@ class EarlierRun:
     from_runs: list[str]
     rewards: dict[str, float | None]
     """Name of each reward function -> the weight that it is marked with."""
+    origin: RunOrigin
     done: int
     """Step of the last checkpoint."""
     finished: bool
@@ -94,13 +100,54 @@ class EarlierRun:
         left = without(tasks, self.held_out)
         if not left:
             raise TaskError(f"tasks: all {len(tasks)} are held out in {self.folder}, so there are none to train on")
-        before, now = set(self.trained), set(map(task_id, left))
-        if before == now:
+        if not (changes := self._changes(left)):
             return Parts(left, self.held_out)
-        changed = f"the tasks have changed: {len(now - before)} are new, {len(before - now)} are gone"
-        return Parts(
-            left, self.held_out, notices=(f"{changed}; the {len(self.held_out)} held-out tasks stay the same",)
-        )
+        stays = f"the {len(self.held_out)} held-out tasks stay the same"
+        return Parts(left, self.held_out, notices=(f"the tasks have changed: {changes}; {stays}",))
+
+    def load_tasks(self) -> list[Task]:
+        """The tasks of the file that the run was started with.
+
+        Raises:
+            TaskError: there was no file, it is gone, or it holds other tasks now.
+        """
+        path = self.origin.tasks
+        if not path:
+            raise TaskError(f"tasks: those of {self.folder} did not come from a file: give them again (--tasks FILE)")
+        if not Path(path).is_file():
+            raise TaskError(
+                f"tasks: {path}, from which {self.folder} had its tasks, is not there any more: name the file "
+                "(--tasks FILE)"
+            )
+        tasks = load(path)
+        if changes := self._changes(without(tasks, self.held_out)):
+            raise TaskError(
+                f"tasks: {path} has changed since {self.folder} was started: {changes}. To go on with the tasks that "
+                f"it holds now, name it: --tasks {shlex.quote(path)}"
+            )
+        return tasks
+
+    def load_agent(self) -> tuple[Function, list[Function]]:
+        """The agent and the reward functions that the run was started with.
+
+        Raises:
+            SettingError: they have no names, are gone, or lie in the run's folder, which may come from elsewhere.
+        """
+        name = f"name it: lightning-sdk train FILE.py:FUNCTION --resume {shlex.quote(str(self.folder))}"
+        if not self.origin.agent:
+            raise SettingError(f"resume: how the agent of {self.folder} is called is not known: {name}")
+        for each in filter(None, (self.origin.agent, *self.origin.rewards, self.origin.backend_python)):
+            if Path(each).resolve().is_relative_to(self.folder.resolve()):
+                raise SettingError(f"resume: {each} is inside the run's own folder, and is not run unless you {name}")
+        try:
+            return reference.load(self.origin.agent), list(map(reference.load, self.origin.rewards))
+        except SettingError as error:
+            raise SettingError(f"resume: {self.folder} was started with {self.origin.agent}; {error}; {name}") from None
+
+    def _changes(self, training: Sequence[Task]) -> str:
+        """How these tasks differ from those that were trained on, '' if they do not."""
+        before, now = set(self.trained), set(map(task_id, training))
+        return "" if before == now else f"{len(now - before)} are new, {len(before - now)} are gone"
 
     def stored_runs(self, given: list[str]) -> list[str]:
         """The runs to learn from, which are those that it began with. SettingError for others."""
@@ -128,7 +175,8 @@ class EarlierRun:
             raise SettingError(
                 f"setting steps={steps}: {self.folder} has already done {quantity(self.done, 'step')}; {more}"
             )
-        raise SettingError(f"resume: {self.folder} has done all of its {self.done} steps; {more}")
+        done = f"all of its {self.done} steps" if self.done > 1 else "its only step"
+        raise SettingError(f"resume: {self.folder} has done {done}; {more}")
 
     def _is_same(self, model: str) -> bool:
         """Whether this is the run's model, by its name or its place."""
@@ -175,9 +223,25 @@ def read(run: str | Path, runs: str | Path) -> EarlierRun:
         held_out=tasks.held_out,
         from_runs=list(config.from_runs),
         rewards=dict(config.rewards),
+        origin=config.origin,
         done=done,
         finished=complete and done == settings.steps,
     )
+
+
+def describe_origin(
+    agent: Callable[..., Any], rewards: Sequence[RewardFunction], tasks: Source, backend_python: str | None
+) -> RunOrigin:
+    """Where these come from, as another process finds them."""
+    path = str(Path(tasks).expanduser().resolve()) if isinstance(tasks, str | Path) else ""
+    try:
+        named, *others = map(reference.of, (agent, *(each.function for each in rewards)))
+    except SettingError:
+        return RunOrigin(tasks=path)
+    if any(each.startswith("__main__:") for each in (named, *others)):  # typed in, not in a file
+        return RunOrigin(tasks=path)
+    python = str(Path(backend_python).absolute()) if backend_python and os.sep in backend_python else backend_python
+    return RunOrigin(agent=named, rewards=others, tasks=path, backend_python=python or "")
 
 
 def last_checkpoint(folder: Path) -> int:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from lightning_sdk import session
-from lightning_sdk.commands import resume_hints
+from lightning_sdk.commands import earlier_run, resume_hints
 from lightning_sdk.commands.progress import Progress
 from lightning_sdk.errors import BY_NAME, BackendDied, DiskError, HubError, HubGone, LightningError, RolloutsFailed
 from lightning_sdk.hub import discovery, task_lists
@@ -24,9 +24,11 @@ from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.prompt import marked
 from lightning_sdk.markers.reward import RewardFunction
+from lightning_sdk.results.run_origin import RunOrigin
 from lightning_sdk.rollouts import invitation, reference
 from lightning_sdk.rollouts.local_runners import RunnerPool, local_pool
 from lightning_sdk.rollouts.ray_runners import RayPool
+from lightning_sdk.rollouts.tasks import Source
 from lightning_sdk.settings import Settings, placement
 from lightning_sdk.system import addresses
 from lightning_sdk.system.folders import temporary_folder
@@ -81,6 +83,10 @@ class Job:
                 if method == "train"
                 else "stopped before the end; nothing was measured"
             ) from None
+
+    def describe_origin(self, tasks: Source) -> RunOrigin:
+        """Where its agent and its rewards come from, and these tasks."""
+        return earlier_run.describe_origin(self._agent, self._rewards, tasks, self._python)
 
     def _run(self, method: str, request: RunRequest, told: Sequence[Told]) -> LastEvent:
         with contextlib.ExitStack() as stack:

@@ -5,7 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
+from lightning_sdk.settings.settings import parse
+
+#: Options that stand for a setting -> its dotted name.
+_OPTIONS = {
+    "model": "model",
+    "backend": "backend",
+    "engine": "engine",
+    "roles": "roles",
+    "steps": "steps",
+    "runners": "rollouts.runner",
+    "reflect_with": "prompts.reflect_with",
+}
 
 
 class SetAction(argparse.Action):
@@ -18,11 +31,13 @@ class SetAction(argparse.Action):
         options.settings = [*options.settings, value]
 
 
-def add_agent(parser: argparse.ArgumentParser, or_run: bool = False) -> None:
+def add_agent(parser: argparse.ArgumentParser, or_run: bool = False, or_resume: bool = False) -> None:
     """The agent and its rewards."""
     run = "; or a run, by name or folder, which is examined without running anything" if or_run else ""
+    run += "; with --resume by default the run's own" if or_resume else ""
     parser.add_argument(
         "agent",
+        nargs="?" if or_resume else None,
         metavar="FILE.py:FUNCTION" + ("|RUN" if or_run else ""),
         help=f"the agent: a function that takes one task; MODULE:FUNCTION works too{run}",
     )
@@ -51,10 +66,12 @@ def add_backend_python(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--backend-python", metavar="PYTHON", help=text)
 
 
-def add_agent_options(parser: argparse.ArgumentParser, or_run: bool = False) -> None:
+def add_agent_options(parser: argparse.ArgumentParser, or_run: bool = False, or_resume: bool = False) -> None:
     add, defaults = parser.add_argument, Settings()
-    add_agent(parser, or_run)
-    add("--tasks", required=not or_run, metavar="FILE", help="the tasks: a .jsonl, .json, .csv or .parquet file")
+    add_agent(parser, or_run, or_resume)
+    tasks = "the tasks: a .jsonl, .json, .csv or .parquet file"
+    tasks += "; with --resume by default the run's own" if or_resume else ""
+    add("--tasks", required=not (or_run or or_resume), metavar="FILE", help=tasks)
     model = "'spark', 'smollm2', a folder in Hugging Face format, or a name on the Hugging Face Hub"
     add("--model", help=f"{model} (default: {defaults.model})")
     add("--backend", help=f"an installed backend (default: {defaults.backend})")
@@ -102,3 +119,21 @@ def positive_integer(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
+
+
+def read_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings given as options or by --set."""
+    values: dict[str, Any] = {}
+    for pair in options.settings:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise SettingError(f"--set {pair}: expected NAME=VALUE, such as optimizer.learning_rate=1e-5")
+        values[name] = parse(name, text)
+    for option, name in _OPTIONS.items():
+        text = getattr(options, option, None)
+        if text is None:
+            continue
+        if name in values:
+            raise SettingError(f"--{option} {text} and --set {name}=... give the same setting twice; leave one out")
+        values[name] = tuple(text) if isinstance(text, list) else parse(name, text)
+    return values

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from lightning_sdk.commands import earlier_run
+from lightning_sdk.results.run_files import read_config
 
 _KEPT = "and keeps a score that was measured before"
 
@@ -58,4 +59,7 @@ def _can_resume(folder: Path) -> bool:
 
 
 def _resume_option(folder: Path) -> str:
-    return f"--resume {shlex.quote(str(folder))} (resume={str(folder)!r})"
+    """What to type; the whole command where the run knows what it was started with."""
+    config = read_config(folder)
+    command = "lightning-sdk train " if config is not None and config.origin.is_complete else ""
+    return f"{command}--resume {shlex.quote(str(folder))} (resume={str(folder)!r})"

@@ -13,13 +13,13 @@ from lightning_sdk.commands import report as reports
 from lightning_sdk.commands.earlier_run import EarlierRun
 from lightning_sdk.commands.job import Job
 from lightning_sdk.commands.report import Report
-from lightning_sdk.errors import SettingError
+from lightning_sdk.errors import SettingError, TaskError
 from lightning_sdk.hub.events import NoticeEvent, Told
 from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.reward import Function, RewardFunction, reward_functions
 from lightning_sdk.rollouts import invitation, reference
-from lightning_sdk.rollouts.tasks import Parts, Source, divide, load
+from lightning_sdk.rollouts.tasks import Parts, Source, Task, divide, load
 from lightning_sdk.settings.provider import provider_settings, with_own_provider
 from lightning_sdk.settings.settings import Settings, explicit
 from lightning_sdk.system.folders import find_run_folder, make_run_folder
@@ -27,7 +27,7 @@ from lightning_sdk.system.folders import find_run_folder, make_run_folder
 
 def train(
     agent: Callable[..., Any],
-    tasks: Source,
+    tasks: Source | None = None,
     reward: Function | Sequence[Function] | None = None,
     *,
     held_out: Source | None = None,
@@ -51,7 +51,7 @@ def train(
 
     Args:
         agent: Function that takes one task (a dict): plain, async, or a generator. Its answer goes to `reward`.
-        tasks: A .jsonl, .json, .csv or .parquet file; a list or another iterable of dicts; or a DataFrame.
+        tasks: A .jsonl, .json, .csv or .parquet file; an iterable of dicts; a DataFrame. With `resume`: the run's own.
         reward: Function (task, answer) -> number, or dict of role to number. Several functions are stored by name,
             weighted by `credit.rewards.NAME` and added up. By default the one marked with `@reward`, or none.
         held_out: Tasks for the score before and after training; by default a fifth of `tasks` is held out.
@@ -74,9 +74,9 @@ def train(
         NothingToTrain, RolloutsFailed, HubGone, BackendDied: the training stopped; the message says why and what to do.
     """
     given = explicit(given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles))
-    rewards, loaded = reward_functions(reward), load(tasks)
-    apart = None if held_out is None else load(held_out, "held_out")
-    stored, earlier = _find(from_runs, runs), None if resume is None else earlier_run.read(resume, runs)
+    rewards, earlier = reward_functions(reward), None if resume is None else earlier_run.read(resume, runs)
+    (loaded, source), apart = _load_tasks(tasks, earlier), None if held_out is None else load(held_out, "held_out")
+    stored = _find(from_runs, runs)
     start = _first(given, stored, rewards) if earlier is None else _go_on(earlier, given, stored, rewards, name, listen)
     parts = earlier.divide(loaded, apart) if earlier else divide(loaded, apart, start.settings)
     _refuse_early(f"train() of {reference.name_of(agent)}", start.settings, listen)
@@ -84,7 +84,7 @@ def train(
     folder = earlier.folder if earlier else make_run_folder(runs, wanted)
     told = [*start.told, *([] if earlier else _tell_of_name(folder, wanted))]
     job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen)
-    return _run_training(job, start._replace(told=told), parts, rewards, earlier is not None)
+    return _run_training(job, start._replace(told=told), parts, rewards, earlier is not None, source)
 
 
 def evaluate(
@@ -124,13 +124,25 @@ def evaluate(
     return reports.read(folder)
 
 
-def _run_training(job: Job, start: _Start, parts: Parts, rewards: Sequence[RewardFunction], resume: bool) -> Report:
+def _load_tasks(tasks: Source | None, earlier: EarlierRun | None) -> tuple[list[Task], Source]:
+    """The tasks, and where they came from: those that were given, or else those of the run that goes on."""
+    if tasks is not None:
+        return load(tasks), tasks
+    if earlier is None:
+        raise TaskError("train: no tasks were given: give a file such as tasks.jsonl (--tasks FILE), or a list")
+    return earlier.load_tasks(), earlier.origin.tasks
+
+
+def _run_training(
+    job: Job, start: _Start, parts: Parts, rewards: Sequence[RewardFunction], resume: bool, source: Source
+) -> Report:
     request = RunRequest(
         tasks=parts.training,
         held_out=parts.held_out,
         from_runs=start.from_runs,
         rewards=_marks(rewards),
         resume=resume,
+        origin=job.describe_origin(source),
     )
     job.run("train", request, [*parts.events(), *start.told])
     return reports.read(job.folder)

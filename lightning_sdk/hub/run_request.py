@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from lightning_sdk.hub.joining import AgentIdentity
+from lightning_sdk.results.run_origin import RunOrigin
 from lightning_sdk.trace.structs import read_struct
 
 
@@ -48,14 +49,20 @@ class RunRequest:
     """Name -> text, of texts that are marked with `lightning.prompt`."""
     identity: AgentIdentity = field(default_factory=AgentIdentity)
     """The agent's, for the runners that join."""
+    origin: RunOrigin = field(default_factory=RunOrigin)
+    """Where agent, rewards and tasks came from."""
 
     def as_message(self) -> dict[str, Any]:
         """As it is sent."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}  # no copies of the tasks
-        return values | {"identity": asdict(self.identity)}
+        return values | {"identity": asdict(self.identity), "origin": asdict(self.origin)}
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> RunRequest:
         """The reverse of `as_message`. ValueError for one without tasks."""
         found = read_struct(cls, message, "the request")
-        return replace(found, identity=read_struct(AgentIdentity, message.get("identity") or {}, "identity"))
+        return replace(
+            found,
+            identity=read_struct(AgentIdentity, message.get("identity") or {}, "identity"),
+            origin=read_struct(RunOrigin, message.get("origin") or {}, "origin"),
+        )

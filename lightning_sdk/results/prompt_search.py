@@ -122,7 +122,7 @@ def read_prompt_search(folder: Path) -> PromptSearch:
     if not any(each.state == SEED for each in candidates):
         raise PromptError(
             f"{folder} has no candidates: its search was stopped before its first round, or is in it; "
-            f"lightning-sdk train ... --resume {folder} continues a search that was stopped"
+            f"lightning-sdk train --resume {folder} continues a search that was stopped"
         )
     report = read_report(folder)
     verdict = report.verdict if report is not None and config.search else ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_sdk.failures.finding import Finding
+from lightning_sdk.results.run_origin import RunOrigin
 from lightning_sdk.results.run_report import Resumption, RunReport
 from lightning_sdk.trace.structs import read_struct
 
@@ -35,6 +36,8 @@ class RunConfig:
     """Folders of earlier runs that it learns from."""
     rewards: Mapping[str, float | None] = field(default_factory=dict)
     """Reward function -> the weight that it is marked with."""
+    origin: RunOrigin = field(default_factory=RunOrigin)
+    """Where agent, rewards and tasks came from."""
     resumed: Sequence[Resumption] = ()
     """Each time that it went on."""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -53,6 +56,7 @@ class RunConfig:
             settings=settings if isinstance(settings, dict) else None,
             from_runs=list(values.get("from_runs") or ()),
             rewards=dict(values.get("rewards") or {}),
+            origin=read_struct(RunOrigin, values.get("origin") or {}, "config.json: origin"),
             resumed=[read_struct(Resumption, each, "config.json: resumed") for each in values.get("resumed") or ()],
             facts=values.get("facts") or {},
             versions=values.get("versions") or {},

@@ -13,26 +13,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, get_origin
 
 from lightning_sdk.errors import SettingError
+from lightning_sdk.settings import groups
 from lightning_sdk.settings.combinations import refuse_combinations
-from lightning_sdk.settings.groups import (
-    Algorithm,
-    Cluster,
-    Credit,
-    Divergence,
-    Evaluation,
-    Export,
-    Failure,
-    Group,
-    Importance,
-    Length,
-    Lora,
-    Optimizer,
-    Rollouts,
-    Sampling,
-    Serving,
-    Stored,
-    Value,
-)
+from lightning_sdk.settings.groups import Credit, Group
 from lightning_sdk.settings.prompts import Prompts
 from lightning_sdk.settings.ranges import AtLeast, Between, OneOf, refuse_out_of_range, setting_types
 from lightning_sdk.settings.values import convert, convert_verbatim, from_text, mapping
@@ -60,23 +43,23 @@ class Settings:
     """Roles to train, each by its full name; empty: every role declared trainable."""
     role: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Role -> the settings of `credit` that differ for it, such as {"checker": {"weight": 0.5}}."""
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: groups.Sampling = field(default_factory=groups.Sampling)
     credit: Credit = field(default_factory=Credit)
-    algorithm: Algorithm = field(default_factory=Algorithm)
-    divergence: Divergence = field(default_factory=Divergence)
-    importance: Importance = field(default_factory=Importance)
-    value: Value = field(default_factory=Value)
-    length: Length = field(default_factory=Length)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    lora: Lora = field(default_factory=Lora)
-    serving: Serving = field(default_factory=Serving)
-    cluster: Cluster = field(default_factory=Cluster)
-    rollouts: Rollouts = field(default_factory=Rollouts)
-    failure: Failure = field(default_factory=Failure)
-    stored: Stored = field(default_factory=Stored)
+    algorithm: groups.Algorithm = field(default_factory=groups.Algorithm)
+    divergence: groups.Divergence = field(default_factory=groups.Divergence)
+    importance: groups.Importance = field(default_factory=groups.Importance)
+    value: groups.Value = field(default_factory=groups.Value)
+    length: groups.Length = field(default_factory=groups.Length)
+    optimizer: groups.Optimizer = field(default_factory=groups.Optimizer)
+    lora: groups.Lora = field(default_factory=groups.Lora)
+    serving: groups.Serving = field(default_factory=groups.Serving)
+    cluster: groups.Cluster = field(default_factory=groups.Cluster)
+    rollouts: groups.Rollouts = field(default_factory=groups.Rollouts)
+    failure: groups.Failure = field(default_factory=groups.Failure)
+    stored: groups.Stored = field(default_factory=groups.Stored)
     prompts: Prompts = field(default_factory=Prompts)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    export: Export = field(default_factory=Export)
+    evaluation: groups.Evaluation = field(default_factory=groups.Evaluation)
+    export: groups.Export = field(default_factory=groups.Export)
     verbatim: Mapping[str, Any] = field(default_factory=dict)
     """Settings of VERL (actor_rollout_ref.*, trainer.* and so on, and verl.NAME for any) and arguments of vLLM's
     servers (vllm.NAME), by their full names. They are passed on unchanged."""
@@ -267,8 +250,8 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _put(nested: dict[str, Any], path: list[str], value: Any, name: str) -> None:
-    *groups, leaf = path
-    for group in groups:
+    *above, leaf = path
+    for group in above:
         inner = nested.setdefault(group, {})
         if not isinstance(inner, dict):
             raise SettingError(f"setting {name} is given twice: inside {group}={inner!r} and by itself")

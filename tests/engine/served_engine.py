@@ -135,7 +135,7 @@ def serve(engine: Engine, chat: Chat, model: torch.nn.Module) -> tuple[Service, 
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert ready.wait(10), "the server did not start"
+    assert ready.wait(60), "the server did not start"
 
     def stop() -> None:
         loop.call_soon_threadsafe(loop.stop)

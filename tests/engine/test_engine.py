@@ -3,7 +3,6 @@
 import inspect
 import threading
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -25,19 +24,13 @@ from transformers import (
 from lightning_embedded.engine.engine import Engine, EngineClosed, PromptTooLong
 from lightning_embedded.engine.sequence import Params, Sequence
 from tests.engine.served_engine import assert_logprobs, make_model
+from tests.waiting import wait_for
 
 
 def prompts(count: int, seed: int = 0, low: int = 3, high: int = 40) -> list[list[int]]:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(low, high, (count,), generator=generator).tolist()
     return [torch.randint(7, 300, (length,), generator=generator).tolist() for length in lengths]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < limit, "nothing happened for 20 seconds"
-        time.sleep(0.001)
 
 
 class Inbox:
@@ -350,7 +343,7 @@ def test_close_tells_waiting_callers(engine: Engine) -> None:
     wait_for(lambda: engine.running > 0)
     engine.close()
     engine.close()
-    thread.join(10)
+    thread.join(60)
     assert len(errors) == 1
     with pytest.raises(EngineClosed):
         engine.submit([Sequence([5], Params(max_tokens=1), Inbox())])

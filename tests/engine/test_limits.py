@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
 from openai import BadRequestError
@@ -15,6 +13,7 @@ from lightning_embedded.engine.fair_queue import FairQueue
 from lightning_embedded.engine.sequence import Params, Sequence
 from lightning_sdk.capture.seam import ROLLOUT_HEADER
 from tests.engine.served_engine import KEY, Service
+from tests.waiting import wait_for
 
 
 def test_too_many_completions_are_refused(service: Service) -> None:
@@ -98,10 +97,3 @@ def test_the_completions_of_a_rollout_share_a_turn(service: Service) -> None:
         service.client().completions.create(model="tiny", prompt="a", n=2, max_tokens=1, extra_headers=headers)
     assert seen[:4] == ["one"] * 4
     assert seen[4] == seen[5] != "one"
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

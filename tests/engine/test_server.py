@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from lightning_embedded.engine.engine import Engine
 from lightning_embedded.serving.chat import Chat
 from tests.engine.served_engine import KEY, Service, make_model, serve
+from tests.waiting import wait_for
 
 ASK: list[Any] = [{"role": "user", "content": "What is twelve plus thirty?"}]
 TOOLS: list[Any] = [
@@ -339,8 +339,8 @@ def test_a_client_that_leaves_frees_its_slot(service: Service, stream: bool) -> 
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        until(lambda: engine.waiting + engine.running == 1)
-    until(lambda: engine.waiting + engine.running == 0)
+        wait_for(lambda: engine.waiting + engine.running == 1)
+    wait_for(lambda: engine.waiting + engine.running == 0)
     engine.resume()
     with service.client() as client:
         assert client.chat.completions.create(model="tiny", messages=ASK, max_tokens=2).choices
@@ -361,10 +361,3 @@ def test_a_closed_engine_is_a_server_error(model: LlamaForCausalLM, tokenizer: P
 
 def join(parts: Iterable[list[Any]]) -> list[Any]:
     return [one for part in parts for one in part]
-
-
-def until(condition: Any) -> None:
-    limit = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < limit, "nothing happened for 20 seconds"
-        time.sleep(0.005)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from openai import OpenAI
 from lightning_sdk.capture.seam import ROLLOUT_HEADER
 from lightning_vllm.front import Front
 from tests.front.standin import StandIn, fronting, stand_in
+from tests.waiting import wait_for
 
 OURS, MODEL = "front-key", "spark"
 
@@ -67,10 +67,7 @@ class Fronted:
         return self._threads.submit(self.ask, rollout, **fields)
 
     def until(self, true: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 10
-        while not true():
-            assert time.monotonic() < deadline, self.front.counts()
-            time.sleep(0.005)
+        wait_for(true, self.front.counts)
 
     def client(self) -> OpenAI:
         return OpenAI(base_url=self.url, api_key=OURS, max_retries=0)

@@ -47,7 +47,7 @@ class Connection:
 
     def hung_up(self) -> bool:
         """Wait until the other side has gone."""
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         try:
             return self.socket.recv(1) == b""
         except ConnectionError:
@@ -76,7 +76,7 @@ class Scripted:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
     def _accept(self) -> None:

@@ -118,7 +118,7 @@ def test_the_end_closes_what_is_under_way(start: Start, recorder: Recorder) -> N
             until(reader, b"data: {}")
             post(f"{gateway.url}/rollouts/{rollout['key']}/end")
             kinds = [event[0] for event in recorder.events]
-            assert gone.wait(10)
+            assert gone.wait(60)
             left = b"".join(iter(lambda: reader.recv(65536), b""))
     gateway.close()
     assert not left.endswith(b"0\r\n\r\n")

@@ -66,12 +66,12 @@ class Hub:
         assert self.process.stdin
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(60)
         self._reap()
         return self.process.returncode
 
     def _reap(self) -> None:
-        self.process.wait(30)
+        self.process.wait(60)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
@@ -97,7 +97,7 @@ class Client:
     def send(self, *frames: bytes) -> None:
         self._socket.send_multipart(frames)
 
-    def receive(self, timeout: float = 10.0) -> tuple[bytes, Any]:
+    def receive(self, timeout: float = 60.0) -> tuple[bytes, Any]:
         """The next message as kind and content; fails the test if none comes."""
         assert self._socket.poll(int(timeout * 1000)), "the hub said nothing"
         kind, payload = self._socket.recv_multipart()

@@ -12,16 +12,37 @@ from lightning_hub.rollouts.leases import Leases
 from lightning_hub.rollouts.round_queue import Outcome, RoundQueue, Rules
 from lightning_hub.storage.index import End
 from lightning_hub.storage.store import Store
+from lightning_sdk.system.clock import Clock
 from lightning_sdk.trace.call import Status
 
 RETRIED = frozenset({Status.INFRASTRUCTURE_ERROR, Status.TIMEOUT})
 
 
+class MachineTime:
+    """The time of a machine, which passes only when a test says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
 class LeasedRound:
     """Leases with one round of rollouts offered, and what the trainer asks of them."""
 
-    def __init__(self, leases: Leases, queue: RoundQueue) -> None:
-        self.leases, self.queue = leases, queue
+    def __init__(self, leases: Leases, queue: RoundQueue, time: MachineTime) -> None:
+        self.leases, self.queue, self.time = leases, queue, time
+
+    def another(self, numbers: list[int], *, first: bool = False) -> LeasedRound:
+        """A further round, of rollouts with these numbers."""
+        rollouts = [assignment(number, 60.0) for number in numbers]
+        return LeasedRound(self.leases, self.leases.open_round(rollouts, Rules(), 64, first=first), self.time)
+
+    def wait(self, seconds: float) -> None:
+        """Let this time pass, and the hub look at it."""
+        self.time.advance(seconds)
+        self.leases.expire()
 
     def lease(self, places: int = 99, runner: str = "r") -> list[Assignment]:
         return self.leases.lease(runner, places)
@@ -51,9 +72,11 @@ def make_round(
     **rules: Any,
 ) -> LeasedRound:
     """A round of `count` rollouts that is offered to runners."""
-    leases = Leases(store, lease_seconds, grace_seconds)
+    machine = MachineTime()
+    leases = Leases(store, lease_seconds, grace_seconds, Clock(now=lambda: machine.seconds))
     chosen = Rules(**{"retried": RETRIED, "retries": 1, **rules})
-    return LeasedRound(leases, leases.open_round([assignment(n, timeout) for n in range(count)], chosen, concurrency))
+    queue = leases.open_round([assignment(n, timeout) for n in range(count)], chosen, concurrency)
+    return LeasedRound(leases, queue, machine)
 
 
 def assignment(number: int, timeout: float) -> Assignment:

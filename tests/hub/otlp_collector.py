@@ -12,6 +12,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Received
 
+from tests.waiting import wait_for
+
 
 class Collector:
     """`status` is what it answers; while `hang` is set it does not answer at all."""
@@ -54,12 +56,9 @@ class Collector:
         self.requests.append((path, headers, len(found)))
         self.spans += found
 
-    def wait(self, until: Callable[[Collector], bool], seconds: float = 20.0) -> None:
+    def wait(self, until: Callable[[Collector], bool]) -> None:
         """Until it has what is wanted; fails the test if that does not come."""
-        deadline = time.monotonic() + seconds
-        while not until(self):
-            assert time.monotonic() < deadline, [span.name for span in self.spans]
-            time.sleep(0.02)
+        wait_for(lambda: until(self), lambda: [span.name for span in self.spans])
 
     def of(self, rollout: str) -> list[Received]:
         """The spans of one trace."""

@@ -51,7 +51,7 @@ class Runner:
     def play(self, agent: Agent, until: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, Any]:
         """Run rollouts until an event is the last one, or the wanted one; that event."""
         until = until or (lambda event: event["type"] in {"finished", "failed"})
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 100
         while time.monotonic() < deadline:
             for assignment in self.lease(16, 0.05):
                 self.send(agent(assignment))
@@ -88,7 +88,7 @@ def ask_engine(assignment: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A chat completion of the engine, sampled as the assignment says."""
     body = {"model": assignment["endpoint"]["model"], "messages": [], **assignment["sampling"], **more}
     request = urllib.request.Request(assignment["endpoint"]["url"] + "/chat/completions", json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         found: dict[str, Any] = json.loads(answer.read())
     return found
 

@@ -111,7 +111,7 @@ def test_rollouts_run_while_the_learner_works(train: Train, bound: int) -> None:
 
 def play_until(runner: Runner, agent: Seeded, count: int) -> None:
     """Run rollouts of training until there were so many."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while sum(map(len, agent.versions.values())) < count:
         assert time.monotonic() < deadline, runner.events
         for each in runner.lease(4, 0.2):

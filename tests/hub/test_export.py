@@ -23,6 +23,7 @@ from lightning_sdk.trace.call import root_span_id
 from tests.hub.hubs import KEY, Client, Hub, begin, end, raw_call, reply, reward, span
 from tests.hub.otlp_collector import Collector, plain, tree
 from tests.hub.runners import Runner, good
+from tests.waiting import wait_for
 
 ROLLOUT = "ab" * 16
 
@@ -51,8 +52,8 @@ def test_a_rollout_is_one_tree(collector: Collector, start: Callable[..., Hub]) 
     with Client(hub) as client:
         client.deliver(1, a_rollout(key))
         collector.wait(lambda found: len(found.of(ROLLOUT)) == 4)
-        while not (status := client.ask("status")["export"])["exported"]:
-            time.sleep(0.05)  # it counts what the collector has answered
+        wait_for(lambda: client.ask("status")["export"]["exported"])  # it counts what the collector has answered
+        status = client.ask("status")["export"]
     spans = {span.span_id.hex(): span for span in collector.of(ROLLOUT)}
     root, agent, call, in_tool = (spans[each] for each in (root_span_id(key), "a" * 16, "c" * 16, "d" * 16))
     assert [root.name, agent.name, call.name] == ["invoke_workflow my-run", "invoke_agent solver", "chat spark"]
@@ -265,10 +266,7 @@ def test_a_dead_collector_is_said_and_costs_nothing(start: Callable[..., Hub], m
             events = a_rollout(os.urandom(16))
             client.deliver(number, events)
             number += len(events)
-        deadline = time.monotonic() + 20
-        while not client.ask("status")["export"]["dropped"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: client.ask("status")["export"]["dropped"], "spans that are dropped")
         status = client.ask("status")
         warnings = [event["text"] for event in client.ask("watch", after=0) if event["type"] == "warning"]
     assert status["events"] == number - 1

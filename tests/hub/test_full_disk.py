@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from lightning_sdk.failures import disk
 from lightning_sdk.hub.process import HubProcess
 from tests.hub.test_runner import TASKS, ask, best, steps
 from tests.processes import descendants
+from tests.waiting import wait_for
 
 SMALL = {
     "backend": "bandit",
@@ -114,8 +114,7 @@ def test_a_hub_that_can_write_no_more(bandit: None, tmp_path: Path, size: int) -
     run = tmp_path / "run"
 
     def fill() -> None:
-        while len(steps(run)) < 2:
-            time.sleep(0.02)
+        wait_for(lambda: len(steps(run)) >= 2)
         for pid in descendants("lightning_hub", os.getpid()):
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]))
 

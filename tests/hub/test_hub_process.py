@@ -25,7 +25,7 @@ def test_a_port_in_use_is_named(start: Callable[..., Hub]) -> None:
     assert name == "PortInUse"
     assert first.address in message
     assert "tcp://127.0.0.1:0" in message
-    assert second.process.wait(10) == 1
+    assert second.process.wait(60) == 1
 
 
 def test_an_address_that_is_none(start: Callable[..., Hub]) -> None:
@@ -59,7 +59,7 @@ def test_the_hub_ends_when_nobody_waits_for_its_first_word(tmp_path: Path) -> No
     hub.stdout.close()
     hub.stdin.close()
     try:
-        assert hub.wait(30) == 0
+        assert hub.wait(60) == 0
     finally:
         hub.kill()
         hub.wait()
@@ -68,14 +68,14 @@ def test_the_hub_ends_when_nobody_waits_for_its_first_word(tmp_path: Path) -> No
 def test_stop_ends_the_hub(hub: Hub, client: Client) -> None:
     """The request answers and the process exits in good order."""
     assert client.ask("stop") is None
-    assert hub.process.wait(10) == 0
+    assert hub.process.wait(60) == 0
 
 
 def test_terminate_ends_the_hub(hub: Hub, client: Client) -> None:
     """SIGTERM is a graceful end: what was acknowledged is indexed."""
     client.deliver(1, [span("a")])
     hub.process.terminate()
-    assert hub.process.wait(10) == 0
+    assert hub.process.wait(60) == 0
     with sqlite3.connect(hub.folder / "hub.sqlite") as database:
         assert database.execute("SELECT value FROM meta WHERE name = 'events'").fetchone() == (1,)
     database.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,11 @@ from typing import Any
 
 import pytest
 
-from lightning_hub.rollouts import leases
 from lightning_hub.rollouts.round_queue import Rules
 from lightning_hub.storage.store import Store
 from lightning_sdk.settings import Settings
-from lightning_sdk.system import clock
 from lightning_sdk.trace.call import Status
-from tests.hub.leasing import LeasedRound, Make, assignment, end, make_round
+from tests.hub.leasing import Make, assignment, end, make_round
 
 
 @pytest.fixture
@@ -73,24 +70,20 @@ def test_a_further_attempt_waits(make: Make) -> None:
     """Twice as long each time; meanwhile others of the round are handed out, and somebody is told when it is time."""
     played, told = make(2, retries=2, backoff=0.2), []
     [first] = played.lease(1)
-    waits = []
-    for _ in range(2):
-        began = time.monotonic()
+    for seconds, others in ((0.2, ["1"]), (0.4, [])):
         played.leases.end(end(first.key, Status.TIMEOUT))
-        assert {each.id for each in played.lease()} <= {"1"}
-        while not (given := [each for each in played.lease() if each.id == "0"]):
-            time.sleep(0.01)
-        [first] = given
-        waits.append(time.monotonic() - began)
-    assert waits[0] >= 0.2
-    assert waits[1] >= 0.4
+        assert [each.id for each in played.lease()] == others
+        played.wait(seconds - 0.01)
+        assert played.lease() == []
+        played.wait(0.02)
+        [first] = played.lease()
+        assert first.id == "0"
     played = make(1, backoff=0.05)
     played.leases.end(end(played.lease()[0].key, Status.TIMEOUT))
     played.leases.on_work = lambda: told.append("work")
     played.leases.expire()
     assert told == []
-    time.sleep(0.06)
-    played.leases.expire()
+    played.wait(0.06)
     assert told == ["work"]
 
 
@@ -166,8 +159,7 @@ def test_a_silent_runner_loses_its_leases(make: Make, store: Store) -> None:
     [silent] = played.lease(1, "silent")
     [kept] = played.lease(1, "beating")
     for _ in range(6):
-        time.sleep(0.05)
-        played.leases.expire()
+        played.wait(0.05)
         played.leases.renew("beating")
     assert played.leases.renew("silent") == []
     assert played.leases.renew("beating") == [kept.key]
@@ -183,8 +175,9 @@ def test_a_rollout_that_takes_too_long(make: Make, store: Store) -> None:
     """Its timeout is named with the setting that gives it."""
     played = make(1, timeout=0.05, grace_seconds=0.0, retries=0)
     [late] = played.lease()
-    time.sleep(0.1)
-    played.leases.expire()
+    played.wait(0.04)
+    assert not played.over()
+    played.wait(0.02)
     [outcome] = played.close()
     assert (outcome.status, outcome.assignment.id) == ("timeout", late.id)
     assert "not finished within 0.05 s (rollouts.timeout)" in outcome.error
@@ -195,8 +188,7 @@ def test_grace_comes_before_a_timeout(make: Make) -> None:
     """A runner ends its own rollouts on time; the hub only steps in later."""
     played = make(1, timeout=0.01, grace_seconds=60.0)
     [given] = played.lease()
-    time.sleep(0.05)
-    played.leases.expire()
+    played.wait(0.05)
     assert played.leases.renew("r") == [given.key]
 
 
@@ -244,13 +236,13 @@ def test_a_runner_whose_process_ended(make: Make, rollouts: int, exit_code: int,
 def test_the_oldest_round_comes_first(make: Make) -> None:
     """Also with what it tries again or refills; a round that asks to be the first one is handed out before."""
     played = make(2, refills=1)
-    ahead = LeasedRound(played.leases, played.leases.open_round([assignment(n, 60.0) for n in (5, 6)], Rules(), 64))
+    ahead = played.another([5, 6])
     first, second, third = played.lease(3)
     assert [each.id for each in (first, second, third)] == ["0", "1", "5"]
     played.leases.end(end(first.key, Status.TIMEOUT))
     played.leases.end(end(second.key, Status.AGENT_ERROR))
     assert [each.group for each in played.lease(3)] == ["g1", "g0"]
-    urgent = LeasedRound(played.leases, played.leases.open_round([assignment(7, 60.0)], Rules(), 64, first=True))
+    urgent = played.another([7], first=True)
     [seventh] = played.lease(4)
     assert seventh.id == "7"
     played.leases.end(end(third.key))
@@ -286,10 +278,9 @@ def test_a_step_past_its_deadline(make: Make, store: Store) -> None:
     done, late = played.lease(2)
     played.leases.position = lambda: 77
     played.leases.end(end(done.key))
-    played.leases.expire()
+    played.wait(0.09)
     assert not played.over()
-    time.sleep(0.15)
-    played.leases.expire()
+    played.wait(0.02)
     assert played.over()
     assert not played.leases.add(played.queue, [assignment(8, 60.0)])
     assert not played.leases.end(end(late.key))
@@ -306,11 +297,9 @@ def test_a_step_past_its_deadline(make: Make, store: Store) -> None:
 def test_a_round_that_nobody_takes_ends_too(make: Make) -> None:
     """Its time runs from when it is waited for; one that is ahead, and not waited for, has its time before it."""
     played = make(1, seconds=0.05)
-    time.sleep(0.1)
-    played.leases.expire()
+    played.wait(0.1)
     assert not played.over()
-    time.sleep(0.1)
-    played.leases.expire()
+    played.wait(0.1)
     assert played.over()
 
 
@@ -338,21 +327,19 @@ def test_large_tasks_are_handed_out_as_one_answer_can_carry(make: Make, monkeypa
     assert leases.progress() == (0, 4, 0)
 
 
-def test_no_lease_is_lost_to_a_standstill_of_the_hub(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_lease_is_lost_to_a_standstill_of_the_hub(make: Make) -> None:
     """No runner was silent, no rollout slow and no round late: nobody listened."""
-    monkeypatch.setattr(clock, "_LONGEST_SECONDS", 0.02)
-    played = make(1, lease_seconds=0.2, timeout=0.2, grace_seconds=0.0, seconds=0.2, retries=0)
+    played = make(1, lease_seconds=5.0, timeout=5.0, grace_seconds=0.0, seconds=5.0, retries=0)
     [given] = played.lease()
-    time.sleep(0.5)
-    played.leases.expire()
+    played.wait(60.0)
     assert played.leases.renew("r") == [given.key]
-    time.sleep(0.3)
+    played.time.advance(60.0)
     played.leases.expire(paused=True)
     assert played.leases.renew("r") == [given.key]
-    deadline = time.monotonic() + 10
-    while played.leases.renew("r") and time.monotonic() < deadline:  # while it runs, its time does too
-        time.sleep(0.01)
-        played.leases.expire()
+    for _ in range(4):  # while it runs, its time does too
+        assert played.leases.renew("r") == [given.key]
+        played.wait(1.0)
+    assert played.leases.renew("r") == []
     assert played.outcomes() == [("g0", "timeout", 1)]
 
 
@@ -361,8 +348,7 @@ def test_a_runner_whose_end_is_watched_may_be_silent(make: Make) -> None:
     played = make(2, lease_seconds=0.05)
     kept = played.leases.lease("watched", 1, watched=True)
     [lost] = played.leases.lease("silent", 1)
-    time.sleep(0.1)
-    played.leases.expire()
+    played.wait(0.1)
     assert played.leases.renew("watched") == [kept[0].key] and played.leases.renew("silent") == []
     assert played.leases.release("watched", -9) == 1
     assert {each.id for each in played.lease()} == {kept[0].id, lost.id}
@@ -382,18 +368,16 @@ def test_what_cannot_be_stored_is_handed_out_later(make: Make, store: Store) -> 
     assert store.rows("SELECT status FROM rollouts WHERE key = ?", first.key) == [("infrastructure_error",)]
 
 
-def test_a_runner_whose_connection_ended_is_gone_unless_it_comes_back(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runner_whose_connection_ended_is_gone_unless_it_comes_back(make: Make) -> None:
     """A process that ends closes it, long before its silence counts; a network that broke is mended by the runner."""
-    monkeypatch.setattr(leases, "_BACK_SECONDS", 0.1)
     played = make(2)
     [lost] = played.leases.lease("lost", 1)
     [kept] = played.leases.lease("back", 1)
     played.leases.vanish("lost")
     played.leases.vanish("back")
     assert played.leases.renew("back") == [kept.key]
-    time.sleep(0.15)
-    played.leases.expire()
+    for _ in range(2):
+        assert played.leases.renew("back") == [kept.key] and played.lease() == []
+        played.wait(1.6)
     assert played.leases.renew("back") == [kept.key]
     assert [each.id for each in played.lease()] == [lost.id]

@@ -39,10 +39,9 @@ def place(tmp_path: Path, bandit_site: Path) -> Iterator[Place]:
 
 
 def go_on(place: Place, said: str) -> Command:
-    """The training once more, with what was said to type."""
-    [typed] = set(re.findall(r"--resume (?:'[^']*'|[^\s']+)", said))
-    words = ["train", "agent.py:solve", "--tasks", "tasks.jsonl", *shlex.split(typed)]
-    return place.start(*words, PYTHONPATH=str(place.site))
+    """The training once more, with what was said to type, and nothing else."""
+    [typed] = set(re.findall(r"lightning-sdk (train --resume (?:'[^']*'|[^\s']+))", said))
+    return place.start(*shlex.split(typed), PYTHONPATH=str(place.site))
 
 
 def test_a_run_that_is_stopped_before_its_first_step(place: Place, tmp_path: Path) -> None:

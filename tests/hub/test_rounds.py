@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +15,7 @@ from lightning_sdk.settings import Settings
 from tests.hub.bandit_backend import backend
 from tests.hub.hubs import Hub, end, reward
 from tests.hub.runners import SETTINGS, TASKS, Runner, ask_engine, call, good, score
+from tests.waiting import wait_for
 
 Train = Callable[..., Runner]
 
@@ -138,10 +138,8 @@ def test_one_straggler_does_not_hold_a_step(train: Train) -> None:
             events += [reward(slow[0]["key"], 100.0), end(slow[0]["key"])]
         return events
 
-    runner.begin({"rollouts.deadline": 1.5, "rollouts.timeout": 60.0, "failure.refills": 3}, held_out=[])
-    began = time.monotonic()
+    runner.begin({"rollouts.deadline": 6.0, "rollouts.timeout": 60.0, "failure.refills": 3}, held_out=[])
     step = runner.play(agent, a_step)["metrics"]
-    assert time.monotonic() - began < 30.0
     assert (step["rollouts_timeout"], step["deadline_timeouts"], step["rollouts_ok"]) == (1, 1, 11)
     assert (step["retries"], step["refilled"], step["rows_seen"]) == (0, 0, 11)
     second = runner.play(agent, lambda event: a_step(event) and event["step"] == 2)["metrics"]
@@ -166,9 +164,7 @@ def test_what_came_after_the_hub_ended_a_rollout(train: Train) -> None:
     for each in runner.lease(16, 10.0):
         runner.send(agent(each))
     key = slow[0]["key"]
-    deadline = time.monotonic() + 30
-    while key in runner.client.ask("renew", runner=runner.name) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(lambda: key not in runner.client.ask("renew", runner=runner.name), "the end of the slow one's time")
     runner.send([reward(key, 100.0), end(key)])
     step = runner.play(agent, a_step)["metrics"]
     assert (step["rollouts_timeout"], step["rollouts_ok"], step["rows_seen"]) == (1, 11, 12)
@@ -251,7 +247,7 @@ def test_no_time_for_further_tasks(train: Train) -> None:
             return []
         return score(assignment, 1.0)
 
-    runner.begin({"algorithm.dynamic_sampling": 3, "rollouts.deadline": 1.0}, tasks=MIXED, held_out=[])
+    runner.begin({"algorithm.dynamic_sampling": 3, "rollouts.deadline": 6.0}, tasks=MIXED, held_out=[])
     step = runner.play(agent, a_step)["metrics"]
     assert (step["resampled_groups"], step["deadline_timeouts"], step["rows_seen"]) == (0, 1, 11)
     assert step["groups_without_signal"] == 3

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import lightning_sdk as lightning
 from lightning_sdk import markers
 from lightning_sdk.rollouts import runner
 from tests.processes import descendants
+from tests.waiting import wait_for
 
 TASKS: list[dict[str, Any]] = [{"question": f"which arm? {number}"} for number in range(5)]
 SMALL: dict[str, Any] = {
@@ -154,8 +154,6 @@ def steps(run: Path) -> list[int]:
 
 def kill_hub(when: Callable[[], bool]) -> None:
     """kill -9 the hub that this process started, once it is time."""
-    deadline = time.monotonic() + 60
-    while not when() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(when)
     for pid in descendants("lightning_hub", os.getpid()):
         os.kill(pid, signal.SIGKILL)

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
@@ -25,6 +24,7 @@ from lightning_sdk.settings import Settings
 from lightning_sdk.stream.wire import pack
 from tests.learner.arrivals import count_connections
 from tests.learner.tinymodel import SETTINGS, make_group_rows
+from tests.waiting import wait_for
 
 
 def sample(process: Child, count: int, max_tokens: int = 4, seed: int = 0) -> tuple[list[Row], set[int]]:
@@ -262,10 +262,7 @@ def test_killed_hub_takes_its_child_along(tiny: Path, tmp_path: Path) -> None:
     hub.kill()
     hub.wait()
     hub.stdout.close()
-    deadline = time.monotonic() + 10
-    while listens(port) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not listens(port)
+    wait_for(lambda: not listens(port), "the end of the child")
 
 
 def listens(port: int) -> bool:

@@ -37,7 +37,7 @@ class ScriptedHub:
         """Say something to who spoke last."""
         self.socket.send_multipart([self.peer, *frames])
 
-    def serve(self, until: Callable[[], bool], seconds: float = 20.0) -> None:
+    def serve(self, until: Callable[[], bool], seconds: float = 60.0) -> None:
         """Take events in until `until` says so; fails the test if it never does."""
         deadline = time.monotonic() + seconds
         while not until():

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 import lightning_sdk as lightning
-from lightning_sdk.commands.earlier_run import EarlierRun, describe, read
+from lightning_sdk.commands import resume_hints
+from lightning_sdk.commands.earlier_run import EarlierRun, describe, describe_origin, read
+from lightning_sdk.markers.reward import reward_functions
+from lightning_sdk.results.run_origin import RunOrigin
 from lightning_sdk.rollouts.tasks import divide, task_id
 from lightning_sdk.settings import Credit, Optimizer, Settings
 from lightning_sdk.settings.settings import explicit
@@ -218,6 +221,65 @@ def test_a_folder_that_cannot_go_on_says_why(tmp_path: Path, file: str, content:
     (tmp_path / "run" / file).write_text(content)
     with pytest.raises(lightning.SettingError, match=said):
         read(tmp_path / "run", "runs")
+
+
+def begun_with(folder: Path, **origin: Any) -> EarlierRun:
+    """A run whose agent, reward and tasks are in files beside its folder, unless `origin` says otherwise."""
+    (folder / "own.py").write_text("def solve(task): return 1\ndef score(task, answer): return 1.0\n")
+    (folder / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS)))
+    own = {"agent": f"{folder}/own.py:solve", "rewards": [f"{folder}/own.py:score"], "tasks": f"{folder}/tasks.jsonl"}
+    return run(folder / "run", origin=own | origin)
+
+
+def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
+    """Agent, rewards and tasks are found by the names that the run keeps of them, whatever folder one is in."""
+    earlier = begun_with(tmp_path)
+    agent, rewards = earlier.load_agent()
+    assert (agent.__name__, [each.__name__ for each in rewards]) == ("solve", ["score"])
+    assert earlier.load_tasks() == TASKS
+    assert describe_origin(agent, reward_functions(rewards), tmp_path / "tasks.jsonl", None) == earlier.origin
+    assert resume_hints.after_death(earlier.folder).count(f"lightning-sdk train --resume {earlier.folder} ") == 1
+
+
+def test_a_file_of_tasks_that_is_not_the_same_is_refused(tmp_path: Path) -> None:
+    """Gone, or with other content: the message says what, and how to go on with it all the same."""
+    earlier = begun_with(tmp_path)
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("\n".join(json.dumps(task) for task in [*TASKS[:9], {"q": 77}, {"q": 78}]))
+    with pytest.raises(lightning.TaskError, match=rf"2 are new, 1 are gone\. To go on .*--tasks {file}"):
+        earlier.load_tasks()
+    file.unlink()
+    with pytest.raises(lightning.TaskError, match=rf"{file}, .* is not there any more: name the file \(--tasks FILE"):
+        earlier.load_tasks()
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        ({"agent": ""}, "how the agent of .* is called is not known"),
+        ({"agent": "/nowhere/agent.py:solve"}, "was started with /nowhere/agent.py:solve; no file /nowhere/agent.py"),
+        ({"agent": "HERE/run/own.py:solve"}, "own.py:solve is inside the run's own folder, and is not run"),
+        ({"backend_python": "HERE/run/python"}, "run/python is inside the run's own folder, and is not run"),
+        ({"rewards": ["HERE/run/../run/own.py:score"]}, "own.py:score is inside the run's own folder, and is not run"),
+    ],
+)
+def test_an_agent_that_is_not_found_is_to_be_named(tmp_path: Path, origin: dict[str, Any], said: str) -> None:
+    """Nor does a folder that comes from elsewhere bring the code that runs."""
+    filled = json.loads(json.dumps(origin).replace("HERE", str(tmp_path)))
+    with pytest.raises(lightning.SettingError, match=said) as raised:
+        begun_with(tmp_path, **filled).load_agent()
+    assert str(raised.value).endswith(f"name it: lightning-sdk train FILE.py:FUNCTION --resume {tmp_path}/run")
+
+
+def test_what_has_no_name_is_not_kept(tmp_path: Path) -> None:
+    """Functions inside functions, and lists of tasks; a hint then says the option alone."""
+    assert describe_origin(lambda task: 1, [], TASKS, None) == RunOrigin()
+    inside = reward_functions(lambda task, answer: 1.0)
+    assert describe_origin(describe, inside, "tasks.jsonl", "python3").agent == ""
+    earlier = run(tmp_path / "run")
+    assert "lightning-sdk" not in resume_hints.after_death(earlier.folder)
+    with pytest.raises(lightning.TaskError, match=r"did not come from a file: give them again"):
+        earlier.load_tasks()
 
 
 def test_a_run_is_found_by_its_name(tmp_path: Path) -> None:

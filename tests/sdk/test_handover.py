@@ -77,7 +77,7 @@ def test_a_worker_works_for_who_put_the_item(
     jobs.put((0, "of nobody"))
     jobs.join()
     jobs.put(END)
-    worker.join(10)
+    worker.join(60)
     assert filing(recorder) == {f"of {name}": {name} for name in ("one", "two", "three", "nobody")}
 
 
@@ -90,7 +90,7 @@ def test_a_worker_that_was_there_before_the_rollouts(recorder: Recorder, ask: Ca
             jobs.put({"text": f"of {name}"})
             jobs.join()
     jobs.put(END)
-    worker.join(10)
+    worker.join(60)
     assert filing(recorder) == {"of one": {"one"}, "of two": {"two"}}
 
 
@@ -116,7 +116,7 @@ def test_a_worker_keeps_the_role_of_an_agent_that_runs_in_it(recorder: Recorder,
         with lightning.rollout({"text": "two"}):
             boss(("of two",))
     jobs.put(END)
-    worker.join(10)
+    worker.join(60)
     assert filing(recorder) == {"of two": {"two"}} and recorder.calls[0].meta.role == "writer"
 
 
@@ -156,7 +156,7 @@ def test_a_thread_that_takes_what_may_be_lent_works_for_nobody(
             numbers.put(3)
             numbers.join()
     numbers.put(END)
-    worker.join(10)
+    worker.join(60)
     assert filing(recorder) == {"number 1": {"one"}, "number 2": {"nobody"}, "number 3": {"nobody"}}
     (said,) = [each for each in caplog.messages if "belongs to no rollout" in each]
     assert "'worker'" in said and "ThreadPoolExecutor" in said
@@ -171,7 +171,7 @@ def test_a_thread_outlives_its_rollout(
     def act() -> None:
         ask("in time")
         waiting.set()
-        go.wait(10)
+        go.wait(60)
         ask("too late")
         try:
             lightning.emit_reward(1.0)
@@ -181,10 +181,10 @@ def test_a_thread_outlives_its_rollout(
     with caplog.at_level(logging.WARNING), lightning.rollout({"text": "one"}):
         thread = threading.Thread(target=act)
         thread.start()
-        waiting.wait(10)
+        waiting.wait(60)
     with lightning.rollout({"text": "two"}):
         go.set()
-        thread.join(10)
+        thread.join(60)
     assert filing(recorder) == {"in time": {"one"}, "too late": {"nobody"}}
     assert any("is over" in each for each in caplog.messages) and "several rollouts share" in refused[0]
 

@@ -200,20 +200,39 @@ def test_many_leftovers_take_little_memory(hub: ScriptedHub, folder: Leftovers, 
     client, body = b"m" * 16, os.urandom(2**20)
     packed = wire.pack([int(Event.SPAN), NO_ROLLOUT, [0, body]])
     folder.leave(client, (EventBatch(client, n + 1, 1, packed) for n in range(64)))
-    stream = Stream(hub.address, spool=tmp_path)
-    stream.put(event(0), 1100)
-    peaks, hub_events = [], 0
+    script = f"""
+        import re, time
+        from pathlib import Path
+        from lightning_sdk.stream.stream import Stream
+        from tests.sdk.test_leftovers import event
 
-    def is_done() -> bool:
-        nonlocal hub_events
-        hub_events += len(hub.events)
+        def peak():
+            return int(re.findall(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[0])
+
+        stream = Stream({hub.address!r}, spool=Path({str(tmp_path)!r}))
+        stream.put(event(0), 1100)
+        before = peak()
+        while list(Path({str(folder.folder)!r}).iterdir()):
+            time.sleep(0.01)
+        stream.close(60)
+        print(peak() - before)
+    """
+    received = 0
+
+    def is_over() -> bool:
+        nonlocal received
+        received += len(hub.events)
         hub.events.clear()
-        peaks.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
-        return hub_events == 65
+        return delivering.poll() is not None
 
-    hub.serve(is_done)
-    stream.close(0)
-    assert max(peaks) - peaks[0] < 48 * 2**20
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+    ) as delivering:
+        hub.serve(is_over, 60)
+        assert delivering.stdout is not None
+        grown = int(delivering.stdout.read()) * 1024
+    assert received == 65
+    assert grown < 48 * 2**20
 
 
 def test_the_spool_never_takes_more_disk_than_its_bound() -> None:

@@ -81,6 +81,12 @@ def emitting(task: dict[str, Any], answer: Any) -> float:
     return draw.random()
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine makes no reward a slow one, which is not asked again."""
+    monkeypatch.setattr(repeats, "SLOW_SECONDS", 60.0)
+
+
 def score_all(reward: Reward, many: int = 16, answer: Callable[[int], Any] = str) -> None:
     """As many rollouts, as a runner scores them."""
     (listened,) = repeats.listen((RewardFunction(reward, "final"),))
@@ -92,6 +98,7 @@ def score_all(reward: Reward, many: int = 16, answer: Callable[[int], Any] = str
                 scores([listened], {"n": n}, answer(n))
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("reward", [chance, clock, count_up, by_role, chance_with_a_reason, later])
 def test_a_reward_that_gives_another_number_is_told(reward: Reward, recorder: Recorder) -> None:
     """With its name, how often, and both numbers, in a rollout of those that followed."""
@@ -118,6 +125,7 @@ def test_answers_that_are_not_plain_data_are_not_scored_again(recorder: Recorder
     assert not [span for span in recorder.spans if span.name == notices.UNREPEATED]
 
 
+@pytest.mark.usefixtures("patience")
 def test_few_answers_are_scored_again_and_none_in_a_rollout(recorder: Recorder) -> None:
     """Eight more calls in all, with copies of task and answer, and no reward of theirs counts."""
     calls: list[Any] = []

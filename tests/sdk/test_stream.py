@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from lightning_sdk.stream.stream import Stream
 from lightning_sdk.system import native_threads
 from tests.sdk.scripted_hub import ScriptedHub
 from tests.sdk.stream_events import count_events, event
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -80,27 +80,31 @@ def test_nothing_is_lost_or_doubled_when_the_hub_is_killed(tmp_path: Path) -> No
     """kill -9 of the hub, three times under load: each event is in the log exactly once."""
     hub = start(tmp_path / "run")
     stream = Stream(hub.address, hub.key)
-    done = threading.Event()
+    done, count = threading.Event(), 0
 
     def feed() -> None:
-        for number in range(30_000):
-            stream.put(event(number), 1100)
-            if not number % 500:
-                done.wait(0.01)
+        nonlocal count
+        while not done.is_set():
+            for _ in range(100):
+                stream.put(event(count), 1100)
+                count += 1
+            done.wait(0.01 if count < 50_000 else 1.0)
 
     feeder = threading.Thread(target=feed)
     feeder.start()
     for _ in range(3):
-        done.wait(0.15)
+        before = stream.status().acknowledged
+        wait_for(lambda: stream.status().acknowledged > before, stream.status)  # noqa: B023
         os.kill(hub.pid, signal.SIGKILL)
         hub.stop(0)
         hub = start(tmp_path / "run", hub.address, hub.keys)
+    done.set()
     feeder.join()
-    assert stream.flush(40), stream.status()
+    assert stream.flush(60), stream.status()
     assert stream.status().resent > 0
     stream.close()
     hub.stop()
-    assert count_events(tmp_path / "run") == Counter(range(30_000))
+    assert count_events(tmp_path / "run") == Counter(range(count))
 
 
 def test_what_the_window_cannot_hold_waits_on_disk(tmp_path: Path) -> None:
@@ -265,10 +269,8 @@ def test_sessions_leave_nothing_behind(hub: HubProcess) -> None:
         with lightning.rollout():
             pass
         lightning.shutdown()
-    deadline = time.monotonic() + 10
-    while is_more() and time.monotonic() < deadline:  # a thread that has said its last word is still there
-        time.sleep(0.01)
-    assert not is_more() and not any(patches._awaited.values())
+    wait_for(lambda: not is_more(), count_held)  # a thread that has said its last word is still there
+    assert not any(patches._awaited.values())
     with HubClient(hub.address, hub.key) as client:
         assert client.ask("status")["rollouts"] == {"ok": 20}
 

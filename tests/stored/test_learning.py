@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from lightning_sdk.settings import Settings
 from lightning_sdk.settings.groups import Stored as Rules
 from tests.stored import by_hand, stored_agent
 from tests.stored.workplace import Workplace
+from tests.waiting import wait_for
 
 DECLARED = {"solver": True}
 
@@ -267,9 +267,7 @@ def test_dpo_raises_the_chosen_over_the_rejected_and_goes_on_after_a_kill(place:
         text=True,
     )
     run = place.runs / "dpo"
-    deadline = time.monotonic() + 100
-    while not (run / "checkpoints/step-00003").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for((run / "checkpoints/step-00003").exists, "the checkpoint of step 3", 100)
     os.kill(int((run / "hub.lock").read_text()), signal.SIGKILL)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 1 and "--resume" in said, said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +19,7 @@ from lightning_hub.statistics.ranking import pairs, signal_change
 from lightning_sdk.hub.process import HubProcess
 from tests.stored import by_hand, stored_agent
 from tests.stored.workplace import Workplace
+from tests.waiting import wait_for
 
 
 def old(each: by_hand.Stored) -> float:
@@ -164,9 +164,7 @@ def test_what_is_not_scored_is_counted_with_its_reason(tmp_path: Path) -> None:
         with pytest.raises(ZeroDivisionError), lightning.rollout({"id": 9}):
             _ = 1 / 0
         lightning.shutdown()
-        deadline = time.monotonic() + 20
-        while len(rows(run, "SELECT 1 FROM rollouts WHERE status != 'running'")) < 6 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: len(rows(run, "SELECT 1 FROM rollouts WHERE status != 'running'")) == 6, "the rollouts")
     finally:
         hub.stop()
     found = lightning.rescore(run, stored_agent.picky, write=True)

@@ -76,6 +76,8 @@ def test_the_result_is_printed_once(folder: Path, monkeypatch: pytest.MonkeyPatc
             "steps='many': expected a whole number",
         ),
         (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--steps", "1", "--set", "steps=2"], "setting twice"),
+        (["train", "agent.py:solve"], "no tasks were given: give a file such as tasks.jsonl (--tasks FILE)"),
+        (["train", "--tasks", "tasks.jsonl"], "no agent was given: name it, as agent.py:solve, or a run to continue"),
         (["runs", "nothing"], "nothing is not the folder or the name of a run"),
         (["runs", "--runs", "agent.py"], "agent.py is a file"),
         (["check", "runs/nothing"], "is not the folder or the name of a run"),

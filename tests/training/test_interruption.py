@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.training.agents import TASKS
 from tests.training.small_run import SMALL_RUN
+from tests.waiting import wait_for
 
 HERE = Path(__file__).parent
 TRAIN = [
@@ -56,11 +56,12 @@ def interrupt(folder: Path, command: list[str], steps: int) -> tuple[int, str, s
         stderr=subprocess.PIPE,
     )
     metrics = folder / "runs" / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 100
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= steps):
+
+    def has_come_so_far() -> bool:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+        return metrics.exists() and len(metrics.read_text().splitlines()) >= steps
+
+    wait_for(has_come_so_far, f"{steps} steps", 100)
     os.killpg(process.pid, signal.SIGINT)
     said, told = process.communicate(timeout=60)
     return process.returncode, said, told

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,13 +133,6 @@ def group(leader: int) -> dict[int, str]:
     ).stdout
     rows = (line.split(None, 3) for line in table.splitlines())
     return {int(pid): args for pid, of, state, args in rows if int(of) == leader and not state.startswith("Z")}
-
-
-def until(true: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.2)
 
 
 def kill_group_member(leader: int, words: str, signal_number: int) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.vllm.served import LONG, Served, group, kill_group_member, metric, until
+from tests.vllm.served import LONG, Served, group, kill_group_member, metric
+from tests.waiting import wait_for
 
 TOLERANCE = 1e-3
 
@@ -84,7 +85,7 @@ def test_requests_under_way_are_kept_and_go_on_with_the_new_weights(two: Served)
     """Nobody sees an error: first come tokens of the old weights, then of the new, and the stamp is the lower one."""
     old, before = copy.deepcopy(two.model), two.version
     running = [two.later(LONG, f"kept{n}", max_tokens=1200, extra={"ignore_eos": True}) for n in range(4)]
-    until(lambda: two.fleet.front.counts().in_flight == 4, 60, "all under way")
+    wait_for(lambda: two.fleet.front.counts().in_flight == 4, "all under way")
     time.sleep(1.0)
     two.change()
     two.fleet.pause()
@@ -117,13 +118,13 @@ def test_a_killed_server_comes_back_with_the_current_weights(two: Served, victim
     two.publish()
     dead, restarts = two.servers[0].pid, two.fleet.restarts
     asked = [two.later(LONG, f"k{victim}{n}", max_tokens=600, extra={"ignore_eos": True}) for n in range(12)]
-    until(lambda: two.fleet.front.counts().in_flight >= 6, 60, "all under way")
+    wait_for(lambda: two.fleet.front.counts().in_flight >= 6, "all under way")
     kill_group_member(dead, victim, signal.SIGKILL)
     for each in asked:
         reply = each.result()
         assert len(reply["choices"][0]["token_ids"]) == 600 and two.gaps(reply).max() < TOLERANCE
-    until(lambda: not group(dead), 30, "nothing is left of the dead server")
-    until(lambda: len(two.fleet.front.counts().upstreams) == 2, 400, "both serve again")
+    wait_for(lambda: not group(dead), "nothing is left of the dead server")
+    wait_for(lambda: len(two.fleet.front.counts().upstreams) == 2, "both serve again", 400)
     assert two.fleet.restarts == restarts + 1
     fresh = two.servers[0].upstream.url
     replies = [two.ask(LONG, f"new{victim}{n}") for n in range(6)]

@@ -15,7 +15,8 @@ from lightning_vllm.command import ServerPlacement
 from lightning_vllm.launch import launcher
 from lightning_vllm.model_reader import read_model_info
 from lightning_vllm.server import ServerGone
-from tests.vllm.served import MODEL, group, until
+from tests.vllm.served import MODEL, group
+from tests.waiting import wait_for
 
 START = """
 import sys, time
@@ -39,12 +40,12 @@ def test_a_killed_starter_leaves_no_process(tmp_path: Path) -> None:
     )
     assert starter.stdout is not None
     leader = int(starter.stdout.readline())
-    until(lambda: "VLLM::Worker" in group(leader).values(), 400, "a worker runs")
+    wait_for(lambda: "VLLM::Worker" in group(leader).values(), "a worker runs", 400)
     assert {"VLLM::EngineCore", "VLLM::Worker"} <= set(group(leader).values())
     starter.send_signal(signal.SIGKILL)
     starter.wait()
     starter.stdout.close()
-    until(lambda: not group(leader), 30, "nothing is left")
+    wait_for(lambda: not group(leader), "nothing is left")
 
 
 def test_a_server_that_cannot_start_tells_the_reason(tmp_path: Path) -> None:

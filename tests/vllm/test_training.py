@@ -16,7 +16,7 @@ from lightning_embedded.process import start
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from tests.vllm import vllm_calculator as calculator
-from tests.vllm.served import until
+from tests.waiting import wait_for
 
 STEPS = 16
 SETTINGS: dict[str, Any] = {
@@ -55,7 +55,7 @@ def test_reward_rises_and_a_killed_server_is_survived(tmp_path: Path) -> None:
     run, killed = tmp_path / "run", threading.Event()
 
     def kill() -> None:
-        until(lambda: len(steps(run)) >= 3, 800, "three steps")
+        wait_for(lambda: len(steps(run)) >= 3, "three steps", 800)
         (victim,) = api_servers(run)
         os.kill(victim, signal.SIGKILL)
         killed.set()
@@ -83,7 +83,7 @@ def test_reward_rises_and_a_killed_server_is_survived(tmp_path: Path) -> None:
     assert report.before is not None and report.after is not None and report.after.mean > report.before.mean
     # In every step, after the restart too, vLLM and the learner agree about the tokens that vLLM sampled.
     assert max(abs(step["kl_sampler_max"]) for step in done) < 1e-3
-    until(lambda: not api_servers(run), 60, "the end of its processes")
+    wait_for(lambda: not api_servers(run), "the end of its processes")
 
 
 def test_rollouts_go_on_while_the_learner_computes(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def _go_on(report: RunReport, folder: str) -> str:
     lines = ["## What to do next", ""]
     if report.checkpoint:
         lines += [
-            f"- Train further: `--resume {folder}`, and `--steps` with the new total.",
+            f"- Train further: `lightning-sdk train --resume {folder}`, and `--steps` with the new total.",
             f"- Serve it as an OpenAI-compatible API: `lightning-sdk serve --model {folder}/{report.checkpoint}`.",
             f"- The model, in Hugging Face format: `{folder}/{report.checkpoint}`.",
         ]

@@ -53,7 +53,11 @@ class Leases:
     """The rounds that are open, handed out to runners. Any thread may call."""
 
     def __init__(
-        self, store: Store, lease_seconds: float = LEASE_SECONDS, grace_seconds: float = GRACE_SECONDS
+        self,
+        store: Store,
+        lease_seconds: float = LEASE_SECONDS,
+        grace_seconds: float = GRACE_SECONDS,
+        clock: Clock | None = None,
     ) -> None:
         self._store, self._lease_seconds, self._grace_seconds = store, lease_seconds, grace_seconds
         self._changed = threading.Condition()
@@ -61,7 +65,7 @@ class Leases:
         self._active: dict[bytes, _Attempt] = {}
         self._taken: Counter[str] = Counter()
         """How many of them each runner has."""
-        self._clock = Clock()
+        self._clock = clock or Clock()
         self._seen: dict[str, float] = {}
         self._watched: set[str] = set()
         """Runners that the training has started, and whose end it tells."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -16,6 +16,7 @@ from lightning_hub.rollouts import provider
 from lightning_sdk.errors import SettingError, TaskError
 from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.prompts.candidate import Candidate
+from lightning_sdk.results.run_origin import RunOrigin
 from lightning_sdk.rollouts.tasks import Task, task_id
 from lightning_sdk.settings import Settings
 from lightning_sdk.settings.provider import PROVIDER
@@ -51,6 +52,8 @@ class Plan:
     """Integration -> its state in the agent's process."""
     rewards: dict[str, float | None] = field(default_factory=dict)
     """Reward function -> the weight that it is marked with."""
+    origin: RunOrigin = field(default_factory=RunOrigin)
+    """Where agent, rewards and tasks came from."""
     marks: dict[str, str] = field(default_factory=dict)
     """Name -> text, of texts that are marked with `lightning.prompt`."""
 
@@ -58,6 +61,11 @@ class Plan:
     def kind(self) -> str:
         """What is done, as config.json names it."""
         return "an evaluation" if self.evaluate_only else "a check" if self.check_only else "training"
+
+    def start_facts(self) -> dict[str, Any]:
+        """What config.json says of how it was started, beside the settings."""
+        origin = {"origin": asdict(self.origin)} if self.kind == "training" else {}
+        return {"kind": self.kind, "from_runs": list(self.from_runs), "rewards": self.rewards, **origin}
 
     @classmethod
     def of_training(cls, request: RunRequest, *, check_only: bool = False) -> Plan:
@@ -76,6 +84,7 @@ class Plan:
             check_only=check_only,
             integrations=dict(request.integrations or {}),
             rewards=dict(request.rewards or {}),
+            origin=request.origin,
             marks=dict(request.marks or {}),
         )
         plan.backend.refuse(settings)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from lightning_hub.backend import Backend, Batch, Scoring, SearchEnding, SearchHost, Update
 from lightning_hub.credit.batch import TrainingBatch, build_batch, flat_groups
@@ -339,12 +339,7 @@ class Trainer:
     def _write_start(self) -> None:
         """What is known of a run before its first rollout: how it was started, and which tasks are held out."""
         plan, before = self._plan, self._folder.start
-        values: dict[str, Any] = {
-            "kind": plan.kind,
-            "settings": self._settings.as_dict(),
-            "from_runs": list(plan.from_runs),
-            "rewards": plan.rewards,
-        }
+        values = {**plan.start_facts(), "settings": self._settings.as_dict()}
         if plan.resume and before.settings is not None:
             changed = differences(Settings.from_dict(before.settings), self._settings)
             values["resumed"] = [asdict(each) for each in (*before.resumed, Resumption(self.step, changed))]
