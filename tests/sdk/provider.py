@@ -7,7 +7,7 @@ import json
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass
@@ -21,64 +21,78 @@ class Request:
         return json.loads(self.raw)
 
 
+class ProviderHandler(BaseHTTPRequestHandler):
+    """Keeps every request of its provider; `answer` and `refuse` are what providers differ in."""
+
+    protocol_version = "HTTP/1.1"
+    provider: "Provider"
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers["content-length"]))
+        request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, raw)
+        self.provider.requests.append(request)
+        if self.provider.fail:
+            self.refuse(self.provider.fail.pop(0))
+        else:
+            self.answer(request)
+
+    def answer(self, request: Request) -> None:
+        if request.body.get("stream"):
+            self._stream(request.body)
+        else:
+            self.send(200, completion(request.body))
+
+    def refuse(self, status: int) -> None:
+        self.send(status, {"error": {"message": "no", "type": "x", "code": "y"}})
+
+    def send(self, status: int, value: object, kind: str = "application/json") -> None:
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("retry-after-ms", "1")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self, body: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        try:
+            for chunk in [*chunks(body), "[DONE]"]:
+                text = chunk if isinstance(chunk, str) else json.dumps(chunk)
+                line = f"data: {text}\n\n".encode()
+                self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+                self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
 class Provider:
     """An OpenAI-shaped HTTP server; `fail` answers the next requests with these statuses."""
+
+    handler = ProviderHandler
+    path = "/v1"
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.fail: list[int] = []
-        provider = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["content-length"]))
-                provider.requests.append(Request(self.path, {k.lower(): v for k, v in self.headers.items()}, raw))
-                if provider.fail:
-                    self._send(provider.fail.pop(0), {"error": {"message": "no", "type": "x", "code": "y"}})
-                elif provider.requests[-1].body.get("stream"):
-                    self._stream(provider.requests[-1].body)
-                else:
-                    self._send(200, completion(provider.requests[-1].body))
-
-            def _send(self, status: int, value: object) -> None:
-                body = json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
-                self.send_header("retry-after-ms", "1")
-                self.end_headers()
-                self.wfile.write(body)
-
-            def _stream(self, body: dict[str, Any]) -> None:
-                self.send_response(200)
-                self.send_header("content-type", "text/event-stream")
-                self.send_header("transfer-encoding", "chunked")
-                self.end_headers()
-                try:
-                    for chunk in [*chunks(body), "[DONE]"]:
-                        text = chunk if isinstance(chunk, str) else json.dumps(chunk)
-                        line = f"data: {text}\n\n".encode()
-                        self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
-                        self.wfile.flush()
-                    self.wfile.write(b"0\r\n\r\n")
-                except (BrokenPipeError, ConnectionResetError):
-                    self.close_connection = True
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        handler = type(self.handler.__name__, (self.handler,), {"provider": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign] # clients that hang up are part of it
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
+        return f"http://127.0.0.1:{self._server.server_port}{self.path}"
 
-    def __enter__(self) -> "Provider":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
