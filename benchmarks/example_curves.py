@@ -45,7 +45,7 @@ Scores = dict[int, dict[str, float]]
 
 
 @contextmanager
-def served(model: str, folder: Path) -> Iterator[dict[str, str]]:
+def serve_model(model: str, folder: Path) -> Iterator[dict[str, str]]:
     """The variables with which a client finds the served model."""
     command = [sys.executable, "-m", "lightning_sdk.cli", "serve", "--model", model, "--json", "--port", "0"]
     with subprocess.Popen(
@@ -143,7 +143,7 @@ def main() -> None:
                 start = time.monotonic()
                 seeded = [*arguments, "--seed", str(seed)]
                 if way in NEEDS_PROVIDER:
-                    with served(options.model, Path(folder)) as environment:
+                    with serve_model(options.model, Path(folder)) as environment:
                         runs.append(run(options.name, seeded, environment, options))
                 else:
                     runs.append(run(options.name, seeded, {}, options))
