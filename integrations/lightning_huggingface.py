@@ -70,7 +70,7 @@ class _ChatRequest:
         """The request, in the HTTP client's terms."""
         request = client.build_request(method, url, **options)
         request.extensions[SEEN] = True
-        self._call.request = request.content
+        self._call.note_request(request.content)
         if self._call.endpoint is not None:
             route_to_engine(client, request, self._call.headers())
         return request

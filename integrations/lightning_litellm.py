@@ -232,7 +232,7 @@ def _wrap_build_request(original: Callable[..., Any]) -> Callable[..., Any]:
         request = original(self, *args, **kwargs)
         if call is not None:
             request.extensions[SEEN] = True
-            call.request = getattr(request, "_content", b"")  # a body that is streamed is not there
+            call.note_request(getattr(request, "_content", b""))  # a body that is streamed is not there
         return request
 
     return build_request

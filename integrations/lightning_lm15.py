@@ -121,14 +121,14 @@ def _to_engine_request(request: Any, call: OpenCall) -> tuple[Any, Translation |
     if call.candidate is not None and (prompted := call.with_prompts_bytes(request.body)) is not request.body:
         headers = [each for each in request.headers if each[0].lower() != "content-length"]
         request = replace(request, headers=headers, body=prompted)
-    call.request = request.body
     if call.endpoint is None:
+        call.note_request(request.body)
         return request, None
     # Not harmless on purpose: a trainable call that went elsewhere would train on another model's tokens.
     body = json.loads(request.body)
     translate = next(made for end, made in _PATHS.items() if urlsplit(request.url).path.endswith(end))
     translation = translate(body, call.rollout_id) if translate else None
-    call.request = json.dumps(call.rewrite(translation.chat if translation else body)).encode()
+    call.note_request(json.dumps(call.rewrite(translation.chat if translation else body)).encode())
     url = f"{call.endpoint.url}/chat/completions"
     return replace(request, url=url, headers=_headers(request, call), body=call.request), translation
 

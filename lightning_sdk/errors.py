@@ -6,6 +6,7 @@ LightningError
 ├── ModelError          a model folder or name is not usable
 ├── RewardError         a reward is not a finite number
 ├── PromptError         a text cannot be marked, or cannot stand in the place of a prompt
+├── BudgetSpent         what a search may spend does not allow this call
 ├── HubError            the hub cannot be started, reached or trusted
 │   ├── HubGone         the hub stopped answering
 │   └── HubRefused      the hub refused this process (wrong key, wrong protocol)
@@ -43,6 +44,10 @@ class RewardError(LightningError):
 
 class PromptError(LightningError):
     """A text cannot be marked as a prompt, or a candidate's text cannot stand in the place of one."""
+
+
+class BudgetSpent(LightningError):
+    """What a search may spend does not allow this call, which was not sent. The rollout gets no score."""
 
 
 class HubError(LightningError):
@@ -95,6 +100,7 @@ BY_NAME: dict[str, type[LightningError]] = {
         ModelError,
         RewardError,
         PromptError,
+        BudgetSpent,
         HubError,
         HubGone,
         HubRefused,

@@ -13,10 +13,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from lightning_sdk.capture import exits, seam, threads, work_queues
+from lightning_sdk.capture import exits, metering, seam, threads, work_queues
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.errors import LightningError, SettingError, UnsupportedVersion
 from lightning_sdk.hub import discovery
+from lightning_sdk.hub.claims import Claims
 from lightning_sdk.stream import curve, notices, sink
 from lightning_sdk.stream.status import StreamStatus
 from lightning_sdk.stream.stream import Stream
@@ -34,6 +35,7 @@ class Session:
         refuse_namesake()
         self.patches = Patches()
         self.stream: Stream | None = None
+        self._claims: Claims | None = None
         self.integrations: dict[str, str] = {}
         """Name -> 'waiting' for its framework's import, 'active', or why it is off."""
         self._hooks: dict[str, Callable[[object], None]] = {}
@@ -121,6 +123,8 @@ class Session:
         self.detach()
         self.stream = Stream(address, key, spool=discovery.state_folder() / "spool" if keep else None)
         sink.connect(self.stream)
+        self._claims = Claims(address, key)
+        metering.connect(self._claims.ask)
 
     @contextlib.contextmanager
     def reserve(self, what: str) -> Iterator[None]:
@@ -159,6 +163,10 @@ class Session:
 
     def detach(self, timeout: float = 5.0) -> None:
         sink.connect(None)
+        metering.connect(None)
+        if self._claims is not None:
+            self._claims.close()
+            self._claims = None
         if self.stream is not None:
             self.stream.close(timeout)
             self.stream = None

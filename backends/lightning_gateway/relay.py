@@ -22,7 +22,7 @@ from lightning_gateway.recording import Recording
 from lightning_gateway.refusal import Refused
 from lightning_gateway.upstream import Headers, Upstream, engine_headers, proxy_for, reply_headers, request_headers
 from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
-from lightning_sdk.errors import Untranslatable
+from lightning_sdk.errors import BudgetSpent, Untranslatable
 from lightning_sdk.trace.scope import use_scope
 from lightning_sdk.translation import Translation, messages, responses
 from lightning_sdk.translation.sse import MEDIA_TYPE
@@ -122,10 +122,10 @@ class Relay:
             call.request = body
             if call.endpoint is not None:
                 body, translation = _rewrite(call, kind, body)
-                call.request = body
                 place = "/completions" if kind == "/completions" else "/chat/completions"
                 # Without a proxy, which would see the engine's key and may not reach the engine.
                 url, proxy, headers = call.endpoint.url + place, None, engine_headers(request.headers, call.headers())
+            _note_request(call, body)
             return await self._exchange(request, url, proxy, headers, body, recording, translation)
         except Refused as refused:
             recording.fail(refused, unreachable=refused.status in {502, 504})
@@ -220,6 +220,14 @@ class Relay:
 def call_kind(method: str, path: str) -> str | None:
     """The kind of call to a model, a key of `CALLS`; None if the request is not one."""
     return next((kind for kind in CALLS if method == "POST" and path.endswith(kind)), None)
+
+
+def _note_request(call: OpenCall, body: bytes) -> None:
+    """The request leaves now. Refused if the run's budget does not allow it, with a status that nobody tries again."""
+    try:
+        call.note_request(body)
+    except BudgetSpent as spent:
+        raise Refused(402, str(spent), "budget_spent") from None
 
 
 def _rewrite(call: OpenCall, kind: str, body: bytes) -> tuple[bytes, Translation | None]:

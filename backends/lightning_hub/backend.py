@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_hub.rollout import Rollout
+from lightning_sdk.hub.questions import ClaimQuestion
 from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.rollouts.tasks import Task
 from lightning_sdk.settings import Settings
+from lightning_sdk.trace.call import Call
 from lightning_sdk.trace.scope import Endpoint as Endpoint  # noqa: PLC0414 - for authors of backends
 
 
@@ -180,6 +182,18 @@ class SearchEnding:
     """Plain data for the report: `texts`, `selection`, `spent`, `ended` and so on."""
 
 
+class CallMeter(Protocol):
+    """Counts what calls take. Any thread may call."""
+
+    def claim(self, asked: ClaimQuestion) -> str:
+        """'' if the request may leave, or why not."""
+        ...
+
+    def settle(self, call: Call) -> None:
+        """What a call has taken is known."""
+        ...
+
+
 class SearchHost(Protocol):
     """What the hub does for a search. Methods block, on the search's own thread; what they raise has to rise."""
 
@@ -200,6 +214,10 @@ class SearchHost(Protocol):
     def run(self, rollouts: Sequence[SearchRollout], on_end: Callable[[int, Rollout], None]) -> None:
         """Run them side by side, with the hub's retries and limits; `on_end` gets the place and the rollout of each as
         it ends."""
+        ...
+
+    def meter_calls(self, meter: CallMeter) -> None:
+        """Let it decide on every request to a model of the rollouts that are run from now on."""
         ...
 
     def measure(self) -> None:

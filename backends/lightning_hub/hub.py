@@ -35,6 +35,7 @@ from lightning_sdk.errors import HubError
 from lightning_sdk.hub.events import WarningEvent
 from lightning_sdk.hub.joining import AgentIdentity, JoinedTraining
 from lightning_sdk.hub.questions import (
+    ClaimQuestion,
     DisbandQuestion,
     JoinQuestion,
     LeaseQuestion,
@@ -50,7 +51,7 @@ from lightning_sdk.trace.structs import read_struct
 _STOP_SECONDS = 30.0
 _LONGEST_WAIT_SECONDS = 60.0
 #: What runners ask for. A runner is known by its id, which has 128 random bits: it cannot act for another one.
-_OF_RUNNERS = frozenset({"lease", "renew", "release", "join", "over"})
+_OF_RUNNERS = frozenset({"lease", "renew", "release", "join", "over", "claim"})
 _log = logging.getLogger(__name__)
 
 Q = TypeVar("Q")
@@ -99,6 +100,7 @@ class Hub:
         self._log = Log(self.folder / "spans")
         self.leases.position = lambda: self._log.end
         self.index = Index(self._log, self.store, self.leases.end)
+        self.leases.gate.index = self.index
         self._aside = SetAside(self.folder, self._warn)
         self._log.on_damage = self._aside.add
         self.index.on_unusable = self._set_aside
@@ -234,6 +236,7 @@ class Hub:
             "release": _reading(ReleaseQuestion, self._release),
             "join": _reading(JoinQuestion, self._join),
             "over": _reading(OverQuestion, self._over),
+            "claim": _reading(ClaimQuestion, self.leases.gate.claim),
             "disband": _reading(DisbandQuestion, self._disband),
             "tasks": _reading(TaskListPart, self._task_lists.add),
             "validate": self._validate,

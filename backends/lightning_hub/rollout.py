@@ -43,6 +43,8 @@ class Assignment:
     """Roles to train; empty: every role declared trainable."""
     candidate: Candidate | None = None
     """Other texts for some of the agent's prompts, for this rollout; None: all are as they are."""
+    metered: bool = False
+    """Whether the hub is asked before each of its requests."""
 
     def as_message(self) -> dict[str, Any]:
         """What a runner gets, as plain data."""
@@ -59,6 +61,7 @@ class Assignment:
             "roles": list(self.roles),
             "endpoint": None if self.endpoint is None else self._endpoint(self.endpoint),
             **({} if self.candidate is None else {"candidate": self.candidate.as_message()}),
+            **({"metered": True} if self.metered else {}),
         }
 
     def _endpoint(self, endpoint: Endpoint) -> dict[str, str]:

@@ -58,6 +58,8 @@ class TrialResult:
     """Calls to models, of every role."""
     tokens: int = 0
     """Tokens that the models read and wrote, where their replies say so."""
+    money: float = 0.0
+    """Dollars that these calls cost, where the models have prices."""
 
     def as_line(self) -> dict[str, Any]:
         """Plain data for JSON."""

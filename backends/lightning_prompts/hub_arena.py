@@ -14,6 +14,7 @@ from lightning_hub.trajectories.judging import is_judging
 from lightning_hub.trajectories.rewards import score, total_reward
 from lightning_prompts.arena import RoleTurn, Trial, TrialResult
 from lightning_prompts.candidate import Component, PromptCandidate
+from lightning_prompts.meter import Meter
 from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.rollouts.tasks import task_id
 from lightning_sdk.settings import Settings
@@ -27,27 +28,59 @@ _INSTRUCTING = frozenset({"system", "developer"})
 class HubArena:
     """Runs trials as rollouts of the hub."""
 
-    def __init__(self, host: SearchHost, components: Sequence[Component]) -> None:
-        self._host, self._components = host, components
+    def __init__(self, host: SearchHost, components: Sequence[Component], meter: Meter | None = None) -> None:
+        self._host, self._components, self._meter = host, components, meter
 
     def run(self, trials: Sequence[Trial], on_result: Callable[[Trial, TrialResult], None]) -> None:
-        """A rollout that failed for no fault of the agent is a result only once it is clear that not all did."""
+        """A rollout that failed for no fault of the agent is a result only once it is clear that not all did.
+
+        Raises:
+            SearchEnd: a request was refused, since the budget did not allow it. Its rollout has no result.
+            SettingError: what a request can take is not known.
+        """
         late: list[tuple[Trial, TrialResult]] = []
 
         def end(place: int, rollout: Rollout) -> None:
-            result = read_result(rollout, self._host.settings)
+            result = read_result(rollout, self._host.settings, self._meter)
             if rollout.status == Status.INFRASTRUCTURE_ERROR:
                 late.append((trials[place], result))
             else:
                 on_result(trials[place], result)
 
-        self._host.run([self._rollout(each) for each in trials], end)
+        run_metered(self._host, [self._rollout(each) for each in trials], end, self._meter)
         for trial, result in late:
             on_result(trial, result)
 
     def _rollout(self, trial: Trial) -> SearchRollout:
         group = f"{trial.candidate.id}-{task_id(trial.task)}"
         return SearchRollout(trial.task, to_sdk(trial.candidate, self._components), group, trial.seed)
+
+
+def run_metered(
+    host: SearchHost, rollouts: Sequence[SearchRollout], on_end: Callable[[int, Rollout], None], meter: Meter | None
+) -> None:
+    """Run rollouts, with a meter as many side by side as the budget has room for.
+
+    `on_end` does not hear of a rollout that a request was refused to: whatever its agent made of that has no score.
+
+    Raises:
+        SearchEnd: a request was refused, since the budget did not allow it.
+        SettingError: what a request can take is not known.
+    """
+    if meter is None:
+        return host.run(rollouts, on_end)
+    place = 0
+    while place < len(rollouts):
+        first, part = place, rollouts[place : place + meter.width]
+
+        def end(number: int, rollout: Rollout, first: int = first) -> None:
+            if rollout.id not in meter.refused:
+                on_end(first + number, rollout)
+
+        host.run(part, end)
+        meter.refuse_more()
+        place += len(part)
+    return None
 
 
 def to_sdk(candidate: PromptCandidate, components: Sequence[Component]) -> Candidate | None:
@@ -59,7 +92,7 @@ def to_sdk(candidate: PromptCandidate, components: Sequence[Component]) -> Candi
     return Candidate(candidate.id, texts, {each.text: each.mark for each in changed if each.mark})
 
 
-def read_result(rollout: Rollout, settings: Settings) -> TrialResult:
+def read_result(rollout: Rollout, settings: Settings, meter: Meter | None = None) -> TrialResult:
     """What a search learns of a rollout."""
     ended = rollout.status == Status.OK
     value = score(rollout, settings) if ended else math.nan
@@ -72,8 +105,9 @@ def read_result(rollout: Rollout, settings: Settings) -> TrialResult:
         status=str(rollout.status),
         error=_cut(rollout.error),
         answer=_cut(rollout.answer),
-        calls=len(calls),
-        tokens=sum(call.input_tokens + call.output_tokens for call in calls),
+        calls=len(rollout.calls),
+        tokens=sum(call.input_tokens + call.output_tokens for call in rollout.calls),
+        money=meter.cost(rollout.calls) if meter is not None else 0.0,
     )
 
 

@@ -32,6 +32,8 @@ class ModelReply:
     error: str = ""
     """Why there is no text."""
     tokens: int = 0
+    money: float = 0.0
+    """Dollars, where the model has a price."""
     attempts: int = 1
     """Calls that were made for it."""
     seconds: float = 0.0

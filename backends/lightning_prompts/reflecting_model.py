@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
 from lightning_hub.backend import Endpoint
-from lightning_prompts.reflection import Answer, ModelFailed, ModelUnavailable, ReflectingModel
+from lightning_prompts.asking import Answer, ModelFailed, ModelUnavailable, ReflectingModel
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings.prompts import Prompts
 
@@ -36,6 +36,9 @@ class HttpModel(ReflectingModel):
         # OpenAI's newer models refuse the old name, and many other servers know no other one.
         self._limit = "max_completion_tokens" if url.startswith(_OPENAI) else "max_tokens"
 
+    is_own = False
+    """Whether the run serves it itself, so that its name, address and key are right."""
+
     @property
     def name(self) -> str:
         """What reports call it."""
@@ -53,7 +56,7 @@ class HttpModel(ReflectingModel):
             return _anthropic_answer(reply) if self.anthropic else _openai_answer(reply)
         except (KeyError, IndexError, TypeError, AttributeError):
             raise ModelFailed(
-                f"{self.url} answered something else than a reply: {json.dumps(reply)[:_SHOWN]}"
+                f"{self.url} answered something else than a reply: {json.dumps(reply)[:_SHOWN]}", is_free=False
             ) from None
 
     def find_model(self) -> str:
@@ -80,7 +83,7 @@ class HttpModel(ReflectingModel):
             raise (ModelUnavailable(told, after) if error.code in _TRANSIENT else ModelFailed(told)) from None
         except TimeoutError:
             # It was given all the time there is: another attempt would keep the user waiting as long again.
-            raise ModelFailed(f"{url} did not answer within {self._timeout_seconds:g} s") from None
+            raise ModelFailed(f"{url} did not answer within {self._timeout_seconds:g} s", is_free=False) from None
         except (urllib.error.URLError, ConnectionError) as error:
             raise ModelUnavailable(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from None
 
@@ -95,6 +98,8 @@ class HttpModel(ReflectingModel):
 
 class EngineModel(HttpModel):
     """The model that also answers the roles to tune. Nothing that it says here is trained on."""
+
+    is_own = True
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint.url, endpoint.model, endpoint.key, anthropic=False)
@@ -170,11 +175,14 @@ def _seconds_to_wait(header: str | None) -> float:
 
 def _openai_answer(reply: dict[str, Any]) -> Answer:
     usage = reply.get("usage") or {}
-    tokens = usage.get("total_tokens") or usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-    return Answer(reply["choices"][0]["message"].get("content") or "", int(tokens))
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    text = reply["choices"][0]["message"].get("content") or ""
+    return Answer(text, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), int(cached))
 
 
 def _anthropic_answer(reply: dict[str, Any]) -> Answer:
     usage = reply.get("usage") or {}
     text = "".join(part.get("text", "") for part in reply["content"] if part["type"] == "text")
-    return Answer(text, int(usage.get("input_tokens", 0)) + int(usage.get("output_tokens", 0)))
+    cached, written = (int(usage.get(f"cache_{each}_input_tokens") or 0) for each in ("read", "creation"))
+    read = int(usage.get("input_tokens") or 0) + cached + written
+    return Answer(text, read, int(usage.get("output_tokens") or 0), cached, written)

@@ -14,62 +14,21 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
+from lightning_prompts.asking import Asker, ReflectingModel, start_thread
 from lightning_prompts.ending import SearchEnd, Why
 from lightning_prompts.journal import Journal, ModelReply, ReplyKey
 from lightning_prompts.ledger import Ledger
 
 MOST_FAILURES = 5
 """Unusable replies in a row that end the search."""
-_MOST_ATTEMPTS = 3
-_BACKOFF_SECONDS = 1.0
 _MOST_AT_ONCE = 8
 _WAIT_SECONDS = 0.5
 _SLOW_SECONDS = 60.0
 """After this time without a reply the user is told what is being waited for."""
+CHECK: ReplyKey = ("check", 0)
+"""The call that finds out before the search whether the model answers."""
 _PROMPT_LETTERS_PER_TOKEN = 2
 """Few, so that a question is not taken to be shorter than it is."""
-
-
-class Answer(NamedTuple):
-    """What a reflecting model said."""
-
-    text: str
-    tokens: int = 0
-    """Read and written, as far as it says."""
-
-
-class ModelUnavailable(Exception):
-    """The reflecting model cannot be reached now, or has too much to do: worth another attempt."""
-
-    def __init__(self, text: str, after_seconds: float = 0.0) -> None:
-        """`after_seconds`: how long the server asks to be left alone before that."""
-        super().__init__(text)
-        self.after_seconds = after_seconds
-
-
-class ModelFailed(Exception):
-    """The reflecting model gave no reply, and another attempt would not give one either. The message says it all."""
-
-
-class ReflectingModel:
-    """Something that can be asked: an endpoint, or a function for tests and for models in this process."""
-
-    reply_tokens = 4096
-    """Tokens that a reply has at most."""
-
-    def ask(self, question: str) -> Answer:
-        """Raises ModelUnavailable for what another attempt may mend; any other exception is a failure."""
-        raise NotImplementedError
-
-
-class FunctionModel(ReflectingModel):
-    """A plain function from question to reply."""
-
-    def __init__(self, function: Callable[[str], str | None]) -> None:
-        self._function = function
-
-    def ask(self, question: str) -> Answer:
-        return Answer(self._function(question) or "")
 
 
 class Question(NamedTuple):
@@ -89,11 +48,12 @@ class Reflector:
         model: ReflectingModel,
         journal: Journal,
         ledger: Ledger,
-        backoff_seconds: float = _BACKOFF_SECONDS,
+        asker: Asker | None = None,
         slow_seconds: float = _SLOW_SECONDS,
     ) -> None:
         self._model, self._journal, self._ledger = model, journal, ledger
-        self._backoff_seconds, self._slow_seconds, self._told_slow = backoff_seconds, slow_seconds, False
+        self._asker = asker or Asker(model, ledger)
+        self._slow_seconds, self._told_slow = slow_seconds, False
         self._asked: Counter[str] = Counter()
         self._turns, self._closed = threading.BoundedSemaphore(_MOST_AT_ONCE), False
         self._under_way: list[Question] = []
@@ -105,6 +65,11 @@ class Reflector:
         """Why each of the last replies in a row could not be used."""
         self.proposals = 0
         """Replies with a text that was worth trying."""
+
+    def charge_check(self) -> None:
+        """Charge the call that checked the model before the search, if there was one."""
+        if (reply := self._journal.replies.get(CHECK)) is not None:
+            self._ledger.charge_reflection(reply.attempts, reply.tokens, reply.money)
 
     def begin(self, text: str) -> Question:
         """Ask, and go on: others can be asked meanwhile. SearchEnd if what may be spent does not allow it."""
@@ -156,6 +121,7 @@ class Reflector:
     def close(self) -> None:
         """What is under way is not waited for."""
         self._closed = True
+        self._asker.close()
 
     def _charge(self, question: Question) -> ModelReply:
         began = time.monotonic()
@@ -164,10 +130,11 @@ class Reflector:
             concurrent.futures.wait([question.future], _WAIT_SECONDS)
             if not self._told_slow and time.monotonic() - began > self._slow_seconds:
                 self._told_slow = True
-                self.on_slow(f"the reflecting model has not answered for {self._slow_seconds:g} s; waiting for it")
+                why = f" ({self._asker.trouble})" if self._asker.trouble else ""
+                self.on_slow(f"the reflecting model has not answered for {self._slow_seconds:g} s{why}; waiting for it")
         reply = question.future.result()
         self._under_way.remove(question)
-        self._ledger.charge_reflection(reply.attempts, reply.tokens)
+        self._ledger.charge_reflection(reply.attempts, reply.tokens, reply.money)
         return reply
 
     def _read_reply(self, key: ReplyKey) -> Future[ModelReply] | None:
@@ -179,44 +146,19 @@ class Reflector:
 
     def _submit(self, key: ReplyKey, text: str) -> Future[ModelReply]:
         self._ledger.refuse_late()
+        reserved, why = self._asker.reserve(text)
+        if why:
+            raise SearchEnd(Why.BUDGET, why)
         allowed = self._ledger.allowance.calls
-        left = allowed - self._ledger.spent.calls - len(self._under_way) if allowed else _MOST_ATTEMPTS
-        future: Future[ModelReply] = Future()
+        left = allowed - self._ledger.spent.calls - len(self._under_way) if allowed else None
 
-        def answer() -> None:
+        def answer() -> ModelReply:
             with self._turns:
                 if self._closed:
-                    return
-                try:
-                    future.set_result(self._keep(key, text, min(left, _MOST_ATTEMPTS)))
-                except BaseException as error:
-                    future.set_exception(error)
+                    self._asker.release(reserved)
+                    return ModelReply(error="the search ended")
+                reply = self._asker.ask(text, reserved, left)
+                self._journal.add_reply(key, reply, text)
+                return reply
 
-        # Not a pool: the process waits at its end for the threads of one, and a model that hangs would keep it.
-        threading.Thread(target=answer, name="lightning-reflection", daemon=True).start()
-        return future
-
-    def _keep(self, key: ReplyKey, text: str, attempts: int) -> ModelReply:
-        reply = self._ask(text, attempts)
-        self._journal.add_reply(key, reply, text)
-        return reply
-
-    def _ask(self, text: str, attempts: int) -> ModelReply:
-        began = time.monotonic()
-        for attempt in range(1, attempts + 1):
-            try:
-                answer = self._model.ask(text)
-            except ModelUnavailable as error:
-                told = str(error)
-                if attempt < attempts:
-                    time.sleep(max(self._backoff_seconds * 2 ** (attempt - 1), error.after_seconds))
-            except ModelFailed as error:
-                told = str(error)
-                break
-            except Exception as error:
-                told = f"{type(error).__name__}: {error}"
-                break
-            else:
-                seconds = round(time.monotonic() - began, 3)
-                return ModelReply(text=answer.text, tokens=answer.tokens, attempts=attempt, seconds=seconds)
-        return ModelReply(error=told, attempts=attempt, seconds=round(time.monotonic() - began, 3))
+        return start_thread(answer)

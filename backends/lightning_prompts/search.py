@@ -8,15 +8,17 @@ from typing import Any
 
 from lightning_prompts.admission import Admission
 from lightning_prompts.arena import Arena, Trial, TrialResult
+from lightning_prompts.asking import Asker, ReflectingModel
 from lightning_prompts.best_of import expected_luck
 from lightning_prompts.candidate import Component, PromptCandidate
 from lightning_prompts.ending import ArenaFailed, SearchEnd, Why
 from lightning_prompts.journal import Journal
 from lightning_prompts.ledger import Allowance, Ledger, Spending
+from lightning_prompts.meter import Meter
 from lightning_prompts.parts import TaskParts
 from lightning_prompts.pool import CandidatePool
 from lightning_prompts.problem import Problem, Search, SearchOptions
-from lightning_prompts.reflection import ReflectingModel, Reflector
+from lightning_prompts.reflection import Reflector
 from lightning_prompts.scorer import TrialScorer
 
 
@@ -90,6 +92,7 @@ def run_search(
     allowance: Allowance,
     max_length: int = 0,
     seeds: int = 1,
+    meter: Meter | None = None,
     hooks: Hooks | None = None,
 ) -> SearchOutcome:
     """Search for better texts, going on where the journal stops.
@@ -97,13 +100,14 @@ def run_search(
     Whatever the arena raises rises; all that came before is in the journal.
     """
     hooks = hooks or Hooks()
-    ledger = Ledger(allowance, journal.seconds)
+    ledger = Ledger(allowance, journal.seconds, (lambda: meter.total) if meter is not None else None)
     journal.clock = lambda: ledger.seconds
     scorer = TrialScorer(arena, journal, ledger, seeds)
     scorer.on_result = hooks.on_result
     seed = PromptCandidate({each.name: each.text for each in components})
     pool = CandidatePool(seed, scorer, {"selection": parts.selection, "reflection": parts.reflection})
-    reflector = Reflector(model, journal, ledger)
+    reflector = Reflector(model, journal, ledger, Asker(model, ledger, meter))
+    reflector.charge_check()
     problem = Problem(
         components=components,
         parts=parts,
@@ -122,7 +126,6 @@ def run_search(
         raise failure.cause from None
     finally:
         reflector.close()
-    ledger.spent.seconds = round(ledger.seconds, 1)
     return _outcome(problem, end, journal.interrupted)
 
 
@@ -153,7 +156,7 @@ def _outcome(problem: Problem, end: SearchEnd, interrupted: int) -> SearchOutcom
         compared=len(complete),
         rounds=pool.round,
         counts=dict(pool.counts),
-        spent=problem.ledger.spent,
+        spent=problem.ledger.total(),
         interrupted=interrupted,
         nothing="" if chosen is not pool.seed else _why_nothing(problem, end),
     )

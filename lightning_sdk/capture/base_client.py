@@ -159,7 +159,7 @@ class BaseClientSeam:
         if call.endpoint is not None:
             route_to_engine(client._client, request, call.headers())
         request.extensions[_KEY] = (call, translation)
-        call.request = request.content
+        call.note_request(request.content)
         return request
 
     def check_client(self, client: Any) -> None:
@@ -249,6 +249,8 @@ def _carried_call(response: Any, *, take: bool = False) -> tuple[OpenCall | None
 
 def _capture(response: Any) -> None:
     if response.status_code >= 400:  # `request` will raise it, or try again
+        if (refused := _carried_call(response)[0]) is not None:
+            refused.note_refusal()
         return
     call, translation = _carried_call(response, take=True)
     if call is None:

@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lightning_sdk.capture import metering
+from lightning_sdk.errors import LightningError
 from lightning_sdk.failures.failure import summary
 from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.stream import sink
@@ -60,8 +62,9 @@ class OpenCall:
     """A call that is not finished. A forked process has a copy, and only the one in its parent counts."""
 
     __slots__ = (
-        "__weakref__", "_cut_short", "_finished", "_framework", "_generation", "_owner", "_parent", "_path", "_scope",
-        "_seed", "_started", "_trace", "candidate", "endpoint", "id", "request", "sampling", "streamed",
+        "__weakref__", "_attempts", "_cut_short", "_finished", "_framework", "_generation", "_owner", "_parent",
+        "_path", "_refused", "_scope", "_seed", "_started", "_trace", "candidate", "endpoint", "id", "request",
+        "sampling", "streamed",
     )  # fmt: skip
 
     def __init__(self, framework: str, path: str) -> None:
@@ -77,6 +80,7 @@ class OpenCall:
         if self._owner is not None and not self._scope.judging:
             self.candidate = self._owner.candidate
         self._finished, self._generation = False, forks.generation
+        self._attempts, self._refused = 0, False
         self._cut_short: Callable[[], object] | None = None
         self.id = new_span_id()
         _under_way[self.id] = weakref.ref(self)
@@ -125,6 +129,28 @@ class OpenCall:
     def with_prompts_bytes(self, body: bytes) -> bytes:
         """The same for a request as JSON."""
         return body if self.candidate is None else self.candidate.substitute_bytes(body)
+
+    def note_request(self, body: bytes) -> None:
+        """The request leaves with this body now, for the first time or again.
+
+        Raises:
+            BudgetSpent: what the run may spend does not allow it. The call is finished.
+        """
+        self.request = body
+        rollout = self._scope.rollout
+        if rollout is None or not rollout.metered:
+            return
+        self._attempts += 1
+        refused, self._refused = self._refused, False
+        try:
+            metering.claim_call(rollout.id, self.id, self._attempts, self._path, body, refused=refused)
+        except LightningError as error:
+            self.fail(error)
+            raise
+
+    def note_refusal(self) -> None:
+        """The request was answered with an error, and may be sent again."""
+        self._refused = True
 
     def rewrite(self, body: Mapping[str, Any], *, chat: bool = True) -> dict[str, Any]:
         """The request `body` for the engine: with its model, the rollout's sampling parameters, and what training

@@ -90,6 +90,7 @@ def _to_plain(scope: Scope) -> dict[str, Any]:
             "roles": rollout.roles,
             "candidate": rollout.candidate.as_message() if rollout.candidate is not None else None,
             "endpoint": asdict(rollout.endpoint) if rollout.endpoint is not None else None,
+            "metered": rollout.metered,
         }
     }
 

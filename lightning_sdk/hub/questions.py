@@ -61,6 +61,28 @@ class DisbandQuestion:
     wait: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimQuestion:
+    """'claim': whether a request to a model may leave. The answer is '' or why not."""
+
+    rollout: str
+    """Id."""
+    call: str
+    """Id."""
+    attempt: int
+    """Number of the request among those of its call, from 1."""
+    refused: bool
+    """Whether the attempt before was answered with an error."""
+    model: str
+    input_tokens: int
+    """The most that it can have."""
+    reply_tokens: int
+    """The most that the model may write; 0: the request sets no limit."""
+    replies: int = 1
+    unbounded: str = ""
+    """What in the request makes it impossible to say how long it is; '' if nothing does."""
+
+
 @dataclass(frozen=True, slots=True)
 class WatchQuestion:
     """'watch': events after the one with this number."""

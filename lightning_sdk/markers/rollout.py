@@ -87,6 +87,7 @@ def scope_from_assignment(message: Mapping[str, Any]) -> RolloutScope:
         Endpoint(**message["endpoint"]) if message["endpoint"] is not None else None,
         message["sampling"],
         frozenset(message["roles"]),
+        metered=bool(message.get("metered")),
     )
 
 

@@ -29,6 +29,14 @@ class Prompts(Group):
     limit."""
     budget_tokens: Annotated[int, AtLeast(0)] = 0
     """Maximum number of tokens that these calls read and write; 0: no limit."""
+    budget_money: Annotated[float, AtLeast(0)] = 0.0
+    """Maximum number of dollars that these calls cost, by `prices`; 0: no limit."""
+    prices: str = ""
+    """TOML or JSON file with the price of each model that is called, in dollars per million tokens:
+    {"gpt-5": {"input": 1.25, "output": 10, "cached": 0.125}}."""
+    reply_tokens: Annotated[int, AtLeast(0)] = 0
+    """Maximum number of tokens that the agent's models write in one reply where a request sets no limit; needed with a
+    budget of tokens or money if the agent's requests have none."""
     budget_minutes: Annotated[float, AtLeast(0)] = 0.0
     """Minutes after which nothing new is begun, over all sessions of a run; 0: no limit."""
     reflection: Annotated[float, Between(0, 1, "()")] = 0.4

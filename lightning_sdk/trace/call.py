@@ -90,6 +90,10 @@ class Call:
     """Why ids or log-probs are missing or cannot be used, '' if they are complete."""
     reply: bytes = b""
     """The raw reply, kept only when it could not be decoded."""
+    cached_tokens: int = 0
+    """Of `input_tokens`, those that the provider read from its cache, where the reply says so."""
+    cache_written_tokens: int = 0
+    """Of `input_tokens`, those that the provider wrote to its cache for an additional charge."""
 
     def pack(self) -> list[Any]:
         """The call as a msgpack-ready list, in the order of the fields; `unpack` undoes it."""

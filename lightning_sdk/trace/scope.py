@@ -40,8 +40,8 @@ class RolloutScope:
     """The current rollout, as far as its spans need it."""
 
     __slots__ = (
-        "_drawn", "_home", "at_end", "broken", "calls", "candidate", "ended", "endpoint", "id", "key", "rewarded",
-        "roles", "sampling",
+        "_drawn", "_home", "at_end", "broken", "calls", "candidate", "ended", "endpoint", "id", "key", "metered",
+        "rewarded", "roles", "sampling",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,7 @@ class RolloutScope:
         sampling: dict[str, Any] | None = None,
         roles: frozenset[str] = frozenset(),
         candidate: Candidate | None = None,
+        metered: bool = False,
     ) -> None:
         self.id = rollout_id
         self.key = key
@@ -63,6 +64,8 @@ class RolloutScope:
         """Roles to train; empty: every role declared trainable."""
         self.candidate = candidate
         """Other texts for some of the agent's prompts, the same ones until it ends; None: all are as they are."""
+        self.metered = metered
+        """Whether the hub is asked before each request, because the run has a budget of calls, tokens or money."""
         self.calls = 0
         self.broken = ""
         """What failed of ours during a call, '' if nothing did."""

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
+from lightning_prompts.model_check import QUESTION as CHECK
 from tests.prompts.words import reflect
 
 
@@ -48,6 +49,8 @@ class ModelServer(LocalServer):
         """Of these answers."""
         self.seconds = 0.0
         """How long an answer takes."""
+        self.hangs_after: int | None = None
+        """Number of requests that are answered; those that follow wait for a minute. None: all are answered."""
         self.most_at_once = self._at_once = 0
         self._lock = threading.Lock()
         double = self
@@ -66,7 +69,8 @@ class ModelServer(LocalServer):
                     double._at_once += 1
                     double.most_at_once = max(double.most_at_once, double._at_once)
                     status = double.failures.pop(0) if double.failures else 200
-                time.sleep(double.seconds)
+                    hangs = double.hangs_after is not None and len(double.requests) > double.hangs_after
+                time.sleep(60 if hangs else double.seconds)
                 text = reply(body) if status == 200 else ""
                 with double._lock:
                     double._at_once -= 1
@@ -116,7 +120,8 @@ def obey(body: dict[str, Any]) -> str:
 
 
 def reflecting(body: dict[str, Any]) -> str:
-    return reflect(body["messages"][0]["content"])
+    asked = body["messages"][0]["content"]
+    return "ready" if asked == CHECK else reflect(asked)
 
 
 def _completion(text: str) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lightning_prompts.asking import PATIENCE_SECONDS, Asker, ModelFailed, ModelUnavailable
 from lightning_prompts.journal import Journal
 from lightning_prompts.ledger import Allowance, Ledger
 from lightning_prompts.reflecting_model import HttpModel, open_model
-from lightning_prompts.reflection import ModelFailed, ModelUnavailable, Reflector
+from lightning_prompts.reflection import Reflector
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings.prompts import Prompts
 from tests.prompts.model_servers import ModelServer, WebServer
@@ -32,7 +33,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_address_with_one_model_is_enough(server: ModelServer) -> None:
     """Without a key, as local servers are."""
     model = open_model(Prompts(reflect_with=server.url))
-    assert model.ask("hello") == ("you said hello", 10)
+    assert model.ask("hello") == ("you said hello", 7, 3, 0, 0)
     assert server.requests[0]["model"] == "scripted" and "authorization" not in server.headers[0]
 
 
@@ -58,7 +59,7 @@ def test_claude_is_asked_in_anthropics_protocol(server: ModelServer, monkeypatch
     monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url.removesuffix("/v1"))
     monkeypatch.setenv("MY_KEY", "secret")
     model = open_model(Prompts(reflect_with="claude-sonnet-4-5", reflect_key="MY_KEY"))
-    assert model.ask("hello") == ("you said hello", 10)
+    assert model.ask("hello") == ("you said hello", 7, 3, 0, 0)
     assert server.headers[0]["x-api-key"] == "secret" and server.headers[0]["anthropic-version"]
     assert server.requests[0]["max_tokens"] > 0
 
@@ -73,7 +74,8 @@ def test_nothing_named_says_what_to_type() -> None:
 def test_a_busy_server_is_asked_again(server: ModelServer, tmp_path: Path) -> None:
     """Every attempt is counted; the key is written down nowhere."""
     ledger = Ledger(Allowance())
-    reflector = Reflector(open_model(Prompts(reflect_with=server.url)), Journal(tmp_path / "j"), ledger, 0.01)
+    model = open_model(Prompts(reflect_with=server.url))
+    reflector = Reflector(model, Journal(tmp_path / "j"), ledger, Asker(model, ledger, backoff_seconds=0.01))
     server.failures = [503, 429]
     assert reflector.end(reflector.begin("hello")) == "you said hello"
     assert ledger.spent.reflections == ledger.spent.calls == 3 and ledger.spent.tokens == 10
@@ -87,13 +89,36 @@ def test_a_server_that_asks_to_be_left_alone_is(server: ModelServer) -> None:
     """For as long as it says, and not for longer than a minute."""
     model = open_model(Prompts(reflect_with=server.url))
     server.failures, server.failure_headers = [429], {"Retry-After": "1"}
-    reflector, began = Reflector(model, Journal(), Ledger(Allowance()), 0.01), time.monotonic()
+    ledger, began = Ledger(Allowance()), time.monotonic()
+    reflector = Reflector(model, Journal(), ledger, Asker(model, ledger, backoff_seconds=0.01))
     assert reflector.end(reflector.begin("hello")) == "you said hello" and time.monotonic() - began >= 1
     for header, seconds in (("3600", 60.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.0), ("7", 7.0)):
         server.failures, server.failure_headers = [503], {"Retry-After": header}
         with pytest.raises(ModelUnavailable) as raised:
             model.ask("hello")
         assert raised.value.after_seconds == seconds
+
+
+def test_a_busy_server_that_names_no_time_is_left_alone_for_longer_and_longer(server: ModelServer) -> None:
+    """Ten refusals in a row do not end a question, all questions pause together, and the user is told why."""
+    model, ledger = open_model(Prompts(reflect_with=server.url)), Ledger(Allowance())
+    server.failures = [429] * 10
+    asker = Asker(model, ledger, backoff_seconds=0.001)
+    assert asker.ask("hello", "").text == "you said hello" and len(server.requests) == 11
+    pauses = [asker._pause(attempt, 0.0) for attempt in range(1, 40)]
+    assert all(0.0005 * 2.0 ** min(n, 30) <= pause or pause >= 30 for n, pause in enumerate(pauses))
+    assert max(pauses) <= 60 and asker._pause(9, 7.0) == 7
+
+
+def test_a_server_that_stays_busy_is_given_up_after_a_while(server: ModelServer) -> None:
+    """It is said how long that was, and every attempt is counted."""
+    model, ledger = open_model(Prompts(reflect_with=server.url)), Ledger(Allowance())
+    server.failures = [429] * 1000
+    asker = Asker(model, ledger, backoff_seconds=0.01, patience_seconds=0.3)
+    reply = asker.ask("hello", "")
+    assert not reply.text and "HTTP 429" in reply.error and "asked again for 0 s" in reply.error
+    assert reply.attempts == len(server.requests) > 2
+    assert PATIENCE_SECONDS == 300  # as docs/prompts.md says
 
 
 def test_a_page_is_not_taken_for_a_reply(tmp_path: Path) -> None:
@@ -113,7 +138,7 @@ def test_a_server_that_hangs_is_told_and_asked_once(server: ModelServer, tmp_pat
     server.seconds = 3
     model = HttpModel(server.url, "scripted", "", anthropic=False, timeout_seconds=1)
     told: list[str] = []
-    reflector = Reflector(model, Journal(tmp_path / "j"), Ledger(Allowance()), 0.01, slow_seconds=0.2)
+    reflector = Reflector(model, Journal(tmp_path / "j"), Ledger(Allowance()), slow_seconds=0.2)
     reflector.on_slow = told.append
     assert [reflector.end(each) for each in [reflector.begin("hello"), reflector.begin("you")]] == ["", ""]
     assert told == ["the reflecting model has not answered for 0.2 s; waiting for it"] and len(server.requests) == 2

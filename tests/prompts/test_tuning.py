@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,14 +20,15 @@ import pytest
 
 import lightning_sdk as lightning
 from lightning_hub.rollouts.archive import Archive
+from lightning_prompts.model_check import QUESTION as CHECK
 from lightning_sdk.errors import NothingToTrain, RolloutsFailed, SettingError
 from tests.prompts import two_roles
 from tests.prompts.model_servers import ModelServer, obey, reflecting
-from tests.prompts.words import ROLES, WORDS, tasks
+from tests.prompts.training_commands import HELD_OUT, TRAINING, await_lines, command, prepare
+from tests.prompts.words import ROLES, WORDS
 
 #: Names of both roles' agents, as they were declared when the module was imported: a test clears what was declared.
 DECLARED = dict.fromkeys(ROLES, True)
-TRAINING, HELD_OUT = tasks(30), tasks(60)[30:]
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +57,11 @@ def tune(folder: Path, reflector: ModelServer, agent: Callable[..., Any] = two_r
     return lightning.train(
         agent, TRAINING, two_roles.right, held_out=HELD_OUT, backend="prompts", name="run", runs=folder, **given
     )
+
+
+def was_only_checked(reflector: ModelServer) -> bool:
+    """Whether nothing but the short call before the start came."""
+    return [each["messages"][0]["content"] for each in reflector.requests] == [CHECK]
 
 
 def candidates(run: Path) -> list[dict[str, Any]]:
@@ -135,50 +140,6 @@ def test_candidates_side_by_side_never_mix(
     assert len(seen) > 8 and model.most_at_once > 20
 
 
-COMMAND = [
-    sys.executable,
-    "-m",
-    "lightning_sdk.cli",
-    "train",
-    "two_roles.py:solve",
-    "--tasks",
-    "tasks.jsonl",
-    "--held-out",
-    "held_out.jsonl",
-    "--reward",
-    "two_roles.py:right",
-    "--backend",
-    "prompts",
-    "--name",
-    "run",
-    "--set",
-    "prompts.budget_rollouts=330",
-]
-
-
-def command(folder: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, *more], cwd=folder, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
-def prepare(folder: Path) -> Path:
-    """A user's folder: the agent and its tasks."""
-    folder.mkdir()
-    (folder / "two_roles.py").write_text(Path(two_roles.__file__).read_text())
-    for file, listed in (("tasks", TRAINING), ("held_out", HELD_OUT)):
-        (folder / f"{file}.jsonl").write_text("\n".join(map(json.dumps, listed)))
-    return folder
-
-
-def await_lines(process: subprocess.Popen[str], journal: Path, lines: int) -> None:
-    """Wait until the search has come so far."""
-    deadline = time.monotonic() + 60
-    while not journal.exists() or len(journal.read_text().splitlines()) < lines:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("killed", ["all", "hub"])
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     killed: str, tmp_path: Path, model: ModelServer, reflector: ModelServer
@@ -237,7 +198,7 @@ def test_tasks_that_are_solved_are_told_at_once(
     with ModelServer(lambda _: " ".join(WORDS)) as model:
         monkeypatch.setenv("SCRIPTED_URL", model.url)
         report = tune(tmp_path, reflector)
-    assert report.values["search"]["nothing"] == "the tasks are already solved" and not reflector.requests
+    assert report.values["search"]["nothing"] == "the tasks are already solved" and was_only_checked(reflector)
     assert report.before.mean == report.after.mean == 1
 
 
@@ -249,7 +210,7 @@ def test_a_role_whose_text_is_not_seen_is_an_error(tmp_path: Path, model: ModelS
 
     with pytest.raises(NothingToTrain, match="role 'checker' made no call to a model in 6 rollouts"):
         tune(tmp_path, reflector, solve)
-    assert len(model.requests) == 6 and not reflector.requests
+    assert len(model.requests) == 6 and was_only_checked(reflector)
 
 
 def test_an_agent_that_always_fails_is_told(tmp_path: Path, model: ModelServer, reflector: ModelServer) -> None:
@@ -322,11 +283,14 @@ def test_what_is_told_before_the_start(
     tmp_path: Path, model: ModelServer, reflector: ModelServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is tuned, what it costs at most, and what the held-out tasks can show."""
-    tune(tmp_path, reflector, quiet=False, steps=1, **{"prompts.budget_rollouts": 60, "prompts.budget_tokens": 9000})
+    limits = {"prompts.budget_rollouts": 60, "prompts.budget_tokens": 90_000, "prompts.reply_tokens": 9}
+    tune(tmp_path, reflector, quiet=False, steps=1, **limits)
     told = capsys.readouterr().err
     assert "tuning writer (30 characters), checker (31 characters)" in told
     assert "12 tasks to reflect on, 18 to select with, 30 held out" in told
-    assert "at most 60 rollouts, 9000 tokens for the search, and 2 x 30 rollouts on held-out tasks" in told
+    assert "at most 60 rollouts, 90000 tokens for the search, and 2 x 30 rollouts on held-out tasks" in told
+    assert "the reflecting model scripted answered a first call of 10 tokens" in told
+    assert "took up to 2 calls, 20 tokens, so 60 rollouts could take 120 calls, 1200 tokens" in told
     assert "on 30 held-out tasks a gain of about 0.2 or more can be shown, if no task gets worse" in told
     assert told.index("tuning writer") < told.index("held-out score before") < told.index("the search ended")
 
@@ -369,19 +333,23 @@ def test_ctrl_c_keeps_the_search(tmp_path: Path, model: ModelServer, reflector: 
     assert "A search for better texts was stopped" in (folder / "runs/run/report.md").read_text()
 
 
-def test_ctrl_c_does_not_wait_for_a_reflecting_model_that_hangs(tmp_path: Path, model: ModelServer) -> None:
-    """The search can be resumed, and asks then what was not answered."""
+@pytest.mark.parametrize("answered", [0, 1])
+def test_ctrl_c_does_not_wait_for_a_reflecting_model_that_hangs(
+    answered: int, tmp_path: Path, model: ModelServer
+) -> None:
+    """In the check before the start, and later. The search can be resumed, and asks then what was not answered."""
     folder = prepare(tmp_path / "run")
     with ModelServer(reflecting) as hanging:
-        hanging.seconds = 60
+        hanging.hangs_after = answered
         running = command(folder, "--reflect-with", hanging.url)
-        while not hanging.requests:
+        while len(hanging.requests) <= answered:
             assert running.poll() is None, running.communicate()
             time.sleep(0.02)
         os.killpg(running.pid, signal.SIGINT)
         _, told = running.communicate(timeout=30)
     assert running.returncode == 130 and "the search was stopped; --resume runs/run" in told
-    assert not [each for each in (folder / "runs/run/search.jsonl").read_text().splitlines() if '"reply"' in each]
+    lines = (folder / "runs/run/search.jsonl").read_text().splitlines()
+    assert len([each for each in lines if '"reply"' in each]) == answered
 
 
 def test_check_looks_at_the_agent_at_its_own_provider(

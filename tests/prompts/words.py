@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning_prompts.arena import RoleTurn, Trial, TrialResult
+from lightning_prompts.asking import FunctionModel
 from lightning_prompts.candidate import Component
 from lightning_prompts.journal import Journal
 from lightning_prompts.ledger import Allowance
 from lightning_prompts.parts import TaskParts, divide_tasks
 from lightning_prompts.problem import Search, SearchOptions
-from lightning_prompts.reflection import FunctionModel
 from lightning_prompts.search import Hooks, SearchOutcome, run_search
 from lightning_sdk.rollouts.tasks import Task
 

@@ -88,6 +88,8 @@ def _call(meta: CallMeta, request: bytes, message: dict[str, Any], problem: str)
         input_tokens=sum(_count(usage, name) for name in _INPUT),
         output_tokens=_count(usage, "output_tokens"),
         problem=problem,
+        cached_tokens=_count(usage, "cache_read_input_tokens"),
+        cache_written_tokens=_count(usage, "cache_creation_input_tokens"),
     )
 
 

@@ -40,11 +40,20 @@ class _Choice(msgspec.Struct, kw_only=True):
     weight_versions: list[list[int]] | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, kw_only=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     input_tokens: int | None = None  # Responses
     output_tokens: int | None = None
+    prompt_tokens_details: Any = None
+    input_tokens_details: Any = None  # Responses
+
+    def count_cached(self) -> int:
+        """Prompt tokens that came from the provider's cache."""
+        for details in (self.prompt_tokens_details, self.input_tokens_details):
+            if isinstance(details, dict) and isinstance(count := details.get("cached_tokens"), int):
+                return max(count, 0)
+        return 0
 
 
 class _Reply(msgspec.Struct, kw_only=True):
@@ -180,6 +189,7 @@ def _call(
         or usage.output_tokens
         or sum(len(choice.token_ids) for choice in choices) // 4,
         problem=problem,
+        cached_tokens=usage.count_cached(),
     )
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lightning_hub.rollout import Assignment
+from lightning_hub.rollouts.call_gate import CallGate
 from lightning_hub.rollouts.round_queue import GRACE_SECONDS, Outcome, RoundQueue, Rules, Slot
 from lightning_hub.storage.index import End
 from lightning_hub.storage.rows import BeginRow, EndRow
@@ -75,6 +76,8 @@ class Leases:
         self._unsaved: list[EndRow] = []
         """Ends that are not in the store yet."""
         self._concurrency = 0
+        self.gate = CallGate()
+        """Decides on the requests of what is handed out."""
         self.on_work: Callable[[], None] = lambda: None
         """Called when something can be leased, on whichever thread made it so."""
         self.position: Callable[[], int | None] = lambda: None

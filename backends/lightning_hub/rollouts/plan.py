@@ -136,12 +136,15 @@ class Plan:
             for _ in range(self.settings.rollouts.group_size)
         ]
 
-    def of_search(self, rollouts: Sequence[SearchRollout], endpoint: Endpoint | None) -> list[Assignment]:
+    def of_search(
+        self, rollouts: Sequence[SearchRollout], endpoint: Endpoint | None, *, metered: bool = False
+    ) -> list[Assignment]:
         """The rollouts that a search asks for. An engine samples them as it does on held-out tasks."""
         return [
             replace(
                 self._assignment(task, group, "train", endpoint, self._evaluation_sampling(task, seed)),
                 candidate=candidate,
+                metered=metered,
             )
             for task, candidate, group, seed in rollouts
         ]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from lightning_hub.backend import Backend, Endpoint
+from lightning_hub.backend import Backend, CallMeter, Endpoint
 from lightning_hub.diagnosis.diagnosis import DiagnosisInput, diagnose
 from lightning_hub.diagnosis.flatness import Flatness, flatness
 from lightning_hub.rollout import Assignment, Rollout
@@ -140,6 +140,10 @@ class Rounds:
                     on_end(round_.rollouts[-1])
         self.end(round_)
         return round_
+
+    def meter_calls(self, meter: CallMeter | None) -> None:
+        """Let it decide on every request of metered rollouts; None: all may leave."""
+        self._leases.gate.use(meter)
 
     def diagnosis(self, round_: Round) -> Diagnosis:
         """What a round shows."""

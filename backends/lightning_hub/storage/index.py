@@ -24,14 +24,14 @@ from lightning_hub.storage.rows import AnswerRow, BeginRow, EndRow, ExtentRow, R
 from lightning_hub.storage.store import Store
 from lightning_sdk.stream.events import EndEvent, RewardEvent
 from lightning_sdk.stream.wire import MAX_MESSAGE_BYTES, NO_ROLLOUT, Event, EventBatch
-from lightning_sdk.trace.call import Status
+from lightning_sdk.trace.call import Call, Status
 
 _OUTPUT_CHARACTERS = 2000
 #: What the reward function's numbers were called before they had names of their own.
 _BEFORE_NAMES = "final"
 #: Calls and spans of no rollout that can be read back, the last ones.
 _MAX_STRAYS = 2000
-_REPLY = int(Event.REPLY)
+_REPLY, _CALL = int(Event.REPLY), int(Event.CALL)
 _RECORDED = (int(Event.CALL), int(Event.SPAN))
 #: An attempt that is not known here and silent for so long is dropped from memory (not from the store).
 _IDLE_SECONDS = 300.0
@@ -145,6 +145,8 @@ class Index:
         self._unsaved = _Unsaved()
         self.clients = store.clients()
         """Client -> its last event number in the log."""
+        self.on_call: Callable[[Call], None] | None = None
+        """Gets each call of a rollout as it comes in."""
         self.on_strays: Callable[[list[Extent]], None] | None = None
         """Gets the places in the log of calls and spans of no rollout."""
         self.on_unusable: Callable[[int, int, str], None] = lambda *_: None
@@ -194,6 +196,10 @@ class Index:
                 self.on_strays(loose)
         for event in owned:
             self._take(position, event)
+            if self.on_call is not None and event.kind == _CALL:
+                found = decode_event(batch.body[event.start : event.end])
+                if isinstance(found, Call):
+                    self.on_call(found)
         if any(event.kind == _REPLY for event in located):
             self._refuse_replies(position, located)
         self._covered = position + len(batch.body)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lightning_hub.backend import SearchRollout
+from lightning_hub.backend import CallMeter, SearchRollout
 from lightning_hub.feed import Feed
 from lightning_hub.rollout import Rollout
 from lightning_hub.rollouts.plan import Plan
@@ -28,7 +28,7 @@ class PlanSearch:
         feed: Feed,
         stopping: threading.Event,
         measure: Callable[[], None],
-        note: Callable[[int, Mapping[str, float]], None],
+        note: Callable[[int, int, Mapping[str, float]], None],
     ) -> None:
         self.settings, self.held_out, self.folder = plan.settings, len(plan.held_out), folder
         self.tasks: Sequence[Task] = plan.tasks
@@ -38,12 +38,17 @@ class PlanSearch:
         self.measure = measure
         self.endpoint = rounds.endpoint
         self._plan, self._rounds, self._feed, self._stopping, self._note = plan, rounds, feed, stopping, note
-        self._count = 0
+        self._count, self._metered = 0, False
+
+    def meter_calls(self, meter: CallMeter) -> None:
+        """Let it decide on every request of the rollouts that are run from now on."""
+        self._rounds.meter_calls(meter)
+        self._metered = True
 
     def run(self, rollouts: Sequence[SearchRollout], on_end: Callable[[int, Rollout], None]) -> None:
         """Raises RolloutsFailed where nothing but failures came, none of them the agent's own."""
         self._count += 1
-        assignments = self._plan.of_search(rollouts, self.endpoint)
+        assignments = self._plan.of_search(rollouts, self.endpoint, metered=self._metered)
         places = {each.id: place for place, each in enumerate(assignments)}
         round_ = self._rounds.search(
             assignments, f"round of rollouts {self._count}", lambda rollout: on_end(places[rollout.id], rollout)
@@ -53,7 +58,7 @@ class PlanSearch:
             raise RolloutsFailed(f"all {len(assignments)} rollouts of {round_.name} failed: {first.error}")
 
     def note_round(self, number: int, metrics: Mapping[str, float]) -> None:
-        self._note(number, metrics)
+        self._note(number, number, metrics)
 
     def tell(self, text: str) -> None:
         self._feed.publish(NoticeEvent(text))

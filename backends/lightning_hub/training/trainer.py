@@ -189,18 +189,17 @@ class Trainer:
 
     def _search(self, search: Callable[[SearchHost], SearchEnding], backend: Backend, rounds: Rounds) -> None:
         """Look for texts instead of training, and score what was found."""
-        measured = {each.name for each in self._folder.held_out}
 
         def measure() -> None:
-            if "before" not in measured:
+            if "before" not in {each.name for each in self._folder.held_out}:
                 self._evaluate("before", backend, rounds)
 
-        def note(number: int, metrics: Mapping[str, float]) -> None:
-            self._note(number, number, metrics)
-
         self._folder.config({"search": self._folder.start.search or {}})
-        host = PlanSearch(self._plan, self._folder.path, rounds, self._feed, self._stopping, measure, note)
-        ending = search(host)
+        host = PlanSearch(self._plan, self._folder.path, rounds, self._feed, self._stopping, measure, self._note)
+        try:
+            ending = search(host)
+        finally:
+            rounds.meter_calls(None)
         self._folder.config({"search": ending.summary})
         self._evaluate("after", backend, rounds, ending.chosen)
 
