@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lightning_hub.rollout import Rollout
 from lightning_sdk.hub.questions import ClaimQuestion
 from lightning_sdk.prompts.candidate import Candidate
+from lightning_sdk.prompts.text_check import TextCheck
 from lightning_sdk.rollouts.tasks import Task
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Call
@@ -208,6 +209,8 @@ class SearchHost(Protocol):
     """Roles that are to be tuned; empty: every one that is seen."""
     marks: Mapping[str, str]
     """Name -> text, of texts that are marked with `lightning.prompt`."""
+    text_check: TextCheck
+    """What every text of a candidate has to pass; `run` refuses one that does not."""
     endpoint: Endpoint | None
     """The run's own engine, which answers the roles to tune; None: their calls go where the agent sends them."""
 

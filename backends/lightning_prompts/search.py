@@ -20,6 +20,7 @@ from lightning_prompts.pool import CandidatePool
 from lightning_prompts.problem import Problem, Search, SearchOptions
 from lightning_prompts.reflection import Reflector
 from lightning_prompts.scorer import TrialScorer
+from lightning_sdk.prompts.text_check import TextCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,7 @@ def run_search(
     journal: Journal,
     options: SearchOptions,
     allowance: Allowance,
-    max_length: int = 0,
+    check: TextCheck,
     seeds: int = 1,
     meter: Meter | None = None,
     hooks: Hooks | None = None,
@@ -114,7 +115,7 @@ def run_search(
         options=options,
         scorer=scorer,
         reflector=reflector,
-        admission=Admission(components, [*parts.reflection, *parts.selection], max_length),
+        admission=Admission(components, check),
         pool=pool,
         ledger=ledger,
     )

@@ -55,7 +55,7 @@ def tune(host: SearchHost) -> SearchEnding:
         journal=journal,
         options=search_options(host.settings),
         allowance=allowance_of(host.settings),
-        max_length=settings.max_length,
+        check=host.text_check,
         seeds=settings.seeds,
         meter=meter,
         hooks=Hooks(rounds.begin, rounds.add, rounds.end, host.check, host.tell),

@@ -6,6 +6,7 @@ import pytest
 
 from lightning_prompts.admission import Admission, Refusal
 from lightning_prompts.candidate import Component, PromptCandidate
+from lightning_sdk.prompts.text_check import TextCheck
 
 LONG = "How many red apples are left in the third basket of the market after Anna took seven?"
 STYLE = "Answer with a single number and nothing else, please."
@@ -16,7 +17,7 @@ COMPONENTS = [Component("w", ("writer",), "Write about {topic}."), Component("c"
 
 @pytest.fixture
 def admission() -> Admission:
-    return Admission(COMPONENTS, TASKS, 300)
+    return Admission(COMPONENTS, TextCheck(TASKS, 300))
 
 
 def candidate(w: str = "Write about {topic}.", c: str = "Check it.") -> PromptCandidate:
@@ -57,7 +58,7 @@ def test_the_form_that_all_tasks_share_is_not_a_copy(admission: Admission) -> No
 def test_another_components_original_is_refused() -> None:
     """In a request the two could not be told apart."""
     components = [Component("a", ("a",), "Say A."), Component("b", ("b",), "Say B.")]
-    admission = Admission(components, [], 0)
+    admission = Admission(components, TextCheck([]))
     with pytest.raises(Refusal, match="the original of 'b'"):
         admission.refuse(PromptCandidate({"a": "Say B.", "b": "Say C."}), {})
 

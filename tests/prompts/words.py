@@ -20,6 +20,7 @@ from lightning_prompts.ledger import Allowance
 from lightning_prompts.parts import TaskParts, divide_tasks
 from lightning_prompts.problem import Search, SearchOptions
 from lightning_prompts.search import Hooks, SearchOutcome, run_search
+from lightning_sdk.prompts.text_check import TextCheck
 from lightning_sdk.rollouts.tasks import Task
 
 WORDS = ("alpha", "beta", "gamma")
@@ -104,16 +105,18 @@ def search(
     max_length: int = 0,
     **options: Any,
 ) -> SearchOutcome:
+    parts = parts or divide_tasks(tasks(), 0.4, 0)
+    listed = [*parts.reflection, *parts.selection]
     return run_search(
         algorithm,
         components=components,
-        parts=parts or divide_tasks(tasks(), 0.4, 0),
+        parts=parts,
         arena=arena,
         model=model or Reflecting(),
         journal=Journal(journal),
         options=SearchOptions(**options),
         allowance=allowance or Allowance(rollouts=500),
-        max_length=max_length,
+        check=TextCheck(listed, max_length),
         seeds=seeds,
         hooks=hooks,
     )

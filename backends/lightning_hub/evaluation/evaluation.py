@@ -68,6 +68,8 @@ class HeldOut:
     """The lowest and the highest possible score, if the settings give them."""
     trained: TrainingRange | None = None
     """Scores of the training rollouts before this."""
+    kept: bool = False
+    """Whether it is the score before, because nothing was changed that could have changed it."""
     reasons: Sequence[RewardReason] = field(default_factory=list)
     """The most frequent reasons of the rewards, if they had any."""
 
@@ -102,6 +104,7 @@ class HeldOut:
             "name": self.name,
             **self.summary().as_dict(),
             "planned_step": self.planned_step,
+            "kept": self.kept,
             "range_given": self.range_given,
             "trained": asdict(self.trained) if self.trained else None,
             "scores": dict(self.scores),
@@ -132,6 +135,7 @@ class HeldOut:
             temperature=float(line.get("temperature", 0.0)),
             look=Look(**(line.get("look") or {})),
             planned_step=int(line.get("planned_step", 0)),
+            kept=bool(line.get("kept", False)),
             range_given=_pair(line.get("range_given")),
             trained=TrainingRange(**line["trained"]) if line.get("trained") else None,
             reasons=read_reasons(line),

@@ -53,6 +53,8 @@ def judge(before: HeldOut | None, after: HeldOut | None) -> Judgement:
         return Judgement(NOT_MEASURED, "no task was run both before and after training")
     within = reward_range([*before.rollout_scores, *after.rollout_scores], after.range_given, after.trained)
     found = _change(pairs, after.look, within)
+    if after.kept:
+        return Judgement(NOT_SHOWN, "the texts are kept, and so is their score", found)
     if found.is_above(0) or found.is_below(0):
         reason = _join(_condition(within), _looks(after.look))
         return Judgement("better" if found.is_above(0) else "worse", reason, found)

@@ -64,6 +64,11 @@ def _verdict_sentence(report: RunReport) -> str:
     before, after, change = report.held_out["before"].score, report.held_out["after"].score, report.change
     moved = f"from {before.mean:.3f} to {after.mean:.3f} on held-out tasks"
     by = f" (by task: {_format_change(change)}{_pairing(change, before, after)})" if change else ""
+    if report.search and report.search["nothing"] and before.mean == after.mean:
+        return (
+            f"**Kept**: no other texts were chosen, so the score on held-out tasks stays {before.mean:.3f}; they were "
+            "not run again."
+        )
     if report.verdict == "better":
         return f"**Better**: the score went {moved}{by}.{why}"
     if report.verdict == "worse":

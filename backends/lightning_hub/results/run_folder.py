@@ -139,6 +139,15 @@ class RunFolder:
         scalars |= {f"held_out/mean/{role}": each["mean"] for role, each in line["roles"].items()}
         self._scalars(measured.step, scalars)
 
+    def keep_score(self, step: int) -> HeldOut | None:
+        """Record the score before as the one after, since what it measures has not changed; None if there is none."""
+        before = next((each for each in self.held_out if each.name == "before"), None)
+        if before is None:
+            return None
+        kept = replace(before, name="after", step=step, kept=True)
+        self.evaluation(kept)
+        return kept
+
     def diagnosis(self, found: Diagnosis) -> None:
         """Write what the first rollouts showed of the agent, and what is wrong with it."""
         _replace(self.path / DIAGNOSIS, json.dumps(_plain(found.as_dict()), indent=2, allow_nan=False) + "\n")

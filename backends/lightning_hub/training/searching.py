@@ -8,11 +8,13 @@ from pathlib import Path
 
 from lightning_hub.backend import CallMeter, SearchRollout
 from lightning_hub.feed import Feed
+from lightning_hub.results.run_folder import RunFolder
 from lightning_hub.rollout import Rollout
 from lightning_hub.rollouts.plan import Plan
 from lightning_hub.rollouts.rounds import Rounds, Stopped
 from lightning_sdk.errors import RolloutsFailed
-from lightning_sdk.hub.events import NoticeEvent
+from lightning_sdk.hub.events import EvaluationEvent, NoticeEvent
+from lightning_sdk.prompts.text_check import TextCheck
 from lightning_sdk.rollouts.tasks import Task
 from lightning_sdk.trace.call import Status
 
@@ -36,6 +38,9 @@ class PlanSearch:
         declared = [role for role, trained in plan.declared_roles.items() if trained]
         self.roles = plan.settings.roles or tuple(declared)
         self.measure = measure
+        self.text_check = TextCheck(plan.tasks, plan.settings.prompts.max_length)
+        self._checked: set[str] = set()
+        """Ids of candidates that were looked at."""
         self.endpoint = rounds.endpoint
         self._plan, self._rounds, self._feed, self._stopping, self._note = plan, rounds, feed, stopping, note
         self._count, self._metered = 0, False
@@ -46,8 +51,17 @@ class PlanSearch:
         self._metered = True
 
     def run(self, rollouts: Sequence[SearchRollout], on_end: Callable[[int, Rollout], None]) -> None:
-        """Raises RolloutsFailed where nothing but failures came, none of them the agent's own."""
+        """Run them with the hub's retries and limits.
+
+        Raises:
+            PromptError: a candidate has a text that cannot stand in the place of the agent's own.
+            RolloutsFailed: nothing but failures came, none of them the agent's own.
+        """
         self._count += 1
+        for each in rollouts:
+            if each.candidate is not None and each.candidate.id not in self._checked:
+                self.text_check.refuse_candidate(each.candidate)
+                self._checked.add(each.candidate.id)
         assignments = self._plan.of_search(rollouts, self.endpoint, metered=self._metered)
         places = {each.id: place for place, each in enumerate(assignments)}
         round_ = self._rounds.search(
@@ -66,3 +80,12 @@ class PlanSearch:
     def check(self) -> None:
         if self._stopping.is_set():
             raise Stopped
+
+
+def keep_score(folder: RunFolder, feed: Feed, step: int) -> bool:
+    """The texts are kept, so the score before is the one after; whether there is one."""
+    if (kept := folder.keep_score(step)) is None:
+        return False
+    feed.publish(NoticeEvent("the texts are kept, and so is their score: the held-out tasks are not run again"))
+    feed.publish(EvaluationEvent(kept.name, kept.summary()))
+    return True

@@ -27,7 +27,7 @@ from lightning_hub.storage.writes import Writes
 from lightning_hub.training import checks
 from lightning_hub.training.checkpoints import Checkpoints
 from lightning_hub.training.ending import Ending
-from lightning_hub.training.searching import PlanSearch
+from lightning_hub.training.searching import PlanSearch, keep_score
 from lightning_hub.training.step_metrics import step_metrics
 from lightning_sdk.commands.earlier_run import differences
 from lightning_sdk.errors import NothingToTrain, SettingError
@@ -201,7 +201,8 @@ class Trainer:
         finally:
             rounds.meter_calls(None)
         self._folder.config({"search": ending.summary})
-        self._evaluate("after", backend, rounds, ending.chosen)
+        if ending.chosen is not None or not keep_score(self._folder, self._feed, self.step):
+            self._evaluate("after", backend, rounds, ending.chosen)
 
     def _one_step(self, step: int, backend: Backend, rounds: Rounds) -> None:
         if self._dataset is not None:
