@@ -171,6 +171,8 @@ class SearchRollout(NamedTuple):
     seed: int = 0
     """Tells repetitions of a task apart: those of other candidates with the same seed are sampled alike, as far as the
     run has an engine."""
+    shows_marks: bool = False
+    """Whether it reports the texts that `lightning.prompt` marks while it runs, as spans `notices.MARKED`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class Assignment:
     """Roles to train; empty: every role declared trainable."""
     candidate: Candidate | None = None
     """Other texts for some of the agent's prompts, for this rollout; None: all are as they are."""
+    shows_marks: bool = False
+    """Whether it reports the texts that `lightning.prompt` marks while it runs."""
     metered: bool = False
     """Whether the hub is asked before each of its requests."""
 
@@ -61,7 +63,7 @@ class Assignment:
             "roles": list(self.roles),
             "endpoint": None if self.endpoint is None else self._endpoint(self.endpoint),
             **({} if self.candidate is None else {"candidate": self.candidate.as_message()}),
-            **({"metered": True} if self.metered else {}),
+            **{name: True for name in ("metered", "shows_marks") if getattr(self, name)},
         }
 
     def _endpoint(self, endpoint: Endpoint) -> dict[str, str]:

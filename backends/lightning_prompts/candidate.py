@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A text that is tuned: the instruction of a role, or one that the user marked."""
+    """A text that is tuned: the instruction of a role, the description of a tool, or a text that the user marked."""
 
     name: str
     """What candidates and reports call it."""
@@ -20,6 +20,8 @@ class Component:
     """The text that the agent has by itself, with its placeholders."""
     mark: str = ""
     """The name that `lightning.prompt` marks it with."""
+    tool: str = ""
+    """The tool that it describes, '' for other texts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from lightning_hub.backend import SearchHost, SearchRollout
@@ -16,6 +17,7 @@ from lightning_prompts.parts import TaskParts
 from lightning_prompts.texts import find_components, find_silent_roles
 from lightning_sdk.errors import NothingToTrain, RolloutsFailed, SettingError
 from lightning_sdk.results.quantity import quantity
+from lightning_sdk.stream import notices
 from lightning_sdk.trace.call import Status
 
 _FIRST_ROLLOUTS = 6
@@ -28,10 +30,16 @@ def find_texts(host: SearchHost, journal: Journal, parts: TaskParts, meter: Mete
     return [Component(**{**each, "roles": tuple(each["roles"])}) for each in found]
 
 
+def _find_marks(rollouts: Iterable[Rollout]) -> dict[str, str]:
+    """Name -> text, of texts that were marked while these ran, also for the first time."""
+    spans = [span for each in rollouts for span in each.spans if span.name == notices.MARKED]
+    return {str(each.attributes[notices.MARK]): str(each.attributes[notices.TEXT]) for each in spans}
+
+
 def _look(host: SearchHost, journal: Journal, parts: TaskParts, meter: Meter | None) -> list[Component]:
     tasks = parts.selection[: min(_FIRST_ROLLOUTS, host.settings.prompts.budget_rollouts)]
     rollouts: dict[int, Rollout] = {}
-    asked = [SearchRollout(task, None, "first") for task in tasks]
+    asked = [SearchRollout(task, None, "first", shows_marks=True) for task in tasks]
     try:
         run_metered(host, asked, lambda place, rollout: rollouts.update({place: rollout}), meter)
     except SearchEnd as end:
@@ -47,7 +55,8 @@ def _look(host: SearchHost, journal: Journal, parts: TaskParts, meter: Meter | N
             "run: name the roles that it is to answer (--roles), or mark them with trainable=True; without --model, "
             "calls go to the agent's own provider"
         )
-    components = find_components(whole, host.roles, host.marks)
+    marks = {**host.marks, **_find_marks(rollouts.values())}
+    components = find_components(whole, host.roles, marks, tools=host.settings.prompts.tool_descriptions)
     if not host.roles and (silent := find_silent_roles(whole, components)):
         names = ", ".join(map(repr, silent))
         host.tell(

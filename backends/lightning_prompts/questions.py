@@ -66,6 +66,12 @@ def read_text(reply: str) -> str:
 def _task(component: Component) -> str:
     named = [repr(role) for role in component.roles if role]
     who = f"the role {' and the role '.join(named)}" if named else "a model"
+    if component.tool:
+        return (
+            f"An AI agent gives {who} a tool called {component.tool!r}, with a description by which the model decides "
+            f"when and how to call it. You improve this description, called {component.name!r}, which is the "
+            "instruction that is spoken of below. What the tool does stays as it is."
+        )
     return f"An AI agent gives {who} an instruction. You improve this instruction, called {component.name!r}."
 
 

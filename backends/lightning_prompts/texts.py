@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from lightning_hub.rollout import Rollout
 from lightning_hub.trajectories.judging import is_judging
 from lightning_prompts.candidate import Component
 from lightning_sdk.errors import NothingToTrain
 from lightning_sdk.prompts.discovery import RoleRequest, RoleText, find_role_texts
-from lightning_sdk.prompts.instructions import DEVELOPER, SYSTEM
+from lightning_sdk.prompts.instructions import DEVELOPER, SYSTEM, TOOL
 from lightning_sdk.results.quantity import quantity
 
 _UNNAMED = "agent"
 """What the text of calls of no role is called."""
 
 
-def find_components(rollouts: Sequence[Rollout], roles: Sequence[str], marks: Mapping[str, str]) -> list[Component]:
+def find_components(
+    rollouts: Sequence[Rollout], roles: Sequence[str], marks: Mapping[str, str], *, tools: bool = False
+) -> list[Component]:
     """The instructions of these roles, or of every role if none is named; in a longer text, what is marked in it.
+
+    Args:
+        tools: Whether the descriptions of their tools are among them.
 
     Raises:
         NothingToTrain: one of the roles spoke to no model, or its requests have no instruction.
@@ -26,17 +34,29 @@ def find_components(rollouts: Sequence[Rollout], roles: Sequence[str], marks: Ma
     requests = _requests(rollouts)
     found: dict[str, Component] = {}
     for role in roles or sorted(requests):
-        texts = _texts(requests.get(role, []), marks)
+        texts = _texts(requests.get(role, []), marks, tools)
         if not texts and roles:
             raise NothingToTrain(_describe_missing(role, requests, len(rollouts)))
-        for number, (mark, text) in enumerate(texts, 1):
-            name = mark or (role or _UNNAMED) + (f".{number}" if sum(not each for each, _ in texts) > 1 else "")
-            before = found.get(text)
-            own = (*before.roles, role) if before else (role,)
-            found[text] = Component(before.name if before else name, own, text, mark)
+        plain = sum(not (each.mark or each.tool) for each in texts)
+        for number, each in enumerate(texts, 1):
+            own = role or _UNNAMED
+            numbered = f"{own}.{number}" if plain > 1 else own
+            name = each.mark or (_free_name(f"{own}.tool.{each.tool}", found) if each.tool else numbered)
+            before = found.get(each.text)
+            if before is None:
+                found[each.text] = Component(name, (role,), each.text, each.mark, each.tool)
+            elif role not in before.roles:
+                found[each.text] = replace(before, roles=(*before.roles, role))
     if not found:
         raise NothingToTrain(_describe_missing("", requests, len(rollouts)))
     return list(found.values())
+
+
+def _free_name(name: str, found: Mapping[str, Component]) -> str:
+    """This name, or one with a number where it is taken: a tool may have two descriptions."""
+    taken = {each.name for each in found.values()}
+    others = (f"{name}.{number}" for number in itertools.count(2))
+    return name if name not in taken else next(each for each in others if each not in taken)
 
 
 def find_silent_roles(rollouts: Sequence[Rollout], components: Sequence[Component]) -> list[str]:
@@ -61,20 +81,33 @@ def _requests(rollouts: Sequence[Rollout]) -> dict[str, list[RoleRequest]]:
     return found
 
 
-def _texts(requests: Sequence[RoleRequest], marks: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Mark ('' for none) and text of what can be tuned in a role's requests."""
-    found: dict[str, str] = {}
+class _Tunable(NamedTuple):
+    """A text that can be tuned."""
+
+    text: str
+    mark: str = ""
+    tool: str = ""
+
+
+def _texts(requests: Sequence[RoleRequest], marks: Mapping[str, str], tools: bool) -> list[_Tunable]:
+    """What can be tuned in a role's requests, each text once."""
+    found: dict[str, _Tunable] = {}
     for each in find_role_texts(requests, marks):
-        for mark, text in _tunable_texts(each, marks):
-            found.setdefault(text, mark)
-    return [(mark, text) for text, mark in found.items()]
+        for tunable in _tunable_texts(each, marks, tools):
+            found.setdefault(tunable.text, tunable)
+    return list(found.values())
 
 
-def _tunable_texts(text: RoleText, marks: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _tunable_texts(text: RoleText, marks: Mapping[str, str], tools: bool) -> Iterator[_Tunable]:
     if text.marked:
-        yield from ((mark, marks[mark]) for mark in text.marked)
-    elif text.kind in {SYSTEM, DEVELOPER} and (not text.template.holes or text.template.can_match):
-        yield "", text.text
+        yield from (_Tunable(marks[mark], mark) for mark in text.marked)
+        return
+    if text.template.holes and not text.template.can_match:
+        return
+    if text.kind in {SYSTEM, DEVELOPER}:
+        yield _Tunable(text.text)
+    elif text.kind == TOOL and tools and text.tool and text.text.strip():
+        yield _Tunable(text.text, tool=text.tool)
 
 
 def _describe_missing(role: str, requests: Mapping[str, Sequence[RoleRequest]], rollouts: int) -> str:

@@ -91,6 +91,7 @@ def _to_plain(scope: Scope) -> dict[str, Any]:
             "candidate": rollout.candidate.as_message() if rollout.candidate is not None else None,
             "endpoint": asdict(rollout.endpoint) if rollout.endpoint is not None else None,
             "metered": rollout.metered,
+            "marks": None if rollout.marks is None else set(),
         }
     }
 

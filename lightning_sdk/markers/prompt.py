@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lightning_sdk.errors import PromptError
 from lightning_sdk.prompts.placeholders import refuse_unfit
 from lightning_sdk.prompts.store import NAME_RULE, PromptStore, is_prompt_name
-from lightning_sdk.stream import sink
+from lightning_sdk.stream import notices, sink
 from lightning_sdk.trace.scope import current_scope
 
 
@@ -85,6 +85,9 @@ def _promoted_text(name: str, default: str) -> str:
 def _text_here(mark: Mark) -> str:
     scope = current_scope()
     rollout = scope.owner()
+    if rollout is not None and rollout.marks is not None and mark.name not in rollout.marks:
+        rollout.marks.add(mark.name)
+        notices.report_mark(mark.name, mark.text)
     if rollout is None or rollout.candidate is None or scope.judging:
         return mark.text
     text = rollout.candidate.text_of(mark.name, mark.text)

@@ -88,6 +88,7 @@ def scope_from_assignment(message: Mapping[str, Any]) -> RolloutScope:
         message["sampling"],
         frozenset(message["roles"]),
         metered=bool(message.get("metered")),
+        marks=set() if message.get("shows_marks") else None,
     )
 
 

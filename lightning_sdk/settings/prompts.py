@@ -39,6 +39,9 @@ class Prompts(Group):
     budget of tokens or money if the agent's requests have none."""
     budget_minutes: Annotated[float, AtLeast(0)] = 0.0
     """Minutes after which nothing new is begun, over all sessions of a run; 0: no limit."""
+    tool_descriptions: bool = False
+    """Whether the descriptions of tools are tuned too. They are what the model chooses tools by, and the tools do not
+    change with them."""
     reflection: Annotated[float, Between(0, 1, "()")] = 0.4
     """Fraction of the training tasks that the reflecting model is shown; candidates are compared on the others."""
     proposals: Annotated[int, AtLeast(1)] = 4

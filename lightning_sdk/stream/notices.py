@@ -22,6 +22,9 @@ UNREPEATED = "reward not repeatable"
 #: Name of the span that says which texts of a candidate stood in none of a rollout's requests.
 UNSEEN = "prompt not seen"
 
+#: Name of the span that says what a text says that `lightning.prompt` marks while a rollout runs.
+MARKED = "prompt marked"
+
 #: Begins the name of the span of a reward function that runs.
 SCORING = "score"
 #: Name of the span that says that several rollouts run one object of a framework.
@@ -32,6 +35,7 @@ CLIENT, INTEGRATION, REASON = "lightning.client", "lightning.integration", "ligh
 REWARD, AGAIN, DIFFERENT = "lightning.reward", "lightning.scored_again", "lightning.scored_differently"
 OBJECT = "lightning.object"
 CANDIDATE, REQUESTS, TEXTS = "lightning.candidate", "lightning.requests", "lightning.prompt.unseen"
+MARK, TEXT = "lightning.prompt.name", "lightning.prompt.text"
 FIRST, SECOND = "lightning.reward.first", "lightning.reward.second"
 
 
@@ -77,6 +81,11 @@ def report_unseen_texts(rollout: RolloutScope) -> None:
         )
     attributes = {CANDIDATE: candidate.id, REQUESTS: candidate.requests, TEXTS: unseen}
     _report(Scope(rollout=rollout), UNSEEN, attributes)
+
+
+def report_mark(name: str, text: str) -> None:
+    """Report that `lightning.prompt` marks this text in the rollout that runs here."""
+    _report(current_scope(), MARKED, {MARK: name, TEXT: text})
 
 
 def _report(scope: Scope, name: str, attributes: dict[str, Any], *, error: str = "", started_ns: int = 0) -> None:

@@ -40,8 +40,8 @@ class RolloutScope:
     """The current rollout, as far as its spans need it."""
 
     __slots__ = (
-        "_drawn", "_home", "at_end", "broken", "calls", "candidate", "ended", "endpoint", "id", "key", "metered",
-        "rewarded", "roles", "sampling",
+        "_drawn", "_home", "at_end", "broken", "calls", "candidate", "ended", "endpoint", "id", "key", "marks",
+        "metered", "rewarded", "roles", "sampling",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +53,7 @@ class RolloutScope:
         roles: frozenset[str] = frozenset(),
         candidate: Candidate | None = None,
         metered: bool = False,
+        marks: set[str] | None = None,
     ) -> None:
         self.id = rollout_id
         self.key = key
@@ -66,6 +67,8 @@ class RolloutScope:
         """Other texts for some of the agent's prompts, the same ones until it ends; None: all are as they are."""
         self.metered = metered
         """Whether the hub is asked before each request, because the run has a budget of calls, tokens or money."""
+        self.marks = marks
+        """Names of the texts that `lightning.prompt` has marked in it and that were reported; None: nobody asks."""
         self.calls = 0
         self.broken = ""
         """What failed of ours during a call, '' if nothing did."""

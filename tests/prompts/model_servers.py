@@ -115,8 +115,10 @@ class WebServer(LocalServer):
 
 def obey(body: dict[str, Any]) -> str:
     """Says each [word] that the instruction tells it to say."""
-    system = "".join(each["content"] for each in body["messages"] if each["role"] == "system")
-    return " ".join(re.findall(r"\w+", system.partition("Say:")[2])) or "nothing"
+    told = [each["content"] for each in body["messages"] if each["role"] == "system"] or [
+        body["messages"][0]["content"]
+    ]
+    return " ".join(re.findall(r"\w+", "".join(told).partition("Say:")[2])) or "nothing"
 
 
 def reflecting(body: dict[str, Any]) -> str:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import pytest
 
+from lightning_hub.backend import SearchRollout
+from lightning_hub.feed import Feed
+from lightning_hub.rollouts.plan import Plan
+from lightning_hub.training.searching import PlanSearch
+from lightning_prompts import backend
 from lightning_prompts.admission import Admission, Refusal
 from lightning_prompts.candidate import Component, PromptCandidate
+from lightning_sdk.errors import PromptError
+from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.prompts.text_check import TextCheck
+from lightning_sdk.settings import Settings
 
 LONG = "How many red apples are left in the third basket of the market after Anna took seven?"
 STYLE = "Answer with a single number and nothing else, please."
@@ -67,3 +78,25 @@ def test_the_same_texts_are_one_candidate() -> None:
     """Wherever they come from, in whatever order."""
     one, other = PromptCandidate({"a": "1", "b": "2"}), PromptCandidate({"b": "2", "a": "1"}, ("x",), "merge")
     assert one.id == other.id != PromptCandidate({"a": "2", "b": "1"}).id
+
+
+def test_the_hub_refuses_what_a_search_does_not(tmp_path: Path) -> None:
+    """A candidate of any backend's search, before a rollout of it runs, with the checker of this one."""
+    plan = Plan(settings=Settings(backend="prompts", model="provider"), backend=backend, tasks=TASKS, held_out=[])
+    host = PlanSearch(plan, tmp_path, NoRounds(), Feed(), threading.Event(), lambda: None, lambda *_: None)  # type: ignore[arg-type]
+    original = "Write about {topic}."
+    for text, told in (
+        (f"Write about {{topic}}. For example: {LONG}", "'c1'.* copies a task: 'how many red"),
+        ("Write about {topic}. " * 2000, "are allowed"),
+    ):
+        rollout = SearchRollout(TASKS[0], Candidate("c1", {original: "Say {topic}."}), "group")
+        assert rollout.candidate is not None
+        rollout.candidate.texts[original] = text  # as if the SDK had not looked at its length
+        with pytest.raises(PromptError, match=told):
+            host.run([rollout], lambda *_: None)
+
+
+class NoRounds:
+    """Rounds of a run that comes to none."""
+
+    endpoint = None

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from lightning_hub.rollout import EarnedReward, Rollout
+from lightning_prompts.candidate import Component
 from lightning_prompts.hub_arena import read_result
+from lightning_prompts.questions import improvement
 from lightning_prompts.texts import find_components
 from lightning_sdk.errors import NothingToTrain
 from lightning_sdk.settings import Settings
@@ -135,3 +137,38 @@ def test_a_rollout_that_failed_has_no_score() -> None:
     """Whatever it had earned before."""
     found = read_result(rollout(1, rewards=(EarnedReward("", "r", 1.0, 1),), status=Status.AGENT_ERROR), Settings())
     assert found.score is None and found.status == "agent_error"
+
+
+def described(role: str, *texts: str) -> Call:
+    """A call with tools that have these descriptions."""
+    tools = [
+        {"type": "function", "function": {"name": f"tool{n}", "description": each}} for n, each in enumerate(texts)
+    ]
+    return chat(role, "Use your tools.", tools=tools)
+
+
+def test_descriptions_of_tools_are_tuned_if_they_are_asked_for() -> None:
+    """Each under the names of its role and its tool; the same one of two roles is one text."""
+    found = [rollout(1, described("a", "Adds two numbers.", "Looks it up."), described("b", "Adds two numbers."))]
+    assert [each.name for each in find_components(found, ["a"], {})] == ["a"]
+    components = find_components(found, ["a", "b"], {}, tools=True)
+    assert [(each.name, each.roles, each.text, each.tool) for each in components] == [
+        ("a", ("a", "b"), "Use your tools.", ""),
+        ("a.tool.tool0", ("a", "b"), "Adds two numbers.", "tool0"),
+        ("a.tool.tool1", ("a",), "Looks it up.", "tool1"),
+    ]
+
+
+def test_a_tool_with_two_descriptions_has_two_names() -> None:
+    found = [rollout(1, described("a", "Adds two numbers."), described("a", "Never used at all by anyone."))]
+    assert [each.name for each in find_components(found, ["a"], {}, tools=True)] == [
+        "a",
+        "a.tool.tool0",
+        "a.tool.tool0.2",
+    ]
+
+
+def test_the_reflecting_model_is_told_that_a_text_describes_a_tool() -> None:
+    component = Component("a.tool.add", ("a",), "Adds.", tool="add")
+    told = improvement(component, "Adds.", 100, [])
+    assert "gives the role 'a' a tool called 'add', with a description" in told and "<instruction>\nAdds.\n" in told

@@ -22,7 +22,7 @@ import lightning_sdk as lightning
 from lightning_hub.rollouts.archive import Archive
 from lightning_prompts.model_check import QUESTION as CHECK
 from lightning_sdk.errors import NothingToTrain, RolloutsFailed, SettingError
-from tests.prompts import two_roles
+from tests.prompts import marking_agent, two_roles
 from tests.prompts.model_servers import ModelServer, obey, reflecting
 from tests.prompts.training_commands import HELD_OUT, TRAINING, await_lines, command, prepare
 from tests.prompts.words import ROLES, WORDS
@@ -199,7 +199,12 @@ def test_tasks_that_are_solved_are_told_at_once(
         monkeypatch.setenv("SCRIPTED_URL", model.url)
         report = tune(tmp_path, reflector)
     assert report.values["search"]["nothing"] == "the tasks are already solved" and was_only_checked(reflector)
-    assert report.before.mean == report.after.mean == 1
+    assert report.before.mean == report.after.mean == 1 and report.verdict == "not shown to be better"
+    # The texts are kept, and so is their score: the held-out tasks were not run again.
+    assert report.verdict_reason == "the texts are kept, and so is their score"
+    assert (
+        len(model.requests) == 2 * (6 + 12 + len(HELD_OUT)) and "**Kept**" in (tmp_path / "run/report.md").read_text()
+    )
 
 
 def test_a_role_whose_text_is_not_seen_is_an_error(tmp_path: Path, model: ModelServer, reflector: ModelServer) -> None:
@@ -277,6 +282,16 @@ def test_a_marked_text_is_tuned(tmp_path: Path, model: ModelServer, reflector: M
     report = tune(tmp_path, reflector, solve, roles="writer")
     assert set(report.texts) == {"writer.goal"} and report.after.mean == 1
     assert "A long frame" not in report.texts["writer.goal"]
+
+
+@pytest.mark.parametrize("runner", ["threads", "processes"])
+def test_a_text_that_is_marked_inside_a_function_is_tuned(
+    runner: str, tmp_path: Path, model: ModelServer, reflector: ModelServer
+) -> None:
+    """The first rollouts show it, wherever they run: nothing was marked before."""
+    report = tune(tmp_path, reflector, marking_agent.solve, **{"rollouts.runner": runner, "roles": "writer"})
+    assert set(report.texts) == {"writer.question"} and report.after.mean == 1 and report.before.mean == 0.5
+    assert "{text}" in report.texts["writer.question"] and report.texts["writer.question"].startswith("Please")
 
 
 def test_what_is_told_before_the_start(

@@ -142,11 +142,14 @@ class Plan:
         """The rollouts that a search asks for. An engine samples them as it does on held-out tasks."""
         return [
             replace(
-                self._assignment(task, group, "train", endpoint, self._evaluation_sampling(task, seed)),
-                candidate=candidate,
+                self._assignment(
+                    each.task, each.group, "train", endpoint, self._evaluation_sampling(each.task, each.seed)
+                ),
+                candidate=each.candidate,
+                shows_marks=each.shows_marks,
                 metered=metered,
             )
-            for task, candidate, group, seed in rollouts
+            for each in rollouts
         ]
 
     def of_held_out(self, name: str, endpoint: Endpoint | None, candidate: Candidate | None = None) -> list[Assignment]:
