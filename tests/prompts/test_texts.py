@@ -139,7 +139,7 @@ def test_a_rollout_that_failed_has_no_score() -> None:
     assert found.score is None and found.status == "agent_error"
 
 
-def described(role: str, *texts: str) -> Call:
+def call_with_tools(role: str, *texts: str) -> Call:
     """A call with tools that have these descriptions."""
     tools = [
         {"type": "function", "function": {"name": f"tool{n}", "description": each}} for n, each in enumerate(texts)
@@ -149,7 +149,9 @@ def described(role: str, *texts: str) -> Call:
 
 def test_descriptions_of_tools_are_tuned_if_they_are_asked_for() -> None:
     """Each under the names of its role and its tool; the same one of two roles is one text."""
-    found = [rollout(1, described("a", "Adds two numbers.", "Looks it up."), described("b", "Adds two numbers."))]
+    found = [
+        rollout(1, call_with_tools("a", "Adds two numbers.", "Looks it up."), call_with_tools("b", "Adds two numbers."))
+    ]
     assert [each.name for each in find_components(found, ["a"], {})] == ["a"]
     components = find_components(found, ["a", "b"], {}, tools=True)
     assert [(each.name, each.roles, each.text, each.tool) for each in components] == [
@@ -160,7 +162,9 @@ def test_descriptions_of_tools_are_tuned_if_they_are_asked_for() -> None:
 
 
 def test_a_tool_with_two_descriptions_has_two_names() -> None:
-    found = [rollout(1, described("a", "Adds two numbers."), described("a", "Never used at all by anyone."))]
+    found = [
+        rollout(1, call_with_tools("a", "Adds two numbers."), call_with_tools("a", "Never used at all by anyone."))
+    ]
     assert [each.name for each in find_components(found, ["a"], {}, tools=True)] == [
         "a",
         "a.tool.tool0",
