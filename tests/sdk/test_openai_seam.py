@@ -5,7 +5,7 @@ The real OpenAI client talks to a provider on loopback, since no test may call t
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
@@ -31,11 +31,11 @@ ASK: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content"
 
 
 @pytest.fixture
-def client(provider: Provider) -> openai.OpenAI:
+def client(provider: Provider) -> Iterator[openai.OpenAI]:
     """A client that exists before `init()`, as users' clients do."""
-    client = openai.OpenAI(api_key="secret", base_url=provider.url, max_retries=2)
-    lightning.init()
-    return client
+    with openai.OpenAI(api_key="secret", base_url=provider.url, max_retries=2) as client:
+        lightning.init()
+        yield client
 
 
 @pytest.fixture
@@ -238,9 +238,10 @@ def test_engine_that_is_away_is_our_fault(client: openai.OpenAI, recorder: Recor
 
 def test_azure_secrets_do_not_reach_the_engine(engine: Provider, recorder: Recorder) -> None:
     """An Azure client's key and its api-version stay with the user."""
-    client = openai.AzureOpenAI(api_key="secret", api_version="2024-10-21", azure_endpoint="http://127.0.0.1:9")
+    azure = openai.AzureOpenAI(api_key="secret", api_version="2024-10-21", azure_endpoint="http://127.0.0.1:9")
     lightning.init()
-    train(engine, lambda: client.chat.completions.create(**ASK))
+    with azure as client:
+        train(engine, lambda: client.chat.completions.create(**ASK))
     sent = engine.requests[0]
     assert sent.path == "/v1/chat/completions" and "secret" not in str(sent.headers)
     assert only(recorder).problem == ""
@@ -316,7 +317,8 @@ def test_another_tool_on_a_subclass_hides_nothing(provider: Provider, recorder: 
     openai.OpenAI.request = request  # type: ignore[method-assign]
     try:
         lightning.init()
-        openai.OpenAI(api_key="x", base_url=provider.url).chat.completions.create(**ASK)
+        with openai.OpenAI(api_key="x", base_url=provider.url) as client:
+            client.chat.completions.create(**ASK)
         assert only(recorder).meta.status == "ok"
         lightning.shutdown()
         assert vars(openai.OpenAI)["request"] is request
