@@ -4,7 +4,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,14 +24,14 @@ def start(recorder: Recorder) -> None:
 
 
 @pytest.fixture
-def ask(provider: Provider) -> Callable[[str], str]:
-    client = OpenAI(base_url=provider.url, api_key="k", max_retries=0)
+def ask(provider: Provider) -> Iterator[Callable[[str], str]]:
+    with OpenAI(base_url=provider.url, api_key="k", max_retries=0) as client:
 
-    def ask(text: str) -> str:
-        reply = client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
-        return str(reply.choices[0].message.content)
+        def ask(text: str) -> str:
+            reply = client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
+            return str(reply.choices[0].message.content)
 
-    return ask
+        yield ask
 
 
 def filing(recorder: Recorder) -> dict[str, set[str]]:

@@ -23,16 +23,16 @@ def engine() -> Iterator[Provider]:
 
 
 @pytest.fixture
-def ask(provider: Provider) -> Callable[[str], str]:
+def ask(provider: Provider) -> Iterator[Callable[[str], str]]:
     lightning.init(integrations={"openai"})
-    client = OpenAI(base_url=provider.url, api_key="k", max_retries=0)
+    with OpenAI(base_url=provider.url, api_key="k", max_retries=0) as client:
 
-    @lightning.agent(role="solver", trainable=True)
-    def ask(text: str) -> str:
-        reply = client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
-        return str(reply.choices[0].message.content)
+        @lightning.agent(role="solver", trainable=True)
+        def ask(text: str) -> str:
+            reply = client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
+            return str(reply.choices[0].message.content)
 
-    return ask
+        yield ask
 
 
 def message(engine: Provider, **more: Any) -> dict[str, Any]:

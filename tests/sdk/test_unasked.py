@@ -15,9 +15,10 @@ from tests.sdk.trained import CHAT, assert_trained, only, train
 
 
 @pytest.fixture
-def client(provider: Provider) -> OpenAI:
+def client(provider: Provider) -> Iterator[OpenAI]:
     lightning.init(integrations={"openai"})
-    return OpenAI(base_url=provider.url, api_key="k", max_retries=0)
+    with OpenAI(base_url=provider.url, api_key="k", max_retries=0) as client:
+        yield client
 
 
 def extra(value: Any) -> Iterator[str]:
