@@ -342,7 +342,7 @@ def test_ctrl_c_keeps_the_search(tmp_path: Path, model: ModelServer, reflector: 
     await_lines(running, folder / "runs/run/search.jsonl", 60)
     os.killpg(running.pid, signal.SIGINT)
     _, told = running.communicate(timeout=60)
-    assert running.returncode == 130 and "the search was stopped; --resume runs/run" in told
+    assert running.returncode == 130 and "the search was stopped; lightning-sdk train --resume runs/run" in told
     report = json.loads((folder / "runs/run/report.json").read_text())
     assert report["status"] == "stopped" and report["search"] == {}
     assert "A search for better texts was stopped" in (folder / "runs/run/report.md").read_text()
@@ -362,7 +362,7 @@ def test_ctrl_c_does_not_wait_for_a_reflecting_model_that_hangs(
             time.sleep(0.02)
         os.killpg(running.pid, signal.SIGINT)
         _, told = running.communicate(timeout=30)
-    assert running.returncode == 130 and "the search was stopped; --resume runs/run" in told
+    assert running.returncode == 130 and "the search was stopped; lightning-sdk train --resume runs/run" in told
     lines = (folder / "runs/run/search.jsonl").read_text().splitlines()
     assert len([each for each in lines if '"reply"' in each]) == answered
 
