@@ -11,6 +11,7 @@ over tasks, and the mean of each seed. A role that is not trained asks the model
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -57,6 +58,12 @@ def serve_model(model: str, folder: Path) -> Iterator[dict[str, str]]:
             yield {"OPENAI_BASE_URL": facts["base_url"], "OPENAI_API_KEY": facts["api_key"]}
         finally:
             server.terminate()
+
+
+def fingerprint(model: str) -> str:
+    """The beginning of the SHA-256 of the weights that training begins with."""
+    folder = ROOT / "backends" / "lightning_spark" / "weights" if model == "spark" else Path(model)
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
 
 
 def run(name: str, arguments: Sequence[str], environment: dict[str, str], options: argparse.Namespace) -> Scores:
@@ -113,9 +120,9 @@ def draw(path: Path, name: str, result: dict[str, Any]) -> None:
     for color, (way, each) in zip(COLORS, result["ways"].items(), strict=False):
         axes.fill_between(each["steps"], each["low"], each["high"], color=color, alpha=0.15, linewidth=0)
         axes.plot(each["steps"], each["mean"], color=color, marker="o", markersize=4, label=way)
-    axes.set(ylim=(0, 1.02), xlabel="step", ylabel="held-out tasks, greedy")
+    axes.set(ylim=(0, 1.02), xlabel="step", ylabel="held-out tasks")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, title=f"{name}: means of {result['seeds']} seeds, 95% intervals over tasks")
+    axes.legend(frameon=False, fontsize=9, title=f"{name}, with 95% intervals over tasks")
     figure.savefig(path)
 
 
@@ -129,10 +136,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "examples")
     options = parser.parse_args()
     options.agent_python = str(Path(options.agent_python).absolute())
-    result: dict[str, Any] = {"benchmark": "example_curves", "program": options.name, "seeds": options.seeds}
-    result |= {
-        "model": Path(options.model).name,
+    result: dict[str, Any] = {
+        "benchmark": "example_curves",
+        "program": options.name,
+        "model": options.model,
+        "weights": fingerprint(options.model),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "seeds": options.seeds,
         "ways": {},
     }
     options.out.mkdir(parents=True, exist_ok=True)
@@ -149,9 +159,9 @@ def main() -> None:
                     runs.append(run(options.name, seeded, {}, options))
                 seconds.append(time.monotonic() - start)
                 print(f"{way}, seed {seed}: {[round(statistics.fmean(s.values()), 3) for s in runs[-1].values()]}")
-            result["ways"][way] = summarise(runs, seconds)
-            (options.out / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-            draw(options.out / f"{options.name}.png", options.name, result)
+                result["ways"][way] = summarise(runs, seconds)
+                (options.out / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+                draw(options.out / f"{options.name}.png", options.name, result)
 
 
 if __name__ == "__main__":

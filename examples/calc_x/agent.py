@@ -89,5 +89,5 @@ if __name__ == "__main__":
         seed=options.seed,
         name="calc-x",
         backend_python=options.backend_python,
-        **{"evaluation.tasks": 300, "evaluation.every": 10},
+        **{"rollouts.tasks_per_step": 8, "evaluation.every": 10},
     )

@@ -129,5 +129,5 @@ if __name__ == "__main__":
         seed=options.seed,
         name="handoffs",
         backend_python=options.backend_python,
-        **{"evaluation.every": 10},
+        **{"rollouts.tasks_per_step": 8, "evaluation.every": 10},
     )

@@ -31,7 +31,7 @@ PROMPTS = {
 TURNS = 3
 
 KEY = os.environ.get("OPENAI_API_KEY", "not needed while the agent is trained")
-model = ChatOpenAI(model="gpt-4o-mini", temperature=0, max_tokens=64, api_key=KEY)
+model = ChatOpenAI(model="gpt-4o-mini", max_tokens=64, api_key=KEY)
 
 
 class State(TypedDict, total=False):
@@ -105,7 +105,7 @@ if __name__ == "__main__":
     parser.add_argument("--trained", choices=TRAINED, default="all", help="roles to train (%(default)s)")
     parser.add_argument("--spider", help="a folder with Spider's files: train_spider.json, test.json and the databases")
     parser.add_argument("--model", default="spark", help="the model to train (%(default)s)")
-    parser.add_argument("--steps", type=int, default=60, help="updates of the model (%(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="updates of the model (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backend-python", help="Python of an environment that has lightning-agent-sdk[train]")
     options = parser.parse_args()
@@ -121,5 +121,10 @@ if __name__ == "__main__":
         seed=options.seed,
         name=f"text-to-sql-{options.trained.replace(',', '-')}",
         backend_python=options.backend_python,
-        **{"evaluation.every": 10, "evaluation.tasks": 200},
+        **{
+            "rollouts.tasks_per_step": 8,
+            "evaluation.every": 5,
+            "evaluation.tasks": 100,
+            "evaluation.temperature": 1.0,  # that of the agent's requests, which name none
+        },
     )
