@@ -109,7 +109,7 @@ def summarise(runs: Sequence[Scores], seconds: Sequence[float]) -> dict[str, Any
     }
 
 
-def draw(path: Path, name: str, result: dict[str, Any]) -> None:
+def draw(path: Path, result: dict[str, Any]) -> None:
     """One line for each way, with its interval."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - takes a second
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -122,13 +122,24 @@ def draw(path: Path, name: str, result: dict[str, Any]) -> None:
         axes.plot(each["steps"], each["mean"], color=color, marker="o", markersize=4, label=way)
     axes.set(ylim=(0, 1.02), xlabel="step", ylabel="held-out tasks")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, title=f"{name}, with 95% intervals over tasks")
+    axes.legend(frameon=False, fontsize=9, title=f"{result['program']}, with 95% intervals over tasks")
     figure.savefig(path)
+
+
+def save(path: Path, result: dict[str, Any]) -> None:
+    """Write the result and its plot, with other ways of an earlier result from the same weights."""
+    file = path.with_suffix(".json")
+    earlier = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    if {**earlier, "ways": {}} == {**result, "ways": {}}:
+        result["ways"] = {**earlier["ways"], **result["ways"]}
+    file.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    draw(path.with_suffix(".png"), result)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=WAYS)
+    parser.add_argument("--way", help="only this way to train; other ways stay in the result as they are")
     parser.add_argument("--agent-python", default=sys.executable, help="Python that has the program's framework")
     parser.add_argument("--model", default="spark", help="(%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each way (%(default)s)")
@@ -148,6 +159,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for way, arguments in WAYS[options.name].items():
+            if options.way not in {None, way}:
+                continue
             runs, seconds = [], []
             for seed in range(options.seeds):
                 start = time.monotonic()
@@ -160,8 +173,7 @@ def main() -> None:
                 seconds.append(time.monotonic() - start)
                 print(f"{way}, seed {seed}: {[round(statistics.fmean(s.values()), 3) for s in runs[-1].values()]}")
                 result["ways"][way] = summarise(runs, seconds)
-                (options.out / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-                draw(options.out / f"{options.name}.png", options.name, result)
+                save(options.out / options.name, result)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ if __name__ == "__main__":
     parser.add_argument("--plain", action="store_true", help="a function instead of a server")
     parser.add_argument("--parquet", help="a folder with train.parquet and test.parquet of Calc-X")
     parser.add_argument("--model", default="spark", help="the model to train (%(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="updates of the model (%(default)s)")
+    parser.add_argument("--steps", type=int, default=30, help="updates of the model (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backend-python", help="Python of an environment that has lightning-agent-sdk[train]")
     options = parser.parse_args()
@@ -89,5 +89,5 @@ if __name__ == "__main__":
         seed=options.seed,
         name="calc-x",
         backend_python=options.backend_python,
-        **{"rollouts.tasks_per_step": 8, "evaluation.every": 10},
+        **{"rollouts.tasks_per_step": 8, "evaluation.every": 5, "evaluation.tasks": 100},
     )

@@ -114,7 +114,7 @@ def tasks(seed: int, size: int) -> list[dict]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train the agents on this machine.")
     parser.add_argument("--model", default="spark", help="the model to train (%(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="updates of the model (%(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="updates of the model (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backend-python", help="Python of an environment that has lightning-agent-sdk[train]")
     options = parser.parse_args()
@@ -129,5 +129,10 @@ if __name__ == "__main__":
         seed=options.seed,
         name="handoffs",
         backend_python=options.backend_python,
-        **{"rollouts.tasks_per_step": 8, "evaluation.every": 10},
+        **{
+            "rollouts.tasks_per_step": 8,
+            "evaluation.every": 5,
+            "evaluation.tasks": 100,
+            "evaluation.temperature": 1.0,  # that of the agents' requests, which name none
+        },
     )

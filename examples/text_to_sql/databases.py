@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -179,8 +180,8 @@ def instances(name: str) -> list[Path]:
 @cache
 def instance(name: str, number: int) -> Path:
     """The file of one instance of a database, which is made when it is first asked for."""
-    folder = _folder()
-    path, new = folder / f"{name}-{number}.sqlite", folder / f"{name}-{number}.{random.getrandbits(64):x}"
+    path = Path(_folder().name) / f"{name}-{number}.sqlite"
+    new = path.with_suffix(f".{threading.get_ident()}")
     database, draw = DATABASES[name], random.Random(f"{name} {number}")
     connection = sqlite3.connect(new)
     parents = _rows(draw, database.parent, draw.randint(5, 7))
@@ -209,11 +210,6 @@ def _fill(connection: sqlite3.Connection, table: str, columns: list[str], rows: 
 
 
 @cache
-def _folder() -> Path:
-    return Path(_keep(tempfile.TemporaryDirectory(prefix="text-to-sql-")).name)
-
-
-@cache
-def _keep(folder: tempfile.TemporaryDirectory[str]) -> tempfile.TemporaryDirectory[str]:
-    """The folder is removed when the process ends."""
-    return folder
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """This process's own, which is removed when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="text-to-sql-")
