@@ -218,7 +218,8 @@ def plot(output: Path) -> None:
     """Seconds of a step by part, and the memory over time."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second
 
-    found = {file.stem: json.loads(file.read_text()) for file in sorted(output.glob("*-*.json"))}
+    told = {file.stem: json.loads(file.read_text()) for file in sorted(output.glob("*-*.json"))}
+    found = {name: each for name, each in told.items() if each.get("memory_mib") and "refused" not in each}
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     bars, lines = figure.subplots(1, 2)
     for name, each in found.items():

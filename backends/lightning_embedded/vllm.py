@@ -41,8 +41,7 @@ log = logging.getLogger(__name__)
 
 #: What to do if the model does not fit.
 _WAYS = (
-    "lower serving.memory, give vLLM another GPU, or set backend=verl, which trains adapters (lora.rank=16) and on "
-    "several GPUs (cluster.gpus)"
+    "set backend=verl, which keeps the optimizer in host memory while vLLM serves, and uses several GPUs (cluster.gpus)"
 )
 
 
@@ -60,7 +59,9 @@ def _build(config: BackendConfig, source: Source) -> ReadyBackend:
     torch.set_num_threads(learning)
     found = place_servers(settings, visible_gpus(torch.cuda.device_count()), decoding, small=small(info.parameters))
     available.check_experts(info, gpu=torch.cuda.is_available())
-    check_memory(settings, info.anatomy, _vllm_bytes(settings, found), _WAYS)
+    share = _vllm_bytes(settings, found)
+    ways = _WAYS if settings.lora.rank else f"set lora.rank=16, which trains adapters, or {_WAYS}"
+    check_memory(settings, info.anatomy, share, ways, spare=max(0.0, share - 2.0 * info.parameters))
     front = Front(config.key, name, keep_alive=command.KEEP_ALIVE_SECONDS / 2)
     fleet = Fleet(front, found, config.folder, launcher(settings, info, name), asynchronous=asynchronous)
     try:

@@ -45,9 +45,11 @@ def read(folder: Path) -> VerlCheckpoint:
 
 
 def checkpoint_bytes(config: DictConfig, anatomy: Anatomy) -> float:
-    """Size of a checkpoint on the disk of the run's folder. VERL writes the model with the precision of its weights."""
+    """Size of a checkpoint on the disk of the run's folder, which all machines of a cluster write to.
+
+    VERL writes the model with the precision of its weights.
+    """
     saved, model = config.actor_rollout_ref.actor.checkpoint.save_contents, config.actor_rollout_ref.model
     each = weight_bytes(config)
     weights, moments = each * anatomy.parameters, 2 * each * trained_parameters(anatomy, model.lora_rank)
-    shards: float = ("model" in saved) * weights + ("optimizer" in saved) * moments
-    return weights + shards / int(config.trainer.nnodes)
+    return ("hf_model" in saved) * weights + ("model" in saved) * weights + ("optimizer" in saved) * moments

@@ -111,7 +111,13 @@ def test_a_backend_that_dies(runner: Runner) -> None:
     ("settings", "params", "error", "told"),
     [
         ({"backend": "nope"}, {}, SettingError, "'nope'.*installed: bandit, embedded"),
-        ({"divergence.coefficient": 0.1}, {}, SettingError, "'bandit' does not honour divergence.coefficient=0.1"),
+        (
+            {"divergence.coefficient": 0.1},
+            {},
+            SettingError,
+            r"'bandit' does not honour divergence.coefficient=0.1: .* another backend \(embedded, verl\)",
+        ),
+        ({"cluster.gpus": 2}, {}, SettingError, r"does not honour cluster.gpus=2: .* another backend \(verl\)"),
         ({"optimizer.learning_rat": 1.0}, {}, SettingError, "did you mean optimizer.learning_rate"),
         ({"roles": ("sover",)}, {"declared_roles": {"solver": True}}, SettingError, "sover.*declared roles: solver"),
         ({}, {"tasks": []}, TaskError, "tasks is empty"),

@@ -51,6 +51,17 @@ def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tiny: Path, tmp_p
     assert second.version == whole.version == 6
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+def test_the_size_of_a_checkpoint_is_known_before(tiny: Path, tmp_path: Path, rank: int) -> None:
+    """So that a disk without room is told in time; what is beside the numbers matters only for a model this small."""
+    learner = Learner(load(str(tiny)).model, Settings.from_dict({**SETTINGS.flat(), "lora.rank": rank}))
+    told = learner.facts()["checkpoint_bytes"]
+    train(learner, range(1))
+    checkpoint.write(tmp_path, learner.model, load(str(tiny)).tokenizer, learner.state())
+    size = sum(file.stat().st_size for file in tmp_path.iterdir() if "tokenizer" not in file.name)
+    assert told <= size <= told + 1024 * 3 * len(learner._network.parameters)
+
+
 @pytest.mark.parametrize("changed", ["weight_decay=0.5", "beta1=0.5", "beta2=0.5", "learning_rate=0.1"])
 def test_settings_of_the_optimizer_act_after_a_resume(tiny: Path, tmp_path: Path, changed: str) -> None:
     """A checkpoint has those of its time: the next update is AdamW's by the new ones (arXiv:1711.05101, algorithm 2),

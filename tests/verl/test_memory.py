@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import GraniteConfig, LlamaConfig, Qwen2Config
 
-from lightning_embedded.learning.memory import check_fit
+from lightning_embedded.learning.memory import check_fit, room_of_engine
 from lightning_embedded.learning.memory import estimate as estimate_torch
 from lightning_process.anatomy import Anatomy
 from lightning_process.dissection import dissect
@@ -36,6 +36,15 @@ QWEN_1_5B = Qwen2Config(
     num_attention_heads=12,
     num_key_value_heads=2,
     tie_word_embeddings=True,
+)
+QWEN_7B = Qwen2Config(
+    vocab_size=152064,
+    hidden_size=3584,
+    intermediate_size=18944,
+    num_hidden_layers=28,
+    num_attention_heads=28,
+    num_key_value_heads=4,
+    tie_word_embeddings=False,
 )
 H200, H100 = 150.8 * GB, 85.0 * GB
 
@@ -158,6 +167,11 @@ def test_the_torch_learner_says_what_it_needs(caplog: pytest.LogCaptureFixture) 
     alone = estimate_torch(settings, anatomy(LLAMA_8B), gpu=True, served=0.0)
     check_fit(settings, alone, H200, "ways", gpu=True)
     assert "lower optimizer.micro_batch_tokens=4096" in caplog.text
+    room = {"8B": big, "7B": estimate_torch(settings, anatomy(QWEN_7B), gpu=True, served=0.4 * H200)}
+    spare = {"8B": 0.5 * H200 - 16 * GB, "7B": 0.4 * H200 - 15 * GB}
+    told = {name: room_of_engine(need, 155 * GB, spare[name]) for name, need in room.items()}
+    assert told == {"8B": "give vLLM another GPU, or ", "7B": "lower serving.memory, give vLLM another GPU, or "}
+    assert room_of_engine(big, H100, spare["8B"]) == "", "nothing of vLLM's share would be enough"
     caplog.clear()
     check_fit(settings, estimate_torch(settings, anatomy(QWEN_1_5B), gpu=True, served=0.5 * H200), H200, "", gpu=True)
     assert not caplog.text

@@ -57,10 +57,13 @@ class Learner:
 
     def facts(self) -> dict[str, object]:
         """What the learner chose: rate, size, precision, device, layout."""
+        weights, trained = (
+            sum(each.nbytes for each in some) for some in (self.model.parameters(), self._network.parameters)
+        )
         return {
             "learning_rate": self.rate,
             "parameters": self.size,
-            "checkpoint_bytes": 3 * sum(each.nbytes for each in self.model.parameters()),  # AdamW's two moments as well
+            "checkpoint_bytes": weights + trained * (2 if self._network.adapters is None else 3),  # AdamW's two moments
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "products": str(self._network.scorer.products).removeprefix("torch."),
             "device": str(self.model.device),

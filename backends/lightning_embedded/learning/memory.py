@@ -49,13 +49,17 @@ def estimate(settings: Settings, anatomy: Anatomy, *, gpu: bool, served: float) 
     )
 
 
-def check_memory(settings: Settings, anatomy: Anatomy | None, served: float, ways: str) -> None:
-    """Raise SettingError if the model cannot be trained here; warn if memory may be short. `ways`: what to do."""
+def check_memory(settings: Settings, anatomy: Anatomy | None, served: float, ways: str, *, spare: float = 0.0) -> None:
+    """Raise SettingError if the model cannot be trained here; warn if memory may be short.
+
+    `ways`: what to do; `spare`: how many of the bytes `served` the engine can do without, or with another GPU all.
+    """
     if anatomy is None:
         return
     gpu = torch.cuda.is_available()
     room = float(torch.cuda.get_device_properties(0).total_memory if gpu else _memory())
-    check_fit(settings, estimate(settings, anatomy, gpu=gpu, served=served), room, ways, gpu=gpu)
+    need = estimate(settings, anatomy, gpu=gpu, served=served)
+    check_fit(settings, need, room, f"{room_of_engine(need, room, spare)}{ways}", gpu=gpu)
 
 
 def check_fit(settings: Settings, need: MemoryNeed, room: float, ways: str, *, gpu: bool) -> None:
@@ -69,6 +73,14 @@ def check_fit(settings: Settings, need: MemoryNeed, room: float, ways: str, *, g
         raise SettingError(f"{what}; {ways}")
     if need.total > room:
         log.warning("%s; if that is too much, lower optimizer.micro_batch_tokens=%d, or %s", what, tokens, ways)
+
+
+def room_of_engine(need: MemoryNeed, room: float, spare: float) -> str:
+    """What of the engine's share would be enough for the learner, as the beginning of the ways; '' if nothing."""
+    batch = need.parts["activations"] + need.parts["logits"]  # which optimizer.micro_batch_tokens makes small
+    least = need.total - batch
+    less = "lower serving.memory, " if spare and least - spare <= room else ""
+    return less + ("give vLLM another GPU, or " if spare and least - need.parts["the engine"] <= room else "")
 
 
 def _memory() -> int:

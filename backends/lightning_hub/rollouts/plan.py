@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -229,8 +230,19 @@ def refuse_ignored(settings: Settings, spec: BackendSpec) -> None:
         told = ", ".join(f"{name}={values[name]!r}" for name in ignored)
         raise SettingError(
             f"backend {spec.name!r} does not honour {told}: leave it at its default, or choose another backend"
+            + (f" ({', '.join(others)})" if (others := _backends_honouring(ignored)) else "")
             + ("; runners of other machines would not reach its engine" if "serving.host" in ignored else "")
         )
+
+
+def _backends_honouring(names: Sequence[str]) -> list[str]:
+    """Installed backends that honour all these settings."""
+    found = []
+    for entry in entry_points(group=GROUP):
+        with contextlib.suppress(Exception):  # a backend that cannot be imported here is not one to choose
+            honoured = entry.load().honours
+            found += [entry.name] if all(set(_covering(name)) & honoured for name in names) else []
+    return sorted(found)
 
 
 def _refuse_stored(plan: Plan) -> None:
