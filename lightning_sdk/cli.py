@@ -164,7 +164,9 @@ def _train(commands: Any) -> None:
         help="continue this run from its last checkpoint, with its own agent, settings and tasks; "
         "only what is given here changes",
     )
-    reflect = "with --backend prompts: the model that proposes texts, by its name or an address such as "
+    tune = "'prompts': tune the agent's prompts too, in turns with updates of the weights (default: weights)"
+    add("--tune", metavar="WHAT", help=tune)
+    reflect = "to tune prompts: the model that proposes texts, by its name or an address such as "
     engine = ", or 'engine', which is the run's own (prompts.reflect_with)"
     add("--reflect-with", metavar="URL|MODEL|engine", help=f"{reflect}http://127.0.0.1:8000/v1#MODEL{engine}")
     stored = "learn from the stored rollouts of this run (see stored.method); repeatable"

@@ -16,6 +16,7 @@ backend = BackendSpec(
             "engine",
             "serving.*",
             "vllm.*",
+            "tune",
             "steps",
             "seed",
             "save_every",

@@ -215,6 +215,8 @@ class SearchHost(Protocol):
     """What every text of a candidate has to pass; `run` refuses one that does not."""
     endpoint: Endpoint | None
     """The run's own engine, which answers the roles to tune; None: their calls go where the agent sends them."""
+    earlier: Mapping[str, Any] | None
+    """Summary of an earlier search of the run, whose texts this one begins with; None: it begins with the agent's."""
 
     def run(self, rollouts: Sequence[SearchRollout], on_end: Callable[[int, Rollout], None]) -> None:
         """Run them side by side, with the hub's retries and limits; `on_end` gets the place and the rollout of each as

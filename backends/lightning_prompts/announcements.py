@@ -34,17 +34,18 @@ def describe_plan(
     ]
     also += [f"${own.budget_money:g}"] if own.budget_money else []
     most = "".join(f", {each}" for each in also)
+    held_out = quantity(host.held_out * settings.evaluation.seeds, "rollout")
     lines = [
         f"tuning {names}",
-        f"{quantity(len(parts.reflection), 'task')} to reflect on, {len(parts.selection)} to select with, "
-        f"{host.held_out} held out",
-        f"at most {quantity(own.budget_rollouts, 'rollout')}{most} for the search, and 2 x "
-        f"{quantity(host.held_out * settings.evaluation.seeds, 'rollout')} on held-out tasks",
+        f"{quantity(len(parts.reflection), 'task')} to reflect on, {len(parts.selection)} to select with"
+        + (f", {host.held_out} held out" if host.held_out else ""),
+        f"at most {quantity(own.budget_rollouts, 'rollout')}{most} for the search"
+        + (f", and 2 x {held_out} on held-out tasks" if host.held_out else ""),
         f"at most {quantity(settings.steps, 'round')} of {quantity(own.proposals, 'proposal')} by {model}",
         *_describe_first(list(first), own.budget_rollouts),
     ]
     if host.endpoint is not None:
-        lines.append(f"the calls of these roles are answered by {host.endpoint.model}, which is not trained")
+        lines.append(f"the calls of these roles are answered by {host.endpoint.model}")
     if host.held_out:
         lines.append(f"on {quantity(host.held_out, 'held-out task')} {describe_power(host.held_out, settings)}")
     return "\n  ".join(lines)
@@ -83,8 +84,8 @@ def smallest_gain(tasks: int, settings: Settings) -> float | None:
     return None
 
 
-def describe_outcome(outcome: SearchOutcome) -> str:
-    """How the search ended."""
+def describe_outcome(outcome: SearchOutcome, began_with: str) -> str:
+    """How the search ended. `began_with`: what it calls the texts that it began with."""
     spent = outcome.spent
     paid = f"{quantity(spent.rollouts, 'rollout')}, {quantity(spent.reflections, 'call')} of the reflecting model"
     paid += f", ${spent.money:.4g}" if spent.money else ""
@@ -92,7 +93,7 @@ def describe_outcome(outcome: SearchOutcome) -> str:
     if outcome.nothing:
         return f"{told}\n  the texts stay as they are: {outcome.nothing}"
     return (
-        f"{told}\n  chosen: candidate {outcome.chosen.id}, {outcome.score:.3f} on the selection tasks, where the "
-        f"agent's own texts have {outcome.seed_score:.3f}; the best of {outcome.compared} candidates that are equally "
+        f"{told}\n  chosen: candidate {outcome.chosen.id}, {outcome.score:.3f} on the selection tasks, where "
+        f"{began_with} have {outcome.seed_score:.3f}; the best of {outcome.compared} candidates that are equally "
         f"good would seem {outcome.luck:.3f} better than they are"
     )

@@ -25,8 +25,11 @@ _FIRST_ROLLOUTS = 6
 
 
 def find_texts(host: SearchHost, journal: Journal, parts: TaskParts, meter: Meter | None) -> list[Component]:
-    """The texts of the run, which stay those that its first session found."""
-    found = journal.fact("components", lambda: [asdict(each) for each in _look(host, journal, parts, meter)])
+    """The texts of the run, which stay those that its first session, or an earlier search of it, found."""
+    if host.earlier:
+        found = host.earlier["components"]
+    else:
+        found = journal.fact("components", lambda: [asdict(each) for each in _look(host, journal, parts, meter)])
     return [Component(**{**each, "roles": tuple(each["roles"])}) for each in found]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_hub.rollouts.task_draw import draw_share
 from lightning_sdk.errors import TaskError
-from lightning_sdk.rollouts.tasks import Task, task_id, unique
+from lightning_sdk.rollouts.tasks import Task, unique
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,4 @@ def divide_tasks(tasks: Sequence[Task], share: float, seed: int) -> TaskParts:
             "tuning prompts needs at least 2 different training tasks, one to reflect on and one to select with; "
             f"there is {len(different)}: give more tasks"
         )
-    order = sorted(different, key=lambda task: hashlib.sha256(f"{seed}/{task_id(task)}".encode()).digest())
-    count = min(max(1, round(share * len(order))), len(order) - 1)
-    return TaskParts(order[:count], order[count:])
+    return TaskParts(*draw_share(different, share, seed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,8 +95,10 @@ def run_search(
     seeds: int = 1,
     meter: Meter | None = None,
     hooks: Hooks | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> SearchOutcome:
-    """Search for better texts, going on where the journal stops.
+    """Search for better texts, going on where the journal stops. `texts`: those to begin with, by component, if they
+    are others than the agent's own.
 
     Whatever the arena raises rises; all that came before is in the journal.
     """
@@ -105,7 +107,7 @@ def run_search(
     journal.clock = lambda: ledger.seconds
     scorer = TrialScorer(arena, journal, ledger, seeds)
     scorer.on_result = hooks.on_result
-    seed = PromptCandidate({each.name: each.text for each in components})
+    seed = PromptCandidate(texts or {each.name: each.text for each in components})
     pool = CandidatePool(seed, scorer, {"selection": parts.selection, "reflection": parts.reflection})
     reflector = Reflector(model, journal, ledger, Asker(model, ledger, meter))
     reflector.charge_check()

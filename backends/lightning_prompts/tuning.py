@@ -59,9 +59,10 @@ def tune(host: SearchHost) -> SearchEnding:
         seeds=settings.seeds,
         meter=meter,
         hooks=Hooks(rounds.begin, rounds.add, rounds.end, host.check, host.tell),
+        texts=host.earlier["texts"] if host.earlier else None,
     )
     rounds.close()
-    host.tell(describe_outcome(outcome))
+    host.tell(describe_outcome(outcome, "the texts it began with" if host.earlier else "the agent's own texts"))
     summary = {
         "algorithm": settings.algorithm,
         "reflect_with": model.name,

@@ -21,6 +21,7 @@ from lightning_sdk.system.folders import find_run_folder, refuse_links
 
 _MEASURED = "the score before training was measured with it, and the one after would not be comparable"
 _SEARCHED = "what the search has tried so far depends on it"
+_PHASED = "the phases so far, and the tasks on which they were compared, depend on it"
 #: Settings that cannot change in a run, by what their names begin with, and why.
 _FIXED = {
     "model": "its checkpoints and its score before training belong to that model",
@@ -33,6 +34,8 @@ _FIXED = {
     "evaluation.temperature": _MEASURED,
     "sampling.max_tokens": _MEASURED,
     "credit.rewards.": _MEASURED,
+    "tune": _PHASED,
+    "phases.": _PHASED,
     "prompts.algorithm": _SEARCHED,
     "prompts.reflection": _SEARCHED,
     "prompts.proposals": _SEARCHED,

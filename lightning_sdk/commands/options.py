@@ -18,6 +18,7 @@ _OPTIONS = {
     "steps": "steps",
     "runners": "rollouts.runner",
     "reflect_with": "prompts.reflect_with",
+    "tune": "tune",
 }
 
 

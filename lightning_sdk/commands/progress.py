@@ -322,7 +322,7 @@ def _place(run: str, report: RunReport) -> str:
     """Where everything is, from where the user stands, and what can be done with it."""
     folder = Path(run)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    kept = "checkpoints" if report.search is None else "candidates.jsonl"
+    kept = "candidates.jsonl" if report.is_search else "checkpoints"
     place = f"run     {shown}: report.md" + (f", curve.png, {kept}" if report.steps else "")
     return "\n".join([place, *(f"next    {each}" for each in next_commands(report, str(shown)))])
 
@@ -334,7 +334,7 @@ def _ending(report: RunReport) -> str:
     if not report.steps:
         return "done"
     reason = f"; {report.verdict_reason}" if report.verdict_reason else ""
-    done = quantity(report.steps, "step" if report.search is None else "round")
+    done = quantity(report.steps, "round" if report.is_search else "step")
     return f"{report.verdict or 'not measured'}: {done} in {_duration(report.train_seconds)}{reason}"
 
 

@@ -127,11 +127,12 @@ class Report:
 
     def _training(self) -> str:
         """How much was done."""
-        search = self.values.get("search")
-        if search == {}:
+        search, phases = self.values.get("search"), self._content.phases
+        if not self._content.is_search:
+            turns = f" of {quantity(len(phases), 'phase')}" if phases else ""
+            return f"{quantity(self.steps, 'step')}{turns} in {self.train_seconds:.0f} s"
+        if not search:
             return f"{quantity(self.steps, 'round')} of a search that is not over, in {self.train_seconds:.0f} s"
-        if search is None:
-            return f"{quantity(self.steps, 'step')} in {self.train_seconds:.0f} s"
         spent = search["spent"]
         rounds, rollouts = quantity(search["rounds"], "round"), quantity(spent["rollouts"], "rollout")
         return f"{rounds} of a search with {rollouts} in {spent['seconds']:.0f} s"
@@ -164,7 +165,7 @@ def detail_lines(report: RunReport) -> list[str]:
     for role, after in scores_of_roles(report, "after").items():
         before = befores.get(role)
         lines.append(f"role      {role}: {f'{before} before, ' if before else ''}{after} after")
-    return [*lines, *(_failures(report) if report.steps else ()), *_selection_lines(report)]
+    return [*lines, *(_failures(report) if report.steps else ()), *_phase_lines(report), *_selection_lines(report)]
 
 
 def next_commands(report: RunReport, run: str) -> list[str]:
@@ -174,6 +175,15 @@ def next_commands(report: RunReport, run: str) -> list[str]:
         return []
     named = shlex.quote(run)
     return [f"lightning-sdk prompts diff {named}", f"lightning-sdk prompts promote {named}"]
+
+
+def _phase_lines(report: RunReport) -> Iterator[str]:
+    """What phases of each kind gained together, and what that cost."""
+    for kind in dict.fromkeys(str(each["kind"]) for each in report.phases):
+        own = [each for each in report.phases if each["kind"] == kind]
+        gain, rollouts = sum(each["gain"] for each in own), sum(each["rollouts"] for each in own)
+        phases = quantity(len(own), "phase")
+        yield f"{kind:<10}{gain:+.3f} in {phases} with {quantity(rollouts, 'rollout')}, on the tasks that compare them"
 
 
 def _selection_lines(report: RunReport) -> Iterator[str]:

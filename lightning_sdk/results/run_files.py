@@ -46,6 +46,8 @@ class RunConfig:
     """Package -> its version."""
     search: Mapping[str, Any] | None = None
     """What came of its search for texts, empty as long as that goes on; None if it has none."""
+    phases: Sequence[Mapping[str, Any]] = ()
+    """Its phases of weights and of prompts that are over, in order; empty if it has none."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -61,6 +63,7 @@ class RunConfig:
             facts=values.get("facts") or {},
             versions=values.get("versions") or {},
             search=values.get("search"),
+            phases=list(values.get("phases") or ()),
         )
 
     @property

@@ -98,7 +98,16 @@ class RunReport:
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> its version."""
     search: Mapping[str, Any] | None = None
-    """What came of its search for texts, empty if that did not come to its end; None if the run has none."""
+    """What came of its search for texts, empty if that did not come to its end; None if the run has none. If there were
+    several, the one that found the texts in force."""
+    phases: Sequence[Mapping[str, Any]] = ()
+    """Phases of weights and of prompts, in order: number, kind, why, first_step, last_step, before, after, gain,
+    rollouts, seconds; empty if the run did not take turns."""
+
+    @property
+    def is_search(self) -> bool:
+        """Whether nothing but texts was tuned, so that its steps are rounds of a search."""
+        return self.search is not None and self.settings.get("tune") != "prompts"
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `report.json`."""

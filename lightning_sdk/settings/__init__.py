@@ -23,6 +23,7 @@ from lightning_sdk.settings.groups import (
     Stored,
     Value,
 )
+from lightning_sdk.settings.phases import TrainingPhases
 from lightning_sdk.settings.prompts import Prompts
 from lightning_sdk.settings.settings import Settings
 
@@ -44,6 +45,7 @@ __all__ = [
     "Serving",
     "Settings",
     "Stored",
+    "TrainingPhases",
     "Value",
 ]
 

@@ -16,6 +16,7 @@ from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import groups
 from lightning_sdk.settings.combinations import refuse_combinations
 from lightning_sdk.settings.groups import Credit, Group
+from lightning_sdk.settings.phases import TrainingPhases
 from lightning_sdk.settings.prompts import Prompts
 from lightning_sdk.settings.ranges import AtLeast, Between, OneOf, refuse_out_of_range, setting_types
 from lightning_sdk.settings.values import convert, convert_verbatim, from_text, mapping
@@ -32,6 +33,9 @@ class Settings:
     engine: Annotated[str, OneOf("auto", "embedded", "vllm")] = "auto"
     """What serves the model: 'embedded' is part of the embedded backend, 'vllm' runs vLLM servers, and 'auto' is the
     backend's own choice."""
+    tune: Annotated[str, OneOf("weights", "prompts")] = "weights"
+    """What a backend that trains a model tunes: its 'weights' alone or, with 'prompts', also the agent's prompts, in
+    phases that take turns."""
     steps: Annotated[int, AtLeast(1)] = 40
     """Number of updates of the model."""
     seed: Annotated[int, Between(0, (1 << 32) - 1)] = 0
@@ -58,6 +62,7 @@ class Settings:
     failure: groups.Failure = field(default_factory=groups.Failure)
     stored: groups.Stored = field(default_factory=groups.Stored)
     prompts: Prompts = field(default_factory=Prompts)
+    phases: TrainingPhases = field(default_factory=TrainingPhases)
     evaluation: groups.Evaluation = field(default_factory=groups.Evaluation)
     export: groups.Export = field(default_factory=groups.Export)
     verbatim: Mapping[str, Any] = field(default_factory=dict)

@@ -8,11 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +20,7 @@ from lightning_sdk import markers
 from lightning_sdk.errors import NothingToTrain, SettingError
 from tests.prompts import adding_agent
 from tests.prompts.adding_agent import INSTRUCTION, SMALL, TASKS
+from tests.prompts.adding_runs import count_replies, finish, kill_when, lines, prepare, propose, start
 from tests.prompts.model_servers import ModelServer
 
 pytestmark = pytest.mark.timeout(300)
@@ -38,12 +34,6 @@ def declare_role(isolate: None) -> None:
 
 @pytest.fixture
 def reflector() -> Iterator[ModelServer]:
-    """Proposes texts that grow with each question, whoever asks."""
-
-    def propose(body: dict[str, Any]) -> str:
-        asked = len(body["messages"][0]["content"])
-        return f"<instruction>You are solver {asked} of sums. {'Explain every step. ' * (asked % 5)}</instruction>"
-
     with ModelServer(propose) as server:
         yield server
 
@@ -61,7 +51,7 @@ def test_the_engine_answers_with_the_texts_of_each_candidate(tmp_path: Path, ref
     report = tune(tmp_path, **{"prompts.reflect_with": reflector.url})
     run = tmp_path / "run"
     assert report.values["model"] == "spark" and report.before is not None and report.after is not None
-    texts = {each["id"]: each["texts"]["solver"] for each in candidates(run)}
+    texts = {each["id"]: each["texts"]["solver"] for each in lines(run / "candidates.jsonl")}
     scores: dict[tuple[str, int], set[float]] = {}
     with Archive(run) as kept:
         for rollout in itertools.chain.from_iterable(kept.rollouts(kept.entries(m)) for m in ("train", "evaluate")):
@@ -89,22 +79,17 @@ def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, ref
     """kill -9 of everything in the middle of the search, then --resume: the engine's greedy scores are the same."""
     reflector.seconds = 0.2
     folders = [prepare(tmp_path / name) for name in ("whole", "parts")]
-    whole = command(folders[0], "--model", "spark", "--reflect-with", reflector.url)
-    _, told = whole.communicate(timeout=200)
-    assert whole.returncode == 0, told
-    parts = command(folders[1], "--model", "spark", "--reflect-with", reflector.url)
-    journal = folders[1] / "runs/run/search.jsonl"
-    while not journal.exists() or journal.read_text().count('"reply"') < 2:  # the first one is the check's
-        assert parts.poll() is None, parts.communicate()
-        time.sleep(0.02)
-    os.killpg(parts.pid, signal.SIGKILL)
-    parts.communicate(timeout=60)
-    assert not (folders[1] / "runs/run/report.json").exists()
-    again = command(folders[1], "--resume", "run")
-    _, told = again.communicate(timeout=200)
-    assert again.returncode == 0, told
+    options = ("--backend", "prompts", "--model", "spark", "--reflect-with", reflector.url)
+    finish(start(folders[0], "length", SMALL, *options))
+    run = folders[1] / "runs/run"
+    kill_when(
+        start(folders[1], "length", SMALL, *options),
+        lambda: count_replies(run / "search.jsonl") > 1,  # the first one is the check's
+    )
+    assert not (run / "report.json").exists()
+    finish(start(folders[1], "length", {}, "--resume", "run"))
     one, other = (json.loads((folder / "runs/run/report.json").read_text()) for folder in folders)
-    assert candidates(folders[0] / "runs/run") == candidates(folders[1] / "runs/run")
+    assert lines(folders[0] / "runs/run/candidates.jsonl") == lines(run / "candidates.jsonl")
     for name in ("chosen", "texts", "selection", "ended", "rounds"):
         assert one["search"][name] == other["search"][name]
     assert one["search"]["spent"]["rollouts"] == other["search"]["spent"]["rollouts"]
@@ -144,29 +129,3 @@ def test_a_model_that_no_call_goes_to_is_told(tmp_path: Path, reflector: ModelSe
 
     with pytest.raises(NothingToTrain, match=r"no call of the first 6 rollouts went to spark"):
         tune(tmp_path, agent=solve, **{"prompts.reflect_with": reflector.url})
-
-
-def candidates(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "candidates.jsonl").read_text().splitlines()]
-
-
-def prepare(folder: Path) -> Path:
-    """A user's folder: the agent and its tasks."""
-    folder.mkdir()
-    (folder / "agent.py").write_text(Path(adding_agent.__file__).read_text())
-    (folder / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS)))
-    return folder
-
-
-def command(folder: Path, *more: str) -> subprocess.Popen[str]:
-    settings = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
-    words = ["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--reward", "agent.py:length", "--name", "run"]
-    backend = [] if "--resume" in more else ["--backend", "prompts", *settings]
-    return subprocess.Popen(
-        [sys.executable, "-m", "lightning_sdk.cli", *words, *backend, *more],
-        cwd=folder,
-        text=True,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )

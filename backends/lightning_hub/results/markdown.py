@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from lightning_hub.evaluation.judgement import NOT_MEASURED
-from lightning_hub.results import search_page
+from lightning_hub.results import phases_page, search_page
 from lightning_hub.trajectories.reasons import describe_reason
 from lightning_sdk.failures.finding import Finding
 from lightning_sdk.results.quantity import quantity
@@ -31,6 +31,7 @@ def markdown(report: RunReport, folder: str) -> str:
         _held_out_table(report),
         _roles_held_out(report),
         _reasons(report),
+        phases_page.section(report),
         search_page.section(report),
         "![Reward per step, and the score on held-out tasks](curve.png)" if report.steps else "",
         _what_ran(report),
@@ -50,7 +51,9 @@ def _headline(report: RunReport) -> str:
         )
     if not report.steps:
         return f"`{report.model}` was scored on held-out tasks, without training."
-    if report.search is not None:
+    if report.phases:
+        return f"{phases_page.headline(report)}\n\n{_verdict_sentence(report)}"
+    if report.is_search:
         return f"{search_page.headline(report)}\n\n{_verdict_sentence(report)}"
     began = f"`{report.model}` was trained for {quantity(report.steps, 'step')} with the `{report.backend}` backend"
     ended = "." if report.status == "finished" else f"; the run was {report.status} before its last step."
@@ -77,7 +80,7 @@ def _verdict_sentence(report: RunReport) -> str:
         return f"**Not shown to be better**: the score went {moved}{by}. The reason why nothing was learned is below."
     return (
         f"**Not shown to be better**: the score went {moved}{by}, which may be due to chance.{why} "
-        f"{_MORE_OF_TRAINING if report.search is None else _MORE_OF_SEARCH} could show it."
+        f"{_MORE_OF_SEARCH if report.is_search else _MORE_OF_TRAINING} could show it."
     )
 
 
@@ -172,7 +175,7 @@ def _what_ran(report: RunReport) -> str:
     if not report.rollouts:
         told = f"{report.tokens:,} sampled tokens of stored rollouts trained on"
         return f"## What ran\n\n{told}, in {_minutes(report.train_seconds)}." if report.tokens else ""
-    if report.search:
+    if report.is_search and report.search:
         return "\n".join(["## What ran", "", f"{report.rollouts:,} rollouts of the search.", *_failures(report)])
     lines = [
         "## What ran",

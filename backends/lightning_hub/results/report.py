@@ -68,6 +68,7 @@ def compose(
         facts=start.facts,
         versions=start.versions,
         search=start.search,
+        phases=start.phases,
     )
 
 

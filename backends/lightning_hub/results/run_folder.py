@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from lightning_hub.results.tensorboard import EventFile
 from lightning_hub.statistics.looks import Look, next_look
 from lightning_hub.statistics.reward_range import TrainingRange
 from lightning_hub.storage.store import Totals
+from lightning_hub.storage.whole_file import replace_file
 from lightning_sdk.errors import SettingError
 from lightning_sdk.failures.finding import Finding
 from lightning_sdk.results.diagnosis import Diagnosis
@@ -108,7 +108,7 @@ class RunFolder:
         'argv' is what the user typed: this process may have been started by the user's.
         """
         self._config |= {"name": self.name, **values, "versions": _versions()}
-        _replace(self.path / CONFIG, json.dumps(_plain(self._config), indent=2, allow_nan=False) + "\n")
+        replace_file(self.path / CONFIG, json.dumps(_plain(self._config), indent=2, allow_nan=False) + "\n")
 
     @property
     def start(self) -> RunConfig:
@@ -118,7 +118,7 @@ class RunFolder:
     def tasks(self, training: Iterable[int], held_out: Iterable[Mapping[str, Any]]) -> None:
         """Write down which tasks are held out, and the ids of those that are trained on."""
         values = {"held_out": list(held_out), "training": list(dict.fromkeys(training))}
-        _replace(self.path / TASKS, json.dumps(values, allow_nan=False) + "\n")
+        replace_file(self.path / TASKS, json.dumps(values, allow_nan=False) + "\n")
 
     def step(self, metrics: Mapping[str, float]) -> None:
         """Append the metrics of one step: 'step' (from 1) and any other numbers. ValueError for a step out of order."""
@@ -150,7 +150,7 @@ class RunFolder:
 
     def diagnosis(self, found: Diagnosis) -> None:
         """Write what the first rollouts showed of the agent, and what is wrong with it."""
-        _replace(self.path / DIAGNOSIS, json.dumps(_plain(found.as_dict()), indent=2, allow_nan=False) + "\n")
+        replace_file(self.path / DIAGNOSIS, json.dumps(_plain(found.as_dict()), indent=2, allow_nan=False) + "\n")
 
     def cut(self, step: int) -> None:
         """Drop everything after `step`: a resumed run goes on from there.
@@ -162,8 +162,8 @@ class RunFolder:
             {**line, "cut": True} if line["step"] > step or line["name"] == "after" else line
             for line in self._evaluations
         ]
-        _replace(self.path / STEPS, _lines(self._steps))
-        _replace(self.path / EVALUATIONS, _lines(self._evaluations))
+        replace_file(self.path / STEPS, _lines(self._steps))
+        replace_file(self.path / EVALUATIONS, _lines(self._evaluations))
         # TensorBoard keeps old event files and hides their steps from here on.
         self._purge = step + 1
         self.close()
@@ -210,9 +210,9 @@ class RunFolder:
         )
         if self._steps:
             draw_png(self.path / "curve.png", *self._points(), self.name, self._roles())
-        _replace(self.path / "report.md", markdown(report, self._short_path()))
+        replace_file(self.path / "report.md", markdown(report, self._short_path()))
         # Last: a run with a report.json is complete.
-        _replace(self.path / REPORT, json.dumps(_plain(report.as_dict()), indent=2, allow_nan=False) + "\n")
+        replace_file(self.path / REPORT, json.dumps(_plain(report.as_dict()), indent=2, allow_nan=False) + "\n")
         return report
 
     def _findings(self, status: str, error: str) -> list[Finding]:
@@ -265,7 +265,7 @@ def _take_up(path: Path) -> list[dict[str, Any]]:
     """The lines of a JSONL file. A last line torn by a kill is dropped, on disk too: what follows must not join it."""
     found = read_lines(path)
     if found.torn:
-        _replace(path, _lines(found.whole))
+        replace_file(path, _lines(found.whole))
     return found.whole
 
 
@@ -276,13 +276,6 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
 
 def _lines(lines: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write the whole file or nothing."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)  # noqa: PTH105 - the atomic one, by name
 
 
 def _number(value: float) -> float | None:

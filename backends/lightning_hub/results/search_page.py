@@ -30,7 +30,7 @@ def section(report: RunReport) -> str:
     search = report.search
     if not search:
         return ""
-    return "\n\n".join(["## The search", *_course(search), _scores(search), *_texts(search)])
+    return "\n\n".join(["## The search", *_course(search), _scores(search, bool(report.phases)), *_texts(search)])
 
 
 def _course(search: Mapping[str, Any]) -> Iterator[str]:
@@ -52,13 +52,14 @@ def _course(search: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _scores(search: Mapping[str, Any]) -> str:
+def _scores(search: Mapping[str, Any], of_phases: bool) -> str:
     selection = search["selection"]
     before, after = ("-" if selection[name] is None else f"{selection[name]:.3f}" for name in ("before", "after"))
+    began_with = "the texts that it began with" if of_phases else "the agent's own texts"
     lines = [
         f"| on the {search['tasks']['selection']} selection tasks | score |",
         "|---|---|",
-        f"| the agent's own texts | {before} |",
+        f"| {began_with} | {before} |",
         f"| candidate `{search['chosen']}` | {after} |",
     ]
     if selection["compared"] > 1:

@@ -14,13 +14,14 @@ import numpy as np
 from lightning_hub.backend import BackendSpec, Endpoint, SearchRollout
 from lightning_hub.rollout import Assignment
 from lightning_hub.rollouts import provider
+from lightning_hub.rollouts.task_draw import draw_share
 from lightning_sdk.errors import SettingError, TaskError
 from lightning_sdk.hub.run_request import RunRequest
 from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.results.run_origin import RunOrigin
-from lightning_sdk.rollouts.tasks import Task, task_id
+from lightning_sdk.rollouts.tasks import Task, task_id, unique
 from lightning_sdk.settings import Settings
-from lightning_sdk.settings.provider import PROVIDER
+from lightning_sdk.settings.provider import PROMPTS, PROVIDER
 
 GROUP = "lightning_sdk.backends"
 #: What the hub itself does, whatever the backend.
@@ -31,6 +32,10 @@ _OURS = frozenset({
 })  # fmt: skip
 
 
+#: What the hub does too, if the backend honours `tune` and prompts are to be tuned with it.
+_OF_PHASES = frozenset({"prompts.*", "phases.*"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One training run, one evaluation, or one check."""
@@ -39,6 +44,8 @@ class Plan:
     backend: BackendSpec
     tasks: list[Task]
     held_out: list[Task]
+    deciding: list[Task] = field(default_factory=list)
+    """Tasks on which phases are compared, used for nothing else; empty without `tune`."""
     resume: bool = False
     from_runs: tuple[str, ...] = ()
     """Folders of earlier runs to learn from, instead of running the agent."""
@@ -73,10 +80,12 @@ class Plan:
         """The plan of a `train` or `check` request. SettingError or TaskError for what cannot be done."""
         settings = Settings.from_dict(request.settings)
         held_out = _tasks(request.held_out or [], "held_out", empty=True)
+        tasks, deciding = _divide(_tasks(request.tasks, "tasks"), settings)
         plan = cls(
             settings=settings,
             backend=find_backend(settings),
-            tasks=_tasks(request.tasks, "tasks"),
+            tasks=tasks,
+            deciding=deciding,
             held_out=held_out[: settings.evaluation.tasks],
             resume=bool(request.resume),
             from_runs=tuple(map(str, request.from_runs or ())),
@@ -92,6 +101,7 @@ class Plan:
         if settings.backend == PROVIDER and not plan.check_only:
             raise provider.untrainable()
         _refuse_stored(plan)
+        _refuse_phases(plan)
         unknown = set(settings.roles) - set(plan.declared_roles)
         # Where a framework names agents, the first rollouts tell.
         if plan.declared_roles and unknown and not request.naming:
@@ -106,12 +116,14 @@ class Plan:
         tasks = _tasks(request.tasks, "tasks")[: settings.evaluation.tasks]
         return cls(settings=settings, backend=find_backend(settings), tasks=[], held_out=tasks, evaluate_only=True)
 
-    def of_step(self, step: int, endpoint: Endpoint | None) -> list[Assignment]:
+    def of_step(self, step: int, endpoint: Endpoint | None, candidate: Candidate | None = None) -> list[Assignment]:
         """The rollouts of a training step (from 1), those of a group side by side, so that an engine computes its
         prompt once. They depend on the seed and the step alone, so a resumed run goes on where it was."""
-        return self._groups(step, 0, self._of_step(step), endpoint)
+        return self._groups(step, 0, self._of_step(step), endpoint, candidate)
 
-    def of_further(self, step: int, first: int, count: int, endpoint: Endpoint | None) -> list[Assignment]:
+    def of_further(
+        self, step: int, first: int, count: int, endpoint: Endpoint | None, candidate: Candidate | None = None
+    ) -> list[Assignment]:
         """The rollouts of `count` further tasks of a step, after the `first` ones, to replace groups without signal.
 
         Their order depends on the seed and the step alone, and takes nothing from the order of the steps: those before
@@ -121,21 +133,38 @@ class Plan:
         drawn = np.random.default_rng((self.settings.seed, step, 1)).permutation(len(self.tasks)).tolist()
         order = sorted(drawn, key=lambda task: task in own)  # stable: as drawn, within both parts
         tasks = [order[at % len(order)] for at in range(first, first + count)]
-        return self._groups(step, self.settings.rollouts.tasks_per_step + first, tasks, endpoint)
+        return self._groups(step, self.settings.rollouts.tasks_per_step + first, tasks, endpoint, candidate)
 
     def _of_step(self, step: int) -> list[int]:
         """Places of a step's tasks in their list."""
         count = self.settings.rollouts.tasks_per_step
         return [self._task_at((step - 1) * count + place) for place in range(count)]
 
-    def _groups(self, step: int, first: int, tasks: Sequence[int], endpoint: Endpoint | None) -> list[Assignment]:
+    def _groups(
+        self,
+        step: int,
+        first: int,
+        tasks: Sequence[int],
+        endpoint: Endpoint | None,
+        candidate: Candidate | None,
+    ) -> list[Assignment]:
         """A group of rollouts for each task, from this place in the step on."""
-        sampling = {"temperature": self.settings.sampling.temperature, "whole_distribution": 1.0}
-        return [
-            self._assignment(self.tasks[task], f"{step}-{place}", "train", endpoint, sampling)
+        assignments = [
+            self._assignment(
+                self.tasks[task], f"{step}-{place}", "train", endpoint, self._training_sampling(step, place, member)
+            )
             for place, task in enumerate(tasks, first)
-            for _ in range(self.settings.rollouts.group_size)
+            for member in range(self.settings.rollouts.group_size)
         ]
+        return [replace(each, candidate=candidate) for each in assignments]
+
+    def _training_sampling(self, step: int, place: int, member: int) -> dict[str, float]:
+        """Where phases are chosen by what they gained, every draw follows from the seed, so that the choices do too."""
+        sampling = {"temperature": self.settings.sampling.temperature, "whole_distribution": 1.0}
+        if self.settings.tune == PROMPTS:
+            drawn = np.random.SeedSequence((self.settings.seed, step, place, member)).generate_state(1)
+            sampling["rollout_seed"] = int(drawn[0])
+        return sampling
 
     def of_search(
         self, rollouts: Sequence[SearchRollout], endpoint: Endpoint | None, *, metered: bool = False
@@ -153,12 +182,14 @@ class Plan:
             for each in rollouts
         ]
 
-    def of_held_out(self, name: str, endpoint: Endpoint | None, candidate: Candidate | None = None) -> list[Assignment]:
-        """The rollouts of each held-out task side by side, in the order of their seeds: greedy ones, or each with
+    def of_scoring(
+        self, name: str, tasks: Sequence[Task], endpoint: Endpoint | None, candidate: Candidate | None = None
+    ) -> list[Assignment]:
+        """The rollouts of each of these tasks side by side, in the order of their seeds: greedy ones, or each with
         a seed that depends on `seed`, the task and its place alone: two models are compared on the same draws."""
         assignments = [
             self._assignment(task, f"{name}-{number}", "evaluate", endpoint, self._evaluation_sampling(task, place))
-            for number, task in enumerate(self.held_out)
+            for number, task in enumerate(tasks)
             for place in range(self.settings.evaluation.seeds)
         ]
         return [replace(each, candidate=candidate) for each in assignments]
@@ -223,7 +254,7 @@ def find_backend(settings: Settings) -> BackendSpec:
 
 def refuse_ignored(settings: Settings, spec: BackendSpec) -> None:
     """SettingError for a changed setting that neither the hub nor the backend honours."""
-    honoured = _OURS | spec.honours
+    honoured = _OURS | spec.honours | (_OF_PHASES if settings.tune == PROMPTS else frozenset())
     ignored = sorted(name for name in settings.changes() if not set(_covering(name)) & honoured)
     if ignored:
         values = settings.flat()
@@ -256,6 +287,36 @@ def _refuse_stored(plan: Plan) -> None:
         )
     if plan.from_runs and "stored.*" not in plan.backend.honours:
         raise SettingError(f"backend {plan.backend.name!r} does not learn from stored rollouts: choose another one")
+
+
+def _refuse_phases(plan: Plan) -> None:
+    """SettingError for what does not go together with phases of weights and of prompts."""
+    if plan.settings.tune != PROMPTS:
+        return
+    if plan.from_runs:
+        raise SettingError(
+            f"setting tune={PROMPTS!r}: a run that learns from stored rollouts (--from) has no rollouts for a search; "
+            "leave one of the two out"
+        )
+    if plan.settings.rollouts.staleness:
+        raise SettingError(
+            f"setting rollouts.staleness={plan.settings.rollouts.staleness}: with tune={PROMPTS!r} no rollout can "
+            "begin before the phase before it is over; set it to 0"
+        )
+    find_backend(Settings(backend=PROMPTS, model=PROVIDER))
+
+
+def _divide(tasks: list[Task], settings: Settings) -> tuple[list[Task], list[Task]]:
+    """The tasks to train on, and those on which phases are compared."""
+    if settings.tune != PROMPTS:
+        return tasks, []
+    if (count := len(unique(tasks))) < 3:
+        raise TaskError(
+            f"tune={PROMPTS!r} needs at least 3 different training tasks, since phases are compared on some of them; "
+            f"there are {count}: give more tasks"
+        )
+    deciding, rest = draw_share(tasks, settings.phases.selection, settings.seed)
+    return rest, deciding
 
 
 def _covering(name: str) -> Iterator[str]:

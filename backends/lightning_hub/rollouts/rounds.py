@@ -22,6 +22,7 @@ from lightning_hub.rollouts.provider import mark_trainable
 from lightning_hub.rollouts.round_queue import RoundQueue, Rules
 from lightning_hub.storage.index import Index
 from lightning_hub.storage.writes import Writes
+from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.rollouts.tasks import task_id
 
@@ -81,6 +82,8 @@ class Rounds:
         self._ahead = 0 if plan.check_only else plan.settings.rollouts.staleness
         self._open_rounds: dict[int, Round] = {}
         """Step -> its round, those ahead too."""
+        self.candidate: Candidate | None = None
+        """The texts that are in force while weights are trained and held-out tasks scored; None: the agent's own."""
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -98,14 +101,14 @@ class Rounds:
         settings = self._plan.settings
         for ahead in range(step, min(step + self._ahead, settings.steps) + 1):
             if ahead not in self._open_rounds:
-                assignments = self._plan.of_step(ahead, self._backend.endpoint)
+                assignments = self._plan.of_step(ahead, self._backend.endpoint, self.candidate)
                 self._open_rounds[ahead] = self._open(assignments, Rules.of_step(settings), f"step {ahead}", ahead)
         return self._finish(self._open_rounds[step])
 
     def replace(self, round_: Round, groups: Sequence[str]) -> bool:
         """Run further tasks in the place of these groups of a step. False if there was no time left for that."""
         first = len(round_.replaced)
-        further = self._plan.of_further(round_.step, first, len(groups), self._backend.endpoint)
+        further = self._plan.of_further(round_.step, first, len(groups), self._backend.endpoint, self.candidate)
         if not self._leases.add(round_.queue, further):
             return False
         round_.replaced += groups

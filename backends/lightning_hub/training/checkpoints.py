@@ -45,7 +45,8 @@ class Checkpoints:
         """
         settings, smaller = plan.settings, plan.backend.smaller_checkpoints
         size, run = float(str(facts.get("checkpoint_bytes", 0))), self._folder.parent
-        free, count = shutil.disk_usage(run).free, ceil((settings.steps - step) / settings.save_every)
+        every = min(settings.save_every, settings.phases.steps) if plan.deciding else settings.save_every
+        free, count = shutil.disk_usage(run).free, ceil((settings.steps - step) / every)
         ways = "Make room there, or name a folder on a larger disk with --runs" + (
             f", or type {smaller}" if smaller else ""
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_hub.backend import CallMeter, SearchRollout
 from lightning_hub.feed import Feed
@@ -31,13 +32,14 @@ class PlanSearch:
         stopping: threading.Event,
         measure: Callable[[], None],
         note: Callable[[int, int, Mapping[str, float]], None],
+        earlier: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings, self.held_out, self.folder = plan.settings, len(plan.held_out), folder
         self.tasks: Sequence[Task] = plan.tasks
         self.marks: Mapping[str, str] = plan.marks
         declared = [role for role, trained in plan.declared_roles.items() if trained]
         self.roles = plan.settings.roles or tuple(declared)
-        self.measure = measure
+        self.measure, self.earlier = measure, earlier
         self.text_check = TextCheck(plan.tasks, plan.settings.prompts.max_length)
         self._checked: set[str] = set()
         """Ids of candidates that were looked at."""

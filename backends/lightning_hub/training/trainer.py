@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 from lightning_hub.backend import Backend, Batch, Scoring, SearchEnding, SearchHost, Update
 from lightning_hub.credit.batch import TrainingBatch, build_batch, flat_groups
-from lightning_hub.diagnosis import flatness
-from lightning_hub.evaluation.evaluation import measure
+from lightning_hub.evaluation.evaluation import HeldOut, measure
 from lightning_hub.feed import Feed
 from lightning_hub.health import instability
 from lightning_hub.replay.replay_dataset import ReplayDataset, without_effect
@@ -27,10 +26,13 @@ from lightning_hub.storage.writes import Writes
 from lightning_hub.training import checks
 from lightning_hub.training.checkpoints import Checkpoints
 from lightning_hub.training.ending import Ending
+from lightning_hub.training.phase_journal import PhaseJournal
+from lightning_hub.training.phases import PhasedTraining, PhaseHooks
 from lightning_hub.training.searching import PlanSearch, keep_score
+from lightning_hub.training.signal_watch import SignalWatch
 from lightning_hub.training.step_metrics import step_metrics
 from lightning_sdk.commands.earlier_run import differences
-from lightning_sdk.errors import NothingToTrain, SettingError
+from lightning_sdk.errors import SettingError
 from lightning_sdk.hub.events import (
     CheckedEvent,
     EvaluationEvent,
@@ -41,11 +43,9 @@ from lightning_sdk.hub.events import (
     StepEvent,
     WarningEvent,
 )
-from lightning_sdk.prompts.candidate import Candidate
-from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_report import Resumption
-from lightning_sdk.rollouts.tasks import task_id
+from lightning_sdk.rollouts.tasks import Task, task_id
 from lightning_sdk.settings import Settings, placement
 
 _log = logging.getLogger(__name__)
@@ -76,11 +76,10 @@ class Trainer:
         self._version = 0
         self._means: dict[str, float] = {}
         """Role -> running mean of its rewards."""
-        self._undiagnosed = set() if plan.evaluate_only or plan.backend.search else {"train", "evaluate"}
-        """Modes of which no round has been diagnosed."""
-        self._told: set[str] = set()
-        self._flat_steps: int | None = 0
-        """Steps of this run without a signal, from the first one on; None since one had a signal."""
+        diagnoses = not (plan.evaluate_only or plan.backend.search)
+        self._watch = SignalWatch(self._settings, self._folder, self._warn, diagnoses)
+        self._phases = PhaseJournal(folder) if plan.deciding and not plan.check_only else None
+        """Of a run that tunes prompts in turns with its weights."""
         self._backend: Backend | None = None
         self._dataset: ReplayDataset | None = None
         """Stored rollouts to learn from, instead of running the agent."""
@@ -154,9 +153,9 @@ class Trainer:
         if placed is not None and placed.kind == "none":
             self._await_runner()
         if self._plan.evaluate_only:
-            self._evaluate("after", backend, rounds)
+            self._evaluate("after", rounds)
         elif self._plan.backend.search is not None:
-            self._search(self._plan.backend.search, backend, rounds)
+            self._search(self._plan.backend.search, rounds)
         else:
             self._train(backend, rounds)
         return self._ending.finish("finished", self.step)
@@ -174,25 +173,42 @@ class Trainer:
     def _train(self, backend: Backend, rounds: Rounds) -> None:
         if told := self._checkpoints.check_room(self._plan, backend.facts(), self.step):
             self._feed.publish(WarningEvent(told))
-        if "before" not in {each.name for each in self._folder.held_out}:
-            self._evaluate("before", backend, rounds)
-        while self.step < self._settings.steps:
+        self._measure_before(rounds)
+        if self._phases is None:
+            self._train_until(self._settings.steps, backend, rounds)
+        else:
+            self._take_turns(self._phases, backend, rounds)
+        self._evaluate("after", rounds)
+
+    def _train_until(self, last: int, backend: Backend, rounds: Rounds) -> None:
+        """Do the steps up to this one, and keep its weights."""
+        while self.step < last:
             if self._stopping.is_set():
                 raise Stopped
             self._one_step(self.step + 1, backend, rounds)
-            last = self.step == self._settings.steps
-            if last or self.step % self._settings.save_every == 0:
+            if self.step == last or self.step % self._settings.save_every == 0:
                 self._save(backend)
-            if not last and self._settings.evaluation.every and self.step % self._settings.evaluation.every == 0:
-                self._evaluate(f"step-{self.step}", backend, rounds)
-        self._evaluate("after", backend, rounds)
+            every = self._settings.evaluation.every
+            if self.step < self._settings.steps and every and self.step % every == 0:
+                self._evaluate(f"step-{self.step}", rounds)
 
-    def _search(self, search: Callable[[SearchHost], SearchEnding], backend: Backend, rounds: Rounds) -> None:
+    def _take_turns(self, journal: PhaseJournal, backend: Backend, rounds: Rounds) -> None:
+        """Train weights and tune prompts in phases."""
+        hooks = PhaseHooks(
+            step=lambda: self.step,
+            train_until=lambda last: self._train_until(last, backend, rounds),
+            note_search=lambda step, metrics: self._note(step, self._version, metrics),
+            score=lambda name: self._score(name, self._plan.deciding, rounds).scores,
+        )
+        PhasedTraining(self._plan, self._folder, journal, rounds, self._feed, self._stopping, hooks).run()
+        if self._checkpoints.last_name() != self._checkpoints.name(self.step):
+            self._save(backend)
+
+    def _search(self, search: Callable[[SearchHost], SearchEnding], rounds: Rounds) -> None:
         """Look for texts instead of training, and score what was found."""
 
         def measure() -> None:
-            if "before" not in {each.name for each in self._folder.held_out}:
-                self._evaluate("before", backend, rounds)
+            self._measure_before(rounds)
 
         self._folder.config({"search": self._folder.start.search or {}})
         host = PlanSearch(self._plan, self._folder.path, rounds, self._feed, self._stopping, measure, self._note)
@@ -201,8 +217,9 @@ class Trainer:
         finally:
             rounds.meter_calls(None)
         self._folder.config({"search": ending.summary})
+        rounds.candidate = ending.chosen
         if ending.chosen is not None or not keep_score(self._folder, self._feed, self.step):
-            self._evaluate("after", backend, rounds, ending.chosen)
+            self._evaluate("after", rounds)
 
     def _one_step(self, step: int, backend: Backend, rounds: Rounds) -> None:
         if self._dataset is not None:
@@ -215,7 +232,7 @@ class Trainer:
         ended = time.monotonic()
         seconds = {"seconds": ended - began, "seconds_generate": generated - began, "seconds_update": ended - generated}
         self._record(step, round_, batch, update, seconds)
-        self._watch(round_, batch, rounds)
+        self._watch.note_step(round_, batch, rounds)
 
     def _stored_step(self, step: int, backend: Backend, dataset: ReplayDataset) -> None:
         """A step whose rows come from stored rollouts."""
@@ -230,13 +247,13 @@ class Trainer:
     def _run_round(self, step: int, rounds: Rounds) -> Round:
         """Where a step's rollouts come from: its round, with further tasks for groups without signal."""
         round_ = rounds.step(step)
-        self._examine(round_, rounds)
+        self._watch.examine(round_, rounds)
         for _ in range(self._settings.algorithm.dynamic_sampling):
             flat = flat_groups(round_.rollouts, self._settings) - set(round_.replaced)
             in_order = dict.fromkeys(each.group for each in round_.rollouts if each.group in flat)
             if not flat or not rounds.replace(round_, list(in_order)):
                 break
-            self._examine(round_, rounds)
+            self._watch.examine(round_, rounds)
         rounds.end(round_)
         return round_
 
@@ -257,37 +274,6 @@ class Trainer:
         self._means = batch.means
         return batch, backend.update(Batch(step, batch.rows)) if batch.rows else Update(self._version)
 
-    def _examine(self, round_: Round, rounds: Rounds) -> None:
-        """RolloutsFailed or NothingToTrain for a round that cannot be used; the first of each mode is diagnosed."""
-        checks.refuse_failures(round_.rollouts, round_.name, self._settings.failure.max_failed)
-        if round_.rollouts[0].mode in self._undiagnosed:
-            self._undiagnosed.discard(round_.rollouts[0].mode)
-            self._tell(rounds.diagnosis(round_))
-
-    def _tell(self, diagnosis: Diagnosis) -> None:
-        """Stop for what can never be learned from, and warn once of the rest."""
-        self._folder.diagnosis(diagnosis)
-        checks.refuse_unlearnable(diagnosis)
-        for finding in diagnosis.findings:
-            # Whether there is a signal is known once further tasks were tried: see _watch.
-            if finding.kind not in {*self._told, flatness.KIND}:
-                self._told.add(finding.kind)
-                self._warn(str(finding))
-
-    def _watch(self, round_: Round, batch: TrainingBatch, rounds: Rounds) -> None:
-        """Warn of a first step without a signal; NothingToTrain after `failure.flat_steps` steps like it."""
-        if batch.rows and not batch.is_flat:
-            self._flat_steps = None
-        if self._flat_steps is None or not batch.is_flat:
-            return
-        self._flat_steps += 1
-        limit = self._settings.failure.flat_steps
-        if self._flat_steps not in {1, limit} or (flat := rounds.flatness(round_)) is None:
-            return
-        if self._flat_steps == limit:
-            raise NothingToTrain(checks.no_signal(flat, limit))
-        self._warn(checks.first_without_signal(flat, round_.name, limit))
-
     def _warn(self, text: str) -> None:
         _log.warning("%s", text)
         self._feed.publish(WarningEvent(text))
@@ -301,17 +287,25 @@ class Trainer:
         self._folder.diagnosis(found)
         return CheckedEvent(found)
 
-    def _evaluate(self, name: str, backend: Backend, rounds: Rounds, candidate: Candidate | None = None) -> None:
-        """Score on the held-out tasks. Failed rollouts have no score: they are left out and counted."""
-        if not self._plan.held_out:
-            return
-        assignments = self._plan.of_held_out(name, backend.endpoint, candidate)
+    def _measure_before(self, rounds: Rounds) -> None:
+        """Score what the run begins with, unless an earlier session has."""
+        if "before" not in {each.name for each in self._folder.held_out}:
+            self._evaluate("before", rounds)
+
+    def _evaluate(self, name: str, rounds: Rounds) -> None:
+        """Score on the held-out tasks, with the texts that are in force."""
+        if self._plan.held_out:
+            measured = self._score(name, self._plan.held_out, rounds)
+            self._folder.evaluation(measured)
+            self._feed.publish(EvaluationEvent(name, measured.summary()))
+
+    def _score(self, name: str, tasks: Sequence[Task], rounds: Rounds) -> HeldOut:
+        """The score on these tasks. Failed rollouts have none: they are left out and counted."""
+        assignments = self._plan.of_scoring(name, tasks, rounds.endpoint, rounds.candidate)
         round_ = rounds.evaluation(assignments, f"evaluation {name!r}")
-        self._examine(round_, rounds)
+        self._watch.examine(round_, rounds)
         look, trained = self._folder.next_look(name, self.step), self._folder.training_scores
-        measured = measure(name, self.step, assignments, round_.rollouts, self._settings, look=look, trained=trained)
-        self._folder.evaluation(measured)
-        self._feed.publish(EvaluationEvent(name, measured.summary()))
+        return measure(name, self.step, assignments, round_.rollouts, self._settings, look=look, trained=trained)
 
     # --- what is written down
 
@@ -320,7 +314,12 @@ class Trainer:
         if self._plan.resume:
             checks.refuse_other_model(self._folder.start.facts, facts, self._settings.model)
             self._resume(backend)
-        sizes: dict[str, str | int] = {"tasks": len(self._plan.tasks), "held_out_tasks": len(self._plan.held_out)}
+        sizes: dict[str, str | int] = {
+            "tasks": len(self._plan.tasks),
+            "held_out_tasks": len(self._plan.held_out),
+        }
+        if self._plan.deciding:
+            sizes["deciding_tasks"] = len(self._plan.deciding)
         if self._dataset is not None:
             self._dataset.refuse_other_tokenizers(str(facts.get("tokenizer", "")))
             sizes |= self._dataset.facts()
@@ -344,20 +343,20 @@ class Trainer:
             changed = differences(Settings.from_dict(before.settings), self._settings)
             values["resumed"] = [asdict(each) for each in (*before.resumed, Resumption(self.step, changed))]
         if not plan.evaluate_only:
-            self._folder.tasks(map(task_id, plan.tasks), plan.reserved)
+            self._folder.tasks(map(task_id, (*plan.tasks, *plan.deciding)), plan.reserved)
         self._folder.config(values)
 
     def _resume(self, backend: Backend) -> None:
         """Continue after the last complete checkpoint; what came after it is cut."""
         found = self._checkpoints.last()
+        trained = self._checkpoints.step(found) if found is not None else 0
+        self.step = trained if self._phases is None else self._phases.resume_step(trained)
         if found is not None:
-            self.step = self._checkpoints.step(found)
             self._version = backend.load(found)
         self._folder.cut(self.step)
-        if not all(step.get("flat") for step in self._folder.steps):
-            self._flat_steps = None
+        self._watch.resume(self._folder.steps)
         self._store.cut_steps(self.step)
-        for name, mean in self._store.metrics(self.step).items():
+        for name, mean in self._store.metrics(trained).items():
             what, _, role = name.partition("/")
             if what == "running_mean":
                 self._means["" if role == "none" else role] = mean
@@ -388,6 +387,7 @@ class Trainer:
         if (
             self._backend is not None
             and self._plan.backend.search is None
+            and not (self._phases is not None and self._phases.is_searching)
             and self.step
             and self._checkpoints.last_name() != self._checkpoints.name(self.step)
         ):
