@@ -25,7 +25,7 @@ LOCKED := --quiet --no-deps --require-hashes --requirement
 EDITABLE := --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo frameworks verl-cpu test test-seam-openai2 test-hosts test-frameworks test-verl test-vllm \
+.PHONY: help install demo frameworks verl-cpu test test-dashboard test-seam-openai2 test-hosts test-frameworks test-verl test-vllm \
 	test-models test-newest check format bench locks clean
 
 help:  ## list the targets
@@ -41,6 +41,9 @@ demo: .venv/.installed  ## install what is needed, then train the calculator age
 
 test: .venv/.installed-dev  ## run all tests except those of frameworks, VERL and vLLM
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-dashboard: .venv/.installed-dev  ## open the dashboard in a real browser, which has to be installed (Debian: apt install chromium)
+	LIGHTNING_TEST_BROWSER=required $(BIN)/python -m pytest $(or $(ARGS),tests/dashboard)
 
 test-seam-openai2: .venvs/openai2-seam/.installed  ## run the tests of the OpenAI seam with openai 2
 	.venvs/openai2-seam/bin/python -m pytest $(or $(ARGS),tests/sdk/test_openai_seam.py tests/sdk/test_openai_clients.py \

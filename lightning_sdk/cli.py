@@ -1,4 +1,4 @@
-"""The command `lightning-sdk`: check, train, evaluate, prompts, rescore, runner, serve, gateway, runs."""
+"""The command `lightning-sdk`: check, train, evaluate, prompts, rescore, runner, serve, gateway, runs, dashboard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk.commands import check, earlier_run, prompt_versions, prompts, rescore, serve, train
+from lightning_sdk.commands import check, dashboard, earlier_run, prompt_versions, prompts, rescore, serve, train
 from lightning_sdk.commands.history import describe, listing
 from lightning_sdk.commands.options import (
     add_agent,
@@ -65,6 +65,7 @@ _EXAMPLES = {
     "serve": ("serve --model runs/solve/checkpoints/step-00040",),
     "gateway": ("gateway --upstream http://127.0.0.1:8000",),
     "runs": ("runs", "runs solve --json"),
+    "dashboard": ("dashboard", "dashboard solve"),
 }
 """Command -> command lines that a reader can copy."""
 
@@ -117,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     _serve(commands)
     _gateway(commands)
     _runs(commands)
+    dashboard.add_options(
+        _command(commands, "dashboard", dashboard.run, "show runs in a browser, also while they train")
+    )
     return parser
 
 
@@ -273,7 +277,7 @@ def _common(options: argparse.Namespace, agent: Callable[..., Any] | None = None
 
 def _place(options: argparse.Namespace) -> dict[str, Any]:
     """Where the run is kept, and where runners join it."""
-    return {"name": options.name, "runs": options.runs, "listen": options.listen}
+    return {name: getattr(options, name) for name in ("name", "runs", "listen", "dashboard")}
 
 
 def _run_check(options: argparse.Namespace) -> int:

@@ -35,6 +35,7 @@ def isolate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("LIGHTNING_HUB", raising=False)
     monkeypatch.delenv("LIGHTNING_KEY", raising=False)
     monkeypatch.delenv("LIGHTNING_PROMPTS", raising=False)
+    monkeypatch.setenv("LIGHTNING_DASHBOARD", "off")  # a process for each of hundreds of trainings
     yield
     lightning_sdk.shutdown(0.5)
     sink.connect(None)

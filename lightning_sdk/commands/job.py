@@ -13,6 +13,7 @@ from typing import Any
 
 from lightning_sdk import session
 from lightning_sdk.commands import earlier_run, resume_hints
+from lightning_sdk.commands.dashboard import watch_run
 from lightning_sdk.commands.progress import Progress
 from lightning_sdk.errors import BY_NAME, BackendDied, DiskError, HubError, HubGone, LightningError, RolloutsFailed
 from lightning_sdk.hub import discovery, task_lists
@@ -56,11 +57,12 @@ class Job:
         python: str | None,
         quiet: bool,
         listen: str = "",
+        dashboard: bool = False,
     ) -> None:
         self._agent, self._rewards, self._settings = agent, rewards, settings
         self.folder = folder
         self._python, self._quiet = python, quiet
-        self._listen = listen
+        self._listen, self._dashboard = listen, dashboard and not quiet
         self._seen = 0
         """Number of the hub's last event that was shown."""
         self._begun = False
@@ -104,6 +106,8 @@ class Job:
             hub = HubProcess(self.folder, python=self._python, bind=listen, keys=keys)
             stack.callback(hub.stop)
             here = addresses.reachable_address(hub.address, invitation.CLOSED)
+            if self._dashboard:
+                self._start_dashboard(hub, here, display, stack)
             stack.enter_context(running.stream_to(here, hub.key, hub.alive))
             # Whether it is dead its process says: while that lives, silence is no reason to give up a training.
             client = stack.enter_context(HubClient(here, hub.key, hub.alive, math.inf))
@@ -121,6 +125,17 @@ class Job:
             stack.callback(pool.stop)
             pool.start(hub.address, hub.keys.guest)
             return self._follow(hub, client, pool, display, method)
+
+    def _start_dashboard(self, hub: HubProcess, here: str, display: Progress, stack: contextlib.ExitStack) -> None:
+        process = watch_run(
+            self.folder,
+            hub=here,
+            key=hub.key,
+            python=hub.python,
+            show=lambda text: display.show(NoticeEvent(text)),
+        )
+        if process is not None:
+            stack.callback(process.stop)
 
     def _complete(self, request: RunRequest) -> RunRequest:
         running = session.start()

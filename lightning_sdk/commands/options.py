@@ -113,6 +113,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     runners = "number of processes, or of Ray actors, that run the rollouts; 0: only runners that join; "
     add("--runners", metavar="N|ray:N", help=f"{runners}default: this process (rollouts.runner)")
     listen = "address at which `lightning-sdk runner` on other machines can join; default: none"
+    add("--no-dashboard", action="store_false", dest="dashboard", help="start no page to watch it in a browser")
     add("--listen", default="", metavar="tcp://HOST:PORT", help=listen)
 
 

@@ -42,6 +42,7 @@ def train(
     resume: str | Path | None = None,
     backend_python: str | None = None,
     listen: str = "",
+    dashboard: bool = True,
     quiet: bool = False,
     **settings: Any,
 ) -> Report:
@@ -65,7 +66,7 @@ def train(
         backend_python: Python of another virtual environment, which has the backend; by default this one.
         listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins, with the
             key in LIGHTNING_KEY, or a new one that is printed. By default nothing can join.
-        quiet: Show nothing.
+        dashboard, quiet: Start a page to watch it in a browser, and print its address; show nothing, and start none.
         **settings: Any other setting, as a group (`optimizer=lightning.settings.Optimizer(learning_rate=1e-5)`) or by
             its dotted name (`**{"optimizer.learning_rate": 1e-5}`). See `lightning_sdk.settings`.
 
@@ -80,10 +81,9 @@ def train(
     start = _first(given, stored, rewards) if earlier is None else _go_on(earlier, given, stored, rewards, name, listen)
     parts = earlier.divide(loaded, apart) if earlier else divide(loaded, apart, start.settings)
     _refuse_early(f"train() of {reference.name_of(agent)}", start.settings, listen)
-    wanted = name or reference.name_of(agent)
-    folder = earlier.folder if earlier else make_run_folder(runs, wanted)
-    told = [*start.told, *([] if earlier else _tell_of_name(folder, wanted))]
-    job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen)
+    folder = earlier.folder if earlier else make_run_folder(runs, name or reference.name_of(agent))
+    told = [*start.told, *([] if earlier else _tell_of_name(folder, name or reference.name_of(agent)))]
+    job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen, dashboard)
     return _run_training(job, start._replace(told=told), parts, rewards, earlier is not None, source)
 
 
@@ -101,6 +101,7 @@ def evaluate(
     runs: str | Path = "runs",
     backend_python: str | None = None,
     listen: str = "",
+    dashboard: bool = True,
     quiet: bool = False,
     **settings: Any,
 ) -> Report:
@@ -120,7 +121,9 @@ def evaluate(
     chosen = with_reward_weights(Settings.from_dict(given), rewards)
     _refuse_early(f"evaluate() of {reference.name_of(agent)}", chosen, listen)
     folder = make_run_folder(runs, name or f"{reference.name_of(agent)}-evaluation")
-    Job(agent, rewards, chosen, folder, backend_python, quiet, listen).run("evaluate", RunRequest(tasks=loaded))
+    Job(agent, rewards, chosen, folder, backend_python, quiet, listen, dashboard).run(
+        "evaluate", RunRequest(tasks=loaded)
+    )
     return reports.read(folder)
 
 

@@ -40,10 +40,16 @@ FLOORS = {
         "findings", "credit", "diagnosis", "evaluation", "rollouts", "replay", "health", "results", "export", "receive",
         "training", "hub", "__main__",
     ),
+    "lightning_dashboard": (
+        "guard", "query", "growing_lines", "hub_watch", "health_watch", "processes", "rollout_table", "run_reader",
+        "runs", "rollout_filter", "attempt_reader", "views", "server", "__main__",
+    ),
     "lightning_embedded": (
         "process", "threads", "text", "constraints", "engine", "serving", "learning", "vllm", "__main__",
     ),
 }  # fmt: skip
+#: Packages of ours that need the extra `hub` and no more.
+LIGHT = {"lightning_hub", "lightning_dashboard"}
 #: Modules that are not installed here -> their distributions.
 ELSEWHERE = {"hydra": "hydra-core", "transfer_queue": "transferqueue", "yaml": "pyyaml"}
 
@@ -138,7 +144,7 @@ def test_third_parties_are_declared(package: str) -> None:
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"]]
     if package not in {"lightning_sdk", *integrations()}:
-        wanted += extras["hub"] + (extras["train"] if package != "lightning_hub" else [])
+        wanted += extras["hub"] + (extras["train"] if package not in LIGHT else [])
     if package == "lightning_verl":
         wanted += extras["verl"]
     if package == "lightning_prompts":

@@ -13,6 +13,7 @@ HOSTS = {
     "127.0.0.1", "localhost", "[::1]", "0.0.0.0", "arxiv.org", "github.com", "huggingface.co",
     "www.apache.org", "apache.org", "keepachangelog.com", "semver.org", "opentelemetry.io", "json-schema.org",
     "api.openai.com", "api.anthropic.com",
+    "www.w3.org", "opencollective.com",  # names in SVG, and in the lock of the dashboard's parts
 }  # fmt: skip
 _HOST = re.compile(r"(?:https?|tcp|ftp)://(?:[^\s/@\"'`]+@)?(\[[0-9a-f:]+\]|[a-z0-9.-]*\.[a-z0-9-]+)", re.IGNORECASE)
 _MADE_UP = (".example", ".invalid", ".test", ".example.com", "example.com")

@@ -17,9 +17,9 @@ _LIMIT = 262_144
 def messages(request: dict[str, Any], choices: Iterable[Choice]) -> dict[str, str]:
     """The attributes of what was asked, what was answered, and which tools were offered."""
     told = {
-        genai.INPUT_MESSAGES: [_message(each) for each in _request_messages(request)],
+        genai.INPUT_MESSAGES: [read_message(each) for each in request_messages(request)],
         genai.OUTPUT_MESSAGES: [
-            {**_message(msgspec.json.decode(choice.message)), "finish_reason": choice.finish_reason}
+            {**read_message(msgspec.json.decode(choice.message)), "finish_reason": choice.finish_reason}
             for choice in choices
         ],
         genai.TOOL_DEFINITIONS: request.get("tools"),
@@ -28,7 +28,7 @@ def messages(request: dict[str, Any], choices: Iterable[Choice]) -> dict[str, st
     return {name: text for name, text in written.items() if len(text) <= _LIMIT}
 
 
-def _request_messages(request: dict[str, Any]) -> list[Any]:
+def request_messages(request: dict[str, Any]) -> list[Any]:
     """The messages of a request to chat completions, messages, responses or (text) completions."""
     found = request.get("messages") or request.get("input") or request.get("prompt") or []
     found = found if isinstance(found, list) else [{"role": "user", "content": found}]
@@ -36,7 +36,8 @@ def _request_messages(request: dict[str, Any]) -> list[Any]:
     return [{"role": "system", "content": before}, *found] if before else found
 
 
-def _message(message: Any) -> dict[str, Any]:
+def read_message(message: Any) -> dict[str, Any]:
+    """A message of any of these APIs, with its role and parts."""
     if not isinstance(message, dict):
         return {"role": "user", "parts": [_part(message)]}
     role, body = message.get("role") or "assistant", message.get("content")

@@ -159,7 +159,7 @@ def read_record(folder: Path) -> RunRecord:
     config = config or RunConfig()
     record = RunRecord(
         name=str(Path(folder.parent.name, folder.name)),
-        settings=_settings(config.settings or {}),
+        settings=read_settings(config.settings or {}),
         steps=steps,
         evaluations=latest_evaluations(read_lines(folder / EVALUATIONS).whole),
         first_findings=first or (),
@@ -236,7 +236,7 @@ def _first_and_last(
     return by_name.get(in_order[0].name, []), by_name.get(in_order[-1].name, [])
 
 
-def _settings(values: Mapping[str, Any]) -> Settings:
+def read_settings(values: Mapping[str, Any]) -> Settings:
     """The settings of a run, without those that this version does not have."""
     try:
         return Settings.from_dict(values)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_hub.rollouts.collector import Collected
 from lightning_hub.storage.attempts import ATTEMPT_COLUMNS, StoredAttempt
 from lightning_hub.storage.index import each_extent
+from lightning_hub.storage.reading import open_store
 from lightning_sdk.errors import SettingError
 
 _OVER = "status NOT IN ('queued', 'running')"
@@ -32,7 +32,7 @@ class Archive:
         if not path.is_file():
             raise SettingError(f"{folder} holds no rollouts: it has no {path.name}")
         self._folder = folder / "spans"
-        self._db = _open_store(path)
+        self._db = open_store(path)
         columns = {name for (name,) in self._db.execute("SELECT name FROM pragma_table_info('rewards')")}
         # A store of an earlier version has no re-scorings, and no reasons.
         counts = "AND replaced IS NULL" if rescored else "AND rescoring IS NULL"
@@ -76,10 +76,16 @@ class Archive:
         found = self._db.execute(f"{given} {self._counts} ORDER BY rowid", (entry.key,))
         return tuple(EarnedReward(role, name, float(value), int(time), why) for role, name, value, time, why in found)
 
-    def _rollout(self, entry: StoredAttempt) -> Rollout:
+    def read(self, key: bytes) -> Collected:
+        """What the events of one attempt hold, which may still be under way. OSError, ValueError or TypeError if its
+        log is gone or damaged."""
         found = Collected()
-        for event in self._events(entry.key):
+        for event in self._events(key):
             found.add(event)
+        return found
+
+    def _rollout(self, entry: StoredAttempt) -> Rollout:
+        found = self.read(entry.key)
         return Rollout(
             id=entry.id,
             task_id=entry.task_id,
@@ -107,20 +113,3 @@ class Archive:
             if len(event) != length:
                 raise OSError(f"{path} ends before byte {offset + length}")
             yield decode_event(event)
-
-
-def _open_store(path: Path) -> sqlite3.Connection:
-    """The store, read-only; also where not even its shared memory may be written."""
-    for options in ("mode=ro", "mode=ro&immutable=1"):
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
-        try:
-            db.execute("SELECT COUNT(*) FROM rollouts").fetchone()
-        except sqlite3.OperationalError as error:
-            db.close()
-            reason = error
-            continue
-        except sqlite3.DatabaseError as error:
-            db.close()
-            raise SettingError(f"{path} cannot be read: {error}") from error
-        return db
-    raise SettingError(f"{path} cannot be read: {reason}") from reason

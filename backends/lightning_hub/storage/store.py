@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS rollouts (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rollouts_id ON rollouts (id);
 CREATE INDEX IF NOT EXISTS rollouts_status ON rollouts (status);
+CREATE INDEX IF NOT EXISTS rollouts_ended ON rollouts (ended);
 CREATE TABLE IF NOT EXISTS rewards (
     key BLOB NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, value REAL, refused TEXT NOT NULL DEFAULT '',
     span TEXT NOT NULL, time_ns INTEGER NOT NULL, by_function INTEGER NOT NULL DEFAULT 0, rescoring INTEGER,
