@@ -174,6 +174,7 @@ class MadeRun:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def close(self) -> None:
+        self.store.put({"position": self._log.end})  # a hub that goes on there has nothing to recover
         self.store.close()
         self._log.close()
 

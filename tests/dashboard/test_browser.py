@@ -154,7 +154,7 @@ def test_a_rollout_is_read_to_its_last_request(reader: Reader) -> None:
     details.get_by_text("Request").wait_for()
     details.get_by_text(re.compile(r"What is \d+ \+ \d+")).first.wait_for()
     details.get_by_role("button", name="JSON").click()
-    details.get_by_text('"messages"').wait_for()
+    details.get_by_text('"messages"').first.wait_for()
     assert "span=" in reader.place()
     reader.tab.get_by_role("region", name="Conversation").get_by_text("Is this right?").first.wait_for()
     before = reader.place()

@@ -4,7 +4,7 @@ import { html } from "./ui.js";
 import { fetchView, pulse } from "../data.js";
 import { narrow } from "./theme.js";
 
-// columns: [{name, width, sort, right, wide, cell(row)}]; open(row): what a line leads to.
+// columns: [{name, width, narrow: its width on a phone, sort, right, wide: not on a phone, cell(row)}]; open(row): what a line leads to.
 export function LongList({ view, params, columns: all, pageSize = 100, height = 38, sort, down, onSort, open, label, onPage }) {
   const columns = narrow.value ? all.filter((each) => !each.wide) : all;
   const key = JSON.stringify(params);
@@ -58,7 +58,7 @@ export function LongList({ view, params, columns: all, pageSize = 100, height = 
     for (const item of items) ask(Math.floor(item.index / pageSize));
   });
 
-  const grid = { gridTemplateColumns: columns.map((each) => each.width).join(" ") };
+  const grid = { gridTemplateColumns: columns.map((each) => (narrow.value && each.narrow) || each.width).join(" ") };
   const move = (event) => {
     const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     const line = event.target.closest?.(".line");

@@ -57,4 +57,16 @@ export function LongText({ text, most = 6000, mono }) {
   </div>`;
 }
 
-export const Json = ({ value }) => html`<div class="json"><${LongText} text=${value} most=${20000} mono=${true} /></div>`;
+export const Json = ({ value }) => html`<div class="json" tabindex="0" role="region" aria-label="JSON"><${LongText} text=${layOut(value)} most=${20000} mono=${true} /></div>`;
+
+// JSON in which what fits on a line stands on one.
+function layOut(value, indent = "") {
+  const short = JSON.stringify(value) ?? "";
+  if (value === null || typeof value !== "object" || short.length + indent.length < 88) return short;
+  const inner = `${indent}  `;
+  const [open, close] = Array.isArray(value) ? "[]" : "{}";
+  const parts = Array.isArray(value)
+    ? value.map((each) => layOut(each, inner))
+    : Object.entries(value).map(([name, each]) => `${JSON.stringify(name)}: ${layOut(each, inner)}`);
+  return `${open}\n${parts.map((each) => inner + each).join(",\n")}\n${indent}${close}`;
+}

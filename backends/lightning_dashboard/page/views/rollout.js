@@ -130,14 +130,14 @@ function Tree({ data, role, roles, shown }) {
 function Details({ span, params }) {
   const facts = [
     ["kind", span.kind], ["role", span.role], ["status", span.status], ["began after", duration(span.start / 1000)], ["took", duration((span.end - span.start) / 1000)],
-    ["trained", span.kind === "call" ? (span.trainable ? "yes" : "no") : null], ["model version", span.versions?.join(" to ")],
+    ["trained", span.kind === "call" ? (span.trainable ? "yes" : "no") : null], ["model version", [...new Set(span.versions ?? [])].join(" to ")],
     ["tokens", span.kind === "call" ? `${number(span.input_tokens)} in, ${number(span.output_tokens)} out` : null],
     ["mean log-prob", span.logprob != null ? signed(span.logprob) : null], ["finished by", span.finish?.join(", ")],
     ["HTTP status", span.http_status], ["path", span.path], ["seam", span.framework], ["candidate", span.candidate],
   ].filter(([, value]) => value !== null && value !== undefined && value !== "");
   return html`
-    <div class="row"><h2 class="grow wrap">${span.name}</h2><button onClick=${() => change({ span: "" })}>Close</button></div>
-    <table class="small" aria-label="Facts"><tbody>${facts.map(([name, value]) => html`<tr><th scope="row">${name}</th><td class="wrap">${value}</td></tr>`)}</tbody></table>
+    <div class="row" style=${{ marginBottom: "8px" }}><h2 class="grow wrap" style=${{ margin: 0 }}>${span.name}</h2><button onClick=${() => change({ span: "" })}>Close</button></div>
+    <dl class="facts small">${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd class="wrap">${value}</dd></div>`)}</dl>
     ${span.error && html`<div class="error"><${LongText} text=${span.error} mono=${true} /></div>`}
     ${span.problem && html`<div class="error">${span.problem}</div>`}
     ${span.kind === "call" && html`<${Call} params=${{ ...params, call: span.id }} />`}

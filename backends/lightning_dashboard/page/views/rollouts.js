@@ -62,11 +62,11 @@ const place = (row) => (row.step !== null ? `step ${row.step}` : row.evaluation 
 function Table({ run, shared }) {
   const open = (row) => link(["run", run, "rollout"], { rollout: row.id, attempt: param("attempts") === "all" ? row.attempt : "", role: param("role") });
   const columns = [
-    { name: "when", width: "92px", sort: "step", cell: (row, goes) => html`<a class="open" href=${goes}>${place(row)}</a>` },
-    { name: "status", width: "128px", sort: "status", cell: (row) => html`<${Badge} of=${row.status} />` },
-    { name: "reward", width: "84px", sort: "reward", right: true, cell: (row) => html`<b>${number(row.reward)}</b>` },
+    { name: "when", width: "92px", narrow: "60px", sort: "step", cell: (row, goes) => html`<a class="open" href=${goes}>${place(row)}</a>` },
+    { name: "status", width: "128px", narrow: "82px", sort: "status", cell: (row) => html`<${Badge} of=${row.status} />` },
+    { name: "reward", width: "84px", narrow: "58px", sort: "reward", right: true, cell: (row) => html`<b>${number(row.reward)}</b>` },
     { name: "task", width: "minmax(160px, 1.4fr)", sort: "task", wide: true, cell: (row) => html`<span title=${row.task}>${row.task}</span>` },
-    { name: "answer", width: "minmax(110px, 1fr)", cell: (row) => (row.error ? html`<span class="quiet" title=${row.error}>${row.error}</span>` : html`<span title=${row.answer}>${row.answer}</span>`) },
+    { name: "answer", width: "minmax(0, 1fr)", cell: (row) => (row.error ? html`<span class="quiet" title=${row.error}>${row.error}</span>` : html`<span title=${row.answer}>${row.answer}</span>`) },
     { name: "took", width: "72px", sort: "seconds", right: true, wide: true, cell: (row) => duration(row.seconds) },
     { name: "try", width: "40px", sort: "attempt", right: true, wide: true, cell: (row) => row.attempt },
     { name: "group", width: "90px", wide: true, cell: (row) => html`<a href=${link(["run", run, "rollouts"], { group: row.group, mode: row.mode })}>${row.group}</a>` },
@@ -77,10 +77,10 @@ function Table({ run, shared }) {
 function Groups({ run, shared }) {
   const open = (row) => link(["run", run, "rollouts"], { group: row.group, mode: row.mode, role: param("role") });
   const columns = [
-    { name: "when", width: "92px", sort: "step", cell: (row, goes) => html`<a class="open" href=${goes}>${place(row)}</a>` },
-    { name: "mean", width: "70px", sort: "mean", right: true, cell: (row) => html`<b>${number(row.mean)}</b>` },
-    { name: "spread", width: "128px", sort: "spread", cell: (row) => html`<span class="number">${number(row.spread)}</span> <span class="bar-cell" style=${{ width: `${Math.min(64, (row.spread ?? 0) * 128)}px` }}></span>` },
-    { name: "rollouts", width: "minmax(120px, 1fr)", sort: "rollouts", cell: (row) => html`<${Dots} run=${run} row=${row} />` },
+    { name: "when", width: "92px", narrow: "60px", sort: "step", cell: (row, goes) => html`<a class="open" href=${goes}>${place(row)}</a>` },
+    { name: "mean", width: "70px", narrow: "48px", sort: "mean", right: true, cell: (row) => html`<b>${number(row.mean)}</b>` },
+    { name: "spread", width: "128px", narrow: "112px", sort: "spread", cell: (row) => html`<span class="number">${number(row.spread)}</span> <span class="bar-cell" style=${{ width: `${Math.min(64, (row.spread ?? 0) * 128)}px` }}></span>` },
+    { name: "rollouts", width: "minmax(0, 1fr)", sort: "rollouts", cell: (row) => html`<${Dots} run=${run} row=${row} />` },
     { name: "failed", width: "60px", sort: "failed", right: true, wide: true, cell: (row) => number(row.failed) },
     { name: "task", width: "minmax(160px, 1.6fr)", wide: true, cell: (row) => html`<span title=${row.task}>${row.task}</span>` },
   ];
