@@ -19,7 +19,7 @@ VIEWS = ("run", "rollouts", "system")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Path:
+def runs_folder(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Path:
     """The folder of runs with one that is over."""
     folder = tmp_path_factory.mktemp("finished")
     training = start_training(folder, steps=3)
@@ -29,8 +29,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Path:
 
 
 @pytest.fixture
-def page(finished: Path) -> Iterator[Page]:
-    with serve(finished) as page:
+def page(runs_folder: Path) -> Iterator[Page]:
+    with serve(runs_folder) as page:
         yield page
 
 

@@ -44,7 +44,7 @@ def made_rollouts() -> list[MadeRollout]:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[MadeRun]:
+def made_run(tmp_path: Path) -> Iterator[MadeRun]:
     run = MadeRun(tmp_path / "runs" / "solve")
     run.add(made_rollouts())
     yield run
@@ -52,8 +52,8 @@ def made(tmp_path: Path) -> Iterator[MadeRun]:
 
 
 @pytest.fixture
-def page(made: MadeRun) -> Iterator[Page]:
-    with serve(made.folder.parent) as page:
+def page(made_run: MadeRun) -> Iterator[Page]:
+    with serve(made_run.folder.parent) as page:
         yield page
 
 
@@ -125,22 +125,22 @@ def test_groups_have_their_spread(page: Page) -> None:
     }
 
 
-def test_a_rollout_under_way_is_seen_and_its_end_too(page: Page, made: MadeRun) -> None:
+def test_a_rollout_under_way_is_seen_and_its_end_too(page: Page, made_run: MadeRun) -> None:
     """Also if others that were seen before ended later than it."""
     late = MadeRollout(group="1-1", status="running", started=BEGAN + 50, seconds=1.0)
-    made.add([late])
+    made_run.add([late])
     assert [row["status"] for row in page.ask("rollouts", run="solve", status="running")["rows"]] == ["running"]
-    made.end([replace(late, status="agent_error", error="ValueError: no", answer="")])
+    made_run.end([replace(late, status="agent_error", error="ValueError: no", answer="")])
     [row] = page.ask("rollouts", run="solve", status="agent_error")["rows"]
     assert row["id"] == late.id and row["error"] == "ValueError: no"
     assert page.ask("rollouts", run="solve", status="running")["total"] == 0
 
 
-def test_a_rescoring_is_seen(page: Page, made: MadeRun) -> None:
+def test_a_rescoring_is_seen(page: Page, made_run: MadeRun) -> None:
     """The new numbers count, and the old ones are shown as replaced."""
     target = page.ask("rollouts", run="solve", text="answer 100")["rows"][0]
-    key = read_key(made, target["id"])
-    made.store.rescore([(key, "", "strict", 0.25, 1, "almost")], [key], '{"weights": {"strict": 2.0}}')
+    key = read_key(made_run, target["id"])
+    made_run.store.rescore([(key, "", "strict", 0.25, 1, "almost")], [key], '{"weights": {"strict": 2.0}}')
     [row] = page.ask("rollouts", run="solve", text="answer 100")["rows"]
     assert row["reward"] == 0.5
     found = page.ask("rollout", run="solve", rollout=target["id"])
@@ -151,9 +151,9 @@ def test_a_rescoring_is_seen(page: Page, made: MadeRun) -> None:
     assert found["weights"] == {"strict": 2.0}
 
 
-def read_key(made: MadeRun, rollout: str) -> bytes:
+def read_key(made_run: MadeRun, rollout: str) -> bytes:
     """Of the second attempt."""
-    with sqlite3.connect(made.folder / "hub.sqlite") as database:
+    with sqlite3.connect(made_run.folder / "hub.sqlite") as database:
         [(key,)] = database.execute("SELECT key FROM rollouts WHERE id = ? AND attempt = 2", (rollout,))
     return bytes(key)
 
@@ -165,7 +165,7 @@ def made_span(letter: str, parent: str, name: str, **values: Any) -> Span:
     return Span(id=letter * 16, parent=parent, name=name, started_ns=ns, ended_ns=ns + 9, **given)
 
 
-def test_a_rollout_has_its_tree_its_conversation_and_its_attempts(page: Page, made: MadeRun) -> None:
+def test_a_rollout_has_its_tree_its_conversation_and_its_attempts(page: Page, made_run: MadeRun) -> None:
     """Agents around calls, tools and foreign spans; of each call what its role had not been sent before."""
     key = b"0123456789abcdef"
     system, question = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 3?"}
@@ -184,7 +184,7 @@ def test_a_rollout_has_its_tree_its_conversation_and_its_attempts(page: Page, ma
         events=pack_events([*spans, first, second, other]),
         rewards=[("solver", "right", 1.0, "5 is right"), ("checker", "asked", 0.0, "")],
     )
-    made.add([rollout])
+    made_run.add([rollout])
     found = page.ask("rollout", run="solve", rollout=rollout.id)
     kinds = {each["id"]: (each["kind"], each["parent"]) for each in found["spans"]}
     root = root_span_id(key)
@@ -226,23 +226,23 @@ def test_a_role_is_shown_by_what_it_earned(tmp_path: Path) -> None:
         assert page.ask("rollouts", run="roles", role="writer", low=1)["total"] == 1
 
 
-def test_a_run_is_shown_while_its_steps_are_written(page: Page, made: MadeRun) -> None:
+def test_a_run_is_shown_while_its_steps_are_written(page: Page, made_run: MadeRun) -> None:
     """Curves grow, a torn line is left out, and a resumed run that goes back is followed."""
     before = page.ask("pulse", run="solve")["version"]
-    made.steps([{"step": 1, "loss": 0.5, "rows/solver": 4}, {"step": 2, "loss": None, "rows/solver": 4}])
-    with (made.folder / "metrics.jsonl").open("a") as file:
+    made_run.steps([{"step": 1, "loss": 0.5, "rows/solver": 4}, {"step": 2, "loss": None, "rows/solver": 4}])
+    with (made_run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "lo')
     found = page.ask("run", run="solve")
     assert found["curves"]["steps"] == [1, 2] and found["curves"]["series"]["loss"] == [0.5, None]
     assert found["roles"] == ["solver"] and found["status"] == "unfinished"
     assert page.ask("pulse", run="solve")["version"] != before
-    (made.folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.25}\n')
+    (made_run.folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.25}\n')
     assert page.ask("run", run="solve")["curves"]["series"]["loss"] == [0.25]
 
 
-def test_rewards_of_a_step_have_an_interval_over_its_tasks(page: Page, made: MadeRun) -> None:
+def test_rewards_of_a_step_have_an_interval_over_its_tasks(page: Page, made_run: MadeRun) -> None:
     """Not over rollouts, which are alike within a task; and only of steps that are done."""
-    made.steps([{"step": 1, "rows/solver": 4}])
+    made_run.steps([{"step": 1, "rows/solver": 4}])
     found = page.ask("run", run="solve")
     while found["incomplete"] and found["rewards"][""][0]["low"] is None:
         found = page.ask("run", run="solve")
@@ -276,9 +276,9 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
         assert "later" in {run["name"] for run in page.ask("runs")["runs"]}
 
 
-def test_logs_end_with_their_last_words(page: Page, made: MadeRun) -> None:
+def test_logs_end_with_their_last_words(page: Page, made_run: MadeRun) -> None:
     """Of a log of any length, and of any bytes."""
-    (made.folder / "hub.log").write_bytes(b"x" * 300_000 + b"\n" + b"last \xff words\n")
+    (made_run.folder / "hub.log").write_bytes(b"x" * 300_000 + b"\n" + b"last \xff words\n")
     found = page.ask("system", run="solve")
     [log] = found["logs"]
     assert log["lines"][-1] == "last \ufffd words" and log["bytes"] > 300_000
