@@ -3,7 +3,8 @@
     python benchmarks/dashboard.py [--rollouts 100000] [--seconds 30] [--json]
 
 First a run of that size is made up on this disk (0.6 GB) and every view asked for over HTTP, as the page does it: the
-first time after the server has read the rollouts, and the median and the slowest of 20 times. Then a hub goes on in
+first time after the server has read the rollouts, the median and the slowest of 20 times, and the processor time of
+one of them, which a busy machine does not change. Then a hub goes on in
 that folder, and calls are sent to it as fast as it takes them: in turns without a dashboard, and with one in which
 three pages are open that look at the rollouts, the run and the machinery whenever something changes. The share is what
 is left of the speed.
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from ingest import machine, packed_event, raw_event, send, start_hub, stop_hub, warm_up
+from ingest import cpu_seconds, machine, packed_event, raw_event, send, start_hub, stop_hub, warm_up
 from made_runs import BEGAN, MadeRollout, MadeRun, made_call, pack_events
 
 from lightning_sdk.stream import wire
@@ -114,6 +115,10 @@ class Dashboard:
             body = reply.read()
         return 1000 * (time.perf_counter() - began), json.loads(body)
 
+    def cpu_ms(self) -> float:
+        """Processor time so far."""
+        return 1000 * cpu_seconds(f"/proc/{self._process.pid}/stat")
+
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -125,6 +130,7 @@ def measure_views(run: Path) -> dict[str, dict[str, float]]:
     dashboard = Dashboard(run)
     try:
         name = run.name
+        before = dashboard.cpu_ms()
         first, rows = dashboard.ask("rollouts", run=name, limit=100)
         id_ = rows["rows"][0]["id"]
         _, opened = dashboard.ask("rollout", run=name, rollout=id_)
@@ -142,15 +148,22 @@ def measure_views(run: Path) -> dict[str, dict[str, float]]:
             "runs": ("runs", {}),
             "run": ("run", {}),
         }
-        found = {"the rollouts are read": {"first": first}}
+        found = {"the rollouts are read": {"first": first, "cpu": dashboard.cpu_ms() - before}}
         for title, (view, params) in asked.items():
-            times = [dashboard.ask(view, run=name, **params)[0] for _ in range(ASKED + 1)]
-            found[title] = {"first": times[0], "median": statistics.median(times[1:]), "slowest": max(times[1:])}
-        texts = [dashboard.ask("rollouts", run=name, limit=100, text=f"question {number}:")[0] for number in range(9)]
-        found["rollouts, a new text"] = {"median": statistics.median(texts), "slowest": max(texts)}
+            first, _ = dashboard.ask(view, run=name, **params)
+            found[title] = {"first": first, **_time(dashboard, view, [{"run": name, **params}] * ASKED)}
+        texts = [{"run": name, "limit": 100, "text": f"question {number}:"} for number in range(ASKED)]
+        found["rollouts, a new text"] = _time(dashboard, "rollouts", texts)
         return {title: {what: round(ms, 1) for what, ms in each.items()} for title, each in found.items()}
     finally:
         dashboard.close()
+
+
+def _time(dashboard: Dashboard, view: str, asked: list[dict[str, Any]]) -> dict[str, float]:
+    before = dashboard.cpu_ms()
+    times = [dashboard.ask(view, **params)[0] for params in asked]
+    cpu = (dashboard.cpu_ms() - before) / len(times)
+    return {"median": statistics.median(times), "slowest": max(times), "cpu": cpu}
 
 
 def measure_ingest(run: Path, seconds: float) -> dict[str, Any]:
@@ -158,6 +171,7 @@ def measure_ingest(run: Path, seconds: float) -> dict[str, Any]:
     events = [packed_event(raw_event(number)) for number in range(64)]
     size = sum(len(wire.pack(event)) for event in events) // len(events)
     speeds: dict[bool, list[float]] = {False: [], True: []}
+    began, used = time.monotonic(), cpu_seconds("/proc/stat")
     hub = start_hub(run, False)
     try:
         stream = Stream(hub["address"], "bench", window=64 * 2**20)
@@ -168,10 +182,17 @@ def measure_ingest(run: Path, seconds: float) -> dict[str, Any]:
             if pages is not None:
                 pages.close()
         stream.close()
+        ours = time.process_time() + cpu_seconds(f"/proc/{hub['pid']}/stat")
+        others = (cpu_seconds("/proc/stat") - used - ours) / (time.monotonic() - began)
     finally:
         stop_hub(hub)
     alone, beside = (statistics.median(speeds[each]) for each in (False, True))
-    return {"calls_per_second": round(alone), "with_three_pages": round(beside), "share": round(beside / alone, 3)}
+    return {
+        "calls_per_second": round(alone),
+        "with_three_pages": round(beside),
+        "share": round(beside / alone, 3),
+        "cores_used_by_others": round(others, 2),
+    }
 
 
 def _measure_speed(stream: Stream, events: list[tuple[Any, ...]], size: int, seconds: float) -> float:

@@ -48,6 +48,8 @@ class RolloutColumns:
     """'before', 'after', 'step-N' for a rollout of an evaluation, else ''."""
     tasks: NDArray[np.int64]
     groups: NDArray[np.object_]
+    group_numbers: NDArray[np.int32]
+    """The same number for all rollouts of one group and mode, from 0."""
     statuses: NDArray[np.object_]
     started: NDArray[np.float64]
     """Unix time in seconds, as `ended`; NaN if it is not known."""
@@ -131,6 +133,9 @@ class RolloutTable:
             self._take_rewards(reader)
             self._take_attempts(reader)
             self._state = state
+        if not self._is_new:
+            return self._columns
+        self._is_new = False
         settings = with_weights(self._settings, weights)
         patterns: dict[_Given, int] = {(): 0}
         given = [patterns.setdefault(tuple(self._given.get(row[0], ())), len(patterns)) for row in self._rows]
@@ -139,7 +144,7 @@ class RolloutTable:
         return self._columns
 
     def _forget(self, rescoring: int) -> None:
-        self._rescoring = rescoring
+        self._rescoring, self._is_new = rescoring, True
         self._latest, self._last_reward = -math.inf, -1
         self._rows: list[Sequence[Any]] = []
         self._places: dict[bytes, int] = {}
@@ -158,15 +163,16 @@ class RolloutTable:
     def _take_rewards(self, reader: StoreReader) -> None:
         for number, key, role, name, value in reader.rewards_after(self._last_reward):
             self._given[key].append((role, name, value))
-            self._last_reward = number
+            self._last_reward, self._is_new = number, True
 
     def _take(self, row: Sequence[Any]) -> None:
         key, status, ended = row[0], row[6], row[8]
-        if key in self._places:
-            self._rows[self._places[key]] = row
-        else:
-            self._places[key] = len(self._rows)
+        place = self._places.setdefault(key, len(self._rows))
+        if place == len(self._rows):
             self._rows.append(row)
+        elif self._rows[place] == row:
+            return
+        self._rows[place], self._is_new = row, True
         if status in _LIVE:
             self._running.add(key)
         else:
@@ -186,6 +192,7 @@ def _columns(
     turned = list(zip(*rows, strict=True)) or [()] * 10
     keys, ids, attempts, modes, tasks, groups, statuses, started, ended, runners = turned
     steps, evaluations = _steps(modes, groups)
+    numbers: dict[tuple[str, str], int] = {}
     return RolloutColumns(
         version=version,
         keys=keys,
@@ -196,6 +203,9 @@ def _columns(
         evaluations=evaluations,
         tasks=np.array(tasks, np.int64),
         groups=np.array(groups, np.object_),
+        group_numbers=np.array(
+            [numbers.setdefault(each, len(numbers)) for each in zip(modes, groups, strict=True)], np.int32
+        ),
         statuses=np.array(statuses, np.object_),
         started=np.array(started, np.float64),
         ended=np.array(ended, np.float64),

@@ -94,6 +94,8 @@ def test_rollouts_are_listed_newest_first(page: Page) -> None:
         ({"text": "longer than", "attempts": "all"}, 1),
         ({"text": "no such text"}, 0),
         ({"text": "%"}, 0),
+        ({"text": "question_2"}, 0),
+        ({"text": "\\"}, 0),
         ({"step": 1, "text": "answer 11", "low": 0.5}, 2),
     ],
 )

@@ -38,8 +38,7 @@ def _without_sort(query: ViewQuery) -> str:
 def _group(selection: Selection) -> dict[str, Any]:
     """Columns with one place for each group."""
     columns, places = selection.columns, selection.places
-    names = (columns.modes[places] + "/" + columns.groups[places]).astype(str)
-    _, first, codes = np.unique(names, return_index=True, return_inverse=True)
+    _, first, codes = np.unique(columns.group_numbers[places], return_index=True, return_inverse=True)
     count = len(first)
     scores = selection.scores[places]
     known = np.isfinite(scores)

@@ -120,7 +120,7 @@ def _task_means(columns: Any, role: str, done: int) -> list[tuple[int, Any]]:
     """For each step, the mean of each of its groups; of many steps every second or third."""
     scores = columns.scores(role)
     shown = (columns.statuses == "ok") & (columns.steps >= 0) & (columns.steps <= done) & np.isfinite(scores)
-    steps, groups, values = columns.steps[shown], columns.groups[shown].astype(str), scores[shown]
+    steps, groups, values = columns.steps[shown], columns.group_numbers[shown], scores[shown]
     if not len(steps):
         return []
     names, codes = np.unique(groups, return_inverse=True)

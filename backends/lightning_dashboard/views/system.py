@@ -31,7 +31,7 @@ def view(runs: Runs, query: ViewQuery) -> dict[str, Any]:
         "watched": run.hub is not None,
         "messages": run.hub.messages() if run.hub is not None else [],
         "processes": describe_processes(run.folder),
-        "runners": _runners(run),
+        "runners": run.keep("runners", run.rollouts().version, lambda: _runners(run)),
         "last": dict(steps[-1]) if steps else {},
         "facts": run.config.facts,
         "packages": run.config.versions,
@@ -82,7 +82,7 @@ def _runners(run: RunReader) -> list[dict[str, Any]]:
         {
             "name": name,
             "rollouts": int(total[at]),
-            "under_way": int(under_way[at]) if run.is_running() else 0,
+            "under_way": int(under_way[at]),
             "failed": int(failed[at]),
             "last": float(last[at]) or None,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -161,11 +162,12 @@ class StoreReader:
     def find_text(self, text: str) -> set[bytes]:
         """Keys of attempts with this text in their task, answer or error, or in the reason of a reward; upper and
         lower case of ASCII letters are the same."""
+        within = re.sub(r"([\\%_])", r"\\\1", text)
+        like = "LIKE ?1 ESCAPE '\\'"
         found = self._db.execute(
-            "SELECT key FROM rollouts WHERE instr(lower(task), ?1) OR instr(lower(output), ?1) "
-            "OR instr(lower(error), ?1) OR instr(id, ?1) UNION "
-            f"SELECT key FROM rewards WHERE instr(lower({self._why}), ?1)",
-            (text.lower(),),
+            f"SELECT key FROM rollouts WHERE task {like} OR output {like} OR error {like} OR id {like} "
+            f"UNION ALL SELECT key FROM rewards WHERE {self._why} {like}",
+            (f"%{within}%",),
         )
         return {key for (key,) in found}
 
