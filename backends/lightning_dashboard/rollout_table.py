@@ -118,7 +118,7 @@ class RolloutTable:
 
     def __init__(self, store: Path, settings: Settings) -> None:
         self._store, self._settings = store, settings
-        self._version, self._state = 0, object()
+        self._version, self._state, self._is_new = 0, object(), True
         self._forget(0)
         self._columns = RolloutColumns.empty(settings)
 

@@ -18,7 +18,11 @@ MODEL = "lightning_spark"
 #: Above the hub and below the backends that run in separate processes.
 SHARED = ("lightning_process", "lightning_losses", "lightning_vllm")
 #: Imported inside a function, with a clear way out where they are missing.
-OPTIONAL = {"lightning_sdk": {"rich", "pyarrow", "ray"}, "lightning_autogen": {"autogen_ext"}}
+OPTIONAL = {
+    "lightning_sdk": {"rich", "pyarrow", "ray"},
+    "lightning_autogen": {"autogen_ext"},
+    "lightning_dashboard": {"tokenizers"},
+}
 #: Integration -> what it imports beside the framework that it waits for, because that brings it along.
 BESIDE = {
     "lightning_langgraph": {"langchain_core"},
@@ -42,7 +46,7 @@ FLOORS = {
     ),
     "lightning_dashboard": (
         "guard", "query", "growing_lines", "hub_watch", "health_watch", "processes", "rollout_table", "run_reader",
-        "runs", "rollout_filter", "attempt_reader", "views", "server", "__main__",
+        "runs", "rollout_filter", "attempt_reader", "credit_reader", "token_text", "views", "server", "__main__",
     ),
     "lightning_embedded": (
         "process", "threads", "text", "constraints", "engine", "serving", "learning", "vllm", "__main__",

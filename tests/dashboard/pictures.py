@@ -35,6 +35,8 @@ def places(page: Page, findings: str, run: str) -> dict[str, tuple[str, str]]:
         "run": (f"/run/{findings}/run", ""),
         "rollouts": (f"/run/{run}/rollouts", "by=group&mode=train"),
         "rollout": (f"/run/{run}/rollout", f"rollout={id_}&span={call}"),
+        "tokens": (f"/run/{run}/tokens", f"rollout={id_}"),
+        "compare": ("/compare", f"run={findings}&run={run}"),
         "system": (f"/run/{run}/system", "log=backend.log"),
     }
 

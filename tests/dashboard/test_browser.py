@@ -16,6 +16,20 @@ from tests.dashboard.trained import start_training
 
 pytestmark = pytest.mark.timeout(600)
 VIEWS = ("run", "rollouts", "system")
+OF_ROLLOUT = ("rollout", "tokens")
+
+
+def place_of(view: str, rollout: str) -> tuple[str, str]:
+    """Where a view is found, and its query."""
+    match view:
+        case "":
+            return "/", ""
+        case "compare":
+            return "/compare", "run=solve"
+        case "groups":
+            return "/run/solve/rollouts", "by=group"
+        case _:
+            return f"/run/solve/{view}", f"rollout={rollout}" if view in OF_ROLLOUT else ""
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +176,38 @@ def test_a_rollout_is_read_to_its_last_request(reader: Reader) -> None:
     reader.until(f"location.hash !== {before!r}")
 
 
+def test_tokens_are_read_one_by_one(reader: Reader, page: Page) -> None:
+    """From the rollout to its tokens: coloured by what is chosen, with the numbers of the one pointed at."""
+    [row] = page.ask("rollouts", run="solve", limit=1, mode="train")["rows"]
+    reader.open("/run/solve/rollout", f"rollout={row['id']}")
+    reader.tab.get_by_role("link", name="Its tokens").click()
+    section = reader.tab.get_by_role("region", name="Row 1 of writer")
+    section.get_by_text("What is", exact=False).first.wait_for()
+    numbers = reader.tab.get_by_role("status", name="The token's numbers")
+    section.locator(".token.sampled").first.hover()
+    numbers.get_by_text("log-prob").wait_for()
+    numbers.get_by_text("advantage").wait_for()
+    section.get_by_role("group", name="Tokens").focus()
+    reader.tab.keyboard.press("ArrowLeft")
+    numbers.get_by_text("not sampled").wait_for()
+    coloured = "document.querySelectorAll('.token.sampled[style*=color-mix]').length"
+    reader.tab.get_by_label("coloured by").select_option("mask")
+    reader.until(f"{coloured} > 0")
+    reader.tab.get_by_label("coloured by").select_option("entropy")
+    reader.see(re.compile("It is not kept for single tokens. On average over the tokens of this step: writer"))
+    assert "colour=entropy" in reader.place()
+
+
+def test_runs_are_put_over_each_other(reader: Reader) -> None:
+    """Chosen by a click; the choice and the metric stand in the address."""
+    reader.open("/compare")
+    reader.tab.get_by_role("button", name="solve").click()
+    reader.tab.get_by_role("table", name="Held-out scores").get_by_role("link", name="solve").wait_for()
+    reader.tab.get_by_label("metric").select_option("loss")
+    reader.tab.get_by_role("img", name=re.compile("^loss by step")).wait_for()
+    assert "run=solve" in reader.place() and "metric=loss" in reader.place()
+
+
 def test_the_machinery_is_shown(reader: Reader) -> None:
     """Runners, logs and disk of a run that is over."""
     reader.open("/run/solve/system")
@@ -173,15 +219,14 @@ def test_the_machinery_is_shown(reader: Reader) -> None:
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-@pytest.mark.parametrize("view", ["", *VIEWS, "groups", "rollout"])
+@pytest.mark.parametrize("view", ["", *VIEWS, "groups", *OF_ROLLOUT, "compare"])
 def test_everybody_can_read_it(browser: Any, page: Page, view: str, colours: str) -> None:
     """axe finds nothing wrong: contrast, names, order and roles."""
     from axe_playwright_python.sync_playwright import Axe  # noqa: PLC0415 - beside the browser
 
-    [row] = page.ask("rollouts", run="solve", limit=1)["rows"]
+    [row] = page.ask("rollouts", run="solve", limit=1, mode="train")["rows"]
     with read(browser, page.port, page.server.token, colours=colours) as reader:
-        place = {"": "/", "groups": "/run/solve/rollouts"}.get(view, f"/run/solve/{view}")
-        reader.open(place, {"groups": "by=group", "rollout": f"rollout={row['id']}"}.get(view, ""))
+        reader.open(*place_of(view, row["id"]))
         reader.tab.locator(".card, .list .line").first.wait_for()
         reader.tab.wait_for_load_state("networkidle")
         found = Axe().run(reader.tab)
@@ -189,13 +234,12 @@ def test_everybody_can_read_it(browser: Any, page: Page, view: str, colours: str
         assert not reader.troubles
 
 
-@pytest.mark.parametrize("view", ["", *VIEWS, "groups", "rollout"])
+@pytest.mark.parametrize("view", ["", *VIEWS, "groups", *OF_ROLLOUT, "compare"])
 def test_it_fits_a_phone(browser: Any, page: Page, view: str) -> None:
     """Nothing has to be moved sideways but tables and tabs, which move by themselves."""
-    [row] = page.ask("rollouts", run="solve", limit=1)["rows"]
+    [row] = page.ask("rollouts", run="solve", limit=1, mode="train")["rows"]
     with read(browser, page.port, page.server.token, size=PHONE) as reader:
-        place = {"": "/", "groups": "/run/solve/rollouts"}.get(view, f"/run/solve/{view}")
-        reader.open(place, {"groups": "by=group", "rollout": f"rollout={row['id']}"}.get(view, ""))
+        reader.open(*place_of(view, row["id"]))
         reader.tab.locator(".card, .list .line").first.wait_for()
         assert reader.tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         assert not reader.troubles

@@ -91,7 +91,9 @@ def page(tmp_path: Path) -> Iterator[Page]:
         ("/run/evil/rollout", f"rollout={'0' * 32}"),
         ("/run/evil/rollout", f"rollout={'0' * 32}&span={'a' * 16}"),
         ("/run/evil/rollout", f"rollout={'0' * 32}&span={1:016x}"),
+        ("/run/evil/tokens", f"rollout={'0' * 32}"),
         ("/run/evil/system", ""),
+        ("/compare", "run=evil"),
         ("/run/<img src=x onerror=pwned=1>/run", "role=<script>pwned=1</script>"),
     ],
 )

@@ -61,6 +61,9 @@ export function param(name, otherwise = "") {
   return address.value.params.get(name) ?? otherwise;
 }
 
+// All values of a parameter that may be repeated.
+export const params = (name) => address.value.params.getAll(name);
+
 // Change parameters of the place that is open; '' leaves one out. The browser's back button skips it.
 export function change(values) {
   const params = new URLSearchParams(address.value.params);

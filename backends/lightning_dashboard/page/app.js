@@ -5,10 +5,12 @@ import { address, change, go, link, param } from "./address.js";
 import { isFile, pulse, startPulse, trouble, useView, watched } from "./data.js";
 import { nextTheme, theme } from "./parts/theme.js";
 import { Badge, html } from "./parts/ui.js";
+import { CompareView } from "./views/compare.js";
 import { RunsView } from "./views/runs.js";
 import { RunView } from "./views/run.js";
 import { RolloutsView } from "./views/rollouts.js";
 import { RolloutView } from "./views/rollout.js";
+import { TokensView } from "./views/tokens.js";
 import { SystemView } from "./views/system.js";
 
 // Views of one run, in the order of the tabs; `of`: what the address has to name for them.
@@ -16,6 +18,7 @@ const VIEWS = [
   { name: "run", title: "Run", show: RunView },
   { name: "rollouts", title: "Rollouts", show: RolloutsView },
   { name: "rollout", title: "Rollout", show: RolloutView, of: "rollout" },
+  { name: "tokens", title: "Tokens", show: TokensView, of: "rollout" },
   { name: "system", title: "System", show: SystemView },
 ];
 
@@ -32,8 +35,9 @@ function App() {
     <header>
       <div class="bar">
         <a class="brand" href=${link([])}><img src="icon.svg" alt="" /><span>Lightning</span></a>
-        ${run ? html`<${RunPicker} run=${run} view=${found.name} />` : html`<h1 class="name grow">Runs</h1>`}
+        ${run ? html`<${RunPicker} run=${run} view=${found.name} />` : html`<h1 class="name grow">${first === "compare" ? "Compare" : "Runs"}</h1>`}
         ${run && html`<${RolePicker} run=${run} />`}
+        ${!isFile && first !== "compare" && html`<a class="button" href=${link(["compare"], { run })}>Compare</a>`}
         <button onClick=${nextTheme} aria-label=${`Colours: ${theme.value || "as the system"}; change`}>${{ "": "◐", light: "☀", dark: "☾" }[theme.value]}</button>
       </div>
       ${run && html`<nav class="views" aria-label="Views of the run">
@@ -43,7 +47,7 @@ function App() {
       ${trouble.value && html`<div class="notice" role="alert">${trouble.value}</div>`}
     </header>
     <main id="main" tabindex="-1">
-      ${run ? html`<${found.show} key=${`${run} ${found.name}`} run=${run} />` : html`<${RunsView} />`}
+      ${run ? html`<${found.show} key=${`${run} ${found.name}`} run=${run} />` : first === "compare" ? html`<${CompareView} />` : html`<${RunsView} />`}
     </main>`;
 }
 
@@ -64,7 +68,7 @@ function RunPicker({ run, view }) {
   const names = data?.runs.map((each) => each.name) ?? [run];
   return html`<h1 class="grow name row">
     ${names.length > 1
-      ? html`<select aria-label="Run" onChange=${(event) => go(["run", event.target.value, ["rollout"].includes(view) ? "rollouts" : view])}>
+      ? html`<select aria-label="Run" onChange=${(event) => go(["run", event.target.value, ["rollout", "tokens"].includes(view) ? "rollouts" : view])}>
           ${names.map((each) => html`<option value=${each} selected=${each === run}>${each}</option>`)}
         </select>`
       : html`<span>${run}</span>`}

@@ -75,6 +75,12 @@ def has_signal(group: Sequence[RoleRollout]) -> bool:
     return any(own.any() for own in _subtract_baseline(group, estimators.dr_grpo))
 
 
+def needs_whole_batch(settings: Settings, credit: Credit) -> bool:
+    """Whether an advantage depends on more than the rollouts of its own group."""
+    charged = settings.divergence.place == "reward" and bool(settings.divergence.coefficient)
+    return charged or credit.advantage not in estimators.COMPARED or credit.advantage in _WHITENED
+
+
 def is_frozen(credit: Credit) -> bool:
     """Whether a role is never trained, whatever it earns."""
     return credit.schedule == "never" or not credit.weight
