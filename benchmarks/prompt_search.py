@@ -9,7 +9,8 @@ same tasks to reflect on (16) and to select with (24), the same seeds, and the s
 `--apo-python` the APO of Agent Lightning is left out. At every tenth of the budget, the candidate that a search would
 choose then is scored on 100 held-out tasks, which no search sees and which cost it nothing.
 
-The agent's model is greedy. With `--model simulated` it is a function, declared as such in the result. The reflecting
+The agent's model is sampled at temperature 1, with one draw for each instruction and task, which is the same for all
+searches. With `--model simulated` it is a function, declared as such in the result. The reflecting
 model is always a double: it adds a sentence from a fixed list to the instruction, helpful or not, and forgets one now
 and then, as a draw says that depends on the seed, the instruction and how often it was asked about it. So this compares
 how well the searches find out which proposals help, for how many rollouts, and nothing of how texts are worded.
@@ -72,6 +73,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with serve(judge) as url:
         for seed in range(options.seeds):
             task = make_task(seed)
+            judge.expect(task)
             seeds_before.append(round(judge.score(BASE, task.held_out), 4))
             for name, rows in found.items():
                 rows.append(curve(trace_of(name, url, task, seed, options), judge, task, options.budget))

@@ -49,7 +49,7 @@ class CountedApo(APO):
 
     def _run(self, instruction: str, task: dict[str, str]) -> dict[str, Any]:
         messages = [{"role": "system", "content": instruction}, {"role": "user", "content": task["question"]}]
-        body = {"model": "agent", "messages": messages, "metadata": {task["question"]: task["answer"]}}
+        body = {"model": "agent", "messages": messages}
         request = urllib.request.Request(
             f"{self._asked['url']}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )

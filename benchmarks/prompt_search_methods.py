@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gepa
@@ -27,9 +27,9 @@ Trace = list[tuple[int, str]]
 """Rollouts spent, and the instruction that the search would choose then."""
 
 
-def ask(url: str, model: str, system: str, user: str, correct: Mapping[str, str] | None = None) -> str:
+def ask(url: str, model: str, system: str, user: str) -> str:
     messages = [{"role": "system", "content": system}] if system else []
-    body = {"model": model, "messages": [*messages, {"role": "user", "content": user}], "metadata": correct}
+    body = {"model": model, "messages": [*messages, {"role": "user", "content": user}]}
     request = urllib.request.Request(
         f"{url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
@@ -38,7 +38,7 @@ def ask(url: str, model: str, system: str, user: str, correct: Mapping[str, str]
 
 
 def answer(url: str, instruction: str, question: SqlQuestion) -> str:
-    return ask(url, "agent", instruction, question.question, {question.question: question.answer})
+    return ask(url, "agent", instruction, question.question)
 
 
 class _Arena:
@@ -132,5 +132,6 @@ def run_gepa(url: str, task: SearchTask, budget: int, seed: int) -> Trace:
     for rollouts, score, texts in rows:
         if score > best:
             best = score
-            trace.append((min(int(rollouts), budget), texts["writer"]))
+            # The library counts what was spent before a candidate ran on the selection tasks; it is chosen after that.
+            trace.append((int(rollouts) + len(task.selection), texts["writer"]))
     return trace

@@ -103,37 +103,35 @@ def _question(drawn: random.Random) -> SqlQuestion:
 
 
 class Judge:
-    """The agent's model, greedy, with every answer computed once; and its scores."""
+    """The agent's model, sampled at temperature 1, with one draw for each instruction and question; and its scores."""
 
     def __init__(self, model: str) -> None:
-        self.name = model if model == "simulated" else f"greedy, {model.rstrip('/').rpartition('/')[2]}"
+        self.name = model.rstrip("/").rpartition("/")[2]
         self._model = None if model == "simulated" else _Spark(model)
         self._answers: dict[tuple[str, str], str] = {}
-        self._correct: dict[str, str] = {}
+        self._parts: dict[str, list[SqlQuestion]] = {}
+        """Question -> those that are answered together with it, so that an answer depends on nothing else."""
         self._lock = threading.Lock()
 
+    def expect(self, task: SearchTask) -> None:
+        """These questions will be asked."""
+        for part in (task.reflection + task.selection, task.held_out):
+            self._parts |= dict.fromkeys((each.question for each in part), part)
+
     def score(self, instruction: str, questions: Sequence[SqlQuestion]) -> float:
-        said = self.answer(
-            instruction, [each.question for each in questions], {q.question: q.answer for q in questions}
-        )
-        return sum(q.grade(each) for q, each in zip(questions, said, strict=True)) / len(questions)
+        return sum(each.grade(self.answer(instruction, each.question)) for each in questions) / len(questions)
 
-    def answer(self, instruction: str, questions: Sequence[str], correct: dict[str, str] | None = None) -> list[str]:
-        """Replies to each question. `correct`: what a simulated model that understands would say."""
+    def answer(self, instruction: str, question: str) -> str:
         with self._lock:
-            self._correct |= correct or {}
-            if missing := [each for each in questions if (instruction, each) not in self._answers]:
-                said = (
-                    self._simulate(instruction, missing)
-                    if self._model is None
-                    else self._model.ask(instruction, missing)
-                )
-                self._answers |= {(instruction, q): text for q, text in zip(missing, said, strict=True)}
-            return [self._answers[instruction, each] for each in questions]
+            if (instruction, question) not in self._answers:
+                part = self._parts[question]
+                said = (self._simulate if self._model is None else self._model.ask)(instruction, part)
+                self._answers |= {(instruction, q.question): text for q, text in zip(part, said, strict=True)}
+            return self._answers[instruction, question]
 
-    def _simulate(self, instruction: str, questions: Sequence[str]) -> list[str]:
+    def _simulate(self, instruction: str, questions: Sequence[SqlQuestion]) -> list[str]:
         chance = 15 + sum(gain for text, gain in zip(SENTENCES, _SIMULATED, strict=True) if text in instruction)
-        return [self._correct.get(q, "") if _draw(q) % 100 < chance else "I do not know." for q in questions]
+        return [q.answer if _draw(instruction + q.question) % 100 < chance else "I do not know." for q in questions]
 
 
 class _Spark:
@@ -148,17 +146,20 @@ class _Spark:
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
 
-    def ask(self, instruction: str, questions: Sequence[str]) -> list[str]:
+    def ask(self, instruction: str, questions: Sequence[SqlQuestion]) -> list[str]:
         system = {"role": "system", "content": instruction}
         texts = [
             self._tokenizer.apply_chat_template(
-                [system, {"role": "user", "content": each}], tokenize=False, add_generation_prompt=True
+                [system, {"role": "user", "content": each.question}], tokenize=False, add_generation_prompt=True
             )
             for each in questions
         ]
         given = self._tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        self._torch.manual_seed(_draw(instruction))
         with self._torch.no_grad():
-            made = self._model.generate(**given, max_new_tokens=40, do_sample=False, pad_token_id=0)
+            made = self._model.generate(
+                **given, max_new_tokens=40, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, pad_token_id=0
+            )
         first = given["input_ids"].shape[1]
         return [self._tokenizer.decode(each[first:], skip_special_tokens=True).strip() for each in made]
 
@@ -216,7 +217,7 @@ def serve(judge: Judge) -> Iterator[str]:
             if body["model"].startswith("reflector/"):
                 text = proposer.reply(body["model"], "\n".join(texts.values()))
             else:
-                (text,) = judge.answer(texts["system"], [texts["user"]], body.get("metadata"))
+                text = judge.answer(texts["system"], texts["user"])
             message = {"role": "assistant", "content": text}
             reply = {
                 "id": "x", "object": "chat.completion", "created": 0, "model": body["model"],

@@ -61,7 +61,7 @@ def _describe_first(results: Sequence[TrialResult], rollouts: int) -> Iterator[s
             + (f" and ${count * money:.4g}" if money else "")
             for count in (1, rollouts)
         )
-        yield f"a first rollout took up to {one}, so {quantity(rollouts, 'rollout')} could take {all_}"
+        yield f"a rollout took up to {one} so far, so {quantity(rollouts, 'rollout')} could take {all_}"
 
 
 def describe_power(tasks: int, settings: Settings) -> str:

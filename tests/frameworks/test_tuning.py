@@ -7,6 +7,7 @@ tells it to say, the second adds a word. So these tests are about the way of the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import re
@@ -236,10 +237,35 @@ def litellm(wire: Any, question: str) -> str:
     return str(said.choices[0].message.content)
 
 
+def openai_sdk(wire: Any, question: str) -> str:
+    asked: Any = [{"role": "developer", "content": INSTRUCTION}, {"role": "user", "content": question}]
+    with load("openai").OpenAI(base_url=wire.url, api_key="mine", max_retries=0) as client:
+        return str(client.chat.completions.create(model="m", messages=asked).choices[0].message.content)
+
+
+def openai_responses(wire: Any, question: str) -> str:
+    with load("openai").OpenAI(base_url=wire.url, api_key="mine", max_retries=0) as client:
+        return str(client.responses.create(model="m", instructions=INSTRUCTION, input=question).output_text)
+
+
+def huggingface(wire: Any, question: str) -> str:
+    asked = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question}]
+    client = load("huggingface_hub").InferenceClient(base_url=wire.url, api_key="mine")
+    return str(client.chat_completion(asked, max_tokens=24).choices[0].message.content)
+
+
 AGENTS: list[Ask] = [
     agno, autogen, crewai, dspy, google_adk, haystack, langchain, langgraph, llama_index, agent_framework,
     openai_agents, openai_agents_responses, pydantic_ai, semantic_kernel, smolagents, strands, anthropic, litellm,
+    openai_sdk, openai_responses, huggingface,
 ]  # fmt: skip
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are offline by more than the word of huggingface_hub, which refuses loopback too."""
+    with contextlib.suppress(ImportError):
+        monkeypatch.setattr(importlib.import_module("huggingface_hub.constants"), "HF_HUB_OFFLINE", False)
 
 
 def said_words(text: str) -> str:
@@ -276,6 +302,7 @@ def is_right(task: dict[str, Any], answer: str) -> float:
     return float(task["needs"] in answer.split())
 
 
+@pytest.mark.usefixtures("online")
 @pytest.mark.parametrize("ask", AGENTS, ids=lambda ask: ask.__name__)
 def test_the_prompt_of_an_unmodified_agent_is_tuned(ask: Ask, wire: Any, tmp_path: Path) -> None:
     """Each candidate's words reach the endpoint, whatever the framework puts around them; with the agent's own words

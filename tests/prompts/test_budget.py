@@ -117,6 +117,7 @@ def test_tokens_and_money_are_never_overshot(
     assert spent["calls"] == made > 30 and spent[what] <= limit
     assert spent["tokens"] == 10 * made and spent["money"] == pytest.approx(CALL * made)
     assert report.values["search"]["why"] == "budget"
+    assert f"tokens in all, for ${spent['money']:.4g}." in (tmp_path / "run/report.md").read_text()
 
 
 def test_a_rollout_that_was_refused_a_call_is_not_scored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,10 +115,10 @@ def test_a_server_that_stays_busy_is_given_up_after_a_while(server: ModelServer)
     """It is said how long that was, and every attempt is counted."""
     model, ledger = open_model(Prompts(reflect_with=server.url)), Ledger(Allowance())
     server.failures = [429] * 1000
-    asker = Asker(model, ledger, backoff_seconds=0.01, patience_seconds=0.3)
+    asker = Asker(model, ledger, backoff_seconds=0.01, patience_seconds=2)
     reply = asker.ask("hello", "")
-    assert not reply.text and "HTTP 429" in reply.error and "asked again for 0 s" in reply.error
-    assert reply.attempts == len(server.requests) > 2
+    assert not reply.text and re.search(r"HTTP 429.*asked again for \d+ s", reply.error)
+    assert reply.attempts == len(server.requests) > 1
     assert PATIENCE_SECONDS == 300  # as docs/prompts.md says
 
 

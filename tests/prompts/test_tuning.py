@@ -305,7 +305,7 @@ def test_what_is_told_before_the_start(
     assert "12 tasks to reflect on, 18 to select with, 30 held out" in told
     assert "at most 60 rollouts, 90000 tokens for the search, and 2 x 30 rollouts on held-out tasks" in told
     assert "the reflecting model scripted answered a first call of 10 tokens" in told
-    assert "took up to 2 calls, 20 tokens, so 60 rollouts could take 120 calls, 1200 tokens" in told
+    assert "took up to 2 calls, 20 tokens so far, so 60 rollouts could take 120 calls, 1200 tokens" in told
     assert "on 30 held-out tasks a gain of about 0.2 or more can be shown, if no task gets worse" in told
     assert told.index("tuning writer") < told.index("held-out score before") < told.index("the search ended")
 

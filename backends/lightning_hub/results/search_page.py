@@ -42,7 +42,7 @@ def _course(search: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"{spent['rollouts']} of {search['allowance']['rollouts']} rollouts were run and "
         f"{quantity(spent['calls'], 'call')} to models made, {spent['reflections']} of them of the reflecting model, "
-        f"with {spent['tokens']:,} tokens in all. "
+        f"with {spent['tokens']:,} tokens in all{_price(spent)}. "
         f"Candidates: {told}. `candidates.jsonl` has each with its parents, scores and texts."
     )
     if search["interrupted"]:
@@ -50,6 +50,10 @@ def _course(search: Mapping[str, Any]) -> Iterator[str]:
             quantity(search["interrupted"], "rollout was", "rollouts were")
             + " under way when the run was interrupted, and run again; each counts once."
         )
+
+
+def _price(spent: Mapping[str, Any]) -> str:
+    return f", for ${spent['money']:.4g}" if spent.get("money") else ""
 
 
 def _scores(search: Mapping[str, Any], of_phases: bool) -> str:
