@@ -150,7 +150,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "benchmark": "example_curves",
         "program": options.name,
-        "model": options.model,
+        "model": Path(options.model).name,
         "weights": fingerprint(options.model),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "seeds": options.seeds,
