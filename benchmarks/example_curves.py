@@ -55,7 +55,11 @@ def serve_model(model: str, folder: Path) -> Iterator[dict[str, str]]:
         assert server.stdout is not None
         facts = json.loads(server.stdout.readline())
         try:
-            yield {"OPENAI_BASE_URL": facts["base_url"], "OPENAI_API_KEY": facts["api_key"]}
+            yield {
+                "OPENAI_BASE_URL": facts["base_url"],
+                "OPENAI_API_KEY": facts["api_key"],
+                "OPENAI_MODEL": facts["model"],
+            }
         finally:
             server.terminate()
 

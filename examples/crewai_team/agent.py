@@ -1,7 +1,7 @@
 """A CrewAI crew of two: a solver, which is trained, and an editor, which keeps its own model.
 
     lightning-sdk serve --model spark --json --port 0    # a model for the editor, in another terminal
-    export OPENAI_BASE_URL=... OPENAI_API_KEY=...        # base_url and api_key, as the server has printed them
+    export OPENAI_BASE_URL=... OPENAI_API_KEY=... OPENAI_MODEL=spark    # base_url and api_key, as it has printed them
     python examples/crewai_team/agent.py                 # a few minutes on a CPU
 
 The editor's calls leave as they are written, to any OpenAI-compatible server. Lightning SDK is the two decorators and
@@ -30,7 +30,7 @@ def calculator(expression: str) -> str:
 
 
 KEY = os.environ.get("OPENAI_API_KEY", "not needed while the agent is trained")
-llm = LLM(model="gpt-4o-mini", temperature=0, max_tokens=64, api_key=KEY)
+llm = LLM(model=os.environ.get("OPENAI_MODEL", "gpt-4o-mini"), temperature=0, max_tokens=64, api_key=KEY)
 
 
 @lightning.agent(trainable=True)

@@ -5,7 +5,7 @@
     python examples/text_to_sql/agent.py --spider FOLDER             # with the files of Spider, if you have them
 
 Lightning SDK is the two decorators and the block at the end. The roles are the names of the nodes. A role that is not
-trained asks its own provider, as the client's OPENAI_BASE_URL and OPENAI_API_KEY say. docs/examples.md has the curves.
+trained asks its own provider, as OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL say. docs/examples.md has the curves.
 """
 
 import argparse
@@ -31,7 +31,7 @@ PROMPTS = {
 TURNS = 3
 
 KEY = os.environ.get("OPENAI_API_KEY", "not needed while the agent is trained")
-model = ChatOpenAI(model="gpt-4o-mini", max_tokens=64, api_key=KEY)
+model = ChatOpenAI(model=os.environ.get("OPENAI_MODEL", "gpt-4o-mini"), max_tokens=64, api_key=KEY)
 
 
 class State(TypedDict, total=False):
