@@ -3,13 +3,14 @@
     python benchmarks/arithmetic.py --agent calculator --model MODEL --backend verl [--steps 40] [--set NAME=VALUE ...]
                                     [--output FILE]
 
-Two agents, told in words what they may do, so that a model whose chat template knows no tools can be either. `sums`:
-one call, a sum of two numbers of two digits. `calculator`: expressions of two to four terms, and a calculator that the
-model asks by writing `calc:` and an expression; up to four calls.
+Three agents, told in words what they may do, so that a model whose chat template knows no tools can be any of them.
+`sums`: one call, a sum or a difference of two numbers of two digits, step by step. `answers`: a sum of two numbers of
+two digits, after two that are solved, in about 12 tokens. `calculator`: expressions of two to four terms, and a
+calculator that the model asks by writing `calc:` and an expression; up to four calls.
 
 The held-out score is greedy, before and after, with its interval; for each step the seconds of rollouts and of the
-update, and tokens a second while rollouts run. `--output` writes all of it as JSON, with the machine, and a plot beside
-it.
+update, and tokens a second while rollouts run; of the whole run also the processor time of all its processes, which
+says more on a machine that others use. `--output` writes all of it as JSON, with the machine, and a plot beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import argparse
 import json
 import os
 import platform
+import random
 import re
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -52,6 +55,13 @@ SHOWN = [
     {"role": "user", "content": "result: 23"},
     {"role": "assistant", "content": "23"},
 ]
+#: What the model of `answers` sees before its task.
+SOLVED = [
+    {"role": "user", "content": "What is 12 + 35?"},
+    {"role": "assistant", "content": "12 + 35 = 47"},
+    {"role": "user", "content": "What is 58 + 27?"},
+    {"role": "assistant", "content": "58 + 27 = 85"},
+]
 Task = dict[str, Any]
 
 
@@ -69,6 +79,12 @@ def say(messages: list[dict[str, Any]], tokens: int) -> str:
 def add(task: Task) -> str:
     """One question, one answer."""
     return say([{"role": "user", "content": question_of(task)}], RESPONSE)
+
+
+@lightning.agent(role="solver", trainable=True)
+def answer(task: Task) -> str:
+    """One question, one line."""
+    return say([*SOLVED, {"role": "user", "content": task["question"]}], 16)
 
 
 @lightning.agent(role="solver", trainable=True)
@@ -105,6 +121,7 @@ def correct(task: Task, answer: str) -> float:
 #: Agent, and what makes its tasks: reasoning-gym's name of each, with its options.
 AGENTS: dict[str, tuple[Callable[[Task], str], list[tuple[str, dict[str, int]]]]] = {
     "sums": (add, [("chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2})]),
+    "answers": (answer, []),
     "calculator": (
         calculate,
         [
@@ -117,6 +134,9 @@ AGENTS: dict[str, tuple[Callable[[Task], str], list[tuple[str, dict[str, int]]]]
 
 def tasks(agent: str, seed: int, size: int) -> list[Task]:
     """Tasks, the same number of each kind."""
+    if agent == "answers":
+        drawn = (divmod(number, 90) for number in random.Random(seed).sample(range(8100), min(size, 8100)))
+        return [{"question": f"What is {a + 10} + {b + 10}?", "answer": str(a + b + 20)} for a, b in drawn]
     import reasoning_gym  # noqa: PLC0415 - a machine without it can be given `--data`
 
     kinds = AGENTS[agent][1]
@@ -173,11 +193,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(),
         "began": told,
         "seconds": time.monotonic() - began,
+        "processor_seconds": processor_seconds(),
         "facts": json.loads((folder / "config.json").read_text("utf-8")).get("facts", {}),
         "report": json.loads((folder / "report.json").read_text("utf-8")),
         "median": medians(steps),
         "steps": steps,
     }
+
+
+def processor_seconds() -> float:
+    """Of this process and all that it has waited for: hub, backend, servers."""
+    used = [resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def medians(steps: list[dict[str, Any]]) -> dict[str, float]:

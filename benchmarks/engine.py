@@ -5,19 +5,27 @@
 Three loads, each sampled at temperature 1 from random prompts of 40 ids, never ended before `--tokens`: one request
 *alone*; requests *arriving* one by one, more quickly than they can be served in turn, which `generate` does in turn;
 all requests *together*, which `generate` takes as one batch. Both sides alternate; the best of the repeats counts.
+
+Beside them the *step*: tokens a second of the model's bare forward passes for one more token of each request, without
+sampling, by transformers in float32 and in bfloat16, and those of the engine between two prompts, everything included.
+The clock of the process is read too: on a machine that others use, tokens for each of its seconds say more.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import inspect
 import json
 import platform
+import statistics
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
 from lightning_embedded.engine.engine import Engine
 from lightning_embedded.engine.sequence import Params, Sequence
@@ -42,9 +50,10 @@ def main() -> None:
         "together": (plain(loaded.model, arguments.tokens), whole(engine, arguments.tokens), prompts),
     }
     results: dict[str, Any] = {}
-    for name, (theirs, ours, given) in loads.items():
+    for name, (theirs, ours, given) in loads.items() if not arguments.steps else ():
         baseline, mine = side_by_side(theirs, ours, given, arguments.repeats, engine)
         results[name] = {"generate": round(baseline), "engine": round(mine), "ratio": round(mine / baseline, 2)}
+    results["step"] = steps(loaded.model, engine, prompts, arguments)
     engine.close()
     report(arguments, results)
 
@@ -66,6 +75,51 @@ def side_by_side(
             rate = tokens / (time.perf_counter() - started)
             best[side] = max(best[side], rate if turn else 0.0)
     return best[0], best[1]
+
+
+def steps(model: Any, engine: Engine, prompts: torch.Tensor, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Tokens a second of the wall and of the process, in steps without prompts; medians of alternating repeats."""
+    half = copy.deepcopy(model).bfloat16()
+    sides: dict[str, Callable[[], tuple[float, float]]] = {
+        "float32": lambda: bare_steps(model, prompts, arguments.tokens),
+        "bfloat16": lambda: bare_steps(half, prompts, arguments.tokens),
+        "engine": lambda: engine_steps(engine, prompts, arguments.tokens),
+    }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for turn in range(arguments.repeats + 1):
+        for name, run in sides.items():
+            measured = run()
+            if turn:
+                found[name].append(measured)
+    medians = {name: tuple(map(statistics.median, zip(*each, strict=True))) for name, each in found.items()}
+    rows = {name: {"wall": round(wall), "processor": round(own)} for name, (wall, own) in medians.items()}
+    ratio = medians["engine"][1] / max(medians["float32"][1], medians["bfloat16"][1])
+    return {**rows, "ratio": round(ratio, 2)}
+
+
+def bare_steps(model: Any, prompts: torch.Tensor, tokens: int) -> tuple[float, float]:
+    """Forward passes with transformers' own cache, for one token of each request."""
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    kept = {name: DynamicCache(config=model.config), "use_cache": True}
+    with torch.inference_mode():
+        model(prompts, logits_to_keep=1, **kept)
+        last = prompts[:, -1:]
+        began, own = time.perf_counter(), time.process_time()
+        for _ in range(tokens):
+            model(last, **kept)
+        return rates(prompts.shape[0] * tokens, began, own)
+
+
+def engine_steps(engine: Engine, prompts: torch.Tensor, tokens: int) -> tuple[float, float]:
+    """What the engine takes for the tokens after the first ones, whose prompts it has to compute."""
+    engine.generate(prompts.tolist(), Params(max_tokens=1))  # their keys and values stay
+    began, own = time.perf_counter(), time.process_time()
+    made = count(engine.generate(prompts.tolist(), Params(max_tokens=tokens)))
+    return rates(made, began, own)
+
+
+def rates(tokens: int, began: float, own: float) -> tuple[float, float]:
+    return tokens / (time.perf_counter() - began), tokens / (time.process_time() - own)
 
 
 def plain(model: Any, tokens: int) -> Callable[[torch.Tensor], int]:
@@ -123,17 +177,23 @@ def report(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
     if arguments.json:
         print(json.dumps(line))
         return
+    step = results.pop("step")
     for name, row in results.items():
         print(f"{name:9} generate {row['generate']:6,} tokens/s  engine {row['engine']:6,}  {row['ratio']:.2f} times")
+    for name in ("float32", "bfloat16", "engine"):
+        wall, own = step[name]["wall"], step[name]["processor"]
+        print(f"step      {name:8} {wall:6,} tokens/s  {own:6,} for each second of the process")
+    print(f"step      engine is {step['ratio']:.2f} times the faster bare one, by the process's clock")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="spark", help="spark, a folder in Hugging Face format, or a hub name")
+    parser.add_argument("--model", default="spark", help="spark, smollm2, a folder, or a hub name")
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=48, help="made for each request")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", action="store_true", help="only the steps")
     parser.add_argument("--json", action="store_true", help="one JSON line")
     return parser.parse_args()
 

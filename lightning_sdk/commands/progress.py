@@ -25,6 +25,7 @@ from lightning_sdk.hub.events import (
     FailedEvent,
     FinishedEvent,
     NoticeEvent,
+    PaceEvent,
     StartedEvent,
     StatusEvent,
     StepEvent,
@@ -78,6 +79,8 @@ def _show(display: _Display, event: Event) -> None:
             display.show_status(text)
         case NoticeEvent(text):
             display.show_notice(text)
+        case PaceEvent(text, is_news=True):
+            display.show_notice(text)
         case WarningEvent(text):
             display.show_warning(text)
         case StartedEvent():
@@ -88,7 +91,7 @@ def _show(display: _Display, event: Event) -> None:
             display.show_evaluation(event)
         case FinishedEvent():
             display.show_finished(event.report, event.curve)
-        case CheckedEvent() | FailedEvent():
+        case PaceEvent() | CheckedEvent() | FailedEvent():
             pass
 
 

@@ -61,6 +61,24 @@ class StepEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceEvent:
+    """How long a training takes, as far as is known: after its first rollouts, and after each step."""
+
+    text: str
+    seconds: float
+    """Of one step; after the first rollouts, without its update."""
+    left: float
+    """Seconds until the run ends."""
+    agent: float = 0.0
+    """Seconds of a step in which the agent worked. 0, as the next two, before the first step is done."""
+    engine: float = 0.0
+    """Seconds of a step in which the agent waited for a model's reply."""
+    learner: float = 0.0
+    is_news: bool = False
+    """Whether it differs from what was told before."""
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationEvent:
     """The held-out tasks were measured."""
 
@@ -96,7 +114,7 @@ class FailedEvent:
 
 
 LastEvent = FinishedEvent | CheckedEvent | FailedEvent
-Event = StatusEvent | NoticeEvent | WarningEvent | StartedEvent | StepEvent | EvaluationEvent | LastEvent
+Event = StatusEvent | NoticeEvent | WarningEvent | StartedEvent | StepEvent | PaceEvent | EvaluationEvent | LastEvent
 Told = NoticeEvent | WarningEvent
 """What is told before the hub is started."""
 
@@ -106,6 +124,7 @@ _NAMES: dict[type[Event], str] = {
     WarningEvent: "warning",
     StartedEvent: "started",
     StepEvent: "step",
+    PaceEvent: "pace",
     EvaluationEvent: "evaluation",
     FinishedEvent: "finished",
     CheckedEvent: "checked",

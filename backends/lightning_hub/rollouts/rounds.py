@@ -25,6 +25,7 @@ from lightning_hub.storage.writes import Writes
 from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.rollouts.tasks import task_id
+from lightning_sdk.trace.call import Status
 
 #: How often a search hears of rollouts that ended.
 _SEARCH_SECONDS = 0.2
@@ -73,9 +74,18 @@ class Rounds:
     """The rounds of one plan, run on one backend. For one thread."""
 
     def __init__(
-        self, plan: Plan, backend: Backend, leases: Leases, index: Index, writes: Writes, stopping: threading.Event
+        self,
+        plan: Plan,
+        backend: Backend,
+        leases: Leases,
+        index: Index,
+        writes: Writes,
+        stopping: threading.Event,
+        watch: Callable[[Sequence[float], int], None] = lambda ended, of: None,
     ) -> None:
-        """Whoever sets `stopping` also wakes the leases."""
+        """Whoever sets `stopping` also wakes the leases. `watch` is called while a round runs, with the seconds of the
+        rollouts that have ended, and how many there are."""
+        self._watch = watch
         self._plan, self._backend, self._leases, self._index = plan, backend, leases, index
         self._writes, self._stopping = writes, stopping
         self._tasks = {task_id(task): task for task in (*plan.tasks, *plan.held_out)}
@@ -189,7 +199,8 @@ class Rounds:
     def _finish(self, round_: Round) -> Round:
         """Wait until the round is over."""
         while not self._is_over(round_, _WATCH_SECONDS):
-            pass
+            ended = [each.seconds for each in self._leases.outcomes(round_.queue) if each.status == Status.OK]
+            self._watch(ended, sum(round_.queue.counts()))
         known = {(each.id, each.attempt): each for each in round_.rollouts}
         round_.rollouts = [
             known.get((each.assignment.id, each.assignment.attempt)) or collect(self._index, each)

@@ -26,6 +26,7 @@ from lightning_hub.storage.writes import Writes
 from lightning_hub.training import checks
 from lightning_hub.training.checkpoints import Checkpoints
 from lightning_hub.training.ending import Ending
+from lightning_hub.training.pace import Pace
 from lightning_hub.training.phase_journal import PhaseJournal
 from lightning_hub.training.phases import PhasedTraining, PhaseHooks
 from lightning_hub.training.searching import PlanSearch, keep_score
@@ -80,6 +81,7 @@ class Trainer:
         self._watch = SignalWatch(self._settings, self._folder, self._warn, diagnoses)
         self._phases = PhaseJournal(folder) if plan.deciding and not plan.check_only else None
         """Of a run that tunes prompts in turns with its weights."""
+        self._pace = Pace(plan, feed)
         self._backend: Backend | None = None
         self._dataset: ReplayDataset | None = None
         """Stored rollouts to learn from, instead of running the agent."""
@@ -145,7 +147,8 @@ class Trainer:
             )
         self._feed.publish(StatusEvent(f"starting the {self._plan.backend.name} backend"))
         backend = self._backend = self._plan.backend.start(self._settings, self._folder.path)
-        rounds = self._rounds = Rounds(self._plan, backend, self._leases, self._index, self._writes, self._stopping)
+        watch = self._pace.note_rollouts
+        rounds = self._rounds = Rounds(plan, backend, self._leases, self._index, self._writes, self._stopping, watch)
         if self._plan.check_only:
             return self._check(rounds)
         self._begin(backend)
@@ -231,7 +234,8 @@ class Trainer:
         batch, update = self._learn(step, round_, backend)
         ended = time.monotonic()
         seconds = {"seconds": ended - began, "seconds_generate": generated - began, "seconds_update": ended - generated}
-        self._record(step, round_, batch, update, seconds)
+        self._note(step, update.version, step_metrics(round_, batch, update, seconds, self._version, self._settings))
+        self._pace.note_step(step, round_.rollouts, generated - began, ended - generated)
         self._watch.note_step(round_, batch, rounds)
 
     def _stored_step(self, step: int, backend: Backend, dataset: ReplayDataset) -> None:
@@ -243,6 +247,7 @@ class Trainer:
         ended = time.monotonic()
         seconds = {"seconds": ended - began, "seconds_read": read - began, "seconds_update": ended - read}
         self._note(step, update.version, {**update.metrics, **drawn.metrics, **seconds})
+        self._pace.note_step(step, (), 0.0, ended - began)
 
     def _run_round(self, step: int, rounds: Rounds) -> Round:
         """Where a step's rollouts come from: its round, with further tasks for groups without signal."""
@@ -303,6 +308,8 @@ class Trainer:
         """The score on these tasks. Failed rollouts have none: they are left out and counted."""
         assignments = self._plan.of_scoring(name, tasks, rounds.endpoint, rounds.candidate)
         round_ = rounds.evaluation(assignments, f"evaluation {name!r}")
+        if tasks is self._plan.held_out:
+            self._pace.note_evaluation(round_.seconds)
         self._watch.examine(round_, rounds)
         look, trained = self._folder.next_look(name, self.step), self._folder.training_scores
         return measure(name, self.step, assignments, round_.rollouts, self._settings, look=look, trained=trained)
@@ -350,7 +357,7 @@ class Trainer:
         """Continue after the last complete checkpoint; what came after it is cut."""
         found = self._checkpoints.last()
         trained = self._checkpoints.step(found) if found is not None else 0
-        self.step = trained if self._phases is None else self._phases.resume_step(trained)
+        self.step = self._pace.done = trained if self._phases is None else self._phases.resume_step(trained)
         if found is not None:
             self._version = backend.load(found)
         self._folder.cut(self.step)
@@ -360,12 +367,6 @@ class Trainer:
             what, _, role = name.partition("/")
             if what == "running_mean":
                 self._means["" if role == "none" else role] = mean
-
-    def _record(
-        self, step: int, round_: Round, batch: TrainingBatch, update: Update, seconds: dict[str, float]
-    ) -> None:
-        metrics = step_metrics(round_, batch, update, seconds, self._version, self._settings)
-        self._note(step, update.version, metrics)
 
     def _note(self, step: int, version: int, measured: Mapping[str, float]) -> None:
         """A step is done: this is what came of it."""
