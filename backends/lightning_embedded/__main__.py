@@ -9,6 +9,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lightning_embedded import vllm
 from lightning_embedded.engine.engine import Engine
+from lightning_embedded.engine.precision import packed_dtype
 from lightning_embedded.learning.learner import Learner
 from lightning_embedded.learning.memory import check_memory
 from lightning_embedded.learning.training import Training
@@ -53,7 +54,9 @@ def _build(config: BackendConfig) -> ReadyBackend:
 
 def _check_memory(settings: Settings, loaded: LoadedModel) -> None:
     anatomy = dissect(loaded.model.config)
-    held = 4.0 * anatomy.parameters if anatomy else 0.0  # the engine's weights
+    packed = packed_dtype(loaded.model)
+    width = 4.0 + (packed.itemsize if packed else 0)  # the engine's weights, and their packed form
+    held = width * anatomy.parameters if anatomy else 0.0
     check_memory(settings, anatomy, held, "use a smaller model, or a GPU with backend=verl (docs/verl.md)")
 
 
