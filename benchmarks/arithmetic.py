@@ -4,9 +4,9 @@
                                     [--output FILE]
 
 Three agents, told in words what they may do, so that a model whose chat template knows no tools can be any of them.
-`sums`: one call, a sum or a difference of two numbers of two digits, step by step. `answers`: a sum of two numbers of
-two digits, after two that are solved, in about 12 tokens. `calculator`: expressions of two to four terms, and a
-calculator that the model asks by writing `calc:` and an expression; up to four calls.
+`sums`: one call, a sum or a difference of two numbers of two digits, step by step. `answers`: the same, with the number
+only, in at most 16 tokens. `calculator`: expressions of two to four terms, and a calculator that the model asks by
+writing `calc:` and an expression; up to four calls.
 
 The held-out score is greedy, before and after, with its interval; for each step the seconds of rollouts and of the
 update, and tokens a second while rollouts run; of the whole run also the processor time of all its processes, which
@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import platform
-import random
 import re
 import resource
 import statistics
@@ -55,13 +54,6 @@ SHOWN = [
     {"role": "user", "content": "result: 23"},
     {"role": "assistant", "content": "23"},
 ]
-#: What the model of `answers` sees before its task.
-SOLVED = [
-    {"role": "user", "content": "What is 12 + 35?"},
-    {"role": "assistant", "content": "12 + 35 = 47"},
-    {"role": "user", "content": "What is 58 + 27?"},
-    {"role": "assistant", "content": "58 + 27 = 85"},
-]
 Task = dict[str, Any]
 
 
@@ -83,8 +75,8 @@ def add(task: Task) -> str:
 
 @lightning.agent(role="solver", trainable=True)
 def answer(task: Task) -> str:
-    """One question, one line."""
-    return say([*SOLVED, {"role": "user", "content": task["question"]}], 16)
+    """One question, one number."""
+    return say([{"role": "user", "content": f"{task['question']} Answer with the number only."}], 16)
 
 
 @lightning.agent(role="solver", trainable=True)
@@ -118,10 +110,11 @@ def correct(task: Task, answer: str) -> float:
     return float(bool(numbers) and numbers[-1] == task["answer"])
 
 
+SUMS = [("chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2})]
 #: Agent, and what makes its tasks: reasoning-gym's name of each, with its options.
 AGENTS: dict[str, tuple[Callable[[Task], str], list[tuple[str, dict[str, int]]]]] = {
-    "sums": (add, [("chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2})]),
-    "answers": (answer, []),
+    "sums": (add, SUMS),
+    "answers": (answer, SUMS),
     "calculator": (
         calculate,
         [
@@ -134,9 +127,6 @@ AGENTS: dict[str, tuple[Callable[[Task], str], list[tuple[str, dict[str, int]]]]
 
 def tasks(agent: str, seed: int, size: int) -> list[Task]:
     """Tasks, the same number of each kind."""
-    if agent == "answers":
-        drawn = (divmod(number, 90) for number in random.Random(seed).sample(range(8100), min(size, 8100)))
-        return [{"question": f"What is {a + 10} + {b + 10}?", "answer": str(a + b + 20)} for a, b in drawn]
     import reasoning_gym  # noqa: PLC0415 - a machine without it can be given `--data`
 
     kinds = AGENTS[agent][1]

@@ -79,7 +79,7 @@ def _show(display: _Display, event: Event) -> None:
             display.show_status(text)
         case NoticeEvent(text):
             display.show_notice(text)
-        case PaceEvent(text, is_news=True):
+        case PaceEvent(text=text, is_news=True):
             display.show_notice(text)
         case WarningEvent(text):
             display.show_warning(text)

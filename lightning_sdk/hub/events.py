@@ -60,7 +60,7 @@ class StepEvent:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaceEvent:
     """How long a training takes, as far as is known: after its first rollouts, and after each step."""
 

@@ -59,7 +59,9 @@ EVENTS: list[Event] = [
     events.WarningEvent("3 rollouts timed out"),
     events.StartedEvent(steps=2, step=1, model="spark", run="runs/solve"),
     events.StepEvent(1, 2, {"reward_mean": 0.5}),
-    events.PaceEvent("a step takes 3.0 s", 3.0, 60.0, agent=1.0, engine=1.5, learner=0.5, is_news=True),
+    events.PaceEvent(
+        text="a step takes 3.0 s", seconds=3.0, left=60.0, agent=1.0, engine=1.5, learner=0.5, is_news=True
+    ),
     events.EvaluationEvent("after", SCORE),
     events.FinishedEvent(REPORT, "1.0 step"),
     events.CheckedEvent(DIAGNOSIS),

@@ -59,7 +59,7 @@ class Pace:
             f"{quantity(size, 'rollout')} will take about {_duration(step)} and its update, and the run at least "
             f"{_duration(left)}"
         )
-        self._feed.publish(PaceEvent(text, step, left, is_news=True))
+        self._feed.publish(PaceEvent(text=text, seconds=step, left=left, is_news=True))
 
     def note_evaluation(self, seconds: float) -> None:
         """The held-out tasks were measured."""
@@ -83,7 +83,13 @@ class Pace:
         if later:
             text += f"; {quantity(later, 'more step')} will end at {self._time(left)}, in {_duration(left)}"
         event = PaceEvent(
-            text, seconds, left, agent=agent, engine=engine, learner=learner, is_news=changed and later > 0
+            text=text,
+            seconds=seconds,
+            left=left,
+            agent=agent,
+            engine=engine,
+            learner=learner,
+            is_news=changed and later > 0,
         )
         self._feed.publish(event)
 
