@@ -100,7 +100,7 @@ class RunReport:
     search: Mapping[str, Any] | None = None
     """What came of its search for texts, empty if that did not come to its end; None if the run has none. If there were
     several, the one that found the texts in force."""
-    phases: Sequence[Mapping[str, Any]] = ()
+    phases: Sequence[Mapping[str, Any]] = field(default_factory=list)
     """Phases of weights and of prompts, in order: number, kind, why, first_step, last_step, before, after, gain,
     rollouts, seconds; empty if the run did not take turns."""
 
