@@ -12,7 +12,8 @@ from lightning_embedded.engine.engine import Engine
 from lightning_embedded.engine.room import Room
 from lightning_embedded.engine.sequence import Params, Sequence
 from tests.engine.served_engine import assert_logprobs
-from tests.engine.test_engine import prompts, wait_for
+from tests.engine.test_engine import prompts
+from tests.waiting import wait_for
 
 #: Tokens in the cache: seven rows of 32, but only two of 80 and one of 128.
 TOKENS = 256
