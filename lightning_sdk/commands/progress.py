@@ -318,7 +318,8 @@ def _tasks(score: Interval, seeds: int) -> str:
 
 
 def _scores(report: RunReport) -> list[tuple[str, HeldOutScore]]:
-    return [(name, report.held_out[name]) for name in ("before", "after", "evaluation") if name in report.held_out]
+    names = ("before", "prompted", "after", "evaluation")
+    return [(name, report.held_out[name]) for name in names if name in report.held_out]
 
 
 def _place(run: str, report: RunReport) -> str:

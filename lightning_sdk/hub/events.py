@@ -83,7 +83,7 @@ class EvaluationEvent:
     """The held-out tasks were measured."""
 
     name: str
-    """'before', 'after', or 'step-N'."""
+    """'before', 'after', 'step-N', or 'prompted', which is the score with a prompt that is to be distilled."""
     score: HeldOutScore
 
 

@@ -58,7 +58,7 @@ class RunReport:
     model: str = ""
     backend: str = ""
     held_out: Mapping[str, HeldOutScore] = field(default_factory=dict)
-    """'before', 'after' or 'step-N' -> the score."""
+    """'before', 'after', 'step-N' or 'prompted' -> the score."""
     change: Interval | None = None
     """After minus before, by task; None where no task has a score in both."""
     change_by_role: Mapping[str, Interval] = field(default_factory=dict)

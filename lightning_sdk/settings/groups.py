@@ -306,13 +306,16 @@ class Failure(Group):
 class Stored(Group):
     """Training from the rollouts of earlier runs, instead of running the agent."""
 
-    method: Annotated[str, OneOf("sft", "rejection", "dpo")] = "rejection"
+    method: Annotated[str, OneOf("sft", "rejection", "dpo", "distill")] = "rejection"
     """What is learned from: 'sft' (every rollout), 'rejection' (the best rollouts of each group: RAFT,
-    arXiv:2304.06767) or 'dpo' (the best against the worst of each group: arXiv:2305.18290, eq. 7)."""
+    arXiv:2304.06767), 'dpo' (the best against the worst of each group: arXiv:2305.18290, eq. 7) or 'distill' (what the
+    agent did well with tuned prompts, as if it had been asked with its own)."""
     best: Annotated[int, AtLeast(1)] = 1
-    """Maximum number of rollouts of each group that 'rejection' keeps; among equals the earliest."""
+    """Maximum number of rollouts of each group that 'rejection' keeps, and of each task that 'distill' keeps; among
+    equals the earliest."""
     min_reward: float | None = None
-    """Lowest reward of a rollout that 'sft' and 'rejection' learn from."""
+    """Lowest reward of a rollout that 'sft', 'rejection' and 'distill' learn from. By default 'distill' learns from
+    rollouts that earned more than the agent did with its own prompts on average."""
     beta: Annotated[float, MoreThan(0)] = 0.1
     """How strongly DPO holds the model near the reference model."""
 

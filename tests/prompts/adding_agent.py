@@ -26,6 +26,16 @@ def solve(task: dict[str, Any]) -> str:
     return ask(task)
 
 
+@lightning.agent(role="solver", trainable=True)
+def converse(task: dict[str, Any]) -> str:
+    """Two turns of one conversation."""
+    messages: list[Any] = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": task["question"]}]
+    for further in ("Are you sure?", ""):
+        said = _client.chat.completions.create(model="gpt", messages=messages).choices[0].message.content or ""
+        messages += [{"role": "assistant", "content": said}, {"role": "user", "content": further}]
+    return said
+
+
 def checksum(task: dict[str, Any], answer: str) -> float:
     """A reward that differs from answer to answer, whatever the model can do."""
     return sum(map(ord, answer)) % 7 / 6

@@ -42,7 +42,7 @@ class HeldOut:
     """The score on held-out tasks at one moment."""
 
     name: str
-    """'before', 'after', or 'step-N'."""
+    """'before', 'after', 'step-N', or 'prompted'."""
     step: int
     score: Interval
     """Over tasks."""

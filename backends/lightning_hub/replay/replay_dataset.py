@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_hub.backend import Batch, Objective, Pair, Row
+from lightning_hub.backend import Batch, Endpoint, Objective, Pair, Row
 from lightning_hub.credit.advantages import RoleAdvantages
 from lightning_hub.credit.batch import is_scheduled, rows_of, token_weights
 from lightning_hub.replay import selection
@@ -23,6 +23,7 @@ from lightning_hub.replay.stored_run import StoredRollout, StoredRun, canonical
 from lightning_hub.trajectories.rewards import total_reward
 from lightning_hub.trajectories.role_rollout import RoleRollout, role_rollouts
 from lightning_sdk.errors import NothingToTrain, SettingError
+from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.results.quantity import quantity
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
@@ -56,7 +57,7 @@ class ReplayBatch:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Chosen:
+class ChosenParts:
     """Parts that a step learns from, and how."""
 
     parts: list[RoleRollout] = field(default_factory=list)
@@ -79,7 +80,7 @@ def without_effect(settings: Settings) -> list[str]:
     """Changed settings that say nothing about learning from stored rollouts."""
     method = settings.stored.method
     idle = {*_POLICY, "stored.beta" if method != "dpo" else "stored.min_reward"}
-    idle |= set() if method == "rejection" else {"stored.best"}
+    idle |= set() if method in {"rejection", "distill"} else {"stored.best"}
     idle |= {"algorithm.aggregation"} if method == "dpo" else set()
     names = settings.changes()
     return sorted(name for name in names if name in idle or f"{name.partition('.')[0]}.*" in idle)
@@ -134,7 +135,15 @@ class ReplayDataset:
         left_out = f"; {self.describe_left_out()}" if self.left_out else ""
         return f"learning from {quantity(self.rollouts, 'stored rollout')} in {groups} of {names}{left_out}"
 
-    def facts(self) -> dict[str, str | int]:
+    @property
+    def candidate(self) -> Candidate | None:
+        """Texts whose held-out score this training is to reach without them; None if there are none."""
+        return None
+
+    def prepare(self, endpoint: Endpoint | None) -> None:
+        """Do what needs the running engine."""
+
+    def facts(self) -> dict[str, str | int | float]:
         """For config.json."""
         return {
             "stored_groups": len(self.groups),
@@ -167,7 +176,7 @@ class ReplayDataset:
         count = self._settings.rollouts.tasks_per_step
         first = (step - 1) * count
         places = dict.fromkeys(self._group_at(first + place) for place in range(count))
-        chosen = _Chosen()
+        chosen = ChosenParts()
         for place in places:
             self._choose(self.groups[place], step, chosen)
         if not any(map(self._is_trained, chosen.spoke)):
@@ -230,10 +239,9 @@ class ReplayDataset:
 
     # --- which rollouts
 
-    def _choose(self, group: StoredGroup, step: int, chosen: _Chosen) -> None:
+    def _choose(self, group: StoredGroup, step: int, chosen: ChosenParts) -> None:
         """What is learned from one group, by role."""
-        rollouts = [found for record in group.records if (found := group.run.rollout(record)) is not None]
-        done, problems = role_rollouts(rollouts, group.settings)
+        done, problems = self._role_rollouts(group)
         chosen.problems += problems
         chosen.spoke |= {part.role for part in done if part.trajectories}
         by_role: dict[str, list[RoleRollout]] = {}
@@ -247,10 +255,15 @@ class ReplayDataset:
         chosen.used += len(chosen.parts) > before
         chosen.skipped += len(chosen.parts) == before
 
+    def _role_rollouts(self, group: StoredGroup) -> tuple[list[RoleRollout], list[str]]:
+        """What each role did in a group's rollouts, and why calls cannot be used."""
+        rollouts = [found for record in group.records if (found := group.run.rollout(record)) is not None]
+        return role_rollouts(rollouts, group.settings, supervised=self._settings.stored.method == "distill")
+
     def _is_trained(self, role: str) -> bool:
         return role in self._settings.roles if self._settings.roles else self._declared.get(role, True)
 
-    def _prefer(self, of_role: list[RoleRollout], chosen: _Chosen) -> None:
+    def _prefer(self, of_role: list[RoleRollout], chosen: ChosenParts) -> None:
         rewards = [part.reward for part in of_role]
         if self._settings.stored.method != "dpo":
             for place in selection.select(rewards, self._settings.stored):
@@ -261,7 +274,7 @@ class ReplayDataset:
             chosen.add(worst, -1.0)
             chosen.pairs.append(Pair(best.role, best.rollout.id, worst.rollout.id))
 
-    def _rows(self, chosen: _Chosen) -> list[Row]:
+    def _rows(self, chosen: ChosenParts) -> list[Row]:
         weights: dict[int, float] = {}
         if chosen.pairs:
             weights = {id(part): part.credit.weight / len(chosen.pairs) for part in chosen.parts}
@@ -286,7 +299,7 @@ def _unfit(record: StoredRollout, withheld: set[str], rescoring: int) -> str:
     return "the run's last re-scoring did not score them" if record.rescoring != rescoring else ""
 
 
-def _metrics(chosen: _Chosen, rows: Sequence[Row], method: str) -> dict[str, float]:
+def _metrics(chosen: ChosenParts, rows: Sequence[Row], method: str) -> dict[str, float]:
     metrics: Counter[str] = Counter()
     for row in rows:
         trained = int(np.count_nonzero(row.weights))

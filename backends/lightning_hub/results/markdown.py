@@ -174,7 +174,8 @@ def _reasons(report: RunReport) -> str:
 def _what_ran(report: RunReport) -> str:
     if not report.rollouts:
         told = f"{report.tokens:,} sampled tokens of stored rollouts trained on"
-        return f"## What ran\n\n{told}, in {_minutes(report.train_seconds)}." if report.tokens else ""
+        ran = f"## What ran\n\n{told}, in {_minutes(report.train_seconds)}.{_describe_distillation(report)}"
+        return ran if report.tokens else ""
     if report.is_search and report.search:
         return "\n".join(["## What ran", "", f"{report.rollouts:,} rollouts of the search.", *_failures(report)])
     lines = [
@@ -193,6 +194,18 @@ def _what_ran(report: RunReport) -> str:
             f"and at most {stale.max:.0f} (`rollouts.staleness={stale.bound}`).",
         ]
     return "\n".join([*lines, *_failures(report)])
+
+
+def _describe_distillation(report: RunReport) -> str:
+    """What a prompt that went into the weights saves."""
+    if (saved := report.facts.get("prompt_tokens_saved_per_call")) is None:
+        return ""
+    tuned, own = (report.facts[f"prompt_tokens_per_call_{which}"] for which in ("tuned", "own"))
+    return (
+        f" The texts of candidate `{report.facts['distilled_candidate']}` were distilled: without them, a call reads "
+        f"{saved:g} tokens less (on average {own:g} instead of {tuned:g}). `prompted` is the score with these texts, "
+        "before training; `after` is that of the trained model with the agent's own texts."
+    )
 
 
 def _describe_masked(report: RunReport) -> str:

@@ -15,6 +15,7 @@ from lightning_hub.credit.batch import TrainingBatch, build_batch, flat_groups
 from lightning_hub.evaluation.evaluation import HeldOut, measure
 from lightning_hub.feed import Feed
 from lightning_hub.health import instability
+from lightning_hub.replay.distill_dataset import open_dataset
 from lightning_hub.replay.replay_dataset import ReplayDataset, without_effect
 from lightning_hub.results.run_folder import RunFolder
 from lightning_hub.rollouts.leases import Leases
@@ -44,6 +45,7 @@ from lightning_sdk.hub.events import (
     StepEvent,
     WarningEvent,
 )
+from lightning_sdk.prompts.candidate import Candidate
 from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_report import Resumption
 from lightning_sdk.rollouts.tasks import Task, task_id
@@ -142,9 +144,7 @@ class Trainer:
         if not plan.resume:  # Before anything that takes long: with it, --resume finds the run.
             self._write_start()
         if plan.from_runs:
-            self._dataset = ReplayDataset(
-                list(map(Path, plan.from_runs)), self._settings, plan.reserved, plan.declared_roles
-            )
+            self._dataset = open_dataset(plan)
         self._feed.publish(StatusEvent(f"starting the {self._plan.backend.name} backend"))
         backend = self._backend = self._plan.backend.start(self._settings, self._folder.path)
         watch = self._pace.note_rollouts
@@ -176,7 +176,9 @@ class Trainer:
     def _train(self, backend: Backend, rounds: Rounds) -> None:
         if told := self._checkpoints.check_room(self._plan, backend.facts(), self.step):
             self._feed.publish(WarningEvent(told))
-        self._measure_before(rounds)
+        self._measure("before", rounds)
+        if self._dataset is not None and self._dataset.candidate is not None:
+            self._measure("prompted", rounds, self._dataset.candidate)
         if self._phases is None:
             self._train_until(self._settings.steps, backend, rounds)
         else:
@@ -211,7 +213,7 @@ class Trainer:
         """Look for texts instead of training, and score what was found."""
 
         def measure() -> None:
-            self._measure_before(rounds)
+            self._measure("before", rounds)
 
         self._folder.config({"search": self._folder.start.search or {}})
         host = PlanSearch(self._plan, self._folder.path, rounds, self._feed, self._stopping, measure, self._note)
@@ -292,10 +294,12 @@ class Trainer:
         self._folder.diagnosis(found)
         return CheckedEvent(found)
 
-    def _measure_before(self, rounds: Rounds) -> None:
-        """Score what the run begins with, unless an earlier session has."""
-        if "before" not in {each.name for each in self._folder.held_out}:
-            self._evaluate("before", rounds)
+    def _measure(self, name: str, rounds: Rounds, candidate: Candidate | None = None) -> None:
+        """Score the model that the run begins with, with these texts, unless an earlier session has."""
+        if name not in {each.name for each in self._folder.held_out}:
+            rounds.candidate = candidate
+            self._evaluate(name, rounds)
+            rounds.candidate = None
 
     def _evaluate(self, name: str, rounds: Rounds) -> None:
         """Score on the held-out tasks, with the texts that are in force."""
@@ -321,14 +325,12 @@ class Trainer:
         if self._plan.resume:
             checks.refuse_other_model(self._folder.start.facts, facts, self._settings.model)
             self._resume(backend)
-        sizes: dict[str, str | int] = {
-            "tasks": len(self._plan.tasks),
-            "held_out_tasks": len(self._plan.held_out),
-        }
+        sizes = dict[str, str | int | float](tasks=len(self._plan.tasks), held_out_tasks=len(self._plan.held_out))
         if self._plan.deciding:
             sizes["deciding_tasks"] = len(self._plan.deciding)
         if self._dataset is not None:
             self._dataset.refuse_other_tokenizers(str(facts.get("tokenizer", "")))
+            self._dataset.prepare(backend.endpoint)
             sizes |= self._dataset.facts()
             self._feed.publish(StatusEvent(self._dataset.describe()))
             if idle := without_effect(self._settings):

@@ -88,13 +88,17 @@ class RoleRollout:
         return spread
 
 
-def role_rollouts(rollouts: Sequence[Rollout], settings: Settings) -> tuple[list[RoleRollout], list[str]]:
-    """What each role that made a trainable call did in each rollout, and why calls were left out.
+def role_rollouts(
+    rollouts: Sequence[Rollout], settings: Settings, *, supervised: bool = False
+) -> tuple[list[RoleRollout], list[str]]:
+    """What each role that made a trainable call did in each rollout, and why calls were left out. `supervised` as in
+    `transitions`.
 
     In the order of the rollouts, and in each in the order of the roles' first calls.
     """
     problems: list[str] = []
-    return [each for rollout in rollouts for each in _role_rollouts_in(rollout, settings, problems)], problems
+    found = [each for rollout in rollouts for each in _role_rollouts_in(rollout, settings, problems, supervised)]
+    return found, problems
 
 
 def silent_role_rollouts(
@@ -128,14 +132,16 @@ def _silent_role_rollout(rollout: Rollout, role: str, credit: Credit) -> RoleRol
     )
 
 
-def _role_rollouts_in(rollout: Rollout, settings: Settings, problems: list[str]) -> Iterator[RoleRollout]:
+def _role_rollouts_in(
+    rollout: Rollout, settings: Settings, problems: list[str], supervised: bool
+) -> Iterator[RoleRollout]:
     made: dict[str, list[Transition]] = {}
     for call in rollout.calls:
         if not call.meta.trainable:
             continue
         of_role = made.setdefault(call.meta.role, [])
         try:
-            of_role += transitions(call)
+            of_role += transitions(call, supervised=supervised)
         except UnusableCall as error:
             problems.append(str(error))
     for role, of_role in made.items():

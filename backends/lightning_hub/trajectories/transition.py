@@ -65,8 +65,9 @@ class _Request(msgspec.Struct, kw_only=True):
 _requests = msgspec.json.Decoder(_Request)
 
 
-def transitions(call: Call) -> list[Transition]:
-    """One transition for each choice of `call` in which something was sampled.
+def transitions(call: Call, *, supervised: bool = False) -> list[Transition]:
+    """One transition for each choice of `call` in which something was sampled. `supervised`: it is to be imitated, for
+    which it does not matter that it was sampled greedily.
 
     Empty for calls that are not trainable, that failed, or that were closed before their ids came. `UnusableCall` if
     the call succeeded but ids or log-probs are missing, do not fit each other, or were sampled greedily.
@@ -81,13 +82,13 @@ def transitions(call: Call) -> list[Transition]:
     made = []
     for choice in call.choices:
         if choice.token_ids:
-            made.append(_transition(call, choice))
+            made.append(_transition(call, choice, supervised))
         elif call.output_tokens and not cancelled:
             raise _unusable(call, f"choice {choice.index} has no token ids")
     return made
 
 
-def _transition(call: Call, choice: Choice) -> Transition:
+def _transition(call: Call, choice: Choice, supervised: bool) -> Transition:
     prompt_ids = np.frombuffer(choice.prompt_ids or call.prompt_ids, "<i4")
     completion_ids = np.frombuffer(choice.token_ids, "<i4")
     logprobs = np.frombuffer(choice.logprobs, "<f4")
@@ -110,7 +111,7 @@ def _transition(call: Call, choice: Choice) -> Transition:
         completion_ids=completion_ids,
         logprobs=logprobs,
         versions=_versions(call, choice, len(completion_ids)),
-        temperature=_temperature(call, request),
+        temperature=_temperature(call, request, supervised),
         finish_reason=choice.finish_reason,
         started_ns=call.meta.started_ns,
         constraint=_constraint(call, request),
@@ -147,8 +148,10 @@ def _constraint(call: Call, request: _Request) -> str:
     return constraint_of(msgspec.json.decode(call.request))
 
 
-def _temperature(call: Call, request: _Request) -> float:
+def _temperature(call: Call, request: _Request, supervised: bool) -> float:
     temperature = 1.0 if request.temperature is None else request.temperature
+    if supervised and temperature == 0:
+        return 1.0
     if not temperature > 0:
         raise _unusable(
             call, f"it was sampled at temperature {temperature:g}, which leaves no distribution to learn from", ""
