@@ -82,7 +82,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     running.close()
 
 
-def stored(run: Path) -> dict[str, Rollout]:
+def read_rollouts(run: Path) -> dict[str, Rollout]:
     with Archive(run) as kept:
         return {rollout.id: rollout for rollout in kept.rollouts(kept.entries("train"))}
 
@@ -100,7 +100,7 @@ def test_rows_have_the_agents_own_prompt_and_the_sampled_tokens(tuned_run: Path,
     dataset.prepare(engine.endpoint)
     found = dataset.draw(1).batch
     tokenizer = AutoTokenizer.from_pretrained(lightning_spark.folder())
-    rollouts, tasks = stored(tuned_run), {}
+    rollouts, tasks = read_rollouts(tuned_run), {}
     assert found.objective is Objective.SFT and found.rows
     with Archive(tuned_run) as kept:
         tasks = kept.tasks(kept.entries("train"))
@@ -128,7 +128,7 @@ def test_rows_have_the_agents_own_prompt_and_the_sampled_tokens(tuned_run: Path,
 def test_only_what_the_tuned_agent_did_well_is_learned(tuned_run: Path, engine: Backend) -> None:
     """Rollouts of the chosen candidate that earned more than the agent's own texts on average; the best of each task;
     never of a task that is held out."""
-    rollouts = stored(tuned_run)
+    rollouts = read_rollouts(tuned_run)
     chosen = read_json(tuned_run / "config.json")["search"]["chosen"]
     of = {id_: each.calls[0].meta.candidate for id_, each in rollouts.items()}
 
@@ -139,7 +139,7 @@ def test_only_what_the_tuned_agent_did_well_is_learned(tuned_run: Path, engine: 
         least = sum(own) / len(own)
         return {id_ for id_, each in left.items() if of[id_] == chosen and each.rewards[0].value > least}
 
-    def learned(held_out: list[dict[str, Any]], **settings: Any) -> set[str]:
+    def learned_rollouts(held_out: list[dict[str, Any]], **settings: Any) -> set[str]:
         chosen_settings = Settings.from_dict({**DISTILL, **settings})
         dataset = DistillDataset([tuned_run], chosen_settings, held_out, {"solver": True})
         dataset.prepare(engine.endpoint)
@@ -147,17 +147,17 @@ def test_only_what_the_tuned_agent_did_well_is_learned(tuned_run: Path, engine: 
         dataset.close()
         return found
 
-    everything = learned([], **{"stored.best": 100})
+    everything = learned_rollouts([], **{"stored.best": 100})
     good = succeed()
     assert everything == good and good
-    assert len({rollouts[each].task_id for each in everything}) == len(learned([]))
+    assert len({rollouts[each].task_id for each in everything}) == len(learned_rollouts([]))
     best = max(rollouts[each].rewards[0].value for each in good)
-    top = learned([], **{"stored.best": 100, "stored.min_reward": best})
+    top = learned_rollouts([], **{"stored.best": 100, "stored.min_reward": best})
     assert top == {id_ for id_, each in rollouts.items() if of[id_] == chosen and each.rewards[0].value >= best}
     withheld = min(rollouts[each].task_id for each in good)
     with Archive(tuned_run) as kept:
         task = kept.tasks(kept.entries("train"))[withheld]
-    assert learned([task], **{"stored.best": 100}) == succeed(withheld) != good
+    assert learned_rollouts([task], **{"stored.best": 100}) == succeed(withheld) != good
 
 
 def test_a_prompt_is_distilled_into_the_weights(tuned_run: Path, tmp_path: Path) -> None:
