@@ -1,6 +1,6 @@
 """The pictures of docs/dashboard.md, light and dark.
 
-    python tests/dashboard/pictures.py RUNS FINDINGS RUN   # one run with findings, one with two roles
+    python tests/dashboard/pictures.py RUNS FINDINGS RUN SEARCH  # runs: with findings, two roles, a search
 
 `examples/two_roles/agent.py`, with and without `--one-reward`, leaves such runs.
 """
@@ -25,7 +25,7 @@ SIZE = {"width": 1280, "height": 800}
 _COLOURS = 96
 
 
-def places(page: Page, findings: str, run: str) -> dict[str, tuple[str, str]]:
+def places(page: Page, findings: str, run: str, search: str) -> dict[str, tuple[str, str]]:
     """Name of a picture -> the place that it shows."""
     rows = page.ask("rollouts", run=run, mode="train", limit=50)["rows"]
     id_ = next(each["id"] for each in rows if each["reward"])
@@ -36,16 +36,18 @@ def places(page: Page, findings: str, run: str) -> dict[str, tuple[str, str]]:
         "rollouts": (f"/run/{run}/rollouts", "by=group&mode=train"),
         "rollout": (f"/run/{run}/rollout", f"rollout={id_}&span={call}"),
         "tokens": (f"/run/{run}/tokens", f"rollout={id_}"),
+        "pairs": (f"/run/{run}/pairs", f"rollout={id_}"),
+        "prompts": (f"/run/{search}/prompts", ""),
         "compare": ("/compare", f"run={findings}&run={run}"),
         "system": (f"/run/{run}/system", "log=backend.log"),
     }
 
 
-def take(browser: Any, page: Page, findings: str, run: str) -> None:
+def take(browser: Any, page: Page, findings: str, run: str, search: str) -> None:
     """Each view in both colours."""
     for colours in ("light", "dark"):
         with read(browser, page.port, page.server.token, size=SIZE, colours=colours) as reader:
-            for name, (place, query) in places(page, findings, run).items():
+            for name, (place, query) in places(page, findings, run, search).items():
                 reader.open("/")
                 reader.open(place, query)
                 reader.tab.wait_for_timeout(4000)  # until everything that is computed beside answers is there
@@ -56,11 +58,11 @@ def take(browser: Any, page: Page, findings: str, run: str) -> None:
 
 
 def main() -> None:
-    runs, findings, run = sys.argv[1:]
+    runs, findings, run, search = sys.argv[1:]
     FOLDER.mkdir(exist_ok=True)
     with serve(Path(runs)) as page, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        take(browser, page, findings, run)
+        take(browser, page, findings, run, search)
         browser.close()
 
 

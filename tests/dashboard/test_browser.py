@@ -16,7 +16,7 @@ from tests.dashboard.trained import start_training
 
 pytestmark = pytest.mark.timeout(600)
 VIEWS = ("run", "rollouts", "system")
-OF_ROLLOUT = ("rollout", "tokens")
+OF_ROLLOUT = ("rollout", "tokens", "pairs")
 
 
 def place_of(view: str, rollout: str) -> tuple[str, str]:
@@ -196,6 +196,22 @@ def test_tokens_are_read_one_by_one(reader: Reader, page: Page) -> None:
     reader.tab.get_by_label("coloured by").select_option("entropy")
     reader.see(re.compile("It is not kept for single tokens. On average over the tokens of this step: writer"))
     assert "colour=entropy" in reader.place()
+
+
+def test_two_rollouts_of_a_group_are_read_side_by_side(reader: Reader, page: Page) -> None:
+    """What each earned and why, where they first differ, and the credit of each call; another one can be chosen."""
+    [row] = page.ask("groups", run="solve", mode="train", limit=1, sort="spread")["rows"]
+    reader.open("/run/solve/rollout", f"rollout={row['rollouts'][0]['id']}")
+    reader.tab.get_by_role("link", name="Beside another").click()
+    for side in ("This one", "The other"):
+        reader.tab.get_by_role("region", name=side).get_by_text(re.compile("short enough|characters")).first.wait_for()
+    call = reader.tab.get_by_role("region", name="Call 1 of writer")
+    assert call.get_by_text("advantage").count() == 2
+    reader.tab.get_by_label("compared with").select_option(index=2)
+    reader.until("location.hash.includes('other=')")
+    before = reader.place()
+    reader.tab.get_by_role("button", name="Swap").click()
+    reader.until(f"location.hash !== {before!r}")
 
 
 def test_runs_are_put_over_each_other(reader: Reader) -> None:

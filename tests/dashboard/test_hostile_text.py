@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def page(tmp_path: Path) -> Iterator[Page]:
         rewards=[(EVIL, EVIL, 1.0, EVIL), ("", "x", 0.5, EVIL)],
         events=pack_events([span, call]),
     )
-    run.add([rollout, MadeRollout(group=f"{EVIL}-0", mode="evaluate", answer=EVIL)])
+    mate = replace(rollout, key=KEY[::-1], id="1" * 32, answer="", rewards=[])
+    run.add([rollout, mate, MadeRollout(group=f"{EVIL}-0", mode="evaluate", answer=EVIL)])
     run.steps(
         [
             {"step": step, f"reward_mean/{EVIL}": 0.5, "loss": 1.0, f"seconds_{EVIL}": 1.0, "rollouts_<b>": 1.0}
@@ -92,6 +94,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
         ("/run/evil/rollout", f"rollout={'0' * 32}&span={'a' * 16}"),
         ("/run/evil/rollout", f"rollout={'0' * 32}&span={1:016x}"),
         ("/run/evil/tokens", f"rollout={'0' * 32}"),
+        ("/run/evil/pairs", f"rollout={'0' * 32}"),
         ("/run/evil/system", ""),
         ("/compare", "run=evil"),
         ("/run/<img src=x onerror=pwned=1>/run", "role=<script>pwned=1</script>"),

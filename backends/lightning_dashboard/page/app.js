@@ -10,15 +10,20 @@ import { RunsView } from "./views/runs.js";
 import { RunView } from "./views/run.js";
 import { RolloutsView } from "./views/rollouts.js";
 import { RolloutView } from "./views/rollout.js";
+import { PromptsView } from "./views/prompts.js";
+import { PairsView } from "./views/pairs.js";
 import { TokensView } from "./views/tokens.js";
 import { SystemView } from "./views/system.js";
 
-// Views of one run, in the order of the tabs; `of`: what the address has to name for them.
+// Views of one run, in the order of the tabs; `of`: what the address has to name for them; `searched`: only of a run that
+// looks for prompts.
 const VIEWS = [
   { name: "run", title: "Run", show: RunView },
   { name: "rollouts", title: "Rollouts", show: RolloutsView },
   { name: "rollout", title: "Rollout", show: RolloutView, of: "rollout" },
   { name: "tokens", title: "Tokens", show: TokensView, of: "rollout" },
+  { name: "pairs", title: "Pairs", show: PairsView, of: "rollout" },
+  { name: "prompts", title: "Prompts", show: PromptsView, searched: true },
   { name: "system", title: "System", show: SystemView },
 ];
 
@@ -40,15 +45,20 @@ function App() {
         ${!isFile && first !== "compare" && html`<a class="button" href=${link(["compare"], { run })}>Compare</a>`}
         <button onClick=${nextTheme} aria-label=${`Colours: ${theme.value || "as the system"}; change`}>${{ "": "◐", light: "☀", dark: "☾" }[theme.value]}</button>
       </div>
-      ${run && html`<nav class="views" aria-label="Views of the run">
-        ${VIEWS.filter((each) => !each.of || param(each.of)).map((each) => html`<a href=${tab(run, each)}
-          aria-current=${each === found ? "page" : undefined}>${each.title}</a>`)}
-      </nav>`}
+      ${run && html`<${Tabs} run=${run} open=${found} />`}
       ${trouble.value && html`<div class="notice" role="alert">${trouble.value}</div>`}
     </header>
     <main id="main" tabindex="-1">
       ${run ? html`<${found.show} key=${`${run} ${found.name}`} run=${run} />` : first === "compare" ? html`<${CompareView} />` : html`<${RunsView} />`}
     </main>`;
+}
+
+function Tabs({ run, open }) {
+  const { data } = useView("run", { run });
+  const shown = VIEWS.filter((each) => each === open || ((!each.of || param(each.of)) && (!each.searched || data?.search)));
+  return html`<nav class="views" aria-label="Views of the run">
+    ${shown.map((each) => html`<a href=${tab(run, each)} aria-current=${each === open ? "page" : undefined}>${each.title}</a>`)}
+  </nav>`;
 }
 
 // A tab keeps the role, and a view of one rollout what it is of.
@@ -68,7 +78,7 @@ function RunPicker({ run, view }) {
   const names = data?.runs.map((each) => each.name) ?? [run];
   return html`<h1 class="grow name row">
     ${names.length > 1
-      ? html`<select aria-label="Run" onChange=${(event) => go(["run", event.target.value, ["rollout", "tokens"].includes(view) ? "rollouts" : view])}>
+      ? html`<select aria-label="Run" onChange=${(event) => go(["run", event.target.value, ["rollout", "tokens", "pairs"].includes(view) ? "rollouts" : view])}>
           ${names.map((each) => html`<option value=${each} selected=${each === run}>${each}</option>`)}
         </select>`
       : html`<span>${run}</span>`}

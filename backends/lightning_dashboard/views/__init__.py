@@ -10,7 +10,20 @@ from lightning_dashboard.query import ViewQuery
 from lightning_dashboard.runs import Runs
 
 #: Names in addresses. They are imported when first asked for: until somebody looks, a dashboard costs nothing.
-VIEWS = ("runs", "pulse", "run", "series", "rollouts", "groups", "rollout", "call", "tokens", "compare", "system")
+VIEWS = (
+    "runs",
+    "pulse",
+    "run",
+    "series",
+    "rollouts",
+    "groups",
+    "rollout",
+    "call",
+    "tokens",
+    "prompts",
+    "compare",
+    "system",
+)
 
 
 def answer(name: str, runs: Runs, query: ViewQuery) -> Any:

@@ -48,6 +48,7 @@ function Head({ run, data }) {
       ${place && html`<a class="small" href=${link(["run", run, "rollouts"], { group: place.group, mode: place.mode })}>group ${place.group}</a>`}
       <span class="grow mono quiet small wrap">${data.id}</span>
       <a class="button" href=${link(["run", run, "tokens"], { rollout: data.id, attempt: data.attempt, role: param("role") })}>Its tokens</a>
+      ${data.group.length > 1 && html`<a class="button" href=${link(["run", run, "pairs"], { rollout: data.id, role: param("role") })}>Beside another</a>`}
       ${data.group.length > 1 && html`<span class="row" role="group" aria-label="Rollouts of the group">
         ${at > 0 && html`<a class="button" href=${to(data.group[at - 1])}>← before</a>`}
         <span class="quiet small">${at + 1} of ${data.group.length}</span>
