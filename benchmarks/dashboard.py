@@ -209,14 +209,17 @@ class _Pages:
 
     def __init__(self, folder: Path) -> None:
         self._dashboard, self._ends = Dashboard(folder), threading.Event()
-        shown = [("rollouts", {"limit": 100}), ("run", {}), ("system", {})]
+        shown: list[tuple[str, dict[str, Any]]] = [("rollouts", {"limit": 100}), ("run", {}), ("system", {})]
+        self._name = self._dashboard.ask("runs")[1]["runs"][0]["name"]
+        for view, params in shown:  # what is measured is a page that is open, not how one is opened
+            while self._dashboard.ask(view, run=self._name, **params)[1].get("incomplete"):
+                time.sleep(0.5)
         self._threads = [threading.Thread(target=self._look, args=each, daemon=True) for each in shown]
         for thread in self._threads:
             thread.start()
 
     def _look(self, view: str, params: dict[str, Any]) -> None:
-        name = self._dashboard.ask("runs")[1]["runs"][0]["name"]
-        seen = None
+        name, seen = self._name, None
         while not self._ends.wait(_LOOK_SECONDS if seen else 0):
             _, pulse = self._dashboard.ask("pulse", run=name)
             if pulse["version"] != seen:
