@@ -21,7 +21,7 @@ from lightning_dashboard.server import DashboardServer
 from lightning_sdk.trace.structs import read_struct
 
 #: Its work waits for that of a training on the same machine.
-_NICENESS = 10
+_NICENESS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from tests.dashboard.pages import Page, serve
 from tests.dashboard.reader import PATIENCE_MS, PHONE, Reader, read
 from tests.dashboard.trained import start_training
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 VIEWS = ("run", "rollouts", "system")
 OF_ROLLOUT = ("rollout", "tokens", "pairs")
 
@@ -228,7 +228,7 @@ def test_the_machinery_is_shown(reader: Reader) -> None:
     """Runners, logs and disk of a run that is over."""
     reader.open("/run/solve/system")
     reader.see("The run is over: nothing is queued.")
-    reader.tab.get_by_role("table", name="Runners").get_by_text("56").wait_for()
+    reader.tab.get_by_role("table", name="Runners").get_by_role("cell", name="56", exact=True).wait_for()
     reader.tab.get_by_role("button", name=re.compile("backend.log")).click()
     reader.tab.get_by_role("log", name="The end of backend.log").get_by_text("started in").wait_for()
     reader.see("hub.sqlite")

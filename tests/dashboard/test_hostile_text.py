@@ -15,7 +15,7 @@ from lightning_sdk.trace.call import Span, root_span_id
 from tests.dashboard.pages import Page, serve
 from tests.dashboard.reader import read
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 EVIL = (
     '<img src="http://evil.example/x.png" onerror="window.pwned=1"><script>window.pwned=1</script>'
     '"><svg onload=window.pwned=1> javascript:window.pwned=1 {{7*7}} ${window.pwned=1} \x1b]8;;http://evil.example\x07 '

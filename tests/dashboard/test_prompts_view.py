@@ -81,7 +81,7 @@ def test_a_run_without_a_search_says_so(page: Page) -> None:
     assert "a run that did not tune prompts" in page.ask("prompts", run="trained")["error"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_the_search_is_read(browser: Any, page: Page, colours: str) -> None:
     """From the run's tab to a candidate, what it changes, and what reflection read and wrote; text stays text."""
