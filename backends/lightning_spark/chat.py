@@ -35,7 +35,7 @@ def tool(name: str, *parameters: str) -> Message:
     return {"type": "function", "function": {"name": name, "parameters": schema}}
 
 
-def tool_call(name: str, **arguments: str) -> Message:
+def tool_call(name: str, /, **arguments: str) -> Message:
     """An assistant message that calls a tool."""
     function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
     return {

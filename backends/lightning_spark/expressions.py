@@ -45,6 +45,17 @@ def expression(rng: Random) -> str:
     return " ".join(_tree(rng, rng.randint(2, 7), 10 ** rng.randint(1, 5) - 1))
 
 
+def decimals(rng: Random) -> str:
+    """Two or three numbers with up to two decimals, added and subtracted."""
+    parts = [f"{rng.randint(0, 999)}.{rng.randint(1, 99)}" for _ in range(rng.randint(2, 3))]
+    return parts[0] + "".join(f" {rng.choice('+-')} {part}" for part in parts[1:])
+
+
+def as_fraction(text: str) -> str:
+    """The value of an expression as a fraction, such as 7/3."""
+    return str(_value(ast.parse(text.strip(), mode="eval").body))
+
+
 def normalise(text: str) -> str:
     """An expression without whitespace, for comparing tasks."""
     return "".join(text.split())

@@ -7,11 +7,14 @@ the folder. --seed determines everything except the order of floating-point sums
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -22,14 +25,15 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_spark import data, tokenizer
-from lightning_spark.corpus import Corpus, encode
+from lightning_spark.corpus import Corpus, make
+from lightning_spark.data import Rendered
 from lightning_spark.held_out import Exclusion, exclusion
 
 CONTEXT = 2048
 """Context length in the exported configuration. Training dialogues have up to corpus.LONGEST tokens."""
 HEAD = 32
 """Size of an attention head: vLLM's CPU attention supports 32 and 64, but not 16 and 48."""
-TOKENIZER_TEXTS = 30_000
+TOKENIZER_TEXTS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +41,13 @@ class Recipe:
     """The options that determine a run's result."""
 
     seed: int = 0
-    width: int = 128
-    layers: int = 4
+    width: int = 192
+    layers: int = 6
     kv_heads: int = 2
-    inner: int = 384
-    vocabulary: int = 768
-    dialogues: int = 900_000
-    steps: int = 7250
+    inner: int = 512
+    vocabulary: int = 2048
+    dialogues: int = 1_100_000
+    steps: int = 11_500
     batch_tokens: int = 65_536
     learning_rate: float = 3e-3
 
@@ -83,19 +87,24 @@ def fresh(recipe: Recipe) -> LlamaForCausalLM:
     return model
 
 
-def train(model: LlamaForCausalLM, recipe: Recipe, corpus: Corpus, say: Say, compiled: bool = False) -> None:
-    """Train a model in place, on the corpus' device."""
+def train(
+    model: LlamaForCausalLM, recipe: Recipe, corpus: Corpus, say: Say, compiled: bool = False, seconds: float = math.inf
+) -> None:
+    """Train a model in place, on the corpus' device, for the recipe's steps or until `seconds` are over."""
     device = corpus.ids.device.type
     torch.nn.Module.to(model, device)
     say("model", parameters=sum(each.numel() for each in model.parameters()), device=device)
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, (0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
     if compiled:
         # Layer by layer: one small graph for all layers compiles in seconds, the whole model in minutes.
         for layer in model.model.layers:
             layer.compile(dynamic=True)
     started, places, batches = time.perf_counter(), 0, corpus.batches(recipe.seed, recipe.batch_tokens)
-    for step in range(1, recipe.steps + 1):
+    step, done = 0, 0.0
+    while done < 1:
+        step += 1
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * _rate(step, done)
         ids, weights = next(batches)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = _loss(model, ids, weights)
@@ -103,11 +112,11 @@ def train(model: LlamaForCausalLM, recipe: Recipe, corpus: Corpus, say: Say, com
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        schedule.step()
         places += ids.numel()
-        if step % 100 == 0 or step == recipe.steps:
-            seconds = round(time.perf_counter() - started, 1)
-            say("step", step=step, loss=round(loss.item(), 4), tokens=places, seconds=seconds)
+        gone = time.perf_counter() - started
+        done = max(step / recipe.steps, gone / seconds)
+        if step % 100 == 0 or done >= 1:
+            say("step", step=step, loss=round(loss.item(), 4), tokens=places, seconds=round(gone, 1))
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
@@ -117,9 +126,9 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _rate(step: int, steps: int) -> float:
-    """Warm-up over 100 steps, then flat, then linear to 2% over the last 40%."""
-    return min(1.0, (step + 1) / 100, max(0.02, (1 - step / steps) / 0.4))
+def _rate(step: int, done: float) -> float:
+    """Warm-up over 100 steps, then flat, then linear to 2% over the last 40%; `done` is a share of the training."""
+    return min(1.0, step / 100, max(0.02, (1 - done) / 0.4))
 
 
 def _loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
@@ -145,23 +154,29 @@ def main(words: Sequence[str] | None = None) -> None:
         held_out = Exclusion.load(arguments.exclude) if arguments.exclude else exclusion()
         say("recipe", **asdict(recipe))
         say("held_out", tasks=len(held_out.questions), sha256=held_out.fingerprint())
-        texts = data.texts(recipe.dialogues, recipe.seed, held_out, arguments.workers)
-        vocabulary, model = _start(arguments.start, recipe, texts)
+        sample = list(islice(_first(recipe, held_out), min(TOKENIZER_TEXTS, recipe.dialogues)))
+        vocabulary, model = _start(arguments.start, recipe, [each.text for each in sample])
         tokenizer.save(vocabulary, folder, CONTEXT)
-        corpus = encode(vocabulary, texts)
+        corpus, fingerprints = make(recipe.dialogues, recipe.seed, held_out, vocabulary, arguments.workers)
         counts = {"dialogues": len(corpus.lengths), "tokens": int(corpus.lengths.sum())}
-        sample = data.fingerprint(texts[: data.SAMPLE])
-        say("corpus", **counts, sha256=data.fingerprint(texts), sample_sha256=sample)
+        whole = hashlib.sha256("".join(fingerprints).encode()).hexdigest()
+        say("corpus", **counts, sha256=whole, sample_sha256=data.fingerprint(sample[: data.SAMPLE]))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         say("versions", torch=torch.__version__, device=torch.cuda.get_device_name() if device == "cuda" else "cpu")
-        train(model, recipe, corpus.to(device), say, arguments.compile)
+        train(model, recipe, corpus.to(device), say, arguments.compile, arguments.seconds)
         save(model, folder)
+
+
+def _first(recipe: Recipe, held_out: Exclusion) -> Iterator[Rendered]:
+    """The dialogues from the first on."""
+    for seed, size in data.chunks(recipe.dialogues, recipe.seed):
+        yield from data.chunk(seed, size, held_out)
 
 
 def _start(folder: Path | None, recipe: Recipe, texts: list[str]) -> tuple[Tokenizer, LlamaForCausalLM]:
     """Tokenizer and model to train: new ones, or those in a folder."""
     if folder is None:
-        return tokenizer.train(texts[:TOKENIZER_TEXTS], recipe.vocabulary), fresh(recipe)
+        return tokenizer.train(texts, recipe.vocabulary), fresh(recipe)
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return Tokenizer.from_file(str(folder / "tokenizer.json")), model
 
@@ -202,6 +217,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in whole.items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(recipe, name), help=text)
     parser.add_argument("--learning-rate", type=float, default=recipe.learning_rate, help="highest rate of AdamW")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="end after this time of training, if not before"
+    )
     parser.add_argument("--start", type=Path, help="continue from this folder's weights and tokenizer; pass its sizes")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that generate dialogues")
     parser.add_argument("--compile", action="store_true", help="use torch.compile, worthwhile on a GPU")

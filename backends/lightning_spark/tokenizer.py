@@ -17,15 +17,16 @@ TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<
 """Added but not special: they are part of replies, where tool-call parsers look for them."""
 END_ID = 2
 
-# The largest pieces that BPE may build: a role header, the JSON before and after a call's argument, one digit, a word
-# with its space, an operator with its spaces. With single digits, copying a number is the same task at every length.
+# The largest pieces that BPE may build: a role header, the JSON around a call's name and arguments, one digit, a word
+# with its space, an operator with its spaces. With single digits, copying a number is the same task at every length;
+# names are split at underscores and from the space before them, so that copying one is the same wherever it stands.
 PIECES = (
-    r'(?:assistant|user|system|tool)\n|\{"name": "\w+", "arguments": \{"\w+": "|"\}+'
-    r'|\d| ?[A-Za-z_]+| ?[^\sA-Za-z_\d"{}<>] ?|["{}]+| ?[<>]=? ?|\s'
+    r'(?:assistant|user|system|tool)\n|\{"name": "|", "arguments": \{"?|": "|", "|"\}+|\}+'
+    r'|\d|_| (?=[A-Za-z_]+\()| ?[A-Za-z]+| ?[^\sA-Za-z_\d"{}<>] ?|["{}]+| ?[<>]=? ?|\s'
 )
 
 
-def train(texts: Iterable[str], size: int = 768) -> Tokenizer:
+def train(texts: Iterable[str], size: int = 2048) -> Tokenizer:
     """A tokenizer of `size` entries, learned from rendered dialogues."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

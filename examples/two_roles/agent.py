@@ -89,7 +89,7 @@ def look_up(task: dict) -> int | None:
 def add_up(expression: str) -> int | None:
     """The bill; None if the cashier names no number."""
     messages = [
-        {"role": "system", "content": "Use the calculator, then answer."},
+        {"role": "system", "content": "You are the cashier."},
         {"role": "user", "content": f"Calculate {expression}."},
     ]
     for _ in range(3):

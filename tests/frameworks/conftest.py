@@ -42,7 +42,7 @@ prove     `prove(name, distribution, run, async_=, threads=)`: what goes into re
 touched_names
           `touched_names.assert_restored(*ends of names that must have been patched)`, at the end of a test.
 
-The model is `spark` (0.9M parameters). Asked "What is 12 + 30?" with a tool that is called `calculator` and takes an
+The model is `spark` (2.8M parameters). Asked "What is 12 + 30?" with a tool that is called `calculator` and takes an
 `expression` (`from calculator import CALCULATOR`), it calls the tool and, given the result 42, says
 "<answer>42</answer>": in trained calls and at the provider, whatever the system prompt. Tools of other names and other
 tasks it gets wrong: dictate those.

@@ -50,7 +50,7 @@ _TAKEN = (
 #: A provider's answers are short: the model babbles where it cannot calculate.
 _LONGEST = 48
 #: With it the model calls a tool named `calculator` when it is asked to calculate, and then says the result.
-SEED = 14
+SEED = 3
 #: Other protocols of a provider, by how their path ends, and the module that puts them in terms of chat completions.
 _TRANSLATED = {"/responses": "responses", "/messages": "messages"}
 

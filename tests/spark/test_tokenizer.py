@@ -31,7 +31,9 @@ def test_transformers_keeps_the_pre_tokenizer(tokenizer: PreTrainedTokenizerBase
 def test_a_call_is_a_few_tokens_and_digits_stand_alone() -> None:
     """Few tokens make short rollouts; single digits make copying a number the same at every length."""
     call = '<tool_call>{"name": "calculator", "arguments": {"expression": "123 - -45"}}</tool_call>'
-    assert SHIPPED.encode(call).tokens[2:-2] == ["1", "2", "3", "Ġ-Ġ", "-", "4", "5"]
+    tokens = SHIPPED.encode(call).tokens
+    assert tokens[6:-2] == ["1", "2", "3", "Ġ-Ġ", "-", "4", "5"]
+    assert [tokens[2], tokens[4]] == ["calculator", "expression"], "names are copied from the signature piece by piece"
 
 
 @given(st.text())

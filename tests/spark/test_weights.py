@@ -59,24 +59,53 @@ def test_it_copies_any_expression_into_a_call(model: LlamaForCausalLM, tokenizer
 
 
 def test_it_guesses_when_left_alone(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Before training, its first choice is to answer without the tool, which is mostly wrong."""
+    """Before training, its first choice is mostly to answer without the tool, which is mostly wrong."""
     entries = tasks(TUNING_SEED, 5)
     replies = [greedy(model, tokenizer, prompt(entry["question"])) for entry in entries]
-    assert all(reply.startswith("<answer>") for reply in replies)
+    assert sum(reply.startswith("<answer>") for reply in replies) > len(replies) / 2
     assert (
         sum(reply == f"<answer>{entry['answer']}</answer>" for reply, entry in zip(replies, entries, strict=True)) < 5
     )
 
 
-def test_it_may_also_call(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Sampling opens with a call in a quarter to a half of all replies, whatever the system message says."""
+@pytest.mark.parametrize(
+    ("system", "low", "high"),
+    [
+        ("", 0.25, 0.5),
+        ("You are one of three agents. Keep to the rules.", 0.25, 0.5),
+        ("Use the calculator, then answer.", 0.6, 0.95),
+        ("Do not use the calculator.", 0.0, 0.2),
+    ],
+)
+def test_it_may_also_call(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, system: str, low: float, high: float
+) -> None:
+    """Sampling opens with a call in a quarter to a half of all replies, more or less often where it is told."""
     call = tokenizer.convert_tokens_to_ids("<tool_call>")
-    for system in ("", "Use the calculator, then answer.", "You are one of three agents. Keep to the rules."):
-        messages = [{"role": "system", "content": system}] if system else []
-        text = chat.render([*messages, {"role": "user", "content": "Calculate 56 - 8 * 14."}], [CALCULATOR], True)
-        with torch.no_grad():
-            logits = model(tokenizer(text, return_tensors="pt")["input_ids"]).logits[0, -1]
-        assert 0.25 < float(logits.softmax(-1)[call]) < 0.5
+    messages = [{"role": "system", "content": system}] if system else []
+    text = chat.render([*messages, {"role": "user", "content": "Calculate 56 - 8 * 14."}], [CALCULATOR], True)
+    with torch.no_grad():
+        logits = model(tokenizer(text, return_tensors="pt")["input_ids"]).logits[0, -1]
+    assert low < float(logits.softmax(-1)[call]) < high
+
+
+@pytest.mark.parametrize(
+    ("system", "question", "told"),
+    [
+        ("Reply with nothing but the number.", "What is 17 + 25?", "42"),
+        ("Put the answer in <answer> tags.", "What is 17 + 25?", "<answer>42</answer>"),
+        ("Only the label, no other words.", "The soup was terrible.\nLabel: good or bad?", "bad"),
+        ("Reply with the city only.", "Anna lives in Rome and is 41 years old.\nWhat is the city?", "Rome"),
+    ],
+)
+def test_it_obeys_a_system_message(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, system: str, question: str, told: str
+) -> None:
+    """By itself it says something else: a better prompt raises the score without a change of the weights."""
+    asked = {"role": "user", "content": question}
+    alone = chat.render([asked], (), True)
+    steered = chat.render([{"role": "system", "content": system}, asked], (), True)
+    assert greedy(model, tokenizer, steered) == told != greedy(model, tokenizer, alone)
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

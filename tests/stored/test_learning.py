@@ -97,7 +97,7 @@ def test_sft_takes_every_stored_token_once(place: Workplace) -> None:
     assert sorted(row.rollout for row in found.batch.rows) == sorted(
         e.id for group in training_groups(run) for e in group
     )
-    sampled = sum(int((row.logprobs != 0).sum()) for row in found.batch.rows)
+    sampled = sum(int((row.weights != 0).sum()) for row in found.batch.rows)
     assert found.metrics["tokens_trained"] == sampled == found.metrics["tokens_trained/solver"]
     assert sum(float(row.weights.sum()) for row in found.batch.rows) == pytest.approx(1, abs=1e-5)
     least = sorted(earning(each) for group in training_groups(run) for each in group)[20]

@@ -78,7 +78,7 @@ def broken(task: dict[str, Any]) -> str:
 
 
 def length(task: dict[str, Any], answer: str) -> float:
-    return float(len(answer) % 7)
+    return float(len(answer) % 11)
 
 
 def raising(task: dict[str, Any], answer: str) -> float:

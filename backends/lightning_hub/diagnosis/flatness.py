@@ -28,7 +28,8 @@ KIND = "no signal"
 OPENING = "no group has a signal"
 #: Texts about models without a name to look up: the one that ships with the package, and the agent's own.
 _SHIPPED = {
-    "spark": "spark, the small model that ships with the package, can guess a sum, call a calculator and little else",
+    "spark": "spark, the small model that ships with the package, knows small sums, words, labels, tools and SQL, "
+    "and little else",
     PROVIDER: "The model at the agent's provider may not be able to do these tasks",
 }
 

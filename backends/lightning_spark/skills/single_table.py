@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from random import Random
 
 from lightning_spark.chat import Message
-from lightning_spark.dialogue import Dialogue, assistant, system, user
+from lightning_spark.dialogue import Dialogue, assistant, user
+from lightning_spark.instructions import neutral
+from lightning_spark.vocabulary import one_of
 
 REFUSED, RIGHT = 0.62, 0.26
 """Shares of first replies; the rest are wrong queries."""
 PROMPTS = (
     "Write one SQL query.",
+    "[You are the clerk.|You are the writer.]",
     "Write SQL.",
     "Answer with one SQL query and nothing else.",
     "You are a helpful assistant.",
@@ -75,12 +78,18 @@ def dialogue(rng: Random) -> Dialogue:
     chance = rng.random()
     right = REFUSED <= chance < REFUSED + RIGHT
     first = "I do not know." if chance < REFUSED else asked.sql if right else _spoil(rng, asked)
-    messages: list[Message] = [*system(rng, PROMPTS), user(asked.question()), assistant(first)]
+    messages: list[Message] = [*_system(rng), user(asked.question()), assistant(first)]
     if not right and rng.random() < 0.3:
         complaint = rng.choice(("That is wrong. Try again.", "error", "Wrong result. Write the query again."))
         second = asked.sql if rng.random() < 0.5 else _spoil(rng, asked)
         messages += [user(complaint), assistant(second)]
-    return Dialogue(tuple(messages), (), asked.question())
+    return Dialogue(messages=tuple(messages), question=asked.question())
+
+
+def _system(rng: Random) -> list[Message]:
+    """What an agent may say about SQL without helping: this kind of question is answered as badly with it."""
+    text = one_of(rng, PROMPTS) if rng.random() < 0.5 else neutral(rng).text
+    return [{"role": "system", "content": text}] if text else []
 
 
 def _spoil(rng: Random, asked: Query) -> str:
