@@ -7,6 +7,7 @@ key is added, so that it is never sent to another address.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ssl
 import sys
@@ -64,16 +65,45 @@ def _url_type(library: Any) -> Any:
 
 @functools.cache
 def _transport_type(library: Any, is_async: bool) -> Any:
-    base: Any = library.AsyncHTTPTransport if is_async else library.HTTPTransport
+    if is_async:
+        return _async_transport_type(library)
 
-    class EngineTransport(base):  # type: ignore[misc]
+    class EngineTransport(library.HTTPTransport):  # type: ignore[misc]
         def handle_request(self, request: Any) -> Any:
             _set_headers(request)
             return super().handle_request(request)
 
+    return EngineTransport
+
+
+def _async_transport_type(library: Any) -> Any:
+    class EngineTransport(library.AsyncBaseTransport):  # type: ignore[misc]
+        """Connections belong to the event loop that opened them, and a client that is made once for a whole program
+        may be used in one loop after another: so each loop has connections of its own."""
+
+        def __init__(self, **options: Any) -> None:
+            self._options = options
+            self._of_loops: dict[asyncio.AbstractEventLoop | None, Any] = {}
+
         async def handle_async_request(self, request: Any) -> Any:
             _set_headers(request)
-            return await super().handle_async_request(request)
+            return await self._transport().handle_async_request(request)
+
+        async def aclose(self) -> None:
+            """Those of this loop; another one's cannot be closed from here."""
+            await self._transport().aclose()
+
+        def _transport(self) -> Any:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:  # trio has no loops
+                loop = None
+            with _lock:
+                if loop not in self._of_loops:
+                    # Connections of a loop that has been closed can only be left to the garbage collector.
+                    open_ = {each: way for each, way in self._of_loops.items() if each is None or not each.is_closed()}
+                    self._of_loops = {**open_, loop: library.AsyncHTTPTransport(**self._options)}
+                return self._of_loops[loop]
 
     return EngineTransport
 

@@ -20,9 +20,10 @@ def _missing(what: str) -> None:
     pytest.skip(what)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium; the tests are skipped where there is none."""
+    """Chromium; the tests are skipped where there is none. For one file at a time: Playwright keeps an event loop running
+    in this thread, so tests of other files that start their own would fail beside it."""
     path = next(filter(None, map(shutil.which, _NAMES)), None)
     if path is None:
         _missing("no Chromium is installed (Debian and Ubuntu: apt install chromium)")

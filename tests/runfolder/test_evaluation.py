@@ -33,7 +33,7 @@ def settings(seeds: int = 2, **more: Any) -> Settings:
 def assign(chosen: Settings, tasks: int, name: str = "before", first: int = 0) -> list[Assignment]:
     spec = BackendSpec(name="none", honours=frozenset(), start=lambda *_: None)  # type: ignore[arg-type]
     held_out: list[dict[str, Any]] = [{"task": first + number} for number in range(tasks)]
-    return Plan(settings=chosen, backend=spec, tasks=[], held_out=held_out).of_held_out(name, ENDPOINT)
+    return Plan(settings=chosen, backend=spec, tasks=[], held_out=held_out).of_scoring(name, held_out, ENDPOINT)
 
 
 def name_of(number: int) -> str:
@@ -208,7 +208,7 @@ def test_a_task_that_is_there_twice_counts_twice() -> None:
     before, after = (
         measure(name, 0, assigned, [_end(one, value) for one, value in zip(assigned, values, strict=True)], Settings())
         for name, values in (("before", (0.0, 1.0, 0.5)), ("after", (0.5, 1.0, 0.5)))
-        for assigned in [plan.of_held_out(name, ENDPOINT)]
+        for assigned in [plan.of_scoring(name, plan.held_out, ENDPOINT)]
     )
     assert (before.score.n, before.score.mean) == (3, 0.5)
     found = change(before, after)

@@ -1,6 +1,8 @@
 """Trained calls go straight to the engine with its own key, whatever lies around the caller's provider."""
 
 import asyncio
+import gc
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -172,3 +174,27 @@ def test_the_way_to_the_engine_closes_with_the_client(engine: Provider) -> None:
         [way] = [way for way in http._mounts.values() if type(way).__name__ == "EngineTransport"]
         assert len(way._pool.connections) == 1
     assert way._pool.connections == []
+
+
+def test_a_client_is_used_in_one_event_loop_after_another(engine: Provider, recorder: Recorder) -> None:
+    """As one that is made with its module is, by a training and then an evaluation in one process. What a loop has left
+    behind goes with it: a client keeps one way, however many loops there were."""
+    lightning.init()
+    http = openai.DefaultAsyncHttpxClient()
+    client = openai.AsyncOpenAI(api_key="mine", base_url="http://127.0.0.1:9/v1", http_client=http, max_retries=0)
+
+    async def ask() -> None:
+        await client.chat.completions.create(model="g", messages=CHAT["messages"])
+
+    async def close() -> None:
+        await ask()
+        await client.close()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # asyncio's, of a connection that its loop did not close
+        for use in (ask, ask, close):
+            train(engine, lambda use=use: asyncio.run(use()))
+        [way] = [way for way in http._mounts.values() if type(way).__name__ == "EngineTransport"]
+        assert len(vars(way)["_of_loops"]) == 1
+        gc.collect()
+    assert [call.problem for call in recorder.calls] == [""] * 3 and len(engine.requests) == 3

@@ -57,7 +57,8 @@ function Legend({ measure, data, rows }) {
   }[measure]}</p>`;
 }
 
-const shade = (name, part) => `color-mix(in srgb, var(${name}) ${Math.round(8 + 47 * Math.min(1, part))}%, transparent)`;
+// At most 48 %: with more, the text on it would be too faint in dark colours (4.5 to 1 is what it takes).
+const shade = (name, part) => `color-mix(in srgb, var(${name}) ${Math.round(8 + 40 * Math.min(1, part))}%, transparent)`;
 
 // The background of a token, '' for none.
 function background(row, at, measure, largest) {
