@@ -60,7 +60,7 @@ def tuned_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         report = lightning.train(
             adding_agent.converse,
             TASKS,
-            adding_agent.checksum,
+            adding_agent.length,
             backend="prompts",
             model="spark",
             name="tuned",
@@ -167,14 +167,14 @@ def test_a_prompt_is_distilled_into_the_weights(tuned_run: Path, tmp_path: Path)
     report = lightning.train(
         adding_agent.converse,
         TASKS,
-        adding_agent.checksum,
+        adding_agent.length,
         model="spark",
         name="distilled",
         runs=tmp_path,
         from_runs=[tuned_run],
         steps=4,
         quiet=True,
-        **{"stored.method": "distill", "rollouts.tasks_per_step": 4, "sampling.max_tokens": 12},
+        **{**DISTILL, "sampling.max_tokens": 12},  # all rollouts in each step, so that losses can be compared
     )
     run = tmp_path / "distilled"
     facts = report.values["facts"]
@@ -206,12 +206,12 @@ def test_a_run_without_tuned_prompts_is_refused(tmp_path: Path) -> None:
         "quiet": True,
         "runs": tmp_path,
     }
-    lightning.train(adding_agent.solve, TASKS, adding_agent.checksum, model="spark", name="plain", steps=1, **small)
+    lightning.train(adding_agent.solve, TASKS, adding_agent.length, model="spark", name="plain", steps=1, **small)
     with pytest.raises(SettingError, match=r"nothing can be distilled from .*plain: it tuned no prompts"):
         lightning.train(
             adding_agent.solve,
             TASKS,
-            adding_agent.checksum,
+            adding_agent.length,
             from_runs=[tmp_path / "plain"],
             **small,
             **{"stored.method": "distill"},
