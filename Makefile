@@ -25,8 +25,8 @@ LOCKED := --quiet --no-deps --require-hashes --requirement
 EDITABLE := --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo frameworks verl-cpu test test-dashboard test-seam-openai2 test-hosts test-frameworks test-verl test-vllm \
-	test-models test-newest check format bench locks clean
+.PHONY: help install demo frameworks verl-cpu test test-dashboard test-seam-openai2 test-hosts test-frameworks test-verl \
+	test-vllm test-models test-newest check format bench locks clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ install: .venv/.installed-dev  ## make .venv with everything needed to work on t
 demo: .venv/.installed  ## install what is needed, then train the calculator agent on this machine's CPU
 	$(BIN)/python examples/calculator/agent.py
 
-test: .venv/.installed-dev  ## run all tests except those of frameworks, VERL and vLLM
+test: .venv/.installed-dev  ## run all tests except those of frameworks, VERL, vLLM and the page in a browser
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-dashboard: .venv/.installed-dev  ## open the dashboard in a real browser, which has to be installed (Debian: apt install chromium)
