@@ -60,9 +60,11 @@ class Preimport:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for each in self.processes:
             assert each.stdin is not None
-            each.stdin.close()
+            # Before its input is closed, at which it ends alone: its own processes have to end too, such as vLLM's that
+            # inspects the model.
             if each.poll() is None:
-                os.killpg(each.pid, signal.SIGKILL)  # including vLLM's process that inspects the model
+                os.killpg(each.pid, signal.SIGKILL)
+            each.stdin.close()
             each.wait()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 #: Where agents run: the environment of the tests without VERL, which has neither VERL nor Ray nor vLLM.
 PYTHON = ROOT / ".venv" / "bin" / "python"
-#: An agent, and a reward that every answer has some of, so that a few steps show.
+#: An agent, and a reward that about half of the answers earn, so that a few steps show: spark does not know much.
 AGENT = """
 import lightning_sdk as lightning
 from openai import OpenAI
@@ -27,8 +27,8 @@ def solve(task):
     return reply.choices[0].message.content or ""
 
 @lightning.reward
-def plain(task, answer):
-    return sum(each.isalpha() or each == " " for each in answer) / max(1, len(answer))
+def admits_it(task, answer):
+    return float("not" in answer)
 """
 WORDS = ["river", "stone", "winter", "garden", "letter", "window", "summer", "castle", "bridge", "forest"]
 SIZE = {
