@@ -7,7 +7,6 @@ key is added, so that it is never sent to another address.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import ssl
 import sys
@@ -77,13 +76,15 @@ def _transport_type(library: Any, is_async: bool) -> Any:
 
 
 def _async_transport_type(library: Any) -> Any:
-    class EngineTransport(library.AsyncBaseTransport):  # type: ignore[misc]
+    import asyncio  # noqa: PLC0415 - slow to import, and not every program is asynchronous
+
+    class AsyncEngineTransport(library.AsyncBaseTransport):  # type: ignore[misc]
         """Connections belong to the event loop that opened them, and a client that is made once for a whole program
         may be used in one loop after another: so each loop has connections of its own."""
 
         def __init__(self, **options: Any) -> None:
             self._options = options
-            self._of_loops: dict[asyncio.AbstractEventLoop | None, Any] = {}
+            self._of_loops: dict[Any, Any] = {}
 
         async def handle_async_request(self, request: Any) -> Any:
             _set_headers(request)
@@ -105,7 +106,7 @@ def _async_transport_type(library: Any) -> Any:
                     self._of_loops = {**open_, loop: library.AsyncHTTPTransport(**self._options)}
                 return self._of_loops[loop]
 
-    return EngineTransport
+    return AsyncEngineTransport
 
 
 @functools.cache

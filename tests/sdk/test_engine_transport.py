@@ -194,7 +194,7 @@ def test_a_client_is_used_in_one_event_loop_after_another(engine: Provider, reco
         warnings.simplefilter("ignore", ResourceWarning)  # asyncio's, of a connection that its loop did not close
         for use in (ask, ask, close):
             train(engine, lambda use=use: asyncio.run(use()))
-        [way] = [way for way in http._mounts.values() if type(way).__name__ == "EngineTransport"]
+        [way] = [way for way in http._mounts.values() if type(way).__name__ == "AsyncEngineTransport"]
         assert len(vars(way)["_of_loops"]) == 1
         gc.collect()
     assert [call.problem for call in recorder.calls] == [""] * 3 and len(engine.requests) == 3
