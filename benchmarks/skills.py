@@ -88,7 +88,7 @@ def measure(name: str, model: str, steps: int, given: dict[str, list[Task]]) -> 
 
 
 def run_all(names: list[str], options: argparse.Namespace) -> None:
-    """Each skill in a process of its own, some at a time; a line of the output for each."""
+    """Run each skill in a separate process, several at once, and write one line for each."""
 
     def one(name: str) -> None:
         words = [sys.executable, __file__, "--model", options.model, "--steps", str(options.steps), "--one", name]

@@ -45,14 +45,14 @@ def assemble(config: BackendConfig, source: Source, device: str, runner: Any) ->
         "tokenizer": info.tokenizer,
         "attention": str(verl.actor_rollout_ref.model.override_config.attn_implementation),
     }
-    facts |= _chosen(verl, info)
+    facts |= _model_facts(verl, info)
     config.phases.end("model")
     driver = Driver(settings, runner, runner.run.remote(verl, LossRules(settings)), front, facts)
     config.phases.end("trainer", driver.start)
     return ReadyBackend(front.app(), LearnerRoutes(driver), name, driver.facts())
 
 
-def _chosen(verl: DictConfig, info: ModelInfo) -> dict[str, object]:
+def _model_facts(verl: DictConfig, info: ModelInfo) -> dict[str, object]:
     """What was chosen because of the model's size and its head, and how large its checkpoints are."""
     actor = verl.actor_rollout_ref.actor.fsdp_config
     kept = {

@@ -79,8 +79,8 @@ def _async_transport_type(library: Any) -> Any:
     import asyncio  # noqa: PLC0415 - slow to import, and not every program is asynchronous
 
     class AsyncEngineTransport(library.AsyncBaseTransport):  # type: ignore[misc]
-        """Connections belong to the event loop that opened them, and a client that is made once for a whole program
-        may be used in one loop after another: so each loop has connections of its own."""
+        """Keeps separate connections for each event loop. A connection works only in the loop that opened it, and a
+        program may use the same client in several loops."""
 
         def __init__(self, **options: Any) -> None:
             self._options = options

@@ -43,7 +43,7 @@ SETTINGS = (
 
 
 def start_training(folder: Path, steps: int, name: str = "solve") -> subprocess.Popen[str]:
-    """`lightning-sdk train` in a process of its own, with its runs in `folder`/runs."""
+    """Start `lightning-sdk train` in a separate process, with its runs in `folder`/runs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "agent.py").write_text(AGENT)
     tasks = [{"question": f"What is {number} + {number + 1}?", "n": number} for number in range(24)]

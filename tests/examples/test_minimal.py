@@ -21,7 +21,7 @@ def test_it_has_fewer_than_thirty_lines() -> None:
 
 @pytest.mark.timeout(300)
 def test_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two small steps of its own main block, on calls with the ids that the engine sampled."""
+    """The main block of the example runs two small steps, and its calls have the ids that the engine sampled."""
     train, reports = lightning.train, []
 
     def train_briefly(*args: Any, **settings: Any) -> None:

@@ -25,7 +25,7 @@ from tests.sdk.responses_provider import ResponsesProvider
 
 OLD, NEW = "Looks up a word.", "Looks up one word in the dictionary. Give it in lower case."
 PARAMETERS = {"type": "object", "properties": {"word": {"type": "string", "description": OLD}}}
-#: What says OLD as well, and is no text of the agent's: a parameter's description, and what a user says.
+#: They contain OLD too, but must not be changed: the description of a parameter, and a user's message.
 SAID: Any = [{"role": "user", "content": OLD}]
 FUNCTION: Any = {"name": "look_up", "description": OLD, "parameters": PARAMETERS}
 CHAT: dict[str, Any] = {"model": "m", "messages": SAID, "tools": [{"type": "function", "function": FUNCTION}]}

@@ -132,7 +132,7 @@ def test_only_what_the_tuned_agent_did_well_is_learned(tuned_run: Path, engine: 
     chosen = read_json(tuned_run / "config.json")["search"]["chosen"]
     of = {id_: each.calls[0].meta.candidate for id_, each in rollouts.items()}
 
-    def succeed(withheld: int = 0) -> set[str]:
+    def successful(withheld: int = 0) -> set[str]:
         """Rollouts that are good enough, if those of this task are not looked at."""
         left = {id_: each for id_, each in rollouts.items() if each.task_id != withheld}
         own = [each.rewards[0].value for id_, each in left.items() if not of[id_]]
@@ -148,7 +148,7 @@ def test_only_what_the_tuned_agent_did_well_is_learned(tuned_run: Path, engine: 
         return found
 
     everything = learned_rollouts([], **{"stored.best": 100})
-    good = succeed()
+    good = successful()
     assert everything == good and good
     assert len({rollouts[each].task_id for each in everything}) == len(learned_rollouts([]))
     best = max(rollouts[each].rewards[0].value for each in good)
@@ -157,7 +157,7 @@ def test_only_what_the_tuned_agent_did_well_is_learned(tuned_run: Path, engine: 
     withheld = min(rollouts[each].task_id for each in good)
     with Archive(tuned_run) as kept:
         task = kept.tasks(kept.entries("train"))[withheld]
-    assert learned_rollouts([task], **{"stored.best": 100}) == succeed(withheld) != good
+    assert learned_rollouts([task], **{"stored.best": 100}) == successful(withheld) != good
 
 
 def test_a_prompt_is_distilled_into_the_weights(tuned_run: Path, tmp_path: Path) -> None:

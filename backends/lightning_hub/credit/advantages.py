@@ -76,7 +76,7 @@ def has_signal(group: Sequence[RoleRollout]) -> bool:
 
 
 def needs_whole_batch(settings: Settings, credit: Credit) -> bool:
-    """Whether an advantage depends on more than the rollouts of its own group."""
+    """Whether advantages are computed from rollouts of several groups."""
     charged = settings.divergence.place == "reward" and bool(settings.divergence.coefficient)
     return charged or credit.advantage not in estimators.COMPARED or credit.advantage in _WHITENED
 
