@@ -14,6 +14,8 @@ ARGS ?=
 WORKERS ?= 2
 
 BIN := .venv/bin
+# The theme advises on every build against MkDocs 2, which the lock rules out.
+MKDOCS := NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/python -m mkdocs
 FRAMEWORKS := $(patsubst tests/frameworks/locks/%.txt,%,$(sort $(wildcard tests/frameworks/locks/*.txt)))
 # Python compiles what it imports; compiling all of torch and transformers ahead takes half a minute. Images of containers
 # like to forbid that it keeps this, and then every process compiles torch again: 5 seconds instead of 1, hundreds of times.
@@ -26,7 +28,7 @@ EDITABLE := --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo frameworks verl-cpu test test-dashboard test-seam-openai2 test-hosts test-frameworks test-verl \
-	test-vllm test-models test-newest check format bench locks clean
+	test-vllm test-models test-newest check docs docs-serve format bench locks clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +86,12 @@ check: .venv/.installed-dev  ## lint, formatting, strict types, architecture and
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/architecture tests/docs
 
+docs: .venvs/docs/.locked  ## build the documentation site into build/docs; a warning is an error
+	$(MKDOCS) build
+
+docs-serve: .venvs/docs/.locked  ## show the site at http://127.0.0.1:8000, and again when a page changes
+	$(MKDOCS) serve
+
 format: .venv/.installed-dev  ## rewrite the code in the repository's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -111,8 +119,9 @@ locks: .venvs/uv/.installed  ## write locks/ again: the newest that pyproject.to
 	echo 'openai>=2.20,<3' | $(UV_COMPILE) --constraint locks/constraints.new - > locks/openai2.new
 	sed -i '/^opentelemetry-/d' locks/constraints.new  # each instrumentation asks for one version of it
 	$(UV_COMPILE) --extra hub --group hosts --constraint locks/constraints.new pyproject.toml > locks/hosts.new
+	$(UV_COMPILE) --group docs --constraint locks/constraints.new > locks/docs.new
 	rm locks/constraints.new
-	for name in dev demo openai2 hosts; do mv locks/$$name.new locks/$$name.txt; done
+	for name in dev demo openai2 hosts docs; do mv locks/$$name.new locks/$$name.txt; done
 
 clean:  ## remove all environments and caches; runs are kept
 	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
@@ -160,6 +169,12 @@ clean:  ## remove all environments and caches; runs are kept
 	$(call fresh,hosts)
 	@echo 'Installing web servers, queues, notebooks and the tools that watch them.'
 	.venvs/hosts/bin/python $(PIP) $(LOCKED) $<
+	@touch $@
+
+.venvs/docs/.locked: locks/docs.txt
+	$(call fresh,docs)
+	@echo 'Installing what builds the documentation site.'
+	.venvs/docs/bin/python $(PIP) $(LOCKED) $<
 	@touch $@
 
 define fresh  # an empty environment: $(call fresh,NAME)

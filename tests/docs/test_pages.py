@@ -124,6 +124,14 @@ def test_the_file_tree_is_the_real_one() -> None:
         assert shown[folder] == {f"{path.name}/" if path.is_dir() else path.name for path in found}
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    """A page of docs/ that mkdocs.yml does not list would be found by nobody, and `make docs` refuses it."""
+    listed = re.findall(r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    pages = {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")}
+    assert set(listed) == pages | {"changelog.md", "contributing.md"}
+
+
 def test_the_bounds_of_the_stream_are_as_stated() -> None:
     """The documentation's figures of memory, disk and waiting are the stream's defaults."""
     default = {name: each.default for name, each in inspect.signature(Stream).parameters.items()}

@@ -11,7 +11,13 @@ from tests.locks.newest import ROOT, read_lock
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 _ENGINE = {"numpy", "networkx", "transformers", "pyzmq"}
 #: Some of what an environment needs that is made from the list.
-_NEEDED = {"demo": _ENGINE, "dev": _ENGINE, "openai2": {"openai"}, "hosts": {"numpy", "pyzmq", "openai", "gunicorn"}}
+_NEEDED = {
+    "demo": _ENGINE,
+    "dev": _ENGINE,
+    "openai2": {"openai"},
+    "hosts": {"numpy", "pyzmq", "openai", "gunicorn"},
+    "docs": {"mkdocs", "mkdocs-material", "mkdocstrings-python"},
+}
 
 
 def read_blocks(path: Path) -> dict[str, list[str]]:
