@@ -1,4 +1,4 @@
-"""The command `lightning-sdk`: check, train, evaluate, prompts, rescore, runner, serve, gateway, runs, dashboard."""
+"""The command `lightning-sdk`: each of its commands with its options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk.commands import check, dashboard, earlier_run, prompt_versions, prompts, rescore, serve, train
+from lightning_sdk.commands import (
+    check,
+    dashboard,
+    earlier_run,
+    export,
+    prompt_versions,
+    prompts,
+    rescore,
+    serve,
+    train,
+)
 from lightning_sdk.commands.history import describe, listing
 from lightning_sdk.commands.options import (
     add_agent,
@@ -66,6 +76,7 @@ _EXAMPLES = {
     "gateway": ("gateway --upstream http://127.0.0.1:8000",),
     "runs": ("runs", "runs solve --json"),
     "dashboard": ("dashboard", "dashboard solve"),
+    "export": ("export solve --jsonl solve.jsonl", "export solve --jsonl solve --mode train --status ok"),
 }
 """Command -> command lines that a reader can copy."""
 
@@ -121,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     dashboard.add_options(
         _command(commands, "dashboard", dashboard.run, "show runs in a browser, also while they train")
     )
+    export.add_options(_command(commands, "export", export.run, "write runs into files"))
     return parser
 
 

@@ -34,23 +34,49 @@ class ReadAttempt:
         return self.found.calls_in_order()
 
 
-def read_attempt(run: RunReader, rollout: str, number: int = 0) -> ReadAttempt:
-    """Attempt `number` at a rollout, 0 for the last one. LookupError if there is none."""
-    if not run.has_rollouts:
-        raise LookupError(f"{run.name} has no rollouts")
-    with StoreReader(run.folder / STORE) as store:
-        tries = store.attempts_of(rollout)
+class AttemptReader:
+    """Reads attempts of one run, for the thread that opened it."""
+
+    def __init__(self, run: RunReader) -> None:
+        """LookupError if it has no rollouts."""
+        if not run.has_rollouts:
+            raise LookupError(f"{run.name} has no rollouts")
+        self._store = StoreReader(run.folder / STORE)
+        try:
+            self._archive = run.archive()
+        except BaseException:
+            self._store.close()
+            raise
+
+    def close(self) -> None:
+        self._store.close()
+        self._archive.close()
+
+    def __enter__(self) -> AttemptReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, rollout: str, number: int = 0) -> ReadAttempt:
+        """Attempt `number` at a rollout, 0 for the last one. LookupError if there is none."""
+        tries = self._store.attempts_of(rollout)
         chosen = next((each for each in reversed(tries) if number in {0, each.attempt}), None)
         if chosen is None:
             raise LookupError(f"there is no rollout {rollout}" + (f" with an attempt {number}" if number else ""))
-        rewards = store.rewards_of(chosen.key)
-    found, missing = Collected(), ""
-    try:
-        with run.archive() as archive:
-            found = archive.read(chosen.key)
-    except (OSError, ValueError, TypeError) as error:
-        missing = f"its calls cannot be read back: {error}"
-    return ReadAttempt(attempt=chosen, tries=tries, rewards=rewards, found=found, missing=missing)
+        found, missing = Collected(), ""
+        try:
+            found = self._archive.read(chosen.key)
+        except (OSError, ValueError, TypeError) as error:
+            missing = f"its calls cannot be read back: {error}"
+        rewards = self._store.rewards_of(chosen.key)
+        return ReadAttempt(attempt=chosen, tries=tries, rewards=rewards, found=found, missing=missing)
+
+
+def read_attempt(run: RunReader, rollout: str, number: int = 0) -> ReadAttempt:
+    """As `AttemptReader.read`, of one rollout alone."""
+    with AttemptReader(run) as reader:
+        return reader.read(rollout, number)
 
 
 def read_request(call: Call) -> list[dict[str, Any]]:

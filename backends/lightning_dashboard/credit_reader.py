@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from lightning_dashboard.attempt_reader import ReadAttempt
 from lightning_dashboard.rollout_table import RolloutColumns
 from lightning_dashboard.run_reader import RunReader
-from lightning_hub.credit.advantages import estimate_advantages, needs_whole_batch
+from lightning_hub.credit.advantages import RoleAdvantages, estimate_advantages, needs_whole_batch
 from lightning_hub.credit.batch import rewarded_role_rollouts, rollouts_to_train
 from lightning_hub.health.run_record import role_name
 from lightning_hub.rollout import EarnedReward, Rollout
 from lightning_hub.storage.attempts import StoredAttempt
 from lightning_hub.trajectories.role_rollout import RoleRollout, role_rollouts
 from lightning_sdk.errors import LightningError
-from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
 
 #: Rollouts of a step that are read back for one answer.
@@ -37,21 +36,62 @@ class RoleCredit:
     """Why they cannot."""
 
 
-def read_credit(run: RunReader, read: ReadAttempt) -> list[RoleCredit]:
-    """Each role that made a trained call in an attempt, in the order of their first calls."""
-    columns = run.rollouts()
-    own = _rollout(read)
-    used = _step_rollouts(run, columns, own)
-    found, _ = role_rollouts([own], columns.settings)
-    if own.mode != "train":
-        return [RoleCredit(role_rollout=each, advantages=None, missing=_NOT_TRAINED) for each in found]
-    return [_credit(run, columns.settings, used, each) for each in found]
+class ReadCredit:
+    """The credit of rollouts that were compared with each other: of a group, or of a whole step."""
+
+    def __init__(self, run: RunReader, rollouts: Sequence[Rollout]) -> None:
+        """`rollouts`: all that the credit of any of them depends on."""
+        self._run, self._settings = run, run.rollouts().settings
+        used = rollouts_to_train(rollouts, self._settings)
+        found, _ = role_rollouts(used, self._settings)
+        self._compared = rewarded_role_rollouts(used, found, self._settings)
+        self._made: dict[str, list[RoleAdvantages] | str] = {}
+
+    def of(self, own: Rollout) -> list[RoleCredit]:
+        """Each role that made a trained call in one of them, in the order of their first calls."""
+        found, _ = role_rollouts([own], self._settings)
+        return [self._of_role(each) for each in found]
+
+    def _of_role(self, own: RoleRollout) -> RoleCredit:
+        if own.rollout.mode != "train":
+            return RoleCredit(role_rollout=own, advantages=None, missing=_NOT_TRAINED)
+        compared = [each for each in self._compared if each.role == own.role]
+        if not any(each.rollout.id == own.rollout.id for each in compared):
+            ended_ok = own.rollout.status == Status.OK
+            missing = "it has no reward for this role" if ended_ok else "a failed rollout is not trained on"
+            return RoleCredit(role_rollout=own, advantages=None, missing=missing)
+        if own.role not in self._made:
+            self._made[own.role] = self._estimate(compared)
+        made = self._made[own.role]
+        if isinstance(made, str):
+            return RoleCredit(role_rollout=own, advantages=None, missing=made)
+        mine = next(each for each in made if each.role_rollout.rollout.id == own.rollout.id)
+        return RoleCredit(role_rollout=mine.role_rollout, advantages=mine.advantages)
+
+    def _estimate(self, compared: list[RoleRollout]) -> list[RoleAdvantages] | str:
+        """The advantages of one role, or why they cannot be computed."""
+        try:
+            return estimate_advantages(compared, self._settings, _means(self._run, compared[0]), None)
+        except LightningError as error:
+            return f"they depend on numbers of the model that are not kept ({error})"
 
 
 _NOT_TRAINED = "it is not a rollout of the training, so nothing was credited"
 
 
-def _rollout(read: ReadAttempt) -> Rollout:
+def read_credit(run: RunReader, read: ReadAttempt) -> list[RoleCredit]:
+    """Each role that made a trained call in an attempt, in the order of their first calls."""
+    own = as_rollout(read)
+    columns = run.rollouts()
+    settings = columns.settings
+    roles = {call.meta.role for call in own.calls if call.meta.trainable}
+    whole = any(needs_whole_batch(settings, settings.credit_of(role)) for role in roles)
+    places = compared_places(columns, columns.ids.index(own.id), whole)
+    return ReadCredit(run, [own, *read_rollouts(run, columns, places, {own.id})]).of(own)
+
+
+def as_rollout(read: ReadAttempt) -> Rollout:
+    """An attempt in the form that credit is computed from."""
     attempt = read.attempt
     status = Status.INFRASTRUCTURE_ERROR if attempt.status in _LIVE else Status(attempt.status)
     return Rollout(
@@ -72,18 +112,19 @@ def _rollout(read: ReadAttempt) -> Rollout:
     )
 
 
-def _step_rollouts(run: RunReader, columns: RolloutColumns, own: Rollout) -> list[Rollout]:
-    """The rollouts that its credit depends on, itself among them: of its group, or of its whole step."""
-    place = columns.ids.index(own.id)
-    settings = columns.settings
-    roles = {call.meta.role for call in own.calls if call.meta.trainable}
-    whole = any(needs_whole_batch(settings, settings.credit_of(role)) for role in roles)
+def compared_places(columns: RolloutColumns, place: int, whole: bool) -> list[int]:
+    """The rollouts that the credit of one depends on, itself among them: of its group, or of its `whole` step."""
     same = columns.steps == columns.steps[place] if whole else columns.groups == columns.groups[place]
     mask = same & (columns.modes == "train") & columns.last_attempts()
-    entries = [_entry(columns, each) for each in np.flatnonzero(mask)[:_MOST_ROLLOUTS].tolist() if each != place]
+    return list(np.flatnonzero(mask)[:_MOST_ROLLOUTS].tolist())
+
+
+def read_rollouts(
+    run: RunReader, columns: RolloutColumns, places: Iterable[int], without: Collection[str]
+) -> list[Rollout]:
+    """The rollouts in these places, without those with these ids and those that cannot be read back."""
     with run.archive() as archive:
-        others = list(archive.rollouts([each for each in entries if each.id != own.id]))
-    return rollouts_to_train([own, *others], settings)
+        return list(archive.rollouts(_entry(columns, each) for each in places if columns.ids[each] not in without))
 
 
 def _entry(columns: RolloutColumns, place: int) -> StoredAttempt:
@@ -100,25 +141,6 @@ def _entry(columns: RolloutColumns, place: int) -> StoredAttempt:
         started=None,
         ended=None,
     )
-
-
-def _credit(run: RunReader, settings: Settings, used: Sequence[Rollout], own: RoleRollout) -> RoleCredit:
-    found, _ = role_rollouts(used, settings)
-    compared = [each for each in rewarded_role_rollouts(used, found, settings) if each.role == own.role]
-    if not any(each.rollout.id == own.rollout.id for each in compared):
-        ended_ok = own.rollout.status == Status.OK
-        missing = "it has no reward for this role" if ended_ok else "a failed rollout is not trained on"
-        return RoleCredit(role_rollout=own, advantages=None, missing=missing)
-    try:
-        made = estimate_advantages(compared, settings, _means(run, own), None)
-    except LightningError as error:
-        return RoleCredit(
-            role_rollout=own,
-            advantages=None,
-            missing=f"they depend on numbers of the model that are not kept ({error})",
-        )
-    mine = next(each for each in made if each.role_rollout.rollout.id == own.rollout.id)
-    return RoleCredit(role_rollout=mine.role_rollout, advantages=mine.advantages)
 
 
 def _means(run: RunReader, own: RoleRollout) -> dict[str, float]:

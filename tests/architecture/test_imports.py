@@ -46,7 +46,8 @@ FLOORS = {
     ),
     "lightning_dashboard": (
         "guard", "query", "growing_lines", "hub_watch", "health_watch", "processes", "rollout_table", "run_reader",
-        "runs", "rollout_filter", "attempt_reader", "credit_reader", "token_text", "views", "server", "__main__",
+        "runs", "rollout_filter", "attempt_reader", "credit_reader", "token_text", "views", "server", "export",
+        "__main__",
     ),
     "lightning_embedded": (
         "process", "threads", "text", "constraints", "engine", "serving", "learning", "vllm", "__main__",

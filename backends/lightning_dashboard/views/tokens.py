@@ -65,9 +65,9 @@ def _describe_row(run: RunReader, credit: RoleCredit, place: int, opening: Openi
         "texts": token_texts(run, ids),
         "mask": row.mask[:end].astype(int).tolist(),
         "trained": credit.role_rollout.trained[place][:end].astype(int).tolist(),
-        "logprobs": _of_sampled(row, row.logprobs, end),
-        "versions": _of_sampled(row, row.versions, end),
-        "advantages": None if credit.advantages is None else _of_sampled(row, credit.advantages[place], end),
+        "logprobs": sampled_values(row, row.logprobs, end),
+        "versions": sampled_values(row, row.versions, end),
+        "advantages": None if credit.advantages is None else sampled_values(row, credit.advantages[place], end),
         "missing": credit.missing,
         "pieces": [
             {
@@ -88,8 +88,8 @@ def _describe_opening(opening: Opening) -> dict[str, Any]:
     return {"reason": str(opening.reason), "previous": opening.previous, "is_fault": opening.reason.is_fault}
 
 
-def _of_sampled(row: Trajectory, values: Any, end: int) -> list[float | int | None]:
-    """The values of sampled tokens; None at others."""
+def sampled_values(row: Trajectory, values: Any, end: int | None = None) -> list[float | int | None]:
+    """The values of its sampled tokens, of the first `end` of them all; None at others."""
     return [
         value if sampled and math.isfinite(value) else None
         for value, sampled in zip(np.asarray(values[:end]).tolist(), row.mask[:end].tolist(), strict=True)

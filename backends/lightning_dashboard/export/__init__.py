@@ -1,0 +1,1 @@
+"""Runs written into files: tables for other programs, traces, and the page itself with its data inside."""

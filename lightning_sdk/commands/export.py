@@ -1,0 +1,141 @@
+"""`export`: write runs into files, for other programs or for somebody who has only a browser.
+
+`lightning_dashboard.export` reads and writes, in a process of the environment that has the hub.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from lightning_sdk.commands.options import add_backend_python, add_runs
+from lightning_sdk.errors import BY_NAME, HubError, LightningError, SettingError
+from lightning_sdk.results.quantity import quantity
+from lightning_sdk.system.folders import find_run_folder
+
+_FORMATS = ("jsonl",)
+#: Option -> parameter of the page's table of rollouts.
+_FILTERS = {
+    "mode": "mode",
+    "step": "step",
+    "from_step": "from",
+    "to_step": "to",
+    "evaluation": "evaluation",
+    "task": "task",
+    "group": "group",
+    "status": "status",
+    "role": "role",
+    "low": "low",
+    "high": "high",
+    "text": "text",
+    "attempts": "attempts",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    parser.add_argument("run_names", nargs="+", metavar="RUN", help="name or folder of a run; several are possible")
+    formats = parser.add_argument_group("formats, one or several")
+    jsonl = "JSON lines: NAME.jsonl with a line for each rollout, or a folder with rollouts, calls and tokens"
+    formats.add_argument("--jsonl", metavar="FILE|FOLDER", help=jsonl)
+    _add_filters(parser.add_argument_group("which rollouts, as in the dashboard's table; default: all"))
+    add_runs(parser)
+    add_backend_python(parser, "hub")
+    parser.add_argument("--json", action="store_true", help="print what was written as one JSON object")
+
+
+def _add_filters(group: Any) -> None:
+    add = group.add_argument
+    add("--role", metavar="NAME", help="those in which this role was rewarded; only its calls and tokens are written")
+    add("--mode", choices=("train", "evaluate", "observe"), help="what they were run for")
+    add("--step", metavar="N", help="of this step")
+    add("--from-step", metavar="N", help="of this step and later ones")
+    add("--to-step", metavar="N", help="of this step and earlier ones")
+    add("--evaluation", metavar="NAME", help="of this evaluation: before, after, step-N")
+    add("--task", metavar="ID", help="of the task with this id")
+    add("--group", metavar="NAME", help="of this group")
+    add("--status", action="append", metavar="NAME", help="that ended so: ok, agent_error, timeout ...; repeatable")
+    add("--low", metavar="REWARD", help="that earned this or more")
+    add("--high", metavar="REWARD", help="that earned this or less")
+    add("--text", metavar="TEXT", help="with this text in task, answer, error or the reason of a reward")
+    add("--all-attempts", dest="attempts", action="store_const", const="all", help="also attempts that were repeated")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write them, and print what was written."""
+    chosen = {name: str(Path(path).expanduser().absolute()) for name in _FORMATS if (path := getattr(options, name))}
+    if not chosen:
+        raise SettingError(f"export: no format was chosen; give one of {', '.join(f'--{name}' for name in _FORMATS)}")
+    folders = dict.fromkeys(str(find_run_folder(each, options.runs)) for each in options.run_names)
+    filters = {_FILTERS[name]: value for name in _FILTERS if (value := getattr(options, name)) is not None}
+    request = {"runs": list(folders), "filters": urlencode(filters, doseq=True), **chosen}
+    written = _export(request, options.backend_python or sys.executable)
+    if options.json:
+        print(json.dumps({"written": written}))
+    else:
+        print("\n".join(map(_describe, written)))
+
+
+def _export(request: Mapping[str, Any], python: str) -> list[dict[str, Any]]:
+    command = [python, "-m", "lightning_dashboard.export"]
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    except OSError as error:
+        raise HubError(f"cannot run {python}: {error}; name the backend environment's python") from None
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(request))
+            process.stdin.close()
+        except BrokenPipeError:  # it has ended, and says why
+            pass
+        told: dict[str, Any] = {}
+        with _ProgressLine() as line:
+            for text in process.stdout:
+                told = json.loads(text)
+                if "done" in told:
+                    line.show(f"{told['done']:,} of {quantity(told['of'], 'rollout')}")
+    if "error" in told:
+        name, words = told["error"]
+        raise BY_NAME.get(name, LightningError)(words)
+    if "written" not in told:
+        raise HubError(f"the export ended with code {process.returncode}; {python} needs lightning-agent-sdk[hub]")
+    written: list[dict[str, Any]] = told["written"]
+    return written
+
+
+class _ProgressLine:
+    """One line of a terminal that is written again and again; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._shows = sys.stderr.isatty()
+
+    def show(self, text: str) -> None:
+        if self._shows:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> _ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.show("")
+
+
+def _describe(written: Mapping[str, Any]) -> str:
+    counts = ", ".join(f"{count:,} {name}" for name, count in written["counts"].items())
+    return f"wrote {written['path']} ({_size(written['bytes'])}): {counts}"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
