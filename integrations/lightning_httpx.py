@@ -12,11 +12,19 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from lightning_sdk.integration import SEEN, Patches, harmless, is_listening, report_uncaught, say_once
+from lightning_sdk.integration import (
+    SEEN,
+    Patches,
+    cover_requests,
+    harmless,
+    is_covered,
+    is_listening,
+    report_uncaught,
+    say_once,
+)
 
 #: Nobody serves anything but a language model here.
 _SURE = re.compile(
@@ -30,8 +38,6 @@ _OTHER = re.compile(r"/(embeddings?|rerank|moderations|classif\w+|score|tokenize
 _BODY_BYTES = 4 * 2**20
 #: Begins the path of a call to the gateway, which records it.
 _GATEWAY = "/rollout/lr-"
-
-_under_way: ContextVar[bool] = ContextVar("lightning_http_under_way", default=False)
 
 
 class _Request(NamedTuple):
@@ -104,7 +110,7 @@ def http_client(patches: Patches) -> None:
 
 def _wrap(original: Callable[..., Any], client: str, describe: Callable[..., _Request | None]) -> Callable[..., Any]:
     def send(*args: Any, **kwargs: Any) -> Any:
-        if not is_listening() or _under_way.get():
+        if not is_listening() or is_covered():
             return original(*args, **kwargs)
         with _notice(client, lambda: describe(*args, **kwargs)):
             return original(*args, **kwargs)
@@ -116,7 +122,7 @@ def _wrap_async(
     original: Callable[..., Any], client: str, describe: Callable[..., _Request | None]
 ) -> Callable[..., Any]:
     async def send(*args: Any, **kwargs: Any) -> Any:
-        if not is_listening() or _under_way.get():
+        if not is_listening() or is_covered():
             return await original(*args, **kwargs)
         with _notice(client, lambda: describe(*args, **kwargs)):
             return await original(*args, **kwargs)
@@ -129,15 +135,14 @@ def _notice(client: str, describe: Callable[[], _Request | None]) -> Iterator[No
     """Tell of the request if it is one to a model; a client inside (aiohttp under httpx) does not tell again."""
     started = time.time_ns()
     asked = harmless(f"looking at a request of {client}", lambda: _model_request(describe()))
-    token = _under_way.set(True)
     error: BaseException | None = None
     try:
-        yield
+        with cover_requests():
+            yield
     except BaseException as raised:
         error = raised
         raise
     finally:
-        _under_way.reset(token)
         if asked is not None:
             harmless("reporting an uncaught call", lambda: _tell(client, asked, started, error))
 

@@ -47,6 +47,8 @@ Notice calls that no seam caught:
     SEEN                marks an HTTP request that a seam has seen
     is_listening        whether anything is recorded
     report_uncaught     reports a request to a model
+    cover_requests      a `with` block whose requests a seam has seen, for clients that cannot mark them
+    is_covered          whether code runs in such a block
 """
 
 from lightning_sdk.capture.agent_names import add_agent_source, parse_release, require_version, wrap_agent
@@ -56,7 +58,7 @@ from lightning_sdk.capture.framework_caches import bypass_cache, needs_engine
 from lightning_sdk.capture.patches import Patches
 from lightning_sdk.capture.reply_reader import ReplyReader
 from lightning_sdk.capture.response_tap import tap
-from lightning_sdk.capture.seam import SEEN, OpenCall, open_call
+from lightning_sdk.capture.seam import SEEN, OpenCall, cover_requests, is_covered, open_call
 from lightning_sdk.capture.unasked_fields import UnaskedFields
 from lightning_sdk.errors import UnsupportedVersion, Untranslatable
 from lightning_sdk.markers.agent import Turn, wrap_in_turn
@@ -82,9 +84,11 @@ __all__ = [
     "Untranslatable",
     "add_agent_source",
     "bypass_cache",
+    "cover_requests",
     "current_scope",
     "effective_scope",
     "harmless",
+    "is_covered",
     "is_listening",
     "needs_engine",
     "open_call",

@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from lightning_sdk.capture import metering
@@ -40,6 +42,24 @@ ALIKE: dict[str, tuple[Any, ...]] = {
     "length_penalty": (1,),
     "typical_p": (1,),
 }
+
+
+_covered: ContextVar[bool] = ContextVar("lightning_covered", default=False)
+
+
+@contextmanager
+def cover_requests() -> Iterator[None]:
+    """HTTP requests that leave inside this block are known, as with `SEEN`."""
+    token = _covered.set(True)
+    try:
+        yield
+    finally:
+        _covered.reset(token)
+
+
+def is_covered() -> bool:
+    """Whether code runs in a block of `cover_requests`."""
+    return _covered.get()
 
 
 def open_call(framework: str, path: str) -> OpenCall | None:

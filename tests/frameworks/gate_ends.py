@@ -70,6 +70,7 @@ FRAMEWORKS = {
     "semantic-kernel": Framework(tests=("test_semantic_kernel.py",), beside=("openai>=2.20", "httpx", "protobuf")),
     "agent-framework-core": Framework(tests=("test_agent_framework.py",), beside=("agent-framework-openai",)),
     "haystack-ai": Framework(tests=("test_haystack.py",)),
+    "google-genai": Framework(tests=("test_google_genai.py",), beside=("aiohttp",)),
     "google-adk": Framework(tests=("test_google_adk.py",), beside=("litellm", "mcp>=2.2")),
 }
 

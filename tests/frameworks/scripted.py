@@ -45,6 +45,26 @@ class Said:
             yield _event({**head, "choices": [], "usage": self._usage()})
         yield b"data: [DONE]\n\n"
 
+    def google_body(self) -> dict[str, Any]:
+        """The whole reply of Google's generateContent."""
+        parts = [{"text": self.text}] if self.text else []
+        parts += [{"functionCall": {"name": name, "args": arguments}} for name, arguments in self.tools]
+        count = len(self._ids())
+        return {
+            "candidates": [{"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}],
+            "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": count, "totalTokenCount": 7 + count},
+            "modelVersion": "gemini-test",
+            "responseId": f"google-{next(_numbers)}",
+        }
+
+    def google_events(self) -> Iterator[bytes]:
+        """The same as an event stream: the text in two pieces."""
+        whole = self.google_body()
+        half = len(self.text) // 2
+        for text in (self.text[:half], self.text[half:]):
+            content = {"parts": [{"text": text}], "role": "model"}
+            yield _event({**whole, "candidates": [{**whole["candidates"][0], "content": content}]})
+
     @property
     def _finish(self) -> str:
         return "tool_calls" if self.tools else "stop"

@@ -20,6 +20,12 @@ from lightning_sdk.trace.scope import RolloutScope, Scope, use_scope
 
 OLD, NEW = "You are a helpful writer.", "You are a writer of very few words."
 ASK: list[dict[str, str]] = [{"role": "system", "content": OLD}, {"role": "user", "content": "What is 12 + 30?"}]
+FUNCTION = {
+    "name": "look_up",
+    "description": OLD,
+    "parameters": {"type": "object", "properties": {"word": {"type": "string", "description": OLD}}},
+}
+TOOLS: list[dict[str, Any]] = [{"type": "function", "function": FUNCTION}]
 ANSWER = Said("[[ ## answer ## ]]\n42\n\n[[ ## completed ## ]]")
 
 
@@ -31,8 +37,9 @@ class Write(dspy.Signature):
 
 
 def at(wire: Any, model: str) -> dict[str, Any]:
-    base = wire.root if model.startswith("anthropic/") else wire.url
-    return {"model": model, "messages": ASK, "max_tokens": 24, "num_retries": 0, "api_base": base, "api_key": "mine"}
+    base = wire.root if model.startswith(("anthropic/", "gemini/")) else wire.url
+    asked = {"model": model, "messages": ASK, "tools": TOOLS, "max_tokens": 24}
+    return {**asked, "num_retries": 0, "api_base": base, "api_key": "mine"}
 
 
 def of_openai(wire: Any) -> None:
@@ -51,14 +58,18 @@ def stream_anthropic(wire: Any) -> None:
     list(litellm.completion(**at(wire, "anthropic/claude-test"), stream=True))
 
 
+def of_gemini(wire: Any) -> None:
+    litellm.completion(**at(wire, "gemini/gemini-2.5-flash"))
+
+
 def of_lm15(wire: Any) -> None:
     lm = dspy.LM("openai/m", api_base=wire.url, api_key="mine", num_retries=0, max_tokens=24, cache=False)
-    lm(messages=ASK)
+    lm(messages=ASK, tools=TOOLS)
 
 
 def aof_lm15(wire: Any) -> None:
     lm = dspy.LM("openai/m", api_base=wire.url, api_key="mine", num_retries=0, max_tokens=24, cache=False)
-    asyncio.run(lm.acall(messages=ASK))
+    asyncio.run(lm.acall(messages=ASK, tools=TOOLS))
 
 
 def of_a_signature(wire: Any) -> None:
@@ -68,7 +79,7 @@ def of_a_signature(wire: Any) -> None:
         dspy.Predict(Write)(question="What is 12 + 30?")
 
 
-WAYS = [of_openai, of_anthropic, aof_anthropic, stream_anthropic, of_lm15, aof_lm15, of_a_signature]
+WAYS = [of_openai, of_anthropic, aof_anthropic, stream_anthropic, of_gemini, of_lm15, aof_lm15, of_a_signature]
 
 
 def send(wire: Any, ask: Callable[[Any], None], candidate: Candidate | None, *, trained: bool = False) -> list[Any]:
@@ -86,10 +97,19 @@ def send(wire: Any, ask: Callable[[Any], None], candidate: Candidate | None, *, 
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("ask", WAYS)
 def test_a_candidates_prompt_is_sent(wire: Any, ask: Callable[[Any], None], trained: bool) -> None:
-    """To the user's own provider and to the engine; marked, also inside the text that DSPy makes of a signature."""
+    """To the user's own provider and to the engine; marked, also inside the text that DSPy makes of a signature. The
+    description of a tool is another text; that of a parameter is none."""
     candidate = Candidate("c1", {OLD: NEW}, {OLD: "writer"} if ask is of_a_signature else {})
     (exchange,) = send(wire, ask, candidate, trained=trained)
-    assert NEW in str(exchange.json) and OLD not in str(exchange.json)
+    body = exchange.json
+    if ask is not of_a_signature:
+        tools = body.pop("tools")
+        tool = tools[0].get("function_declarations", tools)[0]
+        tool = tool.get("function", tool)
+        parameters = tool.get("parameters", tool.get("input_schema"))
+        assert tool["name"] == "look_up" and tool["description"] == NEW
+        assert parameters["properties"]["word"]["description"] == OLD
+    assert NEW in str(body) and OLD not in str(body)
     assert candidate.unseen() == []
 
 

@@ -248,6 +248,14 @@ def openai_responses(wire: Any, question: str) -> str:
         return str(client.responses.create(model="m", instructions=INSTRUCTION, input=question).output_text)
 
 
+def google_genai(wire: Any, question: str) -> str:
+    pytest.importorskip("google.genai")  # `google` is there without it
+    types = load("google.genai.types")
+    with load("google.genai").Client(api_key="mine", http_options=types.HttpOptions(base_url=wire.root)) as client:
+        config = types.GenerateContentConfig(system_instruction=INSTRUCTION)
+        return str(client.models.generate_content(model="m", contents=question, config=config).text)
+
+
 def huggingface(wire: Any, question: str) -> str:
     asked = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question}]
     client = load("huggingface_hub").InferenceClient(base_url=wire.url, api_key="mine")
@@ -257,7 +265,7 @@ def huggingface(wire: Any, question: str) -> str:
 AGENTS: list[Ask] = [
     agno, autogen, crewai, dspy, google_adk, haystack, langchain, langgraph, llama_index, agent_framework,
     openai_agents, openai_agents_responses, pydantic_ai, semantic_kernel, smolagents, strands, anthropic, litellm,
-    openai_sdk, openai_responses, huggingface,
+    openai_sdk, openai_responses, google_genai, huggingface,
 ]  # fmt: skip
 
 

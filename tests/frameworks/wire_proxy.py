@@ -160,6 +160,9 @@ class Wire:
             headers = {name: value for name, value in exchange.headers if name.lower() not in _HOP}
             self._pass(handler, exchange, path.removeprefix("/engine"), exchange.body, headers, None)
             return
+        if exchange.method == "POST" and path.endswith("enerateContent"):
+            self._generate_content(handler, exchange)
+            return
         target = next((end for end in ("/chat/completions", "/completions") if path.endswith(end)), "")
         kind = next((end for end in _TRANSLATED if path.endswith(end)), "")
         if exchange.method != "POST" or not (target or kind):
@@ -174,6 +177,15 @@ class Wire:
         headers = {"Authorization": f"Bearer {self._engine.key}", "Content-Type": "application/json"}
         passed = json.dumps(self._offer(asked)).encode()
         self._pass(handler, exchange, f"/v1{target or '/chat/completions'}", passed, headers, translation)
+
+    def _generate_content(self, handler: BaseHTTPRequestHandler, exchange: Exchange) -> None:
+        """Google's API, which says only what is dictated."""
+        said = self._next_scripted(exchange) or Said("42")
+        exchange.scripted = True
+        if "stream" in exchange.path:
+            _stream(handler, exchange, said.google_events())
+        else:
+            _whole(handler, exchange, 200, json.dumps(said.google_body()).encode())
 
     def _offer(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What the engine offers of a provider's request, with a seed: the same request gets the same answer."""

@@ -16,10 +16,18 @@ from tests.gateway.raw_server import Scripted
 from tests.sdk.recorder import Recorder
 
 OLD, NEW = "You are a helpful writer.", "You are a writer of very few words, and none of them is long."
+FUNCTION = {"name": "look_up", "description": OLD, "parameters": {"type": "object", "properties": {}}}
 BODIES = {
-    "/v1/chat/completions": {"messages": [{"role": "system", "content": OLD}]},
-    "/v1/responses": {"instructions": OLD, "input": "abc"},
-    "/v1/messages": {"system": [{"type": "text", "text": OLD, "cache_control": {"type": "ephemeral"}}], "messages": []},
+    "/v1/chat/completions": {
+        "messages": [{"role": "system", "content": OLD}],
+        "tools": [{"type": "function", "function": FUNCTION}],
+    },
+    "/v1/responses": {"instructions": OLD, "input": "abc", "tools": [{"type": "function", **FUNCTION}]},
+    "/v1/messages": {
+        "system": [{"type": "text", "text": OLD, "cache_control": {"type": "ephemeral"}}],
+        "messages": [],
+        "tools": [{"name": "look_up", "description": OLD, "input_schema": {"type": "object"}}],
+    },
 }
 
 
@@ -30,7 +38,8 @@ def key_of(gateway: Gateway, texts: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("path", BODIES)
 def test_a_call_has_its_candidates_prompts(start: Callable[..., Gateway], recorder: Recorder, path: str) -> None:
-    """In each protocol, with the length that the body has then; the record has what was sent."""
+    """In each protocol, in instructions and in descriptions of tools, with the length that the body has then; the
+    record has what was sent."""
     with Scripted(lambda c: c.answer(b"{}")) as upstream:
         gateway = start(upstream.url)
         key = key_of(gateway, {OLD: NEW})

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from lightning_hub.decoding.anthropic_replies import message_call, starts_message, streamed_call
+from lightning_hub.decoding.google_replies import google_call, is_google
 from lightning_hub.decoding.surrogates import replace_lone_surrogates
 from lightning_sdk.stream.wire import pack_floats, pack_ints
 from lightning_sdk.trace.call import Call, CallMeta, Choice
@@ -139,10 +140,14 @@ def _decode(meta: CallMeta, request: bytes, reply: bytes) -> Call:
         why = _provider_message(reply) or meta.error or "no reply came"
         prefix = f"HTTP {meta.http_status}: " if meta.http_status >= 400 else ""
         return _empty_call(meta, request, prefix + why)
+    if is_google(meta.path):
+        return google_call(meta, request, reply)
     if meta.streamed and reply.lstrip()[:1] != b"{":
-        if starts_message(reply):
-            return streamed_call(meta, request, read_events(replace_lone_surrogates(reply)))
-        return _from_stream(meta, request, reply)
+        return (
+            _from_stream(meta, request, reply)
+            if not starts_message(reply)
+            else streamed_call(meta, request, read_events(replace_lone_surrogates(reply)))
+        )
     parsed = _reply.decode(reply)
     if parsed.type == "message":
         return message_call(meta, request, reply)

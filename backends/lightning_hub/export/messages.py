@@ -10,6 +10,8 @@ import msgspec
 from lightning_sdk.trace import genai
 from lightning_sdk.trace.call import Choice
 
+_CONVERSATIONS = ("messages", "input", "prompt", "contents")
+_INSTRUCTIONS = ("system", "instructions", "systemInstruction", "system_instruction")
 _LIMIT = 262_144
 """Bytes of one attribute. A longer one is left out, as half a JSON document is none."""
 
@@ -29,10 +31,10 @@ def messages(request: dict[str, Any], choices: Iterable[Choice]) -> dict[str, st
 
 
 def request_messages(request: dict[str, Any]) -> list[Any]:
-    """The messages of a request to chat completions, messages, responses or (text) completions."""
-    found = request.get("messages") or request.get("input") or request.get("prompt") or []
+    """The messages of a request to chat completions, messages, responses, generateContent or (text) completions."""
+    found: Any = next((value for name in _CONVERSATIONS if (value := request.get(name))), [])
     found = found if isinstance(found, list) else [{"role": "user", "content": found}]
-    before = request.get("system") or request.get("instructions")
+    before = next((value for name in _INSTRUCTIONS if (value := request.get(name))), None)
     return [{"role": "system", "content": before}, *found] if before else found
 
 
@@ -40,7 +42,9 @@ def read_message(message: Any) -> dict[str, Any]:
     """A message of any of these APIs, with its role and parts."""
     if not isinstance(message, dict):
         return {"role": "user", "parts": [_part(message)]}
-    role, body = message.get("role") or "assistant", message.get("content")
+    role, body = message.get("role") or "assistant", message.get("content", message.get("parts"))
+    if isinstance(body, dict) and "parts" in body:  # Google's
+        body = body["parts"]
     if role == "tool":
         return {
             "role": "tool",
