@@ -66,9 +66,9 @@ class PaceEvent:
 
     text: str
     seconds: float
-    """Of one step; after the first rollouts, without its update."""
+    """Of one step; after the first rollouts, without its update. In a search, of an average round of rollouts."""
     left: float
-    """Seconds until the run ends."""
+    """Seconds until the run ends; in a search, if it uses all of its budget."""
     agent: float = 0.0
     """Seconds of a step in which the agent worked. 0, as the next two, before the first step is done."""
     engine: float = 0.0

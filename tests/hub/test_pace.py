@@ -71,6 +71,24 @@ def test_a_small_round_is_told_of_when_it_is_over() -> None:
     assert "3 at once: a step of 3 rollouts will take about 30 s" in events(feed)[0].text
 
 
+@pytest.mark.parametrize(("minutes", "left"), [(0.0, "82 s"), (0.5, "50 s")])
+def test_the_first_rollouts_of_a_search_say_how_long_its_budget_lasts(minutes: float, left: str) -> None:
+    """400 rollouts, 64 at once, and two evaluations of 64 held-out tasks; its minutes end it earlier."""
+    settings = {"backend": "prompts", "model": "provider", "prompts.reflect_with": "gpt-5"}
+    settings |= {"prompts.budget_rollouts": 400, "prompts.budget_minutes": minutes}
+    pace, feed = make(held_out=64, **settings)
+    pace.note_rollouts([10.0] * 5, 6)
+    assert not events(feed)
+    pace.note_rollouts([10.0] * 6, 6)
+    (told,) = events(feed)
+    assert told.text == (
+        f"the first rollouts took 10 s each, 6 at once: if the search uses its 400 rollouts, the run will take at "
+        f"least {left}, and the time that the reflecting model needs"
+    )
+    assert told.is_news
+    assert told.left == pytest.approx((30 if minutes else 62.5) + 20)
+
+
 @pytest.mark.parametrize("plan", [{"evaluate_only": True}, {"check_only": True}, {"from_runs": ("runs/a",)}], ids=str)
 def test_rollouts_say_nothing_of_a_run_whose_steps_have_none(plan: dict[str, Any]) -> None:
     """An evaluation, a check, and learning from stored rollouts."""

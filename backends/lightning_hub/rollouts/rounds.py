@@ -151,6 +151,7 @@ class Rounds:
                     known.add(key)
                     round_.rollouts.append(collect(self._index, each))
                     on_end(round_.rollouts[-1])
+            self._tell_watch(round_)
         self.end(round_)
         return round_
 
@@ -199,14 +200,17 @@ class Rounds:
     def _finish(self, round_: Round) -> Round:
         """Wait until the round is over."""
         while not self._is_over(round_, _WATCH_SECONDS):
-            ended = [each.seconds for each in self._leases.outcomes(round_.queue) if each.status == Status.OK]
-            self._watch(ended, sum(round_.queue.counts()))
+            self._tell_watch(round_)
         known = {(each.id, each.attempt): each for each in round_.rollouts}
         round_.rollouts = [
             known.get((each.assignment.id, each.assignment.attempt)) or collect(self._index, each)
             for each in self._leases.outcomes(round_.queue)
         ]
         return round_
+
+    def _tell_watch(self, round_: Round) -> None:
+        ended = [each.seconds for each in self._leases.outcomes(round_.queue) if each.status == Status.OK]
+        self._watch(ended, sum(round_.queue.counts()))
 
     def _is_over(self, round_: Round, seconds: float) -> bool:
         """Whether a round is over, after at most `seconds`."""

@@ -40,8 +40,8 @@ class Pace:
         """Seconds of the agent, of the engine and of the learner in the last steps."""
         self._told: float | None = None
         """Seconds of a step that were told last."""
-        searches, stored = plan.backend.search is not None, bool(plan.from_runs)
-        self._waits = not (plan.check_only or plan.evaluate_only or searches or stored)
+        self._searches = plan.backend.search is not None
+        self._waits = not (plan.check_only or plan.evaluate_only or plan.from_runs)
         """Whether the first rollouts are still to be told of; they are only where steps consist of rollouts."""
 
     def note_rollouts(self, ended: Sequence[float], of: int) -> None:
@@ -50,16 +50,32 @@ class Pace:
             return
         self._waits = False
         settings, each = self._settings, fmean(ended)
-        size, at_once = settings.rollouts.tasks_per_step * settings.rollouts.group_size, settings.rollouts.concurrency
-        step = each * max(1.0, size / at_once)
+        at_once = settings.rollouts.concurrency
+        first = f"the first rollouts took {_duration(each)} each, {min(at_once, of)} at once"
         evaluation = each * max(1.0, self._evaluated / at_once) if self._evaluated else 0.0
+        if self._searches:
+            self._tell_search(first, each * max(1.0, settings.prompts.budget_rollouts / at_once), evaluation)
+            return
+        size = settings.rollouts.tasks_per_step * settings.rollouts.group_size
+        step = each * max(1.0, size / at_once)
         left = (settings.steps - self.done) * step + self._evaluations_left(self.done) * evaluation
         text = (
-            f"the first rollouts took {_duration(each)} each, {min(at_once, of)} at once: a step of "
-            f"{quantity(size, 'rollout')} will take about {_duration(step)} and its update, and the run at least "
-            f"{_duration(left)}"
+            f"{first}: a step of {quantity(size, 'rollout')} will take about {_duration(step)} and its update, and the "
+            f"run at least {_duration(left)}"
         )
         self._feed.publish(PaceEvent(text=text, seconds=step, left=left, is_news=True))
+
+    def _tell_search(self, first: str, search: float, evaluation: float) -> None:
+        """`search`: seconds of all rollouts of its budget; `evaluation`: of one of the two on held-out tasks."""
+        settings = self._settings
+        if minutes := settings.prompts.budget_minutes:
+            search = min(search, 60 * minutes)
+        left = search + 2 * evaluation
+        text = (
+            f"{first}: if the search uses its {quantity(settings.prompts.budget_rollouts, 'rollout')}, the run will "
+            f"take at least {_duration(left)}, and the time that the reflecting model needs"
+        )
+        self._feed.publish(PaceEvent(text=text, seconds=search / settings.steps, left=left, is_news=True))
 
     def note_evaluation(self, seconds: float) -> None:
         """The held-out tasks were measured."""
