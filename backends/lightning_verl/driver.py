@@ -140,7 +140,11 @@ class Driver:
                     self._front.hold()
                     if not self._apart:
                         self._front.drain(0.0)
-                    self._restart_servers(gone)
+                    try:
+                        self._restart_servers(gone)
+                    except LightningError as error:
+                        _end_process(error)
+                        return
                     self._front.resume(self.version)
 
     def _find_dead(self) -> list[int]:
@@ -165,8 +169,13 @@ class Driver:
         ray.wait([self._run])
         if not ray.is_initialized():
             return  # the backend is ending; another call would start a new Ray
-        log.error("%s", _loop_error(self._run))
-        threading.Timer(5.0, os._exit, (1,)).start()  # so that callers that wait get the error first
+        _end_process(_loop_error(self._run))
+
+
+def _end_process(error: LightningError) -> None:
+    """Log why, and end this process. The hub notices that."""
+    log.error("%s", error)
+    threading.Timer(5.0, os._exit, (1,)).start()  # so that callers that wait get the error first
 
 
 def _upstreams(addresses: Sequence[str]) -> list[ServerAddress]:

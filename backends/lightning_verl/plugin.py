@@ -39,6 +39,7 @@ def _load() -> None:
 
         cpu.install()
     _without_loop()
+    _survive_servers()
     loaded = True
 
 
@@ -49,6 +50,13 @@ def _without_loop() -> None:
 
     if find_spec("flash_attn") is None:
         torch_functional.logprobs_from_logits_v2 = torch_functional.logprobs_from_logits_naive
+
+
+def _survive_servers() -> None:
+    """Make processes that train use an adapter that does not wait for a vLLM server that has ended."""
+    from verl.workers.rollout import base  # noqa: PLC0415 - as above
+
+    base._ROLLOUT_REGISTRY[("vllm", "async")] = "lightning_verl.adapter.SurvivingAdapter"
 
 
 _load()

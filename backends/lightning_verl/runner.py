@@ -22,8 +22,8 @@ from lightning_verl.checkpoint import SHARDS
 from lightning_verl.loss import LossRules
 from lightning_verl.rows import list_roles
 
-#: Time for Ray to release a name, and between two tries.
-_NAME_FREE_SECONDS, _POLL_SECONDS = 60.0, 1.0
+#: Time limit for tries to launch a server whose name Ray still holds, or that ends again, and between two tries.
+_LAUNCH_SECONDS, _POLL_SECONDS = 60.0, 1.0
 
 
 class Started(NamedTuple):
@@ -135,14 +135,17 @@ class LoopRunner:
         return list(servers.get_addresses())
 
     def _launch(self, replica: Any) -> None:
-        """Launch a replica's servers, once Ray has noticed the old ones' death and released their names."""
-        deadline = time.monotonic() + _NAME_FREE_SECONDS
+        """Launch a replica's servers, once Ray has noticed the old ones' death and released their names. A server that
+        ends while it starts is launched again."""
+        deadline = time.monotonic() + _LAUNCH_SECONDS
         while True:
             replica.servers = []
             try:
                 asyncio.run(replica.launch_servers())
                 return
-            except ValueError:
+            except (ValueError, ray.exceptions.RayActorError):
                 if time.monotonic() > deadline:
                     raise
+                for server in replica.servers:
+                    ray.kill(server)
                 time.sleep(_POLL_SECONDS)

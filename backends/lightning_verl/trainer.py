@@ -147,7 +147,7 @@ class DisaggregatedMixin(HubTrainerMixin):
 
 def _forget_server(worker: Any) -> None:
     """Runs in the VERL process that belongs to a vLLM server."""
-    worker.server_adapter.server_handle = None
+    worker.server_adapter.forget_server()
 
 
 def make_trainer(

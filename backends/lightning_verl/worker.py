@@ -38,4 +38,4 @@ class HubWorker(ActorRolloutRefWorker):  # type: ignore[misc]
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def forget_server(self) -> None:
         """Forget the vLLM server that this process sent weights to, so that its replacement is looked up."""
-        self.rollout.server_handle = None
+        self.rollout.forget_server()

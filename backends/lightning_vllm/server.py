@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import select
 import signal
 import socket
 import subprocess
@@ -27,6 +28,8 @@ from lightning_vllm.pool import ServerAddress
 _HOST = "127.0.0.1"
 #: Time between checks of a server that starts, for its answer to one, and for it to end.
 _POLL_SECONDS, _HEALTH_SECONDS, _END_SECONDS = 0.25, 5.0, 10.0
+#: Number of checks in a row that a server fails if its engine has ended.
+_FAILED_CHECKS = 4
 #: Number of log lines that an error shows.
 _TAIL_LINES = 15
 #: The last line of a traceback, plain or behind the logger's prefix.
@@ -97,6 +100,7 @@ class VllmServer:
         try:
             headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
             connection.request(method, place, json.dumps(body) if body is not None else None, headers)
+            self._wait_for_answer(connection.sock, seconds)
             response = connection.getresponse()
             answer = response.read()
         except (OSError, HTTPException) as error:
@@ -106,6 +110,18 @@ class VllmServer:
         if response.status >= 400:
             raise LightningError(self._describe(f"answered {path} with {response.status}: {answer[:300]!r}"))
         return json.loads(answer) if answer else None
+
+    def _wait_for_answer(self, connection: socket.socket, seconds: float) -> None:
+        """Wait until there is something to read. OSError after `seconds`, or if the engine has ended: vLLM does not
+        answer what its engine had not answered by then."""
+        clock = Clock(2 * _HEALTH_SECONDS)
+        failed = 0
+        while not select.select([connection], [], [], _POLL_SECONDS)[0]:
+            if clock.read() > seconds:
+                raise TimeoutError
+            failed = 0 if is_healthy(self.upstream, _HEALTH_SECONDS) else failed + 1
+            if failed == _FAILED_CHECKS:
+                raise ConnectionError
 
     def metrics(self) -> str:
         """vLLM's metrics, in Prometheus' text format."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -12,20 +13,47 @@ from safetensors.torch import load_file
 
 from tests.processes import descendants
 from tests.verl import verl_runs as runs
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of ten steps, after whose second the vLLM server is killed."""
+    """A run of ten steps, whose vLLM server is killed after the second, and again while weights are sent to it."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     process = runs.begin(folder, 10)
     runs.wait_for_step(folder, 2, process)
-    (server,) = descendants("VLLM::EngineCore", process.pid) or descendants("vLLMHttpServer", process.pid)
-    os.kill(server, signal.SIGKILL)
+    (engine,) = descendants("VLLM::EngineCore", process.pid)
+    os.kill(engine, signal.SIGKILL)
+    wait_for(lambda: "it serves version" in _log(folder), "the server is started again", 400)
+    (engine,) = descendants("VLLM::EngineCore", process.pid)
+    (worker,) = descendants("ray::WorkerDict", process.pid)
+    _stop_while_weights_are_sent(engine, worker)
+    os.kill(engine, signal.SIGKILL)
     runs.end(process, folder)
     return folder
+
+
+def _stop_while_weights_are_sent(engine: int, worker: int) -> None:
+    """Suspend this engine when the process that trains sends it weights, which then waits for it."""
+
+    def sends() -> bool:
+        return b"update_weights" in Path(f"/proc/{worker}/cmdline").read_bytes()
+
+    def is_caught() -> bool:
+        wait_for(sends, "weights are sent", 400)
+        os.kill(engine, signal.SIGSTOP)
+        if all(sends() for _ in range(20) if time.sleep(0.1) is None):
+            return True
+        os.kill(engine, signal.SIGCONT)
+        return False
+
+    wait_for(is_caught, "suspended in time", 400)
+
+
+def _log(folder: Path) -> str:
+    return (folder / "runs" / "run" / "backend.log").read_text(errors="replace")
 
 
 def test_the_reward_rises(trained_run: Path) -> None:
@@ -43,7 +71,8 @@ def test_each_update_reaches_vllm(trained_run: Path) -> None:
 
 def test_a_killed_vllm_server_is_started_again(trained_run: Path) -> None:
     """With the newest weights, and the rollouts on it are asked again: none failed."""
-    assert "it serves version" in (trained_run / "runs" / "run" / "backend.log").read_text()
+    log = _log(trained_run)
+    assert log.count("it serves version") == 2 and "vLLM server 0 ended while loading weights" in log
     assert sum(each["rollouts_ok"] for each in runs.steps(trained_run)) == 640
 
 
@@ -80,5 +109,5 @@ def test_a_run_tells_where_its_start_went(trained_run: Path) -> None:
     total = spent.pop("total")
     assert list(spent) == ["imports", "ray", "model", "trainer", "workers", "vllm", "weights"]
     assert all(each > 0 for each in spent.values()) and sum(spent.values()) == pytest.approx(total, abs=0.5)
-    log = (trained_run / "runs" / "run" / "backend.log").read_text()
+    log = _log(trained_run)
     assert "started in " in log and f"weights {spent['weights']:.1f}" in log

@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,21 @@ def test_a_killed_server_comes_back_with_the_current_weights(two: Served, victim
     replies = [two.ask(LONG, f"new{victim}{n}") for n in range(6)]
     assert all(two.gaps(reply).max() < TOLERANCE for reply in replies)
     assert next(each for each in two.fleet.front.counts().upstreams if each.url == fresh).asked > 0
+
+
+def test_a_server_that_is_killed_before_it_has_the_weights_comes_back_with_them(two: Served) -> None:
+    """vLLM's API server never answers what its engine did not answer: the publication does not wait for it."""
+    two.change()
+    dead, restarts = two.servers[0].pid, two.fleet.restarts
+    kill_group_member(dead, "EngineCore", signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as threads:
+        published = threads.submit(two.publish)
+        wait_for(lambda: two.fleet.front._held, "the publication has begun")
+        kill_group_member(dead, "EngineCore", signal.SIGKILL)
+        published.result(60)
+    wait_for(lambda: len(two.fleet.front.counts().upstreams) == 2, "both serve again", 400)
+    assert two.fleet.restarts == restarts + 1
+    assert all(two.gaps(two.ask(LONG, f"late{n}")).max() < TOLERANCE for n in range(6))
 
 
 def test_an_idle_fleet_uses_little_of_the_processor(two: Served) -> None:
