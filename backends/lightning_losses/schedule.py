@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from lightning_sdk.settings import Optimizer
+from lightning_sdk.settings import Optimizer, Settings
+from lightning_sdk.settings.provider import PROMPTS
 
 #: Rate times parameters, as was found to work well from 2 million to 1 billion parameters.
 _RATE_TIMES_PARAMETERS = 1000.0
@@ -22,8 +23,19 @@ def default_rate(parameters: int) -> float:
     return round(rate, digits)
 
 
-def rate_at(step: int, steps: int, peak: float, optimizer: Optimizer) -> float:
-    """Rate of this step, counted from 0: linear warm-up, constant, linear decay to a tenth."""
-    warm = min(1.0, (step + 1) / (optimizer.warmup_steps + 1))
+def rate_of_update(settings: Settings, peak: float, *, updates: int, step: int) -> float:
+    """Rate of the update that is step `step` of the run, counted from 1, after so many other updates.
+
+    Where weights and prompts are tuned in turns, the steps between updates are rounds of a search: the warm-up counts
+    the updates, and the decay the steps, so that it ends with the run, whichever phases there were.
+    """
+    done = step - 1 if settings.tune == PROMPTS else updates
+    return rate_at(done, settings.steps, peak, settings.optimizer, updates=updates)
+
+
+def rate_at(step: int, steps: int, peak: float, optimizer: Optimizer, *, updates: int | None = None) -> float:
+    """Rate of this step, counted from 0: linear warm-up, constant, linear decay to a tenth. `updates`: those before it,
+    if not all steps were updates."""
+    warm = min(1.0, ((step if updates is None else updates) + 1) / (optimizer.warmup_steps + 1))
     left = (steps - step) / (optimizer.decay * steps) if optimizer.decay else 1.0
     return peak * warm * min(1.0, max(0.1, left))

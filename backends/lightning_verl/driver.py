@@ -15,7 +15,7 @@ import ray
 from numpy.typing import NDArray
 
 from lightning_hub.backend import Batch, Row, Update
-from lightning_losses.schedule import default_rate, rate_at
+from lightning_losses.schedule import default_rate, rate_of_update
 from lightning_losses.token_means import counts
 from lightning_process.transport import pack_batch
 from lightning_sdk.errors import BackendDied, LightningError, ModelError
@@ -74,7 +74,7 @@ class Driver:
         If vLLM has separate GPUs, it answers during the update, and its requests only pause while weights are sent.
         Otherwise it sleeps during the update, and all requests are finished or cancelled before.
         """
-        rate = rate_at(self.steps, self._settings.steps, self._rate, self._settings.optimizer)
+        rate = rate_of_update(self._settings, self._rate, updates=self.steps, step=batch.step)
         packed = pack_batch(batch)
         with self._turn:
             if not self._apart:

@@ -181,8 +181,10 @@ def _phase_lines(report: RunReport) -> Iterator[str]:
     """What phases of each kind gained together, and what that cost."""
     for kind in dict.fromkeys(str(each["kind"]) for each in report.phases):
         own = [each for each in report.phases if each["kind"] == kind]
-        gain, rollouts = sum(each["gain"] for each in own), sum(each["rollouts"] for each in own)
-        phases = quantity(len(own), "phase")
+        kept = [each for each in own if each.get("undone_to") is None]
+        gain, rollouts = sum(each["gain"] for each in kept), sum(each["rollouts"] for each in own)
+        undone = f", {len(own) - len(kept)} of which were undone," if len(kept) < len(own) else ""
+        phases = f"{quantity(len(own), 'phase')}{undone}"
         yield f"{kind:<10}{gain:+.3f} in {phases} with {quantity(rollouts, 'rollout')}, on the tasks that compare them"
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hub.training.arbiter import MOST_IN_A_ROW, Kind, Phase, PhaseChoice, choose, mean_gain
+from lightning_hub.statistics.reward_range import reward_range
+from lightning_hub.training.arbiter import MOST_IN_A_ROW, Kind, Phase, PhaseChoice, choose, loss_since, mean_gain
 from lightning_hub.training.phase_journal import NAME, PhaseJournal
 from lightning_sdk.errors import ModelError
 from lightning_sdk.prompts.candidate import Candidate
@@ -113,6 +114,59 @@ def test_the_journal_is_the_same_when_it_is_opened_again(tmp_path: Path) -> None
         "measured",
         "begun",
     ]
+
+
+@pytest.mark.parametrize(
+    ("best", "now", "is_lost"),
+    [
+        ([1.0] * 12, [0.0] * 12, True),
+        ([1.0] * 12, [0.0] * 8 + [1.0] * 4, True),
+        # Worse, and well within what chance explains.
+        ([1.0] * 12, [0.0] * 4 + [1.0] * 8, False),
+        ([1.0, 0.0] * 6, [0.0, 1.0] * 6, False),
+        ([0.0] * 12, [1.0] * 12, False),
+        # Too few tasks to say anything, however bad.
+        ([1.0] * 4, [0.0] * 4, False),
+    ],
+)
+def test_only_what_chance_does_not_explain_is_a_loss(best: list[float], now: list[float], is_lost: bool) -> None:
+    """The interval of the difference, over the tasks that have a score in both."""
+    one, other = ({str(task): each for task, each in enumerate(scores)} for scores in (best, now))
+    within = reward_range([0.0, 1.0])
+    assert (loss_since(one, {**other, "more": 0.0}, within) is not None) is is_lost
+    assert loss_since({}, other, within) is None
+    assert loss_since(one, other, reward_range([0.0, 40.0])) is None  # a range that nobody knows
+
+
+def test_an_undone_phase_leaves_what_was_best(tmp_path: Path) -> None:
+    """Scores, texts, search and weights are those after the best phase, also when the journal is opened again; what
+    comes later builds on them, and the checkpoints of what was undone are known."""
+    journal = PhaseJournal(tmp_path)
+    better = Candidate("c", {"plain and simple": "better and longer"})
+    journal.measure({"1": 0.25})
+    journal.begin(P, "first", 0)
+    journal.end(3, 40, 2.5, SEARCH, better)
+    journal.measure({"1": 0.75})
+    journal.begin(W, "second", 3)
+    journal.end(7, 64, 9.0)
+    journal.measure({"1": 0.5})
+    journal.begin(P, "third", 7)
+    journal.end(8, 20, 1.0, {**SEARCH, "chosen": "d"}, Candidate("d", {"plain and simple": "worst of all"}))
+    journal.measure({"1": 0.0})
+    assert journal.find_best() == 1 and not journal.is_undone(7)
+    journal.undo(1)
+    for each in (journal, journal := PhaseJournal(tmp_path)):
+        assert each.scores == {"1": 0.75} and each.search == SEARCH and each.weights_step == 0 and each.step == 8
+        assert each.candidate and each.candidate.texts == better.texts
+        assert [phase.undone_to for phase in each.phases] == [None, None, 1]
+        assert each.is_undone(7) and each.is_undone(8) and not each.is_undone(0)
+    assert journal.resume_step(0) == 8
+    journal.begin(W, "fourth", 8)
+    assert journal.is_undone(8) and not journal.is_undone(10)
+    journal.end(12, 9, 9.0)
+    journal.measure({"1": 0.5})
+    assert (journal.phases[-1].before, journal.phases[-1].gain) == (0.75, -0.25)
+    assert journal.weights_step == 12 and journal.find_best() == 3 and not journal.is_undone(12)
 
 
 def test_where_a_run_goes_on(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_embedded.learning.learner import Learner
 from lightning_embedded.learning.logprobs import Scorer
 from lightning_hub.backend import Batch, Row
-from lightning_losses.schedule import default_rate, rate_at
+from lightning_losses.schedule import default_rate, rate_at, rate_of_update
 from lightning_sdk.errors import LightningError
 from lightning_sdk.settings import Optimizer, Settings
 from tests.learner.tinymodel import make_group_rows, make_row, tiny_model, weights
@@ -197,6 +197,26 @@ def test_default_rate_follows_the_models_size() -> None:
     ]
     learner = Learner(tiny_model(), Settings())
     assert learner.facts()["learning_rate"] == default_rate(learner.size) == learner.rate
+
+
+def test_in_turns_with_prompts_the_rate_decays_with_the_run() -> None:
+    """Of 20 steps, 8 are updates: they warm up once, over the first of them, and the last one is the smallest. Without
+    phases the step's number does not matter."""
+    updates = [5, 6, 7, 8, 13, 14, 19, 20]
+    both = Settings.from_dict({"steps": 20, "tune": "prompts"})
+    rates = [rate_of_update(both, 1.0, updates=done, step=step) for done, step in enumerate(updates)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 2 / 6, 1 / 6])
+    alone = Settings.from_dict({"steps": 20})
+    assert [rate_of_update(alone, 1.0, updates=done, step=step) for done, step in enumerate(updates)] == [
+        rate_at(done, 20, 1.0, alone.optimizer) for done in range(8)
+    ]
+
+
+def test_the_rate_of_an_update_is_that_of_its_step_in_the_run() -> None:
+    """The learner counts its own updates, and the batch says which step of the run it is."""
+    learner, rows = make_learner(tune="prompts", steps=20), make_group_rows()
+    rates = [learner.update(Batch(step, rows)).metrics["learning_rate"] for step in (14, 20)]
+    assert rates == pytest.approx([1e-3, 1e-3 / 6])
 
 
 def test_rate_warms_up_holds_and_decays_to_a_tenth() -> None:

@@ -26,8 +26,7 @@ from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
 from tests.prompts import adding_agent
 from tests.prompts.adding_agent import INSTRUCTION, TASKS
-from tests.prompts.adding_runs import propose
-from tests.prompts.model_servers import ModelServer
+from tests.prompts.adding_runs import tune_for_spark
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -36,42 +35,13 @@ DISTILL = {"stored.method": "distill", "rollouts.tasks_per_step": 100}
 
 @pytest.fixture(autouse=True)
 def declare_role(isolate: None) -> None:
-    _declare()
-
-
-def _declare() -> None:
     markers.agent.declared.clear()
     markers.agent.declared["solver"] = True
 
 
 @pytest.fixture(scope="module")
 def tuned_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search whose choice has other texts than the agent's own; each rollout is a conversation of two calls."""
-    _declare()
-    lightning.init()
-    runs = tmp_path_factory.mktemp("runs")
-    settings: dict[str, Any] = {
-        "prompts.algorithm": "apo",
-        "prompts.budget_rollouts": 120,
-        "sampling.max_tokens": 12,
-        "quiet": True,
-    }
-    with ModelServer(propose) as server:
-        report = lightning.train(
-            adding_agent.converse,
-            TASKS,
-            adding_agent.length,
-            backend="prompts",
-            model="spark",
-            name="tuned",
-            runs=runs,
-            steps=3,
-            **settings,
-            **{"prompts.reflect_with": server.url},
-        )
-    lightning.shutdown()
-    assert report.texts["solver"] != INSTRUCTION
-    return runs / "tuned"
+    return tune_for_spark(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +164,15 @@ def test_a_prompt_is_distilled_into_the_weights(tuned_run: Path, tmp_path: Path)
     assert len(losses) == 4 and losses[-1] < losses[0]
     page = (run / "report.md").read_text()
     assert f"{saved:g} tokens less" in page and "| prompted (step 0) |" in page
+
+
+def test_verl_says_who_learns_from_stored_rollouts(tuned_run: Path, tmp_path: Path) -> None:
+    """Also where VERL is not installed, since nothing of it is needed to know."""
+    lightning.init()
+    with pytest.raises(SettingError, match=r"backend 'verl' does not learn from stored rollouts .* add --engine vllm"):
+        lightning.train(
+            adding_agent.converse, TASKS, backend="verl", from_runs=[tuned_run], runs=tmp_path, quiet=True, **DISTILL
+        )
 
 
 def test_a_run_without_tuned_prompts_is_refused(tmp_path: Path) -> None:

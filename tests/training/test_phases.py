@@ -21,19 +21,23 @@ from lightning_sdk import markers
 from lightning_sdk.errors import SettingError, TaskError
 from lightning_sdk.rollouts.tasks import task_id
 from tests.prompts import adding_agent
-from tests.prompts.adding_agent import INSTRUCTION, SMALL, TASKS
-from tests.prompts.adding_runs import count_replies, finish, kill_when, lines, prepare, propose, start
+from tests.prompts.adding_agent import INSTRUCTION, TASKS
+from tests.prompts.adding_runs import (
+    PHASED,
+    RUINOUS,
+    assert_restored,
+    count_replies,
+    finish,
+    is_undone,
+    kill_when,
+    lines,
+    prepare,
+    propose,
+    start,
+)
 from tests.prompts.model_servers import ModelServer
 
 pytestmark = pytest.mark.timeout(400)
-
-SETTINGS: dict[str, Any] = {
-    **SMALL,
-    "prompts.budget_rollouts": 60,
-    "phases.steps": 2,
-    "rollouts.tasks_per_step": 3,
-    "rollouts.group_size": 3,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -50,12 +54,16 @@ def reflector() -> Iterator[ModelServer]:
 
 def train(folder: Path, tasks: Any = TASKS, **settings: Any) -> lightning.Report:
     lightning.init()
-    given = {"tune": "prompts", "steps": 8, "quiet": True, **SETTINGS, **settings}
+    given = {"tune": "prompts", "steps": 8, "quiet": True, **PHASED, **settings}
     return lightning.train(adding_agent.solve, tasks, adding_agent.checksum, name="run", runs=folder, **given)
 
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def without_time(phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**each, "seconds": 0} for each in phases]
 
 
 def test_phases_take_turns_as_their_gains_say(tmp_path: Path, reflector: ModelServer) -> None:
@@ -109,7 +117,7 @@ def test_a_run_that_was_killed_twice_ends_as_if_it_had_not_been(tmp_path: Path, 
     reflector.seconds = 0.1
     folders = [prepare(tmp_path / name) for name in ("whole", "parts")]
     options = ("--tune", "prompts", "--steps", "6", "--reflect-with", reflector.url)
-    finish(start(folders[0], "checksum", SETTINGS, *options))
+    finish(start(folders[0], "checksum", PHASED, *options))
     run = folders[1] / "runs/run"
 
     def is_searching() -> bool:
@@ -118,14 +126,11 @@ def test_a_run_that_was_killed_twice_ends_as_if_it_had_not_been(tmp_path: Path, 
     def is_training() -> bool:
         return any("loss" in line for line in lines(run / "metrics.jsonl"))
 
-    kill_when(start(folders[1], "checksum", SETTINGS, *options), is_searching)
+    kill_when(start(folders[1], "checksum", PHASED, *options), is_searching)
     kill_when(start(folders[1], "checksum", {}, "--resume", "run"), is_training)
     told = finish(start(folders[1], "checksum", {}, "--resume", "run"))
     assert "phase 2 (weights) gained" in told and "phase 1 (prompts) gained" not in told
     one, other = (read_json(folder / "runs/run/report.json") for folder in folders)
-
-    def without_time(phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{**each, "seconds": 0} for each in phases]
 
     assert without_time(one["phases"]) == without_time(other["phases"])
     assert lines(folders[0] / "runs/run/candidates.jsonl") == lines(run / "candidates.jsonl")
@@ -134,12 +139,25 @@ def test_a_run_that_was_killed_twice_ends_as_if_it_had_not_been(tmp_path: Path, 
         assert one["held_out"][name]["mean"] == other["held_out"][name]["mean"]
 
 
+def test_a_phase_that_ruins_the_model_is_undone(tmp_path: Path) -> None:
+    """Weights and texts are those of the beginning again, also for a run that was killed just then, and so is the
+    held-out score."""
+    folders = [prepare(tmp_path / name) for name in ("whole", "parts")]
+    run = folders[1] / "runs/run"
+    with ModelServer(lambda _: "I have no idea.") as reflector:
+        options = ("--tune", "prompts", "--steps", "6", "--reflect-with", reflector.url)
+        told = finish(start(folders[0], "in_form", RUINOUS, *options))
+        kill_when(start(folders[1], "in_form", RUINOUS, *options), lambda: is_undone(run))
+        finish(start(folders[1], "in_form", {}, "--resume", "run"))
+    assert "weights and prompts are those after phase 1 again" in told
+    one, other = (assert_restored(folder / "runs/run") for folder in folders)
+    assert without_time(one["phases"]) == without_time(other["phases"])
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "told"),
     [
         ({"rollouts.staleness": 1}, SettingError, "no rollout can begin before the phase before it is over"),
-        ({"engine": "vllm"}, SettingError, "not yet tuned in one run with engine='vllm'"),
-        ({"backend": "verl"}, SettingError, "backend 'verl' does not honour tune='prompts'"),
         ({"backend": "prompts", "model": "spark"}, SettingError, "backend 'prompts' does not honour tune='prompts'"),
         ({"tasks": TASKS[:3], "evaluation.split": 0.3}, TaskError, "at least 3 different training tasks"),
         ({"tune": "weights"}, SettingError, r"does not honour phases\.steps=2, prompts\.algorithm='apo'"),

@@ -19,7 +19,7 @@ from lightning_embedded.learning.network import Network
 from lightning_embedded.learning.objective import Goal, Policy, Preference, Supervised
 from lightning_hub.backend import Batch, Objective, Row, Update
 from lightning_losses.mini_batches import split_mini_batches
-from lightning_losses.schedule import default_rate, rate_at
+from lightning_losses.schedule import default_rate, rate_of_update
 from lightning_losses.token_means import counts
 from lightning_sdk.errors import LightningError, ModelError
 from lightning_sdk.settings import Settings
@@ -87,7 +87,7 @@ class Learner:
         sequences = indices(weighted)
         goal = self._goal(batch, sequences)
         rows = trainable(weighted, goal.skips_zero_advantage)
-        rates = self._set_rates()
+        rates = self._set_rates(batch.step)
         pairs = batch.pairs if batch.objective is Objective.DPO else ()
         mini_batches = split_mini_batches(rows or weighted, self.settings.algorithm.mini_batches if rows else 1, pairs)
         work = BatchUpdate(self._network, self._optimizer, self.settings, goal, mini_batches, sequences)
@@ -181,12 +181,12 @@ class Learner:
         warming = self._network.head is not None and self.steps < self.settings.value.warmup_steps
         return Policy(self.settings, algorithm.epochs * algorithm.mini_batches, head_only=warming)
 
-    def _set_rates(self) -> list[float]:
-        """Set and return this step's rates: the model's, and the head's if there is one."""
+    def _set_rates(self, step: int) -> list[float]:
+        """Set and return the rates of this step of the run: the model's, and the head's if there is one."""
         rates = []
         for group, peak in zip(
             self._optimizer.param_groups, (self.rate, self.settings.value.learning_rate), strict=False
         ):
-            group["lr"] = rate_at(self.steps, self.settings.steps, peak, self.settings.optimizer)
+            group["lr"] = rate_of_update(self.settings, peak, updates=self.steps, step=step)
             rates.append(group["lr"])
         return rates

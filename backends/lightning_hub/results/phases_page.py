@@ -36,13 +36,20 @@ def section(report: RunReport) -> str:
         f"Scores are those of the {quantity(tasks, 'task')} on which phases are compared, which nothing else used. "
         "What counts is the score on held-out tasks, which no choice depended on. `phases.jsonl` has all choices.",
     ]
+    if any(phase.get("undone_to") is not None for phase in report.phases):
+        lines += [
+            "",
+            "A phase that is undone made the score worse than the best one before it, beyond what chance explains: "
+            "the run went on with the weights and prompts of that best score.",
+        ]
     return "\n".join(lines)
 
 
 def _row(phase: Mapping[str, Any]) -> str:
     before, after = ("-" if phase[name] is None else f"{phase[name]:.3f}" for name in ("before", "after"))
+    undone = "" if phase.get("undone_to") is None else ", undone"
     cells = (
-        f"{phase['number']} {phase['kind']}",
+        f"{phase['number']} {phase['kind']}{undone}",
         f"{phase['first_step']} to {phase['last_step']}",
         before,
         after,

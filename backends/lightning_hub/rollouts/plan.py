@@ -97,10 +97,10 @@ class Plan:
             origin=request.origin,
             marks=dict(request.marks or {}),
         )
+        _refuse_stored(plan)
         plan.backend.refuse(settings)
         if settings.backend == PROVIDER and not plan.check_only:
             raise provider.untrainable()
-        _refuse_stored(plan)
         _refuse_phases(plan)
         unknown = set(settings.roles) - set(plan.declared_roles)
         # Where a framework names agents, the first rollouts tell.
@@ -286,7 +286,10 @@ def _refuse_stored(plan: Plan) -> None:
             "has them: --from RUN, or from_runs=[...]"
         )
     if plan.from_runs and "stored.*" not in plan.backend.honours:
-        raise SettingError(f"backend {plan.backend.name!r} does not learn from stored rollouts: choose another one")
+        raise SettingError(
+            f"backend {plan.backend.name!r} does not learn from stored rollouts (--from), but the embedded backend "
+            "does: leave out --backend, and add --engine vllm to sample with vLLM"
+        )
 
 
 def _refuse_phases(plan: Plan) -> None:

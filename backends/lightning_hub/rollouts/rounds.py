@@ -27,6 +27,8 @@ from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.rollouts.tasks import task_id
 from lightning_sdk.trace.call import Status
 
+#: How often it is looked whether a runner has joined.
+_RUNNER_SECONDS = 0.2
 #: How often a search hears of rollouts that ended.
 _SEARCH_SECONDS = 0.2
 #: How often the backend is checked while rollouts run.
@@ -99,6 +101,12 @@ class Rounds:
     def endpoint(self) -> Endpoint | None:
         """Where trainable calls go; None: where the agent sends them."""
         return self._backend.endpoint
+
+    def await_runner(self) -> None:
+        """Wait for the first runner that joins. Stopped as in `step`."""
+        while not self._leases.runners():
+            if self._stopping.wait(_RUNNER_SECONDS):
+                raise Stopped
 
     def step(self, step: int) -> Round:
         """The round of a training step, once every rollout is over or `rollouts.deadline` has passed.

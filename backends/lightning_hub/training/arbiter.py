@@ -1,4 +1,5 @@
-"""The arbiter: which kind of phase a run spends its next steps on, by what the last phase of each kind gained.
+"""The arbiter: which kind of phase a run spends its next steps on, by what the last phase of each kind gained, and
+which phase is undone.
 
 A gain is measured on tasks that nothing else uses, so it is as honest as a held-out score; the run's own held-out tasks
 are not looked at. Choices depend on the phases so far alone.
@@ -12,11 +13,18 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from lightning_hub.statistics.interval import difference
+from lightning_hub.statistics.reward_range import RewardRange
+from lightning_sdk.results.score import Interval
+
 MOST_IN_A_ROW = 3
 """Phases of one kind after which the other kind is tried again, since its last gain is of an earlier model."""
 _UNIT = {"rollouts": 1000.0, "seconds": 3600.0}
 """Cost that gains are stated for."""
 _WORDS = {"rollouts": "1,000 rollouts", "seconds": "hour"}
+
+LEVEL = 0.95
+"""Confidence of the interval that decides whether a phase is undone."""
 
 TaskScores = Mapping[str, float]
 """Task -> its score, for tasks that have one."""
@@ -60,6 +68,9 @@ class Phase:
     rollouts: int
     """That it took, without those that measured it."""
     seconds: float
+    undone_to: int | None = None
+    """The phase whose weights and prompts are in force again, because this one lost against them; 0: those that the run
+    began with. None: it was not undone."""
 
     def rate(self, cost: str) -> float:
         """The gain for each unit of cost ('rollouts' or 'seconds')."""
@@ -73,6 +84,14 @@ def mean_gain(before: TaskScores, after: TaskScores) -> float:
     """0 if no task has a score in both."""
     both = [after[task] - before[task] for task in before if task in after]
     return math.fsum(both) / len(both) if both else 0.0
+
+
+def loss_since(best: TaskScores, now: TaskScores, within: RewardRange | None) -> Interval | None:
+    """The interval of the difference, task by task, if all of it lies below 0, so that chance alone does not explain a
+    loss; else None. `within`: the range of the reward."""
+    both = [task for task in best if task in now]
+    change = difference([best[task] for task in both], [now[task] for task in both], LEVEL, within)
+    return change if change.is_below(0) else None
 
 
 def mean_score(scores: TaskScores) -> float | None:

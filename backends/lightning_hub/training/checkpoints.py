@@ -46,7 +46,7 @@ class Checkpoints:
         settings, smaller = plan.settings, plan.backend.smaller_checkpoints
         size, run = float(str(facts.get("checkpoint_bytes", 0))), self._folder.parent
         every = min(settings.save_every, settings.phases.steps) if plan.deciding else settings.save_every
-        free, count = shutil.disk_usage(run).free, ceil((settings.steps - step) / every)
+        free, count = shutil.disk_usage(run).free, ceil((settings.steps - step) / every) + bool(plan.deciding)
         ways = "Make room there, or name a folder on a larger disk with --runs" + (
             f", or type {smaller}" if smaller else ""
         )
@@ -60,8 +60,20 @@ class Checkpoints:
 
     def last(self) -> Path | None:
         """The newest complete checkpoint."""
-        found = [path for path in self._folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
-        return max(found, key=self.step, default=None)
+        return max(self._all(), key=self.step, default=None)
+
+    def path(self, step: int) -> Path:
+        """The folder of the checkpoint of `step`."""
+        return self._folder.parent / self.name(step)
+
+    def remove(self, is_useless: Callable[[int], bool]) -> None:
+        """Remove the checkpoints of steps of which this holds."""
+        for path in self._all():
+            if is_useless(self.step(path)):
+                shutil.rmtree(path)
+
+    def _all(self) -> list[Path]:
+        return [path for path in self._folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
 
     def last_name(self) -> str:
         """The newest complete checkpoint relative to the run, '' if there is none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,18 @@ class BegunPhase:
     """The last step before it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseState:
+    """Where a run stands before its first phase, or after one."""
+
+    scores: TaskScores
+    """On the tasks that phases are compared on."""
+    search: Mapping[str, Any] | None
+    candidate: Candidate | None
+    weights_step: int
+    """As in `PhaseJournal`, all three."""
+
+
 class PhaseJournal:
     """One run's phases."""
 
@@ -39,6 +51,8 @@ class PhaseJournal:
         self._path = folder / NAME
         self.phases: list[Phase] = []
         """Those that are over."""
+        self.states: list[PhaseState] = []
+        """After each of them, and before the first one."""
         self.begun: BegunPhase | None = None
         self.scores: TaskScores | None = None
         """Where the run stands on the tasks that phases are compared on; None if that has to be measured."""
@@ -49,7 +63,8 @@ class PhaseJournal:
         self.candidate: Candidate | None = None
         """The texts in force; None: the agent's own."""
         self.weights_step = 0
-        """The last step of the last phase of weights that is over: there is a checkpoint after it."""
+        """The last step of the phase that made the run's weights, after which there is a checkpoint. 0: the run began
+        with them."""
         self._ended: dict[str, Any] | None = None
         """The last phase, as long as it is not measured."""
         found = read_lines(self._path)
@@ -84,6 +99,16 @@ class PhaseJournal:
         """Whether the scores are those of the last phase that is over."""
         return self.scores is not None and self._ended is None
 
+    def is_undone(self, checkpoint: int) -> bool:
+        """Whether the checkpoint after this step is of weights that were undone."""
+        return self.weights_step < checkpoint <= (self.step if self.begun is None else self.begun.step)
+
+    def find_best(self) -> int:
+        """The phase before the last one after which the mean score was highest, the later one of equal ones; 0: before
+        all phases."""
+        means = [mean_score(each.scores) or 0.0 for each in self.states[:-1]]
+        return max(range(len(means)), key=lambda number: (means[number], number), default=0)
+
     def measure(self, scores: TaskScores) -> None:
         """The run's scores as it stands now. The phase that led to them is over with this."""
         self._add({"kind": "measured", "scores": dict(scores)})
@@ -105,6 +130,10 @@ class PhaseJournal:
         chosen = None if candidate is None else candidate.as_message()
         line = {"kind": "ended", "step": step, "rollouts": rollouts, "seconds": round(seconds, 3)}
         self._add({**line, "search": None if search is None else dict(search), "candidate": chosen})
+
+    def undo(self, to: int) -> None:
+        """The run goes on with the weights and the prompts that it had after the phase `to`, or with 0 at its start."""
+        self._add({"kind": "undone", "phase": len(self.phases), "to": to})
 
     def _add(self, line: dict[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
@@ -131,6 +160,18 @@ class PhaseJournal:
                 if self._ended is not None and self.begun is not None:
                     self._close(self.begun, self._ended, line["scores"])
                 self.scores = line["scores"]
+                state = PhaseState(
+                    scores=line["scores"],
+                    search=self.search,
+                    candidate=self.candidate,
+                    weights_step=self.weights_step,
+                )
+                self.states[len(self.phases) :] = [state]
+            case "undone":
+                state = self.states[-1] = self.states[line["to"]]
+                self.scores, self.search, self.candidate = state.scores, state.search, state.candidate
+                self.weights_step = state.weights_step
+                self.phases[-1] = replace(self.phases[-1], undone_to=line["to"])
 
     def _take_search(self, search: Mapping[str, Any], candidate: Mapping[str, Any] | None) -> None:
         if self.search is None or not search["nothing"] or self.candidate is None:

@@ -1,5 +1,7 @@
 """Phases: one run that trains weights and tunes prompts in turns, as the arbiter chooses.
 
+A phase that lost is undone: the run goes on with the best weights and prompts that it had.
+
 A search in a phase begins with the texts in force and runs its own rollouts, because every score that an earlier search
 had was of other weights. Updates are made with the texts in force.
 """
@@ -17,8 +19,9 @@ from lightning_hub.feed import Feed
 from lightning_hub.results.run_folder import RunFolder
 from lightning_hub.rollouts.plan import Plan, find_backend
 from lightning_hub.rollouts.rounds import Rounds
+from lightning_hub.statistics.reward_range import reward_range
 from lightning_hub.storage.whole_file import replace_file
-from lightning_hub.training.arbiter import Kind, Phase, TaskScores, choose
+from lightning_hub.training.arbiter import LEVEL, Kind, Phase, TaskScores, choose, loss_since
 from lightning_hub.training.phase_journal import BegunPhase, PhaseJournal
 from lightning_hub.training.searching import PlanSearch
 from lightning_sdk.hub.events import NoticeEvent
@@ -40,6 +43,8 @@ class PhaseHooks:
     """The last step that was done."""
     train_until: Callable[[int], None]
     """Does the steps up to this one, and keeps the weights."""
+    restore: Callable[[int], None]
+    """Goes back to the weights after this step; what was saved later is of no use any more."""
     note_search: Callable[[int, Mapping[str, float]], None]
     """A round of a search is done, as this step."""
     score: Callable[[str], TaskScores]
@@ -66,9 +71,12 @@ class PhasedTraining:
     def run(self) -> None:
         """Do all steps of the run."""
         journal = self._journal
+        self._write_phases()
         while True:
             if not journal.is_measured:
                 self._measure()
+            if journal.begun is None:
+                self._undo_loss()
             if journal.begun is None and self._hooks.step() >= self._settings.steps:
                 return
             self._carry_out(journal.begun or self._begin())
@@ -77,9 +85,33 @@ class PhasedTraining:
         phases = len(self._journal.phases)
         number = phases + (self._journal.begun is not None)
         self._journal.measure(self._hooks.score(f"phase-{number}"))
-        self._folder.config({"phases": [each.as_dict() for each in self._journal.phases]})
+        self._write_phases()
         if len(self._journal.phases) > phases:
             self._tell(describe_phase(self._journal.phases[-1], len(self._plan.deciding)))
+
+    def _undo_loss(self) -> None:
+        """Go back to the best state so far if the last phase made the run worse than that, beyond chance."""
+        journal = self._journal
+        best, now = journal.find_best(), journal.states[-1]
+        state, phase = journal.states[best], len(journal.phases)
+        given, trained = self._settings.evaluation.reward_range, self._folder.training_scores
+        within = reward_range([*state.scores.values(), *now.scores.values()], given, trained)
+        if state == now or (loss := loss_since(state.scores, now.scores, within)) is None:
+            return
+        journal.undo(best)
+        if state.weights_step != now.weights_step:
+            self._hooks.restore(state.weights_step)
+        self._rounds.candidate = state.candidate
+        self._folder.config({"search": state.search})
+        self._write_phases()
+        self._tell(
+            f"phase {phase} is undone: the score is worse than the best one by {-(loss.mean or 0.0):.3f} ({LEVEL:.0%} "
+            f"interval {loss.low:+.3f} to {loss.high:+.3f}); weights and prompts are those "
+            + (f"after phase {best} again" if best else "that the run began with")
+        )
+
+    def _write_phases(self) -> None:
+        self._folder.config({"phases": [each.as_dict() for each in self._journal.phases]})
 
     def _begin(self) -> BegunPhase:
         kind, why = choose(self._journal.phases, self._settings.phases.cost)

@@ -33,3 +33,13 @@ def step_metrics(
         "staleness": max((version - row.version for row in batch.rows if row.version >= 0), default=0),
     }
     return {**measured, **statuses, **round_.counts(), **generated}
+
+
+def running_means(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Role -> the running mean of its rewards, as the metrics of a step have it."""
+    found = {}
+    for name, mean in metrics.items():
+        what, _, role = name.partition("/")
+        if what == "running_mean":
+            found["" if role == "none" else role] = mean
+    return found

@@ -32,7 +32,7 @@ from lightning_hub.training.phase_journal import PhaseJournal
 from lightning_hub.training.phases import PhasedTraining, PhaseHooks
 from lightning_hub.training.searching import PlanSearch, keep_score
 from lightning_hub.training.signal_watch import SignalWatch
-from lightning_hub.training.step_metrics import step_metrics
+from lightning_hub.training.step_metrics import running_means, step_metrics
 from lightning_sdk.commands.earlier_run import differences
 from lightning_sdk.errors import SettingError
 from lightning_sdk.hub.events import (
@@ -153,8 +153,9 @@ class Trainer:
             return self._check(rounds)
         self._begin(backend)
         placed = placement.parse(self._settings.rollouts.runner)
-        if placed is not None and placed.kind == "none":
-            self._await_runner()
+        if placed is not None and placed.kind == "none" and not self._leases.runners():
+            self._feed.publish(NoticeEvent("waiting for a runner to join"))
+            rounds.await_runner()
         if self._plan.evaluate_only:
             self._evaluate("after", rounds)
         elif self._plan.backend.search is not None:
@@ -162,14 +163,6 @@ class Trainer:
         else:
             self._train(backend, rounds)
         return self._ending.finish("finished", self.step)
-
-    def _await_runner(self) -> None:
-        """Nobody runs rollouts yet: the first round's time begins with the first runner that joins."""
-        if not self._leases.runners():
-            self._feed.publish(NoticeEvent("waiting for a runner to join"))
-        while not self._leases.runners():
-            if self._stopping.wait(0.2):
-                raise Stopped
 
     # --- the loop
 
@@ -199,9 +192,12 @@ class Trainer:
 
     def _take_turns(self, journal: PhaseJournal, backend: Backend, rounds: Rounds) -> None:
         """Train weights and tune prompts in phases."""
+        if self._checkpoints.last() is None:  # the first phase of weights may be undone
+            self._save(backend)
         hooks = PhaseHooks(
             step=lambda: self.step,
             train_until=lambda last: self._train_until(last, backend, rounds),
+            restore=lambda step: self._restore(step, backend),
             note_search=lambda step, metrics: self._note(step, self._version, metrics),
             score=lambda name: self._score(name, self._plan.deciding, rounds).scores,
         )
@@ -357,18 +353,22 @@ class Trainer:
 
     def _resume(self, backend: Backend) -> None:
         """Continue after the last complete checkpoint; what came after it is cut."""
+        if self._phases is not None:
+            self._checkpoints.remove(self._phases.is_undone)
         found = self._checkpoints.last()
         trained = self._checkpoints.step(found) if found is not None else 0
         self.step = self._pace.done = trained if self._phases is None else self._phases.resume_step(trained)
         if found is not None:
-            self._version = backend.load(found)
+            self._restore(trained, backend)
         self._folder.cut(self.step)
         self._watch.resume(self._folder.steps)
         self._store.cut_steps(self.step)
-        for name, mean in self._store.metrics(trained).items():
-            what, _, role = name.partition("/")
-            if what == "running_mean":
-                self._means["" if role == "none" else role] = mean
+
+    def _restore(self, step: int, backend: Backend) -> None:
+        """Go on with the weights after this step."""
+        self._version = backend.load(self._checkpoints.path(step))
+        self._checkpoints.remove(lambda other: other > step)
+        self._means = running_means(self._store.metrics(step))
 
     def _note(self, step: int, version: int, measured: Mapping[str, float]) -> None:
         """A step is done: this is what came of it."""
