@@ -27,8 +27,8 @@ LOCKED := --quiet --no-deps --require-hashes --requirement
 EDITABLE := --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo frameworks verl-cpu test test-dashboard test-seam-openai2 test-hosts test-frameworks test-verl \
-	test-vllm test-models test-newest check docs docs-serve format bench locks clean
+.PHONY: help install demo frameworks verl-cpu test test-dashboard test-seam-openai2 test-hosts test-trackers \
+	test-frameworks test-verl test-vllm test-models test-newest check docs docs-serve format bench locks clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-seam-openai2: .venvs/openai2-seam/.installed  ## run the tests of the OpenA
 
 test-hosts: .venvs/hosts/.installed  ## run inside gunicorn, Celery and Jupyter, and together with Sentry, Logfire and Datadog
 	.venvs/hosts/bin/python -m pytest $(or $(ARGS),tests/hosts)
+
+test-trackers: .venvs/trackers/.installed  ## log runs to the real W&B, MLflow, Trackio and TensorBoard, offline
+	.venvs/trackers/bin/python -m pytest $(or $(ARGS),tests/trackers)
 
 test-newest: .venv/.installed-dev  ## show in one table what works with the newest releases, and what breaks
 	$(BIN)/python tests/locks/newest.py --torch '$(TORCH)' --workers $(WORKERS) $(ARGS)
@@ -120,8 +123,9 @@ locks: .venvs/uv/.installed  ## write locks/ again: the newest that pyproject.to
 	sed -i '/^opentelemetry-/d' locks/constraints.new  # each instrumentation asks for one version of it
 	$(UV_COMPILE) --extra hub --group hosts --constraint locks/constraints.new pyproject.toml > locks/hosts.new
 	$(UV_COMPILE) --group docs --constraint locks/constraints.new > locks/docs.new
+	$(UV_COMPILE) --extra hub --group trackers pyproject.toml > locks/trackers.new
 	rm locks/constraints.new
-	for name in dev demo openai2 hosts docs; do mv locks/$$name.new locks/$$name.txt; done
+	for name in dev demo openai2 hosts docs trackers; do mv locks/$$name.new locks/$$name.txt; done
 
 clean:  ## remove all environments and caches; runs are kept
 	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
@@ -164,17 +168,11 @@ clean:  ## remove all environments and caches; runs are kept
 	.venvs/openai2-seam/bin/python $(PIP) $(LOCKED) locks/openai2.txt
 	@touch $@
 
-# Nor do those of what agents live in and beside.
-.venvs/hosts/.locked: locks/hosts.txt
-	$(call fresh,hosts)
-	@echo 'Installing web servers, queues, notebooks and the tools that watch them.'
-	.venvs/hosts/bin/python $(PIP) $(LOCKED) $<
-	@touch $@
-
-.venvs/docs/.locked: locks/docs.txt
-	$(call fresh,docs)
-	@echo 'Installing what builds the documentation site.'
-	.venvs/docs/bin/python $(PIP) $(LOCKED) $<
+# Nor do those of what agents live in and beside, those of trackers, and the documentation.
+.venvs/hosts/.locked .venvs/trackers/.locked .venvs/docs/.locked: .venvs/%/.locked: locks/%.txt
+	$(call fresh,$*)
+	@echo 'Installing what is listed in $<.'
+	.venvs/$*/bin/python $(PIP) $(LOCKED) $<
 	@touch $@
 
 define fresh  # an empty environment: $(call fresh,NAME)

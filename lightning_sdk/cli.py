@@ -288,8 +288,8 @@ def _common(options: argparse.Namespace, agent: Callable[..., Any] | None = None
 
 
 def _place(options: argparse.Namespace) -> dict[str, Any]:
-    """Where the run is kept, and where runners join it."""
-    return {name: getattr(options, name) for name in ("name", "runs", "listen", "dashboard")}
+    """Where the run is kept and shown, and where runners join it."""
+    return {name: getattr(options, name) for name in ("name", "runs", "listen", "dashboard", "log_to")}
 
 
 def _run_check(options: argparse.Namespace) -> int:

@@ -33,6 +33,8 @@ from lightning_sdk.rollouts.tasks import Source
 from lightning_sdk.settings import Settings, placement
 from lightning_sdk.system import addresses
 from lightning_sdk.system.folders import temporary_folder
+from lightning_sdk.tracking.installed import ChosenTracker
+from lightning_sdk.tracking.tracking import Tracking
 
 _SELF_REWARDED = "no reward function was given: rewards are what the agent gives with lightning.emit_reward()"
 _FAREWELL_SECONDS = 5.0
@@ -58,11 +60,13 @@ class Job:
         quiet: bool,
         listen: str = "",
         dashboard: bool = False,
+        trackers: Sequence[ChosenTracker] = (),
     ) -> None:
         self._agent, self._rewards, self._settings = agent, rewards, settings
         self.folder = folder
         self._python, self._quiet = python, quiet
         self._listen, self._dashboard = listen, dashboard and not quiet
+        self._trackers = trackers
         self._seen = 0
         """Number of the hub's last event that was shown."""
         self._begun = False
@@ -94,6 +98,7 @@ class Job:
         with contextlib.ExitStack() as stack:
             display = Progress(quiet=self._quiet)
             stack.callback(display.close)
+            tracking = stack.enter_context(Tracking(self._trackers, self.folder, self._settings, display.show))
             running = session.start()
             stack.enter_context(running.reserve(f"{method}() of {reference.name_of(self._agent)}"))
             for each in told:
@@ -124,7 +129,7 @@ class Job:
                 self._invite(display, hub.address, "" if given else keys.guest)
             stack.callback(pool.stop)
             pool.start(hub.address, hub.keys.guest)
-            return self._follow(hub, client, pool, display, method)
+            return self._follow(hub, client, pool, display, tracking, method)
 
     def _start_dashboard(self, hub: HubProcess, here: str, display: Progress, stack: contextlib.ExitStack) -> None:
         process = watch_run(
@@ -177,12 +182,12 @@ class Job:
         display.show(NoticeEvent(told))
 
     def _follow(
-        self, hub: HubProcess, client: HubClient, pool: RunnerPool, display: Progress, method: str
+        self, hub: HubProcess, client: HubClient, pool: RunnerPool, display: Progress, tracking: Tracking, method: str
     ) -> LastEvent:
         """Show the hub's events until the last one. The first Ctrl-C lets the hub keep what was learned."""
         events = self._events(hub, client, pool, method)
         try:
-            return self._show(events, display)
+            return self._show(events, display, tracking)
         except KeyboardInterrupt:
             if not self._begun:
                 if self._farewell is not None:
@@ -192,13 +197,14 @@ class Job:
             display.show(NoticeEvent(_STOPPING))
             with contextlib.suppress(HubGone):  # which the events tell better
                 client.ask("interrupt")
-            self._show(self._events(hub, client, pool, method), display)
+            self._show(self._events(hub, client, pool, method), display, tracking)
             raise
 
-    def _show(self, events: Iterator[Event], display: Progress) -> LastEvent:
+    def _show(self, events: Iterator[Event], display: Progress, tracking: Tracking) -> LastEvent:
         for event in events:
             self._begun = self._begun or isinstance(event, StartedEvent)
             display.show(event)
+            tracking.note(event)
             if isinstance(event, LastEvent):
                 return event
         raise AssertionError("unreachable: the events end with the last one")

@@ -112,6 +112,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_runs(parser)
     runners = "number of processes, or of Ray actors, that run the rollouts; 0: only runners that join; "
     add("--runners", metavar="N|ray:N", help=f"{runners}default: this process (rollouts.runner)")
+    log_to = "log to wandb, mlflow, trackio or tensorboard, perhaps with a project (wandb:my-agents) or a folder "
+    log_to += "(tensorboard:logs); repeatable; default: none of them"
+    add("--log-to", action="append", default=[], metavar="NAME[:PROJECT]", help=log_to)
     listen = "address at which `lightning-sdk runner` on other machines can join; default: none"
     add("--no-dashboard", action="store_false", dest="dashboard", help="start no page to watch it in a browser")
     add("--listen", default="", metavar="tcp://HOST:PORT", help=listen)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning_sdk.commands import earlier_run
 from lightning_sdk.results.run_files import read_config
+from lightning_sdk.tracking.places import log_to
 
 _KEPT = "and keeps a score that was measured before"
 
@@ -62,4 +63,6 @@ def _resume_option(folder: Path) -> str:
     """What to type; the whole command where the run knows what it was started with."""
     config = read_config(folder)
     command = "lightning-sdk train " if config is not None and config.origin.is_complete else ""
-    return f"{command}--resume {shlex.quote(str(folder))} (resume={str(folder)!r})"
+    options = ["--resume", str(folder), *(word for each in log_to(folder) for word in ("--log-to", each))]
+    arguments = [f"resume={str(folder)!r}", *([f"log_to={log_to(folder)}"] if log_to(folder) else [])]
+    return f"{command}{shlex.join(options)} ({', '.join(arguments)})"

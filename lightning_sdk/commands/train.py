@@ -23,6 +23,7 @@ from lightning_sdk.rollouts.tasks import Parts, Source, Task, divide, load
 from lightning_sdk.settings.provider import provider_settings, with_own_provider
 from lightning_sdk.settings.settings import Settings, explicit
 from lightning_sdk.system.folders import find_run_folder, make_run_folder
+from lightning_sdk.tracking.installed import make_trackers
 
 
 def train(
@@ -42,6 +43,7 @@ def train(
     resume: str | Path | None = None,
     backend_python: str | None = None,
     listen: str = "",
+    log_to: str | Sequence[str] = (),
     dashboard: bool = True,
     quiet: bool = False,
     **settings: Any,
@@ -60,12 +62,11 @@ def train(
         model: 'spark' (default), 'smollm2', a folder in Hugging Face format, or a name on the Hugging Face Hub.
         backend, engine: An installed backend ('embedded'); what serves the model: 'auto' (default), 'embedded', 'vllm'.
         steps, roles: Number of updates (default 40); the only roles to train (default: all declared trainable).
-        name, runs: Name of the run (by default the agent's), and the folder of runs.
+        name, runs, backend_python: Its name (by default the agent's); the folder of runs; the Python with the backend.
         resume: Earlier run to continue, by folder or name. It keeps its settings and held-out tasks, except for what
             is given here, and continues from its last checkpoint, or from step 1 if there is none.
-        backend_python: Python of another virtual environment, which has the backend; by default this one.
-        listen: Address such as tcp://0.0.0.0:4718 at which `lightning-sdk runner` on other machines joins, with the
-            key in LIGHTNING_KEY, or a new one that is printed. By default nothing can join.
+        listen: Address (tcp://0.0.0.0:4718) for `lightning-sdk runner` elsewhere; its key is LIGHTNING_KEY, or printed.
+        log_to: Trackers to log to: 'wandb', 'mlflow', 'trackio', 'tensorboard'; with a project, 'wandb:my-agents'.
         dashboard, quiet: Start a page to watch it in a browser, and print its address; show nothing, and start none.
         **settings: Any other setting, as a group (`optimizer=lightning.settings.Optimizer(learning_rate=1e-5)`) or by
             its dotted name (`**{"optimizer.learning_rate": 1e-5}`). See `lightning_sdk.settings`.
@@ -77,13 +78,13 @@ def train(
     given = explicit(given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles))
     rewards, earlier = reward_functions(reward), None if resume is None else earlier_run.read(resume, runs)
     (loaded, source), apart = _load_tasks(tasks, earlier), None if held_out is None else load(held_out, "held_out")
-    stored = _find(from_runs, runs)
+    stored, trackers = _find(from_runs, runs), make_trackers(log_to)
     start = _first(given, stored, rewards) if earlier is None else _go_on(earlier, given, stored, rewards, name, listen)
     parts = earlier.divide(loaded, apart) if earlier else divide(loaded, apart, start.settings)
     _refuse_early(f"train() of {reference.name_of(agent)}", start.settings, listen)
     folder = earlier.folder if earlier else make_run_folder(runs, name or reference.name_of(agent))
     told = [*start.told, *([] if earlier else _tell_of_name(folder, name or reference.name_of(agent)))]
-    job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen, dashboard)
+    job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen, dashboard, trackers)
     return _run_training(job, start._replace(told=told), parts, rewards, earlier is not None, source)
 
 
@@ -101,6 +102,7 @@ def evaluate(
     runs: str | Path = "runs",
     backend_python: str | None = None,
     listen: str = "",
+    log_to: str | Sequence[str] = (),
     dashboard: bool = True,
     quiet: bool = False,
     **settings: Any,
@@ -120,8 +122,9 @@ def evaluate(
     rewards = reward_functions(reward)
     chosen = with_reward_weights(Settings.from_dict(given), rewards)
     _refuse_early(f"evaluate() of {reference.name_of(agent)}", chosen, listen)
+    trackers = make_trackers(log_to)
     folder = make_run_folder(runs, name or f"{reference.name_of(agent)}-evaluation")
-    Job(agent, rewards, chosen, folder, backend_python, quiet, listen, dashboard).run(
+    Job(agent, rewards, chosen, folder, backend_python, quiet, listen, dashboard, trackers).run(
         "evaluate", RunRequest(tasks=loaded)
     )
     return reports.read(folder)

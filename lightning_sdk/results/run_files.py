@@ -19,6 +19,8 @@ from lightning_sdk.trace.structs import read_struct
 
 CONFIG, TASKS, REPORT, DIAGNOSIS = "config.json", "tasks.json", "report.json", "diagnosis.json"
 STEPS, EVALUATIONS = "metrics.jsonl", "evaluations.jsonl"
+TRACKERS = "trackers.json"
+"""Where each tracker of `--log-to` keeps the run; the process that started it writes this one."""
 
 StepMetrics = Mapping[str, float | None]
 """The metrics of one step, by name, and with '/' and a role behind it where they are a role's. None: not finite."""

@@ -12,7 +12,7 @@ from lightning_hub.rollouts.plan import refuse_ignored
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Optimizer, Settings
 from lightning_sdk.settings.settings import VERBATIM
-from tests.architecture.sources import integrations, pyproject
+from tests.architecture.sources import integrations, modules, pyproject
 
 GROUPS = pyproject()["project"]["entry-points"]
 
@@ -21,7 +21,7 @@ def ours(group: str) -> list[EntryPoint]:
     return [entry for entry in entry_points(group=group) if entry.dist and entry.dist.name == "lightning-agent-sdk"]
 
 
-@pytest.mark.parametrize("group", ["lightning_sdk.integrations", "lightning_sdk.backends"])
+@pytest.mark.parametrize("group", ["lightning_sdk.integrations", "lightning_sdk.backends", "lightning_sdk.trackers"])
 def test_installed_as_declared(group: str) -> None:
     """What is installed is what pyproject.toml says; if not, install again."""
     assert {entry.name: entry.value for entry in ours(group)} == GROUPS[group]
@@ -30,6 +30,12 @@ def test_installed_as_declared(group: str) -> None:
 def test_every_integration_has_an_entry_point() -> None:
     """An integration without one would never be loaded."""
     assert {value.split(":")[0] for value in GROUPS["lightning_sdk.integrations"].values()} == integrations()
+
+
+def test_every_tracker_has_an_entry_point_and_an_extra() -> None:
+    """`--log-to NAME` finds the module NAME, and what it says to install is an extra of that name."""
+    names = {module.name.partition(".")[2] for module in modules() if module.package == "lightning_trackers"} - {""}
+    assert GROUPS["lightning_sdk.trackers"].keys() == names <= pyproject()["project"]["optional-dependencies"].keys()
 
 
 @pytest.mark.parametrize("entry", ours("lightning_sdk.integrations"), ids=lambda entry: entry.name)

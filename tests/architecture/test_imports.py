@@ -37,7 +37,7 @@ SCRIPTS = {"lightning_spark"}
 FLOORS = {
     "lightning_sdk": (
         "errors", "system", "prompts", "trace", "failures", "results", "translation", "stream", "markers", "capture",
-        "integration", "hub", "session", "settings", "rollouts", "commands", "cli",
+        "integration", "hub", "session", "settings", "tracking", "rollouts", "commands", "cli",
     ),
     "lightning_hub": (
         "rollout_key", "rollout", "backend", "feed", "standstill", "statistics", "decoding", "storage", "trajectories",
@@ -53,6 +53,8 @@ FLOORS = {
         "process", "threads", "text", "constraints", "engine", "serving", "learning", "vllm", "__main__",
     ),
 }  # fmt: skip
+#: Extras of `lightning_trackers`, one for each of its modules.
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 #: Packages of ours that need the extra `hub` and no more.
 LIGHT = {"lightning_hub", "lightning_dashboard"}
 #: Modules that are not installed here -> their distributions.
@@ -63,7 +65,7 @@ def allowed_packages(package: str) -> set[str]:
     """The packages of ours that `package` may import."""
     if package in {"lightning_sdk", MODEL}:
         return set()
-    if package in integrations() | {"lightning_hub"}:
+    if package in integrations() | {"lightning_hub", "lightning_trackers"}:
         return {"lightning_sdk"}
     below = SHARED[: SHARED.index(package)] if package in SHARED else SHARED
     return {"lightning_sdk", "lightning_hub", MODEL, *below}
@@ -148,7 +150,9 @@ def test_third_parties_are_declared(package: str) -> None:
     project = pyproject()["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"]]
-    if package not in {"lightning_sdk", *integrations()}:
+    if package == "lightning_trackers":
+        wanted += [each for name in TRACKERS for each in extras[name]]
+    elif package not in {"lightning_sdk", *integrations()}:
         wanted += extras["hub"] + (extras["train"] if package not in LIGHT else [])
     if package == "lightning_verl":
         wanted += extras["verl"]

@@ -17,6 +17,7 @@ _NEEDED = {
     "openai2": {"openai"},
     "hosts": {"numpy", "pyzmq", "openai", "gunicorn"},
     "docs": {"mkdocs", "mkdocs-material", "mkdocstrings-python"},
+    "trackers": {"numpy", "pyzmq", "openai", "mlflow", "tensorboard", "trackio", "wandb"},
 }
 
 

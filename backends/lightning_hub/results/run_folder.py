@@ -48,6 +48,7 @@ from lightning_sdk.results.run_files import (
     read_object,
 )
 from lightning_sdk.results.run_report import RunReport
+from lightning_sdk.results.scalars import held_out_scalars, step_scalars
 
 _log = logging.getLogger(__name__)
 
@@ -128,16 +129,14 @@ class RunFolder:
         line = {"step": step, **{name: _number(value) for name, value in metrics.items() if name != "step"}}
         _append(self.path / STEPS, line)
         self._steps.append(line)
-        self._scalars(step, {f"train/{name}": value for name, value in line.items() if name != "step"})
+        self._scalars(step, step_scalars(line))
 
     def evaluation(self, measured: HeldOut) -> None:
         """Record a score on held-out tasks."""
         line = measured.as_line()
         _append(self.path / EVALUATIONS, line)
         self._evaluations.append(line)
-        scalars = {f"held_out/{key}": line[key] for key in ("mean", "low", "high")}
-        scalars |= {f"held_out/mean/{role}": each["mean"] for role, each in line["roles"].items()}
-        self._scalars(measured.step, scalars)
+        self._scalars(measured.step, held_out_scalars(measured.summary()))
 
     def keep_score(self, step: int) -> HeldOut | None:
         """Record the score before as the one after, since what it measures has not changed; None if there is none."""
@@ -244,11 +243,11 @@ class RunFolder:
             return {}
         return {role: [(at, value) for at, value in each if value is not None] for role, each in by_role.items()}
 
-    def _scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+    def _scalars(self, step: int, values: Mapping[str, float]) -> None:
         if self._events is None:
             self._events = EventFile(self.path / "tensorboard", self._purge)
             self._purge = None
-        self._events.scalars(step, {name: value for name, value in values.items() if value is not None})
+        self._events.scalars(step, values)
 
 
 def _versions() -> dict[str, str]:
