@@ -17,16 +17,16 @@ import calc_x_files
 import problems
 import rational
 from autogen_agentchat.agents import AssistantAgent
+from autogen_core.tools import Workbench
 from autogen_ext.models.openai import OpenAIChatCompletionClient
-from autogen_ext.tools.mcp import McpWorkbench, StdioServerParams
 
 import lightning_sdk as lightning
 
-SERVER = StdioServerParams(command=sys.executable, args=[str(Path(__file__).with_name("calculator_server.py"))])
+SERVER = Path(__file__).with_name("calculator_server.py")
 KEY = os.environ.get("OPENAI_API_KEY", "not needed while the agent is trained")
 model = OpenAIChatCompletionClient(model="gpt-4o-mini", max_tokens=64, api_key=KEY)
-workbench = McpWorkbench(SERVER)
 starting = asyncio.Lock()
+started: list[Workbench] = []
 is_plain = False
 
 
@@ -38,18 +38,27 @@ def calculator(expression: str) -> str:
         return f"error: {error}"
 
 
+async def workbench() -> Workbench:
+    """The calculator of one server for all rollouts, which the first of them starts."""
+    from autogen_ext.tools.mcp import McpWorkbench, StdioServerParams  # noqa: PLC0415  needs mcp 1, `--plain` does not
+
+    async with starting:
+        if not started:
+            server = McpWorkbench(StdioServerParams(command=sys.executable, args=[str(SERVER)]))
+            await server.start()
+            started.append(server)
+    return started[0]
+
+
 @lightning.agent(trainable=True)
 async def solve(task: dict) -> str:
     """The last message of the agent."""
-    async with starting:  # one server for all rollouts, which is started by the first one
-        if not is_plain and workbench.initialize_result is None:
-            await workbench.start()
     calc = AssistantAgent(
         "calc",
         model,
         system_message="You solve word problems.",
         reflect_on_tool_use=True,
-        **({"tools": [calculator]} if is_plain else {"workbench": workbench}),
+        **({"tools": [calculator]} if is_plain else {"workbench": await workbench()}),
     )
     result = await calc.run(task=task["question"])
     return result.messages[-1].to_text()

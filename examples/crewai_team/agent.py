@@ -63,21 +63,18 @@ def correct(task: dict, answer: str) -> float:
 
 
 def tasks(seed: int, size: int) -> list[dict]:
-    """`size` different orders such as "Mia buys 4 pens at 12 coins each and a bag for 30 coins. What is the price?"."""
+    """`size` different orders: "Mia orders 4 boxes with 12 pens each and 30 more. How many pens is that?"."""
     draw, made = random.Random(seed), {}
     while len(made) < size:
-        count, price, more = draw.randint(2, 9), draw.randint(11, 60), draw.randint(2, 40)
+        boxes, each, more = draw.randint(2, 9), draw.randint(11, 60), draw.randint(2, 40)
         who, what = draw.choice(["Mia", "Tom", "Lea", "Max"]), draw.choice(["pens", "books", "cards", "lamps"])
-        question = f"{who} buys {count} {what} at {price} coins each and a bag for {more} coins. What is the price?"
-        made[question] = {"question": question, "answer": str(count * price + more)}
+        question = f"{who} orders {boxes} boxes with {each} {what} each and {more} more. How many {what} is that?"
+        made[question] = {"question": question, "answer": str(boxes * each + more)}
     return list(made.values())
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train the solver of the crew on this machine.")
-    parser.add_argument("--model", default="spark", help="the model to train (%(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="updates of the model (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backend-python", help="Python of an environment that has lightning-agent-sdk[train]")
     options = parser.parse_args()
     lightning.init()
@@ -86,11 +83,10 @@ if __name__ == "__main__":
         solve,
         tasks=[task for task in tasks(seed=1, size=1000) if task not in held_out],
         held_out=held_out,
-        model=options.model,
+        model="spark",
         roles="solver",
-        steps=options.steps,
-        seed=options.seed,
+        steps=20,
         name="crewai-team",
         backend_python=options.backend_python,
-        **{"rollouts.tasks_per_step": 8, "evaluation.every": 10},
+        **{"rollouts.tasks_per_step": 8, "evaluation.every": 5},
     )

@@ -113,9 +113,6 @@ def tasks(seed: int, size: int) -> list[dict]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train the agents on this machine.")
-    parser.add_argument("--model", default="spark", help="the model to train (%(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="updates of the model (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backend-python", help="Python of an environment that has lightning-agent-sdk[train]")
     options = parser.parse_args()
     lightning.init()
@@ -124,9 +121,8 @@ if __name__ == "__main__":
         solve,
         tasks=[task for task in tasks(seed=1, size=1200) if task not in held_out],
         held_out=held_out,
-        model=options.model,
-        steps=options.steps,
-        seed=options.seed,
+        model="spark",
+        steps=20,
         name="handoffs",
         backend_python=options.backend_python,
         **{

@@ -18,6 +18,7 @@ from tests.frameworks.wire_proxy import Wire
 
 #: Enough for a reward that differs within a group, and no more.
 SMALL: dict[str, Any] = {
+    "steps": 2,
     "rollouts.tasks_per_step": 4,
     "rollouts.group_size": 4,
     "rollouts.concurrency": 16,
@@ -46,7 +47,7 @@ def test_an_example_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     ("name", "needs", "trained", "frozen", "options"),
     [
         ("calc_x", "mcp.server.fastmcp", {"calc"}, set(), []),
-        ("calc_x", "mcp.server.fastmcp", {"calc"}, set(), ["--plain"]),
+        ("calc_x", "autogen_ext.models.openai", {"calc"}, set(), ["--plain"]),
         ("text_to_sql", "langgraph", {"writer", "checker", "rewriter"}, set(), []),
         ("text_to_sql", "langgraph", {"writer", "rewriter"}, {"checker"}, ["--trained", "writer,rewriter"]),
         ("crewai_team", "crewai", {"solver"}, {"editor"}, []),
@@ -91,7 +92,7 @@ def _train_two_steps(
         return reports[0]
 
     monkeypatch.setattr(lightning, "train", small)
-    monkeypatch.setattr(sys, "argv", ["agent.py", "--steps", "2", "--backend-python", BACKEND_PYTHON, *options])
+    monkeypatch.setattr(sys, "argv", ["agent.py", "--backend-python", BACKEND_PYTHON, *options])
     monkeypatch.syspath_prepend(str(ROOT / "examples" / name))
     runpy.run_path(str(ROOT / "examples" / name / "agent.py"), run_name="__main__")
     assert reports[0].steps == 2

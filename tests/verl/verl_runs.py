@@ -13,7 +13,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 #: Where agents run: the environment of the tests without VERL, which has neither VERL nor Ray nor vLLM.
 PYTHON = ROOT / ".venv" / "bin" / "python"
-#: An agent, and a reward that about half of the answers earn, so that a few steps show: spark does not know much.
+#: An agent, and a reward that any model learns in a few steps, whatever it says at first: its answers become longer.
 AGENT = """
 import lightning_sdk as lightning
 from openai import OpenAI
@@ -27,8 +27,8 @@ def solve(task):
     return reply.choices[0].message.content or ""
 
 @lightning.reward
-def admits_it(task, answer):
-    return float("not" in answer)
+def is_long(task, answer):
+    return min(len(answer), 64) / 64
 """
 WORDS = ["river", "stone", "winter", "garden", "letter", "window", "summer", "castle", "bridge", "forest"]
 SIZE = {
