@@ -315,10 +315,16 @@ def test_rollouts_ahead_on_the_learners_own_gpu(tmp_path: Path) -> None:
 
 
 def test_adapters_reach_vllm(tmp_path: Path) -> None:
-    """Merged into what it serves, so that sampler and trainer agree; the reference is the model without them."""
+    """Merged into what it serves, so that sampler and trainer agree; the reference is the model without them.
+
+    They agree as far as bfloat16 allows: VERL rounds merged weights to it, and sends others in float32. Over the 500
+    tokens of steps 2 and 3 that made 0.0007 and 0.0014 in one run, where a vLLM without the adapters would be as far
+    from the trainer as the reference is, 0.02 and 0.12.
+    """
     process = runs.begin(tmp_path, 3, **{"lora.rank": 4, "divergence.coefficient": 0.02})
     runs.end(process, tmp_path, 1000.0)
     steps = runs.steps(tmp_path)
     assert [each["version"] for each in steps] == [1, 2, 3]
-    assert all(abs(each["kl_sampler"]) < 1e-3 for each in steps)
-    assert steps[0].get("kl_reference", 0.0) < 1e-6 < steps[2]["kl_reference"]
+    assert abs(steps[0]["kl_sampler"]) < 1e-5 and steps[0].get("kl_reference", 0.0) < 1e-6
+    apart, learned = (sum(abs(each[name]) for each in steps[1:]) for name in ("kl_sampler", "kl_reference"))
+    assert apart < 0.2 * learned and learned > 1e-2, steps[1:]
