@@ -5,9 +5,28 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+
+#: A block of code, and the comment directly above it that says how it is tested.
+_BLOCK = re.compile(r"^(?:<!-- ([^\n]+) -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A block of code of a page."""
+
+    mark: str
+    """The text of the comment directly above it, or ''."""
+    language: str
+    text: str
+
+
+def marked_blocks(page: str) -> list[Block]:
+    """All blocks of a page that name their language, in order."""
+    return [Block(*found.groups("")) for found in _BLOCK.finditer((ROOT / page).read_text("utf-8"))]
 
 
 def blocks(page: str, language: str) -> list[str]:

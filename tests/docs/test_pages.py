@@ -88,6 +88,17 @@ def accept(arguments: list[str]) -> None:
             assert parse(name, value) is not None
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "CHANGELOG.md"])
+def test_settings_that_are_named_exist(name: str) -> None:
+    """A name in backticks that begins with a group of the settings, such as `credit.advantage`, is a setting."""
+    known = {each for each, *_ in described()}
+    groups = {each.split(".")[0] for each in known if "." in each}
+    others = {"phases.jsonl", "algorithm.adv_estimator"}  # a file, and a setting of VERL
+    for setting in re.findall(r"`([a-z]+\.[a-z_]+)(?:=[^`]*)?`", (ROOT / name).read_text("utf-8")):
+        if setting.split(".")[0] in groups and setting not in others:
+            assert setting in known, f"{name}: {setting} is not a setting"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_rows_of_a_table_have_the_cells_of_its_header(page: Path) -> None:
     """A row that was wrapped, or joined with the next one, is not shown as a table."""
@@ -126,7 +137,7 @@ def test_the_file_tree_is_the_real_one() -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     """A page of docs/ that mkdocs.yml does not list would be found by nobody, and `make docs` refuses it."""
-    listed = re.findall(r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    listed = re.findall(r"^ +- .*?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
     assert len(listed) == len(set(listed))
     pages = {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")}
     assert set(listed) == pages | {"changelog.md", "contributing.md"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from lightning_sdk.stream import sink
 from lightning_sdk.stream.wire import Event
-from tests.docs.pages import ROOT, block
+from tests.docs.pages import ROOT, block, marked_blocks
 from tests.sdk.recorder import Recorder
 
 
@@ -57,6 +58,24 @@ def test_the_first_screen_types_what_the_tests_run() -> None:
     """The commands beneath the first block name the files that the blocks are saved as."""
     typed = block("README.md", "console", "agent.py\n")
     assert typed == "$ .venv/bin/python tasks.py > tasks.jsonl\n$ .venv/bin/python agent.py\n"
+
+
+@pytest.mark.timeout(300)
+def test_the_commands_of_the_start_page_run(trained_folder: Path) -> None:
+    """Each is typed as it stands in docs/start.md; its tasks and its training are those of the fixture."""
+    here = [each for each in marked_blocks("docs/start.md") if each.mark == "run by tests/docs/test_readme.py"]
+    typed = [line.removeprefix("$ ") for each in here for line in each.text.splitlines()]
+    assert typed[0] == "python tasks.py > tasks.jsonl" and typed.count("python agent.py") == 1
+    shown = ""
+    for line in typed[1:]:
+        if line != "python agent.py":
+            program, *arguments = shlex.split(line)
+            assert program == "lightning-sdk"
+            command = [sys.executable, "-m", "lightning_sdk.cli", *arguments]
+            done = subprocess.run(command, cwd=trained_folder, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            shown += done.stdout + done.stderr
+    assert block("docs/start.md", "text", "Ready to train") in shown
 
 
 @pytest.mark.timeout(300)
