@@ -14,13 +14,15 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from lightning_sdk.results.sample import RolloutSample
 from lightning_sdk.tracking.tracker import PROJECT, TrackedPlace, TrackedRun
 
 _AT_ONCE = 100
@@ -53,8 +55,11 @@ class MLflowTracker:
         metrics = [Metric(_name(name), value, now, step) for name, value in scalars.items()]
         self._client.log_batch(self._id, metrics=metrics)
 
-    def log_evaluation(self, step: int, scalars: Mapping[str, float]) -> None:
+    def log_evaluation(self, step: int, scalars: Mapping[str, float], samples: Sequence[RolloutSample]) -> None:
         self.log_step(step, scalars)
+        if samples:
+            table = {each.name: [getattr(sample, each.name) for sample in samples] for each in fields(RolloutSample)}
+            self._client.log_table(self._id, table, f"samples/step-{step:05d}.json")
 
     def finish(self, status: str, summary: Mapping[str, float | str]) -> None:
         self.log_step(self._step, {name: value for name, value in summary.items() if not isinstance(value, str)})

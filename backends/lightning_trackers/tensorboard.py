@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -21,6 +21,7 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from lightning_sdk.results.sample import RolloutSample, format_samples
 from lightning_sdk.results.scalars import format_summary
 from lightning_sdk.tracking.tracker import TrackedPlace, TrackedRun
 
@@ -51,8 +52,10 @@ class TensorBoardTracker:
         self._add(Event(summary=Summary(value=values)), step)
         self._writer.flush()
 
-    def log_evaluation(self, step: int, scalars: Mapping[str, float]) -> None:
+    def log_evaluation(self, step: int, scalars: Mapping[str, float], samples: Sequence[RolloutSample]) -> None:
         self.log_step(step, scalars)
+        if samples:
+            self._text("samples", format_samples(samples))
 
     def finish(self, status: str, summary: Mapping[str, float | str]) -> None:
         self._text("summary", format_summary(summary))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
-from trackio import Markdown, init
+from trackio import Markdown, Table, init
 
+from lightning_sdk.results.sample import RolloutSample
 from lightning_sdk.results.scalars import format_summary
 from lightning_sdk.tracking.tracker import PROJECT, TrackedPlace, TrackedRun
 
@@ -38,8 +40,10 @@ class TrackioTracker:
         self._step = step
         self._run.log(dict(scalars), step=step)
 
-    def log_evaluation(self, step: int, scalars: Mapping[str, float]) -> None:
+    def log_evaluation(self, step: int, scalars: Mapping[str, float], samples: Sequence[RolloutSample]) -> None:
         self.log_step(step, scalars)
+        if samples:
+            self._run.log({"held_out/samples": Table(data=[asdict(each) for each in samples])}, step=step)
 
     def finish(self, status: str, summary: Mapping[str, float | str]) -> None:
         self._run.log({"summary": Markdown(format_summary(summary))}, step=self._step)

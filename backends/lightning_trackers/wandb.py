@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields
 from typing import Any
 
-from wandb import Error, Settings, init, login, setup
+from wandb import Error, Settings, Table, init, login, setup
 
 from lightning_sdk.errors import SettingError
+from lightning_sdk.results.sample import RolloutSample
 from lightning_sdk.tracking.tracker import PROJECT, TrackedPlace, TrackedRun
 
 _FINISH_SECONDS = 45.0
@@ -46,8 +48,10 @@ class WandbTracker:
     def log_step(self, step: int, scalars: Mapping[str, float]) -> None:
         self._run.log({**scalars, "step": step})
 
-    def log_evaluation(self, step: int, scalars: Mapping[str, float]) -> None:
-        self.log_step(step, scalars)
+    def log_evaluation(self, step: int, scalars: Mapping[str, float], samples: Sequence[RolloutSample]) -> None:
+        columns = [each.name for each in fields(RolloutSample)]
+        rows = [list(astuple(each)) for each in samples]
+        self._run.log({**scalars, "held_out/samples": Table(columns=columns, data=rows), "step": step})
 
     def finish(self, status: str, summary: Mapping[str, float | str]) -> None:
         self._run.summary.update(dict(summary))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lightning_sdk.results.diagnosis import Diagnosis
 from lightning_sdk.results.run_report import RunReport
+from lightning_sdk.results.sample import RolloutSample
 from lightning_sdk.results.score import HeldOutScore
 from lightning_sdk.trace.structs import read_struct
 
@@ -85,6 +86,8 @@ class EvaluationEvent:
     name: str
     """'before', 'after', 'step-N', or 'prompted', which is the score with a prompt that is to be distilled."""
     score: HeldOutScore
+    samples: Sequence[RolloutSample] = ()
+    """A few of its rollouts, those with the lowest and the highest reward among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +139,8 @@ _KINDS = {name: kind for kind, name in _NAMES.items()}
 def to_message(event: Event) -> dict[str, Any]:
     """The event as plain data, with its 'type'."""
     match event:
-        case EvaluationEvent(name, score):
-            values = {"name": name, **score.as_dict()}
+        case EvaluationEvent(name, score, samples):
+            values = {"name": name, **score.as_dict(), "samples": [asdict(each) for each in samples]}
         case FinishedEvent(report, curve):
             values = {"report": report.as_dict(), "curve": curve}
         case CheckedEvent(diagnosis):
@@ -161,7 +164,8 @@ def read_event(message: Mapping[str, Any]) -> Event | None:
 
 def _read(kind: type[Event], message: Mapping[str, Any]) -> Event:
     if kind is EvaluationEvent:
-        return EvaluationEvent(str(message["name"]), HeldOutScore.from_dict(message))
+        samples = tuple(read_struct(RolloutSample, each, "a sample") for each in message.get("samples") or ())
+        return EvaluationEvent(str(message["name"]), HeldOutScore.from_dict(message), samples)
     if kind is FinishedEvent:
         return FinishedEvent(RunReport.from_dict(message.get("report") or {}), str(message.get("curve") or ""))
     if kind is CheckedEvent:

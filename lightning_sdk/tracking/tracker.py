@@ -7,10 +7,12 @@ SettingError if it could not log. Later it may raise anything: the user is warne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from lightning_sdk.results.sample import RolloutSample
 
 GROUP = "lightning_sdk.trackers"
 """The entry points of trackers."""
@@ -54,8 +56,9 @@ class Tracker(Protocol):
     def log_step(self, step: int, scalars: Mapping[str, float]) -> None:
         """A step is done. `scalars`: as `step_scalars` names them."""
 
-    def log_evaluation(self, step: int, scalars: Mapping[str, float]) -> None:
-        """The held-out tasks were scored after this step. `scalars`: as `held_out_scalars` names them."""
+    def log_evaluation(self, step: int, scalars: Mapping[str, float], samples: Sequence[RolloutSample]) -> None:
+        """The held-out tasks were scored after this step. `scalars`: as `held_out_scalars` names them; `samples`: a few
+        of the rollouts."""
 
     def finish(self, status: str, summary: Mapping[str, float | str]) -> None:
         """The run is over: 'finished', 'stopped' or 'failed'. Returns once everything has been sent."""

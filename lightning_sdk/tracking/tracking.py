@@ -58,9 +58,9 @@ class Tracking(AbstractContextManager["Tracking"]):
             case StepEvent(step=step, metrics=metrics):
                 scalars = step_scalars(metrics)
                 self._send(lambda tracker: tracker.log_step(step, scalars))
-            case EvaluationEvent(score=score):
+            case EvaluationEvent(score=score, samples=samples):
                 held_out = held_out_scalars(score)
-                self._send(lambda tracker: tracker.log_evaluation(score.step, held_out))
+                self._send(lambda tracker: tracker.log_evaluation(score.step, held_out, samples))
             case FinishedEvent(report=report):
                 self._finish(report.status, summarize(report))
             case _:

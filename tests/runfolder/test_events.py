@@ -12,6 +12,7 @@ from lightning_sdk.hub import events
 from lightning_sdk.hub.events import Event, read_event
 from lightning_sdk.results.diagnosis import Diagnosis, RoleCalls, RoleRewards, Sequences, UncapturedCalls
 from lightning_sdk.results.run_report import FailureCounts, Resumption, RunReport, TokenStaleness
+from lightning_sdk.results.sample import RolloutSample
 from lightning_sdk.results.score import HeldOutScore, Interval
 from lightning_sdk.stream import wire
 
@@ -62,7 +63,7 @@ EVENTS: list[Event] = [
     events.PaceEvent(
         text="a step takes 3.0 s", seconds=3.0, left=60.0, agent=1.0, engine=1.5, learner=0.5, is_news=True
     ),
-    events.EvaluationEvent("after", SCORE),
+    events.EvaluationEvent("after", SCORE, (RolloutSample(task="{}", answer="no", reward=0.5, why="too short"),)),
     events.FinishedEvent(REPORT, "1.0 step"),
     events.CheckedEvent(DIAGNOSIS),
     events.FailedEvent("BackendDied", "it died"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mlflow.entities import Run
 
 from lightning_sdk.tracking.tracker import TrackedRun
 from lightning_trackers.mlflow import MLflowTracker
-from tests.trackers.conftest import TrackedTraining
+from tests.trackers.conftest import TrackedTraining, reward
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,15 @@ def test_settings_and_verdict_are_there(training: TrackedTraining, run: Run) -> 
     assert after is not None
     assert (tags["verdict"], run.data.metrics["held_out/after/mean"]) == (training.report.verdict, after.mean)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "bandit")
+
+
+def test_samples_are_tables(client: MlflowClient, run: Run, tmp_path: Path) -> None:
+    """One of each evaluation, with task, answer and reward."""
+    paths = [each.path for each in client.list_artifacts(run.info.run_id, "samples")]
+    assert paths == [f"samples/step-0000{step}.json" for step in (0, 2, 3)]
+    table = json.loads(Path(client.download_artifacts(run.info.run_id, paths[0], str(tmp_path))).read_text())
+    assert table["columns"] == ["task", "answer", "reward", "why"]
+    assert all(reward({}, answer) == value for _, answer, value, _ in table["data"]) and table["data"]
 
 
 def test_the_experiment_is_that_of_the_environment(

@@ -69,6 +69,9 @@ def test_settings_and_verdict_are_there(training: TrackedTraining) -> None:
     assert hparams["rollouts.group_size"].number_value == 4
     assert hparams["backend"].string_value == "bandit"
     assert hparams["facts.parameters"].number_value == 4
+    samples = events.Tensors("samples")
+    assert [each.step for each in samples] == [0, 2, 3]
+    assert b"which arm" in samples[0].tensor_proto.string_val[0]
     text = events.Tensors("summary")[-1].tensor_proto.string_val[0].decode()
     assert f"| verdict | {training.report.verdict} |" in text
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.trackers.conftest import TrackedTraining
+from tests.trackers.conftest import TrackedTraining, reward
 
 _READ = """
 import json
@@ -38,10 +38,19 @@ def test_every_number_is_that_of_the_run(training: TrackedTraining, project: dic
     found: dict[str, dict[int, float]] = {}
     for line in project["logs"]:
         for name, value in line.items():
-            if name not in {"step", "timestamp", "summary"}:
+            if name not in {"step", "timestamp", "summary", "held_out/samples"}:
                 found.setdefault(name, {})[line["step"]] = value
     assert found == training.numbers()
     assert project["run"]["name"] == "bandit"
+
+
+def test_samples_are_tables(project: dict[str, Any]) -> None:
+    """One of each evaluation, with task, answer and reward."""
+    tables = {
+        line["step"]: line["held_out/samples"]["_value"] for line in project["logs"] if "held_out/samples" in line
+    }
+    assert tables.keys() == {0, 2, 3} and all(tables.values())
+    assert all(reward({}, each["answer"]) == each["reward"] for table in tables.values() for each in table)
 
 
 def test_settings_and_verdict_are_there(training: TrackedTraining, project: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import pytest
 import wandb
 
 import lightning_sdk as lightning
-from tests.trackers.conftest import TrackedTraining
+from tests.trackers.conftest import TrackedTraining, reward
 
 _NO_SERVER = "http://127.0.0.1:9"
 
@@ -49,7 +49,7 @@ def test_every_number_is_that_of_the_run(training: TrackedTraining, records: lis
     found: dict[str, dict[int, float]] = {}
     for each in read(records, "history"):
         for name, value in each["item"].items():
-            if not name.startswith("_") and name != "step":
+            if not name.startswith(("_", "held_out/samples")) and name != "step":
                 found.setdefault(name, {})[each["item"]["step"]] = value
     assert found == training.numbers()
 
@@ -72,7 +72,18 @@ def test_settings_and_verdict_are_there(training: TrackedTraining, records: list
     assert after is not None
     assert (summary["verdict"], summary["held_out/after/mean"]) == (training.report.verdict, after.mean)
     files = {file["path"] for each in read(records, "files") for file in each["files"]}
-    assert files == {"requirements.txt"}
+    assert {path for path in files if not path.startswith("media/table/")} == {"requirements.txt"}
+
+
+def test_samples_are_a_table(training: TrackedTraining) -> None:
+    """Of each evaluation, with task, answer and reward."""
+    tables = [
+        json.loads(path.read_text()) for path in training.place.glob("wandb/offline-run-*/files/media/table/**/*.json")
+    ]
+    assert len(tables) == 3  # before, after two steps, and after the third
+    for table in tables:
+        assert table["columns"] == ["task", "answer", "reward", "why"]
+        assert all(reward({}, answer) == value for _, answer, value, _ in table["data"]) and table["data"]
 
 
 def test_without_a_key_nothing_is_started(

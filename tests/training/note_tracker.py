@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from lightning_sdk.results.sample import RolloutSample
 from lightning_sdk.tracking.tracker import TrackedPlace, TrackedRun
 
 
@@ -33,8 +35,8 @@ class NoteTracker:
             time.sleep(0.01)
         self._note("step", step=step, scalars=dict(scalars))
 
-    def log_evaluation(self, step: int, scalars: Mapping[str, float]) -> None:
-        self._note("evaluation", step=step, scalars=dict(scalars))
+    def log_evaluation(self, step: int, scalars: Mapping[str, float], samples: Sequence[RolloutSample]) -> None:
+        self._note("evaluation", step=step, scalars=dict(scalars), samples=[asdict(each) for each in samples])
 
     def finish(self, status: str, summary: Mapping[str, float | str]) -> None:
         self._note("finish", status=status, summary=dict(summary))

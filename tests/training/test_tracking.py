@@ -65,6 +65,9 @@ def test_a_tracker_is_told_what_the_run_writes(train: Train, capsys: pytest.Capt
         }
     assert report.before is not None and report.after is not None
     assert [each["scalars"]["held_out/mean"] for each in notes("evaluation")] == [report.before.mean, report.after.mean]
+    samples = notes("evaluation")[0]["samples"]
+    assert {json.loads(each["task"])["question"] for each in samples} <= {task["question"] for task in TASKS}
+    assert len(samples) == 2 and all(each["reward"] == agents.length({}, each["answer"]) for each in samples)
     assert finished["status"] == "finished"
     assert finished["summary"]["verdict"] == report.verdict
     assert finished["summary"]["held_out/after/mean"] == report.after.mean

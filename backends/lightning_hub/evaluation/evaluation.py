@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from lightning_hub.diagnosis.examples import sample_rollouts
 from lightning_hub.rollout import Assignment, Rollout
 from lightning_hub.statistics.interval import interval
 from lightning_hub.statistics.looks import PLANNED_LOOK, Look
 from lightning_hub.statistics.reward_range import TrainingRange, reward_range
 from lightning_hub.trajectories.reasons import count_reasons
 from lightning_hub.trajectories.rewards import score, total_reward
+from lightning_sdk.results.sample import RolloutSample
 from lightning_sdk.results.score import HeldOutScore, Interval, RewardReason, read_reasons
 from lightning_sdk.settings import Settings
 from lightning_sdk.trace.call import Status
@@ -72,6 +74,8 @@ class HeldOut:
     """Whether it is the score before, because nothing was changed that could have changed it."""
     reasons: Sequence[RewardReason] = field(default_factory=list)
     """The most frequent reasons of the rewards, if they had any."""
+    samples: Sequence[RolloutSample] = ()
+    """A few of its rollouts; not kept, since the run's folder has all of them."""
 
     @property
     def scores_by_seed(self) -> BySeed:
@@ -190,6 +194,11 @@ def measure(
         range_given=given,
         trained=trained,
         reasons=count_reasons([each for each in rollouts if each.status == Status.OK]),
+        samples=sample_rollouts(
+            [each for each in rollouts if _score(each, settings) is not None],
+            settings,
+            {each.task_id: each.task for each in assignments},
+        ),
     )
 
 

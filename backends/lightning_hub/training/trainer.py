@@ -302,7 +302,7 @@ class Trainer:
         if self._plan.held_out:
             measured = self._score(name, self._plan.held_out, rounds)
             self._folder.evaluation(measured)
-            self._feed.publish(EvaluationEvent(name, measured.summary()))
+            self._feed.publish(EvaluationEvent(name, measured.summary(), measured.samples))
 
     def _score(self, name: str, tasks: Sequence[Task], rounds: Rounds) -> HeldOut:
         """The score on these tasks. Failed rollouts have none: they are left out and counted."""
