@@ -44,7 +44,7 @@ demo: .venv/.installed  ## install what is needed, then train the calculator age
 test: .venv/.installed-dev  ## run all tests except those of frameworks, VERL, vLLM and the page in a browser
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-dashboard: .venv/.installed-dev  ## open the dashboard in a real browser, which has to be installed (Debian: apt install chromium)
+test-dashboard: .venv/.installed-dev build/docs/index.html  ## open the dashboard and the documentation in a browser, which has to be installed (Debian: apt install chromium)
 	LIGHTNING_TEST_BROWSER=required $(BIN)/python -m pytest $(or $(ARGS),tests/dashboard)
 
 test-seam-openai2: .venvs/openai2-seam/.installed  ## run the tests of the OpenAI seam with openai 2
@@ -94,6 +94,9 @@ docs: .venvs/docs/.locked  ## build the documentation site into build/docs; a wa
 
 docs-serve: .venvs/docs/.locked  ## show the site at http://127.0.0.1:8000, and again when a page changes
 	$(MKDOCS) serve
+
+build/docs/index.html: | .venvs/docs/.locked
+	$(MKDOCS) build
 
 format: .venv/.installed-dev  ## rewrite the code in the repository's format
 	$(BIN)/ruff check --fix .
