@@ -1,4 +1,4 @@
-"""A shop with two roles and one model: one reward for both teaches silence, a reward for each teaches the work.
+"""A shop with two roles and one model: one reward for both can teach silence, a reward for each teaches the work.
 
     python examples/two_roles/agent.py                  # a reward for each role: about two minutes on a CPU
     python examples/two_roles/agent.py --one-reward     # the same agent, one number for both roles
@@ -7,10 +7,11 @@ A customer asks for the bill of an order. The clerk looks the price up, with SQL
 the bill out, with a calculator. A right bill is worth 1, a wrong one -1, none at all 0: no bill is better than a wrong
 one.
 
-As one number for both, that is fatal. `spark` mostly guesses sums, so most prices that the clerk finds end in a wrong
-bill, and the clerk is blamed for it. Within about ten steps it has learnt to say "I do not know.", which costs nothing;
-the cashier is not asked any more and never learns. With a number for each, the clerk earns what its price is worth and
-the cashier what its sum is worth, and both learn. `benchmarks/two_roles.py` measures it; docs/roles.md has the curves.
+As one number for both, that is risky. `spark` often guesses sums, so many prices that the clerk finds end in a wrong
+bill, and the clerk is blamed for it. It learns to say "I do not know.", which costs nothing, and in some trainings it
+stays silent: the cashier is not asked any more and never learns. With a number for each, the clerk earns what its price
+is worth and the cashier what its sum is worth, and both learn. `benchmarks/two_roles.py` measures it; docs/roles.md has
+the curves.
 """
 
 import argparse
@@ -166,7 +167,7 @@ def _task(draw: random.Random) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--one-reward", action="store_true", help="one number for both roles, which fails")
+    parser.add_argument("--one-reward", action="store_true", help="one number for both roles, which may fail")
     parser.add_argument("--steps", type=int, default=40, help="updates (%(default)s)")
     options = parser.parse_args()
     lightning.init()
