@@ -1,4 +1,4 @@
-"""An agent that calls its model with Anthropic's SDK that learns to use a calculator."""
+"""An agent that learns to use a calculator, and calls its model with Anthropic's SDK."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""A Haystack pipeline that learns to use a calculator."""
+"""A Haystack pipeline whose agent learns to use a calculator."""
 
 import os
 import random

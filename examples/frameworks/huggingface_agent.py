@@ -1,4 +1,4 @@
-"""An agent that calls its model with Hugging Face's InferenceClient that learns to use a calculator."""
+"""An agent that learns to use a calculator, and calls its model with Hugging Face's InferenceClient."""
 
 import json
 import os

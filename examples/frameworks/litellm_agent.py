@@ -1,4 +1,4 @@
-"""An agent that calls its model with LiteLLM that learns to use a calculator."""
+"""An agent that learns to use a calculator, and calls its model with LiteLLM."""
 
 import json
 import os

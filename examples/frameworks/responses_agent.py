@@ -1,4 +1,4 @@
-"""An agent that calls OpenAI's Responses API that learns to use a calculator."""
+"""An agent that learns to use a calculator, and calls OpenAI's Responses API."""
 
 import json
 import os
