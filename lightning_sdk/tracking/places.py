@@ -31,6 +31,7 @@ class TrackerPlaces:
         with self._lock:
             places = _read(self.folder) | {chosen.name: {"project": chosen.project, **asdict(place)}}
             fresh = path.with_suffix(".new")
+            fresh.touch(mode=0o600)
             fresh.write_text(json.dumps(places, indent=2) + "\n", encoding="utf-8")
             fresh.replace(path)
 

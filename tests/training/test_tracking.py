@@ -81,6 +81,7 @@ def test_a_resumed_run_goes_on_with_the_same_one(train: Train) -> None:
         lightning.train(agents.solve, TASKS, agents.length, resume="run", steps=steps, quiet=True, log_to=log_to)
     assert [(each["earlier"], each["step"]) for each in notes("start")] == [("", 0), ("note-1", 2), ("", 3)]
     assert [each["step"] for each in notes("step")] == [1, 3, 4]
+    assert Path("runs/run/trackers.json").stat().st_mode & 0o777 == 0o600
     hint = resume_hints.after_stop(Path("runs/run"))
     assert "--resume runs/run --log-to notes:two (resume='runs/run', log_to=['notes:two'])" in hint
 
