@@ -16,6 +16,7 @@ model is SmolLM2-135M-Instruct in Hugging Face format (`smollm2.py` makes it fro
     apart      as single, with the learner on one GPU and vLLM on the other, a step ahead
     plain      as single, with vLLM and our learner in plain torch, without Ray and VERL
     engine     the same requests to vLLM alone, and through our front (`vllm_front.py`)
+    prompts    the model, served by vLLM and not trained, with prompts that are tuned (`prompts_served.py`)
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ PARTS = {
     "apart": Part("sums", 8, 16, VERL | TIMED | {"cluster.gpus": 1, "cluster.engine_gpus": 1, "rollouts.staleness": 1}),
     "plain": Part("sums", 8, 16, PLAIN | TIMED, "embedded"),
 }
-OTHERS = ("verl", "engine")
+OTHERS = ("verl", "engine", "prompts")
 
 
 def command(name: str, options: argparse.Namespace) -> list[str]:
@@ -98,6 +99,17 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
             "--pairs=12",
             "--set=vllm.enforce_eager=true",
             *to,
+        ]
+    if name == "prompts":
+        return [
+            sys.executable,
+            str(HERE / "prompts_served.py"),
+            of,
+            "--engine=vllm",
+            "--set=vllm.enforce_eager=true",
+            f"--runs={options.output / 'runs'}",
+            f"--output={options.output / name}.json",
+            *settings_words({name: COMMON[name] for name in ("serving.max_length", "serving.memory")}, options),
         ]
     part = PARTS[name]
     engine = ["--engine=vllm"] if part.backend == "embedded" else []
@@ -145,6 +157,8 @@ def describe_parts(folder: Path) -> dict[str, Any]:
         result["verl"] = {name: found["verl"][name] for name in ("first_step_ended", "median", "machine")}
     if "engine" in found:
         result["engine"] = found["engine"]
+    if "prompts" in found:
+        result["prompts"] = found["prompts"]
     if {"single", "verl"} <= found.keys():
         result["ours_over_verl"] = round(result["single"]["seconds"] / result["verl"]["median"]["seconds"], 3)
     if {"learning", "calls"} <= found.keys():

@@ -8,7 +8,6 @@ from lightning_process.child import Child
 from lightning_process.source import locate
 from lightning_sdk.errors import SettingError
 from lightning_sdk.settings import Settings
-from lightning_sdk.settings.provider import PROMPTS
 from lightning_vllm import available
 
 #: Settings of vLLM's servers, except `serving.host`, which applies to this engine too.
@@ -38,11 +37,6 @@ def refuse(settings: Settings) -> None:
         raise SettingError(
             f"setting algorithm.clip_dual={settings.algorithm.clip_dual}: 'cispo' has no dual clip, since clip_high "
             "bounds its weights; set it to 0, or use algorithm.loss=ppo"
-        )
-    if settings.engine == "vllm" and settings.tune == PROMPTS:
-        raise SettingError(
-            f"setting tune={PROMPTS!r}: weights and prompts are not yet tuned in one run with engine='vllm'; leave out "
-            "engine (--engine), or tune the prompts alone with --backend prompts"
         )
     locate(settings.model)
     if settings.engine == "vllm":

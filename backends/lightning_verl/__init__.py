@@ -13,6 +13,7 @@ backend = BackendSpec(
         {
             "model",
             "engine",
+            "tune",
             "algorithm.loss",
             "algorithm.clip_low",
             "algorithm.clip_high",

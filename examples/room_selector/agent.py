@@ -10,6 +10,7 @@ Which room is right follows from a rule that is in no text (`rooms.right_room`).
 import argparse
 import json
 import os
+from collections.abc import Callable
 
 import reflector
 import rooms
@@ -77,7 +78,7 @@ def score(texts: dict[str, str], options: argparse.Namespace) -> None:
     lightning.evaluate(solve, HELD_OUT, name="room-selector-oracle", **served)
 
 
-def tune(reflect_with: str, options: argparse.Namespace) -> None:
+def tune(reflect_with: str | Callable[[str], str], options: argparse.Namespace) -> None:
     """Look for better texts."""
     lightning.train(
         solve,
@@ -106,7 +107,6 @@ if __name__ == "__main__":
     if options.oracle:
         score(ORACLE, options)
     elif options.offline:
-        with reflector.serve(options.seed) as address:
-            tune(address, options)
+        tune(reflector.make_reflector(options.seed), options)
     else:
         tune(options.reflect_with, options)

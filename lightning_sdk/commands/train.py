@@ -12,6 +12,7 @@ from lightning_sdk.commands import earlier_run
 from lightning_sdk.commands import report as reports
 from lightning_sdk.commands.earlier_run import EarlierRun
 from lightning_sdk.commands.job import Job
+from lightning_sdk.commands.reflecting_function import serving_reflecting_function
 from lightning_sdk.commands.report import Report
 from lightning_sdk.errors import SettingError, TaskError
 from lightning_sdk.hub.events import NoticeEvent, Told
@@ -26,6 +27,7 @@ from lightning_sdk.system.folders import find_run_folder, make_run_folder
 from lightning_sdk.tracking.installed import make_trackers
 
 
+@serving_reflecting_function
 def train(
     agent: Callable[..., Any],
     tasks: Source | None = None,

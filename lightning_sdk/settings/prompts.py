@@ -19,7 +19,7 @@ class Prompts(Group):
     reflect_with: str = ""
     """The model that proposes texts: its name at OpenAI or Anthropic, or an address of another server with an API of
     either kind, followed by '#' and the model's name if the server has several. 'engine' is the run's own engine, if it
-    has one (`model`)."""
+    has one (`model`). In Python also a function that answers a question."""
     reflect_key: str = ""
     """Environment variable that holds the key of that model; empty: OPENAI_API_KEY or ANTHROPIC_API_KEY."""
     budget_rollouts: Annotated[int, AtLeast(1)] = 400

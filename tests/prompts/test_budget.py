@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +18,16 @@ import lightning_sdk as lightning
 from lightning_prompts.parts import divide_tasks
 from lightning_sdk.errors import BudgetSpent, SettingError
 from tests.prompts import two_roles
-from tests.prompts.model_servers import ModelServer, obey, reflecting
+from tests.prompts.model_servers import ModelServer
 from tests.prompts.training_commands import HELD_OUT, TRAINING, await_lines, command, prepare
-from tests.prompts.words import ROLES
+
+pytestmark = pytest.mark.usefixtures("declare_roles")
 
 PRICES = {"scripted": {"input": 1000, "output": 2000}}
 #: Dollars of one call of the doubles: 7 tokens read and 3 written.
 CALL = (7 * 1000 + 3 * 2000) / 10**6
 #: Numbers of tasks: the first rollouts do not show what these take.
 COSTLY = {each["number"] for each in divide_tasks(TRAINING, 0.4, 0).selection[8::3]}
-
-
-@pytest.fixture(autouse=True)
-def declare_roles(isolate: None) -> None:
-    from lightning_sdk import markers  # noqa: PLC0415
-
-    markers.agent.declared.update(dict.fromkeys(ROLES, True))
-
-
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    with ModelServer(obey) as server:
-        monkeypatch.setenv("SCRIPTED_URL", server.url)
-        yield server
-
-
-@pytest.fixture
-def reflector() -> Iterator[ModelServer]:
-    with ModelServer(reflecting) as server:
-        yield server
 
 
 @pytest.fixture

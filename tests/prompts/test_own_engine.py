@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,10 @@ from lightning_sdk import markers
 from lightning_sdk.errors import NothingToTrain, SettingError
 from tests.prompts import adding_agent
 from tests.prompts.adding_agent import INSTRUCTION, SMALL, TASKS
-from tests.prompts.adding_runs import count_replies, finish, kill_when, lines, prepare, propose, start
+from tests.prompts.adding_runs import count_replies, finish, kill_when, lines, prepare, start
 from tests.prompts.model_servers import ModelServer
 
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(autouse=True)
-def declare_role(isolate: None) -> None:
-    markers.agent.declared.clear()
-    markers.agent.declared["solver"] = True
-
-
-@pytest.fixture
-def reflector() -> Iterator[ModelServer]:
-    with ModelServer(propose) as server:
-        yield server
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("declare_solver")]
 
 
 def tune(folder: Path, **settings: Any) -> lightning.Report:
@@ -46,9 +33,9 @@ def tune(folder: Path, **settings: Any) -> lightning.Report:
     )
 
 
-def test_the_engine_answers_with_the_texts_of_each_candidate(tmp_path: Path, reflector: ModelServer) -> None:
+def test_the_engine_answers_with_the_texts_of_each_candidate(tmp_path: Path, proposer: ModelServer) -> None:
     """Every call of the role goes to the run's model and has its ids; no weight changes; scores are greedy."""
-    report = tune(tmp_path, **{"prompts.reflect_with": reflector.url})
+    report = tune(tmp_path, **{"prompts.reflect_with": proposer.url})
     run = tmp_path / "run"
     assert report.values["model"] == "spark" and report.before is not None and report.after is not None
     texts = {each["id"]: each["texts"]["solver"] for each in lines(run / "candidates.jsonl")}
@@ -75,18 +62,19 @@ def test_the_engine_can_be_the_reflecting_model(tmp_path: Path) -> None:
     assert search["why"] == "reflection" and report.texts == {"solver": INSTRUCTION}
 
 
-def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, reflector: ModelServer) -> None:
+def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, proposer: ModelServer) -> None:
     """kill -9 of everything in the middle of the search, then --resume: the engine's greedy scores are the same."""
-    reflector.seconds = 0.2
     folders = [prepare(tmp_path / name) for name in ("whole", "parts")]
-    options = ("--backend", "prompts", "--model", "spark", "--reflect-with", reflector.url)
+    options = ("--backend", "prompts", "--model", "spark", "--reflect-with", proposer.url)
     finish(start(folders[0], "length", SMALL, *options))
     run = folders[1] / "runs/run"
+    proposer.seconds = 0.2
     kill_when(
         start(folders[1], "length", SMALL, *options),
         lambda: count_replies(run / "search.jsonl") > 1,  # the first one is the check's
     )
     assert not (run / "report.json").exists()
+    proposer.seconds = 0.0
     finish(start(folders[1], "length", {}, "--resume", "run"))
     one, other = (json.loads((folder / "runs/run/report.json").read_text()) for folder in folders)
     assert lines(folders[0] / "runs/run/candidates.jsonl") == lines(run / "candidates.jsonl")
@@ -116,7 +104,7 @@ def test_what_does_not_fit_is_refused(settings: dict[str, Any], told: str, tmp_p
     assert isinstance(refused.value, SettingError | lightning.ModelError)
 
 
-def test_a_model_that_no_call_goes_to_is_told(tmp_path: Path, reflector: ModelServer) -> None:
+def test_a_model_that_no_call_goes_to_is_told(tmp_path: Path, proposer: ModelServer) -> None:
     """Before the search, if no role is to be tuned by name or mark."""
     markers.agent.declared.clear()
 
@@ -128,4 +116,4 @@ def test_a_model_that_no_call_goes_to_is_told(tmp_path: Path, reflector: ModelSe
             return ""
 
     with pytest.raises(NothingToTrain, match=r"no call of the first 6 rollouts went to spark"):
-        tune(tmp_path, agent=solve, **{"prompts.reflect_with": reflector.url})
+        tune(tmp_path, agent=solve, **{"prompts.reflect_with": proposer.url})

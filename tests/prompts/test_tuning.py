@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +27,7 @@ from tests.prompts.model_servers import ModelServer, obey, reflecting
 from tests.prompts.training_commands import HELD_OUT, TRAINING, await_lines, command, prepare
 from tests.prompts.words import ROLES, WORDS
 
-#: Names of both roles' agents, as they were declared when the module was imported: a test clears what was declared.
-DECLARED = dict.fromkeys(ROLES, True)
-
-
-@pytest.fixture(autouse=True)
-def declare_roles(isolate: None) -> None:
-    from lightning_sdk import markers  # noqa: PLC0415
-
-    markers.agent.declared.update(DECLARED)
-
-
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    with ModelServer(obey) as server:
-        monkeypatch.setenv("SCRIPTED_URL", server.url)
-        yield server
-
-
-@pytest.fixture
-def reflector() -> Iterator[ModelServer]:
-    with ModelServer(reflecting) as server:
-        yield server
+pytestmark = pytest.mark.usefixtures("declare_roles")
 
 
 def tune(folder: Path, reflector: ModelServer, agent: Callable[..., Any] = two_roles.solve, **settings: Any) -> Any:
@@ -140,28 +119,39 @@ def test_candidates_side_by_side_never_mix(
     assert len(seen) > 8 and model.most_at_once > 20
 
 
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in one go."""
+    folder = prepare(tmp_path_factory.mktemp("whole") / "project")
+    with ModelServer(obey) as model, ModelServer(reflecting) as reflector, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCRIPTED_URL", model.url)
+        patch.setenv("LIGHTNING_HOME", str(folder / "home"))
+        process = command(folder, "--reflect-with", reflector.url)
+        _, told = process.communicate(timeout=200)
+    assert process.returncode == 0, told
+    return folder / "runs/run"
+
+
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("killed", ["all", "hub"])
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
-    killed: str, tmp_path: Path, model: ModelServer, reflector: ModelServer
+    killed: str, whole_run: Path, tmp_path: Path, model: ModelServer, reflector: ModelServer
 ) -> None:
     """kill -9 in the middle of a round, then --resume: the candidates, scores, choice and count of a run in one go."""
     model.seconds = 0.02
-    folders = [prepare(tmp_path / name) for name in ("whole", "parts")]
-    reflect = ("--reflect-with", reflector.url)
-    whole = command(folders[0], *reflect)
-    _, told = whole.communicate(timeout=100)
-    assert whole.returncode == 0, told
-    parts = command(folders[1], *reflect)
-    await_lines(parts, folders[1] / "runs/run/search.jsonl", 180)
+    folder = prepare(tmp_path / "parts")
+    parts = command(folder, "--reflect-with", reflector.url)
+    await_lines(parts, folder / "runs/run/search.jsonl", 180)
     if killed == "all":
         os.killpg(parts.pid, signal.SIGKILL)
     else:
         os.kill(_hub_of(parts.pid), signal.SIGKILL)
     parts.communicate(timeout=60)
-    again = command(folders[1], "--resume", "run")
-    _, told = again.communicate(timeout=100)
+    model.seconds = 0.0
+    again = command(folder, "--resume", "run")
+    _, told = again.communicate(timeout=200)
     assert again.returncode == 0, told
-    runs = [folder / "runs/run" for folder in folders]
+    runs = [whole_run, folder / "runs/run"]
     assert candidates(runs[0]) == candidates(runs[1])
     one, other = (json.loads((run / "report.json").read_text()) for run in runs)
     for name in ("chosen", "texts", "selection", "candidates", "ended", "rounds"):

@@ -7,7 +7,6 @@ answer, so gains are chance; these tests are about what is done with them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import pytest
 import lightning_sdk as lightning
 from lightning_hub.rollouts.archive import Archive
 from lightning_hub.training.arbiter import Kind, Phase, choose
-from lightning_sdk import markers
 from lightning_sdk.errors import SettingError, TaskError
 from lightning_sdk.rollouts.tasks import task_id
 from tests.prompts import adding_agent
@@ -32,24 +30,11 @@ from tests.prompts.adding_runs import (
     kill_when,
     lines,
     prepare,
-    propose,
     start,
 )
 from tests.prompts.model_servers import ModelServer
 
-pytestmark = pytest.mark.timeout(400)
-
-
-@pytest.fixture(autouse=True)
-def declare_role(isolate: None) -> None:
-    markers.agent.declared.clear()
-    markers.agent.declared["solver"] = True
-
-
-@pytest.fixture
-def reflector() -> Iterator[ModelServer]:
-    with ModelServer(propose) as server:
-        yield server
+pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("declare_solver")]
 
 
 def train(folder: Path, tasks: Any = TASKS, **settings: Any) -> lightning.Report:
@@ -66,10 +51,10 @@ def without_time(phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**each, "seconds": 0} for each in phases]
 
 
-def test_phases_take_turns_as_their_gains_say(tmp_path: Path, reflector: ModelServer) -> None:
+def test_phases_take_turns_as_their_gains_say(tmp_path: Path, proposer: ModelServer) -> None:
     """Every choice is the arbiter's of the phases before it; updates are made with the texts in force; the tasks that
     phases are compared on, and the held-out ones, are used for nothing else."""
-    report = train(tmp_path, **{"prompts.reflect_with": reflector.url})
+    report = train(tmp_path, **{"prompts.reflect_with": proposer.url})
     run = tmp_path / "run"
     phases = [Phase(**{**each, "kind": Kind(each["kind"])}) for each in report.values["phases"]]
     for number, each in enumerate(phases):
@@ -112,11 +97,10 @@ def test_phases_take_turns_as_their_gains_say(tmp_path: Path, reflector: ModelSe
         train(tmp_path, resume="run")
 
 
-def test_a_run_that_was_killed_twice_ends_as_if_it_had_not_been(tmp_path: Path, reflector: ModelServer) -> None:
+def test_a_run_that_was_killed_twice_ends_as_if_it_had_not_been(tmp_path: Path, proposer: ModelServer) -> None:
     """kill -9 in a phase of prompts, and again in a phase of weights: the same phases, gains, candidates and scores."""
-    reflector.seconds = 0.1
     folders = [prepare(tmp_path / name) for name in ("whole", "parts")]
-    options = ("--tune", "prompts", "--steps", "6", "--reflect-with", reflector.url)
+    options = ("--tune", "prompts", "--steps", "6", "--reflect-with", proposer.url)
     finish(start(folders[0], "checksum", PHASED, *options))
     run = folders[1] / "runs/run"
 
@@ -126,7 +110,9 @@ def test_a_run_that_was_killed_twice_ends_as_if_it_had_not_been(tmp_path: Path, 
     def is_training() -> bool:
         return any("loss" in line for line in lines(run / "metrics.jsonl"))
 
+    proposer.seconds = 0.1
     kill_when(start(folders[1], "checksum", PHASED, *options), is_searching)
+    proposer.seconds = 0.0
     kill_when(start(folders[1], "checksum", {}, "--resume", "run"), is_training)
     told = finish(start(folders[1], "checksum", {}, "--resume", "run"))
     assert "phase 2 (weights) gained" in told and "phase 1 (prompts) gained" not in told
