@@ -76,7 +76,7 @@ _EXAMPLES = {
     "gateway": ("gateway --upstream http://127.0.0.1:8000",),
     "runs": ("runs", "runs solve --json"),
     "dashboard": ("dashboard", "dashboard solve"),
-    "export": ("export solve --jsonl solve.jsonl", "export solve --jsonl solve --mode train --status ok"),
+    "export": ("export solve --html solve.html", "export solve --parquet tables --mode train --status ok"),
 }
 """Command -> command lines that a reader can copy."""
 

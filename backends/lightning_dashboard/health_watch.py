@@ -51,6 +51,13 @@ class HealthWatch:
                 threading.Thread(target=self._examine, args=(version,), name="health", daemon=True).start()
             return self._found, self._found.version != version
 
+    def examine(self, version: str) -> Findings:
+        """What is found in the folder now; waits for it."""
+        found = _examine(self._folder, version)
+        with self._lock:
+            self._found = found
+        return found
+
     def _examine(self, version: str) -> None:
         began = time.monotonic()
         found = _examine(self._folder, version)

@@ -137,12 +137,13 @@ def find_file(name: str) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def to_json(value: Any) -> str:
-    """`value` as JSON; a number that is not finite is null."""
+def to_json(value: Any, *, ascii: bool = True) -> str:  # noqa: A002 - as in `json.dumps`
+    """`value` as JSON; a number that is not finite is null. `ascii` False: with characters of all languages as they
+    are."""
     try:
-        return dumps(value, allow_nan=False, separators=(",", ":"))
+        return dumps(value, allow_nan=False, ensure_ascii=ascii, separators=(",", ":"))
     except ValueError:
-        return dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+        return dumps(_finite(value), allow_nan=False, ensure_ascii=ascii, separators=(",", ":"))
 
 
 def _finite(value: Any) -> Any:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from lightning_sdk.commands.options import add_backend_python, add_runs
+from lightning_sdk.commands.options import add_backend_python, add_runs, positive_integer
 from lightning_sdk.errors import BY_NAME, HubError, LightningError, SettingError
 from lightning_sdk.results.quantity import quantity
 from lightning_sdk.system.folders import find_run_folder
 
-_FORMATS = ("jsonl",)
+_FORMATS = ("html", "jsonl", "parquet", "otlp", "hf_dataset")
 #: Option -> parameter of the page's table of rollouts.
 _FILTERS = {
     "mode": "mode",
@@ -42,8 +42,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     parser.add_argument("run_names", nargs="+", metavar="RUN", help="name or folder of a run; several are possible")
     formats = parser.add_argument_group("formats, one or several")
+    html = "the dashboard's page with its data, to be opened in a browser without a server or a network"
+    formats.add_argument("--html", metavar="FILE", help=html)
     jsonl = "JSON lines: NAME.jsonl with a line for each rollout, or a folder with rollouts, calls and tokens"
     formats.add_argument("--jsonl", metavar="FILE|FOLDER", help=jsonl)
+    parquet = "Parquet files of rollouts, calls and tokens; needs pyarrow"
+    formats.add_argument("--parquet", metavar="FOLDER", help=parquet)
+    otlp = "OpenTelemetry traces with their messages, as OTLP in JSON lines; needs OpenTelemetry's exporter"
+    formats.add_argument("--otlp", metavar="FILE", help=otlp)
+    dataset = "the same tables for datasets.load_from_disk(FOLDER); needs datasets"
+    formats.add_argument("--hf-dataset", metavar="FOLDER", help=dataset)
+    limits = parser.add_argument_group("how much the page carries; it says what was left out")
+    most = "rollouts of each run with their calls and tokens (default: %(default)s)"
+    limits.add_argument("--rollouts", type=positive_integer, default=100, metavar="N", help=most)
+    size = "data in all, about (default: %(default)g)"
+    limits.add_argument("--megabytes", type=float, default=10.0, metavar="M", help=size)
     _add_filters(parser.add_argument_group("which rollouts, as in the dashboard's table; default: all"))
     add_runs(parser)
     add_backend_python(parser, "hub")
@@ -71,15 +84,20 @@ def run(options: argparse.Namespace) -> None:
     """Write them, and print what was written."""
     chosen = {name: str(Path(path).expanduser().absolute()) for name in _FORMATS if (path := getattr(options, name))}
     if not chosen:
-        raise SettingError(f"export: no format was chosen; give one of {', '.join(f'--{name}' for name in _FORMATS)}")
+        raise SettingError(f"export: no format was chosen; give one of {', '.join(map(_option, _FORMATS))}")
     folders = dict.fromkeys(str(find_run_folder(each, options.runs)) for each in options.run_names)
     filters = {_FILTERS[name]: value for name in _FILTERS if (value := getattr(options, name)) is not None}
-    request = {"runs": list(folders), "filters": urlencode(filters, doseq=True), **chosen}
+    request: dict[str, Any] = {"runs": list(folders), "filters": urlencode(filters, doseq=True), **chosen}
+    request |= {"rollouts": options.rollouts, "megabytes": options.megabytes}
     written = _export(request, options.backend_python or sys.executable)
     if options.json:
         print(json.dumps({"written": written}))
     else:
         print("\n".join(map(_describe, written)))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _export(request: Mapping[str, Any], python: str) -> list[dict[str, Any]]:

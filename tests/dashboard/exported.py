@@ -28,7 +28,8 @@ def make_run(folder: Path, steps: int = 2, tries: int = 3, advantage: str = "rlo
         MadeRollout(group="after-0", mode="evaluate", started=BEGAN + 90, rewards=[("", "right", 1.0, "")]),
         MadeRollout(group=f"{steps}-0", status="running", started=BEGAN + 99),
     ])  # fmt: skip
-    run.steps({"step": step, "reward_mean": 0.5, "loss": 1.0 / step} for step in range(1, steps + 1))
+    rewards = {"reward_mean": 0.5, "reward_mean/writer": 0.25, "reward_mean/checker": 0.75}
+    run.steps({"step": step, **rewards, "loss": 1.0 / step} for step in range(1, steps + 1))
     return run
 
 

@@ -72,7 +72,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     (tmp_path / "folder.jsonl").mkdir()
     for arguments, words in (
         (["nothing", "--jsonl", "x"], "nothing is not the folder or the name of a run"),
-        (["solve"], "no format was chosen; give one of --jsonl"),
+        (["solve"], "no format was chosen; give one of --html, --jsonl"),
         (["solve", "--jsonl", "x.jsonl", "--step", "two"], "step='two': expected a whole number"),
         (["solve", "--jsonl", "taken"], "choose another with --jsonl FOLDER"),
     ):

@@ -7,8 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_dashboard.export.hf_dataset import DatasetFolder
 from lightning_dashboard.export.jsonl import open_json_lines
-from lightning_dashboard.export.output import RolloutWriter, WrittenOutput
+from lightning_dashboard.export.otlp import OtlpFile
+from lightning_dashboard.export.output import RolloutWriter, WrittenOutput, unfinished_file
+from lightning_dashboard.export.page_data import CarriedPage, CarryLimits
+from lightning_dashboard.export.page_file import build_page
+from lightning_dashboard.export.parquet import open_parquet
 from lightning_dashboard.export.records import read_exported
 from lightning_dashboard.query import BadQuery, ViewQuery
 from lightning_dashboard.rollout_filter import select
@@ -24,8 +29,16 @@ class ExportRequest:
     """Their folders."""
     filters: str = ""
     """Which rollouts, as the query of the page's table says it."""
-    jsonl: str = ""
+    html: str = ""
     """Where to; '' for not at all, as of every format."""
+    jsonl: str = ""
+    parquet: str = ""
+    otlp: str = ""
+    hf_dataset: str = ""
+    rollouts: int = 100
+    """Rollouts of each run that the page carries, at most."""
+    megabytes: float = 10.0
+    """Data that the page carries, about."""
 
 
 def export_runs(request: ExportRequest, tell: Callable[[int, int], None]) -> list[WrittenOutput]:
@@ -36,10 +49,12 @@ def export_runs(request: ExportRequest, tell: Callable[[int, int], None]) -> lis
     """
     runs = Runs([Path(each) for each in request.runs])
     try:
+        query = ViewQuery(request.filters)
         with _discard_unless_finished(request) as writers:
             if writers:
-                _write_rollouts(runs, ViewQuery(request.filters), writers, tell)
-            return [writer.finish() for writer in writers]
+                _write_rollouts(runs, query, writers, tell)
+            page = [_write_page(request, runs, query)] if request.html else []
+            return page + [writer.finish() for writer in writers]
     except BadQuery as error:
         raise SettingError(f"export: {error}") from None
 
@@ -57,6 +72,17 @@ def _write_rollouts(
             tell(done, whole)
 
 
+def _write_page(request: ExportRequest, runs: Runs, query: ViewQuery) -> WrittenOutput:
+    file = unfinished_file(Path(request.html), "--html")
+    limits = CarryLimits(rollouts=request.rollouts, bytes=int(request.megabytes * 1e6))
+    page = CarriedPage(runs, query, limits)
+    try:
+        file.draft.write_bytes(build_page(page.data))
+        return WrittenOutput(file.path, {"rollouts": page.count}, file.finish())
+    finally:
+        file.discard()
+
+
 @contextmanager
 def _discard_unless_finished(request: ExportRequest) -> Iterator[list[RolloutWriter]]:
     with ExitStack() as stack:
@@ -71,3 +97,9 @@ def _open_writers(request: ExportRequest) -> Iterator[RolloutWriter]:
     role = ViewQuery(request.filters).text("role")
     if request.jsonl:
         yield open_json_lines(Path(request.jsonl), role)
+    if request.parquet:
+        yield open_parquet(Path(request.parquet), role)
+    if request.otlp:
+        yield OtlpFile(Path(request.otlp))
+    if request.hf_dataset:
+        yield DatasetFolder(Path(request.hf_dataset), role)

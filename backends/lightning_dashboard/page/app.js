@@ -2,7 +2,7 @@
 // server; to add one, write it and name it here.
 import { render, useEffect } from "./vendor/parts.js";
 import { address, change, go, link, param } from "./address.js";
-import { isFile, pulse, startPulse, trouble, useView, watched } from "./data.js";
+import { fileNote, isFile, pulse, runsInFile, startPulse, trouble, useView, watched } from "./data.js";
 import { nextTheme, theme } from "./parts/theme.js";
 import { Badge, html } from "./parts/ui.js";
 import { CompareView } from "./views/compare.js";
@@ -27,6 +27,8 @@ const VIEWS = [
   { name: "system", title: "System", show: SystemView },
 ];
 
+const ICON = document.querySelector("link[rel=icon]").getAttribute("href");
+
 function App() {
   const [first, name, view = "run"] = address.value.path;
   const run = first === "run" ? name : "";
@@ -39,16 +41,17 @@ function App() {
     <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
     <header>
       <div class="bar">
-        <a class="brand" href=${link([])}><img src="icon.svg" alt="" /><span>Lightning</span></a>
+        <a class="brand" href=${link([])}><img src=${ICON} alt="" /><span>Lightning</span></a>
         ${run ? html`<${RunPicker} run=${run} view=${found.name} />` : html`<h1 class="name grow">${first === "compare" ? "Compare" : "Runs"}</h1>`}
         ${run && html`<${RolePicker} run=${run} />`}
-        ${!isFile && first !== "compare" && html`<a class="button" href=${link(["compare"], { run })}>Compare</a>`}
+        ${(!isFile || runsInFile.length > 1) && first !== "compare" && html`<a class="button" href=${link(["compare"], { run })}>Compare</a>`}
         <button onClick=${nextTheme} aria-label=${`Colours: ${theme.value || "as the system"}; change`}>${{ "": "◐", light: "☀", dark: "☾" }[theme.value]}</button>
       </div>
       ${run && html`<${Tabs} run=${run} open=${found} />`}
       ${trouble.value && html`<div class="notice" role="alert">${trouble.value}</div>`}
     </header>
     <main id="main" tabindex="-1">
+      ${isFile && html`<p class="quiet small" role="note">${fileNote(run)}</p>`}
       ${run ? html`<${found.show} key=${`${run} ${found.name}`} run=${run} />` : first === "compare" ? html`<${CompareView} />` : html`<${RunsView} />`}
     </main>`;
 }
@@ -74,7 +77,7 @@ function skip(event) {
 }
 
 function RunPicker({ run, view }) {
-  const { data } = useView(isFile ? null : "runs", {});
+  const { data } = useView("runs", {});
   const names = data?.runs.map((each) => each.name) ?? [run];
   return html`<h1 class="grow name row">
     ${names.length > 1
@@ -98,6 +101,7 @@ function RolePicker({ run }) {
   </select>`;
 }
 
+if (runsInFile.length === 1 && !address.value.path.length) go(["run", runsInFile[0]]);
 startPulse();
 const root = document.getElementById("app");
 root.replaceChildren();

@@ -1,6 +1,7 @@
 // The data: asked from the server, or read from the page itself where it was exported as one file. Nothing else fetches.
 import { effect, signal, useEffect, useState } from "./vendor/parts.js";
 import { token } from "./address.js";
+import { answerFrom, describeFile } from "./file.js";
 
 const LIVE_MS = 2000;
 const IDLE_MS = 15000;
@@ -9,6 +10,10 @@ const kept = inline ? JSON.parse(inline.textContent) : null;
 
 // Whether the page is a file with its data inside.
 export const isFile = kept !== null;
+// Names of the runs in the file.
+export const runsInFile = kept ? Object.keys(kept.of) : [];
+// What the file is, and what of a run it does not have.
+export const fileNote = (run) => describeFile(kept, run);
 // Whether the server answers: "", or why it does not.
 export const trouble = signal("");
 // Changes whenever a run that is shown has something new; whether one is under way.
@@ -18,15 +23,10 @@ export const watched = signal([]);
 
 // What a view shows. Throws an Error with the server's words.
 export async function fetchView(view, params = {}, abort) {
-  const query = encode(params);
-  if (kept) {
-    const found = kept[`${view}?${query}`] ?? kept[view];
-    if (found === undefined) throw new Error("this was not exported into the file");
-    return found;
-  }
+  if (kept) return answerFrom(kept, view, params);
   let reply;
   try {
-    reply = await fetch(`api/${view}?${query}`, { headers: { Authorization: `Bearer ${token()}` }, signal: abort });
+    reply = await fetch(`api/${view}?${encode(params)}`, { headers: { Authorization: `Bearer ${token()}` }, signal: abort });
   } catch (error) {
     if (error.name !== "AbortError") trouble.value = "The dashboard has ended. Everything is still in the run's folder: lightning-sdk dashboard RUN opens it again.";
     throw error;

@@ -7,6 +7,7 @@ from typing import Any
 from lightning_dashboard.attempt_reader import read_attempt, read_json, read_reply, read_request
 from lightning_dashboard.query import ViewQuery
 from lightning_dashboard.runs import Runs
+from lightning_sdk.trace.call import Call
 
 
 def view(runs: Runs, query: ViewQuery) -> dict[str, Any]:
@@ -17,6 +18,11 @@ def view(runs: Runs, query: ViewQuery) -> dict[str, Any]:
     call = next((each for each in read.calls if each.meta.id == wanted), None)
     if call is None:
         raise LookupError(f"the rollout has no call {wanted}")
+    return describe_call(call)
+
+
+def describe_call(call: Call) -> dict[str, Any]:
+    """Its request as messages and as JSON, and its replies."""
     return {
         "id": call.meta.id,
         "request": read_json(call.request),

@@ -33,10 +33,14 @@ _MOST_INTERVALS = 400
 
 def view(runs: Runs, query: ViewQuery) -> dict[str, Any]:
     """One run: its state, its curves, its scores on held-out tasks, and what `check` says."""
-    run = runs.open(query.require("run"))
+    return describe_run(runs.open(query.require("run")), _BUDGET_SECONDS)
+
+
+def describe_run(run: RunReader, seconds: float) -> dict[str, Any]:
+    """As `view`, with the intervals that can be computed in so many seconds."""
     steps, report, config, version = run.steps(), run.report, run.config, run.version()
     roles = _roles(steps)
-    rewards, complete = _rewards(run, roles)
+    rewards, complete = _rewards(run, roles, seconds)
     found, examining = run.health.findings(version)
     return {
         "name": run.name,
@@ -89,12 +93,12 @@ def _names(steps: Sequence[StepMetrics], roles: Sequence[str]) -> list[str]:
     ]
 
 
-def _rewards(run: RunReader, roles: Sequence[str]) -> tuple[dict[str, list[dict[str, Any]]], bool]:
+def _rewards(run: RunReader, roles: Sequence[str], seconds: float) -> tuple[dict[str, list[dict[str, Any]]], bool]:
     """Role -> its reward in each step with an interval over the step's tasks; '' is one number for each rollout. The
     second value: whether all intervals are there."""
     columns = run.rollouts()
     kept: dict[object, dict[str, Any]] = run.keep("intervals", columns.settings, dict)
-    until, complete = time.monotonic() + _BUDGET_SECONDS, True
+    until, complete = time.monotonic() + seconds, True
     found: dict[str, list[dict[str, Any]]] = {}
     done = _last_step(run)
     for role in ["", *(role for role in roles if role)]:

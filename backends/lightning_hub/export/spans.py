@@ -42,6 +42,8 @@ class SpanContents:
 
     messages: bool = False
     tokens: bool = False
+    foreign: bool = False
+    """Also spans that other instrumentation made, which the user's own exporter sends elsewhere."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,8 +151,8 @@ class Translator:
             case Call():
                 return self._call(event)
             case Span():
-                # The user's own exporter sends what other instrumentors made.
-                return None if genai.FOREIGN in event.attributes else _agent(event)
+                is_foreign = genai.FOREIGN in event.attributes
+                return None if is_foreign and not self._contents.foreign else _agent(event)
             case Unusable(kind=Event.CALL | Event.SPAN | Event.REWARD):
                 raise ValueError(event.why)
         return None

@@ -70,6 +70,8 @@ class RecordedReward(NamedTuple):
     """The re-scoring that gave it; 0: the run itself."""
     counts: bool
     """It was not refused, and no re-scoring has replaced it."""
+    span: str
+    """Id of the span that it was given in, '' if none is known."""
 
 
 class StoreReader:
@@ -149,11 +151,11 @@ class StoreReader:
         counts = "replaced IS NULL AND value IS NOT NULL" if self._has_rescorings else "value IS NOT NULL"
         newer = "by_function, COALESCE(rescoring, 0)" if self._has_rescorings else "0, 0"
         query = (
-            f"SELECT role, name, value, refused, time_ns, {self._why}, {newer}, {counts} FROM rewards WHERE key = ? "
-            "ORDER BY rowid"
+            f"SELECT role, name, value, refused, time_ns, {self._why}, {newer}, {counts}, span FROM rewards "
+            "WHERE key = ? ORDER BY rowid"
         )
         rows = self._db.execute(query, (key,))
-        return [RecordedReward._make((*row[:6], bool(row[6]), row[7], bool(row[8]))) for row in rows]
+        return [RecordedReward._make((*row[:6], bool(row[6]), row[7], bool(row[8]), row[9])) for row in rows]
 
     def versions(self) -> list[tuple[int, int, float, str]]:
         """Versions of the model: version, step, Unix time, checkpoint."""

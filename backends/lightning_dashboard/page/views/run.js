@@ -190,7 +190,7 @@ function Metrics({ run, marks }) {
     wrong = error.message;
   }
   const shown = matches.slice(0, 24);
-  const state = useView(shown.length ? "series" : null, { run, names: shown });
+  const state = useView(shown.length ? "series" : null, { run, name: shown });
   if (!all.length) return null;
   return html`<h2>Every metric</h2>
     <div class="filters"><${TextField} label="names that match" value=${pattern} width=${260} placeholder="kl|entropy" onChange=${(metrics) => change({ metrics })} />

@@ -1,7 +1,7 @@
 // The machinery: hub, engine, learner, runners, their queues and memory, and the last words of their logs.
 import { html, Badge, Empty, Fact, Waiting } from "../parts/ui.js";
 import { Messages } from "./run.js";
-import { useView } from "../data.js";
+import { isFile, useView } from "../data.js";
 import { change, link, param } from "../address.js";
 import { ago, bytes, clock, duration, number, words } from "../format.js";
 
@@ -30,7 +30,7 @@ const Part = ({ title, children }) => html`<section class="card" aria-label=${ti
 
 function Queue({ data }) {
   if (!data.hub) {
-    const why = data.status !== "running" ? "The run is over: nothing is queued." : data.watched ? "The hub does not answer." : "Queues are shown by the dashboard that the training itself started.";
+    const why = data.status !== "running" ? "The run is over: nothing is queued." : isFile ? "The run was under way when this file was made. Queues and processes, which change all the time, are left out." : data.watched ? "The hub does not answer." : "Queues are shown by the dashboard that the training itself started.";
     return html`<section class="card" aria-label="Queue"><h3>Queue</h3><${Empty}>${why}<//></section>`;
   }
   const { round } = data.hub;
