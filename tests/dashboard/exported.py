@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,10 @@ def export(folder: Path, *arguments: str, code: int = 0) -> subprocess.Completed
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def read_data(page: Path) -> Any:
+    """The data inside an exported page, as a browser reads it."""
+    pattern = r'<script type="application/json" id="data">(.*?)</script>'
+    [found] = re.findall(pattern, page.read_text("utf-8"), re.DOTALL)
+    return json.loads(found)

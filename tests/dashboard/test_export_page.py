@@ -14,7 +14,7 @@ import pytest
 from made_runs import MadeRollout, MadeRun, made_call, pack_events
 
 from lightning_dashboard.export.page_file import build_page, escape_json
-from tests.dashboard.exported import QUESTION, export, make_run
+from tests.dashboard.exported import QUESTION, export, make_run, read_data
 from tests.dashboard.pages import serve
 from tests.dashboard.reader import PATIENCE_MS
 
@@ -23,12 +23,6 @@ EVIL = (
     "</script><script>window.pwned=1</script><!--<script> ]]> &lt; \u2028 \u2029 \ud800 <img src=http://evil.example/x "
     "onerror=window.pwned=1> \U0001f600 \u65e5\u672c"
 )
-
-
-def data_of(page: str) -> Any:
-    """The data inside a file, as a browser reads it."""
-    [found] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    return json.loads(found)
 
 
 class FileReader:
@@ -192,7 +186,7 @@ def test_the_most_telling_rollouts_are_carried(tmp_path: Path) -> None:
     run.close()
     done = export(tmp_path, "solve", "--html", "solve.html", "--rollouts", "12")
     assert "12 rollouts" in done.stdout
-    found = data_of((tmp_path / "solve.html").read_text())["of"]["solve"]
+    found = read_data(tmp_path / "solve.html")["of"]["solve"]
     assert "It has 12 of 323 rollouts: the best, the worst and the newest of each role" in found["note"]
     rows = {row["id"]: row for row in found["rows"]}
     assert rows.keys() == found["rollouts"].keys() and len(rows) == 12
@@ -215,7 +209,7 @@ def test_the_file_can_be_mailed(tmp_path: Path) -> None:
     run.close()
     export(tmp_path, "long", "--html", "long.html", "--megabytes", "2")
     assert 1_000_000 < (tmp_path / "long.html").stat().st_size < 2_500_000
-    assert data_of((tmp_path / "long.html").read_text())["of"]["long"]["note"].count("rollouts") > 1
+    assert "of 40 rollouts" in read_data(tmp_path / "long.html")["of"]["long"]["note"]
 
 
 def test_data_are_escaped() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from made_runs import MadeRun
 
+from tests.dashboard.exported import export, read_data
 from tests.dashboard.pages import Page, serve
 from tests.dashboard.reader import read
 
@@ -74,6 +75,15 @@ def test_candidates_have_their_parents_scores_and_origin(page: Page) -> None:
     assert chosen["replies"] == [0] and found["candidates"][2]["replies"] == []
     assert repeated["all"] is None and repeated["selection"] is None
     assert found["replies"][0]["asked"].startswith("Improve this.")
+
+
+def test_a_search_is_exported(page: Page, tmp_path: Path) -> None:
+    """The file has what the page shows; a search without a candidate yet is exported without this view."""
+    MadeRun(tmp_path / "begun", search={"components": [], "chosen": ""}).close()
+    export(tmp_path, "tuned", "begun", "--runs", ".", "--html", "both.html")
+    found = read_data(tmp_path / "both.html")["of"]
+    assert found["tuned"]["prompts"] == page.ask("prompts", run="tuned")
+    assert found["begun"]["prompts"] is None and found["begun"]["run"]["search"]
 
 
 def test_a_run_without_a_search_says_so(page: Page) -> None:

@@ -21,6 +21,7 @@ from lightning_dashboard.views.call import describe_call
 from lightning_dashboard.views.rollouts import describe, read_texts
 from lightning_dashboard.views.run import describe_run
 from lightning_dashboard.views.series import metrics_by_step
+from lightning_sdk.errors import PromptError
 
 _MOST_RUNS = 8
 #: Characters of what reflection read and wrote, of each of its replies.
@@ -70,7 +71,7 @@ class CarriedPage:
             "run": described,
             "series": _series(run.steps()),
             "system": _system(answer("system", self._runs, asked)),
-            "prompts": _prompts(answer("prompts", self._runs, asked)) if described["search"] else None,
+            "prompts": self._search(asked) if described["search"] else None,
         }
         self._spent += len(to_json(whole))
         selection = select(run, self._query)
@@ -86,6 +87,13 @@ class CarriedPage:
             "groups": {role: self._groups(run, selection, places, role) for role in ["", *roles]},
             "rollouts": rollouts,
         }
+
+    def _search(self, asked: ViewQuery) -> dict[str, Any] | None:
+        """The search for prompts; None if it has no candidate yet."""
+        try:
+            return _prompts(answer("prompts", self._runs, asked))
+        except PromptError:
+            return None
 
     def _carry(self, run: RunReader, selection: Selection, share: int) -> tuple[list[int], dict[str, Any]]:
         """Places of the rollouts that are carried, and each with its calls and its tokens by its id."""
