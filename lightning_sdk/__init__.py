@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # loaded on first use below: they need zmq, wrapt and asyncio
     from lightning_sdk.commands.gateway import gateway_environment
     from lightning_sdk.commands.report import Report, Score
     from lightning_sdk.commands.rescore import Rescoring, rescore
+    from lightning_sdk.commands.shown_run import show
     from lightning_sdk.commands.train import evaluate, train
     from lightning_sdk.session import init, shutdown, status
 
@@ -62,6 +63,7 @@ _LATER = {
     "gateway_environment": "commands.gateway",
     "init": "session",
     "rescore": "commands.rescore",
+    "show": "commands.shown_run",
     "shutdown": "session",
     "status": "session",
     "train": "commands.train",
@@ -101,6 +103,7 @@ __all__ = [
     "reward",
     "rollout",
     "settings",
+    "show",
     "shutdown",
     "status",
     "train",

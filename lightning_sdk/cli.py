@@ -13,18 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning_sdk.commands import (
-    check,
-    dashboard,
-    earlier_run,
-    export,
-    prompt_versions,
-    prompts,
-    rescore,
-    serve,
-    train,
-)
-from lightning_sdk.commands.history import describe, listing
+from lightning_sdk.commands import check, earlier_run, prompt_versions, prompts, rescore, serve, train
 from lightning_sdk.commands.options import (
     add_agent,
     add_agent_options,
@@ -38,10 +27,12 @@ from lightning_sdk.commands.options import (
     read_settings,
 )
 from lightning_sdk.commands.report import Report
+from lightning_sdk.commands.viewers import VIEWERS
 from lightning_sdk.errors import LightningError, SettingError
 from lightning_sdk.rollouts import reference
 from lightning_sdk.settings.settings import Settings
 from lightning_sdk.system.folders import find_run_folder
+from lightning_sdk.terminal.printing import print_text
 
 _EXAMPLES = {
     "check": (
@@ -74,9 +65,7 @@ _EXAMPLES = {
     "runner": ("runner agent.py:solve --hub tcp://trainer.example:4718",),
     "serve": ("serve --model runs/solve/checkpoints/step-00040",),
     "gateway": ("gateway --upstream http://127.0.0.1:8000",),
-    "runs": ("runs", "runs solve --json"),
-    "dashboard": ("dashboard", "dashboard solve"),
-    "export": ("export solve --html solve.html", "export solve --parquet tables --mode train --status ok"),
+    **{each.name: each.examples for each in VIEWERS},
 }
 """Command -> command lines that a reader can copy."""
 
@@ -104,10 +93,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         return action(options) or 0
     except LightningError as error:
-        print(f"lightning-sdk: {error}", file=sys.stderr)
+        print_text(f"lightning-sdk: {error}", sys.stderr)
         return 2 if action is _run_check else 1
     except KeyboardInterrupt as interrupt:
-        print(f"lightning-sdk: {interrupt or 'interrupted'}", file=sys.stderr)
+        print_text(f"lightning-sdk: {interrupt or 'interrupted'}", sys.stderr)
         return 130
 
 
@@ -128,11 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     _runner(commands)
     _serve(commands)
     _gateway(commands)
-    _runs(commands)
-    dashboard.add_options(
-        _command(commands, "dashboard", dashboard.run, "show runs in a browser, also while they train")
-    )
-    export.add_options(_command(commands, "export", export.run, "write runs into files"))
+    for each in VIEWERS:
+        each.add_options(_command(commands, each.name, each.run, each.text))
     return parser
 
 
@@ -269,13 +255,6 @@ def _gateway(commands: Any) -> None:
     add("--json", action="store_true", help="print the addresses as one JSON object")
 
 
-def _runs(commands: Any) -> None:
-    parser = _command(commands, "runs", _run_runs, "list runs, or show one")
-    parser.add_argument("run_name", nargs="?", metavar="RUN", help="name or folder of a run")
-    add_runs(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
 def _common(options: argparse.Namespace, agent: Callable[..., Any] | None = None) -> dict[str, Any]:
     return {
         "agent": agent or reference.load(options.agent),
@@ -289,7 +268,7 @@ def _common(options: argparse.Namespace, agent: Callable[..., Any] | None = None
 
 def _place(options: argparse.Namespace) -> dict[str, Any]:
     """Where the run is kept and shown, and where runners join it."""
-    return {name: getattr(options, name) for name in ("name", "runs", "listen", "dashboard", "log_to")}
+    return {name: getattr(options, name) for name in ("name", "runs", "listen", "dashboard", "show", "log_to")}
 
 
 def _run_check(options: argparse.Namespace) -> int:
@@ -314,7 +293,7 @@ def _run_prompts(options: argparse.Namespace) -> int:
     given = _common(options)
     del given["reward"]  # nothing is scored
     found = prompts.discover(**given, provider=options.provider)
-    print(json.dumps(found.values) if options.json else found)
+    print_text(json.dumps(found.values) if options.json else found)
     return 0 if found.complete else 1
 
 
@@ -355,7 +334,7 @@ def _run_rescore(options: argparse.Namespace) -> int:
         runs=options.runs,
         backend_python=options.backend_python,
     )
-    print(json.dumps(found.values) if options.json else found)
+    print_text(json.dumps(found.values) if options.json else found)
     return 0 if found.count else 1
 
 
@@ -364,7 +343,7 @@ def _print(report: Report, options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(report.values))
     elif options.quiet or not _same_output():
-        print(report)
+        print_text(report)
 
 
 def _same_output() -> bool:
@@ -386,13 +365,6 @@ def _run_runner(options: argparse.Namespace) -> None:
         as_json=options.json,
         quiet=options.quiet,
     )
-
-
-def _run_runs(options: argparse.Namespace) -> None:
-    if options.run_name:
-        print(describe(Path(options.runs), options.run_name, as_json=options.json))
-    else:
-        print(listing(Path(options.runs), as_json=options.json))
 
 
 if __name__ == "__main__":

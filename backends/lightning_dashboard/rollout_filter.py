@@ -30,8 +30,9 @@ class Selection:
 def select(run: RunReader, query: ViewQuery) -> Selection:
     """The rollouts that the query lets through. BadQuery for what cannot be used.
 
-    Parameters: mode ('train', 'evaluate', 'observe'), step, from, to (steps), evaluation, task, group, status, role,
-    low and high (reward), text, attempts ('all': also those that were repeated), runner, sort, down.
+    Parameters: id (its beginning), mode ('train', 'evaluate', 'observe'), step, from, to (steps), evaluation, task,
+    group, status, role, low and high (reward), text, attempts ('all': also those that were repeated), runner, sort,
+    down.
     """
     columns = run.rollouts()
     role = query.text("role")
@@ -64,6 +65,8 @@ def _matches(columns: RolloutColumns, query: ViewQuery) -> NDArray[np.bool_]:
         mask &= columns.steps >= query.integer("from")
     if query.text("to"):
         mask &= (columns.steps <= query.integer("to")) & (columns.steps >= 0)
+    if start := query.text("id"):
+        mask &= np.fromiter((each.startswith(start) for each in columns.ids), np.bool_, len(columns))
     if query.text("task"):
         mask &= columns.tasks == query.integer("task", low=-(2**63), high=2**63 - 1)
     return mask

@@ -31,11 +31,19 @@ class Runs:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def folders(self) -> dict[str, Path]:
-        """Name -> folder, the newest first. A name that several runs have gets the name of the folder above it too."""
+        """Name -> folder, the newest first. A name that several runs have gets as many of the folders above it as it
+        takes to tell them apart."""
         found = list(dict.fromkeys(path for place in self.places for path in _runs_in(place.absolute())))
         found.sort(key=lambda path: -_change_time(path))
-        names = [path.name for path in found]
-        return {path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}": path for path in found}
+        return {_name_among(found, path): path for path in found}
+
+    def name_of(self, folder: Path) -> str:
+        """What the run in this folder is called here. UnknownRun if it is none of these."""
+        wanted = folder.absolute()
+        for name, path in self.folders().items():
+            if path == wanted:
+                return name
+        raise UnknownRun(f"{folder} is not one of these runs")
 
     def open(self, name: str) -> RunReader:
         """UnknownRun if no run has this name."""
@@ -51,6 +59,13 @@ class Runs:
 
     def _hub_of(self, folder: Path) -> HubWatch | None:
         return self.watched if self.watched is not None and self.watched.folder == folder else None
+
+
+def _name_among(folders: Iterable[Path], folder: Path) -> str:
+    """The shortest end of a path that no other of the folders has."""
+    ends = ("/".join(folder.parts[-count:]) for count in range(1, len(folder.parts)))
+    others = [f"/{each}" for each in folders if each != folder]
+    return next((end for end in ends if not any(each.endswith(f"/{end}") for each in others)), str(folder))
 
 
 def _runs_in(place: Path) -> Iterable[Path]:

@@ -1,7 +1,7 @@
 """An AutoGen agent that learns to use its calculator.
 
     python examples/autogen/agent.py                     # train on this machine's CPU, a few minutes
-    lightning-sdk runs autogen                           # read the report again
+    lightning-sdk show autogen                           # look at it again
 
 Lightning SDK is the two decorators and the block at the end. The role that is trained is the agent's name, `solver`.
 """

@@ -1,7 +1,7 @@
 """A calculator agent: the plain OpenAI SDK, one tool, several turns. Lightning SDK is the two decorators and `init()`.
 
     python examples/calculator/agent.py                  # train on this machine's CPU, about two minutes
-    lightning-sdk runs calculator                        # read the report again
+    lightning-sdk show calculator                        # look at it again
 
 The tasks come from the package reasoning-gym: sums such as "Calculate -( 5 * 34 ) - 61 + 7.".
 """

@@ -1,7 +1,7 @@
 """A CrewAI agent that learns to use its calculator.
 
     python examples/crewai/agent.py                      # train on this machine's CPU, some minutes
-    lightning-sdk runs crewai                            # read the report again
+    lightning-sdk show crewai                            # look at it again
 
 Lightning SDK is the two decorators and the block at the end. The role that is trained is the agent's, `solver`.
 """

@@ -1,7 +1,7 @@
 """Handoffs in the OpenAI Agents SDK: a desk hands a customer over to one of three agents, which uses its tool.
 
     python examples/handoffs/agent.py                    # train all four on this machine's CPU, a few minutes
-    lightning-sdk runs handoffs                          # read the report again
+    lightning-sdk show handoffs                          # look at it again
 
 Lightning SDK is the two decorators and the block at the end. The roles are the agents' names.
 """

@@ -1,7 +1,7 @@
 """A LangGraph agent, a model node and a tool node, that learns to use its calculator.
 
     python examples/langgraph/agent.py                   # train on this machine's CPU, a few minutes
-    lightning-sdk runs langgraph                         # read the report again
+    lightning-sdk show langgraph                         # look at it again
 
 Lightning SDK is the two decorators and the block at the end. The role that is trained is the node's name, `solver`.
 """

@@ -1,7 +1,7 @@
 """An agent of the OpenAI Agents SDK that learns to use its calculator.
 
     python examples/openai_agents/agent.py               # train on this machine's CPU, a few minutes
-    lightning-sdk runs openai_agents                     # read the report again
+    lightning-sdk show openai_agents                     # look at it again
 
 Lightning SDK is the two decorators and the block at the end. The role that is trained is the agent's name, `solver`.
 """

@@ -26,6 +26,8 @@ from lightning_sdk.settings import placement
 from lightning_sdk.settings.provider import PROMPTS, PROVIDER, provider_settings, with_own_provider
 from lightning_sdk.settings.settings import Settings, explicit
 from lightning_sdk.system.folders import find_run_folder, make_folder, temporary_folder
+from lightning_sdk.terminal.printing import print_text
+from lightning_sdk.terminal.visible_text import make_visible
 
 #: A check is this small unless `rollouts.tasks_per_step` and `rollouts.group_size` say otherwise.
 TASKS, ROLLOUTS_OF_EACH = 4, 4
@@ -144,8 +146,7 @@ def show(found: Check, stream: TextIO) -> None:
         with contextlib.suppress(ImportError):
             _show_in_colour(found.values, stream)
             return
-    encoding = stream.encoding or "utf-8"
-    print(str(found).encode(encoding, "replace").decode(encoding), file=stream)
+    print_text(found, stream)
 
 
 def _show_in_colour(values: Mapping[str, Any], stream: TextIO) -> None:
@@ -154,18 +155,21 @@ def _show_in_colour(values: Mapping[str, Any], stream: TextIO) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    def text(words: str, style: str = "") -> Text:
+        return Text(make_visible(words), style)
+
     console, content = Console(file=stream, highlight=False), _content(values)
-    console.print(Text(_head(content)))
+    console.print(text(_head(content)))
     for header, *rows in _tables(content):
         table = Table(*header)
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*map(text, row))
         console.print(table)
     if "integrations" in values:
-        console.print(Text(_integrations(values["integrations"])), "")
+        console.print(text(_integrations(values["integrations"])), "")
     for number, each in enumerate(content.findings, 1):
-        console.print(Text(_finding(number, each), "red" if each.is_fatal else "yellow"), "")
-    console.print(Text(_verdict(content), "bold green" if values["learnable"] else "bold red"))
+        console.print(text(_finding(number, each), "red" if each.is_fatal else "yellow"), "")
+    console.print(text(_verdict(content), "bold green" if values["learnable"] else "bold red"))
 
 
 # --- in words

@@ -14,28 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from lightning_sdk.commands.filters import add_filters, read_filters
 from lightning_sdk.commands.options import add_backend_python, add_runs, positive_integer
 from lightning_sdk.errors import BY_NAME, HubError, LightningError, SettingError
 from lightning_sdk.results.quantity import quantity
 from lightning_sdk.system.folders import find_run_folder
 
 _FORMATS = ("html", "jsonl", "parquet", "otlp", "hf_dataset")
-#: Option -> parameter of the page's table of rollouts.
-_FILTERS = {
-    "mode": "mode",
-    "step": "step",
-    "from_step": "from",
-    "to_step": "to",
-    "evaluation": "evaluation",
-    "task": "task",
-    "group": "group",
-    "status": "status",
-    "role": "role",
-    "low": "low",
-    "high": "high",
-    "text": "text",
-    "attempts": "attempts",
-}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -57,27 +42,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--rollouts", type=positive_integer, default=100, metavar="N", help=most)
     size = "data in all, about (default: %(default)g)"
     limits.add_argument("--megabytes", type=float, default=10.0, metavar="M", help=size)
-    _add_filters(parser.add_argument_group("which rollouts, as in the dashboard's table; default: all"))
+    role = "those in which this role was rewarded; only its calls and tokens are written"
+    add_filters(parser.add_argument_group("which rollouts, as in the dashboard's table; default: all"), role)
     add_runs(parser)
     add_backend_python(parser, "hub")
     parser.add_argument("--json", action="store_true", help="print what was written as one JSON object")
-
-
-def _add_filters(group: Any) -> None:
-    add = group.add_argument
-    add("--role", metavar="NAME", help="those in which this role was rewarded; only its calls and tokens are written")
-    add("--mode", choices=("train", "evaluate", "observe"), help="what they were run for")
-    add("--step", metavar="N", help="of this step")
-    add("--from-step", metavar="N", help="of this step and later ones")
-    add("--to-step", metavar="N", help="of this step and earlier ones")
-    add("--evaluation", metavar="NAME", help="of this evaluation: before, after, step-N")
-    add("--task", metavar="ID", help="of the task with this id")
-    add("--group", metavar="NAME", help="of this group")
-    add("--status", action="append", metavar="NAME", help="that ended so: ok, agent_error, timeout ...; repeatable")
-    add("--low", metavar="REWARD", help="that earned this or more")
-    add("--high", metavar="REWARD", help="that earned this or less")
-    add("--text", metavar="TEXT", help="with this text in task, answer, error or the reason of a reward")
-    add("--all-attempts", dest="attempts", action="store_const", const="all", help="also attempts that were repeated")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -86,8 +55,7 @@ def run(options: argparse.Namespace) -> None:
     if not chosen:
         raise SettingError(f"export: no format was chosen; give one of {', '.join(map(_option, _FORMATS))}")
     folders = dict.fromkeys(str(find_run_folder(each, options.runs)) for each in options.run_names)
-    filters = {_FILTERS[name]: value for name in _FILTERS if (value := getattr(options, name)) is not None}
-    request: dict[str, Any] = {"runs": list(folders), "filters": urlencode(filters, doseq=True), **chosen}
+    request: dict[str, Any] = {"runs": list(folders), "filters": urlencode(read_filters(options), doseq=True), **chosen}
     request |= {"rollouts": options.rollouts, "megabytes": options.megabytes}
     written = _export(request, options.backend_python or sys.executable)
     if options.json:

@@ -15,6 +15,7 @@ from lightning_sdk import session
 from lightning_sdk.commands import earlier_run, resume_hints
 from lightning_sdk.commands.dashboard import watch_run
 from lightning_sdk.commands.progress import Progress
+from lightning_sdk.commands.samples import SamplePrinter
 from lightning_sdk.errors import BY_NAME, BackendDied, DiskError, HubError, HubGone, LightningError, RolloutsFailed
 from lightning_sdk.hub import discovery, task_lists
 from lightning_sdk.hub.client import HubClient
@@ -33,6 +34,7 @@ from lightning_sdk.rollouts.tasks import Source
 from lightning_sdk.settings import Settings, placement
 from lightning_sdk.system import addresses
 from lightning_sdk.system.folders import temporary_folder
+from lightning_sdk.terminal.screen import Screen
 from lightning_sdk.tracking.installed import ChosenTracker
 from lightning_sdk.tracking.tracking import Tracking
 
@@ -61,12 +63,14 @@ class Job:
         listen: str = "",
         dashboard: bool = False,
         trackers: Sequence[ChosenTracker] = (),
+        show: int = 0,
     ) -> None:
         self._agent, self._rewards, self._settings = agent, rewards, settings
         self.folder = folder
         self._python, self._quiet = python, quiet
         self._listen, self._dashboard = listen, dashboard and not quiet
         self._trackers = trackers
+        self._samples_shown = 0 if quiet else show
         self._seen = 0
         """Number of the hub's last event that was shown."""
         self._begun = False
@@ -113,6 +117,8 @@ class Job:
             here = addresses.reachable_address(hub.address, invitation.CLOSED)
             if self._dashboard:
                 self._start_dashboard(hub, here, display, stack)
+            samples = self._sample_printer(hub, display)
+            stack.callback(samples.close)
             stack.enter_context(running.stream_to(here, hub.key, hub.alive))
             # Whether it is dead its process says: while that lives, silence is no reason to give up a training.
             client = stack.enter_context(HubClient(here, hub.key, hub.alive, math.inf))
@@ -129,7 +135,7 @@ class Job:
                 self._invite(display, hub.address, "" if given else keys.guest)
             stack.callback(pool.stop)
             pool.start(hub.address, hub.keys.guest)
-            return self._follow(hub, client, pool, display, tracking, method)
+            return self._follow(hub, client, pool, method, display, (tracking.note, samples.show))
 
     def _start_dashboard(self, hub: HubProcess, here: str, display: Progress, stack: contextlib.ExitStack) -> None:
         process = watch_run(
@@ -141,6 +147,15 @@ class Job:
         )
         if process is not None:
             stack.callback(process.stop)
+
+    def _sample_printer(self, hub: HubProcess, display: Progress) -> SamplePrinter:
+        return SamplePrinter(
+            self.folder,
+            self._samples_shown,
+            hub.python,
+            show=lambda text: display.show(NoticeEvent(text)),
+            screen=replace(Screen.of(sys.stderr), colours=False),  # notices have none
+        )
 
     def _complete(self, request: RunRequest) -> RunRequest:
         running = session.start()
@@ -182,12 +197,18 @@ class Job:
         display.show(NoticeEvent(told))
 
     def _follow(
-        self, hub: HubProcess, client: HubClient, pool: RunnerPool, display: Progress, tracking: Tracking, method: str
+        self,
+        hub: HubProcess,
+        client: HubClient,
+        pool: RunnerPool,
+        method: str,
+        display: Progress,
+        others: Sequence[Callable[[Event], None]],
     ) -> LastEvent:
         """Show the hub's events until the last one. The first Ctrl-C lets the hub keep what was learned."""
         events = self._events(hub, client, pool, method)
         try:
-            return self._show(events, display, tracking)
+            return self._show(events, (display.show, *others))
         except KeyboardInterrupt:
             if not self._begun:
                 if self._farewell is not None:
@@ -197,14 +218,14 @@ class Job:
             display.show(NoticeEvent(_STOPPING))
             with contextlib.suppress(HubGone):  # which the events tell better
                 client.ask("interrupt")
-            self._show(self._events(hub, client, pool, method), display, tracking)
+            self._show(self._events(hub, client, pool, method), (display.show, *others))
             raise
 
-    def _show(self, events: Iterator[Event], display: Progress, tracking: Tracking) -> LastEvent:
+    def _show(self, events: Iterator[Event], watchers: Sequence[Callable[[Event], None]]) -> LastEvent:
         for event in events:
             self._begun = self._begun or isinstance(event, StartedEvent)
-            display.show(event)
-            tracking.note(event)
+            for watch in watchers:
+                watch(event)
             if isinstance(event, LastEvent):
                 return event
         raise AssertionError("unreachable: the events end with the last one")

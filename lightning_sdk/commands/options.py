@@ -117,12 +117,20 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--log-to", action="append", default=[], metavar="NAME[:PROJECT]", help=log_to)
     listen = "address at which `lightning-sdk runner` on other machines can join; default: none"
     add("--no-dashboard", action="store_false", dest="dashboard", help="start no page to watch it in a browser")
+    show = "print N rollouts after each step and each evaluation, the best and the worst ones (default: none)"
+    add("--show", type=natural_number, default=0, metavar="N", help=show)
     add("--listen", default="", metavar="tcp://HOST:PORT", help=listen)
 
 
 def positive_integer(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)
+
+
+def natural_number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
     return int(text)
 
 

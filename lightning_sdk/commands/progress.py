@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from lightning_sdk.commands.notebook import LiveFigure, find_display
 from lightning_sdk.commands.report import detail_lines, next_commands
 from lightning_sdk.failures.finding import Finding
 from lightning_sdk.hub.events import (
@@ -34,6 +35,8 @@ from lightning_sdk.hub.events import (
 from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.run_report import RunReport
 from lightning_sdk.results.score import HeldOutScore, Interval
+from lightning_sdk.terminal.printing import print_text
+from lightning_sdk.terminal.visible_text import make_visible
 
 _log = logging.getLogger(__name__)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -47,12 +50,13 @@ class Progress:
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False, plain: bool | None = None) -> None:
         """Write to `stream`, by default stderr. `quiet` shows warnings only; `plain` None picks by the terminal."""
+        notebook = find_display() if stream is None and not quiet and not plain else None
         stream = stream or sys.stderr
         self._quiet = quiet
         self._lock = threading.Lock()
         self._broken = False
-        bar = None if quiet or plain or not stream.isatty() else _bar(stream)
-        self._display: _Display = bar or _Lines(stream)
+        bar = None if quiet or plain or notebook or not stream.isatty() else _bar(stream)
+        self._display: _Display = bar or (_InNotebook(LiveFigure(notebook)) if notebook else _Lines(stream))
 
     def show(self, event: Event) -> None:
         """Show one event. Any thread may call."""
@@ -129,10 +133,10 @@ class _Lines:
         step, steps = event.step, event.steps
         left = self._clock.seconds_left(step, steps)
         number = f"{step:>{len(str(steps))}}/{steps}"
-        self._print(f"step {number}  {_numbers(event.metrics)}  {_duration(left)} left")
+        self._print(f"step {number}  {describe_metrics(event.metrics)}  {_duration(left)} left")
 
     def show_evaluation(self, event: EvaluationEvent) -> None:
-        self._print(_evaluation_line(event))
+        self._print(describe_evaluation(event))
 
     def show_warning(self, text: str) -> None:
         self._print(f"warning: {text}")
@@ -156,9 +160,34 @@ class _Lines:
         self._stream.flush()
 
     def _print(self, text: str) -> None:
-        # An ASCII terminal gets question marks instead of an error.
-        encoding = self._stream.encoding or "utf-8"
-        print(text.encode(encoding, "replace").decode(encoding), file=self._stream, flush=True)
+        print_text(text, self._stream)
+
+
+class _InNotebook(_Lines):
+    """A figure that grows, and below it the last lines."""
+
+    def __init__(self, figure: LiveFigure) -> None:
+        super().__init__(figure)
+        self._figure = figure
+
+    def show_started(self, event: StartedEvent) -> None:
+        self._figure.begin(event)
+        super().show_started(event)
+
+    def show_step(self, event: StepEvent) -> None:
+        self._figure.add_step(event)
+        super().show_step(event)
+
+    def show_evaluation(self, event: EvaluationEvent) -> None:
+        self._figure.add_score(event)
+        super().show_evaluation(event)
+
+    def show_finished(self, report: RunReport, curve: str) -> None:
+        self._figure.begin_report()
+        super().show_finished(report, "")  # the figure is its curve
+
+    def close(self) -> None:
+        self._figure.draw()
 
 
 def _bar(stream: TextIO) -> _Display | None:
@@ -181,7 +210,14 @@ class _Bar:
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
-        self._table, self._text, self._escape = Table, Text, escape
+        def make_text(text: str, style: str = "") -> Text:
+            return Text(make_visible(text), style)
+
+        def make_markup(text: str) -> str:
+            return escape(make_visible(text))
+
+        self._table, self._curve = Table, Text.from_ansi
+        self._text, self._escape = make_text, make_markup
         self._console = Console(file=stream, highlight=False)
         self._clock = _Clock()
         self._run = ""
@@ -215,13 +251,13 @@ class _Bar:
     def show_step(self, event: StepEvent) -> None:
         step, steps = event.step, event.steps
         left = self._clock.seconds_left(step, steps)
-        numbers = f"{step}/{steps}  {_numbers(event.metrics)}  [cyan]{_duration(left)} left[/cyan]"
+        numbers = f"{step}/{steps}  {describe_metrics(event.metrics)}  [cyan]{_duration(left)} left[/cyan]"
         self._live.update(
             self._task, description="training", completed=step, total=steps, numbers=numbers, refresh=True
         )
 
     def show_evaluation(self, event: EvaluationEvent) -> None:
-        self._console.print(self._escape(_evaluation_line(event)))
+        self._console.print(self._escape(describe_evaluation(event)))
 
     def show_warning(self, text: str) -> None:
         self._console.print(f"[yellow]warning:[/yellow] {self._escape(text)}")
@@ -229,7 +265,7 @@ class _Bar:
     def show_finished(self, report: RunReport, curve: str) -> None:
         self.close()
         if curve:
-            self._console.print(self._text.from_ansi(curve), no_wrap=True, crop=True)
+            self._console.print(self._curve(curve), no_wrap=True, crop=True)
         scores = _scores(report)
         if scores:
             table = self._table("held-out tasks", "score", "95% interval", "tasks")
@@ -279,7 +315,7 @@ def _starting(event: StartedEvent) -> str:
     return f"training {model} for {quantity(event.steps, 'step')}{later}"
 
 
-def _numbers(metrics: Mapping[str, float]) -> str:
+def describe_metrics(metrics: Mapping[str, float]) -> str:
     """Reward, loss and speed, in a fixed width each; of a search for texts, how far it has come."""
     if (best := metrics.get("selection_best")) is not None:
         return (
@@ -297,7 +333,7 @@ def _number(value: float | None, shape: str) -> str:
     return "-" if value is None or value != value else format(value, shape)  # noqa: PLR0124 - NaN
 
 
-def _evaluation_line(event: EvaluationEvent) -> str:
+def describe_evaluation(event: EvaluationEvent) -> str:
     return f"held-out score {event.name}: {_bounds(event.score.score, event.score.seeds)}"
 
 

@@ -28,6 +28,8 @@ from lightning_sdk.prompts.placeholders import format_parts
 from lightning_sdk.prompts.store import PromptStore, StoredPrompt
 from lightning_sdk.results.prompt_search import PromptSearch, read_prompt_search
 from lightning_sdk.system.folders import find_run_folder
+from lightning_sdk.terminal.printing import print_text
+from lightning_sdk.terminal.visible_text import make_visible
 
 FORMATS = ("text", "langfuse", "mlflow")
 _NAME_HELP = "name that a text is marked with, such as writer.system"
@@ -124,22 +126,23 @@ def _search(options: argparse.Namespace, run: str, *, is_needed: bool) -> Prompt
 def _list(options: argparse.Namespace) -> None:
     if options.name is not None:
         search = read_prompt_search(find_run_folder(options.name, options.runs))
-        print(candidates_as_json(search) if options.json else list_candidates(search))
+        print_text(candidates_as_json(search) if options.json else list_candidates(search))
         return
     store = _store(options)
     for each in store.prompts():
         now = each.version
         counts = f"version {now.number}, promoted {now.promoted}" if now is not None else "what the code says"
-        print(f"{each.name}: {counts}; {len(each.versions)} in all{f'; {now.note}' if now and now.note else ''}")
+        print_text(f"{each.name}: {counts}; {len(each.versions)} in all{f'; {now.note}' if now and now.note else ''}")
 
 
 def _show(options: argparse.Namespace) -> None:
     options.candidates = [options.candidates] if options.candidates is not None else []
     found = _find(options)
     if isinstance(found, PromptSearch):
-        print(show_candidate(found, found.candidate(*options.candidates)))
+        print_text(show_candidate(found, found.candidate(*options.candidates)))
     else:
-        print(found.text(options.number))
+        text = found.text(options.number)
+        print(make_visible(text) if sys.stdout.isatty() else text)  # a file gets exactly what counts
 
 
 def _diff(options: argparse.Namespace) -> None:
@@ -149,19 +152,19 @@ def _diff(options: argparse.Namespace) -> None:
     if isinstance(found, PromptSearch):
         named = [found.candidate(each) for each in options.candidates]
         new, old = [*named, *([found.candidate()] if not named else []), found.seed][:2]
-        print(compare_candidates(found, new, old))
+        print_text(compare_candidates(found, new, old))
         return
     base = 0 if options.base is None else options.base
     number = found.current if options.number is None else options.number
     before, after = (found.text(each).splitlines() for each in (base, number))
     names = f"{found.name} {base}", f"{found.name} {number}"
-    print("\n".join(difflib.unified_diff(before, after, *names, lineterm="")))
+    print_text("\n".join(difflib.unified_diff(before, after, *names, lineterm="")))
 
 
 def _promote(options: argparse.Namespace) -> None:
     store = _store(options)
     if options.text is None:
-        print(_promote_from_run(options, store))
+        print_text(_promote_from_run(options, store))
         return
     if options.candidates is not None:
         raise PromptError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_sdk.commands.notebook import read_figure, to_html
 from lightning_sdk.errors import SettingError
 from lightning_sdk.failures.finding import Finding
 from lightning_sdk.results.quantity import quantity
@@ -108,6 +109,10 @@ class Report:
     def _score(self, name: str) -> Score | None:
         found = self._content.held_out.get(name)
         return None if found is None else _score(found.score, found.seeds)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the curve with its interval and the held-out scores, and the report below."""
+        return to_html(read_figure(self.folder), str(self))
 
     def __str__(self) -> str:
         lines = [f"run       {self.folder}"]

@@ -47,6 +47,7 @@ def train(
     listen: str = "",
     log_to: str | Sequence[str] = (),
     dashboard: bool = True,
+    show: int = 0,
     quiet: bool = False,
     **settings: Any,
 ) -> Report:
@@ -70,6 +71,7 @@ def train(
         listen: Address (tcp://0.0.0.0:4718) for `lightning-sdk runner` elsewhere; its key is LIGHTNING_KEY, or printed.
         log_to: Trackers to log to: 'wandb', 'mlflow', 'trackio', 'tensorboard'; with a project, 'wandb:my-agents'.
         dashboard, quiet: Start a page to watch it in a browser, and print its address; show nothing, and start none.
+        show: Print so many rollouts after each step and each evaluation, the best and the worst ones.
         **settings: Any other setting, as a group (`optimizer=lightning.settings.Optimizer(learning_rate=1e-5)`) or by
             its dotted name (`**{"optimizer.learning_rate": 1e-5}`). See `lightning_sdk.settings`.
 
@@ -80,14 +82,12 @@ def train(
     given = explicit(given_settings(settings, model=model, steps=steps, backend=backend, engine=engine, roles=roles))
     rewards, earlier = reward_functions(reward), None if resume is None else earlier_run.read(resume, runs)
     (loaded, source), apart = _load_tasks(tasks, earlier), None if held_out is None else load(held_out, "held_out")
-    stored, trackers = _find(from_runs, runs), make_trackers(log_to)
-    start = _first(given, stored, rewards) if earlier is None else _go_on(earlier, given, stored, rewards, name, listen)
+    trackers, start = make_trackers(log_to), _begin(earlier, given, _find(from_runs, runs), rewards, name, listen)
     parts = earlier.divide(loaded, apart) if earlier else divide(loaded, apart, start.settings)
     _refuse_early(f"train() of {reference.name_of(agent)}", start.settings, listen)
-    folder = earlier.folder if earlier else make_run_folder(runs, name or reference.name_of(agent))
-    told = [*start.told, *([] if earlier else _tell_of_name(folder, name or reference.name_of(agent)))]
-    job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen, dashboard, trackers)
-    return _run_training(job, start._replace(told=told), parts, rewards, earlier is not None, source)
+    folder, told = (earlier.folder, []) if earlier else _make_folder(runs, name or reference.name_of(agent))
+    job = Job(agent, rewards, start.settings, folder, backend_python, quiet, listen, dashboard, trackers, show)
+    return _run_training(job, start._replace(told=[*start.told, *told]), parts, rewards, earlier is not None, source)
 
 
 def evaluate(
@@ -106,6 +106,7 @@ def evaluate(
     listen: str = "",
     log_to: str | Sequence[str] = (),
     dashboard: bool = True,
+    show: int = 0,
     quiet: bool = False,
     **settings: Any,
 ) -> Report:
@@ -126,7 +127,7 @@ def evaluate(
     _refuse_early(f"evaluate() of {reference.name_of(agent)}", chosen, listen)
     trackers = make_trackers(log_to)
     folder = make_run_folder(runs, name or f"{reference.name_of(agent)}-evaluation")
-    Job(agent, rewards, chosen, folder, backend_python, quiet, listen, dashboard, trackers).run(
+    Job(agent, rewards, chosen, folder, backend_python, quiet, listen, dashboard, trackers, show).run(
         "evaluate", RunRequest(tasks=loaded)
     )
     return reports.read(folder)
@@ -168,27 +169,28 @@ def _find(from_runs: Sequence[str | Path], runs: str | Path) -> list[str]:
     return [str(find_run_folder(each, runs)) for each in from_runs]
 
 
-def _tell_of_name(folder: Path, name: str) -> list[Told]:
-    """What to tell of a run that is in another folder than the one that its name stands for."""
+def _make_folder(runs: str | Path, name: str) -> tuple[Path, list[Told]]:
+    """A run's folder, and what to tell of one that is another than its name stands for."""
+    folder = make_run_folder(runs, name)
     if folder.name == name:
-        return []
+        return folder, []
     there = folder.parent / name
-    return [NoticeEvent(f"this run is in {folder}, because {there} already exists (--resume continues that one)")]
+    told = f"this run is in {folder}, because {there} already exists (--resume continues that one)"
+    return folder, [NoticeEvent(told)]
 
 
-def _first(given: dict[str, Any], stored: list[str], rewards: Sequence[RewardFunction]) -> _Start:
-    return _Start(with_reward_weights(Settings.from_dict(with_own_provider(given)), rewards), stored)
-
-
-def _go_on(
-    earlier: EarlierRun,
+def _begin(
+    earlier: EarlierRun | None,
     given: dict[str, Any],
     stored: list[str],
     rewards: Sequence[RewardFunction],
     name: str | None,
     listen: str,
 ) -> _Start:
-    """The start of a training that goes on with an earlier run. SettingError for what cannot change in it."""
+    """The start of a new training, or of one that goes on with an earlier run. SettingError for what cannot change in
+    that."""
+    if earlier is None:
+        return _Start(with_reward_weights(Settings.from_dict(with_own_provider(given)), rewards), stored)
     if name not in {None, earlier.folder.name}:
         raise SettingError(
             f"name={name!r}: a resumed run keeps its name, {earlier.folder.name!r}; leave out name, or resume"

@@ -36,8 +36,8 @@ SCRIPTS = {"lightning_spark"}
 #: The folders and root modules of a package, each of which imports only those before it.
 FLOORS = {
     "lightning_sdk": (
-        "errors", "system", "prompts", "trace", "failures", "results", "translation", "stream", "markers", "capture",
-        "integration", "hub", "session", "settings", "tracking", "rollouts", "commands", "cli",
+        "errors", "system", "terminal", "prompts", "trace", "failures", "results", "translation", "stream", "markers",
+        "capture", "integration", "hub", "session", "settings", "tracking", "rollouts", "commands", "cli",
     ),
     "lightning_hub": (
         "rollout_key", "rollout", "backend", "feed", "standstill", "statistics", "decoding", "storage", "trajectories",
@@ -46,8 +46,8 @@ FLOORS = {
     ),
     "lightning_dashboard": (
         "guard", "query", "growing_lines", "hub_watch", "health_watch", "processes", "rollout_table", "run_reader",
-        "runs", "rollout_filter", "attempt_reader", "credit_reader", "token_text", "views", "server", "export",
-        "__main__",
+        "runs", "rollout_filter", "attempt_reader", "credit_reader", "token_text", "views", "server",
+        "questions", "export", "__main__",
     ),
     "lightning_embedded": (
         "process", "threads", "text", "constraints", "engine", "serving", "learning", "vllm", "__main__",

@@ -42,7 +42,7 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def start_training(folder: Path, steps: int, name: str = "solve") -> subprocess.Popen[str]:
+def start_training(folder: Path, steps: int, *arguments: str, name: str = "solve") -> subprocess.Popen[str]:
     """Start `lightning-sdk train` in a separate process, with its runs in `folder`/runs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "agent.py").write_text(AGENT)
@@ -51,7 +51,7 @@ def start_training(folder: Path, steps: int, name: str = "solve") -> subprocess.
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     command = [sys.executable, "-m", "lightning_sdk.cli", "train", "agent.py:solve", "--tasks", "tasks.jsonl"]
     return subprocess.Popen(
-        [*command, "--name", name, "--steps", str(steps), *settings],
+        [*command, "--name", name, "--steps", str(steps), *settings, *arguments],
         cwd=folder,
         env={**os.environ, "LIGHTNING_DASHBOARD": "on"},
         stdout=subprocess.PIPE,

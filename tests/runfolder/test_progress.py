@@ -216,3 +216,20 @@ def test_an_environment_without_rich_gets_lines_in_a_terminal() -> None:
     text = in_terminal(EVENTS, prelude="import sys\nsys.modules['rich'] = sys.modules['rich.console'] = None\n")
     assert "step 1/2  reward  0.512" in text
     assert "\x1b" not in text
+
+
+def test_what_agents_wrote_does_not_act_on_the_terminal() -> None:
+    """Escape sequences and overrides in errors, findings and names are spelled out, with a bar and without."""
+    evil = "\x1b]0;title\x07 \x1b[2J \u202egnp.exe"
+    found = dict.fromkeys(("kind", "what", "cause", "remedy"), evil) | {"severity": "warning"}
+    report = REPORT | {"findings": [found], "verdict_reason": evil, "rollouts_by_status": {evil: 1}}
+    events = [
+        {"type": "status", "text": evil},
+        {"type": "notice", "text": evil},
+        {"type": "warning", "text": evil},
+        {"type": "started", "steps": 2, "model": evil},
+        {"type": "finished", "report": report},
+    ]
+    for text in (show(events), in_terminal(events)):
+        assert "\u202e" not in text and "\x1b]0;" not in text and "\x1b[2J" not in text and "\x07" not in text
+        assert plain(text).count("␛]0;title␇") >= 7 and "<U+202E>gnp.exe" in plain(text)

@@ -16,7 +16,7 @@ from lightning_hub.evaluation.evaluation import HeldOut, RoleScore
 from lightning_hub.results.run_folder import RunFolder
 from lightning_hub.statistics.interval import interval
 from lightning_hub.storage.store import Totals
-from lightning_sdk.commands.history import listing
+from lightning_sdk.commands.history import read_runs
 from lightning_sdk.commands.report import Report, Score, read
 from lightning_sdk.results.score import RewardReason
 from lightning_sdk.settings import Settings
@@ -278,7 +278,8 @@ def test_runs_of_the_version_before_are_listed_and_read(tmp_path: Path) -> None:
         )
     )
     assert str(read(folder)).splitlines()[-1] == "verdict   not shown to be better"
-    assert "not shown to be better" in listing(tmp_path)
+    [listed] = read_runs(tmp_path)
+    assert (listed["verdict"], listed["status"]) == ("not shown to be better", "finished")
 
 
 def test_a_run_that_two_versions_wrote_has_a_report(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_train_then_runs_then_evaluate(folder: Path) -> None:
     assert report["steps"] == 1 and report["held_out"]["after"]["n"] == 2
     assert "first" in run("runs", cwd=folder).stdout
     assert json.loads(run("runs", "--json", cwd=folder).stdout)[0]["name"] == "first"
-    assert "# first" in run("runs", "first", cwd=folder).stdout
+    assert run("show", "first", cwd=folder).stdout.startswith("first  finished  step 1 of 1")
     model = "runs/first/checkpoints/step-00001"
     scored = run("evaluate", *arguments, "--model", model, "--json", *SMALL_RUN, cwd=folder)
     assert scored.returncode == 0, scored.stderr
@@ -78,7 +78,7 @@ def test_the_result_is_printed_once(folder: Path, monkeypatch: pytest.MonkeyPatc
         (["train", "agent.py:solve", "--tasks", "tasks.jsonl", "--steps", "1", "--set", "steps=2"], "setting twice"),
         (["train", "agent.py:solve"], "no tasks were given: give a file such as tasks.jsonl (--tasks FILE)"),
         (["train", "--tasks", "tasks.jsonl"], "no agent was given: name it, as agent.py:solve, or a run to continue"),
-        (["runs", "nothing"], "nothing is not the folder or the name of a run"),
+        (["show", "nothing"], "nothing is not the folder or the name of a run"),
         (["runs", "--runs", "agent.py"], "agent.py is a file"),
         (["check", "runs/nothing"], "is not the folder or the name of a run"),
         (["train", *TRAINED, "--name", "../elsewhere"], "--runs FOLDER"),
@@ -105,7 +105,7 @@ def test_settings_are_listed(folder: Path) -> None:
 
 def test_help_shows_examples_of_the_command_alone(folder: Path) -> None:
     """Users who ask how to evaluate do not read how to start a gateway."""
-    for command in ("check", "train", "evaluate", "rescore", "runner", "serve", "gateway", "runs"):
+    for command in ("check", "train", "evaluate", "rescore", "runner", "serve", "gateway", "runs", "show", "compare"):
         shown = run(command, "--help", cwd=folder).stdout
         examples = shown[shown.index("examples:") :].splitlines()[1:]
         assert [line.split()[:2] for line in examples if "lightning-sdk" in line] == [["lightning-sdk", command]] * sum(

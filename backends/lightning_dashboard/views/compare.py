@@ -12,6 +12,7 @@ from lightning_dashboard.views.series import metrics_by_step
 from lightning_hub.evaluation.evaluation import HeldOut
 from lightning_hub.statistics.interval import difference
 from lightning_hub.statistics.reward_range import TrainingRange, reward_range
+from lightning_sdk.results.score import Interval
 
 _MOST_RUNS = 8
 
@@ -51,14 +52,26 @@ def _last_evaluation(run: RunReader) -> HeldOut | None:
 def _difference(first: HeldOut | None, other: HeldOut | None) -> dict[str, Any]:
     """Other minus first, by task, over the tasks that both have a score on."""
     if first is None or other is None:
-        return {"mean": None, "low": None, "high": None, "n": 0, "missing": "one of them has no held-out score"}
+        return _no_difference("one of them has no held-out score")
     tasks = [task for task in first.scores if task in other.scores]
     if not tasks:
-        return {"mean": None, "low": None, "high": None, "n": 0, "missing": "they have no held-out task in common"}
+        return _no_difference("they have no held-out task in common")
     before, after = ([each.scores[task] for task in tasks] for each in (first, other))
     given = first.range_given if first.range_given == other.range_given else None
     within = reward_range([*before, *after], given, _training_range(first, other))
-    return difference(before, after, within=within).as_dict()
+    found = difference(before, after, within=within)
+    return found.as_dict() | {"verdict": _verdict(found)}
+
+
+def _no_difference(why: str) -> dict[str, Any]:
+    return {"mean": None, "low": None, "high": None, "n": 0, "missing": why, "verdict": ""}
+
+
+def _verdict(found: Interval) -> str:
+    """What the interval of a difference shows; '' where there is none."""
+    if found.low is None:
+        return ""
+    return "better" if found.is_above(0) else "worse" if found.is_below(0) else "no more than chance"
 
 
 def _training_range(first: HeldOut, other: HeldOut) -> TrainingRange | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +20,8 @@ from lightning_sdk.results.run_files import StepMetrics
 
 #: Of all roles together and, with '/ROLE' behind it, of each.
 _CURVES = (
-    "loss", "entropy", "kl_sampler", "kl_sampler_max", "kl_reference", "clip_fraction", "grad_norm", "learning_rate",
-    "rows", "rows_per_rollout", "trained_rows", "tokens_trained", "tokens_masked", "tokens_generated",
+    "reward_mean", "loss", "entropy", "kl_sampler", "kl_sampler_max", "kl_reference", "clip_fraction", "grad_norm",
+    "learning_rate", "rows", "rows_per_rollout", "trained_rows", "tokens_trained", "tokens_masked", "tokens_generated",
     "tokens_per_second", "staleness_mean", "staleness_max", "groups", "groups_without_signal", "truncated_fraction",
     "completions_truncated", "calls_unusable", "retries", "refilled", "seconds", "candidates", "selection_best",
     "rollouts_spent",
@@ -32,8 +33,15 @@ _MOST_INTERVALS = 400
 
 
 def view(runs: Runs, query: ViewQuery) -> dict[str, Any]:
-    """One run: its state, its curves, its scores on held-out tasks, and what `check` says."""
-    return describe_run(runs.open(query.require("run")), _BUDGET_SECONDS)
+    """One run: its state, its curves, its scores on held-out tasks, and what `check` says.
+
+    A page asks again for what takes long, and shows what there is by then; with whole=1 nothing is left out.
+    """
+    run = runs.open(query.require("run"))
+    if query.text("whole") != "1":
+        return describe_run(run, _BUDGET_SECONDS)
+    run.health.examine(run.version())
+    return describe_run(run, math.inf)
 
 
 def describe_run(run: RunReader, seconds: float) -> dict[str, Any]:

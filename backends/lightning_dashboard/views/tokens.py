@@ -34,6 +34,7 @@ def view(runs: Runs, query: ViewQuery) -> dict[str, Any]:
         "id": read.attempt.id,
         "attempt": read.attempt.attempt,
         "rows": rows,
+        "credit": _credit_by_call(rows),
         "missing": read.missing,
         "step_means": _step_means(run, read, [each.role_rollout.role for each in earned]),
         "settings": {
@@ -43,6 +44,18 @@ def view(runs: Runs, query: ViewQuery) -> dict[str, Any]:
             }
         },
     }
+
+
+def _credit_by_call(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Call -> the advantage of the tokens that it sampled, where it is known."""
+    found = {
+        piece["call"]: row["advantages"][piece["start"]]
+        for row in rows
+        if row["advantages"] is not None
+        for piece in row["pieces"]
+        if piece["start"] < len(row["advantages"])
+    }
+    return {call: value for call, value in found.items() if value is not None}
 
 
 def _openings(read: ReadAttempt, credit: RoleCredit) -> list[Opening | None]:

@@ -55,6 +55,5 @@ function Comparison({ data, metric }) {
 
 function verdict(difference) {
   if (difference.low === null) return html`<span class="quiet small">${difference.missing}</span>`;
-  if (difference.low > 0) return html`<${Badge} of="better" />`;
-  return difference.high < 0 ? html`<${Badge} of="worse" />` : html`<${Badge} text="no more than chance" />`;
+  return difference.verdict === "no more than chance" ? html`<${Badge} text=${difference.verdict} />` : html`<${Badge} of=${difference.verdict} />`;
 }

@@ -28,7 +28,7 @@ export function PairsView({ run }) {
       <button onClick=${() => change({ rollout: other, other: chosen })}>Swap</button></div>
     <div class="two">${both.map((data, side) => html`<${Side} key=${side} run=${run} data=${data} title=${side ? "The other" : "This one"} />`)}</div>
     <h2>What they said</h2>
-    <${Turns} both=${both} credit=${credit.map((each) => creditByCall(each.data))} role=${param("role")} />
+    <${Turns} both=${both} credit=${credit.map((each) => each.data?.credit ?? {})} role=${param("role")} />
     <${Missing} credit=${credit} />`;
 }
 
@@ -37,13 +37,6 @@ function mostDifferent(data, mates) {
   if (!data || !mates.length) return "";
   const own = data.group.find((each) => each.id === data.id)?.reward ?? 0;
   return [...mates].sort((a, b) => Math.abs((b.reward ?? own) - own) - Math.abs((a.reward ?? own) - own))[0].id;
-}
-
-// Call -> the advantage of the tokens that it sampled.
-function creditByCall(tokens) {
-  const found = new Map();
-  for (const row of tokens?.rows ?? []) for (const piece of row.pieces) if (row.advantages) found.set(piece.call, row.advantages[piece.start]);
-  return found;
 }
 
 function Side({ run, data, title }) {
@@ -76,7 +69,7 @@ function Turns({ both, credit, role }) {
     <div class="two" style=${{ marginTop: "8px" }}>${pair.turns.map((turn, side) => html`<div key=${side}>
       ${turn
         ? html`<pre class="said"><${Said} turn=${turn} other=${pair.turns[1 - side]} side=${side} /></pre>
-          <div class="quiet small">advantage <b class="number">${signed(credit[side].get(turn.call) ?? null)}</b></div>`
+          <div class="quiet small">advantage <b class="number">${signed(credit[side][turn.call])}</b></div>`
         : html`<span class="quiet">no such call</span>`}</div>`)}</div>
   </section>`);
 }
