@@ -313,8 +313,8 @@ def test_a_role_without_an_instruction_is_named(
     @lightning.agent(role="critic")
     def criticise(task: dict[str, Any]) -> str:
         question: list[Any] = [{"role": "user", "content": task["text"]}]
-        client = two_roles.OpenAI(base_url=os.environ["SCRIPTED_URL"], api_key="users-key")
-        return str(client.chat.completions.create(model="scripted", messages=question))
+        with two_roles.OpenAI(base_url=os.environ["SCRIPTED_URL"], api_key="users-key") as client:
+            return str(client.chat.completions.create(model="scripted", messages=question))
 
     def solve(task: dict[str, Any]) -> dict[str, str]:
         return {"writer": plan(task), "checker": criticise(task)}
