@@ -59,7 +59,7 @@ def test_search_finds_pages(browser: Any, site: str) -> None:
     page = browser.new_page()
     page.goto(f"{site}/index.html", wait_until="networkidle")
     page.locator("input.md-search__input").click()
-    page.locator("input.md-search__input").fill("nothing is learned")
+    page.locator("input.md-search__input").press_sequentially("nothing is learned")
     page.locator(".md-search-result__item a[href*='nothing-is-learned']").first.wait_for(timeout=60_000)
     page.close()
 

@@ -26,8 +26,9 @@ def trained_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Print:
-    """What a command line prints; it has to succeed."""
+def show(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Print:
+    """What a command line prints into a pipe; it has to succeed."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest's workers set it
 
     def run(*arguments: str | Path) -> str:
         capsys.readouterr()

@@ -85,5 +85,5 @@ def test_a_script_ends_with_the_same_words_and_a_short_traceback(folder: Path) -
     code, _, told = interrupt(folder, ["script.py"], 1)
     assert code in {130, -signal.SIGINT}
     trace = told[told.index("Traceback") :]
-    assert "zmq" not in trace and len(trace.splitlines()) < 14
+    assert "zmq" not in trace and len(trace.splitlines()) < 15
     assert "--resume runs/run" in trace.splitlines()[-1]
