@@ -121,7 +121,7 @@ def _describe(written: Mapping[str, Any]) -> str:
 
 def _size(count: float) -> str:
     for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
+        if count < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"

@@ -9,11 +9,11 @@ UNKNOWN = "-"
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Three digits that count, or all of a whole number."""
+    """Three digits that count, or all of those before the point."""
     if value is None or value != value:  # noqa: PLR0124 - NaN
         return UNKNOWN
     size = abs(value)
-    if (float(value).is_integer() and size < 1e15) or size >= 10_000:
+    if (float(value).is_integer() and size < 1e15) or size >= 999.5:
         return f"{value:,.0f}"
     return f"{value:.1e}" if size < 1e-3 else f"{value:.{digits}g}"
 

@@ -92,8 +92,8 @@ def test_curves_are_drawn_in_the_columns_there_are() -> None:
 
 def test_numbers_are_short() -> None:
     """As on the page."""
-    assert [format_number(each) for each in (None, 3.0, 12345.6, 0.12345, 0.00012)] == [
-        "-", "3", "12,346", "0.123", "1.2e-04",
+    assert [format_number(each) for each in (None, 3.0, 12345.6, 3531.4, 999.7, 0.12345, 0.00012)] == [
+        "-", "3", "12,346", "3,531", "1,000", "0.123", "1.2e-04",
     ]  # fmt: skip
     assert format_interval({"mean": 0.5, "low": 0.25, "high": 0.75}, "+") == "+0.500 [+0.250, +0.750]"
     assert format_interval({"mean": 0.5, "low": None, "high": None}) == "0.500" and format_interval(None) == "-"

@@ -94,13 +94,15 @@ def test_roles_that_are_named_are_those_to_train(solve: Callable[[dict[str, Any]
     assert {each["role"]: each["trainable"] for each in found.values["calls"]} == {"planner": 4, "solver": 0}
 
 
-def test_a_provider_that_refuses_is_told(provider: Provider, solve: Callable[[dict[str, Any]], str]) -> None:
+def test_a_provider_that_refuses_is_told(
+    provider: Provider, solve: Callable[[dict[str, Any]], str], tmp_path: Path
+) -> None:
     """A wrong key fails every rollout: the check says so, and where to look; an evaluation raises."""
     provider.fail += [401] * 100
     found = lightning.check(solve, TASKS, correct, provider=True, **SMALL)
     assert not found.learnable and "401" in str(found), found
     with pytest.raises(RolloutsFailed, match="401"):
-        lightning.evaluate(solve, TASKS, correct, provider=True, quiet=True)
+        lightning.evaluate(solve, TASKS, correct, provider=True, runs=tmp_path, quiet=True)
 
 
 def test_an_agent_that_catches_its_errors_is_told_of_its_provider(

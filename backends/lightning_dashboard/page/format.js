@@ -5,7 +5,7 @@ export function number(value, digits = 3) {
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en-US").replace("-", "−");
   const size = Math.abs(value);
-  if (size >= 10000) return Math.round(value).toLocaleString("en-US").replace("-", "−");
+  if (size >= 999.5) return Math.round(value).toLocaleString("en-US").replace("-", "−");
   if (size < 1e-3) return value.toExponential(1).replace("-", "−").replace("e−", "e−").replace("e-", "e−");
   return Number(value.toPrecision(digits)).toString().replace("-", "−");
 }
