@@ -114,6 +114,12 @@ BY_NAME: dict[str, type[LightningError]] = {
     )
 }
 
+
+def make_error(name: str, text: str) -> LightningError:
+    """The error of this name on the wire; LightningError if no class has it."""
+    return BY_NAME.get(name, LightningError)(text)
+
+
 _LONGEST_CHAIN = 10
 
 

@@ -1,7 +1,7 @@
 """What the documentation site needs beyond MkDocs: equations, and the repository's files that pages link to.
 
-Pages are written to be read in the repository too. There, `../examples/minimal/agent.py` is a file that a page may link
-to; a site consists of its own pages only. So each such file becomes a page or a file of the site, and the link follows.
+Pages are also read in the repository, where they may link to any file, such as `../examples/minimal/agent.py`. The site
+only has what is in `docs/`, so each linked file is added to it, and the link is changed to lead there.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lightning_sdk.errors import BY_NAME, HubError, LightningError
+from lightning_sdk.errors import HubError, make_error
+from lightning_sdk.hub.backend_python import explain_start_errors
 from lightning_sdk.results.diagnosis import Examination
 from lightning_sdk.results.quantity import quantity
 
@@ -32,16 +33,13 @@ def examine(folder: Path, python: str | None = None) -> Examination:
         HubError: the hub is not installed in the environment of `python`.
     """
     command = [python or sys.executable, "-m", "lightning_hub.health.examine", str(folder)]
-    try:
+    with explain_start_errors(command[0]):
         done = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise HubError(f"cannot run {command[0]}: {error}; name the backend environment's python") from None
     if done.returncode:
         raise HubError(f"{folder} could not be read with {command[0]}:\n{done.stderr.strip()[-2000:]}")
     values = json.loads(done.stdout)
     if "error" in values:
-        name, text = values["error"]
-        raise BY_NAME.get(name, LightningError)(text)
+        raise make_error(*values["error"])
     return Examination.from_dict(values)
 
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from lightning_sdk.commands.options import add_backend_python, add_runs
 from lightning_sdk.errors import HubError, SettingError
+from lightning_sdk.hub.backend_python import explain_start_errors
 from lightning_sdk.system.folders import find_run_folder
 
 SWITCH = "LIGHTNING_DASHBOARD"
@@ -34,7 +35,7 @@ class DashboardProcess:
         """
         self._python = python or sys.executable
         command = [self._python, "-m", "lightning_dashboard"]
-        try:
+        with explain_start_errors(self._python):
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -43,8 +44,6 @@ class DashboardProcess:
                 text=True,
                 start_new_session=True,
             )
-        except OSError as error:
-            raise HubError(f"cannot run {self._python}: {error}; name the backend environment's python") from None
         self._tell(json.dumps(config))
 
     def read_url(self) -> str:

@@ -16,7 +16,8 @@ from urllib.parse import urlencode
 
 from lightning_sdk.commands.filters import add_filters, read_filters
 from lightning_sdk.commands.options import add_backend_python, add_runs, positive_integer
-from lightning_sdk.errors import BY_NAME, HubError, LightningError, SettingError
+from lightning_sdk.errors import HubError, SettingError, make_error
+from lightning_sdk.hub.backend_python import explain_start_errors
 from lightning_sdk.results.quantity import quantity
 from lightning_sdk.system.folders import find_run_folder
 
@@ -70,10 +71,8 @@ def _option(name: str) -> str:
 
 def _export(request: Mapping[str, Any], python: str) -> list[dict[str, Any]]:
     command = [python, "-m", "lightning_dashboard.export"]
-    try:
+    with explain_start_errors(python):
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    except OSError as error:
-        raise HubError(f"cannot run {python}: {error}; name the backend environment's python") from None
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -89,8 +88,7 @@ def _export(request: Mapping[str, Any], python: str) -> list[dict[str, Any]]:
                 if "done" in told:
                     line.show(f"{told['done']:,} of {quantity(told['of'], 'rollout')}")
     if "error" in told:
-        name, words = told["error"]
-        raise BY_NAME.get(name, LightningError)(words)
+        raise make_error(*told["error"])
     if "written" not in told:
         raise HubError(f"the export ended with code {process.returncode}; {python} needs lightning-agent-sdk[hub]")
     written: list[dict[str, Any]] = told["written"]

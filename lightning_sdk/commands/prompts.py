@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sdk.commands import check
-from lightning_sdk.errors import BY_NAME, HubError, LightningError, SettingError
+from lightning_sdk.errors import HubError, SettingError, make_error
+from lightning_sdk.hub.backend_python import explain_start_errors
 from lightning_sdk.markers.agent import declared
 from lightning_sdk.markers.prompt import marked
 from lightning_sdk.results.quantity import quantity
@@ -104,16 +105,13 @@ def _score_nothing(task: Any, answer: Any) -> float:
 def _read(folder: Path, marks: Mapping[str, str], python: str | None) -> list[dict[str, Any]]:
     """What the hub's environment reads from what was recorded."""
     command = [python or sys.executable, "-m", "lightning_hub.replay.role_texts", str(folder)]
-    try:
+    with explain_start_errors(command[0]):
         done = subprocess.run(command, check=False, capture_output=True, text=True, input=json.dumps(marks))
-    except OSError as error:
-        raise HubError(f"cannot run {command[0]}: {error}; name the backend environment's python") from None
     if done.returncode:
         raise HubError(f"the requests could not be read with {command[0]}:\n{done.stderr.strip()[-2000:]}")
     values = json.loads(done.stdout)
     if "error" in values:
-        name, text = values["error"]
-        raise BY_NAME.get(name, LightningError)(text)
+        raise make_error(*values["error"])
     roles: list[dict[str, Any]] = values["roles"]
     return roles
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lightning_sdk.errors import BY_NAME, HubError, LightningError, RewardError, SettingError
+from lightning_sdk.errors import HubError, RewardError, SettingError, make_error
 from lightning_sdk.markers.reward import Function, RewardFunction, reward_functions
 from lightning_sdk.results.quantity import quantity
 from lightning_sdk.results.rescoring import (
@@ -173,8 +173,7 @@ class _Store:
             raise HubError(self._describe_end())
         answer = json.loads(line)
         if isinstance(answer, dict) and "error" in answer:
-            name, text = answer["error"]
-            raise BY_NAME.get(name, LightningError)(text)
+            raise make_error(*answer["error"])
         return answer
 
     def _describe_end(self) -> str:

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
 
-from lightning_sdk.errors import BY_NAME, HubError, LightningError
+from lightning_sdk.errors import HubError, make_error
+from lightning_sdk.hub.backend_python import explain_start_errors
 
 _STOP_SECONDS = 5.0
 
@@ -33,13 +34,11 @@ class RunViews:
         self._lock = threading.Lock()
         command = [self._python, "-m", "lightning_dashboard.questions"]
         pipe = subprocess.PIPE
-        try:
-            # A session of its own: Ctrl-C is for the command that asks.
+        with explain_start_errors(self._python):
+            # In a new session, so that Ctrl-C reaches only the command that asks.
             self._process = subprocess.Popen(
                 command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, encoding="utf-8", start_new_session=True
             )
-        except OSError as error:
-            raise HubError(f"cannot run {self._python}: {error}; name the backend environment's python") from None
         try:
             self.names: list[str] = self._exchange({"places": [str(each) for each in places]})["names"]
         except BaseException:
@@ -56,8 +55,7 @@ class RunViews:
         given = {"run": run, **{name: value for name, value in query.items() if value is not None and value != ""}}
         found = self._exchange({"view": view, "query": urlencode(given, doseq=True)})
         if "error" in found:
-            name, text = found["error"]
-            raise BY_NAME.get(name, LightningError)(text)
+            raise make_error(*found["error"])
         return found["answer"]
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import zmq
 
-from lightning_sdk.errors import BY_NAME, HubError, HubGone, HubRefused, LightningError
+from lightning_sdk.errors import HubError, HubGone, HubRefused, make_error
 from lightning_sdk.stream import curve, wire
 from lightning_sdk.stream.handshakes import Handshakes, describe_refusal
 from lightning_sdk.system import native_threads
@@ -98,8 +98,7 @@ class HubClient:
                 raise HubRefused(f"the hub at {self.address} refused: {message['reason']}")
             if kind == wire.REPLY and message[0] == number:
                 if message[1] is not None:
-                    name, text = message[1]
-                    raise BY_NAME.get(name, LightningError)(text)
+                    raise make_error(*message[1])
                 return message[2]
         if not self._alive():
             raise HubGone(f"the hub at {self.address} did not answer {method!r}: its process has ended")

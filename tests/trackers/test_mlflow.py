@@ -1,4 +1,4 @@
-"""MLflow with a database of its own, read with MLflow's own client."""
+"""MLflow with a new database, read back with MLflow's client."""
 
 from __future__ import annotations
 
