@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import BEGAN, MadeRollout, MadeRun, made_call, pack_events
 
-from lightning_sdk.trace.call import Span, root_span_id
+from tests.dashboard.hostile import make_hostile_run
 from tests.dashboard.pages import Page, serve
 from tests.dashboard.reader import read
 
@@ -21,65 +19,16 @@ EVIL = (
     '"><svg onload=window.pwned=1> javascript:window.pwned=1 {{7*7}} ${window.pwned=1} \x1b]8;;http://evil.example\x07 '
     "\u202e <a href='javascript:window.pwned=1'>click</a> <style>*{display:none}</style> \U0001f600"
 )
-KEY = b"0123456789abcdef"
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
-    settings = {"model": EVIL, "backend": EVIL, "steps": 2}
-    run = MadeRun(tmp_path / "evil", facts={"model": EVIL}, versions={EVIL: EVIL}, from_runs=[EVIL])
-    config = json.loads((run.folder / "config.json").read_text())
-    config["settings"] |= settings
-    (run.folder / "config.json").write_text(json.dumps(config))
-    ns = int(BEGAN * 1e9)
-    span = Span(
-        id="a" * 16,
-        parent=root_span_id(KEY),
-        name=EVIL,
-        role=EVIL,
-        started_ns=ns,
-        ended_ns=ns + 5_000_000,
-        status="error",
-        error=EVIL,
-        attributes={EVIL: EVIL, "http.url": EVIL},
-    )
-    tool = {"id": EVIL, "type": "function", "function": {"name": EVIL, "arguments": EVIL}}
-    asked = [
-        {"role": EVIL, "content": EVIL},
-        {
-            "role": "user",
-            "content": [{"type": "text", "text": EVIL}, {"type": "image_url", "image_url": {"url": EVIL}}],
-        },
-        {"role": "assistant", "content": EVIL, "reasoning": EVIL, "tool_calls": [tool]},
-        {"role": "tool", "tool_call_id": EVIL, "content": EVIL},
-    ]
-    call = made_call(1, asked, EVIL, role=EVIL, parent="a" * 16, error=EVIL, framework=EVIL, path=EVIL, candidate=EVIL)
-    rollout = MadeRollout(
-        group=f"1-{EVIL}",
-        key=KEY,
-        id="0" * 32,
-        status="agent_error",
-        error=EVIL,
-        task={EVIL: EVIL, "question": EVIL},
-        answer=EVIL,
-        runner=EVIL,
-        rewards=[(EVIL, EVIL, 1.0, EVIL), ("", "x", 0.5, EVIL)],
-        events=pack_events([span, call]),
-    )
-    mate = replace(rollout, key=KEY[::-1], id="1" * 32, answer="", rewards=[])
-    run.add([rollout, mate, MadeRollout(group=f"{EVIL}-0", mode="evaluate", answer=EVIL)])
-    run.steps(
-        [
-            {"step": step, f"reward_mean/{EVIL}": 0.5, "loss": 1.0, f"seconds_{EVIL}": 1.0, "rollouts_<b>": 1.0}
-            for step in (1, 2)
-        ]
-    )
-    run.close()
+    folder = make_hostile_run(tmp_path / "evil", EVIL, "0" * 32)
     for name in ("hub.log", "backend.log", f"{EVIL[:10].replace('/', '')}.log"):
-        (run.folder / name).write_text(EVIL)
+        (folder / name).write_text(EVIL)
     finding = {"kind": EVIL, "severity": "warning", "what": EVIL, "cause": EVIL, "remedy": EVIL, "passing": False}
-    (run.folder / "diagnosis.json").write_text(json.dumps({"findings": [finding]}))
-    with serve(run.folder) as page:
+    (folder / "diagnosis.json").write_text(json.dumps({"findings": [finding]}))
+    with serve(folder) as page:
         yield page
 
 

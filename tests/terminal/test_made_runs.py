@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import BEGAN, MadeRollout, MadeRun, made_call, pack_events
+from made_runs import MadeRollout, MadeRun, made_call, pack_events
 
 from lightning_sdk.settings import Settings
 from lightning_sdk.terminal.width import display_width
-from lightning_sdk.trace.call import Span, root_span_id
+from tests.dashboard.hostile import KEY, make_hostile_run
 
 Print = Callable[..., str]
 EVIL = "\x1b[2J\x1b]0;title\x07 \r\x9b31m \u202egnp.exe\u2066 \x08\x7f\u200b\U000e0041 日本語 <b>"
-KEY = b"0123456789abcdef"
 ID = "ab" * 16
 
 
@@ -80,51 +79,7 @@ def test_attempts_and_what_failed_are_shown(tmp_path: Path, show: Print) -> None
 @pytest.fixture
 def hostile_run(tmp_path: Path) -> Path:
     """Escape sequences in every field that an agent, a model or a task can fill."""
-    run = MadeRun(tmp_path / "evil", facts={"model": EVIL}, from_runs=[EVIL])
-    config = json.loads((run.folder / "config.json").read_text())
-    config["settings"] |= {"model": EVIL, "backend": EVIL, "steps": 2}
-    (run.folder / "config.json").write_text(json.dumps(config))
-    ns = int(BEGAN * 1e9)
-    span = Span(
-        id="a" * 16,
-        parent=root_span_id(KEY),
-        name=EVIL,
-        role=EVIL,
-        started_ns=ns,
-        ended_ns=ns + 5_000_000,
-        status="error",
-        error=EVIL,
-        attributes={EVIL: EVIL},
-    )
-    tool = {"id": EVIL, "type": "function", "function": {"name": EVIL, "arguments": EVIL}}
-    asked = [
-        {"role": EVIL, "content": EVIL},
-        {
-            "role": "user",
-            "content": [{"type": "text", "text": EVIL}, {"type": "image_url", "image_url": {"url": EVIL}}],
-        },
-        {"role": "assistant", "content": EVIL, "reasoning": EVIL, "tool_calls": [tool]},
-        {"role": "tool", "tool_call_id": EVIL, "content": EVIL},
-    ]
-    call = made_call(1, asked, EVIL, role=EVIL, parent="a" * 16, error=EVIL, framework=EVIL, path=EVIL)
-    rollout = MadeRollout(
-        group=f"1-{EVIL}",
-        key=KEY,
-        id=ID,
-        status="agent_error",
-        error=EVIL,
-        task={EVIL: EVIL},
-        answer=EVIL,
-        runner=EVIL,
-        rewards=[(EVIL, EVIL, 1.0, EVIL), ("", "x", 0.5, EVIL)],
-        events=pack_events([span, call]),
-    )
-    run.add([rollout, MadeRollout(group="1-0", answer=EVIL, rewards=[(EVIL, EVIL, 1.0, EVIL)])])
-    run.steps(
-        [{"step": step, f"reward_mean/{EVIL}": 0.5, f"rollouts_{EVIL}": 1.0, f"seconds_{EVIL}": 1.0} for step in (1, 2)]
-    )
-    run.close()
-    return run.folder
+    return make_hostile_run(tmp_path / "evil", EVIL, ID)
 
 
 COMMANDS = (
